@@ -1,0 +1,84 @@
+"""Batches of like length: the order in which examples are trained on."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from torch.utils.data import Sampler
+
+
+@dataclass(frozen=True, slots=True)
+class BatchLimits:
+    """What closes a batch. tokens counts padding too: sources x longest source + targets x longest target."""
+
+    examples: int
+    tokens: int | None = None
+    targets: int = 1
+    """Targets of one source: 2 for pairs."""
+
+
+def length_batches(lengths: Sequence[tuple[int, int]], limits: BatchLimits, seed: int) -> list[list[int]]:
+    """Group examples by (encoder, decoder) length into batches of their indices; ties in random order."""
+    shuffled = list(range(len(lengths)))
+    random.Random(seed).shuffle(shuffled)
+    batches: list[list[int]] = []
+    encoder = decoder = 0
+    for index in sorted(shuffled, key=lambda i: (lengths[i][1], lengths[i][0])):
+        encoder, decoder = max(encoder, lengths[index][0]), max(decoder, lengths[index][1])
+        size = len(batches[-1]) + 1 if batches else 1
+        padded = size * (encoder + limits.targets * decoder)
+        if not batches or size > limits.examples or (limits.tokens is not None and padded > limits.tokens):
+            batches.append([])
+            encoder, decoder = lengths[index]
+        batches[-1].append(index)
+    return batches
+
+
+def divide_evenly(batches: list[list[int]], processes: int) -> list[list[int]]:
+    """Split the largest batches until their number is a multiple of `processes`, so that all take equal steps.
+
+    Nothing is dropped or repeated, unless there are fewer examples than processes.
+    """
+    batches = list(batches)
+    while len(batches) % processes:
+        largest = max(range(len(batches)), key=lambda i: len(batches[i]))
+        batch = batches[largest]
+        if len(batch) == 1:
+            batches.append(batch)
+            continue
+        batches[largest : largest + 1] = [batch[: len(batch) // 2], batch[len(batch) // 2 :]]
+    return batches
+
+
+class LengthBatchSampler(Sampler[list[int]]):
+    """Yield this process's batches; their composition is fixed by the seed, their order by seed and epoch."""
+
+    def __init__(
+        self,
+        lengths: Sequence[tuple[int, int]],
+        limits: BatchLimits,
+        seed: int,
+        shuffle: bool = True,
+        process: int = 0,
+        processes: int = 1,
+    ) -> None:
+        self.batches = divide_evenly(length_batches(lengths, limits, seed), processes)
+        self.seed, self.shuffle, self.process, self.processes = seed, shuffle, process, processes
+        self.epoch = 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the epoch whose order the next iteration has."""
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        return len(self.batches) // self.processes
+
+    def __iter__(self) -> Iterator[list[int]]:
+        # Processes that step together take neighbours in length, so none waits for another's longer batch.
+        steps = [self.batches[i : i + self.processes] for i in range(0, len(self.batches), self.processes)]
+        if self.shuffle:
+            random.Random(f"{self.seed}-{self.epoch}").shuffle(steps)
+        for step in steps:
+            yield step[self.process]

@@ -1,0 +1,209 @@
+"""Reading and writing files: strict UTF-8, streams, compression by suffix, and names that mean "complete".
+
+A file appears under its final name only when it is complete: writers work on a neighbour named
+`.NAME.partial` and rename it at the end.
+"""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import io
+import json
+import shutil
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, BinaryIO, cast
+
+from mtcpo.errors import UserError
+
+PARQUET_ROWS_PER_GROUP = 10_000
+
+
+def _open_binary(path: Path, mode: str) -> BinaryIO:
+    """Open `path` for bytes, through gzip or zstandard where `path` (less `.partial`) is named so."""
+    suffix = path.with_name(path.name.removesuffix(".partial")).suffix
+    if suffix == ".gz":
+        # mtime=0 and no name in the header: the same records give the same bytes.
+        return cast(BinaryIO, gzip.GzipFile("", mode, fileobj=path.open(mode), mtime=0))
+    if suffix == ".zst":
+        import zstandard
+
+        return cast(BinaryIO, zstandard.open(path, mode))
+    return cast(BinaryIO, path.open(mode))
+
+
+def read_lines(path: Path) -> Iterator[str]:
+    r"""Yield the lines of a UTF-8 text file without their `\n`.
+
+    Only `\n` (and `\r\n`) ends a line: U+2028 and its like are part of the text, as every MT tool has it.
+
+    Raises:
+        UserError: no such file, a directory, not UTF-8 (with the line), or a damaged archive.
+    """
+    if not path.exists():
+        raise UserError(f"{path}: no such file")
+    if path.is_dir():
+        raise UserError(f"{path}: is a directory; a text file is needed")
+    number = 0
+    try:
+        with _open_binary(path, "rb") as file:
+            for number, raw in enumerate(io.BufferedReader(cast(Any, file)), start=1):
+                text = raw.decode("utf-8").removesuffix("\n").removesuffix("\r")
+                yield text.removeprefix("\ufeff") if number == 1 else text
+    except UnicodeDecodeError as error:
+        raise UserError(
+            f"{path}:{number}: not UTF-8 (byte {error.object[error.start]:#04x} at column {error.start + 1}); "
+            "convert it, for example with iconv -t UTF-8"
+        ) from None
+    except PermissionError:
+        raise UserError(f"{path}: no permission to read it") from None
+    except (EOFError, gzip.BadGzipFile) as error:
+        raise UserError(f"{path}: damaged archive after line {number} ({error}); make or fetch it again") from None
+
+
+def count_lines(path: Path) -> int:
+    """Count the lines of a text file, as `read_lines` yields them."""
+    return sum(1 for _ in read_lines(path))
+
+
+def read_json_lines(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yield ("path:line", object) for each row of a JSON Lines (also .gz, .zst) or Parquet file.
+
+    Raises:
+        UserError: a row that is no JSON object, with file and line.
+    """
+    if path.suffix == ".parquet":
+        yield from _read_parquet(path)
+        return
+    for number, line in enumerate(read_lines(path), start=1):
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line)
+        except json.JSONDecodeError as error:
+            raise UserError(f"{path}:{number}: not JSON ({error.msg} at column {error.colno})") from None
+        if not isinstance(row, dict):
+            raise UserError(f"{path}:{number}: a JSON object is needed, not {type(row).__name__}")
+        yield f"{path}:{number}", row
+
+
+def _read_parquet(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+    import pyarrow
+    import pyarrow.parquet
+
+    if not path.exists():
+        raise UserError(f"{path}: no such file")
+    try:
+        table = pyarrow.parquet.ParquetFile(path)
+    except (OSError, pyarrow.ArrowException) as error:
+        raise UserError(f"{path}: not a readable Parquet file ({error})") from None
+    number = 0
+    for batch in table.iter_batches():
+        for row in batch.to_pylist():
+            number += 1
+            yield f"{path}:{number}", row
+
+
+def partial_path(path: Path) -> Path:
+    """Return the name under which `path` is written until it is complete."""
+    return path.with_name(f".{path.name}.partial")
+
+
+def refuse_existing(path: Path, overwrite: bool) -> None:
+    """Raise UserError if `path` exists and may not be overwritten."""
+    if path.exists() and not overwrite:
+        raise UserError(f"{path} exists; pass --overwrite to replace it, or choose another name")
+
+
+@contextmanager
+def complete_file(path: Path) -> Iterator[Path]:
+    """Give the partial name to write to; rename it to `path` when the block ends well, remove it when not."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = partial_path(path)
+    try:
+        yield partial
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+@contextmanager
+def complete_folder(path: Path) -> Iterator[Path]:
+    """Give an empty folder to fill; it takes the name `path`, replacing what was there, when the block ends well."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = partial_path(path)
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir()
+    try:
+        yield partial
+        if path.exists():
+            shutil.rmtree(path)
+        partial.replace(path)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a whole UTF-8 file, complete or not at all."""
+    with complete_file(path) as partial:
+        partial.write_text(text, encoding="utf-8", newline="\n")
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write one JSON document, indented, complete or not at all. NaN and infinities are refused."""
+    write_text(path, json.dumps(value, ensure_ascii=False, indent=2, allow_nan=False) + "\n")
+
+
+def write_json_lines(path: Path, rows: Iterable[Mapping[str, Any]]) -> int:
+    """Write `rows` as a stream to JSON Lines (.gz and .zst compressed) or Parquet; return how many there were."""
+    with complete_file(path) as partial:
+        if path.suffix == ".parquet":
+            return _write_parquet(partial, rows)
+        return write_rows_to(partial, rows)
+
+
+def write_rows_to(path: Path, rows: Iterable[Mapping[str, Any]]) -> int:
+    """Write `rows` to `path` itself, one JSON object a line; return how many there were."""
+    count = 0
+    with _open_binary(path, "wb") as file:
+        for row in rows:
+            file.write(json_line(row))
+            count += 1
+    return count
+
+
+def json_line(row: Mapping[str, Any]) -> bytes:
+    """Return one record as a line of JSON in UTF-8."""
+    return json.dumps(row, ensure_ascii=False, allow_nan=False).encode("utf-8") + b"\n"
+
+
+def _write_parquet(path: Path, rows: Iterable[Mapping[str, Any]]) -> int:
+    import itertools
+
+    import pyarrow
+    import pyarrow.parquet
+
+    # Score names become fields of a struct, so every group must know all of them: the first group decides.
+    iterator, count, writer = iter(rows), 0, None
+    while group := list(itertools.islice(iterator, PARQUET_ROWS_PER_GROUP)):
+        table = pyarrow.Table.from_pylist([dict(row) for row in group], schema=writer.schema if writer else None)
+        writer = writer or pyarrow.parquet.ParquetWriter(path, table.schema)
+        writer.write_table(table)
+        count += len(group)
+    if writer is None:
+        raise UserError(f"{path}: there is no row to write, and Parquet needs one to know its columns; use .jsonl")
+    writer.close()
+    return count
+
+
+def sha256_of(path: Path) -> str:
+    """Return the SHA-256 of a file, or of all files of a folder with their names, in hex."""
+    if path.is_dir():
+        folder = hashlib.sha256()
+        for file in sorted(p for p in path.rglob("*") if p.is_file()):
+            folder.update(f"{file.relative_to(path).as_posix()} {sha256_of(file)}\n".encode())
+        return folder.hexdigest()
+    with path.open("rb") as stream:
+        return hashlib.file_digest(cast(Any, stream), "sha256").hexdigest()

@@ -1,0 +1,61 @@
+"""Language codes: what BCP-47 knows, in one spelling, and the English names of languages."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+import langcodes
+from langcodes.tag_parser import LanguageTagError
+
+from mtcpo.errors import UserError, nearest
+
+UNDETERMINED = "und"
+"""The code of a language that is not known, for preference sets whose prompts do not say."""
+
+# The codes of WMT, FLORES and Multi30k: what a mistyped code most likely meant.
+_COMMON = """
+af am ar as az be bg bn bs ca ceb cs cy da de el en es et eu fa fi fr ga gd gl gu ha he hi hr hsb hu hy id ig is it iu
+ja jv ka kk km kn ko ky lb lo lt lv mg mi mk ml mn mr ms mt my nb ne nl nn no or pa pl ps pt ro ru sah sd si sk sl sn
+so sq sr sv sw ta te tg th tl tr uk ur uz vi wo xh yi yo yue zh zu
+"""
+
+
+@lru_cache(maxsize=1024)
+def check_language(tag: str) -> str:
+    """Return the BCP-47 form of `tag`: `deu_Latn` -> `de`, `pt-br` -> `pt-BR`, `zho_Hans` -> `zh-Hans`.
+
+    Raises:
+        UserError: the tag names no language; the message has the nearest one.
+    """
+    try:
+        if langcodes.tag_is_valid(tag):
+            return langcodes.standardize_tag(tag)
+    except LanguageTagError:
+        pass  # reported below, like every other tag that is not valid
+    hint = _language_called(tag) or nearest(tag.lower(), _COMMON.split())
+    raise UserError(f"unknown language {tag!r}{hint}; give a BCP-47 code such as de, zh or pt-BR")
+
+
+def _language_called(name: str) -> str:
+    """Return the hint for somebody who wrote the name of a language in place of its code."""
+    try:
+        return f" (did you mean {langcodes.find(name).to_tag()!r}?)"
+    except LookupError:
+        return ""
+
+
+def same_language(first: str, second: str) -> bool:
+    """Whether two codes mean one language in one script and region: `deu_Latn` and `de` do."""
+    return check_language(first) == check_language(second)
+
+
+@lru_cache(maxsize=1024)
+def english_name(tag: str) -> str:
+    """Return a language's English name, as prompts write it: `de` -> "German", `pt-BR` -> "Portuguese (Brazil)"."""
+    return langcodes.Language.get(check_language(tag)).display_name("en")
+
+
+@lru_cache(maxsize=1024)
+def macro_language(tag: str) -> str:
+    """Return the bare code that tools with few languages know: `zh-Hans`, `cmn` and `yue` -> `zh`."""
+    return str(langcodes.Language.get(langcodes.standardize_tag(tag, macro=True)).language)

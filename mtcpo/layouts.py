@@ -1,0 +1,395 @@
+"""From text to aligned decoder states: the two layouts, encoder-decoder and decoder-only.
+
+Dimensions: B pairs, R rows (B for one target a source, 2B for pairs), S source tokens, T target tokens.
+
+Contract, whatever the layout: one forward pass gives `token_logps` (R, T), whose position [i, t] is the
+log-probability of labels[i, t]; labels equal to IGNORE (-100) do not count; chosen rows first, rejected rows second.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from mtcpo.errors import UserError
+from mtcpo.families import ALMA_PROMPT, CHAT_PROMPT, Family, language_token
+from mtcpo.languages import english_name
+from mtcpo.logprobs import IGNORE, Head
+from mtcpo.records import Messages
+
+Batch = dict[str, Tensor]
+
+
+@dataclass(frozen=True, slots=True)
+class Text:
+    """What is given to a layout: a source (or a ready prompt) with up to two targets."""
+
+    source: str
+    src_lang: str
+    tgt_lang: str
+    targets: tuple[str, ...] = ()
+    prompt: str | Messages | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Example:
+    """Token ids of one source and its targets (chosen, then rejected), each target with its end token."""
+
+    source: tuple[int, ...]
+    targets: tuple[tuple[int, ...], ...]
+
+    @property
+    def tokens(self) -> int:
+        """Return how many real tokens the example has."""
+        return len(self.source) + sum(len(target) for target in self.targets)
+
+
+@dataclass(frozen=True, slots=True)
+class Scored:
+    """The outcome of a forward pass: token_logps and labels, both (R, T); the router loss of a mixture of experts."""
+
+    token_logps: Tensor
+    labels: Tensor
+    router_loss: Tensor | None
+
+
+class Layout(Protocol):
+    """The interface of both layouts; after `layout_for`, no code asks which one it has."""
+
+    tokenizer: Any
+    max_positions: int | None
+
+    def encode(self, texts: Sequence[Text]) -> list[Example]:
+        """Tokenize; an example without targets is for generation."""
+        ...
+
+    def lengths(self, example: Example) -> tuple[int, int]:
+        """Return how many positions the example takes in the encoder (0 without one) and in the decoder."""
+        ...
+
+    def collate(self, examples: Sequence[Example]) -> Batch:
+        """Pad examples into one batch, chosen rows first."""
+        ...
+
+    def score(self, model: nn.Module, head: Head, batch: Batch) -> Scored:
+        """Run the model's own forward pass, its head tapped."""
+        ...
+
+    def own_logits(self, model: nn.Module, batch: Batch) -> Tensor:
+        """Return the model's own logits (R, T, V), aligned with the labels of `score`, for comparison."""
+        ...
+
+    def generation_batch(self, examples: Sequence[Example]) -> Batch:
+        """Return what `generate` needs for the sources of examples."""
+        ...
+
+    def generation_settings(self, tgt_lang: str) -> dict[str, Any]:
+        """Return the settings of `generate` that the target language decides."""
+        ...
+
+    def new_tokens(self, sequences: Tensor, batch: Batch) -> Tensor:
+        """Return the part of what `generate` returned that is translation."""
+        ...
+
+
+def pad_rows(rows: Sequence[Sequence[int]], value: int, left: bool = False) -> Tensor:
+    """Pad to a (R, longest) int64 tensor with `value`, on the right or on the left."""
+    width = max(len(row) for row in rows)
+    fill = [[value] * (width - len(row)) for row in rows]
+    return torch.tensor([[*pad, *row] if left else [*row, *pad] for row, pad in zip(rows, fill, strict=True)])
+
+
+def _target_rows(examples: Sequence[Example]) -> list[tuple[int, ...]]:
+    """Return all first targets, then all second ones."""
+    return [example.targets[i] for i in range(len(examples[0].targets)) for example in examples]
+
+
+def _prompt_text(template: str, text: Text, codes: tuple[str, str]) -> str:
+    names = (
+        {"src_name": english_name(text.src_lang), "tgt_name": english_name(text.tgt_lang)}
+        if "_name" in template
+        else {}
+    )
+    # Not str.format on the source: braces in a sentence are text.
+    fields = {**names, "src_code": codes[0], "tgt_code": codes[1], "source": text.source}
+    parts = [template]
+    for field, value in fields.items():
+        parts = [piece for part in parts for piece in _split_keeping(part, "{" + field + "}", value)]
+    return "".join(parts)
+
+
+class _Filled(str):
+    """A filled-in value: no further field is looked for inside it."""
+
+
+def _split_keeping(part: str, field: str, value: str) -> Iterator[str]:
+    if isinstance(part, _Filled) or field not in part:
+        yield part
+        return
+    pieces = part.split(field)
+    for i, piece in enumerate(pieces):
+        if i:
+            yield _Filled(value)
+        yield piece
+
+
+@contextmanager
+def encode_once(encoder: nn.Module, sources: int, copies: int) -> Iterator[None]:
+    """Let the next forward pass encode only the first `sources` rows and give the decoder `copies` of the result.
+
+    The model is called with every row repeated, so the masks that its decoder derives fit. Exact, dropout included:
+    both targets of a pair see the same encoding.
+    """
+
+    def keep_sources(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
+        def cut(value: Any) -> Any:
+            return value[:sources] if isinstance(value, Tensor) else value
+
+        return tuple(cut(value) for value in args), {key: cut(value) for key, value in kwargs.items()}
+
+    def repeat(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> Any:
+        output.last_hidden_state = output.last_hidden_state.repeat(copies, 1, 1)
+        return output
+
+    handles = [
+        encoder.register_forward_pre_hook(keep_sources, with_kwargs=True),
+        encoder.register_forward_hook(repeat, with_kwargs=True),
+    ]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+@dataclass(slots=True)
+class EncoderDecoderLayout:
+    """T5, mT5, NLLB, M2M100, mBART, Marian, MADLAD: source to the encoder, targets to the decoder."""
+
+    model: Any
+    tokenizer: Any
+    family: Family
+    prompt: str
+    max_positions: int | None
+
+    def encode(self, texts: Sequence[Text]) -> list[Example]:
+        """Tokenize sources as sources and targets as targets, each language pair in one call."""
+        examples: list[Example | None] = [None] * len(texts)
+        pairs: dict[tuple[str, str], list[int]] = {}
+        for i, text in enumerate(texts):
+            pairs.setdefault((text.src_lang, text.tgt_lang), []).append(i)
+        for (src_lang, tgt_lang), rows in pairs.items():
+            codes = self._set_languages(src_lang, tgt_lang)
+            sources = self.tokenizer([self._source(texts[i], codes) for i in rows])["input_ids"]
+            flat = [target for i in rows for target in texts[i].targets]
+            targets = iter(self.tokenizer(text_target=flat)["input_ids"] if flat else [])
+            for i, source in zip(rows, sources, strict=True):
+                examples[i] = Example(tuple(source), tuple(tuple(next(targets)) for _ in texts[i].targets))
+        return [example for example in examples if example is not None]
+
+    def _source(self, text: Text, codes: tuple[str, str]) -> str:
+        if text.prompt is None:
+            return _prompt_text(self.prompt, text, codes)
+        if isinstance(text.prompt, str):
+            return text.prompt
+        return "\n".join(message["content"] for message in text.prompt)
+
+    def _set_languages(self, src_lang: str, tgt_lang: str) -> tuple[str, str]:
+        if self.family.language_code is None:
+            return "", ""
+        tokens = self.tokenizer.get_vocab()
+        target = language_token(self.family, tgt_lang, tokens)
+        # A prompt that carries only the target's code (MADLAD, Marian) knows no source codes.
+        source = language_token(self.family, src_lang, tokens) if self.family.sets_tokenizer_language else ""
+        if self.family.sets_tokenizer_language:
+            self.tokenizer.src_lang, self.tokenizer.tgt_lang = self._tag(source), self._tag(target)
+        return source, target
+
+    def _tag(self, token: str) -> str:
+        """Return the name that the tokenizer has for a language token: M2M100 writes `__de__` for `de`."""
+        return token.strip("_") if token.startswith("__") else token
+
+    def lengths(self, example: Example) -> tuple[int, int]:
+        """Return the lengths of the source and of the longest target."""
+        return len(example.source), max((len(target) for target in example.targets), default=0)
+
+    def collate(self, examples: Sequence[Example]) -> Batch:
+        """Return input_ids (B, S), attention_mask (B, S), labels (R, T)."""
+        sources = [example.source for example in examples]
+        return {
+            "input_ids": pad_rows(sources, self.tokenizer.pad_token_id),
+            "attention_mask": pad_rows([[1] * len(source) for source in sources], 0),
+            "labels": pad_rows(_target_rows(examples), IGNORE),
+        }
+
+    def _model_inputs(self, batch: Batch) -> tuple[dict[str, Any], int]:
+        copies = len(batch["labels"]) // len(batch["input_ids"])
+        return {
+            "input_ids": batch["input_ids"].repeat(copies, 1),
+            "attention_mask": batch["attention_mask"].repeat(copies, 1),
+            "decoder_input_ids": self.decoder_input_ids(batch["labels"]),
+            "use_cache": False,
+        }, copies
+
+    def decoder_input_ids(self, labels: Tensor) -> Tensor:
+        """Shift labels (R, T) right, as the model itself does."""
+        prepare = getattr(self.model, "prepare_decoder_input_ids_from_labels", None)
+        if prepare is not None:
+            return torch.as_tensor(prepare(labels=labels))
+        # M2M100 and NLLB have no such method; their forward does this.
+        config = self.model.config
+        shifted = labels.new_full(labels.shape, config.decoder_start_token_id)
+        shifted[:, 1:] = labels[:, :-1]
+        return shifted.masked_fill(shifted == IGNORE, config.pad_token_id)
+
+    def score(self, model: nn.Module, head: Head, batch: Batch) -> Scored:
+        """Run encoder once a source, decoder once a target, and the head on real target positions."""
+        inputs, copies = self._model_inputs(batch)
+        sources = len(batch["input_ids"])
+        with encode_once(self.model.get_encoder(), sources, copies), head.scoring(batch["labels"]) as logps:
+            output = model(**inputs)
+        return Scored(logps[0], batch["labels"], getattr(output, "aux_loss", None))
+
+    def own_logits(self, model: nn.Module, batch: Batch) -> Tensor:
+        """Return the logits of a plain forward pass, (R, T, V)."""
+        logits: Tensor = model(**self._model_inputs(batch)[0]).logits
+        return logits
+
+    def generation_batch(self, examples: Sequence[Example]) -> Batch:
+        """Return input_ids and attention_mask, (B, S)."""
+        sources = [example.source for example in examples]
+        return {
+            "input_ids": pad_rows(sources, self.tokenizer.pad_token_id),
+            "attention_mask": pad_rows([[1] * len(source) for source in sources], 0),
+        }
+
+    def generation_settings(self, tgt_lang: str) -> dict[str, Any]:
+        """Force the target's language token where the family has one."""
+        if not self.family.sets_tokenizer_language:
+            return {}
+        token = language_token(self.family, tgt_lang, self.tokenizer.get_vocab())
+        return {"forced_bos_token_id": self.tokenizer.convert_tokens_to_ids(token)}
+
+    def new_tokens(self, sequences: Tensor, batch: Batch) -> Tensor:
+        """Return all of it: the decoder starts with no source in it."""
+        return sequences
+
+
+@dataclass(slots=True)
+class DecoderOnlyLayout:
+    """Llama, Qwen, Gemma, Mistral and their like: prompt and target in one row, the prompt without labels."""
+
+    model: Any
+    tokenizer: Any
+    prompt: str | None
+    max_positions: int | None
+
+    def encode(self, texts: Sequence[Text]) -> list[Example]:
+        """Tokenize prompts as generation sees them, and targets as they follow the prompt, with the end token."""
+        return [self._encode_one(text) for text in texts]
+
+    def _encode_one(self, text: Text) -> Example:
+        if self._uses_chat(text):
+            prompt, joint, special = self._chat_prompt(text), "", False
+        else:
+            plain = text.prompt if isinstance(text.prompt, str) else None
+            prompt = plain if plain is not None else _prompt_text(self.prompt or ALMA_PROMPT, text, ("", ""))
+            joint, special = ("" if prompt[-1:].isspace() else " "), True
+        source = tuple(self.tokenizer(prompt, add_special_tokens=special)["input_ids"])
+        end = (self.tokenizer.eos_token_id,)
+        # Some tokenizers close every text with the end token; generation would then start after the end.
+        source = source[:-1] if special and source[-1:] == end else source
+        targets = tuple(self._target(prompt, source, joint, target, special) + end for target in text.targets)
+        return Example(source, targets)
+
+    def _target(self, prompt: str, source: tuple[int, ...], joint: str, target: str, special: bool) -> tuple[int, ...]:
+        """Return the ids that follow the prompt's; the prompt's own stay what generation is given."""
+        whole = tuple(self.tokenizer(prompt + joint + target, add_special_tokens=special)["input_ids"])
+        whole = whole[:-1] if special and whole[-1:] == (self.tokenizer.eos_token_id,) else whole
+        if whole[: len(source)] == source:
+            return whole[len(source) :]
+        # The last token of the prompt and the first of the target would merge: generation cannot do that.
+        return tuple(self.tokenizer(joint + target, add_special_tokens=False)["input_ids"])
+
+    def _uses_chat(self, text: Text) -> bool:
+        if text.prompt is not None:
+            return not isinstance(text.prompt, str)
+        return self.prompt is None and bool(self.tokenizer.chat_template)
+
+    def _chat_prompt(self, text: Text) -> str:
+        if not self.tokenizer.chat_template:
+            raise UserError("the preference set has conversations, but the tokenizer has no chat template")
+        if text.prompt is not None and not isinstance(text.prompt, str):
+            messages = [dict(message) for message in text.prompt]
+        else:
+            messages = [{"role": "user", "content": _prompt_text(CHAT_PROMPT, text, ("", ""))}]
+        return str(self.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True))
+
+    def lengths(self, example: Example) -> tuple[int, int]:
+        """Return 0, and the length of prompt and longest target together."""
+        return 0, len(example.source) + max((len(target) for target in example.targets), default=0)
+
+    def collate(self, examples: Sequence[Example]) -> Batch:
+        """Return input_ids (R, P), attention_mask (R, P), labels (R, P): position t predicts labels[:, t]."""
+        rows = [(example.source, example.targets[i]) for i in range(len(examples[0].targets)) for example in examples]
+        return {
+            "input_ids": pad_rows([source + target for source, target in rows], self._pad),
+            "attention_mask": pad_rows([[1] * (len(source) + len(target)) for source, target in rows], 0),
+            "labels": pad_rows([[IGNORE] * (len(source) - 1) + [*target, IGNORE] for source, target in rows], IGNORE),
+        }
+
+    @property
+    def _pad(self) -> int:
+        pad = self.tokenizer.pad_token_id
+        return int(self.tokenizer.eos_token_id if pad is None else pad)
+
+    def score(self, model: nn.Module, head: Head, batch: Batch) -> Scored:
+        """Run the decoder over prompt and target, and the head on target positions."""
+        with head.scoring(batch["labels"]) as logps:
+            output = model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"], use_cache=False)
+        return Scored(logps[0], batch["labels"], getattr(output, "aux_loss", None))
+
+    def own_logits(self, model: nn.Module, batch: Batch) -> Tensor:
+        """Return the logits of a plain forward pass, (R, P, V)."""
+        inputs: Mapping[str, Tensor] = {key: batch[key] for key in ("input_ids", "attention_mask")}
+        logits: Tensor = model(**inputs, use_cache=False).logits
+        return logits
+
+    def generation_batch(self, examples: Sequence[Example]) -> Batch:
+        """Return prompts padded on the left, so that all rows continue from the same column."""
+        sources = [example.source for example in examples]
+        return {
+            "input_ids": pad_rows(sources, self._pad, left=True),
+            "attention_mask": pad_rows([[1] * len(source) for source in sources], 0, left=True),
+        }
+
+    def generation_settings(self, tgt_lang: str) -> dict[str, Any]:
+        """Name the padding token: many decoder-only models have none of their own."""
+        return {"pad_token_id": self._pad}
+
+    def new_tokens(self, sequences: Tensor, batch: Batch) -> Tensor:
+        """Cut off the prompt."""
+        return sequences[:, batch["input_ids"].shape[1] :]
+
+
+def max_positions_of(config: Any) -> int | None:
+    """Return the longest sequence a model with absolute or bounded positions can take; None for relative ones (T5)."""
+    for name in ("max_position_embeddings", "max_target_positions", "n_positions"):
+        limit = getattr(config, name, None)
+        # T5 keeps n_positions = 512 from its pre-training; its relative positions have no bound.
+        if isinstance(limit, int) and not hasattr(config, "relative_attention_num_buckets"):
+            return limit
+    return None
+
+
+def layout_for(model: Any, tokenizer: Any, family: Family, prompt: str | None) -> Layout:
+    """Return the layout of a loaded model; `prompt` replaces the family's template."""
+    limit = max_positions_of(model.config)
+    if family.layout == "decoder-only":
+        return DecoderOnlyLayout(model, tokenizer, prompt, limit)
+    return EncoderDecoderLayout(model, tokenizer, family, prompt or family.prompt or "{source}", limit)

@@ -1,0 +1,148 @@
+"""BLEU, chrF, chrF++ and TER: sacreBLEU's statistics, and its formulas over arrays of them.
+
+sacreBLEU tokenizes and counts; the references of a segment are counted once for all of its candidates. The score
+formulas are written here for whole arrays, because a significance test scores ten thousand resampled corpora.
+Tests hold both to sacreBLEU's own results.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from sacrebleu.metrics.bleu import BLEU
+from sacrebleu.metrics.chrf import CHRF
+from sacrebleu.metrics.ter import TER
+
+from mtcpo.errors import UserError
+from mtcpo.languages import macro_language
+from mtcpo.records import Segment
+
+Floats = NDArray[np.float64]
+
+CHRF_BETA = 2  # recall counts twice as much as precision: Popovic 2016, and sacreBLEU's default
+BLEU_ORDER = 4
+
+
+def bleu_scores(sums: Floats, effective_order: bool) -> Floats:
+    """BLEU of summed statistics (hypothesis length, reference length, 4 matches, 4 totals). Shape (..., 10) -> (...).
+
+    100 * exp(min(0, 1 - ref/hyp)) * (p1 p2 p3 p4)^(1/4), where the k-th order without a match counts as
+    1 / (2^k * total) ("exp" smoothing, as mteval-v13a). effective_order, for single sentences: only the orders up to
+    the hypothesis's length count.
+    """
+    hyp_len, ref_len = sums[..., 0], sums[..., 1]
+    correct, total = sums[..., 2 : 2 + BLEU_ORDER], sums[..., 2 + BLEU_ORDER :]
+    present = np.cumprod(total > 0, axis=-1, dtype=bool)
+    missed = correct == 0
+    smoothed = np.where(missed, 0.5 ** np.cumsum(missed, axis=-1), correct)
+    logs = np.where(present, np.log(smoothed) - np.log(np.where(present, total, 1.0)), 0.0)
+    orders = present.sum(axis=-1) if effective_order else BLEU_ORDER
+    penalty = np.minimum(0.0, 1.0 - ref_len / np.maximum(hyp_len, 1.0))
+    score = 100.0 * np.exp(penalty + logs.sum(axis=-1) / np.maximum(orders, 1))
+    possible = correct.any(axis=-1) & (effective_order | present.all(axis=-1))
+    return np.where(possible, score, 0.0)
+
+
+def chrf_scores(sums: Floats) -> Floats:
+    """ChrF of summed statistics (n-grams of hypothesis, reference, both). Shape (..., 3 * orders) -> (...).
+
+    F-beta of the precision and recall averaged over the orders that both sides have.
+    """
+    hypothesis, reference, matches = sums[..., 0::3], sums[..., 1::3], sums[..., 2::3]
+    shared = (hypothesis > 0) & (reference > 0)
+    orders = np.maximum(shared.sum(axis=-1), 1)
+    precision = np.where(shared, matches / np.maximum(hypothesis, 1), 0.0).sum(axis=-1) / orders
+    recall = np.where(shared, matches / np.maximum(reference, 1), 0.0).sum(axis=-1) / orders
+    weighted = CHRF_BETA**2 * precision + recall
+    score: Floats = 100.0 * (1 + CHRF_BETA**2) * precision * recall / np.where(weighted > 0, weighted, 1.0)
+    return score
+
+
+def ter_scores(sums: Floats) -> Floats:
+    """TER of summed statistics (edits, mean reference length), lower is better. Shape (..., 2) -> (...)."""
+    edits, length = sums[..., 0], sums[..., 1]
+    return 100.0 * np.where(length > 0, edits / np.where(length > 0, length, 1.0), edits > 0)
+
+
+@dataclass(frozen=True, slots=True)
+class LexicalMetric:
+    """A metric that is a formula over sacreBLEU's counts. See `Metric` for the contract.
+
+    corpus and sentence: sacreBLEU's metric, set up for each; they differ in BLEU's effective order only.
+    """
+
+    name: str
+    corpus: BLEU | CHRF | TER
+    sentence: BLEU | CHRF | TER
+    corpus_formula: Callable[[Floats], Floats]
+    sentence_formula: Callable[[Floats], Floats]
+    higher_is_better: bool = True
+    needs_references: bool = True
+    percent: bool = True
+
+    def signature(self, num_references: int, sentence: bool = False) -> str:
+        """Return sacreBLEU's own signature; num_references -1 is written "var"."""
+        metric: Any = self.sentence if sentence else self.corpus
+        metric.num_refs = num_references
+        return str(metric.get_signature())
+
+    def score_candidates(self, segments: Sequence[Segment]) -> list[list[float]]:
+        """Return the sentence score of each candidate of each segment, ter negated."""
+        rows = [
+            counts for segment in segments for counts in self._counts([c.text for c in segment.candidates], segment)
+        ]
+        if not rows:
+            return [[] for _ in segments]
+        flat = self.sentence_formula(np.array(rows, dtype=np.float64))
+        scores = iter((flat if self.higher_is_better else 0.0 - flat).tolist())
+        return [[next(scores) for _ in segment.candidates] for segment in segments]
+
+    def statistics(self, hypotheses: Sequence[str], segments: Sequence[Segment]) -> Floats:
+        """Return sacreBLEU's statistics of each hypothesis. Shape (N, K)."""
+        pairs = zip(hypotheses, segments, strict=True)
+        return np.array([self._counts([text], segment)[0] for text, segment in pairs], dtype=np.float64)
+
+    def corpus_score(self, sums: Floats) -> Floats:
+        """Return the corpus scores of summed statistics. Shape (..., K) -> (...)."""
+        return self.corpus_formula(np.asarray(sums, dtype=np.float64))
+
+    def _counts(self, texts: Sequence[str], segment: Segment) -> list[list[float]]:
+        """Return sacreBLEU's statistics of each text; the segment's references are prepared once for all of them."""
+        if not texts:
+            return []
+        if not segment.references:
+            raise UserError(
+                f"segment {segment.id}: no reference, and {self.name} needs one; give it, or choose --metric cometkiwi"
+            )
+        # The three steps of sacreBLEU's own sentence_score, which offers no way to keep the references between calls.
+        metric: Any = self.sentence
+        references = metric._extract_reference_info([metric._preprocess_segment(text) for text in segment.references])
+        return [metric._compute_segment_statistics(metric._preprocess_segment(text), references) for text in texts]
+
+
+def lexical_metric(name: str, tgt_lang: str) -> LexicalMetric:
+    """Make bleu, chrf, chrf++ or ter; BLEU tokenizes zh, ja and ko as sacreBLEU does, all else by 13a.
+
+    Raises:
+        UserError: the tokenizer of the target language is not installed.
+    """
+    if name == "bleu":
+        language = macro_language(tgt_lang)
+        try:
+            corpus, sentence = BLEU(trg_lang=language), BLEU(trg_lang=language, effective_order=True)
+        except RuntimeError:
+            extra = f"pip install 'sacrebleu[{language}]'"
+            raise UserError(
+                f"BLEU for {tgt_lang!r} needs sacreBLEU's MeCab tokenizer; install it with {extra}"
+            ) from None
+        return LexicalMetric(
+            name, corpus, sentence, lambda sums: bleu_scores(sums, False), lambda sums: bleu_scores(sums, True)
+        )
+    if name == "ter":
+        return LexicalMetric(name, TER(), TER(), ter_scores, ter_scores, higher_is_better=False)
+    chrf = CHRF(word_order=2 if name == "chrf++" else 0, beta=CHRF_BETA)
+    return LexicalMetric(name, chrf, chrf, chrf_scores, chrf_scores)

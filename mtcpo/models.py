@@ -1,0 +1,353 @@
+"""Loading and saving models, so that what comes back gives the same numbers or says why it does not."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import socket
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from mtcpo.errors import UserError
+from mtcpo.families import FAMILIES, Family, family_of
+from mtcpo.layouts import Layout, Text, layout_for
+from mtcpo.logprobs import IGNORE, Head, LogitTransform
+
+ALIASES = {
+    "mt5": "google/mt5-small",
+    "nllb": "facebook/nllb-200-distilled-600M",
+    "m2m100": "facebook/m2m100_418M",
+    "mbart": "facebook/mbart-large-50-many-to-many-mmt",
+    "marian": "Helsinki-NLP/opus-mt-en-de",
+    "madlad": "google/madlad400-3b-mt",
+    "alma": "haoranxu/ALMA-7B",
+}
+"""Short names of `--model`."""
+
+TOKENIZER_FILES = (
+    "tokenizer.json", "spiece.model", "sentencepiece.bpe.model", "source.spm", "tokenizer.model", "vocab.json",
+)  # fmt: skip
+
+CANARY_FILE = "canary.json"
+CANARY_TOLERANCE = 1e-3
+"""Largest difference of a token's log-probability, in nats, that float32 on another machine may show."""
+
+CANARY_TEXTS = (
+    ("A small house stands by the river.", "Ein kleines Haus steht am Fluss."),
+    ("She reads.", "Sie liest ein altes Buch über die Sterne."),
+)
+
+DType = Literal["float32", "bfloat16", "float16", "auto"]
+
+
+@dataclass(frozen=True, slots=True)
+class LoadedModel:
+    """A model with all that the rest of the code needs to know of it."""
+
+    name: str
+    model: Any
+    tokenizer: Any
+    family: Family
+    layout: Layout
+    head: Head
+
+    @property
+    def device(self) -> torch.device:
+        """Return where the model's parameters are."""
+        return torch.device(next(self.model.parameters()).device)
+
+
+def load_model(name: str, dtype: DType = "auto", prompt: str | None = None, device: str | None = None) -> LoadedModel:
+    """Load a model by alias, hub name or directory, and prove that its log-probabilities are right.
+
+    Args:
+        name: a directory, a key of ALIASES, or a name on the hub.
+        dtype: precision of the weights; "auto" is bfloat16 on a GPU that has it, else float32.
+        prompt: a template in place of the family's own.
+        device: default: a GPU where there is one.
+
+    Raises:
+        UserError: no such model, no tokenizer, an undeclared family, missing or unexpected weights, half precision
+            where the family overflows, or log-probabilities other than those saved with the model.
+    """
+    from transformers import AutoConfig, AutoTokenizer
+
+    path = ALIASES.get(name, name) if not Path(name).is_dir() else name
+    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    with explained(path):
+        _check_folder(path)
+        config = AutoConfig.from_pretrained(path)
+        tokenizer = AutoTokenizer.from_pretrained(path)
+        family = family_of(config.model_type, tokenizer.get_vocab())
+        torch_dtype = _dtype_for(dtype, family, device)
+        model = _load_weights(path, config, family, torch_dtype)
+    _untie_where_apart(model)
+    _check_vocabulary(path, model, tokenizer)
+    model = model.to(device)
+    return checked(assemble(name, model, tokenizer, family, prompt), Path(path) / CANARY_FILE)
+
+
+def assemble(name: str, model: Any, tokenizer: Any, family: Family, prompt: str | None) -> LoadedModel:
+    """Put a loaded model together with its layout and head."""
+    layout = layout_for(model, tokenizer, family, prompt)
+    head = Head(model.get_output_embeddings(), getattr(model, "final_logits_bias", None), transform_of(model.config))
+    return LoadedModel(name, model, tokenizer, family, layout, head)
+
+
+def transform_of(config: Any) -> LogitTransform:
+    """Return what the model does to logits after its head: Gemma 2's cap, Cohere's scale, Granite's divisor."""
+    scale = float(getattr(config, "logit_scale", None) or 1.0) / float(getattr(config, "logits_scaling", None) or 1.0)
+    return LogitTransform(scale, getattr(config, "final_logit_softcapping", None))
+
+
+def _check_folder(path: str) -> None:
+    folder = Path(path)
+    if not folder.is_dir():
+        if path.startswith(("/", "./", "../", "~")) or path.count("/") > 1:
+            raise UserError(f"{path}: no such model directory")
+        return
+    if not (folder / "config.json").exists():
+        raise UserError(f"{path}: no config.json in it, so it is no model directory")
+    if not any((folder / file).exists() for file in TOKENIZER_FILES):
+        raise UserError(
+            f"{path}: a model without tokenizer; copy the tokenizer files of the model it came from into it "
+            f"(one of {', '.join(TOKENIZER_FILES)}, and tokenizer_config.json)"
+        )
+
+
+@contextmanager
+def explained(path: str) -> Iterator[None]:
+    """Turn the library's failure to find or read a model into one line with the way out."""
+    if not Path(path).is_dir() and not _in_cache(path) and _unreachable_hub():
+        raise UserError(_unavailable(path, "no network"))
+    try:
+        yield
+    except OSError as error:
+        if isinstance(error, PermissionError) or error.errno is not None:
+            raise
+        raise UserError(_unavailable(path, str(error).strip().splitlines()[0])) from error
+
+
+def _unavailable(path: str, reason: str) -> str:
+    if Path(path).is_dir():
+        return f"{path}: cannot be loaded ({reason})"
+    return (
+        f"model {path!r} is neither a directory here, nor in the hub cache, nor to be fetched ({reason}); on a machine "
+        f"with network run `hf download {path} --local-dir DIR`, copy DIR here, and pass --model DIR"
+    )
+
+
+def _in_cache(name: str) -> bool:
+    from huggingface_hub import try_to_load_from_cache
+    from huggingface_hub.errors import HFValidationError
+
+    try:
+        return isinstance(try_to_load_from_cache(name, "config.json"), str)
+    except HFValidationError:
+        raise UserError(
+            f"{name!r} is neither a directory, nor one of {', '.join(ALIASES)}, nor a hub name (owner/name)"
+        ) from None
+
+
+def _unreachable_hub() -> bool:
+    """Tell at once what the hub library would find out after half a minute of retries."""
+    from huggingface_hub import constants
+
+    if constants.HF_HUB_OFFLINE:
+        return True
+    if any(os.environ.get(name) for name in ("HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy")):
+        return False
+    host = constants.ENDPOINT.split("//")[-1].split("/")[0].split(":")[0]
+    try:
+        socket.getaddrinfo(host, 443)
+    except socket.gaierror:
+        return True
+    return False
+
+
+def _dtype_for(dtype: DType, family: Family, device: str) -> torch.dtype:
+    if dtype == "float16" and not family.float16:
+        raise UserError(
+            f"float16 overflows to NaN in the {family.name} family; use bfloat16 where the GPU has it, or float32"
+        )
+    if dtype != "auto":
+        chosen: torch.dtype = getattr(torch, dtype)
+        return chosen
+    return torch.bfloat16 if device.startswith("cuda") and torch.cuda.is_bf16_supported() else torch.float32
+
+
+def _load_weights(path: str, config: Any, family: Family, dtype: torch.dtype) -> Any:
+    from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM
+
+    cls = AutoModelForSeq2SeqLM if family.layout == "encoder-decoder" else AutoModelForCausalLM
+    model, info = cls.from_pretrained(path, config=config, dtype=dtype, output_loading_info=True)
+    problems = [
+        f"{len(info[kind])} {word} ({', '.join(str(key) for key in sorted(info[kind], key=str)[:5])})"
+        for kind, word in (("missing_keys", "missing"), ("mismatched_keys", "of another shape"))
+        if info.get(kind)
+    ]
+    unexpected = [key for key in info.get("unexpected_keys", ()) if not _is_buffer_of_old(key)]
+    if unexpected:
+        problems.append(f"{len(unexpected)} unexpected ({', '.join(sorted(unexpected)[:5])})")
+    if problems:
+        raise UserError(f"{path}: the weights do not fit the model: {'; '.join(problems)}")
+    return model
+
+
+def _is_buffer_of_old(key: str) -> bool:
+    """Tell tables that old versions stored and new ones compute."""
+    return key.endswith(("embed_positions.weights", "embed_positions.weight", "position_ids", "rotary_emb.inv_freq"))
+
+
+def _untie_where_apart(model: Any) -> None:
+    """Set the config to what the tensors are: transformers 5 says "tied" of every mT5, whatever the file holds."""
+    inputs, outputs = model.get_input_embeddings(), model.get_output_embeddings()
+    apart = outputs is not None and inputs.weight.data_ptr() != outputs.weight.data_ptr()
+    if apart and model.config.tie_word_embeddings:
+        if model.config.model_type != "mt5":
+            raise UserError(
+                f"tied weights came apart: {model.config.model_type} says tie_word_embeddings, but its input and "
+                "output tables are two tensors; set it to false in config.json if both are meant"
+            )
+        model.config.tie_word_embeddings = False
+
+
+def _check_vocabulary(path: str, model: Any, tokenizer: Any) -> None:
+    rows = model.get_input_embeddings().weight.shape[0]
+    largest = max(tokenizer.get_vocab().values())
+    if largest >= rows:
+        raise UserError(
+            f"{path}: the tokenizer has token ids up to {largest}, the model's embedding only {rows} rows; "
+            "this tokenizer belongs to another model"
+        )
+
+
+def disable_dropout(model: nn.Module, rate: float) -> None:
+    """Set every dropout of a model to `rate`; its config keeps what it had."""
+    for module in model.modules():
+        if isinstance(module, nn.Dropout):
+            module.p = rate
+        for name in ("dropout", "attention_dropout", "activation_dropout"):
+            if isinstance(getattr(module, name, None), float):
+                setattr(module, name, rate)
+
+
+# --- canary ---------------------------------------------------------------------------------------------------------
+
+
+def checked(loaded: LoadedModel, canary: Path) -> LoadedModel:
+    """Compare the head path with the model's own logits, and the model with the canary saved beside it."""
+    languages = _canary_languages(loaded, canary)
+    batch = _canary_batch(loaded, languages)
+    ours, own = _both_logps(loaded, batch)
+    tolerance = CANARY_TOLERANCE if ours.dtype == own.dtype and loaded.model.dtype == torch.float32 else 0.25
+    difference = float((ours - own).abs().max())
+    if not difference <= tolerance:
+        raise UserError(
+            f"{loaded.name}: log-probabilities by the head differ from the model's own logits by {difference:.3g} "
+            "nats: the model changes its logits in a way that mtcpo does not know; see transform_of in mtcpo/models.py"
+        )
+    if canary.exists():
+        _compare_canary(loaded, batch, ours, canary)
+    return loaded
+
+
+def _both_logps(loaded: LoadedModel, batch: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
+    """Return token log-probabilities (R, T) by the tapped head and by the model's own logits."""
+    training = loaded.model.training
+    loaded.model.eval()
+    try:
+        with torch.no_grad():
+            scored = loaded.layout.score(loaded.model, loaded.head, batch)
+            logits = loaded.layout.own_logits(loaded.model, batch).float()
+    finally:
+        loaded.model.train(training)
+    labels = batch["labels"]
+    own = torch.log_softmax(logits[:, : labels.shape[1]], -1).gather(2, labels.clamp(min=0)[..., None]).squeeze(2)
+    return scored.token_logps, own.masked_fill(labels == IGNORE, 0.0)
+
+
+def _canary_languages(loaded: LoadedModel, canary: Path) -> tuple[str, str]:
+    if canary.exists():
+        saved = json.loads(canary.read_text(encoding="utf-8"))
+        return saved["src_lang"], saved["tgt_lang"]
+    return "en", "de"
+
+
+def _canary_batch(loaded: LoadedModel, languages: tuple[str, str]) -> dict[str, Tensor]:
+    texts = [Text(source, *languages, targets=(target,)) for source, target in CANARY_TEXTS]
+    try:
+        examples = loaded.layout.encode(texts)
+    except UserError:
+        # A model of other languages: any of its own will do, since the same is asked at every load.
+        examples = loaded.layout.encode([Text(text.source, "fr", "fr", text.targets) for text in texts])
+    return {key: value.to(loaded.device) for key, value in loaded.layout.collate(examples).items()}
+
+
+def _compare_canary(loaded: LoadedModel, batch: Mapping[str, Tensor], ours: Tensor, path: Path) -> None:
+    saved = json.loads(path.read_text(encoding="utf-8"))
+    where = f"{path} (written by transformers {saved['transformers']})"
+    if saved["input_ids"] != batch["input_ids"].tolist() or saved["labels"] != batch["labels"].tolist():
+        raise UserError(
+            f"{where}: the tokenizer now cuts the canary's text otherwise; a wrong tokenizer, or another version of it"
+        )
+    if loaded.model.dtype != torch.float32:
+        return  # Half precision differs from the float32 canary by more than any fault worth finding.
+    difference = float((ours.cpu() - torch.tensor(saved["logps"])).abs().max())
+    if not difference <= CANARY_TOLERANCE:
+        raise UserError(
+            f"{where}: the model's log-probabilities differ by {difference:.3g} nats from those it was saved with; "
+            "a lost tensor, or a library version that reads it otherwise"
+        )
+
+
+def save_model(loaded: LoadedModel, folder: Path, languages: Sequence[str]) -> None:
+    """Write model, tokenizer and canary into the existing `folder`; `languages` are source and target, BCP-47."""
+    import transformers
+
+    loaded.model.save_pretrained(folder)
+    save_tokenizer(loaded.tokenizer, folder)
+    if loaded.model.dtype != torch.float32:
+        loaded = load_model(str(folder), "float32", device="cpu")
+    batch = _canary_batch(loaded, (languages[0], languages[1]))
+    logps, _ = _both_logps(loaded, batch)
+    canary = {
+        "src_lang": languages[0], "tgt_lang": languages[1],
+        "input_ids": batch["input_ids"].tolist(), "labels": batch["labels"].tolist(), "logps": logps.tolist(),
+        "transformers": transformers.__version__, "torch": torch.__version__,
+    }  # fmt: skip
+    (folder / CANARY_FILE).write_text(json.dumps(canary) + "\n", encoding="utf-8")
+
+
+def save_tokenizer(tokenizer: Any, folder: Path) -> None:
+    """Write a tokenizer so that both transformers 4.57 and 5 read it."""
+    from transformers.utils import cached_file
+
+    tokenizer.save_pretrained(folder)
+    for file in (*TOKENIZER_FILES, "target.spm"):
+        # 5 leaves out the SentencePiece models, from which 4.57 makes some of its tokenizers.
+        origin = cached_file(
+            tokenizer.name_or_path, file, local_files_only=True, _raise_exceptions_for_missing_entries=False,
+            _raise_exceptions_for_connection_errors=False,
+        )  # fmt: skip
+        if origin and not (folder / file).exists():
+            shutil.copyfile(origin, folder / file)
+    _mend_tokenizer_config(folder / "tokenizer_config.json")
+
+
+def _mend_tokenizer_config(path: Path) -> None:
+    """Drop the empty list that transformers 5 writes and that 4.57 cannot read."""
+    settings = json.loads(path.read_text(encoding="utf-8"))
+    if settings.get("extra_special_tokens") == []:
+        del settings["extra_special_tokens"]
+    path.write_text(json.dumps(settings, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
+
+
+FAMILY_NAMES = tuple(family.name for family in FAMILIES)

@@ -1,0 +1,193 @@
+"""The three records that every stage reads and writes: segment, candidate, triplet."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from mtcpo.errors import UserError
+from mtcpo.files import read_json_lines
+
+Messages = tuple[Mapping[str, str], ...]
+"""A conversation: messages with `role` and `content`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """One translation of a segment.
+
+    scores: metric name -> value, higher is better (TER is stored negated). logprob: nats, summed over tokens.
+    """
+
+    system: str
+    text: str
+    scores: Mapping[str, float] = field(default_factory=dict)
+    logprob: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Segment:
+    """One source text with its references (humans') and candidates (systems'). Languages are BCP-47."""
+
+    id: str
+    src_lang: str
+    tgt_lang: str
+    source: str
+    references: tuple[str, ...] = ()
+    doc: str | None = None
+    candidates: tuple[Candidate, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Triplet:
+    """A source with a better and a worse translation.
+
+    margin: chosen minus rejected in the value that chose them, > 0. prompt: what the model is given in place of
+    the source and its template, for preference sets that come with prompts; languages may then be "und".
+    """
+
+    id: str
+    src_lang: str
+    tgt_lang: str
+    source: str
+    chosen: str
+    rejected: str
+    chosen_system: str = ""
+    rejected_system: str = ""
+    chosen_scores: Mapping[str, float] = field(default_factory=dict)
+    rejected_scores: Mapping[str, float] = field(default_factory=dict)
+    margin: float = 0.0
+    prompt: str | Messages | None = None
+
+
+def segment_to_json(segment: Segment) -> dict[str, Any]:
+    """Return the JSON object of a segment; empty optional fields are left out."""
+    row: dict[str, Any] = {
+        "id": segment.id,
+        "src_lang": segment.src_lang,
+        "tgt_lang": segment.tgt_lang,
+        "source": segment.source,
+        "references": list(segment.references),
+    }
+    if segment.doc is not None:
+        row["doc"] = segment.doc
+    row["candidates"] = [_candidate_to_json(candidate) for candidate in segment.candidates]
+    return row
+
+
+def _candidate_to_json(candidate: Candidate) -> dict[str, Any]:
+    row: dict[str, Any] = {"system": candidate.system, "text": candidate.text, "scores": dict(candidate.scores)}
+    return row if candidate.logprob is None else row | {"logprob": candidate.logprob}
+
+
+def triplet_to_json(triplet: Triplet) -> dict[str, Any]:
+    """Return the JSON object of a triplet; `prompt` only where there is one."""
+    row: dict[str, Any] = {
+        "id": triplet.id,
+        "src_lang": triplet.src_lang,
+        "tgt_lang": triplet.tgt_lang,
+        "source": triplet.source,
+        "chosen": triplet.chosen,
+        "rejected": triplet.rejected,
+        "chosen_system": triplet.chosen_system,
+        "rejected_system": triplet.rejected_system,
+        "chosen_scores": dict(triplet.chosen_scores),
+        "rejected_scores": dict(triplet.rejected_scores),
+        "margin": triplet.margin,
+    }
+    if triplet.prompt is None:
+        return row
+    prompt = triplet.prompt if isinstance(triplet.prompt, str) else [dict(message) for message in triplet.prompt]
+    return row | {"prompt": prompt}
+
+
+def text_field(row: Mapping[str, Any], key: str, where: str) -> str:
+    """Return `row[key]`, which must be a string. `where` is "file:line" for the message."""
+    if key not in row:
+        raise UserError(f"{where}: no field {key!r}; it has {', '.join(sorted(row)) or 'none at all'}")
+    value = row[key]
+    if not isinstance(value, str):
+        raise UserError(f"{where}: field {key!r} must be a string, not {type(value).__name__}")
+    return value
+
+
+def _number(value: Any, key: str, where: str) -> float:
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
+        raise UserError(f"{where}: {key} must be a finite number, not {value!r}")
+    return float(value)
+
+
+def _scores(row: Mapping[str, Any], key: str, where: str) -> dict[str, float]:
+    scores = row.get(key) or {}
+    if not isinstance(scores, Mapping):
+        raise UserError(f"{where}: field {key!r} must map metric names to numbers")
+    # Parquet gives a struct all of its fields: a metric that a row lacks arrives as None.
+    return {name: _number(value, f"score {name!r}", where) for name, value in scores.items() if value is not None}
+
+
+def _list(row: Mapping[str, Any], key: str, where: str) -> Sequence[Any]:
+    value = row.get(key) or []
+    if not isinstance(value, list):
+        raise UserError(f"{where}: field {key!r} must be a list")
+    return value
+
+
+def segment_from_json(row: Mapping[str, Any], where: str) -> Segment:
+    """Make a segment of a JSON object.
+
+    Raises:
+        UserError: a field is missing or of the wrong type.
+    """
+    references = _list(row, "references", where)
+    if not all(isinstance(reference, str) for reference in references):
+        raise UserError(f"{where}: references must be strings")
+    doc = row.get("doc")
+    return Segment(
+        id=text_field(row, "id", where),
+        src_lang=text_field(row, "src_lang", where),
+        tgt_lang=text_field(row, "tgt_lang", where),
+        source=text_field(row, "source", where),
+        references=tuple(references),
+        doc=None if doc is None else str(doc),
+        candidates=tuple(_candidate_from_json(c, where) for c in _list(row, "candidates", where)),
+    )
+
+
+def _candidate_from_json(row: Any, where: str) -> Candidate:
+    if not isinstance(row, Mapping):
+        raise UserError(f"{where}: a candidate must be an object with 'system' and 'text'")
+    logprob = row.get("logprob")
+    return Candidate(
+        system=text_field(row, "system", where),
+        text=text_field(row, "text", where),
+        scores=_scores(row, "scores", where),
+        logprob=None if logprob is None else _number(logprob, "logprob", where),
+    )
+
+
+def triplet_from_json(row: Mapping[str, Any], where: str) -> Triplet:
+    """Make a triplet of a JSON object in our own layout; other layouts are read by `corpora`."""
+    prompt = row.get("prompt")
+    return Triplet(
+        id=text_field(row, "id", where),
+        src_lang=text_field(row, "src_lang", where),
+        tgt_lang=text_field(row, "tgt_lang", where),
+        source=text_field(row, "source", where),
+        chosen=text_field(row, "chosen", where),
+        rejected=text_field(row, "rejected", where),
+        chosen_system=str(row.get("chosen_system", "")),
+        rejected_system=str(row.get("rejected_system", "")),
+        chosen_scores=_scores(row, "chosen_scores", where),
+        rejected_scores=_scores(row, "rejected_scores", where),
+        margin=_number(row.get("margin", 0.0), "margin", where),
+        prompt=tuple(prompt) if isinstance(prompt, list) else prompt,
+    )
+
+
+def read_segments(path: Path) -> Iterator[Segment]:
+    """Yield the segments of a JSON Lines or Parquet file of segment records."""
+    for where, row in read_json_lines(path):
+        yield segment_from_json(row, where)

@@ -1,0 +1,225 @@
+"""`report.html`: one page that says whether the tuned model is better, on what, how surely, and shows the sentences.
+
+It is made of what lies in a run directory. Every file is optional: what is missing is named on the page. The page
+needs no network; its only script is our own, named by its hash, so that nothing else on the page could run.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import jinja2
+from markupsafe import Markup
+
+from mtcpo import __version__
+from mtcpo.errors import UserError
+from mtcpo.evaluation import translations_dir
+from mtcpo.figures import Figure, delta_figures, pair_figures, read_training_log, training_figures
+from mtcpo.files import write_text
+from mtcpo.languages import english_name
+from mtcpo.records import read_segments
+from mtcpo.sidebyside import Selection, select_rows
+from mtcpo.tables import (
+    ALPHA,
+    FEW_SYSTEMS,
+    format_p,
+    format_score,
+    judge,
+    metric_title,
+    signed_delta,
+    summarise,
+    warn_of_choosers,
+)
+
+TEMPLATES = Path(__file__).parent / "templates"
+
+
+@dataclass(frozen=True, slots=True)
+class Tile:
+    """One metric of one system against the baseline, in words and numbers."""
+
+    metric: str
+    system: str
+    score: str
+    baseline_score: str
+    delta: str
+    p: str
+    verdict: str
+    chose_pairs: bool
+
+
+@dataclass(frozen=True, slots=True)
+class SetView:
+    """A test set as the page shows it. `entry` is its part of evaluation.json.
+
+    others: systems but the baseline. leading: the metric by which translations are sorted first. best: the systems
+    with the best score, by metric. gains, changed: for each shown segment JSON of numbers, for the page's script.
+    """
+
+    entry: Mapping[str, Any]
+    title: str
+    others: tuple[str, ...]
+    leading: str
+    best: Mapping[str, frozenset[str]]
+    tiles: tuple[Tile, ...]
+    figures: tuple[Figure, ...]
+    translations: Selection | None
+    gains: tuple[str, ...] = ()
+    changed: tuple[str, ...] = ()
+
+
+def write_report(run_dir: Path) -> Path:
+    """Make `report.html` in a run directory from what lies there; return its path.
+
+    Raises:
+        UserError: no such directory, nothing of a run in it, or a file in it that cannot be read.
+    """
+    if not run_dir.is_dir():
+        raise UserError(f"{run_dir}: no such directory; a run directory is needed")
+    evaluation = _read_json(run_dir / "evaluation.json")
+    stages = read_training_log(run_dir / "metrics.jsonl")
+    prefs = _read_json(run_dir / "prefs-report.json")
+    if evaluation is None and not stages and prefs is None:
+        raise UserError(f"{run_dir}: no evaluation.json, prefs-report.json or metrics.jsonl; nothing to report on")
+    recipe, stamp = run_dir / "recipe.toml", _read_json(run_dir / "stamp.json")
+    entries = [] if evaluation is None else evaluation["pairs"].values()
+    page = _environment().get_template("report.html").render(
+        title=run_dir.resolve().name,
+        version=__version__,
+        **_inline_files(),
+        sets=[view_of(entry, run_dir) for entry in entries],
+        stages=[(stage, training_figures(rows)) for stage, rows in stages.items()],
+        prefs=None if prefs is None else flatten(prefs),
+        pair_figures=[] if prefs is None else pair_figures(prefs),
+        recipe=recipe.read_text(encoding="utf-8") if recipe.exists() else None,
+        stamp=None if stamp is None else flatten(stamp),
+    )
+    write_text(run_dir / "report.html", page)
+    return run_dir / "report.html"
+
+
+def _environment() -> jinja2.Environment:
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(TEMPLATES),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.globals.update(
+        metric_title=metric_title, judge=judge, summarise=summarise, warn_of_choosers=warn_of_choosers, alpha=ALPHA
+    )
+    environment.filters.update(score=format_score, delta=signed_delta, p=format_p)
+    return environment
+
+
+def _inline_files() -> dict[str, Markup | str]:
+    """Return our own style sheet and script, with the script's hash: the page's policy lets nothing else run."""
+    style, script = (
+        (TEMPLATES / name).read_text(encoding="utf-8").strip() for name in ("report.css", "report.js")
+    )
+    digest = base64.b64encode(hashlib.sha256(script.encode("utf-8")).digest()).decode("ascii")
+    return {"style": Markup(style), "script": Markup(script), "script_hash": digest}
+
+
+def _read_json(path: Path) -> dict[str, Any] | None:
+    """Read a JSON object; None where the file is not there."""
+    if not path.exists():
+        return None
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise UserError(f"{path}: not JSON ({error}); make it again") from None
+    if not isinstance(value, dict):
+        raise UserError(f"{path}: a JSON object is needed, not {type(value).__name__}")
+    return value
+
+
+@lru_cache(maxsize=256)
+def language_name(tag: str) -> str:
+    """Return a language's English name, or the tag itself where it names none."""
+    try:
+        return english_name(tag)
+    except UserError:
+        return tag
+
+
+def view_of(entry: Mapping[str, Any], run_dir: Path) -> SetView:
+    """Return what the page shows of one test set."""
+    baseline, metrics = entry["baseline"], entry["metrics"]
+    others = tuple(system for system in entry["systems"] if system != baseline)
+    leading = "chrf" if "chrf" in metrics else next(iter(metrics))
+    segments = translations_dir(run_dir, entry["suite"], f"{entry['src_lang']}-{entry['tgt_lang']}") / "segments.jsonl"
+    shown = select_rows(read_segments(segments), baseline, others, leading) if segments.exists() else None
+    rows = shown.rows if shown is not None else ()
+    return SetView(
+        entry=entry,
+        title=f"{language_name(entry['src_lang'])} → {language_name(entry['tgt_lang'])}",
+        others=others,
+        leading=leading,
+        best={metric: _best(entry, metric) for metric in metrics},
+        tiles=_tiles(entry, others[-1]) if 0 < len(others) <= FEW_SYSTEMS else (),
+        figures=delta_figures(entry, others),
+        translations=shown,
+        gains=tuple(json.dumps([[o.gains.get(m) for m in metrics] for o in row.outputs[1:]]) for row in rows),
+        changed=tuple(json.dumps([int(output.changed) for output in row.outputs[1:]]) for row in rows),
+    )
+
+
+def _best(entry: Mapping[str, Any], metric: str) -> frozenset[str]:
+    """Return the systems with the best score; none where there is one system only."""
+    scores = {system: row["metrics"][metric]["score"] for system, row in entry["systems"].items()}
+    best = (max if entry["metrics"][metric]["higher_is_better"] else min)(scores.values())
+    return frozenset(system for system, score in scores.items() if score == best and len(scores) > 1)
+
+
+def _tiles(entry: Mapping[str, Any], system: str) -> tuple[Tile, ...]:
+    """Return one tile a metric: a system's score, and its difference to the baseline."""
+    baseline = entry["baseline"]
+    tiles = []
+    for metric, described in entry["metrics"].items():
+        versus = entry["systems"][system]["versus"][baseline][metric]
+        scores = [entry["systems"][name]["metrics"][metric]["score"] for name in (system, baseline)]
+        tiles.append(
+            Tile(
+                metric=metric,
+                system=system,
+                score=format_score(scores[0], described["percent"]),
+                baseline_score=format_score(scores[1], described["percent"]),
+                delta=signed_delta(versus["delta"], described["percent"]),
+                p=format_p(versus["p_value"]),
+                verdict=judge(versus, described["higher_is_better"]),
+                chose_pairs=bool(described.get("chose_pairs")),
+            )
+        )
+    return tuple(tiles)
+
+
+def flatten(value: Mapping[str, Any]) -> dict[str, list[tuple[str, str]]]:
+    """Return a nested object as groups of (name, text): the scalars at the top, then one group for each object."""
+    groups: dict[str, list[tuple[str, str]]] = {"": []}
+    for key, item in value.items():
+        if isinstance(item, Mapping) and item:
+            groups[key] = list(_leaves(item, ""))
+        else:
+            groups[""].append((key, _plain(item)))
+    return {name: rows for name, rows in groups.items() if rows}
+
+
+def _leaves(value: Mapping[str, Any], prefix: str) -> Iterable[tuple[str, str]]:
+    for key, item in value.items():
+        if isinstance(item, Mapping) and item:
+            yield from _leaves(item, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", _plain(item)
+
+
+def _plain(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)

@@ -1,0 +1,239 @@
+"""Scoring candidates with several metrics, as a stream: order kept, memory flat, several processes.
+
+Metrics that are formulas (BLEU, chrF, TER) run in worker processes that import neither torch nor transformers;
+models (COMET) run in this process, a chunk of segments at a time.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import signal
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
+from dataclasses import replace
+from functools import lru_cache
+from itertools import chain, islice
+from multiprocessing import get_context, parent_process
+from threading import Thread
+
+from mtcpo.errors import UserError, choose
+from mtcpo.metrics import METRICS, Metric, load_metric, metric_kind, metric_name
+from mtcpo.records import Candidate, Segment
+
+SEGMENTS_PER_CHUNK = 64
+CHUNKS_PER_WORKER = 4
+# Below this a second process costs more to start (0.3 s) than it saves.
+SEGMENTS_FOR_WORKERS = 512
+# COMET sorts what it is given by length to pad less, so its chunks are larger.
+SEGMENTS_PER_MODEL_CHUNK = 512
+
+Scores = list[list[float]]
+"""[segment][candidate], of the candidates that did not have the score yet."""
+
+
+class Scorer:
+    """Scores streams of segments by several metrics, and knows by which ones it did.
+
+    A score that a candidate already has under the metric's name is kept. A name that is no metric must be such a
+    score of every candidate. workers: processes for the formulas; None: one a core.
+    """
+
+    def __init__(self, metrics: Sequence[str], workers: int | None = None) -> None:
+        self.metrics = tuple(metrics)
+        self.workers = workers or os.cpu_count() or 1
+        self._used: dict[tuple[str, str], Metric] = {}
+
+    def score(self, segments: Iterable[Segment]) -> Iterator[Segment]:
+        """Yield the segments, in order, with the scores merged into their candidates.
+
+        Raises:
+            UserError: an unknown metric, two of one name, or a segment that lacks what a metric needs.
+        """
+        iterator = iter(segments)
+        first = next(iterator, None)
+        if first is None:
+            return
+        check_metrics(self.metrics, first)
+        computed = [spec for spec in self.metrics if metric_name(spec) in METRICS]
+        formulas = [spec for spec in computed if metric_kind(spec).checkpoint is None]
+        stream: Iterator[Segment] = chain([first], iterator)
+        if formulas:
+            stream = self._by_formulas(stream, formulas)
+        for spec in computed:
+            if spec not in formulas:
+                stream = self._by_model(stream, spec)
+        for segment in stream:
+            _require_columns(segment, [spec for spec in self.metrics if spec not in computed])
+            yield segment
+
+    def signatures(self, num_references: int) -> dict[str, str]:
+        """Return each metric's signature; num_references -1: their number varies. Several tokenizers: all of them."""
+        found: dict[str, dict[str, None]] = {metric_name(spec): {} for spec in self.metrics}
+        for (spec, _), metric in self._used.items():
+            found[metric_name(spec)][metric.signature(num_references, sentence=True)] = None
+        return {name: "; ".join(signatures) or "scores found in the input" for name, signatures in found.items()}
+
+    def _by_formulas(self, segments: Iterator[Segment], specs: Sequence[str]) -> Iterator[Segment]:
+        head = list(islice(segments, SEGMENTS_FOR_WORKERS))
+        chunks = _chunks(chain(head, segments), SEGMENTS_PER_CHUNK)
+        if self.workers == 1 or len(head) < SEGMENTS_FOR_WORKERS:
+            for chunk in chunks:
+                yield from self._merge(chunk, specs, _score_chunk(chunk, specs))
+            return
+        waiting: deque[tuple[list[Segment], Future[list[Scores]]]] = deque()
+        with _worker_pool(self.workers) as submit:
+            for chunk in chunks:
+                waiting.append((chunk, submit(chunk, specs)))
+                if len(waiting) >= self.workers * CHUNKS_PER_WORKER:
+                    oldest, future = waiting.popleft()
+                    yield from self._merge(oldest, specs, _result(future))
+            for chunk, future in waiting:
+                yield from self._merge(chunk, specs, _result(future))
+
+    def _by_model(self, segments: Iterator[Segment], spec: str) -> Iterator[Segment]:
+        for chunk in _chunks(segments, SEGMENTS_PER_MODEL_CHUNK):
+            todo = [_unscored(segment, metric_name(spec)) for segment in chunk]
+            scores: Scores = [[] for _ in chunk]
+            if any(segment.candidates for segment in todo):
+                scores = self._loaded(spec, chunk[0].tgt_lang).score_candidates(todo)
+            yield from self._merge(chunk, [spec], [scores])
+
+    def _merge(self, chunk: Sequence[Segment], specs: Sequence[str], scores: Sequence[Scores]) -> Iterator[Segment]:
+        for index, segment in enumerate(chunk):
+            candidates: Sequence[Candidate] = segment.candidates
+            for spec, of_spec in zip(specs, scores, strict=True):
+                if of_spec[index]:
+                    self._loaded(spec, segment.tgt_lang)
+                candidates = _with_scores(segment.id, candidates, metric_name(spec), of_spec[index])
+            yield replace(segment, candidates=tuple(candidates))
+
+    def _loaded(self, spec: str, tgt_lang: str) -> Metric:
+        """Return the metric, loaded once; only formulas differ by target language."""
+        key = spec, "" if metric_kind(spec).checkpoint else tgt_lang
+        if key not in self._used:
+            self._used[key] = load_metric(spec, tgt_lang)
+        return self._used[key]
+
+
+def score_segments(
+    segments: Iterable[Segment], metrics: Sequence[str], workers: int | None = None
+) -> Iterator[Segment]:
+    """Yield the segments with the scores of `metrics` merged into their candidates; see `Scorer`."""
+    return Scorer(metrics, workers).score(segments)
+
+
+def check_metrics(metrics: Sequence[str], first: Segment | None = None) -> None:
+    """Check the names of metrics before any work; `first` has the scores that may be used as they are.
+
+    Raises:
+        UserError: neither a metric nor such a score, or two metrics of one name.
+    """
+    names = [metric_name(spec) for spec in metrics]
+    present = {name for candidate in first.candidates for name in candidate.scores} if first else set()
+    for spec, name in zip(metrics, names, strict=True):
+        if names.count(name) > 1:
+            raise UserError(f"metric {name!r} is asked for twice; scores are kept under the name before the colon")
+        if name in METRICS:
+            metric_kind(spec)
+        elif spec not in present:
+            raise choose("metric", spec, METRICS.keys() | present)
+
+
+def _require_columns(segment: Segment, names: Sequence[str]) -> None:
+    for candidate in segment.candidates:
+        for name in names:
+            if name not in candidate.scores:
+                raise UserError(f"segment {segment.id}: {candidate.system} has no score {name!r}, and it is no metric")
+
+
+def _chunks(segments: Iterable[Segment], size: int) -> Iterator[list[Segment]]:
+    iterator = iter(segments)
+    while chunk := list(islice(iterator, size)):
+        yield chunk
+
+
+@contextmanager
+def _worker_pool(workers: int) -> Iterator[Callable[[list[Segment], Sequence[str]], Future[list[Scores]]]]:
+    """Give the function that submits a chunk. Ctrl-C reaches this process only, which then ends the workers."""
+    # spawn: a fork of a process in which torch has started threads may deadlock.
+    executor = ProcessPoolExecutor(workers, mp_context=get_context("spawn"), initializer=_end_with_parent)
+
+    def submit(chunk: list[Segment], specs: Sequence[str]) -> Future[list[Scores]]:
+        # A process is started inside `submit` and inherits the mask: it never sees the terminal's interrupt.
+        with _interrupt_held_back():
+            return executor.submit(_score_chunk, chunk, specs)
+
+    try:
+        yield submit
+    finally:
+        executor.shutdown(wait=True, cancel_futures=True)
+
+
+@contextmanager
+def _interrupt_held_back() -> Iterator[None]:
+    if not hasattr(signal, "pthread_sigmask"):  # Windows
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _end_with_parent() -> None:
+    """End this worker when the main process is gone, however that ended."""
+
+    def wait() -> None:
+        parent = parent_process()
+        if parent is not None:
+            parent.join()
+            os._exit(1)
+
+    Thread(target=wait, daemon=True).start()
+
+
+def _result(future: Future[list[Scores]]) -> list[Scores]:
+    try:
+        return future.result()
+    except BrokenProcessPool:
+        raise UserError(
+            "a scoring process ended: killed, out of memory, or started by a script that lacks "
+            "`if __name__ == '__main__':`; use fewer workers, or 1"
+        ) from None
+
+
+@lru_cache(maxsize=64)
+def _formula(spec: str, tgt_lang: str) -> Metric:
+    return load_metric(spec, tgt_lang)
+
+
+def _score_chunk(chunk: Sequence[Segment], specs: Sequence[str]) -> list[Scores]:
+    """Score the candidates of a chunk that lack the score, by each formula. Runs in a worker."""
+    return [
+        [
+            _formula(spec, segment.tgt_lang).score_candidates([_unscored(segment, metric_name(spec))])[0]
+            for segment in chunk
+        ]
+        for spec in specs
+    ]
+
+
+def _unscored(segment: Segment, name: str) -> Segment:
+    """Return the segment with only those candidates that have no score `name`."""
+    return replace(segment, candidates=tuple(c for c in segment.candidates if name not in c.scores))
+
+
+def _with_scores(
+    segment_id: str, candidates: Sequence[Candidate], name: str, scores: Sequence[float]
+) -> tuple[Candidate, ...]:
+    new = iter(scores)
+    scored = tuple(c if name in c.scores else replace(c, scores={**c.scores, name: next(new)}) for c in candidates)
+    for candidate in scored:
+        if not math.isfinite(candidate.scores[name]):
+            raise UserError(f"segment {segment_id}: {name} of {candidate.system} is {candidate.scores[name]}")
+    return scored

@@ -1,0 +1,256 @@
+"""The trainer: the library's Seq2SeqTrainer with preference losses, exact denominators and length batches.
+
+Checkpoints, resuming, logging, accelerate, FSDP and DeepSpeed are the library's; only what a batch is, what its loss
+is and what is logged of it are ours. Dimensions: B pairs, R rows (chosen first), T target tokens.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import torch
+from accelerate.data_loader import prepare_data_loader
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, Dataset
+from transformers import Seq2SeqTrainer, Seq2SeqTrainingArguments
+
+from mtcpo.batching import BatchLimits, LengthBatchSampler
+from mtcpo.layouts import Batch, Example, Scored
+from mtcpo.logprobs import IGNORE
+from mtcpo.losses import LENGTH_NORMALIZED, PREFERENCE_LOSSES, LossConfig, PairLogps, rewards
+from mtcpo.models import LoadedModel
+
+COUNTS = ("pairs", "chosen_tokens", "real_tokens", "padded_tokens")
+PAIR_METRICS = (
+    "rewards/chosen", "rewards/rejected", "rewards/accuracies", "rewards/margins", "logps/chosen", "logps/rejected",
+)  # fmt: skip
+SUMS = (*COUNTS, "preference", "nll", *PAIR_METRICS)
+"""What is summed on the device over the batches since the last log."""
+
+
+class ExampleSet(Dataset[Example]):
+    """Tokenized examples in memory."""
+
+    def __init__(self, examples: Sequence[Example]) -> None:
+        self.examples = examples
+
+    def __len__(self) -> int:
+        return len(self.examples)
+
+    def __getitem__(self, index: int) -> Example:
+        return self.examples[index]
+
+
+def pair_logps(scored: Scored) -> PairLogps:
+    """Sum token log-probabilities (2B, T) over targets and part them into chosen and rejected."""
+    sums = scored.token_logps.sum(-1)
+    tokens = (scored.labels != IGNORE).sum(-1)
+    chosen, rejected = sums.chunk(2)
+    chosen_tokens, rejected_tokens = tokens.chunk(2)
+    return PairLogps(chosen, rejected, chosen_tokens, rejected_tokens)
+
+
+def count_items(batch: Batch, sft: bool) -> Tensor:
+    """Return (pairs, target tokens of the chosen), the denominators that a batch adds to its optimizer step."""
+    labels = batch["labels"]
+    chosen = labels if sft else labels[: len(labels) // 2]
+    return torch.stack([torch.tensor(len(chosen), device=labels.device), (chosen != IGNORE).sum()])
+
+
+class PreferenceTrainer(Seq2SeqTrainer):
+    """Train on triplets, or on chosen targets alone with `loss = "sft"`."""
+
+    def __init__(
+        self,
+        loaded: LoadedModel,
+        args: Seq2SeqTrainingArguments,
+        loss: LossConfig,
+        examples: Sequence[Example],
+        eval_examples: Sequence[Example] | None = None,
+        batch_tokens: int | None = None,
+        **kwargs: Any,
+    ) -> None:
+        self.layout, self.head, self.loss, self.batch_tokens = loaded.layout, loaded.head, loss, batch_tokens
+        self.sft = loss.loss == "sft"
+        self._totals: dict[str, Tensor] = {}
+        self._since = time.perf_counter()
+        # Without a launcher the library would wrap the model in DataParallel as soon as it sees a second GPU.
+        args._n_gpu = min(args.n_gpu, 1)
+        super().__init__(
+            model=loaded.model,
+            args=args,
+            data_collator=loaded.layout.collate,
+            train_dataset=ExampleSet(examples),
+            eval_dataset=None if eval_examples is None else ExampleSet(eval_examples),
+            processing_class=loaded.tokenizer,
+            **kwargs,
+        )
+        # Our loss has the denominators of the whole step already: the library must not divide it again.
+        self.model_accepts_loss_kwargs = True
+
+    # --- data ---------------------------------------------------------------------------------------------------
+
+    def get_train_dataloader(self) -> DataLoader[Example]:
+        """Return batches of like length, shuffled anew every epoch."""
+        return self._loader(self.train_dataset, self.args.per_device_train_batch_size, shuffle=True)
+
+    def get_eval_dataloader(self, eval_dataset: Any = None) -> DataLoader[Example]:
+        """Return batches of like length in order."""
+        dataset = self.eval_dataset if eval_dataset is None else eval_dataset
+        return self._loader(dataset, self.args.per_device_eval_batch_size, shuffle=False)
+
+    def _loader(self, dataset: Any, pairs: int, shuffle: bool) -> DataLoader[Example]:
+        lengths = [self.layout.lengths(example) for example in dataset.examples]
+        limits = BatchLimits(pairs, self.batch_tokens, targets=1 if self.sft else 2)
+        sampler = LengthBatchSampler(
+            lengths, limits, self.args.seed, shuffle, self.args.process_index, self.args.world_size
+        )
+        loader = DataLoader(
+            dataset,
+            batch_sampler=sampler,
+            collate_fn=self.data_collator,
+            num_workers=self.args.dataloader_num_workers,
+            pin_memory=self.args.dataloader_pin_memory and torch.cuda.is_available(),
+        )
+        # The sampler knows its process already, so accelerate is told of one: it only moves batches to the device.
+        prepared: DataLoader[Example] = prepare_data_loader(
+            loader, device=self.args.device, num_processes=1, process_index=0, put_on_device=True
+        )
+        return prepared
+
+    def get_batch_samples(
+        self, epoch_iterator: Iterator[Batch], num_batches: int, device: torch.device
+    ) -> tuple[list[Batch], Tensor | None]:
+        """Take the batches of one optimizer step, with the denominators (2,) of the step over all processes."""
+        batches = [batch for _, batch in zip(range(num_batches), epoch_iterator, strict=False)]
+        if not batches:
+            return batches, None
+        items = torch.stack([count_items(batch, self.sft) for batch in batches]).sum(0).to(device)
+        return batches, self.accelerator.reduce(items, "sum")
+
+    # --- loss ---------------------------------------------------------------------------------------------------
+
+    def compute_loss(
+        self,
+        model: nn.Module,
+        inputs: Batch,
+        return_outputs: bool = False,
+        num_items_in_batch: Tensor | None = None,
+    ) -> Any:
+        """Return this batch's share of the step's loss, a scalar; summed over batches and processes it is the whole.
+
+        Args:
+            model: the model as wrapped for training.
+            inputs: a batch of the layout.
+            return_outputs: also return the token log-probabilities, as the library's interface has it.
+            num_items_in_batch: (2,) pairs and chosen tokens of the optimizer step; None: of this batch alone.
+        """
+        scored = self.layout.score(model, self.head, inputs)
+        here = count_items(inputs, self.sft)
+        step = here if num_items_in_batch is None else num_items_in_batch
+        self._add(model.training, self._token_counts(inputs, here))
+        share = self._sft_share(scored, step) if self.sft else self._preference_share(scored, step, model.training)
+        loss = share + self._router_share(scored, here[0] / step[0])
+        if num_items_in_batch is not None:
+            # Data-parallel gradients are averaged over processes; ours are shares of one sum.
+            loss = loss * self.accelerator.num_processes
+        return (loss, {"token_logps": scored.token_logps}) if return_outputs else loss
+
+    def _nll(self, chosen: Tensor, step: Tensor) -> Tensor:
+        """Return the NLL of chosen targets, from summed log-probabilities (B,), over its denominator."""
+        return -chosen.sum() / (step[1] if self.loss.nll_normalization == "token" else step[0])
+
+    def _sft_share(self, scored: Scored, step: Tensor) -> Tensor:
+        chosen = scored.token_logps.sum(-1)
+        self._add(self.model.training, {"nll": -chosen.detach().sum()})
+        return self._nll(chosen, step)
+
+    def _preference_share(self, scored: Scored, step: Tensor, training: bool) -> Tensor:
+        logps = pair_logps(scored)
+        losses = PREFERENCE_LOSSES[self.loss.loss](logps, self.loss)
+        self._add(training, self._pair_metrics(logps) | {"preference": losses.detach().sum()})
+        return losses.sum() / step[0] + self.loss.cpo_alpha * self._nll(logps.chosen, step)
+
+    def _router_share(self, scored: Scored, share: Tensor) -> Tensor | float:
+        """Return the load-balancing loss of a mixture of experts, by its own coefficient; 0 without one."""
+        coefficient = getattr(self.model.config, "router_aux_loss_coef", None)
+        if scored.router_loss is None or coefficient is None:
+            return 0.0
+        return float(coefficient) * scored.router_loss * share
+
+    # --- what is logged -----------------------------------------------------------------------------------------
+
+    def _pair_metrics(self, logps: PairLogps) -> dict[str, Tensor]:
+        chosen, rejected = rewards(logps, self.loss)
+        mean = self.loss.loss in LENGTH_NORMALIZED
+        sums = {
+            "rewards/chosen": chosen,
+            "rewards/rejected": rejected,
+            "rewards/accuracies": (chosen > rejected).float(),
+            "rewards/margins": chosen - rejected,
+            "logps/chosen": logps.chosen / logps.chosen_tokens if mean else logps.chosen,
+            "logps/rejected": logps.rejected / logps.rejected_tokens if mean else logps.rejected,
+            "nll": -logps.chosen,
+        }
+        return {name: value.detach().sum() for name, value in sums.items()}
+
+    def _token_counts(self, inputs: Batch, here: Tensor) -> dict[str, Tensor]:
+        mask, labels = inputs["attention_mask"], inputs["labels"]
+        # A decoder-only row holds prompt and target; an encoder-decoder has its targets beside the sources.
+        separate = mask.shape != labels.shape or len(mask) != len(labels)
+        real = mask.sum() + ((labels != IGNORE).sum() if separate else 0)
+        padded = mask.numel() + (labels.numel() if separate else 0)
+        values = (here[0], here[1], real, torch.tensor(padded, device=mask.device))
+        return dict(zip(COUNTS, values, strict=True))
+
+    def _add(self, training: bool, values: dict[str, Tensor]) -> None:
+        """Add to the running sums on the device; nothing waits for it."""
+        mode = "train" if training else "eval"
+        if mode not in self._totals:
+            self._totals[mode] = torch.zeros(len(SUMS), dtype=torch.float64, device=self.args.device)
+        for name, value in values.items():
+            self._totals[mode][SUMS.index(name)] += value
+
+    def _take(self, mode: str) -> dict[str, float]:
+        """Return the means since the last call, over all processes, and start anew."""
+        totals = self._totals.pop(mode, None)
+        if totals is None:
+            return {}
+        sums = dict(zip(SUMS, self.accelerator.reduce(totals, "sum").tolist(), strict=True))
+        means = {"nll_loss": sums["nll"] / sums["chosen_tokens"]}
+        if not self.sft:
+            means |= {name: sums[name] / sums["pairs"] for name in PAIR_METRICS}
+        if mode == "eval":
+            by_token = self.loss.nll_normalization == "token"
+            nll = sums["nll"] / sums["chosen_tokens" if by_token else "pairs"]
+            weight = 1.0 if self.sft else self.loss.cpo_alpha
+            return {"loss": sums["preference"] / sums["pairs"] + weight * nll} | means
+        now = time.perf_counter()
+        means["tokens_per_second"] = sums["real_tokens"] / (now - self._since)
+        means["padding_share"] = 1 - sums["real_tokens"] / sums["padded_tokens"]
+        self._since = now
+        return means
+
+    def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
+        """Add our means to what the library logs during training."""
+        super().log(logs | self._take("train") if "loss" in logs else logs, *args, **kwargs)
+
+    # --- evaluation ---------------------------------------------------------------------------------------------
+
+    def prediction_step(
+        self, model: nn.Module, inputs: Batch, prediction_loss_only: bool, *args: Any, **kwargs: Any
+    ) -> tuple[Tensor, None, None]:
+        """Score one evaluation batch; its metrics are summed up like those of training."""
+        inputs = self._prepare_inputs(inputs)
+        with torch.no_grad(), self.compute_loss_context_manager():
+            loss = self.compute_loss(model, inputs)
+        return loss.detach(), None, None
+
+    def evaluation_loop(self, *args: Any, metric_key_prefix: str = "eval", **kwargs: Any) -> Any:
+        """Run the library's loop, then put exact means in place of its mean over batches."""
+        self._totals.pop("eval", None)
+        output = super().evaluation_loop(*args, metric_key_prefix=metric_key_prefix, **kwargs)
+        output.metrics.update({f"{metric_key_prefix}_{name}": value for name, value in self._take("eval").items()})
+        return output

@@ -1,0 +1,149 @@
+"""`mtcpo translate`: candidates for every source, written in input order, resumable.
+
+Sources are taken in windows. A window is translated in batches of like length and written as a whole, so memory does
+not grow with the input, and a run that goes on after an interrupt writes what an uninterrupted one would have.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import json
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+from pydantic import Field, model_validator
+
+from mtcpo.config import Config
+from mtcpo.errors import UserError
+from mtcpo.files import json_line, partial_path, read_json_lines, refuse_existing, write_json
+from mtcpo.records import Candidate, Segment, segment_from_json, segment_to_json
+
+WINDOW = 512
+"""Sources translated between two writes: what a kill can lose."""
+
+
+class TranslateConfig(Config):
+    """How to search or sample."""
+
+    num_candidates: int = Field(default=1, ge=1)
+    sampling: Literal["beam", "diverse", "nucleus", "epsilon"] = "beam"
+    num_beams: int = Field(default=4, ge=1)
+    temperature: float = Field(default=1.0, gt=0)
+    top_p: float = Field(default=0.9, gt=0, le=1)
+    """Of nucleus sampling (arXiv 1904.09751)."""
+    epsilon: float = Field(default=0.02, gt=0, lt=1)
+    """Tokens below this probability are never sampled (arXiv 2210.15191); 0.02 is the usual value for MBR in MT."""
+    diversity_penalty: float = Field(default=0.5, gt=0)
+    """Of diverse search, in nats, for each earlier candidate with the same token at the same step."""
+    length_penalty: float = 1.0
+    max_new_tokens: int = Field(default=256, ge=1)
+    batch_size: int = Field(default=32, ge=1)
+    """Sources in a batch; with n candidates a batch has n times as many rows."""
+    seed: int = 0
+
+    @model_validator(mode="after")
+    def _beams_suffice(self) -> TranslateConfig:
+        if self.sampling == "beam" and self.num_beams < self.num_candidates:
+            raise ValueError(
+                f"beam search with {self.num_beams} beams has no {self.num_candidates} candidates; "
+                "raise num_beams or choose sampling = 'epsilon'"
+            )
+        return self
+
+
+class Engine(Protocol):
+    """What turns sources into translations; `engine.generate` is one for models of the transformers library."""
+
+    name: str
+
+    def translate(self, segments: Sequence[Segment], config: TranslateConfig, seed: int) -> list[list[Candidate]]:
+        """Return the candidates of each segment, best first where the search ranks them."""
+        ...
+
+
+def translate_segments(
+    engine: Engine, segments: Iterable[Segment], config: TranslateConfig, first_window: int = 0
+) -> Iterator[list[Segment]]:
+    """Yield windows of segments with the engine's candidates added to those that they have.
+
+    `first_window` numbers the first window given, so that each has its own seed wherever a run starts.
+    """
+    iterator = iter(segments)
+    for number in itertools.count(first_window):
+        window = list(itertools.islice(iterator, WINDOW))
+        if not window:
+            return
+        found = engine.translate(window, config, seed=config.seed * 1_000_003 + number)
+        yield [
+            replace(segment, candidates=segment.candidates + tuple(new))
+            for segment, new in zip(window, found, strict=True)
+        ]
+
+
+def translate_to_file(
+    engine: Engine, segments: Iterable[Segment], config: TranslateConfig, output: Path, overwrite: bool = False
+) -> dict[str, Any]:
+    """Write segments with candidates to `output` (JSON Lines), going on where an interrupted call left off.
+
+    Returns:
+        segments, candidates, unfinished (candidates without an end: `max_new_tokens` was too small) and resumed_at.
+
+    Raises:
+        UserError: `output` exists, or an unfinished file with other settings lies there.
+    """
+    refuse_existing(output, overwrite)
+    partial, settings = partial_path(output), output.with_name(f".{output.name}.settings.json")
+    output.parent.mkdir(parents=True, exist_ok=True)
+    done = _resume(partial, settings, _fingerprint(engine, config), overwrite)
+    counts = Counter(segments=done)
+    remaining = itertools.islice(segments, done, None)
+    with partial.open("ab") as file:
+        for window in translate_segments(engine, remaining, config, first_window=done // WINDOW):
+            file.write(b"".join(json_line(segment_to_json(segment)) for segment in window))
+            file.flush()
+            counts["segments"] += len(window)
+            counts["candidates"] += sum(len(segment.candidates) for segment in window)
+    if not counts["segments"]:
+        partial.unlink()
+        settings.unlink()
+        raise UserError("there is no source to translate")
+    partial.replace(output)
+    settings.unlink()
+    return dict(counts) | {"resumed_at": done}
+
+
+def _fingerprint(engine: Engine, config: TranslateConfig) -> str:
+    return hashlib.sha256(f"{engine.name}\n{config.model_dump_json()}".encode()).hexdigest()
+
+
+def _resume(partial: Path, settings: Path, fingerprint: str, overwrite: bool) -> int:
+    """Cut the unfinished file to its whole windows; return how many segments it keeps."""
+    if overwrite or not (partial.exists() and settings.exists()):
+        partial.unlink(missing_ok=True)
+        write_json(settings, {"fingerprint": fingerprint})
+        return 0
+    if json.loads(settings.read_text(encoding="utf-8"))["fingerprint"] != fingerprint:
+        raise UserError(
+            f"{partial}: an unfinished run with another model or settings; repeat those to finish it, "
+            "or pass --overwrite to discard it"
+        )
+    with partial.open("rb+") as file:
+        lines = whole = position = 0
+        for line in file:
+            if not line.endswith(b"\n"):
+                break
+            lines, position = lines + 1, position + len(line)
+            if lines % WINDOW == 0:
+                whole = position
+        file.truncate(whole)
+    return lines // WINDOW * WINDOW
+
+
+def read_candidates(path: Path) -> Iterator[Segment]:
+    """Yield the segments of a candidates file."""
+    for where, row in read_json_lines(path):
+        yield segment_from_json(row, where)

@@ -1,0 +1,145 @@
+"""The engine that is always there: the transformers library's `generate`, in batches of like length."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import LogitsProcessor, LogitsProcessorList
+
+from mtcpo.layouts import Text
+from mtcpo.models import LoadedModel
+from mtcpo.records import Candidate, Segment
+from mtcpo.translation import TranslateConfig
+
+SETTINGS: dict[str, Callable[[TranslateConfig], dict[str, Any]]] = {
+    "beam": lambda c: {"num_beams": c.num_beams, "length_penalty": c.length_penalty},
+    "diverse": lambda c: {"num_beams": 1, "do_sample": False},
+    "nucleus": lambda c: {
+        "do_sample": True, "num_beams": 1, "top_p": c.top_p, "top_k": 0, "temperature": c.temperature,
+    },
+    "epsilon": lambda c: {
+        "do_sample": True, "num_beams": 1, "epsilon_cutoff": c.epsilon, "top_k": 0, "top_p": 1.0,
+        "temperature": c.temperature,
+    },
+}  # fmt: skip
+"""What each kind of search is in the words of `generate`."""
+
+
+class DiversityPenalty(LogitsProcessor):
+    """Diverse beam search with groups of one (arXiv 1610.02424): a token costs more each time an earlier group took it.
+
+    A group depends on earlier groups only by their tokens at the same step, so running the groups one after the other
+    is the same as interleaving them; transformers 5 no longer has a group beam search of its own.
+    """
+
+    def __init__(self, earlier: Sequence[Tensor], penalty: float, start: int) -> None:
+        self.earlier, self.penalty, self.start = earlier, penalty, start
+
+    def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
+        """Lower the scores (rows, V) of the tokens that earlier groups, each (rows, T), have at this step."""
+        step = input_ids.shape[1] - self.start
+        scores = torch.log_softmax(scores, dim=-1)
+        for group in self.earlier:
+            if step < group.shape[1]:
+                taken = group[:, step : step + 1]
+                scores = scores.scatter_add(1, taken, torch.full_like(taken, -self.penalty, dtype=scores.dtype))
+        return scores
+
+
+@dataclass(slots=True)
+class GenerateEngine:
+    """Translate with a loaded model. `system` names its candidates; with several they are numbered from 1."""
+
+    loaded: LoadedModel
+    system: str
+    on_batch: Callable[[int], None] = lambda sources: None
+    """Told how many sources have been finished, for a progress bar."""
+
+    @property
+    def name(self) -> str:
+        """Return what identifies the engine's outputs."""
+        return f"generate {self.loaded.name} as {self.system}"
+
+    def translate(self, segments: Sequence[Segment], config: TranslateConfig, seed: int) -> list[list[Candidate]]:
+        """Translate segments (of any language pairs) and return candidates in their order."""
+        texts = [Text(segment.source, segment.src_lang, segment.tgt_lang) for segment in segments]
+        examples = self.loaded.layout.encode(texts)
+        # By language too: generation is set up for one target language at a time.
+        order = sorted(range(len(segments)), key=lambda i: (segments[i].tgt_lang, -len(examples[i].source)))
+        found: list[list[Candidate]] = [[] for _ in segments]
+        generator_state = torch.random.get_rng_state()
+        torch.manual_seed(seed)
+        training = self.loaded.model.training
+        self.loaded.model.eval()
+        try:
+            for rows in _batches(order, segments, config.batch_size):
+                batch = self.loaded.layout.generation_batch([examples[i] for i in rows])
+                outputs = self._generate(batch, segments[rows[0]].tgt_lang, config)
+                for i, candidates in zip(rows, outputs, strict=True):
+                    found[i] = candidates
+                self.on_batch(len(rows))
+        finally:
+            self.loaded.model.train(training)
+            torch.random.set_rng_state(generator_state)
+        return found
+
+    @torch.inference_mode()
+    def _generate(self, batch: dict[str, Tensor], tgt_lang: str, config: TranslateConfig) -> list[list[Candidate]]:
+        inputs = {key: value.to(self.loaded.device) for key, value in batch.items()}
+        settings = SETTINGS[config.sampling](config) | self.loaded.layout.generation_settings(tgt_lang)
+        settings["max_new_tokens"] = config.max_new_tokens
+        # The checkpoint may say max_length; two limits at once make the library warn at every batch.
+        settings["max_length"] = None
+        if config.sampling == "diverse":
+            texts = self._diverse(inputs, settings, config)
+        else:
+            texts = self._texts(inputs, settings | {"num_return_sequences": config.num_candidates})[0]
+        names = _candidate_names(self.system, config)
+        count = len(names)
+        return [
+            [Candidate(name, text) for name, text in zip(names, texts[i : i + count], strict=True)]
+            for i in range(0, len(texts), count)
+        ]
+
+    def _texts(self, inputs: dict[str, Tensor], settings: dict[str, Any]) -> tuple[list[str], Tensor]:
+        """Return the translations, and their token ids as generated."""
+        tokens = self.loaded.layout.new_tokens(self.loaded.model.generate(**inputs, **settings), inputs)
+        texts = self.loaded.tokenizer.batch_decode(tokens, skip_special_tokens=True)
+        return [text.strip() for text in texts], tokens
+
+    def _diverse(self, inputs: dict[str, Tensor], settings: dict[str, Any], config: TranslateConfig) -> list[str]:
+        """Return the translations of all groups, those of one source together."""
+        earlier: list[Tensor] = []
+        groups: list[list[str]] = []
+        # An encoder-decoder's output begins with the decoder's start token, which is no step; a prompt is cut already.
+        start = 0 if self.loaded.model.config.is_encoder_decoder else inputs["input_ids"].shape[1]
+        for _ in range(config.num_candidates):
+            penalty = DiversityPenalty(earlier, config.diversity_penalty, start)
+            texts, tokens = self._texts(inputs, settings | {"logits_processor": LogitsProcessorList([penalty])})
+            earlier.append(tokens)
+            groups.append(texts)
+        return [text for source in zip(*groups, strict=True) for text in source]
+
+
+def _candidate_names(system: str, config: TranslateConfig) -> list[str]:
+    """Name one candidate after the system, several after their rank in the search or their number as samples."""
+    count = config.num_candidates
+    if count == 1:
+        return [system]
+    kind = {"beam": "beam", "diverse": "group"}.get(config.sampling, "sample")
+    return [f"{system}-{kind}-{n + 1:0{len(str(count))}}" for n in range(count)]
+
+
+def _batches(order: Sequence[int], segments: Sequence[Segment], size: int) -> list[list[int]]:
+    """Cut the order into batches of one target language each, at most `size` long."""
+    batches: list[list[int]] = []
+    for i in order:
+        last = batches[-1] if batches else []
+        if not last or len(last) == size or segments[last[0]].tgt_lang != segments[i].tgt_lang:
+            batches.append([])
+        batches[-1].append(i)
+    return batches
