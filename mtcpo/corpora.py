@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import logging
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -278,6 +279,9 @@ def _load_dataset(name: str, subset: str | None, split: str) -> Iterable[dict[st
     import datasets
 
     folder = Path(name)
+    hub_log = logging.getLogger("huggingface_hub")
+    level = hub_log.level
+    hub_log.setLevel(logging.ERROR)  # without network it would log ten long lines of retries before our one
     try:
         if (folder / "dataset_dict.json").is_file() or (folder / "state.json").is_file():
             loaded = datasets.load_from_disk(name)
@@ -289,6 +293,8 @@ def _load_dataset(name: str, subset: str | None, split: str) -> Iterable[dict[st
             f"{name}: neither a file nor a data set that can be loaded ({type(error).__name__}: {reason}); "
             "check the name and its subset, or save it elsewhere with save_to_disk and give that directory"
         ) from error
+    finally:
+        hub_log.setLevel(level)
     if not isinstance(loaded, dict):
         return loaded  # type: ignore[no-any-return]
     if split not in loaded:

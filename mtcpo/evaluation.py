@@ -10,9 +10,11 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +27,8 @@ from mtcpo.metrics import Metric
 from mtcpo.records import Candidate, Segment, segment_to_json
 from mtcpo.significance import Array, bootstrap_p_value, bootstrap_scores, half_width_95, interval_95
 from mtcpo.testsets import SuiteSpec, TestSet, TestSetConfig, check_name
+
+LINE_BREAK = re.compile(r"\r\n|\r|\n")
 
 
 class EvaluateConfig(Config):
@@ -91,28 +95,31 @@ def evaluate_outputs(
     """
     config = config or EvaluateConfig()
     baseline = _check(test_set, outputs, metrics, config.baseline)
-    scored = tuple(
-        replace(segment, candidates=tuple(Candidate(system, texts[row]) for system, texts in outputs.items()))
-        for row, segment in enumerate(test_set.segments)
-    )
-    tables = [metric.statistics(texts, test_set.segments) for metric in metrics for texts in outputs.values()]
-    scorers = [metric.corpus_score for metric in metrics for _ in outputs]
-    resampled = bootstrap_scores(tables, scorers, config.resamples, config.seed)
-    systems: dict[str, Any] = {
-        name: _describe(test_set, texts) | {"metrics": {}, "versus": {}} for name, texts in outputs.items()
+    tables = {
+        metric.name: [metric.statistics(texts, test_set.segments) for texts in outputs.values()] for metric in metrics
     }
+    scorers = [metric.corpus_score for metric in metrics for _ in outputs]
+    resampled = iter(bootstrap_scores(list(chain(*tables.values())), scorers, config.resamples, config.seed))
+    systems = {name: _describe(test_set, texts) | {"metrics": {}, "versus": {}} for name, texts in outputs.items()}
+    segments = _with_candidates(test_set.segments, outputs)
     described = {metric.name: _describe_metric(metric, test_set, chosen_by) for metric in metrics}
-    for position, metric in enumerate(metrics):
-        start = position * len(outputs)
-        of_systems = dict(zip(outputs, range(start, start + len(outputs)), strict=True))
-        for system, at in of_systems.items():
-            score = float(metric.corpus_score(tables[at].sum(axis=0)))
-            systems[system]["metrics"][metric.name] = _score(score, resampled[at], described[metric.name])
-        for system in of_systems.keys() - {baseline}:
-            versus = _compare(systems, system, baseline, metric.name, resampled, of_systems)
-            systems[system]["versus"].setdefault(baseline, {})[metric.name] = versus
-        scored = _with_scores(scored, metric, tables[start : start + len(outputs)])
-    entry = {
+    for metric in metrics:
+        sums = [table.sum(axis=0) for table in tables[metric.name]]
+        scores = {system: float(metric.corpus_score(total)) for system, total in zip(outputs, sums, strict=True)}
+        draws = {system: next(resampled) for system in outputs}
+        for system, row in systems.items():
+            row["metrics"][metric.name] = _score(scores[system], draws[system], described[metric.name])
+            if system != baseline:
+                delta = scores[system] - scores[baseline]
+                row["versus"].setdefault(baseline, {})[metric.name] = _compare(delta, draws[system] - draws[baseline])
+        segments = _with_scores(segments, metric, tables[metric.name])
+    return Evaluation(test_set, _entry(test_set, baseline, config, described, systems), segments)
+
+
+def _entry(
+    test_set: TestSet, baseline: str, config: EvaluateConfig, metrics: Mapping[str, Any], systems: Mapping[str, Any]
+) -> dict[str, Any]:
+    return {
         "suite": test_set.name,
         "src_lang": test_set.src_lang,
         "tgt_lang": test_set.tgt_lang,
@@ -123,10 +130,9 @@ def evaluate_outputs(
         "reference_names": list(test_set.reference_names),
         "baseline": baseline,
         "significance": {"test": "paired bootstrap", "resamples": config.resamples, "seed": config.seed},
-        "metrics": described,
+        "metrics": metrics,
         "systems": systems,
     }
-    return Evaluation(test_set, entry, scored)
 
 
 def _check(
@@ -192,19 +198,17 @@ def _score(score: float, resampled: Array, described: Mapping[str, Any]) -> dict
     return row | ({"chose_pairs": True} if "chose_pairs" in described else {})
 
 
-def _compare(
-    systems: Mapping[str, Any],
-    system: str,
-    baseline: str,
-    metric: str,
-    resampled: Sequence[Array],
-    of_systems: Mapping[str, int],
-) -> dict[str, float]:
-    """Return the difference to the baseline, its p-value, and the 95 % interval of the resampled differences."""
-    delta = systems[system]["metrics"][metric]["score"] - systems[baseline]["metrics"][metric]["score"]
-    differences = resampled[of_systems[system]] - resampled[of_systems[baseline]]
+def _compare(delta: float, differences: Array) -> dict[str, float]:
+    """Return the difference to the baseline, its p-value, and the 95 % interval of the resampled differences (R,)."""
     low, high = interval_95(differences)
     return {"delta": delta, "p_value": bootstrap_p_value(differences, delta), "low": low, "high": high}
+
+
+def _with_candidates(segments: Sequence[Segment], outputs: Mapping[str, Sequence[str]]) -> tuple[Segment, ...]:
+    return tuple(
+        replace(segment, candidates=tuple(Candidate(system, texts[row]) for system, texts in outputs.items()))
+        for row, segment in enumerate(segments)
+    )
 
 
 def _with_scores(segments: tuple[Segment, ...], metric: Metric, tables: Sequence[Array]) -> tuple[Segment, ...]:
@@ -262,9 +266,7 @@ def write_evaluation(output_dir: Path, evaluations: Sequence[Evaluation], overwr
 
 def write_translations(path: Path, texts: Iterable[str]) -> None:
     """Write one translation a line; line breaks inside one become spaces."""
-    write_text(
-        path, "".join(" ".join(text.splitlines() if "\n" in text or "\r" in text else [text]) + "\n" for text in texts)
-    )
+    write_text(path, "".join(LINE_BREAK.sub(" ", text) + "\n" for text in texts))
 
 
 def translations_dir(run_dir: Path, suite: str, pair: str) -> Path:

@@ -19,6 +19,7 @@ from typing import Any, BinaryIO, cast
 from mtcpo.errors import UserError
 
 PARQUET_ROWS_PER_GROUP = 10_000
+COMPRESSED_BYTES = 1 << 16
 
 
 def _open_binary(path: Path, mode: str) -> BinaryIO:
@@ -27,11 +28,51 @@ def _open_binary(path: Path, mode: str) -> BinaryIO:
     if suffix == ".gz":
         # mtime=0 and no name in the header: the same records give the same bytes.
         return cast(BinaryIO, gzip.GzipFile("", mode, fileobj=path.open(mode), mtime=0))
+    if suffix == ".zst" and mode == "rb":
+        return cast(BinaryIO, _ZstandardReader(path))
     if suffix == ".zst":
         import zstandard
 
         return cast(BinaryIO, zstandard.open(path, mode))
     return cast(BinaryIO, path.open(mode))
+
+
+class _ZstandardReader(io.RawIOBase):
+    """Reads zstandard frames. The library's own reader takes a file that was cut for a shorter one, without a word."""
+
+    def __init__(self, path: Path) -> None:
+        import zstandard
+
+        self._new_frame = zstandard.ZstdDecompressor().decompressobj
+        self._error = zstandard.ZstdError
+        self._file = path.open("rb")
+        self._frame: Any = None
+        self._ready = memoryview(b"")
+
+    def readable(self) -> bool:
+        return True
+
+    def close(self) -> None:
+        self._file.close()
+        super().close()
+
+    def readinto(self, buffer: Any) -> int:
+        while not self._ready:
+            data = self._frame.unused_data if self._frame and self._frame.eof else b""
+            data = data or self._file.read(COMPRESSED_BYTES)
+            if not data:
+                if self._frame and not self._frame.eof:
+                    raise EOFError("it ends in the middle of a frame")
+                return 0
+            if self._frame is None or self._frame.eof:
+                self._frame = self._new_frame()
+            try:
+                self._ready = memoryview(self._frame.decompress(data))
+            except self._error as error:
+                raise EOFError(str(error)) from None
+        count = min(len(buffer), len(self._ready))
+        buffer[:count], self._ready = self._ready[:count], self._ready[count:]
+        return count
 
 
 def read_lines(path: Path) -> Iterator[str]:

@@ -19,6 +19,9 @@ ja jv ka kk km kn ko ky lb lo lt lv mg mi mk ml mn mr ms mt my nb ne nl nn no or
 so sq sr sv sw ta te tg th tl tr uk ur uz vi wo xh yi yo yue zh zu
 """
 
+# langcodes leaves these apart from their macrolanguage; what matters to a tokenizer is the script without spaces.
+_WRITTEN_AS_CHINESE = {"yue", "lzh", "wuu"}
+
 
 @lru_cache(maxsize=1024)
 def check_language(tag: str) -> str:
@@ -58,4 +61,5 @@ def english_name(tag: str) -> str:
 @lru_cache(maxsize=1024)
 def macro_language(tag: str) -> str:
     """Return the bare code that tools with few languages know: `zh-Hans`, `cmn` and `yue` -> `zh`."""
-    return str(langcodes.Language.get(langcodes.standardize_tag(tag, macro=True)).language)
+    language = str(langcodes.Language.get(langcodes.standardize_tag(tag, macro=True)).language)
+    return "zh" if language in _WRITTEN_AS_CHINESE else language

@@ -8,28 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
 
-from pydantic import Field
 from torch import Tensor
 from torch.nn.functional import logsigmoid, relu
 
-from mtcpo.config import Config
-
-
-class LossConfig(Config):
-    """Which loss, and its parameters. `sft` has no preference term: the NLL of the chosen (or only) target."""
-
-    loss: Literal["sft", "sigmoid", "hinge", "ipo", "simpo"] = "sigmoid"
-    beta: float = Field(default=0.1, gt=0)
-    label_smoothing: float = Field(default=0.0, ge=0, lt=0.5)
-    """sigmoid and simpo: the probability that the preference is the wrong way round. sft: the usual smoothing."""
-    simpo_gamma: float = 0.5
-    """The target margin of simpo, after beta."""
-    cpo_alpha: float = Field(default=1.0, ge=0)
-    """Weight of the NLL of the chosen target; simpo with cpo_alpha > 0 is CPO-SimPO."""
-    nll_normalization: Literal["token", "sentence"] = "token"
-    """NLL as a mean over tokens (as published code has it) or summed per sentence (as the CPO paper writes it)."""
+from mtcpo.trainconfig import LossConfig
 
 
 @dataclass(frozen=True, slots=True)

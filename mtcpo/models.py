@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -19,6 +19,7 @@ from mtcpo.errors import UserError
 from mtcpo.families import FAMILIES, Family, family_of
 from mtcpo.layouts import Layout, Text, layout_for
 from mtcpo.logprobs import IGNORE, Head, LogitTransform
+from mtcpo.trainconfig import DType
 
 ALIASES = {
     "mt5": "google/mt5-small",
@@ -43,8 +44,6 @@ CANARY_TEXTS = (
     ("A small house stands by the river.", "Ein kleines Haus steht am Fluss."),
     ("She reads.", "Sie liest ein altes Buch über die Sterne."),
 )
-
-DType = Literal["float32", "bfloat16", "float16", "auto"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -229,7 +228,7 @@ def _check_vocabulary(path: str, model: Any, tokenizer: Any) -> None:
         )
 
 
-def disable_dropout(model: nn.Module, rate: float) -> None:
+def set_dropout(model: nn.Module, rate: float) -> None:
     """Set every dropout of a model to `rate`; its config keeps what it had."""
     for module in model.modules():
         if isinstance(module, nn.Dropout):

@@ -60,12 +60,13 @@ class Frame:
         return self.bottom - (value - low) / (high - low) * (self.bottom - self.top)
 
 
-def ticks(low: float, high: float, about: int = 4) -> list[float]:
-    """Return round values (1, 2 or 5 times a power of ten apart) within [low, high], about so many."""
-    raw = (high - low) / about
-    power = 10.0 ** math.floor(math.log10(raw))
-    step = next(factor * power for factor in (1, 2, 5, 10) if factor * power >= raw * 0.999)
-    first, last = math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9)
+def ticks(low: float, high: float) -> list[float]:
+    """Return round values within [low, high], 1, 2 or 5 times a power of ten apart: three to eight of them."""
+    power = 10.0 ** math.floor(math.log10(high - low))
+    for step in (5 * power, 2 * power, power, power / 2, power / 5):
+        first, last = math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9)
+        if last - first >= 2:
+            break
     return [number * step for number in range(first, last + 1)]
 
 
@@ -107,7 +108,7 @@ def _rectangle(x: float, y: float, width: float, height: float, kind: str, title
 
 def _y_axis(frame: Frame) -> list[Markup]:
     marks = ticks(*frame.y_range)
-    step = marks[1] - marks[0] if len(marks) > 1 else abs(marks[0]) or 1.0
+    step = marks[1] - marks[0]
     parts = []
     for value in marks:
         parts.append(_line(frame.left, frame.y(value), frame.right, frame.y(value), "grid"))
@@ -115,9 +116,9 @@ def _y_axis(frame: Frame) -> list[Markup]:
     return parts
 
 
-def _x_axis(frame: Frame, about: int = 4) -> list[Markup]:
-    marks = ticks(*frame.x_range, about)
-    step = marks[1] - marks[0] if len(marks) > 1 else abs(marks[0]) or 1.0
+def _x_axis(frame: Frame) -> list[Markup]:
+    marks = ticks(*frame.x_range)
+    step = marks[1] - marks[0]
     return [_text(frame.x(value), frame.bottom + 16, tick_label(value, step), "middle") for value in marks]
 
 

@@ -169,8 +169,7 @@ def _candidate_from_json(row: Any, where: str) -> Candidate:
 
 
 def triplet_from_json(row: Mapping[str, Any], where: str) -> Triplet:
-    """Make a triplet of a JSON object in our own layout; other layouts are read by `corpora`."""
-    prompt = row.get("prompt")
+    """Make a triplet of a JSON object in our own layout; other layouts are read by `formats`."""
     return Triplet(
         id=text_field(row, "id", where),
         src_lang=text_field(row, "src_lang", where),
@@ -183,8 +182,19 @@ def triplet_from_json(row: Mapping[str, Any], where: str) -> Triplet:
         chosen_scores=_scores(row, "chosen_scores", where),
         rejected_scores=_scores(row, "rejected_scores", where),
         margin=_number(row.get("margin", 0.0), "margin", where),
-        prompt=tuple(prompt) if isinstance(prompt, list) else prompt,
+        prompt=_prompt(row.get("prompt"), where),
     )
+
+
+def _prompt(value: Any, where: str) -> str | Messages | None:
+    if value is None or isinstance(value, str):
+        return value
+    if not isinstance(value, list):
+        raise UserError(f"{where}: field 'prompt' must be a string or a list of messages, not {type(value).__name__}")
+    for message in value:
+        if not isinstance(message, Mapping) or not {"role", "content"} <= message.keys():
+            raise UserError(f"{where}: field 'prompt': each message needs 'role' and 'content'")
+    return tuple(value)
 
 
 def read_segments(path: Path) -> Iterator[Segment]:

@@ -21,7 +21,7 @@ from markupsafe import Markup
 from mtcpo import __version__
 from mtcpo.errors import UserError
 from mtcpo.evaluation import translations_dir
-from mtcpo.figures import Figure, delta_figures, pair_figures, read_training_log, training_figures
+from mtcpo.figures import Figure, delta_figures, pair_figures, read_pairs, read_training_log, training_figures
 from mtcpo.files import write_text
 from mtcpo.languages import english_name
 from mtcpo.records import read_segments
@@ -90,16 +90,20 @@ def write_report(run_dir: Path) -> Path:
         raise UserError(f"{run_dir}: no evaluation.json, prefs-report.json or metrics.jsonl; nothing to report on")
     recipe, stamp = run_dir / "recipe.toml", _read_json(run_dir / "stamp.json")
     entries = [] if evaluation is None else evaluation["pairs"].values()
-    page = _environment().get_template("report.html").render(
-        title=run_dir.resolve().name,
-        version=__version__,
-        **_inline_files(),
-        sets=[view_of(entry, run_dir) for entry in entries],
-        stages=[(stage, training_figures(rows)) for stage, rows in stages.items()],
-        prefs=None if prefs is None else flatten(prefs),
-        pair_figures=[] if prefs is None else pair_figures(prefs),
-        recipe=recipe.read_text(encoding="utf-8") if recipe.exists() else None,
-        stamp=None if stamp is None else flatten(stamp),
+    page = (
+        _environment()
+        .get_template("report.html")
+        .render(
+            title=run_dir.resolve().name,
+            version=__version__,
+            **_inline_files(),
+            sets=[view_of(entry, run_dir) for entry in entries],
+            stages=[(stage, training_figures(rows)) for stage, rows in stages.items()],
+            prefs=None if prefs is None else flatten(prefs),
+            pair_figures=[] if prefs is None else pair_figures(prefs, read_pairs(run_dir / "prefs.jsonl")),
+            recipe=recipe.read_text(encoding="utf-8") if recipe.exists() else None,
+            stamp=None if stamp is None else flatten(stamp),
+        )
     )
     write_text(run_dir / "report.html", page)
     return run_dir / "report.html"
@@ -122,9 +126,7 @@ def _environment() -> jinja2.Environment:
 
 def _inline_files() -> dict[str, Markup | str]:
     """Return our own style sheet and script, with the script's hash: the page's policy lets nothing else run."""
-    style, script = (
-        (TEMPLATES / name).read_text(encoding="utf-8").strip() for name in ("report.css", "report.js")
-    )
+    style, script = ((TEMPLATES / name).read_text(encoding="utf-8").strip() for name in ("report.css", "report.js"))
     digest = base64.b64encode(hashlib.sha256(script.encode("utf-8")).digest()).decode("ascii")
     return {"style": Markup(style), "script": Markup(script), "script_hash": digest}
 

@@ -21,9 +21,7 @@ def shipped(relative: str, package: Path = PACKAGE) -> Path:
     for root in _roots(package):
         if (root / relative).exists():
             return root / relative
-    raise UserError(
-        f"{relative} is missing beside {package}; the installation is not complete: pip install mtcpo again"
-    )
+    raise UserError(f"{relative} is missing in {package}: the installation is not complete; install mtcpo again")
 
 
 def shipped_toml(folder: str) -> dict[str, Path]:

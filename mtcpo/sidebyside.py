@@ -9,6 +9,8 @@ import difflib
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import groupby
+from operator import itemgetter
 
 from markupsafe import Markup, escape
 
@@ -31,7 +33,7 @@ _TOKEN = re.compile(rf"\s+|[{_IDEOGRAPHS}]|[{_PUNCTUATION}]|[^\s{_IDEOGRAPHS}{_P
 
 @dataclass(frozen=True, slots=True)
 class Output:
-    """One system's translation as shown. gains: score minus the baseline's by metric, positive is better; none for it."""
+    """A system's translation as shown. gains: score minus the baseline's by metric, positive is better."""
 
     system: str
     text: Markup
@@ -52,7 +54,7 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class Selection:
-    """The rows of a page, and how they were chosen of `total` segments."""
+    """The rows of a page, and by which rule they were chosen of `total` segments ("" where all are shown)."""
 
     rows: tuple[Row, ...]
     total: int
@@ -67,12 +69,29 @@ def words(text: str) -> list[str]:
 def mark_differences(before: str, after: str) -> tuple[Markup, Markup]:
     """Return both texts with what only one of them has in `<mark>`: class "gone" in the first, "new" in the second."""
     old, new = words(before), words(after)
-    left: list[Markup] = []
-    right: list[Markup] = []
-    for equal, (a, b), (c, d) in _alignment(old, new):
-        left.append(_piece(old[a:b], "" if equal else "gone"))
-        right.append(_piece(new[c:d], "" if equal else "new"))
-    return Markup("").join(left), Markup("").join(right)
+    left: list[tuple[bool, str]] = []
+    right: list[tuple[bool, str]] = []
+    spans = _alignment(old, new)
+    for place, (same, (a, b), (c, d)) in enumerate(spans):
+        texts = "".join(old[a:b]), "".join(new[c:d])
+        # A space between two differences reads better as a part of one longer difference.
+        plain = same and not (0 < place < len(spans) - 1 and texts[0].isspace())
+        left.append((plain, texts[0]))
+        right.append((plain, texts[1]))
+    return _marked(left, "gone"), _marked(right, "new")
+
+
+def _marked(pieces: Sequence[tuple[bool, str]], kind: str) -> Markup:
+    """Join (plain, text) pieces, neighbouring differences under one mark."""
+    runs = [(plain, "".join(text for _, text in run)) for plain, run in groupby(pieces, key=itemgetter(0))]
+    return Markup("").join(escape(text) if plain else _mark(text, kind) for plain, text in runs)
+
+
+def _mark(text: str, kind: str) -> Markup:
+    """Mark a text without the space around it; one that is nothing but space is marked as it is."""
+    inner = text.strip() or text
+    before, _, after = text.partition(inner) if inner else ("", "", "")
+    return Markup('{}<mark class="{}">{}</mark>{}').format(before, kind, inner, after) if inner else Markup("")
 
 
 def _alignment(old: Sequence[str], new: Sequence[str]) -> list[tuple[bool, tuple[int, int], tuple[int, int]]]:
@@ -85,11 +104,6 @@ def _alignment(old: Sequence[str], new: Sequence[str]) -> list[tuple[bool, tuple
     end = next((i for i in range(shorter - start) if old[-1 - i] != new[-1 - i]), shorter - start)
     a, b = len(old) - end, len(new) - end
     return [(True, (0, start), (0, start)), (False, (start, a), (start, b)), (True, (a, len(old)), (b, len(new)))]
-
-
-def _piece(tokens: Sequence[str], kind: str) -> Markup:
-    text = "".join(tokens)
-    return Markup('<mark class="{}">{}</mark>').format(kind, text) if kind and text else escape(text)
 
 
 def select_rows(segments: Iterable[Segment], baseline: str, others: Sequence[str], metric: str) -> Selection:
@@ -107,7 +121,7 @@ def select_rows(segments: Iterable[Segment], baseline: str, others: Sequence[str
     numbered = list(enumerate(segments, start=1))
     limit = max(30, MAX_TEXTS // (len(others) + 3))
     if len(numbered) <= limit:
-        return Selection(tuple(_row(n, segment, baseline, others) for n, segment in numbered), len(numbered), "all")
+        return Selection(tuple(_row(n, segment, baseline, others) for n, segment in numbered), len(numbered), "")
     chosen, rule = set[int](), ""
     if others:
         third = limit // 3

@@ -96,7 +96,9 @@ def _compared(entry: Mapping[str, Any], system: str) -> str:
     found: dict[str, list[str]] = {"better": [], "worse": [], "same": []}
     for metric, versus in entry["systems"][system]["versus"][baseline].items():
         described = entry["metrics"][metric]
-        text = f"({signed_delta(versus['delta'], described['percent'])}, {format_p(versus['p_value'])})"
+        # No line break inside "p < 0.001".
+        p_value = format_p(versus["p_value"]).replace(" ", "\u00a0")
+        text = f"({signed_delta(versus['delta'], described['percent'])}, {p_value})"
         found[judge(versus, described["higher_is_better"])].append(f"{metric_title(metric)} {text}")
     parts = [f"{kind} than {baseline} on {_listed(found[kind])}" for kind in ("better", "worse") if found[kind]]
     if not parts:

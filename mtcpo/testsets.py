@@ -150,6 +150,16 @@ def load_test_sets(
     return loaded
 
 
+def name_test_sets(suites: Sequence[str], sets: Sequence[TestSetConfig]) -> list[tuple[str, str]]:
+    """Return (name, language pair) of what `load_test_sets` would load, without needing the text."""
+    named: list[tuple[str, str]] = []
+    for spec in suites:
+        suite = SuiteConfig(test_sets=(spec,)) if ":" in spec and not spec.endswith(".toml") else read_suite(spec)
+        named += [(name, pair) for name, _, pair in (test_set.partition(":") for test_set in suite.test_sets)]
+        named += [(config.name, f"{config.src_lang}-{config.tgt_lang}") for config in suite.sets]
+    return named + [(config.name, f"{config.src_lang}-{config.tgt_lang}") for config in sets]
+
+
 def read_suite(spec: str) -> SuiteConfig:
     """Read a suite's TOML: a path that ends in .toml, or the name of a shipped suite."""
     path = Path(spec) if spec.endswith(".toml") else _shipped_suite(spec)

@@ -19,8 +19,9 @@ from transformers import Seq2SeqTrainer, Seq2SeqTrainingArguments
 from mtcpo.batching import BatchLimits, LengthBatchSampler
 from mtcpo.layouts import Batch, Example, Scored
 from mtcpo.logprobs import IGNORE
-from mtcpo.losses import LENGTH_NORMALIZED, PREFERENCE_LOSSES, LossConfig, PairLogps, rewards
+from mtcpo.losses import LENGTH_NORMALIZED, PREFERENCE_LOSSES, PairLogps, rewards
 from mtcpo.models import LoadedModel
+from mtcpo.trainconfig import LossConfig
 
 COUNTS = ("pairs", "chosen_tokens", "real_tokens", "padded_tokens")
 PAIR_METRICS = (

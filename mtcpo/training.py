@@ -16,16 +16,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from pydantic import Field
 from transformers import Seq2SeqTrainingArguments, TrainerCallback
 
-from mtcpo.config import Config
 from mtcpo.errors import UserError, nearest
 from mtcpo.files import partial_path, refuse_existing, write_json, write_json_lines
 from mtcpo.layouts import Example, Layout, Text
-from mtcpo.losses import LossConfig
-from mtcpo.models import DType, LoadedModel, assemble, disable_dropout, load_model, save_model
-from mtcpo.records import Triplet
+from mtcpo.models import LoadedModel, assemble, load_model, save_model, set_dropout
+from mtcpo.records import Segment, Triplet
+from mtcpo.trainconfig import DType, LoraConfig, TrainConfig
 from mtcpo.trainer import PreferenceTrainer
 
 ENCODE_AT_ONCE = 1000
@@ -52,32 +50,6 @@ REPORT_FILE = "training.json"
 LOG_FILE = "metrics.jsonl"
 
 
-class LoraConfig(Config):
-    """Low-rank adapters (peft); after training they are merged into the weights."""
-
-    r: int = Field(default=16, ge=1)
-    alpha: int = Field(default=32, ge=1)
-    dropout: float = Field(default=0.0, ge=0, lt=1)
-    target_modules: str | tuple[str, ...] = "all-linear"
-
-
-class TrainConfig(LossConfig):
-    """One training stage: the loss and its parameters, batches, limits, and any field of the library's arguments."""
-
-    batch_tokens: int | None = Field(default=None, ge=1)
-    """Tokens of a batch with its padding; per_device_train_batch_size still bounds its pairs."""
-    dropout: float | None = Field(default=0.0, ge=0, lt=1)
-    """0 unless asked for: chosen and rejected should differ by their text alone. "model" in a recipe: its own."""
-    max_source_tokens: int | None = Field(default=None, ge=1)
-    max_target_tokens: int | None = Field(default=None, ge=1)
-    """Longer examples are dropped and counted. Default: what the model can take."""
-    dtype: DType = "auto"
-    """Of the weights. auto: float32 for full training (bf16 arithmetic on a GPU), the GPU's best for LoRA."""
-    lora: LoraConfig | None = None
-    args: dict[str, Any] = Field(default_factory=dict)
-    """Fields of transformers.Seq2SeqTrainingArguments."""
-
-
 @dataclasses.dataclass(slots=True)
 class Encoded:
     """Tokenized examples, what was dropped on the way (reason -> number), and their languages."""
@@ -91,6 +63,15 @@ def pair_texts(triplets: Iterable[Triplet]) -> Iterator[Text]:
     """Yield what training needs of triplets: the source, or the prompt, with (chosen, rejected)."""
     for t in triplets:
         yield Text(t.source, t.src_lang, t.tgt_lang, (t.chosen, t.rejected), t.prompt)
+
+
+def reference_texts(segments: Iterable[Segment]) -> Iterator[Text]:
+    """Yield what supervised training needs: each source with each of its references."""
+    for segment in segments:
+        if not segment.references:
+            raise UserError(f"segment {segment.id}: no reference, and supervised training needs one")
+        for reference in segment.references:
+            yield Text(segment.source, segment.src_lang, segment.tgt_lang, (reference,))
 
 
 def train(
@@ -115,7 +96,7 @@ def train(
         output_dir: a new folder, or an old one with `overwrite`.
         prompt: a template in place of the family's own.
         eval_texts: pairs on which the same metrics are logged as eval_*.
-        overwrite: replace `output_dir`, and forget an unfinished run.
+        overwrite: replace `output_dir`, and discard an unfinished run with other settings.
 
     Raises:
         UserError: the folder exists, unknown training arguments, no example left, settings other than those of the
@@ -132,8 +113,8 @@ def train(
     resume = _prepare_work(work, _fingerprint(model, config, data.examples), overwrite)
     if config.lora:
         loaded = _with_lora(loaded, config.lora)
-    if config.dropout is not None:
-        disable_dropout(loaded.model, config.dropout)
+    if config.dropout != "model":
+        set_dropout(loaded.model, config.dropout)
     trainer = PreferenceTrainer(loaded, args, config, data.examples, evaluation, config.batch_tokens)
     with stopping_at_a_step(trainer):
         trainer.train(resume_from_checkpoint=resume)
@@ -241,13 +222,14 @@ def _fingerprint(model: str, config: TrainConfig, examples: Sequence[Example]) -
 def _prepare_work(work: Path, fingerprint: str, overwrite: bool) -> str | None:
     """Return the checkpoint to go on from, if `work` holds one of this same run."""
     record = work / "run.json"
-    if record.exists() and not overwrite:
-        if json.loads(record.read_text(encoding="utf-8"))["fingerprint"] != fingerprint:
+    if record.exists():
+        if json.loads(record.read_text(encoding="utf-8"))["fingerprint"] == fingerprint:
+            return _last_checkpoint(work / "checkpoints")
+        if not overwrite:
             raise UserError(
                 f"{work}: an unfinished run with another model, data or settings; repeat those to finish it, "
                 "or pass --overwrite to discard it"
             )
-        return _last_checkpoint(work / "checkpoints")
     shutil.rmtree(work, ignore_errors=True)
     work.mkdir(parents=True)
     write_json(record, {"fingerprint": fingerprint})

@@ -41,9 +41,7 @@ def english_clause(clause: Clause, question: bool = False) -> str:
     """Subject first, or the auxiliary first in a question."""
     needs_auxiliary = question or clause.focus == NOT
     subject = clause.subject
-    group = english.verb_group(
-        clause.verb, clause.tense, clause.modal, subject.person, subject.plural, needs_auxiliary
-    )
+    group = english.verb_group(clause.verb, clause.tense, clause.modal, subject.person, subject.plural, needs_auxiliary)
     lead = [group.auxiliary, subject.english(subject=True)] if question else [subject.english(subject=True)]
     auxiliary = [] if question else [group.auxiliary]
     words = [*lead, *auxiliary, *_english_adverbs(clause), group.main, *_english_objects(clause, group.particle)]
@@ -154,7 +152,12 @@ def _middle(clause: Clause) -> list[str]:
         parts += [focus, place, accusative.german("acc")]
     if clause.prepositional:
         preposition, _, case = clause.verb.frame.partition("+")
-        parts.append(prepositional(preposition, case, clause.prepositional))
+        # ins Haus is a direction; as the object of a verb, an das Haus (denken) stays in full.
+        parts.append(
+            prepositional(preposition, case, clause.prepositional)
+            if case == "dat"
+            else f"{preposition} {clause.prepositional.german(case)}"
+        )
     return [*parts, clause.goal.de if clause.goal else ""]
 
 

@@ -17,8 +17,8 @@ class Modal:
     de: str
 
 
-MODALS = (
-    Modal("can", "could", "können"),
+CAN, HAVE_TO, MUST, WANT_TO, WOULD_LIKE, SHOULD, MAY = MODALS = (
+    Modal("can", "was able to", "können"),
     Modal("have to", "had to", "müssen"),
     Modal("must", "", "müssen"),
     Modal("want to", "wanted to", "wollen"),
@@ -119,7 +119,7 @@ def _modal(modal: Modal, past: bool, person: int, plural: bool, needs_auxiliary:
     """The auxiliary and what stands before the main verb: ("does", "want to"), ("can", ""), ("is", "allowed to")."""
     words = modal.past if past else modal.en
     first, _, rest = words.partition(" ")
-    if modal.en.startswith("be "):
+    if first in ("be", "was"):
         return be(person, plural, past), rest
     if modal.en.startswith(("have", "want")):
         if needs_auxiliary:

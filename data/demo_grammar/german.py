@@ -217,7 +217,7 @@ def _present(base: str, du: str, er: str, person: int, plural: bool) -> str:
         return base
     stem = re.sub("e?n$", "", base)
     if person == 1:
-        return stem[:-2] + "le" if stem.endswith("el") else stem + "e"
+        return stem[:-2] + "le" if base.endswith("eln") else stem + "e"
     # öffn-, zeichn-, antwort-, find-: an e keeps the ending audible.
     linking = "e" if re.search("[td]$|[^aeiouäöülrhnm][nm]$", stem) else ""
     if person == 2:

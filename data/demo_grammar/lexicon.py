@@ -5,6 +5,7 @@ and third persons. A `|` in a verb marks the place where it comes apart: `auf|st
 """
 
 import csv
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,7 +24,7 @@ class Text:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Noun:
-    """A noun. `de_plural` is empty for mass nouns; `at` and `to` hold an English and a German preposition for places."""
+    """A noun. `de_plural` is empty for mass nouns; `at` and `to` hold an English and a German preposition."""
 
     en: str
     en_plural: str
@@ -100,7 +101,7 @@ def select(spec: Iterable[str], nouns: Sequence[Noun]) -> tuple[Noun, ...]:
     items = tuple(spec)
     wanted = {tag for item in items for tag in (HUMAN if item == "human" else (item,))}
     known = {noun.de for noun in nouns} | {tag for noun in nouns for tag in noun.tags}
-    unknown = {item.lstrip("=!") for item in items if item not in HUMAN + ("human", "pronoun")} - known
+    unknown = {item.lstrip("=!") for item in items if item not in (*HUMAN, "human", "pronoun")} - known
     if unknown:
         raise ValueError(f"words/: no such noun: {', '.join(sorted(unknown))}")
     excluded = {item[1:] for item in items if item.startswith("!")}
@@ -156,7 +157,7 @@ def _noun(row: dict[str, str]) -> Noun:
 
 
 def _verb(row: dict[str, str], nouns: Sequence[Noun]) -> Verb:
-    first, *rest = row["en"].replace("|", " ").split()
+    first = re.split("[ |]", row["en"])[0]
     past = row["past"] or english_past(first)
     return Verb(
         en=row["en"],

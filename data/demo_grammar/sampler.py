@@ -15,80 +15,31 @@ from demo_grammar.clauses import Clause
 from demo_grammar.english import Modal
 from demo_grammar.lexicon import HUMAN, Adjective, Lexicon, Noun, Text, Verb, select
 from demo_grammar.phrases import Name, NounPhrase, Phrase, prepositional
+from demo_grammar.plausibility import (
+    ALONE,
+    ANIMATE,
+    ATTRIBUTES_OF_PEOPLE,
+    CLOTHES,
+    COMPARABLE,
+    EXCESSIVE,
+    HEADS_WITH_ANY_NOUN,
+    IMPLAUSIBLE,
+    NOT_FOR_CHILDREN,
+    OPPOSITES,
+    OWNED,
+    POSSESSIVES,
+    SEVERAL,
+    UNGRADED,
+    UNPLANNED,
+)
 
 T = TypeVar("T")
-HEADS_WITH_ANY_NOUN = ("gefallen", "kosten", "spielen")
 WordPair = tuple[str, str]
-# Nouns that stand alone (one kitchen, one exam), and nouns that belong to somebody.
-ALONE = frozenset({"room", "event", "living", "town", "outside", "one"})
-OWNED = frozenset("pet farm clothing vehicle furniture device instrument thing post room living outside family toy".split())
-OWNED |= frozenset({"idea", "event"})
-OPPOSITES = (
-    frozenset("klein groß hoch lang kurz breit schmal dick dünn".split()),
-    frozenset("warm kalt heiß".split()),
-    frozenset("alt neu jung modern frisch".split()),
-    frozenset("gut schlecht lecker".split()),
-    frozenset("schön hässlich".split()),
-    frozenset("teuer billig".split()),
-    frozenset("interessant langweilig spannend".split()),
-    frozenset("schwierig einfach".split()),
-    frozenset("rot blau grün schwarz weiß gelb braun grau dunkel hell".split()),
-    frozenset("sauber schmutzig".split()),
-    frozenset("leer voll".split()),
-    frozenset("schnell langsam".split()),
-    frozenset("ruhig laut".split()),
-    frozenset("reich arm".split()),
-    frozenset("glücklich traurig wütend".split()),
-    frozenset("faul fleißig".split()),
-    frozenset("freundlich wütend gefährlich".split()),
-    frozenset("deutsch englisch französisch".split()),
-    frozenset("klug dumm".split()),
-)
-UNGRADED = tuple("rot blau grün schwarz weiß gelb braun grau kaputt deutsch englisch französisch leer voll rund".split())
-CLOTHES = ("tragen", "an|ziehen", "aus|ziehen")
-# Adjectives that say what the verb has yet to bring about, or what it makes impossible.
-IMPLAUSIBLE = {
-    "kochen": ("kalt", "heiß", "warm", "lecker"),
-    "backen": ("kalt", "warm", "frisch"),
-    "schneiden": ("heiß",),
-    "schreiben": ("neu", "alt", "berühmt"),
-    "bauen": ("alt", "schmutzig", "leer", "dunkel", "berühmt", "billig", "kaputt"),
-    "waschen": ("sauber",),
-    "putzen": ("sauber",),
-    "auf|räumen": ("sauber",),
-    "pflanzen": ("alt", "frisch", "süß", "lecker"),
-    "aus|schalten": ("kaputt",),
-    "ein|schalten": ("kaputt",),
-    "öffnen": ("kaputt",),
-    "trinken": ("schmutzig",),
-    "essen": ("alt",),
-}
-# Nobody has to, may or should do these.
-UNPLANNED = ("lachen", "weinen", "träumen", "denken", "fallen", "ein|schlafen", "auf|wachen", "riechen", "bellen")
-SEVERAL = ("two", "three", "many", "some", "four")
-NOT_FOR_CHILDREN = ("Wein", "Bier", "Kaffee")
-POSSESSIVES = ("my", "your", "our", "his", "her", "their")
-UNDER_AND_NEAR = (Text("under", "unter"), Text("behind", "hinter"), Text("next to", "neben"), Text("in front of", "vor"))
-COMPARABLE = tuple(
-    frozenset(kinds.split())
-    for kinds in (
-        "adult child",
-        "animal",
-        "food drink",
-        "text",
-        "furniture",
-        "device",
-        "vehicle",
-        "clothing",
-        "instrument",
-        "building structure",
-        "room",
-        "land water",
-        "visit",
-        "idea",
-        "art",
-        "event",
-    )
+UNDER_AND_NEAR = (
+    Text("under", "unter"),
+    Text("behind", "hinter"),
+    Text("next to", "neben"),
+    Text("in front of", "vor"),
 )
 TENSES = {
     "habit": ("act", "point"),
@@ -210,7 +161,7 @@ class Sampler:
         return ((head, noun.de) in self.held_out) == self.wants_held_out
 
     def accept(self, verb: Verb, noun: Noun) -> bool:
-        """Whether this pair is on the wanted side; if so, it is recorded by the caller's use of the noun."""
+        """Whether this pair is on the wanted side; the caller records it."""
         return self._is_wanted(verb.de, noun)
 
     def is_like(self, noun: Noun, other: Noun) -> bool:
@@ -236,7 +187,8 @@ class Sampler:
         """Whose: mostly the subject's own, or someone else's."""
         if subject and subject.possessive != "its" and self.chance(0.6):
             return subject.possessive
-        others = [word for word in POSSESSIVES if not subject or word != subject.possessive]
+        own = subject.possessive.removesuffix(" (formal)") if subject else ""
+        others = [word for word in POSSESSIVES if word != own]
         return self.pick(others)
 
     def kin_phrase(self, noun: Noun, subject: Phrase | None = None) -> NounPhrase:
@@ -260,9 +212,8 @@ class Sampler:
 
     def subject(self, verb: Verb) -> Phrase:
         spec = tuple(item for item in verb.subjects if item != "pronoun")
-        if "human" in verb.subjects or "pronoun" in verb.subjects:
-            if self.chance(0.62):
-                return self.someone()
+        if {"human", "pronoun"} & set(verb.subjects) and self.chance(0.62):
+            return self.someone()
         noun = self.free_noun(self.tagged(*spec))
         if noun.tags & {"adult", "child", "family", "infant"}:
             return self.person_phrase(noun)
@@ -279,14 +230,15 @@ class Sampler:
     def object_pronoun(self, subject: Phrase) -> Phrase:
         """him, her, us - but no one who is also the subject."""
         barred = 2 if subject is phrases.FORMAL_YOU else subject.person
-        return self.pick([it for it in phrases.PERSONAL if it.person not in {1, 2} & {barred}])
+        return self.pick([it for it in phrases.PERSONAL if it.person not in {1, 2} & {barred} and it != subject])
 
     def thing(self, noun: Noun, subject: Phrase | None, definite: bool = False, indefinite: bool = False) -> NounPhrase:
         """A noun phrase for an object; by default with any determiner."""
         if noun.is_mass:
             determiner = "the" if definite else self.pick(("", "", "the")) if not indefinite else ""
             return self.with_adjective(NounPhrase(noun, determiner), 0.3)
-        plural = "several" in noun.tags or (self.chance(0.2) and not noun.tags & ALONE)
+        shows_number = noun.en != noun.en_plural
+        plural = "several" in noun.tags or (self.chance(0.2) and shows_number and not noun.tags & ALONE)
         if definite:
             determiner = self.pick(("the", "the", self.owner(subject)))
         elif indefinite:
@@ -295,21 +247,27 @@ class Sampler:
             determiner = self.pick(("", "the", "the", "this", self.owner(subject), self.pick(SEVERAL)))
         else:
             determiner = self.pick(("a", "a", "a", "the", "the", "this", self.owner(subject), self.owner(subject)))
-        if determiner in POSSESSIVES + ("your (formal)",) and not noun.tags & OWNED:
+        if determiner in (*POSSESSIVES, "your (formal)") and not self.is_owned(noun):
             determiner = "the"
         return self.with_adjective(NounPhrase(noun, determiner, plural), 0.35)
+
+    def is_owned(self, noun: Noun) -> bool:
+        return bool(noun.tags & OWNED) and not noun.tags & {"ride", "air", "town", "land"}
 
     def predicate_for(self, noun: Noun, graded: bool = False, first: Adjective | None = None) -> Adjective:
         """An adjective to be said of the noun, and not the opposite of the one that it has already."""
         adjective = self.adjective_for(noun, graded)
         clash = first and any(first.de in group and adjective.de in group for group in OPPOSITES)
         is_person = bool(noun.tags & {"adult", "child"})
-        if adjective.en == "little" or clash or (graded and is_person and adjective.de == "neu"):
+        if adjective.en == "little" or clash or (is_person and adjective.de in ATTRIBUTES_OF_PEOPLE):
             raise NoChoiceError
         return adjective
 
     def degree_for(self, adjective: Adjective) -> Text:
-        return Text("", "") if adjective.de in UNGRADED else self.text("degree")
+        if adjective.de in UNGRADED:
+            return Text("", "")
+        degree = self.text("degree")
+        return degree if degree.de != "zu" or adjective.de in EXCESSIVE else Text("", "")
 
     # Places
 
@@ -336,10 +294,16 @@ class Sampler:
         """On the table, under the bed: two-way prepositions take the accusative for a movement, else the dative."""
         case = "acc" if moving else "dat"
         on, inside = Text("on", "auf"), Text("into" if moving else "in", "in")
-        options = [(on, "standing" if way == "stand" else "surface")] * 4 + [(inside, "container")] * 3
+        options = [(on, "standing" if way == "stand" else "surface")] * 4 + [
+            (inside, "=Schrank" if way == "stand" else "container")
+        ] * 3
         options += [(preposition, "near") for preposition in UNDER_AND_NEAR]
         if way == "hang":
-            options = [(Text("on", "an"), "=Wand"), (Text("next to", "neben"), "=Fenster"), (Text("behind", "hinter"), "=Tür")]
+            options = [
+                (Text("on", "an"), "=Wand"),
+                (Text("next to", "neben"), "=Fenster"),
+                (Text("behind", "hinter"), "=Tür"),
+            ]
         preposition, spec = self.pick(options)
         phrase = NounPhrase(self.free_noun(self.tagged(spec)), "the")
         return both_ways(preposition.en, preposition.de, case, self.with_adjective(phrase, 0.2))
@@ -359,6 +323,8 @@ class Sampler:
         verb = self.pick([verb for verb in candidates if not subject or self.fits(verb, subject)])
         self.words.add(verb.de)
         subject = subject or self.subject(verb)
+        if modal and isinstance(subject, NounPhrase) and not subject.noun.tags & ANIMATE:
+            raise NoChoiceError
         clause = Clause(subject, verb, "present" if tense in ("habit", "modal") else tense, modal=modal)
         clause = self.complete(clause, habit=tense == "habit")
         if verb.places and clause.place is None and clause.goal is None and self.chance(place if verb.frame else 0.75):
@@ -418,7 +384,8 @@ class Sampler:
             return self.with_adjective(NounPhrase(noun, "" if verb.habit else "the", plural=True), 0.35)
         if verb.de == "haben":
             return self.with_adjective(NounPhrase(noun, "a"), 0.4)
-        if verb.de in CLOTHES and noun.de in ("Rock", "Kleid") and subject.possessive == "his":
+        is_male = subject.possessive == "his" or (isinstance(subject, NounPhrase) and subject.noun.gender == "m")
+        if verb.de in (*CLOTHES, "waschen") and noun.de in ("Rock", "Kleid") and is_male:
             raise NoChoiceError
         definite = "d" in verb.habit or (verb.aspect == "state" and verb.de != "brauchen")
         thing = self.thing(noun, subject, definite, indefinite=habit and "i" in verb.habit)
@@ -426,8 +393,12 @@ class Sampler:
             thing = replace(thing, determiner="")
         if verb.aspect == "state" and verb.de not in ("brauchen", "lieben") and thing.determiner != "this":
             thing = replace(thing, determiner="the")
-        if verb.de in CLOTHES and thing.determiner in POSSESSIVES:
-            return replace(thing, determiner=subject.possessive)
+        if verb.de in CLOTHES and thing.determiner in SEVERAL:
+            return replace(thing, determiner="")
+        if verb.de in CLOTHES and thing.determiner in (*POSSESSIVES, "your (formal)"):
+            return replace(thing, determiner=subject.possessive, plural=thing.plural or subject.plural)
+        if verb.de == "aus|leihen" and thing.determiner == subject.possessive:
+            return replace(thing, determiner="the")
         if thing.adjective and thing.adjective.de in IMPLAUSIBLE.get(verb.de, ()):
             raise NoChoiceError
         return thing

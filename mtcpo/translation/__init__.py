@@ -19,8 +19,8 @@ from pydantic import Field, model_validator
 
 from mtcpo.config import Config
 from mtcpo.errors import UserError
-from mtcpo.files import json_line, partial_path, read_json_lines, refuse_existing, write_json
-from mtcpo.records import Candidate, Segment, segment_from_json, segment_to_json
+from mtcpo.files import json_line, partial_path, refuse_existing, write_json
+from mtcpo.records import Candidate, Segment, segment_to_json
 
 WINDOW = 512
 """Sources translated between two writes: what a kill can lose."""
@@ -58,7 +58,10 @@ class TranslateConfig(Config):
 class Engine(Protocol):
     """What turns sources into translations; `engine.generate` is one for models of the transformers library."""
 
-    name: str
+    @property
+    def name(self) -> str:
+        """What identifies its outputs: engine, model, system."""
+        ...
 
     def translate(self, segments: Sequence[Segment], config: TranslateConfig, seed: int) -> list[list[Candidate]]:
         """Return the candidates of each segment, best first where the search ranks them."""
@@ -90,10 +93,10 @@ def translate_to_file(
     """Write segments with candidates to `output` (JSON Lines), going on where an interrupted call left off.
 
     Returns:
-        segments, candidates, unfinished (candidates without an end: `max_new_tokens` was too small) and resumed_at.
+        segments, candidates (made in this call), and resumed_at (segments that were there already).
 
     Raises:
-        UserError: `output` exists, or an unfinished file with other settings lies there.
+        UserError: `output` exists, or an unfinished file with other settings lies there; `overwrite` allows both.
     """
     refuse_existing(output, overwrite)
     partial, settings = partial_path(output), output.with_name(f".{output.name}.settings.json")
@@ -122,15 +125,17 @@ def _fingerprint(engine: Engine, config: TranslateConfig) -> str:
 
 def _resume(partial: Path, settings: Path, fingerprint: str, overwrite: bool) -> int:
     """Cut the unfinished file to its whole windows; return how many segments it keeps."""
-    if overwrite or not (partial.exists() and settings.exists()):
-        partial.unlink(missing_ok=True)
-        write_json(settings, {"fingerprint": fingerprint})
-        return 0
-    if json.loads(settings.read_text(encoding="utf-8"))["fingerprint"] != fingerprint:
+    unfinished = partial.exists() and settings.exists()
+    same = unfinished and json.loads(settings.read_text(encoding="utf-8"))["fingerprint"] == fingerprint
+    if unfinished and not same and not overwrite:
         raise UserError(
             f"{partial}: an unfinished run with another model or settings; repeat those to finish it, "
             "or pass --overwrite to discard it"
         )
+    if not same:
+        partial.unlink(missing_ok=True)
+        write_json(settings, {"fingerprint": fingerprint})
+        return 0
     with partial.open("rb+") as file:
         lines = whole = position = 0
         for line in file:
@@ -143,7 +148,8 @@ def _resume(partial: Path, settings: Path, fingerprint: str, overwrite: bool) ->
     return lines // WINDOW * WINDOW
 
 
-def read_candidates(path: Path) -> Iterator[Segment]:
-    """Yield the segments of a candidates file."""
-    for where, row in read_json_lines(path):
-        yield segment_from_json(row, where)
+def translate_texts(engine: Engine, segments: Iterable[Segment], config: TranslateConfig) -> list[str]:
+    """Return one translation of each segment: the first candidate; candidates that segments bring do not count."""
+    bare = (replace(segment, candidates=()) for segment in segments)
+    windows = translate_segments(engine, bare, config)
+    return [segment.candidates[0].text for window in windows for segment in window]

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -11,8 +13,10 @@ from torch import Tensor
 from transformers import LogitsProcessor, LogitsProcessorList
 
 from mtcpo.layouts import Text
-from mtcpo.models import LoadedModel
+from mtcpo.models import LoadedModel, load_model
+from mtcpo.progress import bar
 from mtcpo.records import Candidate, Segment
+from mtcpo.trainconfig import DType
 from mtcpo.translation import TranslateConfig
 
 SETTINGS: dict[str, Callable[[TranslateConfig], dict[str, Any]]] = {
@@ -56,7 +60,7 @@ class GenerateEngine:
 
     loaded: LoadedModel
     system: str
-    on_batch: Callable[[int], None] = lambda sources: None
+    on_batch: Callable[[int], object] = lambda sources: None
     """Told how many sources have been finished, for a progress bar."""
 
     @property
@@ -143,3 +147,13 @@ def _batches(order: Sequence[int], segments: Sequence[Segment], size: int) -> li
             batches.append([])
         batches[-1].append(i)
     return batches
+
+
+@contextmanager
+def open_engine(
+    name: str, system: str, dtype: DType = "auto", prompt: str | None = None, sources: int | None = None
+) -> Iterator[GenerateEngine]:
+    """Load a model as an engine, with a progress bar over `sources` while the block runs."""
+    loaded = load_model(name, dtype, prompt)
+    with bar(f"translating with {Path(name).name}", sources, "sources") as progress:
+        yield GenerateEngine(loaded, system, progress.update)

@@ -1,0 +1,53 @@
+"""`mtcpo doctor`: what this environment can do, each line with its remedy."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Iterator
+from importlib import import_module, metadata
+
+from mtcpo import __version__
+
+REMEDIES = {
+    "torch": "pip install torch",
+    "transformers": "pip install 'transformers>=4.57,<6'",
+    "accelerate": "pip install accelerate",
+    "datasets": "pip install datasets",
+    "sacrebleu": "pip install sacrebleu",
+    "comet": "pip install 'mtcpo[comet]', which pins what COMET needs to import",
+}
+"""Module -> what to do if it does not import."""
+
+DISTRIBUTIONS = {"comet": "unbabel-comet"}
+
+
+def check_environment() -> Iterator[str]:
+    """Yield one line a part: its version, or why it does not work and what to do."""
+    yield f"mtcpo {__version__}, Python {platform.python_version()}"
+    for module, remedy in REMEDIES.items():
+        yield _check(module, remedy)
+    yield _devices()
+
+
+def _check(module: str, remedy: str) -> str:
+    name = DISTRIBUTIONS.get(module, module)
+    try:
+        version = metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return f"missing  {name}: {remedy}"
+    try:
+        import_module(module)
+    except Exception as error:  # whatever a broken package raises is what the user wants to read
+        return f"broken   {name} {version}: {type(error).__name__}: {error}; {remedy}"
+    return f"ok       {name} {version}"
+
+
+def _devices() -> str:
+    try:
+        import torch
+    except ImportError:
+        return "missing  devices: torch is not there"
+    if not torch.cuda.is_available():
+        return f"ok       CPU, {torch.get_num_threads()} threads; no GPU that torch can use"
+    names = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
+    return f"ok       {len(names)} GPU: {', '.join(sorted(set(names)))}, bf16 {torch.cuda.is_bf16_supported()}"

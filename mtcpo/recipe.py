@@ -1,0 +1,113 @@
+"""A recipe: one TOML file that says everything about a run."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, model_validator
+
+from mtcpo.config import Config, PathOrName, apply_overrides, load_section, read_toml
+from mtcpo.corpora import CorpusConfig
+from mtcpo.creation import CreateConfig
+from mtcpo.errors import UserError, nearest
+from mtcpo.evaluation import EvaluateConfig
+from mtcpo.preferences import PrefsConfig
+from mtcpo.shipped import shipped_toml
+from mtcpo.trainconfig import DType, TrainConfig
+from mtcpo.translation import TranslateConfig
+
+
+class ModelConfig(Config):
+    """The model to start from: a name (alias, hub name, directory), or a new one."""
+
+    name: PathOrName | None = None
+    create: CreateConfig | None = None
+    prompt: str | None = None
+    """Template in place of the family's own: {source}, {src_name}, {tgt_name}, {src_code}, {tgt_code}."""
+    dtype: DType = "auto"
+    """Precision while translating; training has its own (train.dtype)."""
+
+    @model_validator(mode="after")
+    def _one_start(self) -> ModelConfig:
+        if (self.name is None) == (self.create is None):
+            raise ValueError("give either model.name or [model.create]")
+        return self
+
+
+class FineTuneConfig(TrainConfig):
+    """A supervised stage: its corpus, and the settings of training; the loss is `sft`."""
+
+    loss: Literal["sft"] = "sft"
+    dropout: Annotated[float, Field(ge=0, lt=1)] | Literal["model"] = "model"
+    data: CorpusConfig
+
+
+class ControlConfig(Config):
+    """The same amount of further fine-tuning: the same sources with their references, the settings of [train].
+
+    args: fields of the library's arguments that differ from those of [train].
+    """
+
+    args: dict[str, Any] = Field(default_factory=dict)
+
+
+class RunEvaluateConfig(EvaluateConfig):
+    """What the run is judged by, and how its test sets are translated."""
+
+    decoding: TranslateConfig = TranslateConfig()
+
+
+class Recipe(Config):
+    """All stages of a run; [sft], [translate] and [control] only where they are wanted."""
+
+    model: ModelConfig
+    data: CorpusConfig
+    sft: FineTuneConfig | None = None
+    translate: TranslateConfig | None = None
+    """Without it, candidates are the hypotheses that the data has."""
+    prefs: PrefsConfig
+    train: TrainConfig
+    control: ControlConfig | None = None
+    evaluate: RunEvaluateConfig
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> Recipe:
+        if self.model.create is not None and self.sft is None:
+            raise ValueError("a new model cannot translate: add an [sft] section")
+        has_outputs = self.data.hypotheses or self.data.hypothesis_columns
+        if self.translate is None and not has_outputs and not _holds_records(self.data.source):
+            raise ValueError("no candidates: add a [translate] section, or hypotheses to [data]")
+        if self.train.loss == "sft":
+            raise ValueError("[train] learns from pairs; put supervised training into [sft]")
+        return self
+
+
+def _holds_records(source: str) -> bool:
+    """Tell whether a corpus may bring candidates of its own."""
+    return any(part in (".jsonl", ".parquet") for part in Path(source).suffixes) or not Path(source).suffix
+
+
+def find_recipe(name: str) -> Path:
+    """Return the file of a recipe, given as a path or as the name of a shipped one.
+
+    Raises:
+        UserError: neither; the message names the shipped ones.
+    """
+    path, known = Path(name), shipped_toml("recipes")
+    if path.is_file():
+        return path
+    if name in known:
+        return known[name]
+    raise UserError(f"{name}: neither a file nor a shipped recipe{nearest(name, known)}; `mtcpo recipes` lists those")
+
+
+def load_recipe(path: Path, overrides: Iterable[str] = ()) -> Recipe:
+    """Read a recipe with `KEY=VALUE` overrides; its relative paths start at its folder, those of overrides here.
+
+    Raises:
+        UserError: a key or value is wrong; the message names the key and the nearest valid one.
+    """
+    data = apply_overrides(read_toml(path), overrides)
+    return load_section(Recipe, data, str(path), base=path.resolve().parent)
