@@ -1,4 +1,6 @@
-"""Write the English-German demo corpus: python data/make_demo_corpus.py [--output-dir data/demo]
+"""Write the English-German demo corpus.
+
+Usage: python data/make_demo_corpus.py [--output-dir data/demo]
 
 The sentences come from the grammar in demo_grammar/. The same seed gives the same bytes on every machine. dev and test
 are built only from word pairs that train and prefs never contain: see `held_out_pairs` and README.md.
@@ -45,6 +47,8 @@ class Pair:
 
 @dataclass(frozen=True, slots=True)
 class Corpus:
+    """All splits by name, and the word pairs that train and prefs must not contain."""
+
     splits: Mapping[str, Sequence[Pair]]
     held_out: frozenset[WordPair]
 
@@ -58,6 +62,7 @@ class Writer:
         self.wheel = [template for template, weight in TEMPLATES for _ in range(weight)]
 
     def draw(self, count: int, held_out: bool, accept: Callable[[Pair], bool]) -> list[Pair]:
+        """Draw `count` pairs from one side of the held-out set, of those that `accept` likes."""
         pairs: list[Pair] = []
         while len(pairs) < count:
             pair = self._attempt(self.sampler.pick(self.wheel), held_out)
@@ -84,6 +89,7 @@ class Writer:
 
 
 def has_good_length(text: Text) -> bool:
+    """Whether both sides are neither too short nor too long."""
     words = len(text.en.split()), len(text.de.split())
     return words[0] >= MIN_ENGLISH_WORDS and max(words) <= MAX_WORDS
 
@@ -94,6 +100,7 @@ def comparable(sentence: str) -> str:
 
 
 def build_corpus(seed: int = SEED) -> Corpus:
+    """Draw all splits; train first, because dev and test may only use its words."""
     words = lexicon.load()
     held_out = held_out_pairs(words, random.Random(seed), HELD_OUT_SHARE)
     writer = Writer(Sampler(words, held_out, random.Random(seed + 1)))
@@ -123,6 +130,7 @@ def tokens(sentence: str) -> list[str]:
 
 
 def statistics(corpus: Corpus) -> dict[str, object]:
+    """What statistics.json holds."""
     return {
         "seed": SEED,
         "held_out_word_pairs": len(corpus.held_out),
@@ -142,6 +150,7 @@ def side(sentences: Iterator[str]) -> dict[str, float]:
 
 
 def write_corpus(corpus: Corpus, folder: Path) -> None:
+    """Write all splits and their statistics into a folder."""
     folder.mkdir(parents=True, exist_ok=True)
     for name, pairs in corpus.splits.items():
         write(folder / f"{name}.en", "".join(f"{pair.en}\n" for pair in pairs))
@@ -150,10 +159,12 @@ def write_corpus(corpus: Corpus, folder: Path) -> None:
 
 
 def write(path: Path, text: str) -> None:
+    """Write UTF-8 with newline endings on every system."""
     path.write_text(text, encoding="utf-8", newline="\n")
 
 
 def print_statistics(corpus: Corpus) -> None:
+    """Print the table that the README quotes."""
     print("| split | pairs | en tokens | en types | en mean length | de tokens | de types | de mean length |")
     print("|---|---:|---:|---:|---:|---:|---:|---:|")
     for name, pairs in corpus.splits.items():
@@ -164,6 +175,7 @@ def print_statistics(corpus: Corpus) -> None:
 
 
 def main() -> None:
+    """Regenerate the corpus."""
     parser = argparse.ArgumentParser(description="Write the English-German demo corpus.")
     parser.add_argument("--output-dir", type=Path, default=HERE / "demo")
     arguments = parser.parse_args()

@@ -16,6 +16,9 @@ from mtcpo.formats import HUMAN, REFERENCE_SYSTEM
 from mtcpo.metrics import METRICS, MetricSpec, metric_name
 from mtcpo.records import Candidate, Segment, Triplet
 
+# Metrics that cancel each other out leave 1e-17 or so: a tie, and no preference.
+ROUNDING = 1e-9
+
 
 class SelectionConfig(Config):
     """How pairs are chosen.
@@ -177,7 +180,7 @@ def _objection(
 ) -> str:
     """Return why the pair is not to be trained on, or ""."""
     lengths = len(chosen.text.strip()), len(rejected.text.strip())
-    if margin <= 0 or chosen.text.strip() == rejected.text.strip():
+    if margin <= ROUNDING or chosen.text.strip() == rejected.text.strip():
         return "tie"
     if margin < min_margin:
         return "small_margin"

@@ -142,7 +142,7 @@ def _print_entry(key: str, entry: Mapping[str, Any], console: Console) -> None:
         mark = ("" if described["higher_is_better"] else " (lower is better)") + (" ◆" if _chose(described) else "")
         table.add_column(metric_title(name) + mark, justify="right", overflow="fold")
     for column in ("length", "empty", "copied"):
-        table.add_column(column, justify="right")
+        table.add_column(column, justify="right", overflow="fold")
     for system, row in entry["systems"].items():
         cells = [_cell(name, row, described, entry["baseline"]) for name, described in entry["metrics"].items()]
         ratio = "-" if row["length_ratio"] is None else f"{row['length_ratio']:.2f}"

@@ -16,12 +16,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import Seq2SeqTrainingArguments, TrainerCallback
+from transformers import PrinterCallback, ProgressCallback, Seq2SeqTrainingArguments, TrainerCallback
 
 from mtcpo.errors import UserError, nearest
 from mtcpo.files import partial_path, refuse_existing, write_json, write_json_lines
 from mtcpo.layouts import Example, Layout, Text
 from mtcpo.models import LoadedModel, assemble, load_model, save_model, set_dropout
+from mtcpo.progress import TrainingBar
 from mtcpo.records import Segment, Triplet
 from mtcpo.trainconfig import DType, LoraConfig, TrainConfig
 from mtcpo.trainer import PreferenceTrainer
@@ -116,6 +117,9 @@ def train(
     if config.dropout != "model":
         set_dropout(loaded.model, config.dropout)
     trainer = PreferenceTrainer(loaded, args, config, data.examples, evaluation, config.batch_tokens)
+    for callback in (PrinterCallback, ProgressCallback):
+        trainer.remove_callback(callback)
+    trainer.add_callback(TrainingBar(f"training ({config.loss})"))
     with stopping_at_a_step(trainer):
         trainer.train(resume_from_checkpoint=resume)
     report = _report(model, config, trainer, data)

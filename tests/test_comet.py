@@ -11,9 +11,11 @@ import numpy as np
 import pytest
 from tiny_comet import KINDS, make_comet, make_encoder, sentences
 
+from mtcpo.corpora import read_triplets
 from mtcpo.errors import UserError
 from mtcpo.metrics import load_metric
 from mtcpo.metrics.comet import find_checkpoint
+from mtcpo.preferences import PrefsConfig, build_preferences
 from mtcpo.records import Candidate, Segment
 
 
@@ -115,6 +117,18 @@ def test_corpus_score_is_the_mean(models):
     assert float(metric.corpus_score(sums)) == pytest.approx(expected, abs=1e-6)
     assert metric.corpus_score(np.tile(sums, (3, 2, 1))).shape == (3, 2)
     assert metric.score_candidates([]) == []
+
+
+@needs_comet
+def test_pairs_by_comet_and_chrf_together(models, tmp_path):
+    config = PrefsConfig(metrics=(f"comet:{models['regression']}", "chrf"), combine="zscore", workers=1)
+    report = build_preferences(make_segments(30), config, tmp_path / "p.jsonl", scored=tmp_path / "s.jsonl")
+    assert set(report["metrics"]) == set(report["chosen_scores"]) == {"comet", "chrf"}
+    assert "model:regression|" in report["metrics"]["comet"]
+    assert report["kept"] + sum(report["dropped"].values()) == report["segments"] == 30
+    # With the two distinct candidates of each source, metrics that disagree cancel out, and that is a tie.
+    margins = [triplet.margin for triplet in read_triplets(str(tmp_path / "p.jsonl"))]
+    assert margins == pytest.approx([2.0] * report["kept"])
 
 
 @needs_comet

@@ -19,7 +19,8 @@ SPLITS = {"train": 6000, "prefs": 2000, "dev": 300, "test": 600}
 
 def load_script() -> ModuleType:
     spec = importlib.util.spec_from_file_location("make_demo_corpus", DATA / "make_demo_corpus.py")
-    assert spec is not None and spec.loader is not None
+    assert spec is not None
+    assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = module
     spec.loader.exec_module(module)
@@ -43,7 +44,8 @@ def corpus() -> Any:
 
 def lines(name: str) -> list[str]:
     text = (DATA / "demo" / name).read_text(encoding="utf-8")
-    assert text.endswith("\n") and "\r" not in text
+    assert text.endswith("\n")
+    assert "\r" not in text
     return text[:-1].split("\n")
 
 
@@ -85,7 +87,7 @@ def test_sentences_are_tidy(split: str) -> None:
     for side in ("en", "de"):
         for line in lines(f"{split}.{side}"):
             assert re.fullmatch(r"[A-ZÄÖÜ][A-Za-zÄÖÜäöüßé' ,-]*[a-zßüöé][.?!]", line), line
-            assert "  " not in line and " ," not in line and ",," not in line, line
+            assert not re.search("  | ,|,,", line), line
             assert len(line.split()) <= script.MAX_WORDS
 
 

@@ -50,7 +50,7 @@ def english_clause(clause: Clause, question: bool = False) -> str:
 
 
 def english_infinitive(clause: Clause) -> str:
-    """read the book in the garden; the subject stays unsaid."""
+    """Read the book in the garden; the subject stays unsaid."""
     words, _, particle = clause.verb.en.partition("|")
     parts = [words, *_english_objects(clause, particle), clause.goal, clause.place, clause.time]
     return _join([part.en if isinstance(part, Text) else part for part in parts if part])
@@ -99,7 +99,7 @@ def german_final(clause: Clause, conjunction: str = "") -> str:
 
 
 def german_infinitive(clause: Clause) -> str:
-    """das Zimmer aufzuräumen."""
+    """Das Zimmer aufzuräumen."""
     clause = _kein(clause)
     return _join([*_middle(clause), german.zu_infinitive(clause.verb.de)])
 

@@ -38,19 +38,23 @@ class VerbGroup:
 
 
 def indefinite_article(next_word: str) -> str:
+    """A or an, by the sound of the next word."""
     sounds_like_vowel = next_word[0].lower() in "aeiou" and not next_word.startswith(VOWEL_EXCEPTIONS)
     return "an" if sounds_like_vowel or next_word.startswith("hour") else "a"
 
 
 def noun_form(noun: Noun, plural: bool) -> str:
+    """Dog or dogs."""
     return noun.en_plural if plural else noun.en
 
 
 def comparative(adjective: Adjective) -> str:
+    """Older, better, more beautiful."""
     return adjective.comparative or f"more {adjective.en}"
 
 
 def superlative(adjective: Adjective) -> str:
+    """Oldest, best, most beautiful."""
     irregular = {"better": "best", "worse": "worst"}
     word = comparative(adjective)
     if word.startswith("more "):
@@ -59,6 +63,7 @@ def superlative(adjective: Adjective) -> str:
 
 
 def third_person(base: str) -> str:
+    """Reads, washes, tidies, has."""
     irregular = {"have": "has", "go": "goes", "do": "does"}
     if base in irregular:
         return irregular[base]
@@ -70,6 +75,7 @@ def third_person(base: str) -> str:
 
 
 def gerund(base: str) -> str:
+    """Reading, swimming, lying."""
     if base.endswith("ie"):
         return base[:-2] + "ying"
     if base.endswith("e") and not base.endswith("ee") and base != "be":
@@ -79,12 +85,14 @@ def gerund(base: str) -> str:
 
 
 def be(person: int, plural: bool, past: bool = False) -> str:
+    """Am, is, are; was, were."""
     if past:
         return "was" if not plural and person != 2 else "were"
     return "are" if plural else BE_PRESENT.get((person, plural), "are")
 
 
 def have(person: int, plural: bool) -> str:
+    """Has or have."""
     return "has" if person == 3 and not plural else "have"
 
 

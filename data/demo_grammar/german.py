@@ -140,6 +140,7 @@ def adjective_form(adjective: Adjective, degree: str) -> str:
 
 
 def noun_form(noun: Noun, plural: bool, case: str) -> str:
+    """Hauses, Kindern, Studenten: number, case and the n-declension."""
     if plural:
         takes_n = case == "dat" and not noun.de_plural.endswith(("n", "s"))
         return noun.de_plural + ("n" if takes_n else "")
@@ -149,7 +150,7 @@ def noun_form(noun: Noun, plural: bool, case: str) -> str:
 
 
 def with_preposition(preposition: str, phrase: str, contract: bool = True) -> str:
-    """in + dem Haus = im Haus."""
+    """In + dem Haus = im Haus."""
     first, _, rest = phrase.partition(" ")
     short = CONTRACTIONS.get((preposition, first)) if contract else None
     return f"{short} {rest}" if short else f"{preposition} {phrase}"
@@ -162,11 +163,12 @@ def split_verb(verb: str) -> tuple[str, str]:
 
 
 def infinitive(verb: str) -> str:
+    """The dictionary form in one word: aufstehen."""
     return "".join(split_verb(verb))
 
 
 def zu_infinitive(verb: str) -> str:
-    """zu lesen, aufzustehen, spazieren zu gehen."""
+    """Zu lesen, aufzustehen, spazieren zu gehen."""
     prefix, base = split_verb(verb)
     return f"{prefix}zu{base}" if prefix and not prefix.endswith(" ") else f"{prefix}zu {base}"
 
@@ -177,10 +179,12 @@ def present(verb: Verb, person: int, plural: bool) -> str:
 
 
 def auxiliary(name: str, person: int, plural: bool, past: bool = False) -> str:
+    """A form of sein, haben, werden or a modal."""
     return (PRETERITE if past else IRREGULAR_PRESENT)[name][_slot(person, plural)]
 
 
 def verb_group(verb: Verb, tense: str, modal: str, person: int, plural: bool) -> VerbGroup:
+    """All the words of a predicate, in a tense or with a modal."""
     prefix, base = split_verb(verb.de)
     whole = infinitive(verb.de)
     if modal:
@@ -199,6 +203,7 @@ def verb_group(verb: Verb, tense: str, modal: str, person: int, plural: bool) ->
 
 
 def passive_group(verb: Verb, past: bool, plural: bool) -> VerbGroup:
+    """Wird repariert, wurde repariert."""
     return _periphrastic(auxiliary("werden", 3, plural, past=past), verb.partizip)
 
 

@@ -59,6 +59,7 @@ def attempt(s: Sampler) -> Text:
 
 
 def passive(s: Sampler) -> Text:
+    """The bridge was repaired last week: die Brücke wurde letzte Woche repariert."""
     verb = s.pick([s.lexicon.verb(name) for name in PASSIVE])
     noun = s.noun_for(verb.de, verb.objects)
     s.words.add(verb.de)

@@ -39,6 +39,7 @@ class Noun:
 
     @property
     def is_mass(self) -> bool:
+        """Whether it has no plural and needs no article, like bread."""
         return not self.de_plural
 
 
@@ -67,11 +68,14 @@ class Verb:
 
     @property
     def is_reflexive(self) -> bool:
+        """Whether it comes with mich, dich, sich."""
         return self.de.startswith("sich ")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Adjective:
+    """An adjective with its degrees; `nouns` are those that it can describe."""
+
     en: str
     comparative: str
     de: str
@@ -83,6 +87,8 @@ class Adjective:
 
 @dataclass(frozen=True, slots=True)
 class Lexicon:
+    """All tables together."""
+
     nouns: tuple[Noun, ...]
     verbs: tuple[Verb, ...]
     adjectives: tuple[Adjective, ...]
@@ -90,9 +96,11 @@ class Lexicon:
     names: dict[str, tuple[Text, ...]]
 
     def noun(self, german: str) -> Noun:
+        """The noun with this German singular."""
         return next(noun for noun in self.nouns if noun.de == german)
 
     def verb(self, german: str, frame: str | None = None) -> Verb:
+        """The first verb with this German infinitive, and with this frame if one is given."""
         return next(verb for verb in self.verbs if verb.de == german and frame in (None, verb.frame))
 
 
@@ -113,6 +121,7 @@ def select(spec: Iterable[str], nouns: Sequence[Noun]) -> tuple[Noun, ...]:
 
 
 def load() -> Lexicon:
+    """Read all tables; ValueError names the table and line of a mistake."""
     nouns = tuple(_noun(row) for row in _rows("nouns"))
     groups = {table: _grouped(table) for table in ("adverbials", "names")}
     return Lexicon(
@@ -190,6 +199,7 @@ def _adjective(row: dict[str, str], nouns: Sequence[Noun]) -> Adjective:
 
 
 def english_plural(singular: str) -> str:
+    """Dogs, boxes, babies."""
     if singular.endswith(("s", "x", "ch", "sh")):
         return singular + "es"
     if singular.endswith("y") and singular[-2] not in "aeiou":
@@ -204,6 +214,7 @@ def doubles_last_letter(base: str) -> bool:
 
 
 def english_past(base: str) -> str:
+    """Opened, danced, tidied, planned."""
     if base.endswith("e"):
         return base + "d"
     if base.endswith("y") and base[-2] not in "aeiou":

@@ -11,24 +11,43 @@ class Phrase(Protocol):
     """Anything that can be a subject or an object."""
 
     @property
-    def person(self) -> int: ...
+    def person(self) -> int:
+        """1, 2 or 3."""
+        ...
+
     @property
-    def plural(self) -> bool: ...
+    def plural(self) -> bool:
+        """Whether the verb stands in the plural."""
+        ...
+
     @property
-    def is_definite(self) -> bool: ...
+    def is_definite(self) -> bool:
+        """Whether it is known already; what is new stands later in a German clause."""
+        ...
+
     @property
-    def is_pronoun(self) -> bool: ...
+    def is_pronoun(self) -> bool:
+        """Whether it is light: pronouns stand first in the German middle field."""
+        ...
+
     @property
     def possessive(self) -> str:
         """The determiner that refers back to this phrase: his, her, their."""
         ...
 
-    def english(self, subject: bool = False) -> str: ...
-    def german(self, case: str) -> str: ...
+    def english(self, subject: bool = False) -> str:
+        """The English words; only pronouns differ as subject and object."""
+        ...
+
+    def german(self, case: str) -> str:
+        """The German words in a case: nom, acc, dat or gen."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
 class Pronoun:
+    """A personal, relative or interrogative pronoun."""
+
     en: str
     en_object: str
     de: tuple[str, str, str]
@@ -40,9 +59,11 @@ class Pronoun:
     is_pronoun: bool = True
 
     def english(self, subject: bool = False) -> str:
+        """I or me."""
         return self.en if subject else self.en_object
 
     def german(self, case: str) -> str:
+        """Ich, mich or mir."""
         return self.de[german.CASES.index(case)]
 
 
@@ -67,6 +88,7 @@ def it(noun: Noun, plural: bool) -> Pronoun:
 
 
 def relative_pronoun(noun: Noun, plural: bool, human: bool) -> Pronoun:
+    """Who or that; der, die, das, and denen in the dative plural."""
     gender = "pl" if plural else noun.gender
     nominative, accusative, dative, _ = german.DEFINITE[gender]
     forms = (nominative, accusative, "denen" if plural else dative)
@@ -76,6 +98,8 @@ def relative_pronoun(noun: Noun, plural: bool, human: bool) -> Pronoun:
 
 @dataclass(frozen=True, slots=True)
 class Name:
+    """A first name, or a surname with Mr or Mrs."""
+
     en: str
     de: str
     possessive: str
@@ -86,9 +110,11 @@ class Name:
     is_pronoun: bool = False
 
     def english(self, subject: bool = False) -> str:
+        """Anna, Mr Weber."""
         return f"{self.title} {self.en}".strip()
 
     def german(self, case: str) -> str:
+        """Anna, Herr Weber; Herrn Weber in the other cases."""
         title = {"Mr": "Herr" if case == "nom" else "Herrn", "Mrs": "Frau"}.get(self.title, "")
         return f"{title} {self.de}".strip()
 
@@ -112,10 +138,12 @@ class NounPhrase:
 
     @property
     def is_definite(self) -> bool:
+        """See Phrase."""
         return self.determiner not in ("a", "", "no", "many", "some") and self.determiner not in german.QUANTITIES
 
     @property
     def possessive(self) -> str:
+        """See Phrase."""
         if self.plural:
             return "their"
         if not self.noun.tags & {"adult", "child", "family"}:
@@ -124,9 +152,11 @@ class NounPhrase:
 
     @property
     def gender(self) -> str:
+        """The column of the German tables: m, f, n or pl."""
         return "pl" if self.plural else self.noun.gender
 
     def english(self, subject: bool = False) -> str:
+        """The old man, Anna's uncle, the roof of the house."""
         forms = {"comparative": english.comparative, "superlative": english.superlative}
         adjective = forms.get(self.degree, _positive)(self.adjective) if self.adjective else ""
         core = f"{adjective} {english.noun_form(self.noun, self.plural)}".strip()
@@ -137,6 +167,7 @@ class NounPhrase:
         return f"{self._english_determiner(core)} {core}{after}".strip() + (self.suffix.en if self.suffix else "")
 
     def german(self, case: str) -> str:
+        """Der alte Mann, Annas Onkel, das Dach des Hauses."""
         words = [german.determiner(self.determiner, self.gender, case)]
         if self.adjective:
             ending = german.adjective_ending(self.determiner, self.gender, case)

@@ -2,6 +2,7 @@
 
 
 def words(text: str) -> tuple[str, ...]:
+    """A tuple of words from a text."""
     return tuple(text.split())
 
 

@@ -185,6 +185,7 @@ LIKE = Verb("like", "liked", "liked", "gefallen", "", "gefällt", "", "haben", "
 
 
 def price(s: Sampler) -> Text:
+    """The hat costs twelve euros."""
     noun = s.noun_for(
         "kosten",
         s.tagged(

@@ -13,6 +13,7 @@ from demo_grammar.telling import known_subject, sentence, time_for, without_fram
 
 
 def yes_no(s: Sampler) -> Text:
+    """Did she find the key?"""
     kind = s.pick(("past", "habit", "future", "modal", "progressive", "present"))
     subject = s.pick((phrases.YOU, phrases.YOU, s.someone(), None, None))
     clause = s.clause(
@@ -40,6 +41,7 @@ def polite_question(s: Sampler) -> Text:
 
 
 def wh_question(s: Sampler) -> Text:
+    """Where did she find the key?"""
     word = s.pick((Text("when", "wann"), Text("why", "warum"), Text("where", "wo"), Text("how often", "wie oft")))
     s.words.add(word.de)
     kinds = {
@@ -63,6 +65,7 @@ def wh_question(s: Sampler) -> Text:
 
 
 def who_question(s: Sampler) -> Text:
+    """Who found the key? Without do, and with the German nominative."""
     kind = s.pick(("past", "past", "future", "modal"))
     modal = s.pick((CAN, WANT_TO, HAVE_TO)) if kind == "modal" else None
     verbs = [verb for verb in without_frames(s, kind, "clock") if "human" in verb.subjects]

@@ -58,4 +58,5 @@ def about(s: Sampler, head: NounPhrase, relative: Text) -> Text:
 
 
 def as_subject(relative: phrases.Pronoun, noun: Noun, plural: bool) -> phrases.Pronoun:
+    """The relative pronoun, with the possessive of the noun it stands for."""
     return replace(relative, possessive=NounPhrase(noun, "the", plural).possessive)

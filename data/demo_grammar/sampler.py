@@ -88,15 +88,18 @@ class Sampler:
         self.start()
 
     def start(self, wants_held_out: bool = False) -> None:
+        """Forget the last sentence and choose the side of the held-out set."""
         self.wants_held_out = wants_held_out
         self.pairs: set[WordPair] = set()
         self.words: set[str] = set()
         self.used: set[str] = set()
 
     def chance(self, probability: float) -> bool:
+        """True with this probability."""
         return self.rng.random() < probability
 
     def pick(self, choices: Sequence[T]) -> T:
+        """One of the choices, all equally likely; NoChoiceError if there are none."""
         # random() alone is promised to give the same numbers in every version of Python.
         if not choices:
             raise NoChoiceError
@@ -111,23 +114,27 @@ class Sampler:
         return text
 
     def city(self) -> Text:
+        """The name of a city."""
         city = self.pick(self.lexicon.names["city"])
         self.words.add(city.de)
         return city
 
     def name(self) -> Name:
+        """A first name that the sentence does not have yet."""
         kind = self.pick(("m", "f"))
         name = self.pick([name for name in self.lexicon.names[kind] if name.de not in self.used])
         self._use(name.de)
         return Name(name.en, name.de, "his" if kind == "m" else "her")
 
     def titled_name(self) -> Name:
+        """Mr Weber, Mrs Keller."""
         name = self.pick(self.lexicon.names["surname"])
         self._use(name.de)
         title = self.pick(("Mr", "Mrs"))
         return Name(name.en, name.de, "his" if title == "Mr" else "her", title)
 
     def free_noun(self, nouns: Iterable[Noun]) -> Noun:
+        """A noun that the sentence does not have yet, without a recorded pair."""
         noun = self.pick([noun for noun in nouns if noun.de not in self.used])
         self._use(noun.de)
         return noun
@@ -139,6 +146,7 @@ class Sampler:
         return noun
 
     def adjective_for(self, noun: Noun, graded: bool = False) -> Adjective:
+        """An adjective whose pair with the noun is on the wanted side."""
         adjective = self.pick(
             [
                 adjective
@@ -169,6 +177,7 @@ class Sampler:
         return noun != other and any(noun.tags & kind and other.tags & kind for kind in COMPARABLE)
 
     def tagged(self, *spec: str) -> tuple[Noun, ...]:
+        """The nouns that `lexicon.select` finds, remembered."""
         if spec not in self.selections:
             self.selections[spec] = select(spec, self.lexicon.nouns)
         return self.selections[spec]
@@ -176,6 +185,7 @@ class Sampler:
     # Phrases
 
     def with_adjective(self, phrase: NounPhrase, probability: float) -> NounPhrase:
+        """The phrase with a fitting adjective, if the lot and the held-out set allow one."""
         if self.chance(probability):
             try:
                 return replace(phrase, adjective=self.adjective_for(phrase.noun))
@@ -192,16 +202,18 @@ class Sampler:
         return self.pick(others)
 
     def kin_phrase(self, noun: Noun, subject: Phrase | None = None) -> NounPhrase:
-        """my brother, her friends, Anna's uncle."""
+        """My brother, her friends, Anna's uncle."""
         plural = "one" not in noun.tags and self.chance(0.2)
         determiner = f"{self.name().en}'s" if subject is None and self.chance(0.25) else self.owner(subject)
         return NounPhrase(noun, determiner, plural)
 
     def person(self, spec: Sequence[str] = HUMAN, subject: Phrase | None = None, head: str = "") -> NounPhrase:
+        """Somebody, from the nouns of a specification."""
         nouns = self.tagged(*spec)
         return self.person_phrase(self.noun_for(head, nouns) if head else self.free_noun(nouns), subject)
 
     def person_phrase(self, noun: Noun, subject: Phrase | None = None) -> NounPhrase:
+        """A person with a determiner: family belongs to somebody."""
         if "family" in noun.tags or ("relation" in noun.tags and self.chance(0.8)):
             return self.with_adjective(self.kin_phrase(noun, subject), 0.15)
         determiner = self.pick(("the", "the", "the", "a", "this"))
@@ -211,6 +223,7 @@ class Sampler:
         return self.with_adjective(NounPhrase(noun, determiner, plural), 0.3)
 
     def subject(self, verb: Verb) -> Phrase:
+        """Somebody or something that can do this."""
         spec = tuple(item for item in verb.subjects if item != "pronoun")
         if {"human", "pronoun"} & set(verb.subjects) and self.chance(0.62):
             return self.someone()
@@ -252,6 +265,7 @@ class Sampler:
         return self.with_adjective(NounPhrase(noun, determiner, plural), 0.35)
 
     def is_owned(self, noun: Noun) -> bool:
+        """Whether my or your can stand before this noun."""
         return bool(noun.tags & OWNED) and not noun.tags & {"ride", "air", "town", "land"}
 
     def predicate_for(self, noun: Noun, graded: bool = False, first: Adjective | None = None) -> Adjective:
@@ -264,6 +278,7 @@ class Sampler:
         return adjective
 
     def degree_for(self, adjective: Adjective) -> Text:
+        """Very, quite, too: nothing for colours and the like."""
         if adjective.de in UNGRADED:
             return Text("", "")
         degree = self.text("degree")
@@ -272,6 +287,7 @@ class Sampler:
     # Places
 
     def place(self, verb: Verb) -> Text:
+        """Where the verb can happen."""
         return self.location(self.noun_for(verb.de, verb.places))
 
     def location(self, noun: Noun) -> Text:
@@ -332,11 +348,13 @@ class Sampler:
         return clause
 
     def verbs(self, tense: str) -> list[Verb]:
+        """The verbs that can stand in this tense."""
         aspects = TENSES[tense]
         verbs = [verb for verb in self.lexicon.verbs if verb.aspect in aspects and (tense != "habit" or verb.habit)]
         return [verb for verb in verbs if tense != "modal" or verb.de not in UNPLANNED]
 
     def fits(self, verb: Verb, subject: Phrase) -> bool:
+        """Whether this subject can do it."""
         if isinstance(subject, NounPhrase):
             spec = [item for item in verb.subjects if item != "pronoun"]
             return subject.noun in self.tagged(*spec)
@@ -417,4 +435,5 @@ class Sampler:
 
 
 def both_ways(en: str, de: str, case: str, phrase: NounPhrase) -> Text:
+    """A prepositional phrase in both languages."""
     return Text(f"{en} {phrase.english()}", prepositional(de, case, phrase))

@@ -21,6 +21,7 @@ from demo_grammar.telling import (
 
 
 def habit(s: Sampler) -> Text:
+    """She often drinks tea."""
     clause = known_subject(s.clause("habit"))
     if s.chance(0.45):
         clause = replace(clause, adverb=s.text("often"))
@@ -32,6 +33,7 @@ def habit(s: Sampler) -> Text:
 
 
 def state(s: Sampler) -> Text:
+    """She knows the teacher."""
     clause = s.clause("present", place=0.8)
     if s.chance(0.3):
         clause = replace(clause, focus=NOT)
@@ -39,6 +41,7 @@ def state(s: Sampler) -> Text:
 
 
 def ongoing(s: Sampler) -> Text:
+    """She is reading a book now."""
     clause = s.clause("progressive", verbs=without_frames(s, "progressive", "clock"), place=0.35)
     if s.chance(0.6):
         clause = replace(clause, time=s.text("now"))
@@ -46,6 +49,7 @@ def ongoing(s: Sampler) -> Text:
 
 
 def past(s: Sampler) -> Text:
+    """She found the key yesterday: the German perfect."""
     clause = s.clause("past")
     clause = replace(clause, time=past_time(s, clause.verb))
     return sentence(perhaps_fronted(s, clause))
@@ -72,6 +76,7 @@ DURATIVE = (
 
 
 def perfect(s: Sampler) -> Text:
+    """She has already found the key."""
     clause = s.clause("perfect", verbs=without_frames(s, "perfect", "clock", "to", ""), place=0)
     target = clause.accusative
     is_open = isinstance(target, NounPhrase) and target.determiner in ("a", "")
@@ -80,11 +85,13 @@ def perfect(s: Sampler) -> Text:
 
 
 def modal(s: Sampler) -> Text:
+    """She wants to find the key."""
     clause = s.clause("modal", modal=s.pick(english.MODALS))
     return sentence(modal_with_time(s, clause))
 
 
 def modal_with_time(s: Sampler, clause: Clause) -> Text:
+    """A modal in the past or about the future."""
     assert clause.modal is not None
     if clause.modal.past and s.chance(0.4):
         return perhaps_fronted(s, replace(clause, tense="past", time=past_time(s, clause.verb)))
@@ -94,11 +101,13 @@ def modal_with_time(s: Sampler, clause: Clause) -> Text:
 
 
 def future(s: Sampler) -> Text:
+    """She will find the key tomorrow."""
     clause = s.clause("future")
     return sentence(perhaps_fronted(s, replace(clause, time=future_time(s, clause.verb))))
 
 
 def negation(s: Sampler) -> Text:
+    """She did not find the key."""
     kind = s.pick(("past", "habit", "future", "modal", "progressive"))
     verbs = without_frames(s, kind, "clock", "to")
     if kind == "habit":

@@ -117,6 +117,7 @@ def because_of_news(s: Sampler) -> Text:
 
 
 def although(s: Sampler) -> Text:
+    """Although it is raining, she is going for a walk."""
     subject = s.someone()
     in_bad_weather = s.chance(0.4)
     verbs = named(s, "progressive", IN_THE_RAIN if in_bad_weather else WORK)
@@ -157,6 +158,7 @@ def if_clause(s: Sampler) -> Text:
 
 
 def while_clause(s: Sampler) -> Text:
+    """While he is singing, she is reading."""
     first, second = s.person(), s.someone()
     verbs = [verb for verb in without_frames(s, "progressive", "clock", "lie", "stand", "hang") if verb.aspect == "act"]
     aside = subordinate(Text("while", "während"), s.clause("progressive", subject=first, verbs=verbs, place=0.3))
@@ -178,6 +180,7 @@ def after_clause(s: Sampler) -> Text:
 
 
 def before_clause(s: Sampler) -> Text:
+    """Before she goes to bed, she reads."""
     subject = s.someone()
     plain, complement, infinitive = s.pick(BEFORE)
     verb = Verb(plain, "", "", infinitive, "verlässt", "verlässt", "", "", "", "", "", (), (), ())
@@ -192,6 +195,7 @@ def before_clause(s: Sampler) -> Text:
 
 
 def that_clause(s: Sampler) -> Text:
+    """She hopes that he will come."""
     en, past_form, de = s.pick(SAYINGS)
     speaker = s.someone()
     s.words.add(de)
@@ -211,6 +215,7 @@ def that_clause(s: Sampler) -> Text:
 
 
 def whether_clause(s: Sampler) -> Text:
+    """I do not know whether he has come."""
     kind = s.pick(("perfect", "future", "modal"))
     subject = s.pick((phrases.HE, phrases.SHE, phrases.THEY, s.person(), s.person()))
     modal = s.pick((CAN, HAVE_TO, WANT_TO)) if kind == "modal" else None
@@ -230,6 +235,7 @@ def whether_clause(s: Sampler) -> Text:
 
 
 def verb_of_motion(s: Sampler, de: str) -> Verb:
+    """Come or stay, which stand in no table."""
     en = {"kommen": "come", "bleiben": "stay"}[de]
     s.words.add(de)
     return Verb(en, "", "", de, "", "", "", "sein", "", "act", "", (), (), ())

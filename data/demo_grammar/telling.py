@@ -20,10 +20,12 @@ def statement(clause: Clause, front: Text | None = None) -> Text:
 
 
 def sentence(text: Text, mark: str = ".") -> Text:
+    """Both sides with a capital and a mark."""
     return Text(finish(text.en, mark), finish(text.de, mark))
 
 
 def perhaps_fronted(s: Sampler, clause: Clause, probability: float = 0.45) -> Text:
+    """The clause with its time first, or at its usual place."""
     return statement(clause, clause.time if clause.time and s.chance(probability) else None)
 
 
@@ -35,22 +37,27 @@ def joined(s: Sampler, main: Clause, side: Text) -> Text:
 
 
 def subordinate(conjunction: Text, clause: Clause) -> Text:
+    """A subordinate clause with its conjunction."""
     return Text(f"{conjunction.en} {english_clause(clause)}", german_final(clause, conjunction.de))
 
 
 def be(subject: Phrase, predicate: Text, tense: str = "present") -> Clause:
+    """Somebody or something is ..."""
     return Clause(subject, BE, tense, goal=predicate)
 
 
 def without_frames(s: Sampler, kind: str, *frames: str) -> list[Verb]:
+    """The verbs for this tense that take none of these frames."""
     return [verb for verb in s.verbs(kind) if verb.frame not in frames]
 
 
 def named(s: Sampler, kind: str, names: tuple[str, ...]) -> list[Verb]:
+    """The verbs for this tense that are in a list."""
     return [verb for verb in s.verbs(kind) if verb.de in names]
 
 
 def bare(spec: tuple[str, ...]) -> tuple[str, ...]:
+    """A verb's subjects without the pronouns: nouns only."""
     return tuple(item for item in spec if item != "pronoun")
 
 
@@ -68,10 +75,12 @@ def past_time(s: Sampler, verb: Verb) -> Text:
 
 
 def future_time(s: Sampler, verb: Verb) -> Text:
+    """When it will be: soon for daily things."""
     return s.text("day" if verb.frame == "clock" else "near" if verb.habit or verb.frame == "dat+acc" else "future")
 
 
 def time_for(s: Sampler, kind: str, verb: Verb) -> Text:
+    """When it was, is or will be."""
     if kind == "past":
         return past_time(s, verb)
     return s.text("now") if kind == "progressive" else future_time(s, verb)

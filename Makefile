@@ -1,0 +1,41 @@
+# Two environments, each made once: the pinned one with COMET, and one with the newest transformers 5 and numpy 2.
+PYTHON ?= python3
+# The CPU build of torch where the index can be reached; elsewhere pip takes what its own indexes have.
+TORCH = torch==2.13.0 --extra-index-url https://download.pytorch.org/whl/cpu --retries 1 --timeout 15
+BIN = .venv/bin
+LATEST = .venv-latest/bin
+
+.PHONY: demo test check test-latest install clean
+
+demo: .venv/ready
+	$(BIN)/mtcpo run demo
+
+test: check
+	$(BIN)/python -m pytest
+
+check: .venv/ready
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+test-latest: .venv-latest/ready
+	$(LATEST)/python -m pytest
+
+install: .venv/ready
+
+.venv/ready: pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --upgrade pip
+	$(BIN)/pip install --quiet $(TORCH)
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[comet,dev]'
+	touch $@
+
+.venv-latest/ready: pyproject.toml
+	$(PYTHON) -m venv .venv-latest
+	$(LATEST)/pip install --quiet --upgrade pip
+	$(LATEST)/pip install --quiet $(TORCH)
+	$(LATEST)/pip install --quiet --upgrade --upgrade-strategy eager torch==2.13.0 'transformers>=5,<6' 'numpy>=2' --editable '.[dev]'
+	touch $@
+
+clean:
+	rm -rf .venv .venv-latest build dist .mypy_cache .pytest_cache .ruff_cache

@@ -1,0 +1,337 @@
+import json
+import re
+from html.parser import HTMLParser
+
+import pytest
+from browser import Browser
+from made_up_run import evaluate, german_outputs, german_test_set, write_full_run, write_many_systems
+
+from mtcpo.errors import UserError
+from mtcpo.evaluation import write_evaluation
+from mtcpo.files import write_json
+from mtcpo.report import flatten, language_name, write_report
+
+
+@pytest.fixture(scope="module")
+def page(tmp_path_factory):
+    """The report of a run that has everything, with hostile text in it."""
+    return write_report(write_full_run(tmp_path_factory.mktemp("run") / "garden"))
+
+
+@pytest.fixture(scope="module")
+def html(page):
+    return page.read_text(encoding="utf-8")
+
+
+class Outline(HTMLParser):
+    """The tags of a page, its visible text, and whether every tag is closed."""
+
+    VOID = ("meta", "link", "input", "circle", "line", "rect", "polyline")
+
+    def __init__(self, html: str) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.texts: list[str] = []
+        self.open: list[str] = []
+        self.feed(html)
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append((tag, dict(attrs)))
+        if tag not in self.VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag, attrs):
+        self.tags.append((tag, dict(attrs)))
+
+    def handle_endtag(self, tag):
+        if tag not in self.VOID:
+            assert self.open.pop() == tag, f"</{tag}> closes another tag"
+
+    def handle_data(self, data):
+        self.texts.append(data)
+
+    @property
+    def text(self) -> str:
+        return re.sub(r"\s+", " ", " ".join(self.texts))
+
+
+def test_the_page_is_well_formed(html):
+    outline = Outline(html)
+    assert outline.open == []
+    identities = [attributes["id"] for _, attributes in outline.tags if "id" in attributes]
+    assert len(identities) == len(set(identities))
+    targets = {a["href"][1:] for tag, a in outline.tags if tag == "a"}
+    assert targets <= set(identities)
+
+
+def test_the_page_needs_nothing_from_elsewhere(html):
+    outline = Outline(html)
+    assert [attributes for tag, attributes in outline.tags if tag in ("img", "iframe", "object", "base", "form")] == []
+    assert [attributes["href"] for tag, attributes in outline.tags if tag == "link"] == ["data:,"]
+    assert [attributes for tag, attributes in outline.tags if tag == "script"] == [{}]
+    assert not re.search(r"""(?:src|href|url)\s*[=(]\s*["']?(?:https?:)?//""", html)
+    policy = next(a["content"] for _, a in outline.tags if a.get("http-equiv") == "Content-Security-Policy")
+    assert policy.startswith("default-src 'none'")
+    assert "script-src 'sha256-" in policy
+
+
+def test_hostile_text_is_text(html):
+    assert html.count("<script") == 1
+    assert "<img" not in html
+    assert "<b>" not in html
+    text = Outline(html).text
+    assert "<script>alert('tuned')<" in text
+    assert "&lt;b&gt;fett&lt;/b&gt;" in html
+
+
+def test_the_page_says_what_was_found(html):
+    text = Outline(html).text.replace("\u00a0", " ")
+    assert "garden , English → German" in text
+    assert "400 segments, 1 reference, baseline start" in text
+    assert re.search(r"tuned is better than start on BLEU \(\+[\d.]+, p = 0\.003\), chrF .* and TER \(−", text)
+    assert "chrF chose the training pairs" in text
+    assert "nrefs:1|case:mixed|eff:no|tok:13a|smooth:exp|version:" in text
+    assert "paired bootstrap with 300 resamples (seed 12345)" in text
+    assert "300 of 400 segments: the 100 largest gains and losses each of tuned on chrF" in text
+    for part in ("sft", "cpo", "small margin", "torch", "2.13.0", "learning_rate = 1e-4", "Log-probabilities"):
+        assert part in text
+
+
+def test_numbers_of_the_table_are_those_of_evaluation_json(page, html):
+    systems = json.loads((page.parent / "evaluation.json").read_text())["pairs"]["en-de"]["systems"]
+    text = Outline(html).text
+    for row in systems.values():
+        for score in row["metrics"].values():
+            assert f"{score['score']:.1f} ±{score['ci']:.1f}" in text
+
+
+def test_text_carries_its_language_and_direction(html):
+    texts = [
+        a for tag, a in Outline(html).tags if tag == "p" and (a.get("class") or "").startswith("text") and "lang" in a
+    ]
+    assert all(attributes["dir"] == "auto" for attributes in texts)
+    assert {attributes["lang"] for attributes in texts} == {"en", "de", "ar"}
+
+
+def test_an_empty_translation_is_shown_as_such(html):
+    assert html.count('<p class="text empty">empty</p>') == 2
+
+
+def test_absent_parts_are_named(tmp_path):
+    text = Outline(write_report(write_many_systems(tmp_path)).read_text(encoding="utf-8")).text
+    for file in ("prefs-report.json", "metrics.jsonl", "recipe.toml", "stamp.json"):
+        assert re.search(rf"Not in this run: [^.]*\(there is no {re.escape(file)} \)", text), file
+    assert "BLEU: of 8 systems" in text
+    assert "evaluation.json )" not in text
+
+
+def test_a_run_that_has_only_pairs(tmp_path):
+    write_json(tmp_path / "prefs-report.json", {"kept": 3, "dropped": {"tie": 1}})
+    text = Outline(write_report(tmp_path).read_text(encoding="utf-8")).text
+    assert "scores on a test set (there is no evaluation.json )" in text
+    assert "What became of the sources" in text
+
+
+def test_translations_that_are_gone_are_named(tmp_path):
+    test_set = german_test_set(5)
+    write_evaluation(tmp_path, [evaluate(test_set, german_outputs(test_set, {"start": 0.3}))])
+    (tmp_path / "translations/garden/en-de/segments.jsonl").unlink()
+    text = Outline(write_report(tmp_path).read_text(encoding="utf-8")).text
+    assert "there is no translations/garden/en-de/segments.jsonl" in text
+    assert "There is no other system to compare it with." in text
+
+
+def test_what_cannot_be_reported_on(tmp_path):
+    with pytest.raises(UserError, match="no such directory"):
+        write_report(tmp_path / "none")
+    with pytest.raises(UserError, match=r"no evaluation\.json, prefs-report\.json or metrics\.jsonl"):
+        write_report(tmp_path)
+    (tmp_path / "evaluation.json").write_text('{"pairs": ')
+    with pytest.raises(UserError, match=r"evaluation\.json: not JSON"):
+        write_report(tmp_path)
+    (tmp_path / "evaluation.json").write_text("[]")
+    with pytest.raises(UserError, match="a JSON object is needed, not list"):
+        write_report(tmp_path)
+
+
+def test_a_test_set_named_like_a_path_is_refused(tmp_path):
+    test_set = german_test_set(3)
+    write_evaluation(tmp_path, [evaluate(test_set, german_outputs(test_set, {"start": 0.3}))])
+    document = json.loads((tmp_path / "evaluation.json").read_text())
+    document["pairs"]["en-de"]["suite"] = "../../secrets"
+    write_json(tmp_path / "evaluation.json", document)
+    with pytest.raises(UserError, match=r"test set '\.\./\.\./secrets'"):
+        write_report(tmp_path)
+
+
+def test_nested_objects_become_groups():
+    nested = {"seed": 1, "versions": {"torch": "2", "cuda": {"driver": None}}, "list": [1, 2], "none": {}}
+    assert flatten(nested) == {
+        "": [("seed", "1"), ("list", "[1, 2]"), ("none", "{}")],
+        "versions": [("torch", "2"), ("cuda.driver", "null")],
+    }
+
+
+def test_languages_by_name():
+    assert language_name("pt-BR") == "Portuguese (Brazil)"
+    assert language_name("<nowhere>") == "<nowhere>"
+
+
+# In a real browser
+
+
+@pytest.fixture(scope="module")
+def browser():
+    with Browser() as opened:
+        yield opened
+
+
+# Of the first test set, in the order shown: the nodes, the segments' numbers, the gains of the first system.
+SHOWN = "[...document.querySelector('[data-explorer]').querySelectorAll('.segment')]"
+NUMBERS = f"{SHOWN}.map(s => parseInt(s.querySelector('.place').textContent))"
+GAINS = f"{SHOWN}.map(s => JSON.parse(s.dataset.gains)[0])"
+
+
+def choose(browser: Browser, field: str, value: str) -> None:
+    browser.evaluate(
+        f"(() => {{ const field = document.querySelector('[data-field={field}]'); field.value = {json.dumps(value)};"
+        " field.dispatchEvent(new Event('input')); })()"
+    )
+
+
+def test_the_page_opens_without_errors_and_runs_no_foreign_script(browser, page):
+    browser.open(page)
+    assert browser.evaluate("document.querySelectorAll('.segment').length") == 24
+    assert browser.evaluate("[...document.querySelectorAll('.tools')].every(tools => !tools.hidden)") is True
+    # What an injected script would need is refused by the page's policy; none was let in to be refused.
+    assert browser.problems == []
+
+
+def test_the_policy_stops_a_script_that_is_not_ours(browser, page, tmp_path):
+    changed = page.read_text(encoding="utf-8").replace("</main>", "<script>document.title = 'taken'</script></main>")
+    (tmp_path / "changed.html").write_text(changed, encoding="utf-8")
+    browser.open(tmp_path / "changed.html")
+    assert browser.evaluate("document.title") == "garden: mtcpo report"
+    assert "Content Security Policy" in browser.problems.pop()
+    assert browser.problems == []
+
+
+def test_sorting(browser, page):
+    browser.open(page)
+    assert browser.evaluate(NUMBERS) == sorted(browser.evaluate(NUMBERS))
+    choose(browser, "sort", "gain")
+    chrf = [gains[1] for gains in browser.evaluate(GAINS)]
+    assert len(chrf) == 20
+    assert chrf == sorted(chrf, reverse=True)
+    assert chrf[0] > 20
+    choose(browser, "metric", "2")
+    choose(browser, "sort", "loss")
+    ter = [gains[2] for gains in browser.evaluate(GAINS)]
+    assert ter == sorted(ter)
+    assert ter[0] < -20
+
+
+def test_filtering_and_search(browser, page):
+    browser.open(page)
+    choose(browser, "show", "worse")
+    assert all(gains[1] < 0 for gains in browser.evaluate(GAINS))
+    choose(browser, "show", "all")
+    choose(browser, "find", "GÄRTNER")
+    texts = browser.evaluate(f"{SHOWN}.map(s => s.textContent)")
+    assert texts
+    assert all("Gärtner" in text for text in texts)
+    choose(browser, "find", "nowhere to be found")
+    assert browser.evaluate(NUMBERS) == []
+    assert browser.evaluate("document.querySelector('.count').textContent") == "0 of 0 shown, 300 in all"
+    assert browser.problems == []
+
+
+def test_more_rows_on_demand(browser, page):
+    browser.open(page)
+    browser.evaluate("document.querySelector('.more').click()")
+    assert len(browser.evaluate(NUMBERS)) == 70
+    assert browser.evaluate("document.querySelector('.count').textContent") == "70 of 300 shown"
+
+
+def test_the_view_is_in_the_address(browser, page):
+    browser.open(page, "#sort=gain&metric=0&show=better&find=Bahnhof")
+    bleu = [gains[0] for gains in browser.evaluate(GAINS)]
+    assert bleu
+    assert bleu == sorted(bleu, reverse=True)
+    assert bleu[-1] > 0
+    choose(browser, "find", "a&b=<c>")
+    assert browser.evaluate("new URLSearchParams(location.hash.slice(1)).get('find')") == "a&b=<c>"
+    # Values that no menu has are left alone.
+    browser.open(page, "#sort=nonsense&show=")
+    assert len(browser.evaluate(NUMBERS)) == 20
+    assert browser.problems == []
+
+
+def test_of_many_systems_one_at_a_time_is_compared(browser, tmp_path):
+    browser.open(write_report(write_many_systems(tmp_path)))
+    names = (
+        "[...document.querySelector('.segment').querySelectorAll('.cell:not([hidden]) h4 bdi')].map(b => b.textContent)"
+    )
+    assert browser.evaluate(names) == ["System-D", "System-A"]
+    choose(browser, "system", "7")
+    assert browser.evaluate(names) == ["System-D", "System-I"]
+    choose(browser, "system", "all")
+    assert len(browser.evaluate(names)) == 9
+    assert browser.problems == []
+
+
+def test_right_to_left_text_starts_at_the_right(browser, page):
+    browser.open(page)
+    arabic = "[...document.querySelectorAll('.text')].find(p => p.textContent.startsWith('الكتاب'))"
+    assert browser.evaluate(f"getComputedStyle({arabic}).direction") == "rtl"
+    offsets = browser.evaluate(
+        f"(() => {{ const p = {arabic}, r = document.createRange(); r.selectNodeContents(p);"
+        " const box = p.getBoundingClientRect(), text = r.getBoundingClientRect();"
+        " return [text.left - box.left, box.right - text.right]; })()"
+    )
+    assert offsets[0] > 50
+    assert abs(offsets[1]) < 3
+    japanese = "[...document.querySelectorAll('.text')].find(p => p.textContent.startsWith('私'))"
+    assert browser.evaluate(f"getComputedStyle({japanese}).direction") == "ltr"
+
+
+@pytest.mark.parametrize("width", [320, 375, 768, 1200])
+def test_no_width_scrolls_sideways(browser, page, width):
+    browser.resize(width, 800)
+    browser.open(page)
+    assert browser.evaluate("document.documentElement.scrollWidth") == width
+    browser.resize(1200, 900)
+
+
+# Contrast of text on its ground, WCAG 2: at least 4.5 to 1.
+CONTRAST = """(() => {
+  const canvas = document.createElement('canvas').getContext('2d', { willReadFrequently: true });
+  const paint = (colours) => {
+    canvas.clearRect(0, 0, 1, 1);
+    for (const colour of colours) { canvas.fillStyle = colour; canvas.fillRect(0, 0, 1, 1); }
+    return [...canvas.getImageData(0, 0, 1, 1).data].slice(0, 3).map((v) => v / 255)
+      .map((v) => (v <= 0.03928 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4))
+      .reduce((sum, v, i) => sum + v * [0.2126, 0.7152, 0.0722][i], 0);
+  };
+  const low = [];
+  const tags = 'p, h1, h2, h3, h4, a, th, td, span, mark, dt, dd, summary, code, text';
+  for (const node of document.querySelectorAll(tags)) {
+    if (!node.textContent.trim() || node.closest('[hidden]')) continue;
+    const grounds = [];
+    for (let up = node; up; up = up.parentElement) grounds.unshift(getComputedStyle(up).backgroundColor);
+    const style = getComputedStyle(node);
+    const [a, b] = [paint([...grounds, node.closest('svg') ? style.fill : style.color]), paint(grounds)];
+    const ratio = (Math.max(a, b) + 0.05) / (Math.min(a, b) + 0.05);
+    if (ratio < 4.5) low.push(`${node.tagName}.${node.getAttribute('class')} ${ratio.toFixed(2)}`);
+  }
+  return [...new Set(low)];
+})()"""
+
+
+@pytest.mark.parametrize("dark", [False, True])
+def test_text_has_enough_contrast_in_light_and_dark(page, dark):
+    with Browser(dark=dark) as opened:
+        opened.open(page)
+        body = opened.evaluate("getComputedStyle(document.body).backgroundColor")
+        assert body == ("rgb(19, 22, 25)" if dark else "rgb(246, 246, 243)")
+        assert opened.evaluate(CONTRAST) == []
