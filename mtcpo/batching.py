@@ -37,19 +37,23 @@ def length_batches(lengths: Sequence[tuple[int, int]], limits: BatchLimits, seed
 
 
 def divide_evenly(batches: list[list[int]], processes: int) -> list[list[int]]:
-    """Split the largest batches until their number is a multiple of `processes`, so that all take equal steps.
+    """Make the number of batches a multiple of `processes`, so that all take equal steps; keep their order.
 
-    Nothing is dropped or repeated, unless there are fewer examples than processes.
+    The largest are split; where all are single examples, the shortest are put together in twos, beyond the limits of a
+    batch. Nothing is dropped, and nothing repeated unless there are fewer examples than processes.
     """
     batches = list(batches)
     while len(batches) % processes:
         largest = max(range(len(batches)), key=lambda i: len(batches[i]))
         batch = batches[largest]
         if len(batch) == 1:
-            batches.append(batch)
-            continue
+            break
         batches[largest : largest + 1] = [batch[: len(batch) // 2], batch[len(batch) // 2 :]]
-    return batches
+    excess = len(batches) % processes
+    if excess and len(batches) > processes:
+        together = [batches[2 * i] + batches[2 * i + 1] for i in range(excess)]
+        return together + batches[2 * excess :]
+    return batches + [batches[i % len(batches)] for i in range(processes - excess)] if excess else batches
 
 
 class LengthBatchSampler(Sampler[list[int]]):

@@ -76,6 +76,10 @@ class Layout(Protocol):
         """Pad examples into one batch, chosen rows first."""
         ...
 
+    def count_tokens(self, batch: Batch) -> tuple[Tensor, int]:
+        """Return how many real tokens a batch has, on its device, and how many positions with padding."""
+        ...
+
     def score(self, model: nn.Module, head: Head, batch: Batch) -> Scored:
         """Run the model's own forward pass, its head tapped."""
         ...
@@ -227,6 +231,11 @@ class EncoderDecoderLayout:
             "labels": pad_rows(_target_rows(examples), IGNORE),
         }
 
+    def count_tokens(self, batch: Batch) -> tuple[Tensor, int]:
+        """Count sources once, beside the targets."""
+        mask, labels = batch["attention_mask"], batch["labels"]
+        return mask.sum() + (labels != IGNORE).sum(), mask.numel() + labels.numel()
+
     def _model_inputs(self, batch: Batch) -> tuple[dict[str, Any], int]:
         copies = len(batch["labels"]) // len(batch["input_ids"])
         return {
@@ -342,6 +351,11 @@ class DecoderOnlyLayout:
             "attention_mask": pad_rows([[1] * (len(source) + len(target)) for source, target in rows], 0),
             "labels": pad_rows([[IGNORE] * (len(source) - 1) + [*target, IGNORE] for source, target in rows], IGNORE),
         }
+
+    def count_tokens(self, batch: Batch) -> tuple[Tensor, int]:
+        """Count rows, which hold prompt and target."""
+        mask = batch["attention_mask"]
+        return mask.sum(), mask.numel()
 
     @property
     def _pad(self) -> int:

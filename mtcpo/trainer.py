@@ -7,7 +7,7 @@ is and what is logged of it are ours. Dimensions: B pairs, R rows (chosen first)
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -76,7 +76,7 @@ class PreferenceTrainer(Seq2SeqTrainer):
         self.layout, self.head, self.loss, self.batch_tokens = loaded.layout, loaded.head, loss, batch_tokens
         self.sft = loss.loss == "sft"
         self._totals: dict[str, Tensor] = {}
-        self._since = time.perf_counter()
+        self._since: float | None = None
         # Without a launcher the library would wrap the model in DataParallel as soon as it sees a second GPU.
         args._n_gpu = min(args.n_gpu, 1)
         super().__init__(
@@ -95,7 +95,8 @@ class PreferenceTrainer(Seq2SeqTrainer):
 
     def get_train_dataloader(self) -> DataLoader[Example]:
         """Return batches of like length, shuffled anew every epoch."""
-        return self._loader(self.train_dataset, self.args.per_device_train_batch_size, shuffle=True)
+        # Not the argument itself: `auto_find_batch_size` lowers this one.
+        return self._loader(self.train_dataset, self._train_batch_size, shuffle=True)
 
     def get_eval_dataloader(self, eval_dataset: Any = None) -> DataLoader[Example]:
         """Return batches of like length in order."""
@@ -105,19 +106,20 @@ class PreferenceTrainer(Seq2SeqTrainer):
     def _loader(self, dataset: Any, pairs: int, shuffle: bool) -> DataLoader[Example]:
         lengths = [self.layout.lengths(example) for example in dataset.examples]
         limits = BatchLimits(pairs, self.batch_tokens, targets=1 if self.sft else 2)
-        sampler = LengthBatchSampler(
-            lengths, limits, self.args.seed, shuffle, self.args.process_index, self.args.world_size
-        )
+        args = self.args
+        seed = args.seed if args.data_seed is None else args.data_seed
         loader = DataLoader(
             dataset,
-            batch_sampler=sampler,
+            batch_sampler=LengthBatchSampler(lengths, limits, seed, shuffle, args.process_index, args.world_size),
             collate_fn=self.data_collator,
-            num_workers=self.args.dataloader_num_workers,
-            pin_memory=self.args.dataloader_pin_memory and torch.cuda.is_available(),
+            num_workers=args.dataloader_num_workers,
+            pin_memory=args.dataloader_pin_memory and torch.cuda.is_available(),
+            persistent_workers=args.dataloader_persistent_workers,
+            prefetch_factor=args.dataloader_prefetch_factor,
         )
         # The sampler knows its process already, so accelerate is told of one: it only moves batches to the device.
         prepared: DataLoader[Example] = prepare_data_loader(
-            loader, device=self.args.device, num_processes=1, process_index=0, put_on_device=True
+            loader, device=args.device, num_processes=1, process_index=0, put_on_device=True
         )
         return prepared
 
@@ -125,6 +127,8 @@ class PreferenceTrainer(Seq2SeqTrainer):
         self, epoch_iterator: Iterator[Batch], num_batches: int, device: torch.device
     ) -> tuple[list[Batch], Tensor | None]:
         """Take the batches of one optimizer step, with the denominators (2,) of the step over all processes."""
+        if self._since is None:
+            self._since = time.perf_counter()
         batches = [batch for _, batch in zip(range(num_batches), epoch_iterator, strict=False)]
         if not batches:
             return batches, None
@@ -151,9 +155,10 @@ class PreferenceTrainer(Seq2SeqTrainer):
         scored = self.layout.score(model, self.head, inputs)
         here = count_items(inputs, self.sft)
         step = here if num_items_in_batch is None else num_items_in_batch
-        self._add(model.training, self._token_counts(inputs, here))
-        share = self._sft_share(scored, step) if self.sft else self._preference_share(scored, step, model.training)
-        loss = share + self._router_share(scored, here[0] / step[0])
+        real, padded = self.layout.count_tokens(inputs)
+        self._add(model.training, dict(zip(COUNTS, (*here, real, padded), strict=True)))
+        share = self._sft_share if self.sft else self._preference_share
+        loss = share(scored, step, model.training) + self._router_share(scored, here[0] / step[0])
         if num_items_in_batch is not None:
             # Data-parallel gradients are averaged over processes; ours are shares of one sum.
             loss = loss * self.accelerator.num_processes
@@ -163,9 +168,9 @@ class PreferenceTrainer(Seq2SeqTrainer):
         """Return the NLL of chosen targets, from summed log-probabilities (B,), over its denominator."""
         return -chosen.sum() / (step[1] if self.loss.nll_normalization == "token" else step[0])
 
-    def _sft_share(self, scored: Scored, step: Tensor) -> Tensor:
+    def _sft_share(self, scored: Scored, step: Tensor, training: bool) -> Tensor:
         chosen = scored.token_logps.sum(-1)
-        self._add(self.model.training, {"nll": -chosen.detach().sum()})
+        self._add(training, {"nll": -chosen.detach().sum()})
         return self._nll(chosen, step)
 
     def _preference_share(self, scored: Scored, step: Tensor, training: bool) -> Tensor:
@@ -197,20 +202,13 @@ class PreferenceTrainer(Seq2SeqTrainer):
         }
         return {name: value.detach().sum() for name, value in sums.items()}
 
-    def _token_counts(self, inputs: Batch, here: Tensor) -> dict[str, Tensor]:
-        mask, labels = inputs["attention_mask"], inputs["labels"]
-        # A decoder-only row holds prompt and target; an encoder-decoder has its targets beside the sources.
-        separate = mask.shape != labels.shape or len(mask) != len(labels)
-        real = mask.sum() + ((labels != IGNORE).sum() if separate else 0)
-        padded = mask.numel() + (labels.numel() if separate else 0)
-        values = (here[0], here[1], real, torch.tensor(padded, device=mask.device))
-        return dict(zip(COUNTS, values, strict=True))
-
-    def _add(self, training: bool, values: dict[str, Tensor]) -> None:
+    def _add(self, training: bool, values: Mapping[str, Tensor | int]) -> None:
         """Add to the running sums on the device; nothing waits for it."""
         mode = "train" if training else "eval"
         if mode not in self._totals:
-            self._totals[mode] = torch.zeros(len(SUMS), dtype=torch.float64, device=self.args.device)
+            # Apple's GPUs have no float64.
+            dtype = torch.float32 if self.args.device.type == "mps" else torch.float64
+            self._totals[mode] = torch.zeros(len(SUMS), dtype=dtype, device=self.args.device)
         for name, value in values.items():
             self._totals[mode][SUMS.index(name)] += value
 
