@@ -2,68 +2,101 @@
 
 from __future__ import annotations
 
-import errno
+import atexit
+import io
+import os
 import signal
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import nullcontext
+from itertools import chain
 from pathlib import Path
+from threading import Event
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 import click
 
 from mtcpo import __version__
 from mtcpo.errors import UserError
+from mtcpo.outputs import writing
 
 if TYPE_CHECKING:
     from mtcpo.corpora import CorpusConfig, Drops
     from mtcpo.evaluation import EvaluateConfig
+    from mtcpo.metrics import Metric
     from mtcpo.records import Segment, Triplet
     from mtcpo.testsets import TestSet
 
 OUR_FAULT, USER_MISTAKE, INTERRUPTED = 1, 2, 130
 
 Command = TypeVar("Command", bound=Callable[..., Any])
+Item = TypeVar("Item")
+
+_interrupted = Event()
+"""Set by the first signal: whatever a library makes of the interrupt, the command ends as interrupted."""
 
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """Run a command and leave with its exit code: 0 done, 1 our fault, 2 the user's mistake, 130 interrupted."""
-    signal.signal(signal.SIGTERM, _interrupt)
+    _listen_for_interrupts()
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")  # a terminal of ASCII gets "?" and no crash
     try:
-        mtcpo(arguments, standalone_mode=False)
-    except click.ClickException as error:
+        mtcpo(arguments, prog_name="mtcpo", standalone_mode=False)
+    except click.exceptions.NoArgsIsHelpError as error:
         error.show()
         sys.exit(USER_MISTAKE)
+    except click.UsageError as error:
+        _leave(USER_MISTAKE, _usage_line(error))
     except UserError as error:
-        click.echo(f"mtcpo: {error}", err=True)
-        sys.exit(USER_MISTAKE)
+        if _interrupted.is_set():
+            _leave_interrupted()
+        _leave(USER_MISTAKE, str(error))
     except (KeyboardInterrupt, click.Abort):
-        click.echo("mtcpo: interrupted; the same command goes on from here", err=True)
-        sys.exit(INTERRUPTED)
-    except Exception as error:
-        message = _disk_trouble(error)
-        if message is None:
-            raise
-        click.echo(f"mtcpo: {message}", err=True)
-        sys.exit(USER_MISTAKE)
+        _leave_interrupted()
+    except BrokenPipeError:
+        # Whoever read our output, such as `head`, has gone; the interpreter must not try to flush to it.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(OUR_FAULT)
+    except Exception:
+        if _interrupted.is_set():
+            _leave_interrupted()
+        raise
     sys.exit(0)
 
 
-def _interrupt(number: int, frame: Any) -> NoReturn:
-    raise KeyboardInterrupt
+def _leave(code: int, message: str) -> NoReturn:
+    click.echo(f"mtcpo: {' '.join(message.split())}", err=True)
+    sys.exit(code)
 
 
-def _disk_trouble(error: BaseException | None) -> str | None:
-    """Return the line for a full disk or a forbidden place, wherever in the chain of causes it hides."""
-    while error is not None:
-        # safetensors and torch wrap the system's error in one of their own, with its text.
-        full = "No space left on device" in str(error) or "os { code: 28" in str(error).lower()
-        if full or (isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)):
-            where = getattr(error, "filename", None) or Path.cwd()
-            return f"no space left on the disk of {where}; free some, or choose another output; then repeat the command"
-        if isinstance(error, OSError) and error.errno in (errno.EACCES, errno.EROFS, errno.ENOTDIR, errno.EEXIST):
-            return f"{error.filename}: {str(error.strerror).lower()}; choose another output"
-        error = error.__cause__ or error.__context__
-    return None
+def _leave_interrupted() -> NoReturn:
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
+    click.echo("mtcpo: interrupted; repeat the command to go on", err=True)
+    sys.stdout.flush()
+    atexit._run_exitfuncs()
+    # Not sys.exit: Python kills itself with SIGINT at its end where an interrupt has passed through an exec().
+    os._exit(INTERRUPTED)
+
+
+def _listen_for_interrupts() -> None:
+    def interrupt(number: int, frame: Any) -> NoReturn:
+        _interrupted.set()
+        raise KeyboardInterrupt
+
+    signal.signal(signal.SIGTERM, interrupt)
+    # A shell starts background jobs with SIGINT ignored, and so it stays.
+    if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
+        signal.signal(signal.SIGINT, interrupt)
+
+
+def _usage_line(error: click.UsageError) -> str:
+    """Return click's message as one line: `missing option '--output'; see mtcpo train --help`."""
+    message = error.format_message().rstrip(".")
+    command = error.ctx.command_path if error.ctx is not None else "mtcpo"
+    return f"{message[:1].lower()}{message[1:]}; see {command} --help"
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -154,39 +187,59 @@ def translate(
 
     Every setting of the search is reachable: --set num_beams=8 --set epsilon=0.05 --set batch_size=64
     """
-    from mtcpo.corpora import Drops, check_system_name, read_corpus
-    from mtcpo.files import refuse_existing
+    from mtcpo.corpora import Drops, read_corpus
+    from mtcpo.recipe import check_prompt
     from mtcpo.translation import TranslateConfig, translate_to_file
 
     values = {"num_candidates": num_candidates, "sampling": sampling}
     config = _section(TranslateConfig, "command line", values, overrides, "translate")
-    refuse_existing(output, overwrite)
     if references and len(sources) > 1:
         raise UserError("--reference goes with one SOURCE; translate several files one by one")
-    name = check_system_name(system or Path(model).name)
+    names = [Path(source).name for source in sources]
+    if len(set(names)) < len(names):
+        raise UserError(f"two sources are named {max(names, key=names.count)}; their segments would have the same ids")
+    name, template = _system_of(model, system), None if prompt is None else check_prompt(prompt)
     drops = Drops()
-    corpora = [_corpus(source, references, (), src_lang, tgt_lang) for source in sources]
-    segments = (segment for corpus in corpora for segment in _numbered(read_corpus(corpus, drops), corpus, corpora))
-    first = next(segments)  # a mistake in the files shows before the model is loaded
-    _quiet()
-    from mtcpo.translation.generate import open_engine
+    with writing(output, overwrite):
+        corpora = [_corpus(source, references, (), src_lang, tgt_lang) for source in sources]
+        read = (segment for corpus in corpora for segment in _numbered(read_corpus(corpus, drops), corpus, corpora))
+        # A mistake in the files shows before the model is loaded.
+        segments = _peeked(read, f"{', '.join(names)}: every source is empty")
+        _quiet()
+        from mtcpo.translation.generate import open_engine
 
-    with open_engine(model, name, dtype, prompt) as engine:
-        figures = translate_to_file(engine, _chain(first, segments), config, output, overwrite)
+        with open_engine(model, name, dtype, template) as engine:
+            figures = translate_to_file(engine, segments, config, output, overwrite)
     click.echo(f"{output}: {figures['segments']} sources, {config.num_candidates} candidates each{_told(drops)}")
 
 
+def _system_of(model: str, name: str | None = None) -> str:
+    """Return the name of a model's translations: the one given, or the last part of the model's."""
+    from mtcpo.corpora import check_system_name
+
+    return check_system_name(name or Path(model).resolve().name)
+
+
 def _numbered(segments: Iterator[Segment], corpus: CorpusConfig, corpora: Sequence[CorpusConfig]) -> Iterator[Segment]:
-    """Keep ids apart where several files are translated into one."""
+    """Keep ids apart where several files are translated into one; those of text have their file's name already."""
     from dataclasses import replace
 
+    name = Path(corpus.source).name
     for segment in segments:
-        yield replace(segment, id=f"{Path(corpus.source).name}:{segment.id}") if len(corpora) > 1 else segment
+        is_apart = len(corpora) == 1 or segment.id.startswith(f"{name}:")
+        yield segment if is_apart else replace(segment, id=f"{name}:{segment.id}")
 
 
-def _chain(first: Segment, rest: Iterator[Segment]) -> Iterator[Segment]:
-    yield first
-    yield from rest
+def _peeked(items: Iterator[Item], nothing: str) -> Iterator[Item]:
+    """Return the same items once the first has been read.
+
+    Raises:
+        UserError: there is none; `nothing` says so.
+    """
+    first = next(items, None)
+    if first is None:
+        raise UserError(nothing)
+    return chain([first], items)
 
 
 def _told(drops: Drops) -> str:
@@ -224,19 +277,25 @@ def build_prefs(
 
     if (candidates is None) == (source is None):
         raise UserError("give either a CANDIDATES file or --source with --hyp NAME=FILE")
+    if source is None and (references or hyps):
+        raise UserError("--reference and --hyp go with --source; a CANDIDATES file has its own")
     values = {
         "metrics": metrics, "select": select, "combine": combine, "min_margin": min_margin,
         "include_reference": include_reference, "workers": workers,
     }  # fmt: skip
+    if not metrics and not any(text.removeprefix("prefs.").startswith("metrics=") for text in overrides):
+        raise UserError("no metric to choose pairs by; give one, for example --metric chrf")
     config = _section(PrefsConfig, "command line", values, overrides, "prefs")
-    refuse_existing(output, overwrite)
-    corpus = _corpus(candidates or source or "", references, hyps, src_lang, tgt_lang)
     drops = Drops()
-    report = build_preferences(read_corpus(corpus, drops), config, output, drops=drops)
+    with writing(output, overwrite):
+        path = report_path_of(output)
+        refuse_existing(path, overwrite)
+        corpus = _corpus(candidates or source or "", references, hyps, src_lang, tgt_lang)
+        report = build_preferences(read_corpus(corpus, drops), config, output, path, drops=drops)
     click.echo(f"{output}: {report['kept']} triplets of {report['segments']} segments")
     for reason, number in sorted(report["dropped"].items()):
         click.echo(f"  dropped {number}: {reason}")
-    click.echo(f"  {report_path_of(output)} has the figures")
+    click.echo(f"  {path} has the figures")
 
 
 @mtcpo.command()
@@ -265,45 +324,62 @@ def train(
 
     Every field of the library's training arguments is reachable: --set train.args.optim=adamw_torch_fused
     """
-    from mtcpo.corpora import Drops, read_corpus
-    from mtcpo.files import refuse_existing
+    from mtcpo.corpora import Drops
+    from mtcpo.recipe import check_prompt
     from mtcpo.trainconfig import TrainConfig
 
     args = {"learning_rate": learning_rate, "num_train_epochs": epochs}
     values: dict[str, Any] = {"loss": loss, "beta": beta, "cpo_alpha": cpo_alpha, "dtype": dtype}
     values["args"] = {key: value for key, value in args.items() if value is not None}
     config: TrainConfig = _section(TrainConfig, "command line", values, overrides, "train")
-    refuse_existing(output_dir, overwrite)
     if (prefs is None) == (source is None) or (source is not None and config.loss != "sft"):
         raise UserError("give --prefs FILE, or --loss sft with --source FILE --reference FILE")
-    _quiet()
-    from mtcpo.training import pair_texts, reference_texts, train
+    template = None if prompt is None else check_prompt(prompt)
+    drops, eval_drops = Drops(), Drops()
+    with writing(output_dir, overwrite, folder=True):
+        triplets = iter(()) if prefs is None else _triplets(prefs, src_lang, tgt_lang, drops)
+        evaluation = None if eval_prefs is None else _triplets(eval_prefs, src_lang, tgt_lang, eval_drops)
+        segments = iter(()) if source is None else _references(source, references, src_lang, tgt_lang, drops)
+        _quiet()
+        from mtcpo.training import pair_texts, reference_texts, train
 
-    drops = Drops()
-    if prefs is not None:
-        texts = pair_texts(_triplets(prefs, src_lang, tgt_lang, drops))
-    else:
-        texts = reference_texts(read_corpus(_corpus(source or "", references, (), src_lang, tgt_lang), drops))
-    evaluation = None if eval_prefs is None else pair_texts(_triplets(eval_prefs, src_lang, tgt_lang, Drops()))
-    report = train(model, texts, config, output_dir, prompt=prompt, eval_texts=evaluation, overwrite=overwrite)
+        texts = reference_texts(segments) if prefs is None else pair_texts(triplets)
+        eval_texts = None if evaluation is None else pair_texts(evaluation)
+        report = train(model, texts, config, output_dir, prompt=template, eval_texts=eval_texts, overwrite=overwrite)
     drops.update(report["dropped"])
+    eval_drops.update(report.get("eval_dropped", {}))
     click.echo(f"{output_dir}: {report['examples']} examples, {report['steps']} steps{_told(drops)}")
+    if eval_drops:
+        click.echo(f"  {eval_prefs}{_told(eval_drops)}")
+
+
+def _references(
+    source: str, references: Sequence[str], src_lang: str | None, tgt_lang: str | None, drops: Drops
+) -> Iterator[Segment]:
+    from mtcpo.corpora import read_corpus
+
+    segments = read_corpus(_corpus(source, references, (), src_lang, tgt_lang), drops)
+    return _peeked(segments, f"{source}: every source in it is empty")
 
 
 def _triplets(name: str, src_lang: str | None, tgt_lang: str | None, drops: Drops) -> Iterator[Triplet]:
-    """Read triplets; those that do not say their languages get the command line's."""
+    """Read triplets, the first one now; those that do not say their languages get the command line's."""
     from dataclasses import replace
 
     from mtcpo.corpora import read_triplets
     from mtcpo.languages import UNDETERMINED, check_language
 
-    for triplet in read_triplets(name, drops):
-        source, target = triplet.src_lang, triplet.tgt_lang
-        yield replace(
+    source_lang = UNDETERMINED if src_lang is None else check_language(src_lang)
+    target_lang = UNDETERMINED if tgt_lang is None else check_language(tgt_lang)
+    triplets = _peeked(read_triplets(name, drops), f"{name}: no triplet in it with two different translations")
+    return (
+        replace(
             triplet,
-            src_lang=check_language(src_lang) if src_lang and source == UNDETERMINED else source,
-            tgt_lang=check_language(tgt_lang) if tgt_lang and target == UNDETERMINED else target,
+            src_lang=source_lang if triplet.src_lang == UNDETERMINED else triplet.src_lang,
+            tgt_lang=target_lang if triplet.tgt_lang == UNDETERMINED else triplet.tgt_lang,
         )
+        for triplet in triplets
+    )
 
 
 @mtcpo.command()
@@ -330,8 +406,7 @@ def evaluate(
     """Score a model on test sets, or output files against references, with signatures and significance."""
     from mtcpo.corpora import parse_named_files
     from mtcpo.evaluation import to_document, write_evaluation
-    from mtcpo.files import refuse_existing
-    from mtcpo.recipe import RunEvaluateConfig
+    from mtcpo.recipe import RunEvaluateConfig, check_prompt
     from mtcpo.tables import print_table
 
     sets = [] if source is None else [_own_set(source, references, src_lang, tgt_lang)]
@@ -340,31 +415,38 @@ def evaluate(
         "baseline": baseline,
     }  # fmt: skip
     config = _section(RunEvaluateConfig, "command line", values, overrides, "evaluate")
-    if output_dir is not None:
-        refuse_existing(output_dir / "evaluation.json", overwrite)
     if (model is None) == (not hyps):
         raise UserError("give either --model, or outputs to score: --hyp NAME=FILE")
+    if model is None and baseline_model is not None:
+        raise UserError("--baseline-model goes with --model; among --hyp outputs choose one by --baseline NAME")
+    if source is None and references:
+        raise UserError("--reference goes with --source; test sets of a --suite have their own")
     files = {name: Path(file) for name, file in parse_named_files(hyps).items()}
     models = {} if model is None else _two_models(model, baseline_model)
-    evaluations = list(_evaluations(config, files, models, dtype, prompt))
-    if output_dir is not None:
-        write_evaluation(output_dir, evaluations, overwrite)
+    template = None if prompt is None else check_prompt(prompt)
+    path = None if output_dir is None else output_dir / "evaluation.json"
+    with nullcontext() if path is None else writing(path, overwrite):
+        evaluations = list(_evaluations(config, files, models, dtype, template))
+        if output_dir is not None:
+            write_evaluation(output_dir, evaluations, overwrite)
     print_table(to_document(evaluations))
-    if output_dir is not None:
-        click.echo(f"{output_dir / 'evaluation.json'}")
+    if path is not None:
+        click.echo(f"{path}")
 
 
 def _own_set(source: str, references: Sequence[str], src_lang: str | None, tgt_lang: str | None) -> dict[str, Any]:
+    from mtcpo.languages import check_language
+
     if src_lang is None or tgt_lang is None:
         raise UserError("--source needs --src-lang and --tgt-lang")
-    name = Path(source).name.partition(".")[0] or "test"
     return {
-        "name": name, "source": source, "references": list(references), "src_lang": src_lang, "tgt_lang": tgt_lang
+        "name": Path(source).name.partition(".")[0] or "test", "source": source, "references": list(references),
+        "src_lang": check_language(src_lang), "tgt_lang": check_language(tgt_lang),
     }  # fmt: skip
 
 
 def _two_models(model: str, baseline: str | None) -> dict[str, str]:
-    names = {Path(path.rstrip("/")).name: path for path in (baseline, model) if path is not None}
+    names = {_system_of(path): path for path in (baseline, model) if path is not None}
     if baseline is not None and len(names) < 2:
         return {"baseline": baseline, "model": model}
     return names
@@ -374,16 +456,24 @@ def _evaluations(
     config: EvaluateConfig, files: dict[str, Path], models: dict[str, str], dtype: Any, prompt: str | None
 ) -> Iterator[Any]:
     from mtcpo.evaluation import evaluate_outputs, read_outputs
-    from mtcpo.metrics import load_metric
     from mtcpo.testsets import load_test_sets
 
     folder = None if config.test_set_dir is None else Path(config.test_set_dir)
     test_sets = load_test_sets(config.suites, config.sets, folder)
+    loaded = _metrics_by_language(config.metrics, test_sets)  # first, so that a missing one shows before the work
     translated = _translations(config, models, test_sets, dtype, prompt) if models else {}
     for number, test_set in enumerate(test_sets):
         outputs = {name: texts[number] for name, texts in translated.items()} or read_outputs(files.items(), test_set)
-        loaded = [load_metric(spec, test_set.tgt_lang) for spec in config.metrics]
-        yield evaluate_outputs(test_set, outputs, loaded, config)
+        yield evaluate_outputs(test_set, outputs, loaded[test_set.tgt_lang], config)
+
+
+def _metrics_by_language(specs: Sequence[str], test_sets: Sequence[TestSet]) -> dict[str, list[Metric]]:
+    """Load each metric once; only those that are formulas differ by target language."""
+    from mtcpo.metrics import load_metric, metric_kind
+
+    models = {spec: load_metric(spec, "und") for spec in specs if metric_kind(spec).checkpoint}
+    languages = dict.fromkeys(test_set.tgt_lang for test_set in test_sets)
+    return {language: [models.get(spec) or load_metric(spec, language) for spec in specs] for language in languages}
 
 
 def _translations(
@@ -420,8 +510,8 @@ def run(recipe: str, overrides: tuple[str, ...], output_dir: Path | None, dry_ru
         for line in plan(stages_of(loaded, folder), folder):
             click.echo(line)
         return
-    _quiet()
-    report = run_recipe(loaded, folder, overwrite, click.echo)
+    with writing(folder, overwrite=True, folder=True):  # its stages decide what may be replaced
+        report = run_recipe(loaded, folder, overwrite, click.echo)
     click.echo(f"{report}")
 
 
@@ -429,15 +519,18 @@ def run(recipe: str, overrides: tuple[str, ...], output_dir: Path | None, dry_ru
 @click.argument("prefs")
 @click.option("--to", "target", type=click.Choice(["trl"]), required=True)
 @click.option("--output", required=True, type=click.Path(path_type=Path))
+@click.option("--prompt", default="{source}", help="Template: {source}, {src_name}, {tgt_name}; default: the source.")
 @overwrite
-def export(prefs: str, target: str, output: Path, src_lang: str | None, tgt_lang: str | None, overwrite: bool) -> None:
-    """Write triplets in the layout of another trainer."""
-    from mtcpo.corpora import Drops, read_triplets, triplets_to_trl
-    from mtcpo.files import refuse_existing, write_json_lines
+def export(prefs: str, target: str, output: Path, prompt: str, overwrite: bool) -> None:
+    """Write triplets in the layout of another trainer: TRL's standard prompt, chosen, rejected."""
+    from mtcpo.corpora import Drops, triplets_to_trl
+    from mtcpo.files import write_json_lines
+    from mtcpo.recipe import check_prompt
 
-    refuse_existing(output, overwrite)
+    check_prompt(prompt, ("source", "src_name", "tgt_name"))
     drops = Drops()
-    count = write_json_lines(output, triplets_to_trl(read_triplets(prefs, drops)))
+    with writing(output, overwrite):
+        count = write_json_lines(output, triplets_to_trl(_triplets(prefs, None, None, drops), prompt))
     click.echo(f"{output}: {count} rows{_told(drops)}")
 
 

@@ -16,6 +16,7 @@ from pydantic import Field
 
 from mtcpo.config import Config
 from mtcpo.errors import UserError
+from mtcpo.languages import UNDETERMINED
 
 PAD, END, UNKNOWN = 0, 1, 2
 """Token ids of T5's vocabularies; the decoder starts with PAD."""
@@ -38,12 +39,15 @@ class CreateConfig(Config):
 
 
 def create_model(config: CreateConfig, texts: Iterable[str], folder: Path) -> None:
-    """Train a vocabulary on `texts` and write tokenizer and random weights to the existing `folder`.
+    """Train a vocabulary on `texts` and write tokenizer, random weights and canary to the existing `folder`.
 
     Raises:
         UserError: sizes that do not fit each other, or too little text for the vocabulary.
     """
     import torch
+
+    from mtcpo.canary import write_canary
+    from mtcpo.models import load_model
 
     if config.d_model % config.heads:
         raise UserError(f"d_model {config.d_model} is not a multiple of heads {config.heads}")
@@ -58,6 +62,8 @@ def create_model(config: CreateConfig, texts: Iterable[str], folder: Path) -> No
     # transformers 5 writes "tied" for every mT5; both tables are stored, and 4.57 would believe the word.
     path = folder / "config.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"tie_word_embeddings": False}, indent=2) + "\n")
+    loaded = load_model(str(folder), "float32", device="cpu")
+    write_canary(loaded.model, loaded.layout, loaded.family, loaded.head, folder, UNDETERMINED, UNDETERMINED)
 
 
 def _new_mt5(config: CreateConfig, vocab_size: int) -> Any:

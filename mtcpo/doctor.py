@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+import warnings
 from collections.abc import Iterator
 from importlib import import_module, metadata
 
@@ -36,7 +37,9 @@ def _check(module: str, remedy: str) -> str:
     except metadata.PackageNotFoundError:
         return f"missing  {name}: {remedy}"
     try:
-        import_module(module)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # a library's advice to its developers
+            import_module(module)
     except Exception as error:  # whatever a broken package raises is what the user wants to read
         return f"broken   {name} {version}: {type(error).__name__}: {error}; {remedy}"
     return f"ok       {name} {version}"

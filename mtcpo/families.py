@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import Literal
@@ -9,6 +10,7 @@ from typing import Literal
 import langcodes
 
 from mtcpo.errors import UserError, nearest
+from mtcpo.languages import UNDETERMINED
 
 ALMA_PROMPT = "Translate this from {src_name} to {tgt_name}:\n{src_name}: {source}\n{tgt_name}:"
 """The template of ALMA (arXiv 2309.11674), for decoder-only models without a chat template."""
@@ -127,10 +129,37 @@ def language_token(family: Family, tag: str, tokens: Collection[str]) -> str:
     """
     if family.language_code is None:
         return ""
+    if tag == UNDETERMINED:
+        raise UserError(f"the {family.name} family needs to know its languages; give --src-lang and --tgt-lang")
     codes = family.language_code(tag)
     for code in codes:
         if code in tokens:
             return code
+    # Only tokens of the same make: a vocabulary has 250,000, and comparing with all of them takes minutes.
+    alike = [token for token in tokens if _make(token) == _make(codes[0])]
     raise UserError(
-        f"the tokenizer has no token for language {tag!r} (tried {', '.join(codes)}){nearest(codes[0], tokens)}"
+        f"the tokenizer has no token for language {tag!r} (tried {', '.join(codes)}){nearest(codes[0], alike)}"
     )
+
+
+def some_language(family: Family, tokens: Collection[str]) -> str:
+    """Return the first language, by its token, that a tokenizer of a family with language tokens knows.
+
+    Raises:
+        UserError: it knows none.
+    """
+    assert family.language_code is not None
+    make = _make(family.language_code("de")[0])
+    for token in sorted(token for token in tokens if _make(token) == make):
+        tag = token.strip("<2>_")
+        try:
+            if token in family.language_code(tag):
+                return tag
+        except (LookupError, ValueError):
+            continue  # a word that only looks like a code
+    raise UserError(f"the tokenizer of this {family.name} model has no language token such as {make}")
+
+
+def _make(token: str) -> str:
+    """Return the shape of a language token: `deu_Latn` -> `a_a`, `>>deu<<` -> `>>a<<`."""
+    return re.sub(r"[^\W_]+", "a", token)

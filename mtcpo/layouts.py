@@ -51,9 +51,13 @@ class Example:
 
 @dataclass(frozen=True, slots=True)
 class Scored:
-    """The outcome of a forward pass: token_logps and labels, both (R, T); the router loss of a mixture of experts."""
+    """The outcome of a forward pass: all (R, T), and the router loss of a mixture of experts.
+
+    mean_logps: mean over the vocabulary of log-probabilities; zeros unless the head was asked for them.
+    """
 
     token_logps: Tensor
+    mean_logps: Tensor
     labels: Tensor
     router_loss: Tensor | None
 
@@ -262,7 +266,7 @@ class EncoderDecoderLayout:
         sources = len(batch["input_ids"])
         with encode_once(self.model.get_encoder(), sources, copies), head.scoring(batch["labels"]) as logps:
             output = model(**inputs)
-        return Scored(logps[0], batch["labels"], getattr(output, "aux_loss", None))
+        return Scored(logps[0], logps[1], batch["labels"], getattr(output, "aux_loss", None))
 
     def own_logits(self, model: nn.Module, batch: Batch) -> Tensor:
         """Return the logits of a plain forward pass, (R, T, V)."""
@@ -366,7 +370,7 @@ class DecoderOnlyLayout:
         """Run the decoder over prompt and target, and the head on target positions."""
         with head.scoring(batch["labels"]) as logps:
             output = model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"], use_cache=False)
-        return Scored(logps[0], batch["labels"], getattr(output, "aux_loss", None))
+        return Scored(logps[0], logps[1], batch["labels"], getattr(output, "aux_loss", None))
 
     def own_logits(self, model: nn.Module, batch: Batch) -> Tensor:
         """Return the logits of a plain forward pass, (R, P, V)."""

@@ -10,7 +10,8 @@ Only positions with a label meet the vocabulary, C at a time. The backward pass 
 
     d logp_n / d z_n = onehot(y_n) - softmax(z_n),
 
-so no more than C * V numbers are alive at any moment, where a plain loss holds 2 * B * T * V several times over.
+(for label smoothing also the mean over the vocabulary of logp, whose gradient is 1 / V - softmax(z_n)), so no more than
+C * V numbers are alive at any moment, where a plain loss holds 2 * B * T * V several times over.
 Everything after the product is float32: a 60-token target summed in bf16 loses the margin that we train on.
 """
 
@@ -67,17 +68,26 @@ class _TokenLogps(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, hidden: Tensor, weight: Tensor, bias: Tensor | None, labels: Tensor, transform: LogitTransform
-    ) -> Tensor:
+        ctx: Any,
+        hidden: Tensor,
+        weight: Tensor,
+        bias: Tensor | None,
+        labels: Tensor,
+        transform: LogitTransform,
+        with_means: bool,
+    ) -> tuple[Tensor, Tensor]:
         logps = torch.empty(len(labels), dtype=torch.float32, device=hidden.device)
+        means = torch.zeros_like(logps)
         log_normalizers = torch.empty_like(logps)
         for chunk in _chunks(len(labels), len(weight)):
             logits = _logits(hidden[chunk], weight, bias, transform)
             log_normalizers[chunk] = torch.logsumexp(logits, dim=-1)
             logps[chunk] = logits.gather(1, labels[chunk, None]).squeeze(1) - log_normalizers[chunk]
+            if with_means:
+                means[chunk] = logits.mean(-1) - log_normalizers[chunk]
         ctx.save_for_backward(hidden, weight, bias, labels, log_normalizers)
-        ctx.transform = transform
-        return logps
+        ctx.transform, ctx.with_means = transform, with_means
+        return logps, means
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
@@ -89,9 +99,12 @@ class _TokenLogps(torch.autograd.Function):
         grad_bias = torch.zeros_like(bias, dtype=torch.float32) if needs_bias else None
         for chunk in _chunks(len(labels), len(weight)):
             logits = _logits(hidden[chunk], weight, bias, ctx.transform)
-            grad = torch.exp(logits - log_normalizers[chunk, None]).neg_()
-            grad.scatter_add_(1, labels[chunk, None], torch.ones_like(grad[:, :1]))
-            grad = ctx.transform.backward(grad.mul_(grads[0][chunk, None]), logits)
+            of_label, of_mean = grads[0][chunk, None], grads[1][chunk, None]
+            grad = torch.exp(logits - log_normalizers[chunk, None]).mul_(-(of_label + of_mean))
+            grad.scatter_add_(1, labels[chunk, None], of_label)
+            if ctx.with_means:
+                grad += of_mean / len(weight)
+            grad = ctx.transform.backward(grad, logits)
             low = grad.to(weight.dtype)
             if grad_hidden is not None:
                 grad_hidden[chunk] = (low @ weight).to(hidden.dtype)
@@ -108,6 +121,7 @@ class _TokenLogps(torch.autograd.Function):
             None if grad_bias is None else grad_bias.to(bias.dtype),
             None,
             None,
+            None,
         )
 
 
@@ -118,15 +132,21 @@ def token_logps(
 
     Shapes: hidden (R, T, D), weight (V, D), bias (V,) or None, labels (R, T) -> (R, T).
     """
+    return _token_logps(hidden, weight, bias, labels, transform, with_means=False)[0]
+
+
+def _token_logps(
+    hidden: Tensor, weight: Tensor, bias: Tensor | None, labels: Tensor, transform: LogitTransform, with_means: bool
+) -> tuple[Tensor, Tensor]:
+    """Return `token_logps`, and the mean over the vocabulary of log-probabilities at each position, (R, T) both."""
     real = labels != IGNORE
     if torch.is_autocast_enabled(hidden.device.type):
         low = torch.get_autocast_dtype(hidden.device.type)
         hidden, weight = hidden.to(low), weight.to(low)
-    flat = cast(
-        Tensor,
-        _TokenLogps.apply(hidden[real].to(weight.dtype), weight, bias, labels[real], transform),  # type: ignore[no-untyped-call]
-    )
-    return torch.zeros(labels.shape, dtype=torch.float32, device=hidden.device).masked_scatter(real, flat)
+    flat = _TokenLogps.apply(hidden[real].to(weight.dtype), weight, bias, labels[real], transform, with_means)  # type: ignore[no-untyped-call]
+    empty = torch.zeros(labels.shape, dtype=torch.float32, device=hidden.device)
+    logps, means = (empty.masked_scatter(real, cast(Tensor, values)) for values in flat)
+    return logps, means
 
 
 @dataclass(slots=True)
@@ -141,10 +161,12 @@ class Head:
     module: nn.Module
     extra_bias: Tensor | None = None
     transform: LogitTransform = field(default_factory=LogitTransform)
+    with_means: bool = False
+    """Also give the mean over the vocabulary of the log-probabilities, for label smoothing."""
 
     @contextmanager
     def scoring(self, labels: Tensor) -> Iterator[list[Tensor]]:
-        """Tap the next forward pass; afterwards the list holds the log-probabilities of `labels`, (R, T)."""
+        """Tap the next forward pass; afterwards the list holds the log-probabilities of `labels`, and their means."""
         seen: list[Tensor] = []
         result: list[Tensor] = []
 
@@ -159,7 +181,7 @@ class Head:
                 bias = extra if bias is None else bias + extra
             hidden = seen.pop()
             length = labels.shape[1]
-            result.append(token_logps(hidden[:, :length], weight, bias, labels, self.transform))
+            result.extend(_token_logps(hidden[:, :length], weight, bias, labels, self.transform, self.with_means))
 
         handles = [self.module.register_forward_pre_hook(give_nothing), self.module.register_forward_hook(score)]
         try:

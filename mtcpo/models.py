@@ -6,19 +6,21 @@ import json
 import os
 import shutil
 import socket
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
+from mtcpo.canary import CANARY_FILE, check_canary, write_canary
 from mtcpo.errors import UserError
-from mtcpo.families import FAMILIES, Family, family_of
-from mtcpo.layouts import Layout, Text, layout_for
-from mtcpo.logprobs import IGNORE, Head, LogitTransform
+from mtcpo.families import Family, family_of
+from mtcpo.files import sha256_of
+from mtcpo.layouts import Layout, layout_for
+from mtcpo.logprobs import Head, LogitTransform
 from mtcpo.trainconfig import DType
 
 ALIASES = {
@@ -35,15 +37,6 @@ ALIASES = {
 TOKENIZER_FILES = (
     "tokenizer.json", "spiece.model", "sentencepiece.bpe.model", "source.spm", "tokenizer.model", "vocab.json",
 )  # fmt: skip
-
-CANARY_FILE = "canary.json"
-CANARY_TOLERANCE = 1e-3
-"""Largest difference of a token's log-probability, in nats, that float32 on another machine may show."""
-
-CANARY_TEXTS = (
-    ("A small house stands by the river.", "Ein kleines Haus steht am Fluss."),
-    ("She reads.", "Sie liest ein altes Buch über die Sterne."),
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,21 +69,21 @@ def load_model(name: str, dtype: DType = "auto", prompt: str | None = None, devi
         UserError: no such model, no tokenizer, an undeclared family, missing or unexpected weights, half precision
             where the family overflows, or log-probabilities other than those saved with the model.
     """
-    from transformers import AutoConfig, AutoTokenizer
+    from transformers import AutoConfig
 
     path = ALIASES.get(name, name) if not Path(name).is_dir() else name
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    _check_place(path)
     with explained(path):
-        _check_folder(path)
         config = AutoConfig.from_pretrained(path)
-        tokenizer = AutoTokenizer.from_pretrained(path)
+        tokenizer = _load_tokenizer(path)
         family = family_of(config.model_type, tokenizer.get_vocab())
-        torch_dtype = _dtype_for(dtype, family, device)
-        model = _load_weights(path, config, family, torch_dtype)
+        model = _load_weights(path, config, family, _dtype_for(dtype, family, device))
     _untie_where_apart(model)
     _check_vocabulary(path, model, tokenizer)
-    model = model.to(device)
-    return checked(assemble(name, model, tokenizer, family, prompt), Path(path) / CANARY_FILE)
+    loaded = assemble(name, model.to(device), tokenizer, family, prompt)
+    check_canary(name, loaded.model, loaded.layout, family, loaded.head, Path(path))
+    return loaded
 
 
 def assemble(name: str, model: Any, tokenizer: Any, family: Family, prompt: str | None) -> LoadedModel:
@@ -106,11 +99,14 @@ def transform_of(config: Any) -> LogitTransform:
     return LogitTransform(scale, getattr(config, "final_logit_softcapping", None))
 
 
-def _check_folder(path: str) -> None:
+def _check_place(path: str) -> None:
+    """Refuse at once a directory that is not there or no model's, and a hub model that cannot be had."""
     folder = Path(path)
     if not folder.is_dir():
         if path.startswith(("/", "./", "../", "~")) or path.count("/") > 1:
             raise UserError(f"{path}: no such model directory")
+        if not _in_cache(path) and _unreachable_hub():
+            raise UserError(_unavailable(path, "no network"))
         return
     if not (folder / "config.json").exists():
         raise UserError(f"{path}: no config.json in it, so it is no model directory")
@@ -124,12 +120,12 @@ def _check_folder(path: str) -> None:
 @contextmanager
 def explained(path: str) -> Iterator[None]:
     """Turn the library's failure to find or read a model into one line with the way out."""
-    if not Path(path).is_dir() and not _in_cache(path) and _unreachable_hub():
-        raise UserError(_unavailable(path, "no network"))
+    from safetensors import SafetensorError
+
     try:
         yield
-    except OSError as error:
-        if isinstance(error, PermissionError) or error.errno is not None:
+    except (OSError, ValueError, SafetensorError) as error:
+        if isinstance(error, OSError) and error.errno is not None:
             raise
         raise UserError(_unavailable(path, str(error).strip().splitlines()[0])) from error
 
@@ -182,13 +178,28 @@ def _dtype_for(dtype: DType, family: Family, device: str) -> torch.dtype:
     return torch.bfloat16 if device.startswith("cuda") and torch.cuda.is_bf16_supported() else torch.float32
 
 
+def _load_tokenizer(path: str) -> Any:
+    from transformers import AutoTokenizer
+
+    try:
+        return AutoTokenizer.from_pretrained(path)
+    except OSError:
+        raise
+    except Exception as error:  # a damaged file is anything from KeyError to the bare Exception of the Rust library
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise UserError(f"{path}: its tokenizer cannot be loaded ({reason})") from error
+
+
 def _load_weights(path: str, config: Any, family: Family, dtype: torch.dtype) -> Any:
     from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM
 
     cls = AutoModelForSeq2SeqLM if family.layout == "encoder-decoder" else AutoModelForCausalLM
-    model, info = cls.from_pretrained(path, config=config, dtype=dtype, output_loading_info=True)
+    # Other shapes are let through only to be named below.
+    model, info = cls.from_pretrained(
+        path, config=config, dtype=dtype, output_loading_info=True, ignore_mismatched_sizes=True
+    )
     problems = [
-        f"{len(info[kind])} {word} ({', '.join(str(key) for key in sorted(info[kind], key=str)[:5])})"
+        f"{len(info[kind])} {word} ({', '.join(_key(key) for key in sorted(info[kind], key=str)[:5])})"
         for kind, word in (("missing_keys", "missing"), ("mismatched_keys", "of another shape"))
         if info.get(kind)
     ]
@@ -198,6 +209,11 @@ def _load_weights(path: str, config: Any, family: Family, dtype: torch.dtype) ->
     if problems:
         raise UserError(f"{path}: the weights do not fit the model: {'; '.join(problems)}")
     return model
+
+
+def _key(key: Any) -> str:
+    """Return the name of a tensor; one of another shape comes with its shapes."""
+    return str(key) if isinstance(key, str) else " ".join([str(key[0]), *(str(list(shape)) for shape in key[1:])])
 
 
 def _is_buffer_of_old(key: str) -> bool:
@@ -229,100 +245,37 @@ def _check_vocabulary(path: str, model: Any, tokenizer: Any) -> None:
 
 
 def set_dropout(model: nn.Module, rate: float) -> None:
-    """Set every dropout of a model to `rate`; its config keeps what it had."""
+    """Set every dropout of a model to `rate`, and drop no whole layers; its config keeps what it had."""
     for module in model.modules():
         if isinstance(module, nn.Dropout):
             module.p = rate
         for name in ("dropout", "attention_dropout", "activation_dropout"):
             if isinstance(getattr(module, name, None), float):
                 setattr(module, name, rate)
+        if isinstance(getattr(module, "layerdrop", None), float):
+            module.layerdrop = 0.0  # type: ignore[assignment]
 
 
-# --- canary ---------------------------------------------------------------------------------------------------------
+# --- saving ---------------------------------------------------------------------------------------------------------
 
 
-def checked(loaded: LoadedModel, canary: Path) -> LoadedModel:
-    """Compare the head path with the model's own logits, and the model with the canary saved beside it."""
-    languages = _canary_languages(loaded, canary)
-    batch = _canary_batch(loaded, languages)
-    ours, own = _both_logps(loaded, batch)
-    tolerance = CANARY_TOLERANCE if ours.dtype == own.dtype and loaded.model.dtype == torch.float32 else 0.25
-    difference = float((ours - own).abs().max())
-    if not difference <= tolerance:
-        raise UserError(
-            f"{loaded.name}: log-probabilities by the head differ from the model's own logits by {difference:.3g} "
-            "nats: the model changes its logits in a way that mtcpo does not know; see transform_of in mtcpo/models.py"
-        )
-    if canary.exists():
-        _compare_canary(loaded, batch, ours, canary)
-    return loaded
-
-
-def _both_logps(loaded: LoadedModel, batch: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
-    """Return token log-probabilities (R, T) by the tapped head and by the model's own logits."""
-    training = loaded.model.training
-    loaded.model.eval()
-    try:
-        with torch.no_grad():
-            scored = loaded.layout.score(loaded.model, loaded.head, batch)
-            logits = loaded.layout.own_logits(loaded.model, batch).float()
-    finally:
-        loaded.model.train(training)
-    labels = batch["labels"]
-    own = torch.log_softmax(logits[:, : labels.shape[1]], -1).gather(2, labels.clamp(min=0)[..., None]).squeeze(2)
-    return scored.token_logps, own.masked_fill(labels == IGNORE, 0.0)
-
-
-def _canary_languages(loaded: LoadedModel, canary: Path) -> tuple[str, str]:
-    if canary.exists():
-        saved = json.loads(canary.read_text(encoding="utf-8"))
-        return saved["src_lang"], saved["tgt_lang"]
-    return "en", "de"
-
-
-def _canary_batch(loaded: LoadedModel, languages: tuple[str, str]) -> dict[str, Tensor]:
-    texts = [Text(source, *languages, targets=(target,)) for source, target in CANARY_TEXTS]
-    try:
-        examples = loaded.layout.encode(texts)
-    except UserError:
-        # A model of other languages: any of its own will do, since the same is asked at every load.
-        examples = loaded.layout.encode([Text(text.source, "fr", "fr", text.targets) for text in texts])
-    return {key: value.to(loaded.device) for key, value in loaded.layout.collate(examples).items()}
-
-
-def _compare_canary(loaded: LoadedModel, batch: Mapping[str, Tensor], ours: Tensor, path: Path) -> None:
-    saved = json.loads(path.read_text(encoding="utf-8"))
-    where = f"{path} (written by transformers {saved['transformers']})"
-    if saved["input_ids"] != batch["input_ids"].tolist() or saved["labels"] != batch["labels"].tolist():
-        raise UserError(
-            f"{where}: the tokenizer now cuts the canary's text otherwise; a wrong tokenizer, or another version of it"
-        )
-    if loaded.model.dtype != torch.float32:
-        return  # Half precision differs from the float32 canary by more than any fault worth finding.
-    difference = float((ours.cpu() - torch.tensor(saved["logps"])).abs().max())
-    if not difference <= CANARY_TOLERANCE:
-        raise UserError(
-            f"{where}: the model's log-probabilities differ by {difference:.3g} nats from those it was saved with; "
-            "a lost tensor, or a library version that reads it otherwise"
-        )
-
-
-def save_model(loaded: LoadedModel, folder: Path, languages: Sequence[str]) -> None:
+def save_model(loaded: LoadedModel, folder: Path, languages: tuple[str, str]) -> None:
     """Write model, tokenizer and canary into the existing `folder`; `languages` are source and target, BCP-47."""
-    import transformers
-
     loaded.model.save_pretrained(folder)
     save_tokenizer(loaded.tokenizer, folder)
     if loaded.model.dtype != torch.float32:
         loaded = load_model(str(folder), "float32", device="cpu")
-    batch = _canary_batch(loaded, (languages[0], languages[1]))
-    logps, _ = _both_logps(loaded, batch)
-    canary = {
-        "src_lang": languages[0], "tgt_lang": languages[1],
-        "input_ids": batch["input_ids"].tolist(), "labels": batch["labels"].tolist(), "logps": logps.tolist(),
-        "transformers": transformers.__version__, "torch": torch.__version__,
-    }  # fmt: skip
-    (folder / CANARY_FILE).write_text(json.dumps(canary) + "\n", encoding="utf-8")
+    write_canary(loaded.model, loaded.layout, loaded.family, loaded.head, folder, *languages)
+
+
+def identity_of(name: str) -> str:
+    """Return what changes when a model does: its canary, else its files' names and sizes, else its name."""
+    folder = Path(name)
+    if not folder.is_dir():
+        return name
+    if (folder / CANARY_FILE).exists():
+        return sha256_of(folder / CANARY_FILE)
+    return ", ".join(f"{path.name} {path.stat().st_size}" for path in sorted(folder.iterdir()) if path.is_file())
 
 
 def save_tokenizer(tokenizer: Any, folder: Path) -> None:
@@ -342,11 +295,9 @@ def save_tokenizer(tokenizer: Any, folder: Path) -> None:
 
 
 def _mend_tokenizer_config(path: Path) -> None:
-    """Drop the empty list that transformers 5 writes and that 4.57 cannot read."""
+    """Give the list of further special tokens the name that both versions read; 4.57 wants a table under the other."""
     settings = json.loads(path.read_text(encoding="utf-8"))
-    if settings.get("extra_special_tokens") == []:
-        del settings["extra_special_tokens"]
+    if isinstance(settings.get("extra_special_tokens"), list):
+        tokens = settings.pop("extra_special_tokens")
+        settings |= {"additional_special_tokens": tokens} if tokens else {}
     path.write_text(json.dumps(settings, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
-
-
-FAMILY_NAMES = tuple(family.name for family in FAMILIES)

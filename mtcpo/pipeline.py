@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mtcpo.config import Config, to_toml
 from mtcpo.corpora import CorpusConfig, Drops, read_corpus
+from mtcpo.errors import UserError
+from mtcpo.evaluation import translations_dir
 from mtcpo.files import complete_folder, read_json_lines, write_json_lines, write_text
-from mtcpo.recipe import ModelConfig, Recipe
+from mtcpo.metrics import METRICS, load_metric, metric_kind, metric_name
+from mtcpo.recipe import BASE, CONTROL, TUNED, ModelConfig, Recipe
 from mtcpo.records import Segment, read_segments, triplet_from_json
-from mtcpo.stages import Stage, check_may_run, run_stages
+from mtcpo.stages import STAMP_FILE, Stage, check_may_run, run_stages, unfinished
 from mtcpo.testsets import TestSet, load_test_sets, name_test_sets
 from mtcpo.trainconfig import TrainConfig
 from mtcpo.translation import TranslateConfig
@@ -20,11 +23,9 @@ from mtcpo.translation import TranslateConfig
 if TYPE_CHECKING:
     from mtcpo.layouts import Text
 
-BASE, TUNED, CONTROL = "base", "tuned", "control"
-"""The systems that a run compares: its start, the model trained on preferences, as much more fine-tuning."""
-
 FOLDERS = {BASE: "base", TUNED: "model", CONTROL: "control"}
 NEW = "new"
+PREFERENCE_FIELDS = ("beta", "label_smoothing", "simpo_gamma", "cpo_alpha")
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -50,13 +51,11 @@ class Places:
         models = {BASE: self.base, TUNED: str(self.run / FOLDERS[TUNED])}
         return models | ({CONTROL: str(self.run / FOLDERS[CONTROL])} if self.recipe.control is not None else {})
 
-    def translations(self, system: str) -> list[Path]:
-        """The files of a system's translations, one a test set."""
+    def translations(self, file: str) -> list[Path]:
+        """A file of each test set's folder: a system's translations, or the segments with all of them."""
         evaluate = self.recipe.evaluate
-        return [
-            self.run / "translations" / name / pair / f"{system}.txt"
-            for name, pair in name_test_sets(evaluate.suites, evaluate.sets)
-        ]
+        names = name_test_sets(evaluate.suites, evaluate.sets)
+        return [translations_dir(self.run, name, pair) / file for name, pair in names]
 
     def test_sets(self) -> list[TestSet]:
         """Load what the run is judged by."""
@@ -76,8 +75,8 @@ def stages_of(recipe: Recipe, run: Path) -> list[Stage]:
     if recipe.translate is not None:
         stages.append(_candidates(places, recipe.translate))
     stages += [_prefs(places), _train(places)]
-    if recipe.control is not None:
-        stages.append(_control(places, recipe.control.args))
+    if control := _control_settings(recipe):
+        stages.append(_control(places, control))
     stages += [_decode(places, system, model) for system, model in places.systems.items()]
     return [*stages, _evaluate(places), _report(places)]
 
@@ -86,26 +85,82 @@ def run_recipe(recipe: Recipe, folder: Path, overwrite: bool, say: Callable[[str
     """Run what is not done yet of a recipe; return the report.
 
     Raises:
-        UserError: outputs of other settings lie there and may not be overwritten, and all that the stages raise.
+        UserError: outputs of other settings lie there and may not be overwritten, a later stage would find something
+            missing, and all that the stages raise.
     """
     stages = stages_of(recipe, folder)
+    text, resolved = to_toml(recipe), folder / "recipe.toml"
+    there = resolved.read_text(encoding="utf-8", errors="replace") if resolved.exists() else None
+    if there not in (None, text) and not (folder / STAMP_FILE).exists() and not overwrite:
+        raise UserError(f"{resolved} exists and is not of a run; choose another --output-dir, or pass --overwrite")
     check_may_run(stages, folder, overwrite)
-    write_text(folder / "recipe.toml", to_toml(recipe))
+    waiting = unfinished(stages, folder)
+    if waiting:
+        from mtcpo.progress import quiet_libraries
+
+        quiet_libraries()
+        _check_ready(Places(recipe, folder.resolve()), waiting)
+    if there != text:
+        write_text(resolved, text)
     run_stages(stages, folder, overwrite, say)
     return folder / "report.html"
+
+
+# --- what would stop a later stage ----------------------------------------------------------------------------------
+
+
+def _check_ready(places: Places, waiting: Collection[str]) -> None:
+    """Find what would stop one of the `waiting` stages, before the hours of the earlier ones."""
+    recipe = places.recipe
+    for name, config in (("sft", recipe.sft), ("train", recipe.train), ("control", _control_settings(recipe))):
+        if config is not None and name in waiting:
+            from mtcpo.arguments import training_arguments
+
+            training_arguments(config, places.run)
+    if recipe.sft is not None and "sft" in waiting:
+        _check_references(recipe.sft.data, "fine-tuning")
+    if "translate" in waiting or "prefs" in waiting:
+        needy = [spec for spec in recipe.prefs.metrics if metric_name(spec) in METRICS]
+        needy = [spec for spec in needy if metric_kind(spec).needs_references]
+        if needy or recipe.control is not None:
+            _check_references(recipe.data, needy[0] if needy else "the control")
+    _check_metrics(places, waiting)
+
+
+def _check_references(corpus: CorpusConfig, what: str) -> None:
+    first = next(read_corpus(corpus), None)
+    if first is None:
+        raise UserError(f"{corpus.source}: every source in it is empty")
+    if not first.references:
+        raise UserError(f"segment {first.id} of {corpus.source}: no reference, and {what} needs one")
+
+
+def _check_metrics(places: Places, waiting: Collection[str]) -> None:
+    """Load the test sets, and each metric once: what is missing of them shows now."""
+    recipe, wanted = places.recipe, set[tuple[str, str]]()
+    if any(name == "evaluate" or name.startswith("decode") for name in waiting):
+        languages = {test_set.tgt_lang for test_set in places.test_sets()}
+        wanted |= {(spec, language) for spec in recipe.evaluate.metrics for language in languages}
+    if "prefs" in waiting:
+        computed = [spec for spec in recipe.prefs.metrics if metric_name(spec) in METRICS]
+        wanted |= {(spec, recipe.data.tgt_lang or "und") for spec in computed}
+    # Only formulas differ by language; a model is loaded once.
+    for spec, language in sorted({(s, "und" if metric_kind(s).checkpoint else language) for s, language in wanted}):
+        load_metric(spec, language)
 
 
 def _stage(
     places: Places,
     name: str,
     what: str,
-    settings: Iterable[Config | list[str]],
+    settings: Iterable[Config | Mapping[str, Any] | list[str]],
     inputs: Iterable[str | Path],
     outputs: Iterable[str | Path],
     run: Any,
 ) -> Stage:
     plain = [item.model_dump(mode="json") if isinstance(item, Config) else item for item in settings]
-    return Stage(name, what, plain, tuple(map(str, inputs)), tuple(places.run / path for path in outputs), run)
+    paths = tuple(places.run / path for path in outputs)
+    return Stage(name, what, plain, tuple(map(str, inputs)), paths, run, follows=name == "report")
 
 
 def _corpus_files(corpus: CorpusConfig) -> list[str]:
@@ -124,10 +179,11 @@ def _create(places: Places) -> Stage:
     def run(overwrite: bool) -> dict[str, Any]:
         from mtcpo.creation import create_model
 
-        texts = (text for segment in read_corpus(sft.data) for text in (segment.source, *segment.references))
+        drops = Drops()
+        texts = (text for segment in read_corpus(sft.data, drops) for text in (segment.source, *segment.references))
         with complete_folder(places.run / NEW) as folder:
             create_model(create, texts, folder)
-        return {}
+        return {"seed": create.seed, "dropped": dict(drops)}
 
     what = f"a new {create.architecture} model with a vocabulary of its own"
     return _stage(places, "create", what, [create, sft.data], _corpus_files(sft.data), [NEW], run)
@@ -138,11 +194,13 @@ def _sft(places: Places) -> Stage:
     assert sft is not None
 
     def run(overwrite: bool) -> dict[str, Any]:
-        return _run_training(places, places.start, _reference_texts(read_corpus(sft.data)), sft, BASE, overwrite)
+        drops = Drops()
+        texts = _reference_texts(read_corpus(sft.data, drops))
+        return _run_training(places, places.start, texts, sft, BASE, overwrite, drops)
 
     what = f"fine-tune {_short(places.start)} on references"
     inputs = [places.start, *_corpus_files(sft.data)]
-    return _stage(places, "sft", what, [sft, places.recipe.model], inputs, [FOLDERS[BASE]], run)
+    return _stage(places, "sft", what, [sft, _prompt(places)], inputs, [FOLDERS[BASE]], run)
 
 
 def _candidates(places: Places, translate: TranslateConfig) -> Stage:
@@ -152,12 +210,15 @@ def _candidates(places: Places, translate: TranslateConfig) -> Stage:
     def run(overwrite: bool) -> dict[str, Any]:
         from mtcpo.translation import translate_to_file
 
+        drops = Drops()
         with _engine(places.base, BASE, model, data.take) as engine:
-            return translate_to_file(engine, read_corpus(data), translate, output, overwrite)
+            figures = translate_to_file(engine, read_corpus(data, drops), translate, output, overwrite)
+        return figures | {"dropped": dict(drops), "seed": translate.seed}
 
     what = f"{translate.num_candidates} candidates a source from {_short(places.base)}, {translate.sampling}"
     inputs = [places.base, *_corpus_files(data)]
-    return _stage(places, "translate", what, [translate, data, model], inputs, [output], run)
+    how = _prompt(places) | {"dtype": model.dtype}
+    return _stage(places, "translate", what, [translate, data, how], inputs, [output], run)
 
 
 def _prefs(places: Places) -> Stage:
@@ -174,8 +235,10 @@ def _prefs(places: Places) -> Stage:
         return {key: report[key] for key in ("segments", "kept", "dropped")}
 
     what = f"triplets by {' + '.join(prefs.metrics)}, {prefs.select}"
-    settings, inputs = ([prefs, data], _corpus_files(data)) if candidates is None else ([prefs], [str(candidates)])
-    return _stage(places, "prefs", what, settings, inputs, outputs, run)
+    choice = prefs.model_dump(mode="json", exclude={"workers"})  # how many processes score changes nothing
+    if candidates is None:
+        return _stage(places, "prefs", what, [choice, data], _corpus_files(data), outputs, run)
+    return _stage(places, "prefs", what, [choice], [candidates], outputs, run)
 
 
 def _train(places: Places) -> Stage:
@@ -189,13 +252,19 @@ def _train(places: Places) -> Stage:
 
     what = f"{_short(places.base)} by loss {train.loss}, beta {train.beta:g}, cpo_alpha {train.cpo_alpha:g}"
     inputs = [places.base, str(prefs)]
-    return _stage(places, "train", what, [train, places.recipe.model], inputs, [FOLDERS[TUNED]], run)
+    return _stage(places, "train", what, [train, _prompt(places)], inputs, [FOLDERS[TUNED]], run)
 
 
-def _control(places: Places, args: dict[str, Any]) -> Stage:
+def _control_settings(recipe: Recipe) -> TrainConfig | None:
+    """Return [train] for `sft`, without what only preference losses have: to change that changes no control."""
+    if recipe.control is None:
+        return None
+    plain = {name: TrainConfig.model_fields[name].default for name in PREFERENCE_FIELDS}
+    return recipe.train.model_copy(update=plain | {"loss": "sft", "args": recipe.train.args | recipe.control.args})
+
+
+def _control(places: Places, settings: TrainConfig) -> Stage:
     prefs, scored = places.run / "prefs.jsonl", places.run / "scored.jsonl"
-    train = places.recipe.train
-    settings = train.model_copy(update={"loss": "sft", "args": train.args | args})
 
     def run(overwrite: bool) -> dict[str, Any]:
         kept = {row["id"] for _, row in read_json_lines(prefs)}
@@ -204,12 +273,12 @@ def _control(places: Places, args: dict[str, Any]) -> Stage:
 
     what = "as much further fine-tuning on the references of the same sources"
     inputs = [places.base, str(prefs), str(scored)]
-    return _stage(places, "control", what, [settings, places.recipe.model], inputs, [FOLDERS[CONTROL]], run)
+    return _stage(places, "control", what, [settings, _prompt(places)], inputs, [FOLDERS[CONTROL]], run)
 
 
 def _decode(places: Places, system: str, model: str) -> Stage:
     decoding, settings = places.recipe.evaluate.decoding, places.recipe.model
-    outputs = places.translations(system)
+    outputs = places.translations(f"{system}.txt")
 
     def run(overwrite: bool) -> dict[str, Any]:
         from mtcpo.evaluation import write_translations
@@ -219,20 +288,20 @@ def _decode(places: Places, system: str, model: str) -> Stage:
         with _engine(model, system, settings, sum(len(test_set.segments) for test_set in test_sets)) as engine:
             for test_set, path in zip(test_sets, outputs, strict=True):
                 write_translations(path, translate_texts(engine, test_set.segments, decoding))
-        return {}
+        return {"seed": decoding.seed}
 
     what = f"translate the test sets with {_short(model)}"
     inputs = [model, *_test_files(places)]
-    return _stage(places, f"decode {system}", what, [decoding, settings, _suites(places)], inputs, outputs, run)
+    how = _prompt(places) | {"dtype": settings.dtype}
+    return _stage(places, f"decode {system}", what, [decoding, how, _suites(places)], inputs, outputs, run)
 
 
 def _evaluate(places: Places) -> Stage:
     evaluate = places.recipe.evaluate
-    files = {system: places.translations(system) for system in places.systems}
+    files = {system: places.translations(f"{system}.txt") for system in places.systems}
 
     def run(overwrite: bool) -> dict[str, Any]:
         from mtcpo.evaluation import evaluate_outputs, read_outputs, write_evaluation
-        from mtcpo.metrics import load_metric, metric_name
 
         chosen_by = [metric_name(spec) for spec in places.recipe.prefs.metrics]
         evaluations = []
@@ -241,12 +310,13 @@ def _evaluate(places: Places) -> Stage:
             metrics = [load_metric(spec, test_set.tgt_lang) for spec in evaluate.metrics]
             evaluations.append(evaluate_outputs(test_set, outputs, metrics, evaluate, chosen_by))
         write_evaluation(places.run, evaluations, overwrite=True)  # the stage was allowed to
-        return {}
+        return {"seed": evaluate.seed}
 
     what = f"{', '.join(evaluate.metrics)}, with significance against {evaluate.baseline or BASE}"
     inputs = [*(str(path) for paths in files.values() for path in paths), *_test_files(places)]
     settings: list[Config | list[str]] = [evaluate, list(places.recipe.prefs.metrics)]
-    return _stage(places, "evaluate", what, settings, inputs, ["evaluation.json"], run)
+    outputs: list[str | Path] = ["evaluation.json", *places.translations("segments.jsonl")]
+    return _stage(places, "evaluate", what, settings, inputs, outputs, run)
 
 
 def _report(places: Places) -> Stage:
@@ -270,13 +340,23 @@ def _report(places: Places) -> Stage:
 
 
 def _run_training(
-    places: Places, model: str, texts: Iterable[Text], config: TrainConfig, system: str, overwrite: bool
+    places: Places,
+    model: str,
+    texts: Iterable[Text],
+    config: TrainConfig,
+    system: str,
+    overwrite: bool,
+    drops: Drops | None = None,
 ) -> dict[str, Any]:
+    """Train; `drops`, what the reader of `texts` drops, is counted with what training drops."""
+    from mtcpo.arguments import DEFAULT_ARGS
     from mtcpo.training import train
 
     output = places.run / FOLDERS[system]
     report = train(model, texts, config, output, prompt=places.recipe.model.prompt, overwrite=overwrite)
-    return {key: report[key] for key in ("examples", "dropped", "steps")}
+    dropped = Drops(report["dropped"]) + (drops or Drops())
+    seed = (DEFAULT_ARGS | config.args)["seed"]
+    return {"examples": report["examples"], "dropped": dict(dropped), "steps": report["steps"], "seed": seed}
 
 
 def _reference_texts(segments: Iterable[Segment]) -> Iterator[Text]:
@@ -289,6 +369,11 @@ def _engine(name: str, system: str, settings: ModelConfig, sources: int | None) 
     from mtcpo.translation.generate import open_engine
 
     return open_engine(name, system, settings.dtype, settings.prompt, sources)
+
+
+def _prompt(places: Places) -> dict[str, Any]:
+    """Return what of [model] a stage depends on besides the model itself, which is one of its inputs."""
+    return {"prompt": places.recipe.model.prompt}
 
 
 def _suites(places: Places) -> list[str]:

@@ -2,21 +2,49 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
 from mtcpo.config import Config, PathOrName, apply_overrides, load_section, read_toml
 from mtcpo.corpora import CorpusConfig
 from mtcpo.creation import CreateConfig
-from mtcpo.errors import UserError, nearest
+from mtcpo.errors import UserError, choose, nearest
 from mtcpo.evaluation import EvaluateConfig
+from mtcpo.metrics import METRICS, metric_kind, metric_name
 from mtcpo.preferences import PrefsConfig
 from mtcpo.shipped import shipped_toml
 from mtcpo.trainconfig import DType, TrainConfig
 from mtcpo.translation import TranslateConfig
+
+BASE, TUNED, CONTROL = "base", "tuned", "control"
+"""The systems that a run compares: its start, the model trained on preferences, as much more fine-tuning."""
+
+PROMPT_FIELDS = ("source", "src_name", "tgt_name", "src_code", "tgt_code")
+
+
+def check_prompt(template: str, fields: Iterable[str] = PROMPT_FIELDS) -> str:
+    """Return a prompt's template if a model that is given it sees the source, and nothing stays unfilled.
+
+    Raises:
+        UserError: no {source} in it, or a field that is none.
+    """
+    for name in re.findall(r"\{(\w+)\}", template):
+        if name not in fields:
+            raise choose("field of a prompt", name, fields)
+    if "{source}" not in template:
+        raise UserError(f"prompt {template!r}: the model would not see the source; write {{source}} where it belongs")
+    return template
+
+
+def _valid_prompt(template: str) -> str:
+    try:
+        return check_prompt(template)
+    except UserError as error:
+        raise ValueError(str(error)) from None
 
 
 class ModelConfig(Config):
@@ -24,7 +52,7 @@ class ModelConfig(Config):
 
     name: PathOrName | None = None
     create: CreateConfig | None = None
-    prompt: str | None = None
+    prompt: Annotated[str, AfterValidator(_valid_prompt)] | None = None
     """Template in place of the family's own: {source}, {src_name}, {tgt_name}, {src_code}, {tgt_code}."""
     dtype: DType = "auto"
     """Precision while translating; training has its own (train.dtype)."""
@@ -81,6 +109,22 @@ class Recipe(Config):
             raise ValueError("no candidates: add a [translate] section, or hypotheses to [data]")
         if self.train.loss == "sft":
             raise ValueError("[train] learns from pairs; put supervised training into [sft]")
+        return self
+
+    @model_validator(mode="after")
+    def _names_are_known(self) -> Recipe:
+        systems = [BASE, TUNED] + ([CONTROL] if self.control is not None else [])
+        try:
+            for spec in self.evaluate.metrics:
+                metric_kind(spec)
+            for spec in self.prefs.metrics:
+                # Scores that the data has count as metrics, but candidates that are yet to be made have none.
+                if metric_name(spec) in METRICS or self.translate is not None:
+                    metric_kind(spec)
+            if self.evaluate.baseline is not None and self.evaluate.baseline not in systems:
+                raise choose("baseline", self.evaluate.baseline, systems)
+        except UserError as error:
+            raise ValueError(str(error)) from None
         return self
 
 

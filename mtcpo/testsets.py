@@ -155,7 +155,9 @@ def name_test_sets(suites: Sequence[str], sets: Sequence[TestSetConfig]) -> list
     named: list[tuple[str, str]] = []
     for spec in suites:
         suite = SuiteConfig(test_sets=(spec,)) if ":" in spec and not spec.endswith(".toml") else read_suite(spec)
-        named += [(name, pair) for name, _, pair in (test_set.partition(":") for test_set in suite.test_sets)]
+        for test_set in suite.test_sets:
+            name, pair = (*test_set.split(":"), "")[:2]
+            named.append((name.replace("/", "_"), pair))
         named += [(config.name, f"{config.src_lang}-{config.tgt_lang}") for config in suite.sets]
     return named + [(config.name, f"{config.src_lang}-{config.tgt_lang}") for config in sets]
 

@@ -23,6 +23,8 @@ class LossConfig(Config):
     """The target margin of simpo, after beta."""
     cpo_alpha: float = Field(default=1.0, ge=0)
     """Weight of the NLL of the chosen target; simpo with cpo_alpha > 0 is CPO-SimPO."""
+    nll_smoothing: float = Field(default=0.0, ge=0, lt=1)
+    """Label smoothing of the NLL. A model that was trained with it is sharpened by a plain NLL; 0.1 is usual in MT."""
     nll_normalization: Literal["token", "sentence"] = "token"
     """NLL as a mean over tokens (as published code has it) or summed per sentence (as the CPO paper writes it)."""
 

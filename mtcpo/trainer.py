@@ -6,8 +6,10 @@ is and what is logged of it are ours. Dimensions: B pairs, R rows (chosen first)
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -17,6 +19,7 @@ from torch.utils.data import DataLoader, Dataset
 from transformers import Seq2SeqTrainer, Seq2SeqTrainingArguments
 
 from mtcpo.batching import BatchLimits, LengthBatchSampler
+from mtcpo.errors import UserError
 from mtcpo.layouts import Batch, Example, Scored
 from mtcpo.logprobs import IGNORE
 from mtcpo.losses import LENGTH_NORMALIZED, PREFERENCE_LOSSES, PairLogps, rewards
@@ -27,7 +30,7 @@ COUNTS = ("pairs", "chosen_tokens", "real_tokens", "padded_tokens")
 PAIR_METRICS = (
     "rewards/chosen", "rewards/rejected", "rewards/accuracies", "rewards/margins", "logps/chosen", "logps/rejected",
 )  # fmt: skip
-SUMS = (*COUNTS, "preference", "nll", *PAIR_METRICS)
+SUMS = (*COUNTS, "preference", "nll", "smoothed_nll", *PAIR_METRICS)
 """What is summed on the device over the batches since the last log."""
 
 
@@ -73,7 +76,8 @@ class PreferenceTrainer(Seq2SeqTrainer):
         batch_tokens: int | None = None,
         **kwargs: Any,
     ) -> None:
-        self.layout, self.head, self.loss, self.batch_tokens = loaded.layout, loaded.head, loss, batch_tokens
+        self.layout, self.loss, self.batch_tokens = loaded.layout, loss, batch_tokens
+        self.head = replace(loaded.head, with_means=loss.nll_smoothing > 0)
         self.sft = loss.loss == "sft"
         self._totals: dict[str, Tensor] = {}
         self._since: float | None = None
@@ -164,20 +168,23 @@ class PreferenceTrainer(Seq2SeqTrainer):
             loss = loss * self.accelerator.num_processes
         return (loss, {"token_logps": scored.token_logps}) if return_outputs else loss
 
-    def _nll(self, chosen: Tensor, step: Tensor) -> Tensor:
-        """Return the NLL of chosen targets, from summed log-probabilities (B,), over its denominator."""
-        return -chosen.sum() / (step[1] if self.loss.nll_normalization == "token" else step[0])
+    def _nll(self, scored: Scored, step: Tensor, training: bool) -> Tensor:
+        """Return the (smoothed) NLL of chosen targets, the first rows, over its denominator."""
+        rows, smoothing = len(scored.labels) if self.sft else len(scored.labels) // 2, self.loss.nll_smoothing
+        likelihood = (1 - smoothing) * scored.token_logps[:rows] + smoothing * scored.mean_logps[:rows]
+        nll = -likelihood.sum()
+        self._add(training, {"smoothed_nll": nll.detach()})
+        return nll / (step[1] if self.loss.nll_normalization == "token" else step[0])
 
     def _sft_share(self, scored: Scored, step: Tensor, training: bool) -> Tensor:
-        chosen = scored.token_logps.sum(-1)
-        self._add(training, {"nll": -chosen.detach().sum()})
-        return self._nll(chosen, step)
+        self._add(training, {"nll": -scored.token_logps.detach().sum()})
+        return self._nll(scored, step, training)
 
     def _preference_share(self, scored: Scored, step: Tensor, training: bool) -> Tensor:
         logps = pair_logps(scored)
         losses = PREFERENCE_LOSSES[self.loss.loss](logps, self.loss)
         self._add(training, self._pair_metrics(logps) | {"preference": losses.detach().sum()})
-        return losses.sum() / step[0] + self.loss.cpo_alpha * self._nll(logps.chosen, step)
+        return losses.sum() / step[0] + self.loss.cpo_alpha * self._nll(scored, step, training)
 
     def _router_share(self, scored: Scored, share: Tensor) -> Tensor | float:
         """Return the load-balancing loss of a mixture of experts, by its own coefficient; 0 without one."""
@@ -223,18 +230,29 @@ class PreferenceTrainer(Seq2SeqTrainer):
             means |= {name: sums[name] / sums["pairs"] for name in PAIR_METRICS}
         if mode == "eval":
             by_token = self.loss.nll_normalization == "token"
-            nll = sums["nll"] / sums["chosen_tokens" if by_token else "pairs"]
+            nll = sums["smoothed_nll"] / sums["chosen_tokens" if by_token else "pairs"]
             weight = 1.0 if self.sft else self.loss.cpo_alpha
             return {"loss": sums["preference"] / sums["pairs"] + weight * nll} | means
         now = time.perf_counter()
-        means["tokens_per_second"] = sums["real_tokens"] / (now - self._since)
+        means["tokens_per_second"] = sums["real_tokens"] / (now - (self._since or 0.0))
         means["padding_share"] = 1 - sums["real_tokens"] / sums["padded_tokens"]
         self._since = now
         return means
 
     def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
-        """Add our means to what the library logs during training."""
-        super().log(logs | self._take("train") if "loss" in logs else logs, *args, **kwargs)
+        """Add our means to what the library logs during training.
+
+        Raises:
+            UserError: the log-probabilities are no numbers any more.
+        """
+        if "loss" in logs:
+            logs = logs | self._take("train")
+            if not math.isfinite(logs.get("nll_loss", 0.0)):
+                raise UserError(
+                    f"training diverged before step {self.state.global_step}: the loss is no number any more; lower "
+                    "train.args.learning_rate, or train in float32 (train.args.bf16=false)"
+                )
+        super().log(logs, *args, **kwargs)
 
     # --- evaluation ---------------------------------------------------------------------------------------------
 
@@ -250,6 +268,9 @@ class PreferenceTrainer(Seq2SeqTrainer):
     def evaluation_loop(self, *args: Any, metric_key_prefix: str = "eval", **kwargs: Any) -> Any:
         """Run the library's loop, then put exact means in place of its mean over batches."""
         self._totals.pop("eval", None)
+        start = time.perf_counter()
         output = super().evaluation_loop(*args, metric_key_prefix=metric_key_prefix, **kwargs)
+        if self._since is not None:
+            self._since += time.perf_counter() - start  # tokens_per_second is of training alone
         output.metrics.update({f"{metric_key_prefix}_{name}": value for name, value in self._take("eval").items()})
         return output

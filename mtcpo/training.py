@@ -6,6 +6,7 @@ import dataclasses
 import hashlib
 import itertools
 import json
+import math
 import shutil
 import signal
 import threading
@@ -16,36 +17,20 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import PrinterCallback, ProgressCallback, Seq2SeqTrainingArguments, TrainerCallback
+from transformers import PrinterCallback, ProgressCallback, TrainerCallback, set_seed
 
-from mtcpo.errors import UserError, nearest
-from mtcpo.files import partial_path, refuse_existing, write_json, write_json_lines
+from mtcpo.arguments import check_precision, dtype_of, training_arguments
+from mtcpo.errors import UserError
+from mtcpo.files import complete_folder, partial_path, refuse_existing, write_json, write_json_lines
 from mtcpo.layouts import Example, Layout, Text
-from mtcpo.models import LoadedModel, assemble, load_model, save_model, set_dropout
+from mtcpo.models import LoadedModel, assemble, identity_of, load_model, save_model, set_dropout
 from mtcpo.progress import TrainingBar
 from mtcpo.records import Segment, Triplet
-from mtcpo.trainconfig import DType, LoraConfig, TrainConfig
+from mtcpo.trainconfig import LoraConfig, TrainConfig
 from mtcpo.trainer import PreferenceTrainer
 
 ENCODE_AT_ONCE = 1000
 """Texts tokenized in one call: enough to keep the tokenizer's threads busy, few enough to keep memory flat."""
-
-DEFAULT_ARGS: dict[str, Any] = {
-    "per_device_train_batch_size": 16,
-    "per_device_eval_batch_size": 32,
-    "learning_rate": 1e-4,
-    "num_train_epochs": 1,
-    "lr_scheduler_type": "linear",
-    "warmup_ratio": 0.05,
-    "logging_steps": 20,
-    "save_total_limit": 1,
-    "report_to": "none",
-    "seed": 0,
-}
-"""What we set where the user does not; no service reports anywhere that nobody asked for."""
-
-OWN_ARGS = ("output_dir", "remove_unused_columns", "predict_with_generate", "label_names", "deepspeed_plugin")
-"""Fields that the trainer itself decides."""
 
 REPORT_FILE = "training.json"
 LOG_FILE = "metrics.jsonl"
@@ -105,24 +90,28 @@ def train(
     """
     refuse_existing(output_dir, overwrite)
     work = partial_path(output_dir)
-    args = training_arguments(config, work / "checkpoints")
-    loaded = load_model(model, _dtype(config), prompt)
-    data = encode_within_limits(loaded.layout, texts, config)
-    if not data.examples:
-        raise UserError(f"no training example is left: {_counts(data.dropped) or 'there was none'}")
-    evaluation = None if eval_texts is None else encode_within_limits(loaded.layout, eval_texts, config).examples
-    resume = _prepare_work(work, _fingerprint(model, config, data.examples), overwrite)
-    if config.lora:
-        loaded = _with_lora(loaded, config.lora)
+    args = training_arguments(config, work / "checkpoints", evaluates=eval_texts is not None)
+    loaded = load_model(model, dtype_of(config), prompt)
+    check_precision(args, loaded.family)
+    data = _not_empty("training", encode_within_limits(loaded.layout, texts, config))
+    evaluation = None
+    if eval_texts is not None:
+        evaluation = _not_empty("evaluation", encode_within_limits(loaded.layout, eval_texts, config))
+    with args.main_process_first(local=False):
+        resume = _prepare_work(work, _fingerprint(model, config, data.examples), overwrite)
     if config.dropout != "model":
         set_dropout(loaded.model, config.dropout)
-    trainer = PreferenceTrainer(loaded, args, config, data.examples, evaluation, config.batch_tokens)
+    if config.lora:  # after the model's own dropout, so that the adapters keep theirs
+        set_seed(args.seed)  # the trainer does so too, but after the adapters have their first weights
+        loaded = _with_lora(loaded, config.lora)
+    eval_examples = None if evaluation is None else evaluation.examples
+    trainer = PreferenceTrainer(loaded, args, config, data.examples, eval_examples, config.batch_tokens)
     for callback in (PrinterCallback, ProgressCallback):
         trainer.remove_callback(callback)
     trainer.add_callback(TrainingBar(f"training ({config.loss})"))
     with stopping_at_a_step(trainer):
         trainer.train(resume_from_checkpoint=resume)
-    report = _report(model, config, trainer, data)
+    report = _report(model, config, trainer, data, evaluation)
     if trainer.is_world_process_zero():
         _finish(loaded, trainer, output_dir, report, data.languages)
     trainer.accelerator.wait_for_everyone()
@@ -149,8 +138,16 @@ def encode_within_limits(layout: Layout, texts: Iterable[Text], config: TrainCon
     return found
 
 
+def _not_empty(kind: str, data: Encoded) -> Encoded:
+    if not data.examples:
+        counts = ", ".join(f"{number} {reason}" for reason, number in sorted(data.dropped.items()))
+        raise UserError(f"no {kind} example is left: {counts or 'there was none'}")
+    return data
+
+
 def _reason_to_drop(text: Text, example: Example, layout: Layout, config: TrainConfig) -> str | None:
-    if not text.source.strip() and text.prompt is None:
+    given = text.source if text.prompt is None else text.prompt
+    if not (given.strip() if isinstance(given, str) else given):
         return "empty_source"
     if not all(target.strip() for target in text.targets):
         return "empty_target"
@@ -165,56 +162,27 @@ def _reason_to_drop(text: Text, example: Example, layout: Layout, config: TrainC
     return "too_long_for_model" if limit is not None and max(layout.lengths(example)) > limit else None
 
 
-def _counts(dropped: Counter[str]) -> str:
-    return ", ".join(f"{number} {reason}" for reason, number in sorted(dropped.items()))
-
-
 # --- settings -------------------------------------------------------------------------------------------------------
-
-
-def training_arguments(config: TrainConfig, folder: Path) -> Seq2SeqTrainingArguments:
-    """Return the library's arguments: our defaults, then the user's fields.
-
-    Raises:
-        UserError: a field that the library does not have, or a value that it refuses.
-    """
-    fields = {field.name for field in dataclasses.fields(Seq2SeqTrainingArguments) if field.init}
-    args = DEFAULT_ARGS | config.args
-    if "warmup_steps" in config.args:
-        del args["warmup_ratio"]
-    if "warmup_ratio" in args and "warmup_ratio" not in fields:
-        # transformers 5: one field for both, a share where it is below 1.
-        args["warmup_steps"] = args.pop("warmup_ratio")
-    for name in args:
-        if name not in fields or name in OWN_ARGS:
-            raise UserError(f"train.args.{name}: no such training argument{nearest(name, fields)}")
-    if torch.cuda.is_available() and torch.cuda.is_bf16_supported():
-        args.setdefault("bf16", "fp16" not in args)
-    try:
-        return Seq2SeqTrainingArguments(output_dir=str(folder), remove_unused_columns=False, **args)
-    except (ValueError, TypeError) as error:
-        raise UserError(f"train.args: {str(error).splitlines()[0]}") from error
-
-
-def _dtype(config: TrainConfig) -> DType:
-    """Return the precision of the weights: full training in bf16 would round small updates away."""
-    if config.args.get("fp16") and config.dtype == "auto":
-        return "float32"
-    return config.dtype if config.dtype != "auto" or config.lora else "float32"
 
 
 def _with_lora(loaded: LoadedModel, lora: LoraConfig) -> LoadedModel:
     import peft
+    from peft.tuners.tuners_utils import BaseTunerLayer
 
     modules = lora.target_modules if isinstance(lora.target_modules, str) else list(lora.target_modules)
     settings = peft.LoraConfig(r=lora.r, lora_alpha=lora.alpha, lora_dropout=lora.dropout, target_modules=modules)
-    model = peft.get_peft_model(loaded.model, settings)
+    try:
+        model = peft.get_peft_model(loaded.model, settings)
+    except ValueError as error:
+        raise UserError(f"train.lora: {str(error).splitlines()[0]}") from error
+    if isinstance(model.get_output_embeddings(), BaseTunerLayer):
+        raise UserError("train.lora.target_modules: the output head can take no adapter; name the other layers")
     return assemble(loaded.name, model, loaded.tokenizer, loaded.family, getattr(loaded.layout, "prompt", None))
 
 
 def _fingerprint(model: str, config: TrainConfig, examples: Sequence[Example]) -> str:
     """Return what must be equal for an unfinished run to go on: model, settings and data."""
-    digest = hashlib.sha256(f"{model}\n{config.model_dump_json()}\n".encode())
+    digest = hashlib.sha256(f"{model}\n{identity_of(model)}\n{config.model_dump_json()}\n".encode())
     for example in examples:
         digest.update(repr((example.source, example.targets)).encode())
     return digest.hexdigest()
@@ -250,10 +218,15 @@ def _last_checkpoint(folder: Path) -> str | None:
 class _StopAtStep(TrainerCallback):
     """At the next step's end, save a checkpoint and stop, once a signal has asked for it."""
 
-    def __init__(self) -> None:
+    def __init__(self, accelerator: Any) -> None:
         self.asked = False
+        self.accelerator = accelerator
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        # All processes stop at one step, whichever was asked first: one that went on alone would wait for ever.
+        if self.accelerator.num_processes > 1:
+            asked = torch.tensor(int(self.asked), device=self.accelerator.device)
+            self.asked = bool(self.accelerator.reduce(asked, "sum"))
         if self.asked:
             control.should_save = control.should_training_stop = True
 
@@ -261,7 +234,7 @@ class _StopAtStep(TrainerCallback):
 @contextmanager
 def stopping_at_a_step(trainer: PreferenceTrainer) -> Iterator[None]:
     """Turn the first Ctrl-C or SIGTERM into a checkpoint and then KeyboardInterrupt; a second one is immediate."""
-    callback = _StopAtStep()
+    callback = _StopAtStep(trainer.accelerator)
     trainer.add_callback(callback)
     if threading.current_thread() is not threading.main_thread():
         yield
@@ -282,9 +255,11 @@ def stopping_at_a_step(trainer: PreferenceTrainer) -> Iterator[None]:
         raise KeyboardInterrupt
 
 
-def _report(model: str, config: TrainConfig, trainer: PreferenceTrainer, data: Encoded) -> dict[str, Any]:
+def _report(
+    model: str, config: TrainConfig, trainer: PreferenceTrainer, data: Encoded, evaluation: Encoded | None
+) -> dict[str, Any]:
     last = trainer.state.log_history[-1] if trainer.state.log_history else {}
-    return {
+    report = {
         "model": model,
         "settings": config.model_dump(mode="json"),
         "examples": len(data.examples),
@@ -292,6 +267,10 @@ def _report(model: str, config: TrainConfig, trainer: PreferenceTrainer, data: E
         "steps": trainer.state.global_step,
         "seconds": round(float(last.get("train_runtime", 0.0)), 1),
     }
+    if evaluation is None:
+        return report
+    dropped = dict(sorted(evaluation.dropped.items()))
+    return report | {"eval_examples": len(evaluation.examples), "eval_dropped": dropped}
 
 
 def _finish(
@@ -301,17 +280,26 @@ def _finish(
     report: dict[str, Any],
     languages: tuple[str, str],
 ) -> None:
-    """Write the model beside the checkpoints, drop those unless the user asked for them, and name the folder."""
+    """Write the model, name its folder, and drop the checkpoints unless the user asked for them.
+
+    Until the folder has its name the checkpoints are there: a run killed meanwhile goes on from its last step.
+    """
     work = partial_path(folder)
     model = trainer.accelerator.unwrap_model(trainer.model)
     merged = model.merge_and_unload() if hasattr(model, "merge_and_unload") else model
     prompt = getattr(loaded.layout, "prompt", None)
-    save_model(assemble(loaded.name, merged, loaded.tokenizer, loaded.family, prompt), work, languages)
-    write_json_lines(work / LOG_FILE, trainer.state.log_history)
-    write_json(work / REPORT_FILE, report)
-    if not any(name.startswith("save") for name in report["settings"]["args"]):
-        shutil.rmtree(work / "checkpoints", ignore_errors=True)
-    (work / "run.json").unlink()
+    with complete_folder(work / "model") as result:
+        save_model(assemble(loaded.name, merged, loaded.tokenizer, loaded.family, prompt), result, languages)
+        write_json_lines(result / LOG_FILE, (_finite(row) for row in trainer.state.log_history))
+        write_json(result / REPORT_FILE, report)
     if folder.exists():
         shutil.rmtree(folder)
-    work.replace(folder)
+    (work / "model").replace(folder)
+    if any(name.startswith("save") for name in report["settings"]["args"]) and (work / "checkpoints").exists():
+        (work / "checkpoints").replace(folder / "checkpoints")
+    shutil.rmtree(work)
+
+
+def _finite(row: dict[str, Any]) -> dict[str, Any]:
+    """Put null for what JSON cannot hold: a gradient norm may overflow once and the run go on."""
+    return {key: None if isinstance(value, float) and not math.isfinite(value) else value for key, value in row.items()}

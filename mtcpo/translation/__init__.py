@@ -19,11 +19,14 @@ from pydantic import Field, model_validator
 
 from mtcpo.config import Config
 from mtcpo.errors import UserError
-from mtcpo.files import json_line, partial_path, refuse_existing, write_json
+from mtcpo.files import json_line, partial_path, read_json_lines, refuse_existing, write_json, write_json_lines
 from mtcpo.records import Candidate, Segment, segment_to_json
 
 WINDOW = 512
 """Sources translated between two writes: what a kill can lose."""
+
+IDENTITY = ("id", "src_lang", "tgt_lang", "source")
+"""The fields by which an interrupted run knows its sources again."""
 
 
 class TranslateConfig(Config):
@@ -90,37 +93,57 @@ def translate_segments(
 def translate_to_file(
     engine: Engine, segments: Iterable[Segment], config: TranslateConfig, output: Path, overwrite: bool = False
 ) -> dict[str, Any]:
-    """Write segments with candidates to `output` (JSON Lines), going on where an interrupted call left off.
+    """Write segments with candidates to `output`, going on where an interrupted call left off.
 
     Returns:
         segments, candidates (made in this call), and resumed_at (segments that were there already).
 
     Raises:
-        UserError: `output` exists, or an unfinished file with other settings lies there; `overwrite` allows both.
+        UserError: `output` exists, or an unfinished file with other settings or sources lies there; `overwrite`
+            allows both.
     """
     refuse_existing(output, overwrite)
-    partial, settings = partial_path(output), output.with_name(f".{output.name}.settings.json")
+    # Compressed and Parquet files cannot be cut back to whole windows: they are made of plain lines at the end.
+    plain = output.suffix not in (".gz", ".zst", ".parquet")
+    partial = partial_path(output if plain else output.with_name(f"{output.name}.jsonl"))
+    settings = output.with_name(f".{output.name}.settings.json")
     output.parent.mkdir(parents=True, exist_ok=True)
     done = _resume(partial, settings, _fingerprint(engine, config), overwrite)
     counts = Counter(segments=done)
-    remaining = itertools.islice(segments, done, None)
+    remaining = iter(segments)
+    _pass_over(remaining, partial, done)
     with partial.open("ab") as file:
         for window in translate_segments(engine, remaining, config, first_window=done // WINDOW):
             file.write(b"".join(json_line(segment_to_json(segment)) for segment in window))
             file.flush()
             counts["segments"] += len(window)
-            counts["candidates"] += sum(len(segment.candidates) for segment in window)
+            counts["candidates"] += len(window) * config.num_candidates
     if not counts["segments"]:
         partial.unlink()
         settings.unlink()
         raise UserError("there is no source to translate")
-    partial.replace(output)
+    if plain:
+        partial.replace(output)
+    else:
+        write_json_lines(output, (row for _, row in read_json_lines(partial)))
+        partial.unlink()
     settings.unlink()
     return dict(counts) | {"resumed_at": done}
 
 
 def _fingerprint(engine: Engine, config: TranslateConfig) -> str:
     return hashlib.sha256(f"{engine.name}\n{config.model_dump_json()}".encode()).hexdigest()
+
+
+def _pass_over(segments: Iterator[Segment], partial: Path, done: int) -> None:
+    """Take the first `done` segments, which must be those that the unfinished file has."""
+    for where, row in itertools.islice(read_json_lines(partial), done):
+        segment = next(segments, None)
+        if segment is None or any(row[name] != getattr(segment, name) for name in IDENTITY):
+            raise UserError(
+                f"{where}: the unfinished run had other sources; give those again to finish it, or delete {partial} "
+                "to start anew"
+            )
 
 
 def _resume(partial: Path, settings: Path, fingerprint: str, overwrite: bool) -> int:

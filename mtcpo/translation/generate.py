@@ -13,14 +13,14 @@ from torch import Tensor
 from transformers import LogitsProcessor, LogitsProcessorList
 
 from mtcpo.layouts import Text
-from mtcpo.models import LoadedModel, load_model
+from mtcpo.models import LoadedModel, identity_of, load_model
 from mtcpo.progress import bar
 from mtcpo.records import Candidate, Segment
 from mtcpo.trainconfig import DType
 from mtcpo.translation import TranslateConfig
 
 SETTINGS: dict[str, Callable[[TranslateConfig], dict[str, Any]]] = {
-    "beam": lambda c: {"num_beams": c.num_beams, "length_penalty": c.length_penalty},
+    "beam": lambda c: {"do_sample": False, "num_beams": c.num_beams, "length_penalty": c.length_penalty},
     "diverse": lambda c: {"num_beams": 1, "do_sample": False},
     "nucleus": lambda c: {
         "do_sample": True, "num_beams": 1, "top_p": c.top_p, "top_k": 0, "temperature": c.temperature,
@@ -40,8 +40,9 @@ class DiversityPenalty(LogitsProcessor):
     is the same as interleaving them; transformers 5 no longer has a group beam search of its own.
     """
 
-    def __init__(self, earlier: Sequence[Tensor], penalty: float, start: int) -> None:
-        self.earlier, self.penalty, self.start = earlier, penalty, start
+    def __init__(self, earlier: Sequence[Tensor], penalty: float, start: int, ends: Tensor) -> None:
+        """Take the new tokens of earlier groups, the column where new tokens start, and the end tokens."""
+        self.earlier, self.penalty, self.start, self.ends = earlier, penalty, start, ends
 
     def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
         """Lower the scores (rows, V) of the tokens that earlier groups, each (rows, T), have at this step."""
@@ -49,8 +50,9 @@ class DiversityPenalty(LogitsProcessor):
         scores = torch.log_softmax(scores, dim=-1)
         for group in self.earlier:
             if step < group.shape[1]:
-                taken = group[:, step : step + 1]
-                scores = scores.scatter_add(1, taken, torch.full_like(taken, -self.penalty, dtype=scores.dtype))
+                # What follows the end is padding, in many models the end token again, and nothing that was taken.
+                running = ~torch.isin(group[:, :step], self.ends).any(dim=1, keepdim=True)
+                scores = scores.scatter_add(1, group[:, step, None], -self.penalty * running.to(scores.dtype))
         return scores
 
 
@@ -66,7 +68,7 @@ class GenerateEngine:
     @property
     def name(self) -> str:
         """Return what identifies the engine's outputs."""
-        return f"generate {self.loaded.name} as {self.system}"
+        return f"generate {self.loaded.name} {identity_of(self.loaded.name)} as {self.system}"
 
     def translate(self, segments: Sequence[Segment], config: TranslateConfig, seed: int) -> list[list[Candidate]]:
         """Translate segments (of any language pairs) and return candidates in their order."""
@@ -75,21 +77,27 @@ class GenerateEngine:
         # By language too: generation is set up for one target language at a time.
         order = sorted(range(len(segments)), key=lambda i: (segments[i].tgt_lang, -len(examples[i].source)))
         found: list[list[Candidate]] = [[] for _ in segments]
-        generator_state = torch.random.get_rng_state()
-        torch.manual_seed(seed)
-        training = self.loaded.model.training
-        self.loaded.model.eval()
-        try:
+        with self._sampling(seed):
             for rows in _batches(order, segments, config.batch_size):
                 batch = self.loaded.layout.generation_batch([examples[i] for i in rows])
                 outputs = self._generate(batch, segments[rows[0]].tgt_lang, config)
                 for i, candidates in zip(rows, outputs, strict=True):
                     found[i] = candidates
                 self.on_batch(len(rows))
-        finally:
-            self.loaded.model.train(training)
-            torch.random.set_rng_state(generator_state)
         return found
+
+    @contextmanager
+    def _sampling(self, seed: int) -> Iterator[None]:
+        """Switch dropout off and seed the generators, and leave both as they were."""
+        model, device = self.loaded.model, self.loaded.device
+        training = model.training
+        model.eval()
+        try:
+            with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+                torch.manual_seed(seed)
+                yield
+        finally:
+            model.train(training)
 
     @torch.inference_mode()
     def _generate(self, batch: dict[str, Tensor], tgt_lang: str, config: TranslateConfig) -> list[list[Candidate]]:
@@ -117,14 +125,17 @@ class GenerateEngine:
 
     def _diverse(self, inputs: dict[str, Tensor], settings: dict[str, Any], config: TranslateConfig) -> list[str]:
         """Return the translations of all groups, those of one source together."""
+        model = self.loaded.model
         earlier: list[Tensor] = []
         groups: list[list[str]] = []
-        # An encoder-decoder's output begins with the decoder's start token, which is no step; a prompt is cut already.
-        start = 0 if self.loaded.model.config.is_encoder_decoder else inputs["input_ids"].shape[1]
+        # An encoder-decoder's output begins with the decoder's start token; a prompt has been cut off already.
+        first = 1 if model.config.is_encoder_decoder else 0
+        start = first or inputs["input_ids"].shape[1]
+        ends = torch.tensor(model.generation_config.eos_token_id, device=self.loaded.device)
         for _ in range(config.num_candidates):
-            penalty = DiversityPenalty(earlier, config.diversity_penalty, start)
+            penalty = DiversityPenalty(earlier, config.diversity_penalty, start, ends)
             texts, tokens = self._texts(inputs, settings | {"logits_processor": LogitsProcessorList([penalty])})
-            earlier.append(tokens)
+            earlier.append(tokens[:, first:])
             groups.append(texts)
         return [text for source in zip(*groups, strict=True) for text in source]
 

@@ -1,0 +1,94 @@
+"""The library's training arguments: our defaults, the user's fields, and what is refused."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import Seq2SeqTrainingArguments
+
+from mtcpo.errors import UserError, nearest
+from mtcpo.families import Family
+from mtcpo.trainconfig import DType, TrainConfig
+
+DEFAULT_ARGS: dict[str, Any] = {
+    "per_device_train_batch_size": 16,
+    "per_device_eval_batch_size": 32,
+    "learning_rate": 1e-4,
+    "num_train_epochs": 1,
+    "lr_scheduler_type": "linear",
+    "warmup_ratio": 0.05,
+    "logging_steps": 20,
+    "save_total_limit": 1,
+    "report_to": "none",
+    "seed": 0,
+}
+"""What we set where the user does not; no service reports anywhere that nobody asked for."""
+
+OWN_ARGS = {
+    "output_dir": "pass --output-dir",
+    "resume_from_checkpoint": "the same command goes on by itself",
+    "label_smoothing_factor": "set train.label_smoothing",
+    "remove_unused_columns": "batches hold what the model needs",
+    "label_names": "batches hold what the model needs",
+    "predict_with_generate": "translations are scored by `mtcpo evaluate`",
+    "group_by_length": "batches are of like length already",
+    "train_sampling_strategy": "batches are of like length already",
+    "sortish_sampler": "batches are of like length already",
+    "length_column_name": "batches are of like length already",
+    "dataloader_drop_last": "no example is dropped",
+}
+"""Fields that would have no effect, or that we decide, with the reason or the way out."""
+
+
+def training_arguments(config: TrainConfig, folder: Path, evaluates: bool = False) -> Seq2SeqTrainingArguments:
+    """Return the library's arguments: our defaults, then the user's fields; `evaluates`: there is data for it.
+
+    Raises:
+        UserError: a field that the library does not have, or a value that it refuses.
+    """
+    fields = {field.name for field in dataclasses.fields(Seq2SeqTrainingArguments) if field.init}
+    args = DEFAULT_ARGS | config.args
+    if "warmup_steps" in config.args:
+        del args["warmup_ratio"]
+    if "warmup_ratio" in args and "warmup_ratio" not in fields:
+        # transformers 5: one field for both, a share where it is below 1.
+        args["warmup_steps"] = args.pop("warmup_ratio")
+    for name in args:
+        if name in OWN_ARGS:
+            raise UserError(f"train.args.{name} cannot be set: {OWN_ARGS[name]}")
+        if name not in fields:
+            raise UserError(f"train.args.{name}: no such training argument{nearest(name, fields)}")
+    if torch.cuda.is_available() and torch.cuda.is_bf16_supported():
+        args.setdefault("bf16", not args.get("fp16"))
+    if evaluates:
+        args.setdefault("eval_strategy", "epoch")
+    try:
+        checked = Seq2SeqTrainingArguments(output_dir=str(folder), remove_unused_columns=False, **args)
+    except (ValueError, TypeError) as error:
+        raise UserError(f"train.args: {str(error).splitlines()[0]}") from error
+    if checked.eval_strategy != "no" and not evaluates:
+        raise UserError("train.args.eval_strategy: there is nothing to evaluate on; pass --eval-prefs FILE")
+    return checked
+
+
+def check_precision(args: Seq2SeqTrainingArguments, family: Family) -> None:
+    """Refuse half-precision arithmetic where it overflows or does not exist; weights are `load_model`'s to refuse."""
+    if not args.fp16:
+        return
+    if not family.float16:
+        raise UserError(
+            f"train.args.fp16: float16 overflows to NaN in the {family.name} family; use bf16 where the GPU "
+            "has it, or float32"
+        )
+    if args.device.type == "cpu":
+        raise UserError("train.args.fp16: float16 training needs a GPU; leave it out on a CPU")
+
+
+def dtype_of(config: TrainConfig) -> DType:
+    """Return the precision of the weights: full training in bf16 would round small updates away."""
+    if config.args.get("fp16") and config.dtype == "auto":
+        return "float32"
+    return config.dtype if config.dtype != "auto" or config.lora else "float32"

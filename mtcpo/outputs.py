@@ -1,0 +1,71 @@
+"""Where a command writes: looked at before the work, and explained when the disk refuses during it."""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from mtcpo.errors import UserError
+from mtcpo.files import refuse_existing
+
+FULL = (errno.ENOSPC, errno.EDQUOT)
+FORBIDDEN = (
+    errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENAMETOOLONG,
+)  # fmt: skip
+
+
+@contextmanager
+def writing(output: Path, overwrite: bool, folder: bool = False) -> Iterator[None]:
+    """Refuse an output that cannot or may not be written; say of the block what the disk had against it.
+
+    Raises:
+        UserError: it exists and `overwrite` is off; it is a folder where a file is meant, or the other way round; no
+            permission, or no space.
+    """
+    try:
+        refuse_existing(output, overwrite)
+        _check_place(output, folder)
+        yield
+    except UserError:
+        raise
+    except Exception as error:
+        trouble = _disk_trouble(error, output)
+        if trouble is None:
+            raise
+        raise UserError(trouble) from error
+
+
+def _check_place(output: Path, folder: bool) -> None:
+    if output.exists() and output.is_dir() != folder:
+        there, needed = ("file", "folder") if folder else ("folder", "file")
+        raise UserError(f"{output} is a {there}, and a {needed} is needed; choose another output")
+    path = output.absolute()
+    place = next(place for place in ((path, *path.parents) if folder else path.parents) if place.exists())
+    if not place.is_dir():
+        raise UserError(f"{output}: {place} is a file and no folder; choose another output")
+    if not os.access(place, os.W_OK | os.X_OK):
+        raise UserError(f"{output}: no permission to write in {place}; choose another output")
+
+
+def _disk_trouble(error: Exception, output: Path) -> str | None:
+    """Return the line for a full disk or a forbidden place, wherever in the chain of causes it hides."""
+    cause: BaseException | None = error
+    while cause is not None:
+        # safetensors and torch wrap the system's error in one of their own, with its text.
+        text = str(cause)
+        full = isinstance(cause, OSError) and cause.errno in FULL
+        if full or "No space left on device" in text or "Os { code: 28" in text:
+            return f"{output}: no space left on its disk; free some, or choose another output, and repeat the command"
+        if isinstance(cause, OSError) and cause.errno in FORBIDDEN and _is_near(cause.filename or output, output):
+            return f"{output}: cannot be written ({os.strerror(cause.errno).lower()}); choose another output"
+        cause = cause.__cause__ or cause.__context__
+    return None
+
+
+def _is_near(name: str | Path, output: Path) -> bool:
+    """Tell whether a file is the output, in it, beside it, or a folder on the way to it."""
+    place, path = output.absolute().parent, Path(name).absolute()
+    return path.is_relative_to(place) or place.is_relative_to(path)

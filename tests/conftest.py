@@ -1,0 +1,45 @@
+"""What all tests share: no network, one thread, and tiny models, each made once."""
+
+import os
+
+# Before any import of the libraries, which read it once.
+os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+# Tiny tensors: threads would only wait for each other, for seconds where the machine has other work.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+import pytest
+
+
+@pytest.fixture(scope="session")
+def model_folder(tmp_path_factory):
+    """A function from a kind of tiny model (see tiny_models.KINDS) to its folder, made at the first call."""
+    from tiny_models import make_model
+
+    made = {}
+
+    def folder_of(kind):
+        if kind not in made:
+            made[kind] = make_model(kind, tmp_path_factory.mktemp(kind))
+        return made[kind]
+
+    return folder_of
+
+
+@pytest.fixture
+def load(model_folder):
+    """A function from a kind of tiny model to the model, loaded anew for each test, on the CPU in float32."""
+    from mtcpo.models import load_model
+
+    def loaded(kind, **options):
+        return load_model(str(model_folder(kind)), **({"dtype": "float32", "device": "cpu"} | options))
+
+    return loaded
+
+
+@pytest.fixture(scope="session")
+def corpus():
+    """Made-up English-German sentence pairs."""
+    from tiny_models import PAIRS
+
+    return PAIRS

@@ -1,0 +1,72 @@
+"""The loss and its metrics in the slowest and plainest way, to compare the trainer with.
+
+One target at a time, without batches, padding or shared encodings; the model's own logits and labels; every formula
+written out with scalars. Nothing of mtcpo's layouts' batches, log-probabilities, losses or trainer is used.
+"""
+
+import math
+
+import torch
+
+
+def target_logps(loaded, source, target):
+    """Log-probabilities (T,) of a target's tokens, by the model's own forward pass."""
+    if loaded.model.config.is_encoder_decoder:
+        logits = loaded.model(input_ids=torch.tensor([source]), labels=torch.tensor([target])).logits[0]
+    else:
+        logits = loaded.model(input_ids=torch.tensor([source + target])).logits[0, len(source) - 1 : -1]
+    return torch.stack([torch.log_softmax(row.double(), -1)[token] for row, token in zip(logits, target, strict=True)])
+
+
+def pairs_of(loaded, examples):
+    """[(chosen logps (T,), rejected logps (T',))] of examples."""
+    return [tuple(target_logps(loaded, e.source, target) for target in e.targets) for e in examples]
+
+
+def preference(chosen, rejected, config):
+    """The preference term of one pair of token log-probabilities."""
+    h = chosen.sum() - rejected.sum()
+    mean_h = chosen.mean() - rejected.mean()
+    match config.loss:
+        case "sigmoid":
+            x = config.beta * h
+        case "simpo":
+            x = config.beta * mean_h - config.simpo_gamma
+        case "hinge":
+            return max(h * 0, 1 - config.beta * h)
+        case "ipo":
+            return (mean_h - 1 / (2 * config.beta)) ** 2
+    e = config.label_smoothing
+    return -(1 - e) * (1 / (1 + (-x).exp())).log() - e * (1 / (1 + x.exp())).log()
+
+
+def nll(chosens, config):
+    """NLL of chosen targets, a list of token log-probabilities (T,)."""
+    total = -sum(chosen.sum() for chosen in chosens)
+    return total / (sum(map(len, chosens)) if config.nll_normalization == "token" else len(chosens))
+
+
+def total_loss(pairs, config):
+    """The loss of one optimizer step; for sft the pairs have a chosen target only."""
+    chosens = [pair[0] for pair in pairs]
+    if config.loss == "sft":
+        return nll(chosens, config)
+    terms = [preference(*pair, config) for pair in pairs]
+    return sum(terms) / len(terms) + config.cpo_alpha * nll(chosens, config)
+
+
+def metrics(pairs, config):
+    """What is logged for the pairs, as floats."""
+    mean = config.loss in ("ipo", "simpo")
+    values = [[float(logps.mean() if mean else logps.sum()) for logps in pair] for pair in pairs]
+    chosen, rejected = ([pair[i] for pair in values] for i in (0, 1))
+    average = lambda numbers: math.fsum(numbers) / len(pairs)  # noqa: E731
+    return {
+        "logps/chosen": average(chosen),
+        "logps/rejected": average(rejected),
+        "rewards/chosen": config.beta * average(chosen),
+        "rewards/rejected": config.beta * average(rejected),
+        "rewards/margins": config.beta * (average(chosen) - average(rejected)),
+        "rewards/accuracies": average([c > r for c, r in values]),
+        "nll_loss": -math.fsum(float(pair[0].sum()) for pair in pairs) / sum(len(pair[0]) for pair in pairs),
+    }

@@ -1,0 +1,327 @@
+import json
+import os
+import socket
+import time
+
+import pytest
+import reference_loss
+import torch
+from tiny_models import preference_texts
+from torch import multiprocessing
+
+from mtcpo.arguments import training_arguments
+from mtcpo.errors import UserError
+from mtcpo.layouts import Example
+from mtcpo.models import load_model, set_dropout
+from mtcpo.trainconfig import TrainConfig
+from mtcpo.trainer import PreferenceTrainer, count_items
+
+SGD = {"optim": "sgd", "lr_scheduler_type": "constant", "warmup_ratio": 0.0, "max_grad_norm": 1e9, "learning_rate": 0.5}
+LOSSES = {
+    "sigmoid": TrainConfig(beta=0.2),
+    "smoothed": TrainConfig(beta=0.2, label_smoothing=0.1, nll_normalization="sentence", cpo_alpha=0.5),
+    "hinge": TrainConfig(loss="hinge", beta=0.3),
+    "ipo": TrainConfig(loss="ipo", beta=0.4, cpo_alpha=0.2),
+    "simpo": TrainConfig(loss="simpo", beta=2.0, simpo_gamma=0.3, cpo_alpha=0.0),
+    "cpo-simpo": TrainConfig(loss="simpo", beta=2.0, cpo_alpha=1.0, nll_normalization="sentence"),
+    "sft": TrainConfig(loss="sft"),
+    "sft by sentence": TrainConfig(loss="sft", nll_normalization="sentence"),
+}
+
+
+def examples_of(loaded, config, count=8, start=0):
+    examples = loaded.layout.encode(preference_texts(count, start))
+    return [Example(e.source, e.targets[:1]) for e in examples] if config.loss == "sft" else examples
+
+
+def trainer_for(loaded, config, examples, folder, evaluation=None, **args):
+    config = config.model_copy(update={"args": config.args | {"use_cpu": True} | args})
+    set_dropout(loaded.model, 0.0)
+    arguments = training_arguments(config, folder, evaluates=evaluation is not None)
+    return PreferenceTrainer(loaded, arguments, config, examples, evaluation, config.batch_tokens)
+
+
+def parameters_of(loaded):
+    return {name: parameter.detach().clone() for name, parameter in loaded.model.named_parameters()}
+
+
+def assert_same(one, other, **tolerance):
+    assert one.keys() == other.keys()
+    for name, tensor in one.items():
+        torch.testing.assert_close(tensor, other[name], **tolerance, msg=lambda text, name=name: f"{name}: {text}")
+
+
+# --- the loss -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", ["mt5", "llama", "marian"])
+@pytest.mark.parametrize("name", LOSSES)
+def test_loss_and_gradients_equal_the_reference(load, kind, name, tmp_path):
+    config = LOSSES[name]
+    loaded = load(kind)
+    examples = examples_of(loaded, config, count=5)
+    trainer = trainer_for(loaded, config, examples, tmp_path)
+
+    def gradients(loss):
+        loaded.model.zero_grad()
+        loss.backward()
+        return {name: p.grad.clone() for name, p in loaded.model.named_parameters() if p.grad is not None}
+
+    ours = trainer.compute_loss(loaded.model, loaded.layout.collate(examples))
+    reference = reference_loss.total_loss(reference_loss.pairs_of(loaded, examples), config)
+    assert ours.item() == pytest.approx(reference.item(), rel=1e-5, abs=1e-5)
+    assert_same(gradients(ours), gradients(reference), atol=2e-5, rtol=1e-3)
+
+
+def test_equal_targets_give_log_2_and_no_preference_gradient(load, tmp_path):
+    loaded = load("mt5")
+    examples = [Example(e.source, (e.targets[0],) * 2) for e in examples_of(loaded, LOSSES["sigmoid"])]
+    trainer = trainer_for(loaded, TrainConfig(cpo_alpha=0.0), examples, tmp_path)
+    loss = trainer.compute_loss(loaded.model, loaded.layout.collate(examples))
+    assert loss.item() == pytest.approx(torch.tensor(2.0).log().item(), abs=1e-6)
+    loss.backward()
+    assert max(float(p.grad.abs().max()) for p in loaded.model.parameters()) < 1e-6
+
+
+def test_router_loss_is_added_by_its_coefficient(load, tmp_path):
+    loaded = load("mixtral")
+    examples = examples_of(loaded, LOSSES["sigmoid"])
+    trainer = trainer_for(loaded, LOSSES["sigmoid"], examples, tmp_path)
+    batch = loaded.layout.collate(examples)
+    with torch.no_grad():
+        router = float(loaded.layout.score(loaded.model, loaded.head, batch).router_loss)
+        whole = float(trainer.compute_loss(loaded.model, batch))
+        share = float(trainer.compute_loss(loaded.model, batch, num_items_in_batch=2 * count_items(batch, False)))
+        loaded.model.config.router_aux_loss_coef = 0.0
+        without = float(trainer.compute_loss(loaded.model, batch))
+    assert whole - without == pytest.approx(0.05 * router, rel=1e-4)
+    assert share == pytest.approx(whole / 2, rel=1e-5)
+
+
+def test_denominators_of_a_batch():
+    labels = torch.tensor([[5, 1, -100], [6, 7, 1], [5, 5, 1], [1, -100, -100]])
+    assert count_items({"labels": labels}, sft=False).tolist() == [2, 5]
+    assert count_items({"labels": labels}, sft=True).tolist() == [4, 9]
+
+
+# --- the optimizer step ---------------------------------------------------------------------------------------------
+
+
+def one_step(load, kind, config, folder, batch, accumulate, **args):
+    loaded = load(kind)
+    before = parameters_of(loaded)
+    sizes = {"per_device_train_batch_size": batch, "gradient_accumulation_steps": accumulate}
+    trainer = trainer_for(loaded, config, examples_of(loaded, config), folder, logging_steps=1, **SGD, **sizes, **args)
+    trainer.train()
+    assert trainer.state.global_step == 1
+    after = parameters_of(loaded)
+    assert any(not torch.equal(after[name], before[name]) for name in after)
+    return after, trainer.state.log_history[0]
+
+
+@pytest.mark.parametrize("kind", ["mt5", "llama"])
+@pytest.mark.parametrize("name", ["sigmoid", "smoothed", "cpo-simpo", "sft", "sft by sentence"])
+def test_micro_batches_change_nothing(load, kind, name, tmp_path):
+    whole, log = one_step(load, kind, LOSSES[name], tmp_path, batch=8, accumulate=1)
+    for batch, accumulate in ((4, 2), (1, 8), (3, 3)):
+        parts, part_log = one_step(load, kind, LOSSES[name], tmp_path, batch, accumulate)
+        assert_same(parts, whole, atol=1e-6, rtol=1e-5)
+        assert part_log["loss"] == pytest.approx(log["loss"], abs=1.1e-4)
+        for key in {"nll_loss", "rewards/margins", "logps/chosen"} & log.keys():
+            assert part_log[key] == pytest.approx(log[key], rel=1e-4)
+
+
+def test_a_step_is_a_step_along_the_reference_gradient(load, tmp_path):
+    config = LOSSES["sigmoid"]
+    after, log = one_step(load, "mt5", config, tmp_path, batch=2, accumulate=4)
+    loaded = load("mt5")
+    pairs = reference_loss.pairs_of(loaded, examples_of(loaded, config))
+    loss = reference_loss.total_loss(pairs, config)
+    loss.backward()
+    expected = {name: p.detach() - 0.5 * p.grad for name, p in loaded.model.named_parameters()}
+    assert_same(after, expected, atol=1e-5, rtol=1e-4)
+    assert log["loss"] == pytest.approx(loss.item(), abs=1e-4)
+
+
+def test_token_batches_change_nothing_either(load, tmp_path):
+    config = LOSSES["sigmoid"]
+    whole, _ = one_step(load, "mt5", config, tmp_path, batch=8, accumulate=1)
+    by_tokens = config.model_copy(update={"batch_tokens": 160})
+    parts, log = one_step(load, "mt5", by_tokens, tmp_path, batch=8, accumulate=8)
+    assert_same(parts, whole, atol=1e-6, rtol=1e-5)
+    assert log["padding_share"] < 0.25
+
+
+STEPS = 3
+
+
+def _two_processes_worker(rank, model, port, folder, name):
+    """One of two processes that train together; the first writes its parameters and logs."""
+    environment = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": 2, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+    os.environ.update({key: str(value) for key, value in environment.items()})
+    torch.set_num_threads(1)
+    parameters, logs = _three_steps(load_model(model, "float32", device="cpu"), folder, name, accumulate=1)
+    if rank == 0:
+        torch.save(parameters, folder / "parameters.pt")
+        (folder / "logs.json").write_text(json.dumps(logs))
+    torch.distributed.destroy_process_group()
+
+
+def _three_steps(loaded, folder, name, accumulate):
+    config = LOSSES[name]
+    examples, evaluation = examples_of(loaded, config), examples_of(loaded, config, count=5, start=40)
+    sizes = {"per_device_train_batch_size": 4, "gradient_accumulation_steps": accumulate, "num_train_epochs": STEPS}
+    trainer = trainer_for(
+        loaded, config, examples, folder, evaluation, logging_steps=1, save_strategy="no", **(SGD | sizes)
+    )
+    trainer.train()
+    assert trainer.state.global_step == STEPS
+    return parameters_of(loaded), trainer.state.log_history
+
+
+@pytest.mark.parametrize("kind", ["mt5"])
+def test_two_processes_give_the_same_as_one(load, model_folder, kind, tmp_path):
+    name = "sigmoid"
+    single, logs = _three_steps(load(kind), tmp_path, name, accumulate=2)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    arguments = (str(model_folder(kind)), port, tmp_path, name)
+    multiprocessing.spawn(_two_processes_worker, arguments, nprocs=2)
+    double = torch.load(tmp_path / "parameters.pt", weights_only=True)
+    assert_same(double, single, atol=2e-6, rtol=1e-4)
+    for one, two in zip(logs, json.loads((tmp_path / "logs.json").read_text()), strict=True):
+        keys = {key for key in one if not key.endswith(("_per_second", "runtime", "total_flos", "preparation_time"))}
+        # Each process takes half of an evaluation batch; the means are the same to the last digits.
+        assert {key: two[key] for key in keys} == pytest.approx({key: one[key] for key in keys}, abs=2e-4, rel=1e-4)
+
+
+# --- what is logged -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", ["mt5", "llama"])
+@pytest.mark.parametrize("name", ["sigmoid", "smoothed", "ipo", "cpo-simpo", "sft"])
+def test_logs_equal_the_reference(load, kind, name, tmp_path):
+    config = LOSSES[name]
+    loaded = load(kind)
+    examples, evaluation = examples_of(loaded, config, count=7), examples_of(loaded, config, count=5, start=30)
+    with torch.no_grad():
+        expected = {
+            "": reference_loss.pairs_of(loaded, examples), "eval_": reference_loss.pairs_of(loaded, evaluation),
+        }  # fmt: skip
+    trainer = trainer_for(
+        loaded, config, examples, tmp_path, evaluation, learning_rate=0.0, logging_steps=1, save_strategy="no",
+        per_device_train_batch_size=3, gradient_accumulation_steps=3, per_device_eval_batch_size=2,
+    )  # fmt: skip
+    trainer.train()
+    train_log, eval_log = trainer.state.log_history[:2]
+    for prefix, log in (("", train_log), ("eval_", eval_log)):
+        loss = reference_loss.total_loss(expected[prefix], config).item()
+        assert log[f"{prefix}loss"] == pytest.approx(loss, abs=1e-4, rel=1e-5)
+        wanted = reference_loss.metrics(expected[prefix], config) if config.loss != "sft" else {"nll_loss": loss}
+        for key, value in wanted.items():
+            assert log[prefix + key] == pytest.approx(value, rel=1e-4, abs=1e-5), key
+    assert ("rewards/chosen" in train_log) == (config.loss != "sft")
+
+
+def test_tokens_and_padding_of_a_known_batch(load, tmp_path):
+    """Sources 3 and 2 long, targets 3 and 2, 2 and 4: 16 tokens in 2 x 3 + 4 x 4 = 22 places."""
+    loaded = load("mt5")
+    examples = [Example((11, 12, 1), ((21, 22, 1), (23, 1))), Example((13, 1), ((24, 1), (25, 26, 27, 1)))]
+    trainer = trainer_for(loaded, LOSSES["sigmoid"], examples, tmp_path, logging_steps=1, save_strategy="no")
+    start = time.perf_counter()
+    trainer.train()
+    seconds = time.perf_counter() - start
+    log = trainer.state.log_history[0]
+    assert log["padding_share"] == pytest.approx(1 - 16 / 22)
+    assert log["tokens_per_second"] >= 16 / seconds
+
+
+def test_speed_is_that_of_training_alone(load, tmp_path, monkeypatch):
+    loaded = load("llama")
+    examples = examples_of(loaded, LOSSES["sigmoid"], count=4)
+    trainer = trainer_for(
+        loaded, LOSSES["sigmoid"], examples, tmp_path, examples, eval_strategy="steps", eval_steps=1, logging_steps=2,
+        per_device_train_batch_size=2, save_strategy="no",
+    )  # fmt: skip
+    evaluate = trainer.prediction_step
+    monkeypatch.setattr(trainer, "prediction_step", lambda *args, **kw: (time.sleep(1.5), evaluate(*args, **kw))[1])
+    trainer.train()
+    real = sum(len(e.source) + len(t) for e in examples for t in e.targets)
+    (log,) = (row for row in trainer.state.log_history if "loss" in row)
+    assert real / log["tokens_per_second"] < 1.5
+
+
+def test_logs_start_anew_each_time(load, tmp_path):
+    loaded = load("mt5")
+    config = LOSSES["sigmoid"]
+    examples = examples_of(loaded, config, count=6)
+    trainer = trainer_for(
+        loaded, config, examples, tmp_path, learning_rate=0.0, logging_steps=1, save_strategy="no",
+        per_device_train_batch_size=2,
+    )  # fmt: skip
+    with torch.no_grad():
+        everything = reference_loss.metrics(reference_loss.pairs_of(loaded, examples), config)
+    trainer.train()
+    logs = [row["logps/chosen"] for row in trainer.state.log_history if "loss" in row]
+    assert len(set(logs)) == 3
+    assert sum(logs) / 3 == pytest.approx(everything["logps/chosen"], rel=1e-5)
+
+
+def test_divergence_stops_the_run(load, tmp_path):
+    loaded = load("llama")
+    config = LOSSES["sigmoid"]
+    with torch.no_grad():
+        loaded.model.get_input_embeddings().weight.fill_(float("nan"))
+    trainer = trainer_for(loaded, config, examples_of(loaded, config), tmp_path, logging_steps=1)
+    with pytest.raises(UserError, match=r"training diverged before step 1: .* lower train.args.learning_rate"):
+        trainer.train()
+
+
+# --- data -----------------------------------------------------------------------------------------------------------
+
+
+def test_batches_reach_the_model_as_the_sampler_made_them(load, tmp_path):
+    loaded = load("mt5")
+    config = LOSSES["sigmoid"]
+    examples = examples_of(loaded, config, count=23)
+    trainer = trainer_for(loaded, config, examples, tmp_path, per_device_train_batch_size=4, data_seed=3)
+    loader = trainer.get_train_dataloader()
+    orders = []
+    for epoch in range(2):
+        loader.set_epoch(epoch)
+        orders.append([tuple(map(tuple, batch["input_ids"].tolist())) for batch in loader])
+    assert len(loader) == len(orders[0]) == 6
+    assert orders[0] != orders[1]
+    assert sorted(orders[0]) == sorted(orders[1])
+    rows = sorted(tuple(i for i in row if i) for batch in orders[0] for row in batch)
+    assert rows == sorted(e.source for e in examples)
+    # Evaluation goes by length, the shortest first.
+    lengths = [batch["labels"].shape[1] for batch in trainer.get_eval_dataloader(trainer.train_dataset)]
+    assert lengths == sorted(lengths)
+
+
+def test_data_seed_decides_the_batches(load, tmp_path):
+    loaded = load("mt5")
+    config = LOSSES["sigmoid"]
+    examples = examples_of(loaded, config, count=30)
+    batches = {}
+    for data_seed, seed in ((1, 0), (1, 7), (2, 0)):
+        trainer = trainer_for(loaded, config, examples, tmp_path, seed=seed, data_seed=data_seed)
+        batches[data_seed, seed] = [batch["input_ids"].tolist() for batch in trainer.get_train_dataloader()]
+    assert batches[1, 0] == batches[1, 7] != batches[2, 0]
+
+
+def test_worker_processes_give_the_same_batches(load, tmp_path):
+    loaded = load("mt5")
+    config = LOSSES["sigmoid"]
+    examples = examples_of(loaded, config, count=12)
+    options = {"dataloader_num_workers": 1, "dataloader_persistent_workers": True, "dataloader_prefetch_factor": 3}
+    here, there = (
+        [
+            batch["labels"].tolist()
+            for batch in trainer_for(loaded, config, examples, tmp_path, **args).get_train_dataloader()
+        ]
+        for args in ({}, options)
+    )
+    assert here == there
