@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import types
+import typing
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +32,7 @@ DEFAULT_ARGS: dict[str, Any] = {
 OWN_ARGS = {
     "output_dir": "pass --output-dir",
     "resume_from_checkpoint": "the same command goes on by itself",
-    "label_smoothing_factor": "set train.label_smoothing",
+    "label_smoothing_factor": "set train.nll_smoothing",
     "remove_unused_columns": "batches hold what the model needs",
     "label_names": "batches hold what the model needs",
     "predict_with_generate": "translations are scored by `mtcpo evaluate`",
@@ -56,22 +58,36 @@ def training_arguments(config: TrainConfig, folder: Path, evaluates: bool = Fals
     if "warmup_ratio" in args and "warmup_ratio" not in fields:
         # transformers 5: one field for both, a share where it is below 1.
         args["warmup_steps"] = args.pop("warmup_ratio")
-    for name in args:
+    hints = typing.get_type_hints(Seq2SeqTrainingArguments)
+    for name, value in args.items():
         if name in OWN_ARGS:
             raise UserError(f"train.args.{name} cannot be set: {OWN_ARGS[name]}")
         if name not in fields:
             raise UserError(f"train.args.{name}: no such training argument{nearest(name, fields)}")
+        _check_type(name, value, hints[name])
     if torch.cuda.is_available() and torch.cuda.is_bf16_supported():
         args.setdefault("bf16", not args.get("fp16"))
     if evaluates:
         args.setdefault("eval_strategy", "epoch")
     try:
         checked = Seq2SeqTrainingArguments(output_dir=str(folder), remove_unused_columns=False, **args)
-    except (ValueError, TypeError) as error:
-        raise UserError(f"train.args: {str(error).splitlines()[0]}") from error
+    except (ValueError, TypeError, ImportError) as error:  # ImportError: deepspeed, apex and their like
+        raise UserError(f"train.args: {' '.join(str(error).split())}") from error
     if checked.eval_strategy != "no" and not evaluates:
         raise UserError("train.args.eval_strategy: there is nothing to evaluate on; pass --eval-prefs FILE")
     return checked
+
+
+def _check_type(name: str, value: Any, hint: Any) -> None:
+    """Refuse text for a number and the like: the library would find out in the middle of its work, or never."""
+    kinds = typing.get_args(hint) if typing.get_origin(hint) in (typing.Union, types.UnionType) else (hint,)
+    if not set(kinds) <= {bool, int, float, str, type(None)}:
+        return  # one of several words, or a table: the library checks those itself
+    wanted = (*kinds, int) if float in kinds else kinds
+    is_wrong_bool = isinstance(value, bool) and bool not in kinds
+    if is_wrong_bool or not isinstance(value, wanted):
+        needed = " or ".join(kind.__name__ for kind in kinds if kind is not type(None))
+        raise UserError(f"train.args.{name}: {needed} is needed (got {str(value)!r})")
 
 
 def check_precision(args: Seq2SeqTrainingArguments, family: Family) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import gc
 import io
 import os
 import signal
@@ -23,7 +24,6 @@ from mtcpo.outputs import writing
 if TYPE_CHECKING:
     from mtcpo.corpora import CorpusConfig, Drops
     from mtcpo.evaluation import EvaluateConfig
-    from mtcpo.metrics import Metric
     from mtcpo.records import Segment, Triplet
     from mtcpo.testsets import TestSet
 
@@ -32,7 +32,7 @@ OUR_FAULT, USER_MISTAKE, INTERRUPTED = 1, 2, 130
 Command = TypeVar("Command", bound=Callable[..., Any])
 Item = TypeVar("Item")
 
-_interrupted = Event()
+_asked_to_stop = Event()
 """Set by the first signal: whatever a library makes of the interrupt, the command ends as interrupted."""
 
 
@@ -43,6 +43,20 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")  # a terminal of ASCII gets "?" and no crash
     try:
+        _run(arguments)
+    except (_Interrupted, KeyboardInterrupt):
+        _asked_to_stop.set()
+    except Exception:
+        if not _asked_to_stop.is_set():
+            raise
+    # Here, where no traceback holds the frames of what was interrupted any more.
+    if _asked_to_stop.is_set():
+        _leave_interrupted()
+    sys.exit(0)
+
+
+def _run(arguments: Sequence[str] | None) -> None:
+    try:
         mtcpo(arguments, prog_name="mtcpo", standalone_mode=False)
     except click.exceptions.NoArgsIsHelpError as error:
         error.show()
@@ -50,20 +64,13 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     except click.UsageError as error:
         _leave(USER_MISTAKE, _usage_line(error))
     except UserError as error:
-        if _interrupted.is_set():
-            _leave_interrupted()
+        if _asked_to_stop.is_set():
+            raise
         _leave(USER_MISTAKE, str(error))
-    except (KeyboardInterrupt, click.Abort):
-        _leave_interrupted()
     except BrokenPipeError:
         # Whoever read our output, such as `head`, has gone; the interpreter must not try to flush to it.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(OUR_FAULT)
-    except Exception:
-        if _interrupted.is_set():
-            _leave_interrupted()
-        raise
-    sys.exit(0)
 
 
 def _leave(code: int, message: str) -> NoReturn:
@@ -74,8 +81,10 @@ def _leave(code: int, message: str) -> NoReturn:
 def _leave_interrupted() -> NoReturn:
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
-    click.echo("mtcpo: interrupted; repeat the command to go on", err=True)
+    after_echo = "\n" if sys.stderr.isatty() else ""  # the terminal has written ^C into our line
+    click.echo(f"{after_echo}mtcpo: interrupted; repeat the command to go on", err=True)
     sys.stdout.flush()
+    gc.collect()  # generators that were interrupted clean up: processes end, temporary files go
     atexit._run_exitfuncs()
     # Not sys.exit: Python kills itself with SIGINT at its end where an interrupt has passed through an exec().
     os._exit(INTERRUPTED)
@@ -83,7 +92,7 @@ def _leave_interrupted() -> NoReturn:
 
 def _listen_for_interrupts() -> None:
     def interrupt(number: int, frame: Any) -> NoReturn:
-        _interrupted.set()
+        _asked_to_stop.set()
         raise KeyboardInterrupt
 
     signal.signal(signal.SIGTERM, interrupt)
@@ -99,7 +108,19 @@ def _usage_line(error: click.UsageError) -> str:
     return f"{message[:1].lower()}{message[1:]}; see {command} --help"
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+class _Interrupted(BaseException):
+    """A KeyboardInterrupt on its way out of click, which would put an empty line before our own."""
+
+
+class _Group(click.Group):
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt:
+            raise _Interrupted from None
+
+
+@click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.version_option(__version__, prog_name="mtcpo")
 def mtcpo() -> None:
     """Preference training of machine-translation models.
@@ -456,24 +477,17 @@ def _evaluations(
     config: EvaluateConfig, files: dict[str, Path], models: dict[str, str], dtype: Any, prompt: str | None
 ) -> Iterator[Any]:
     from mtcpo.evaluation import evaluate_outputs, read_outputs
+    from mtcpo.metrics import load_metrics
     from mtcpo.testsets import load_test_sets
 
     folder = None if config.test_set_dir is None else Path(config.test_set_dir)
     test_sets = load_test_sets(config.suites, config.sets, folder)
-    loaded = _metrics_by_language(config.metrics, test_sets)  # first, so that a missing one shows before the work
+    # First, so that a missing one shows before the work.
+    loaded = load_metrics(config.metrics, [test_set.tgt_lang for test_set in test_sets])
     translated = _translations(config, models, test_sets, dtype, prompt) if models else {}
     for number, test_set in enumerate(test_sets):
         outputs = {name: texts[number] for name, texts in translated.items()} or read_outputs(files.items(), test_set)
         yield evaluate_outputs(test_set, outputs, loaded[test_set.tgt_lang], config)
-
-
-def _metrics_by_language(specs: Sequence[str], test_sets: Sequence[TestSet]) -> dict[str, list[Metric]]:
-    """Load each metric once; only those that are formulas differ by target language."""
-    from mtcpo.metrics import load_metric, metric_kind
-
-    models = {spec: load_metric(spec, "und") for spec in specs if metric_kind(spec).checkpoint}
-    languages = dict.fromkeys(test_set.tgt_lang for test_set in test_sets)
-    return {language: [models.get(spec) or load_metric(spec, language) for spec in specs] for language in languages}
 
 
 def _translations(

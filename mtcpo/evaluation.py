@@ -23,7 +23,7 @@ from pydantic import Field
 from mtcpo.config import Config, PathOrName
 from mtcpo.errors import UserError, choose
 from mtcpo.files import read_lines, refuse_existing, write_json, write_json_lines, write_text
-from mtcpo.metrics import Metric
+from mtcpo.metrics import Metric, MetricSpec
 from mtcpo.records import Candidate, Segment, segment_to_json
 from mtcpo.significance import Array, bootstrap_p_value, bootstrap_scores, half_width_95, interval_95
 from mtcpo.testsets import SuiteSpec, TestSet, TestSetConfig, check_name
@@ -37,7 +37,9 @@ class EvaluateConfig(Config):
     suites: tuple[SuiteSpec, ...] = Field((), description="Shipped suites, suite files, or sacreBLEU's wmt22:de-en")
     sets: tuple[TestSetConfig, ...] = Field((), description="Test sets in files of one's own")
     test_set_dir: PathOrName | None = Field(None, description="Folder of test sets in the WMT layout")
-    metrics: tuple[str, ...] = Field(("bleu", "chrf", "ter"), min_length=1, description="Metrics, as in --metric")
+    metrics: tuple[MetricSpec, ...] = Field(
+        ("bleu", "chrf", "ter"), min_length=1, description="Metrics, as in --metric"
+    )
     baseline: str | None = Field(None, description="System that the others are compared with; default: the first")
     resamples: int = Field(1000, ge=1, description="Resamples of the paired bootstrap")
     seed: int = Field(12345, ge=0, description="Seed of the resamples; sacreBLEU's default is 12345")

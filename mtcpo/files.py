@@ -229,7 +229,8 @@ def _write_parquet(path: Path, rows: Iterable[Mapping[str, Any]]) -> int:
     # Score names become fields of a struct, so every group must know all of them: the first group decides.
     iterator, count, writer = iter(rows), 0, None
     while group := list(itertools.islice(iterator, PARQUET_ROWS_PER_GROUP)):
-        table = pyarrow.Table.from_pylist([dict(row) for row in group], schema=writer.schema if writer else None)
+        plain = [_without_empty_tables(dict(row)) for row in group]
+        table = pyarrow.Table.from_pylist(plain, schema=writer.schema if writer else None)
         writer = writer or pyarrow.parquet.ParquetWriter(path, table.schema)
         writer.write_table(table)
         count += len(group)
@@ -237,6 +238,13 @@ def _write_parquet(path: Path, rows: Iterable[Mapping[str, Any]]) -> int:
         raise UserError(f"{path}: there is no row to write, and Parquet needs one to know its columns; use .jsonl")
     writer.close()
     return count
+
+
+def _without_empty_tables(value: Any) -> Any:
+    """Put null for tables without a key, which Parquet cannot hold: candidates that nobody has scored yet."""
+    if isinstance(value, dict):
+        return {key: _without_empty_tables(item) for key, item in value.items()} or None
+    return [_without_empty_tables(item) for item in value] if isinstance(value, list) else value
 
 
 def sha256_of(path: Path) -> str:

@@ -295,8 +295,10 @@ def save_tokenizer(tokenizer: Any, folder: Path) -> None:
 
 
 def _mend_tokenizer_config(path: Path) -> None:
-    """Give the list of further special tokens the name that both versions read; 4.57 wants a table under the other."""
+    """Put names that both versions read in place of those that 4.57 does not know or takes for something else."""
     settings = json.loads(path.read_text(encoding="utf-8"))
+    if settings.get("tokenizer_class") == "TokenizersBackend":
+        settings["tokenizer_class"] = "PreTrainedTokenizerFast"
     if isinstance(settings.get("extra_special_tokens"), list):
         tokens = settings.pop("extra_special_tokens")
         settings |= {"additional_special_tokens": tokens} if tokens else {}

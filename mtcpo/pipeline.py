@@ -12,7 +12,7 @@ from mtcpo.corpora import CorpusConfig, Drops, read_corpus
 from mtcpo.errors import UserError
 from mtcpo.evaluation import translations_dir
 from mtcpo.files import complete_folder, read_json_lines, write_json_lines, write_text
-from mtcpo.metrics import METRICS, load_metric, metric_kind, metric_name
+from mtcpo.metrics import METRICS, load_metric, load_metrics, metric_kind, metric_name
 from mtcpo.recipe import BASE, CONTROL, TUNED, ModelConfig, Recipe
 from mtcpo.records import Segment, read_segments, triplet_from_json
 from mtcpo.stages import STAMP_FILE, Stage, check_may_run, run_stages, unfinished
@@ -304,11 +304,11 @@ def _evaluate(places: Places) -> Stage:
         from mtcpo.evaluation import evaluate_outputs, read_outputs, write_evaluation
 
         chosen_by = [metric_name(spec) for spec in places.recipe.prefs.metrics]
-        evaluations = []
-        for number, test_set in enumerate(places.test_sets()):
+        evaluations, test_sets = [], places.test_sets()
+        metrics = load_metrics(evaluate.metrics, [test_set.tgt_lang for test_set in test_sets])
+        for number, test_set in enumerate(test_sets):
             outputs = read_outputs([(system, paths[number]) for system, paths in files.items()], test_set)
-            metrics = [load_metric(spec, test_set.tgt_lang) for spec in evaluate.metrics]
-            evaluations.append(evaluate_outputs(test_set, outputs, metrics, evaluate, chosen_by))
+            evaluations.append(evaluate_outputs(test_set, outputs, metrics[test_set.tgt_lang], evaluate, chosen_by))
         write_evaluation(places.run, evaluations, overwrite=True)  # the stage was allowed to
         return {"seed": evaluate.seed}
 

@@ -31,8 +31,11 @@ class PrefsConfig(SelectionConfig):
 
 
 def report_path_of(output: Path) -> Path:
-    """Return where the report on `output` goes by default: `prefs.jsonl` -> `prefs-report.json`."""
-    return output.with_name(f"{output.name.partition('.')[0]}-report.json")
+    """Return where the report on `output` goes by default: `prefs.en-de.jsonl.gz` -> `prefs.en-de-report.json`."""
+    name = output.name
+    for suffix in (".gz", ".zst", ".jsonl", ".json", ".parquet"):
+        name = name.removesuffix(suffix)
+    return output.with_name(f"{name}-report.json")
 
 
 def build_preferences(

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import PrinterCallback, ProgressCallback, TrainerCallback, set_seed
+from transformers import PrinterCallback, ProgressCallback, Seq2SeqTrainingArguments, TrainerCallback, set_seed
 
 from mtcpo.arguments import check_precision, dtype_of, training_arguments
 from mtcpo.errors import UserError
@@ -105,7 +105,7 @@ def train(
         set_seed(args.seed)  # the trainer does so too, but after the adapters have their first weights
         loaded = _with_lora(loaded, config.lora)
     eval_examples = None if evaluation is None else evaluation.examples
-    trainer = PreferenceTrainer(loaded, args, config, data.examples, eval_examples, config.batch_tokens)
+    trainer = _trainer(loaded, args, config, data.examples, eval_examples)
     for callback in (PrinterCallback, ProgressCallback):
         trainer.remove_callback(callback)
     trainer.add_callback(TrainingBar(f"training ({config.loss})"))
@@ -116,6 +116,22 @@ def train(
         _finish(loaded, trainer, output_dir, report, data.languages)
     trainer.accelerator.wait_for_everyone()
     return report
+
+
+def _trainer(
+    loaded: LoadedModel,
+    args: Seq2SeqTrainingArguments,
+    config: TrainConfig,
+    examples: Sequence[Example],
+    eval_examples: Sequence[Example] | None,
+) -> PreferenceTrainer:
+    """Set up the trainer; what an argument asks for and the environment does not have is the user's to mend."""
+    try:
+        PreferenceTrainer.get_optimizer_cls_and_kwargs(args, loaded.model)
+        return PreferenceTrainer(loaded, args, config, examples, eval_examples, config.batch_tokens)
+    except (ValueError, ImportError, RuntimeError) as error:
+        # wandb and its like are missing, bitsandbytes, a GPU for FSDP, ...; the library has a kind for each.
+        raise UserError(f"train.args: {' '.join(str(error).split())}") from error
 
 
 def encode_within_limits(layout: Layout, texts: Iterable[Text], config: TrainConfig) -> Encoded:
@@ -197,7 +213,7 @@ def _prepare_work(work: Path, fingerprint: str, overwrite: bool) -> str | None:
     if record.exists():
         if json.loads(record.read_text(encoding="utf-8"))["fingerprint"] == fingerprint:
             return _last_checkpoint(work / "checkpoints")
-        if not overwrite:
+        if not overwrite and _last_checkpoint(work / "checkpoints") is not None:  # without one, nothing is lost
             raise UserError(
                 f"{work}: an unfinished run with another model, data or settings; repeat those to finish it, "
                 "or pass --overwrite to discard it"

@@ -26,6 +26,11 @@ class Outcome:
     err: str
 
 
+def words(text):
+    """A command as its arguments; none of them has a space."""
+    return text.split()
+
+
 def lines_of(name, count, start=0):
     """Lines of a file of the demo's corpus."""
     return (DEMO / name).read_text(encoding="utf-8").splitlines()[start : start + count]
@@ -64,12 +69,16 @@ def mistake(capsys, *arguments):
 
 def start(*arguments, cwd):
     """Start a command in a process (and a process group) of its own."""
-    return subprocess.Popen(
-        [sys.executable, "-m", "mtcpo", *map(str, arguments)],
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=cwd, env=ENVIRONMENT, start_new_session=True,
-        # Where the tests themselves run in the background, SIGINT is ignored, and a child would inherit that.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
-    )  # fmt: skip
+    # Where the tests themselves run in the background, SIGINT is ignored, and a child would inherit that.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        return subprocess.Popen(
+            [sys.executable, "-m", "mtcpo", *map(str, arguments)],
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=cwd, env=ENVIRONMENT,
+            start_new_session=True,
+        )  # fmt: skip
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def finish(process, timeout=120):

@@ -9,18 +9,28 @@ import math
 import torch
 
 
-def target_logps(loaded, source, target):
-    """Log-probabilities (T,) of a target's tokens, by the model's own forward pass."""
+def rows_of(loaded, source, target):
+    """Log-probabilities (T, V) at a target's positions, by the model's own forward pass."""
     if loaded.model.config.is_encoder_decoder:
         logits = loaded.model(input_ids=torch.tensor([source]), labels=torch.tensor([target])).logits[0]
     else:
         logits = loaded.model(input_ids=torch.tensor([source + target])).logits[0, len(source) - 1 : -1]
-    return torch.stack([torch.log_softmax(row.double(), -1)[token] for row, token in zip(logits, target, strict=True)])
+    return torch.log_softmax(logits.double(), -1)
+
+
+def target_logps(loaded, source, target):
+    """Log-probabilities (T,) of a target's tokens."""
+    return torch.stack([row[token] for row, token in zip(rows_of(loaded, source, target), target, strict=True)])
 
 
 def pairs_of(loaded, examples):
     """[(chosen logps (T,), rejected logps (T',))] of examples."""
     return [tuple(target_logps(loaded, e.source, target) for target in e.targets) for e in examples]
+
+
+def chosen_means(loaded, examples):
+    """[mean over the vocabulary (T,)] of the log-probabilities at the positions of chosen targets."""
+    return [rows_of(loaded, e.source, e.targets[0]).mean(-1) for e in examples]
 
 
 def preference(chosen, rejected, config):
@@ -40,19 +50,21 @@ def preference(chosen, rejected, config):
     return -(1 - e) * (1 / (1 + (-x).exp())).log() - e * (1 / (1 + x.exp())).log()
 
 
-def nll(chosens, config):
-    """NLL of chosen targets, a list of token log-probabilities (T,)."""
-    total = -sum(chosen.sum() for chosen in chosens)
+def nll(chosens, means, config):
+    """NLL of chosen targets, lists of token log-probabilities (T,) and of their means over the vocabulary."""
+    e = config.nll_smoothing
+    total = -sum((1 - e) * logps.sum() + e * mean.sum() for logps, mean in zip(chosens, means, strict=True))
     return total / (sum(map(len, chosens)) if config.nll_normalization == "token" else len(chosens))
 
 
-def total_loss(pairs, config):
-    """The loss of one optimizer step; for sft the pairs have a chosen target only."""
+def total_loss(pairs, config, means=None):
+    """The loss of one optimizer step; for sft the pairs have a chosen target only. `means` for a smoothed NLL."""
     chosens = [pair[0] for pair in pairs]
+    likelihood = nll(chosens, means or [logps * 0 for logps in chosens], config)
     if config.loss == "sft":
-        return nll(chosens, config)
+        return likelihood
     terms = [preference(*pair, config) for pair in pairs]
-    return sum(terms) / len(terms) + config.cpo_alpha * nll(chosens, config)
+    return sum(terms) / len(terms) + config.cpo_alpha * likelihood
 
 
 def metrics(pairs, config):

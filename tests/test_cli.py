@@ -2,6 +2,7 @@
 
 import errno
 import gzip
+import importlib.util
 import itertools
 import json
 import os
@@ -11,7 +12,7 @@ import sys
 from contextlib import ExitStack
 
 import pytest
-from console import ENVIRONMENT, call, contents, lines_of, mistake, run, small_disk, write_lines
+from console import ENVIRONMENT, call, contents, lines_of, mistake, run, small_disk, words, write_lines
 
 from mtcpo.corpora import read_triplets
 from mtcpo.outputs import writing
@@ -94,9 +95,9 @@ MISTAKES = [
     # texts
     (f"build-prefs --source no.en --reference r.de {HYPS} --metric chrf --src-lang en --tgt-lang de --output q.jsonl",
      "no.en: no such file"),
-    (f"build-prefs --source s.en --reference short.de {HYPS} --metric chrf --src-lang en --tgt-lang de --output q.jsonl",
-     "line counts differ: {here}/s.en has 6, {here}/short.de has 5, {here}/wrong.de has 6, {here}/r.de has 6; the files "
-     "must be aligned line by line"),
+    (f"{PREFS.replace('r.de', 'short.de', 1)} --output q.jsonl",
+     "line counts differ: {here}/s.en has 6, {here}/short.de has 5, {here}/wrong.de has 6, {here}/r.de has 6; the "
+     "files must be aligned line by line"),
     (f"{PREFS} --hyp c=short.de --output q.jsonl", "{here}/short.de has 5"),
     ("build-prefs --source latin1.en --reference two.de --hyp a=two.de --src-lang en --tgt-lang de --metric chrf "
      "--output q.jsonl",
@@ -114,7 +115,8 @@ MISTAKES = [
     (f"{PREFS} --hyp a=r.de --output q.jsonl", "two systems are named 'a' (wrong.de and r.de); give each its own name"),
     (f"{PREFS} --hyp ../c=r.de --output q.jsonl", "system name '../c': write it without path separators"),
     (f"{PREFS} --hyp r.de --output q.jsonl", "'r.de': write it as NAME=FILE, for example --hyp baseline=baseline.txt"),
-    (f"build-prefs {CORPUS} {HYPS} --output q.jsonl", "no metric to choose pairs by; give one, for example --metric chrf"),
+    (f"build-prefs {CORPUS} {HYPS} --output q.jsonl",
+     "no metric to choose pairs by; give one, for example --metric chrf"),
     (f"build-prefs {CORPUS} {HYPS} --metric crf --output q.jsonl",
      "unknown metric 'crf' (did you mean 'chrf'?); choose from bleu, chrf, chrf++, comet, cometkiwi, ter, xcomet"),
     (f"{PREFS} --tgt-lang xx --output q.jsonl", "unknown language 'xx'; give a BCP-47 code such as de, zh or pt-BR"),
@@ -125,7 +127,8 @@ MISTAKES = [
     ("build-prefs c.jsonl --hyp a=r.de --metric chrf --output q.jsonl",
      "--reference and --hyp go with --source; a CANDIDATES file has its own"),
     (f"{PREFS} --select worst --output q.jsonl", "unknown selection 'worst' (did you mean 'best-worst'?)"),
-    (f"{PREFS} --set min_margn=3 --output q.jsonl", "unknown key 'min_margn' (did you mean 'min_margin'?); its keys are"),
+    (f"{PREFS} --set min_margn=3 --output q.jsonl",
+     "unknown key 'min_margn' (did you mean 'min_margin'?); its keys are"),
     (f"{PREFS} --set prefs.min_margin=much --output q.jsonl", "min_margin: Input should be a valid number"),
     (f"{PREFS} --set min_margin --output q.jsonl",
      "--set 'min_margin': write it as KEY=VALUE, for example --set train.beta=0.2"),
@@ -151,7 +154,8 @@ MISTAKES = [
     (f"{EVALUATE} --hyp x/y=r.de", "system name 'x/y': write it without path separators"),
     (f"{EVALUATE} {HYPS} --metric bluu", "unknown metric 'bluu' (did you mean 'bleu'?)"),
     (f"{EVALUATE} {HYPS} --baseline c", "unknown baseline 'c'; choose from a, b"),
-    (f"{EVALUATE} {HYPS} --baseline-model mt5dir", "--baseline-model goes with --model; among --hyp outputs choose one"),
+    (f"{EVALUATE} {HYPS} --baseline-model mt5dir",
+     "--baseline-model goes with --model; among --hyp outputs choose one"),
     (f"{EVALUATE} {HYPS} --set decoding.num_beans=3",
      "unknown key 'decoding.num_beans' (did you mean 'num_beams'?); its keys are"),
     (f"evaluate --suite demmo {HYPS}", "unknown suite 'demmo' (did you mean 'demo'?); choose from"),
@@ -166,7 +170,8 @@ MISTAKES = [
     ("translate s.en --model ./no --src-lang en --tgt-lang de --output c2.jsonl", "./no: no such model directory"),
     ("translate s.en --model notokenizer --src-lang en --tgt-lang de --output c2.jsonl",
      "notokenizer: a model without tokenizer; copy the tokenizer files of the model it came from into it"),
-    (f"{TRAIN.replace('mt5dir', 'notokenizer')} --prefs p.jsonl --output-dir t", "notokenizer: a model without tokenizer"),
+    (f"{TRAIN.replace('mt5dir', 'notokenizer')} --prefs p.jsonl --output-dir t",
+     "notokenizer: a model without tokenizer"),
     ("translate s.en --model noconfig --src-lang en --tgt-lang de --output c2.jsonl",
      "noconfig: no config.json in it, so it is no model directory"),
     ("translate s.en --model noweights --src-lang en --tgt-lang de --output c2.jsonl", "noweights: cannot be loaded ("),
@@ -184,7 +189,8 @@ MISTAKES = [
     (f"{TRANSLATE} --num-candidates 8 --output c2.jsonl",
      "beam search with 4 beams has no 8 candidates; raise num_beams or choose sampling = 'epsilon'"),
     (f"{TRANSLATE} --set nummbeams=3 --output c2.jsonl", "unknown key 'nummbeams' (did you mean 'num_beams'?)"),
-    (f"{TRANSLATE} --set translate.top_p=3 --output c2.jsonl", "top_p: Input should be less than or equal to 1 (got 3)"),
+    (f"{TRANSLATE} --set translate.top_p=3 --output c2.jsonl",
+     "top_p: Input should be less than or equal to 1 (got 3)"),
     (f"{TRANSLATE} --system a/b --output c2.jsonl", "system name 'a/b': write it without path separators"),
     (f"{TRANSLATE} --prompt x --output c2.jsonl",
      "prompt 'x': the model would not see the source; write {{source}} where it belongs"),
@@ -207,7 +213,19 @@ MISTAKES = [
     (f"{TRAIN} --prefs p.jsonl --set train.bta=1 --output-dir t", "unknown key 'bta' (did you mean 'beta'?); its keys"),
     (f"{TRAIN} --prefs p.jsonl --set args.optimm=x --output-dir t",
      "train.args.optimm: no such training argument (did you mean 'optim'?)"),
-    (f"{TRAIN} --prefs p.jsonl --set train.args.optim=foo --output-dir t", "train.args: foo is not a valid OptimizerNames"),
+    (f"{TRAIN} --prefs p.jsonl --set train.args.optim=foo --output-dir t",
+     "train.args: foo is not a valid OptimizerNames"),
+    (f"{TRAIN} --prefs p.jsonl --set args.max_steps=many --output-dir t",
+     "train.args.max_steps: int is needed (got 'many')"),
+    (f"{TRAIN} --prefs p.jsonl --set args.learning_rate=fast --output-dir t",
+     "train.args.learning_rate: float is needed (got 'fast')"),
+    (f"{TRAIN} --prefs p.jsonl --set args.bf16=3 --output-dir t", "train.args.bf16: bool is needed (got '3')"),
+    (f"{TRAIN} --prefs p.jsonl --set args.output_dir=x --output-dir t",
+     "train.args.output_dir cannot be set: pass --output-dir"),
+    (f"{TRAIN} --prefs p.jsonl --set args.eval_strategy=steps --output-dir t",
+     "train.args.eval_strategy: there is nothing to evaluate on; pass --eval-prefs FILE"),
+    (f"{TRAIN} --prefs p.jsonl --set args.load_best_model_at_end=true --output-dir t",
+     "train.args: --load_best_model_at_end requires the save and eval strategy to match, but found - Evaluation"),
     (f"{TRAIN} --prefs p.jsonl --set max_target_tokens=1 --output-dir t",
      "no training example is left: 6 target_too_long"),
     # export
@@ -226,6 +244,20 @@ MISTAKES = [
 ]  # fmt: skip
 
 
+def test_what_an_argument_asks_for_and_is_not_installed(scored, capsys):
+    """One line, and nothing left that would stand in the way of the next attempt."""
+    for setting, module in (("args.optim=adamw_bnb_8bit", "bitsandbytes"), ("args.report_to=wandb", "wandb"),
+                            ("args.deepspeed=no.json", "deepspeed")):  # fmt: skip
+        if importlib.util.find_spec(module):
+            continue
+        line = mistake(capsys, *TRAIN.split(), "--prefs", "p.jsonl", "--set", setting, "--output-dir", "t")
+        assert line.startswith("train.args: ")
+        assert module in line
+    line = mistake(capsys, *TRAIN.split(), "--prefs", "p.jsonl", "--set", "lora.target_modules=no", "--output-dir", "t")
+    assert line.startswith("train.lora: ")
+    assert run(capsys, *TRAIN.split(), "--prefs", "p.jsonl", "--output-dir", "t").code == 0
+
+
 @pytest.mark.parametrize(("arguments", "message"), MISTAKES, ids=[text for text, _ in MISTAKES])
 def test_a_mistake_gets_one_line(scored, capsys, arguments, message):
     before = contents(scored)
@@ -239,13 +271,14 @@ def test_a_comet_directory_that_is_missing(scored, capsys):
     pytest.importorskip("comet", reason="COMET is not installed")
     prefs = PREFS.replace("chrf", "comet:./no")
     for command in (f"{prefs} --output q.jsonl", f"{EVALUATE} {HYPS} --metric comet:./no"):
-        assert "/no: " in mistake(capsys, *command.split())
+        line = mistake(capsys, *command.split())
+        assert line == f"{scored}/no: no such directory; a COMET directory has hparams.yaml and checkpoints/model.ckpt"
     assert not (scored / "q.jsonl").exists()
 
 
 def test_without_network_the_answer_comes_at_once_and_alone(here):
     # In a process of its own: whatever the libraries print on import or by themselves would show here.
-    outcome = call(*"translate s.en --model mt5 --src-lang en --tgt-lang de --output c.jsonl".split(), cwd=here)
+    outcome = call(*words("translate s.en --model mt5 --src-lang en --tgt-lang de --output c.jsonl"), cwd=here)
     assert (outcome.code, outcome.out, outcome.err) == (2, "", f"mtcpo: {NO_MODEL}\n")
 
 
@@ -295,7 +328,7 @@ def test_a_refused_overwrite_leaves_what_was_there(scored, capsys):
 
 
 def test_translate_drops_and_counts_and_keeps_ids_apart(here, capsys):
-    command = "translate s.en gaps.en --model mt5dir --src-lang en --tgt-lang de --set max_new_tokens=3".split()
+    command = words("translate s.en gaps.en --model mt5dir --src-lang en --tgt-lang de --set max_new_tokens=3")
     outcome = run(capsys, *command, "--output", "c.jsonl")
     assert (outcome.code, outcome.err) == (0, "")
     assert outcome.out == "c.jsonl: 10 sources, 1 candidates each; dropped: 2 empty_source\n"
@@ -308,10 +341,10 @@ def test_train_on_pairs_and_on_references(scored, capsys):
     outcome = run(capsys, *TRAIN.split(), "--prefs", "p.jsonl", "--output-dir", "t", "--eval-prefs", "p.jsonl")
     assert outcome.code == 0, outcome.err
     assert outcome.out == "t: 6 examples, 2 steps\n"
-    assert {"config.json", "model.safetensors", "canary.json", "metrics.jsonl", "training.json"} <= set(
+    assert {"config.json", "model.safetensors", "canary.json", "metrics.jsonl", "training.json"} <= {
         path.name for path in (scored / "t").iterdir()
-    )
-    references = "--loss sft --source gaps.en --reference r.de --src-lang en --tgt-lang de".split()
+    }
+    references = words("--loss sft --source gaps.en --reference r.de --src-lang en --tgt-lang de")
     outcome = run(capsys, *TRAIN.split(), *references, "--output-dir", "t2")
     assert outcome.out == "t2: 4 examples, 2 steps; dropped: 2 empty_source\n"
     assert not list(scored.glob(".*"))
@@ -432,7 +465,7 @@ def test_no_space_for_triplets_and_exports(scored, mounted, capsys):
     command += " --metric chrf --workers 1 --output"
     assert not list(full(mounted, capsys, "64k", "p.jsonl", *command.split()).iterdir())
     assert run(capsys, *command.split(), "big.jsonl").code == 0
-    assert not list(full(mounted, capsys, "16k", "t.jsonl", *"export big.jsonl --to trl --output".split()).iterdir())
+    assert not list(full(mounted, capsys, "16k", "t.jsonl", *words("export big.jsonl --to trl --output")).iterdir())
 
 
 def test_no_space_for_candidates(scored, mounted, capsys):

@@ -13,14 +13,15 @@ import mtcpo
 
 PACKAGE = Path(mtcpo.__file__).parent
 
-ORDER = """
+_ORDER = """
 errors files outputs config records languages shipped formats corpora
 metrics.lexical metrics.comet metrics scoring selection prefsreport preferences
 trainconfig families logprobs layouts canary models creation
 batching losses trainer arguments progress training translation translation.generate
 testsets significance evaluation tables sidebyside plots figures report
 doctor recipe stages pipeline cli __main__
-""".split()
+"""
+ORDER = _ORDER.split()
 
 HEAVY = ("torch", "transformers", "accelerate", "datasets", "comet", "pyarrow", "sentencepiece")
 

@@ -58,6 +58,32 @@ def test_equals_the_plain_computation(monkeypatch, transform, with_bias, chunk_p
         torch.testing.assert_close(our, theirs, atol=1e-4, rtol=1e-5)
 
 
+@pytest.mark.parametrize("chunk_positions", [2, 1000])
+@pytest.mark.parametrize("transform", TRANSFORMS.values(), ids=list(TRANSFORMS))
+def test_means_over_the_vocabulary(monkeypatch, transform, chunk_positions):
+    """For label smoothing: a mixture of a label's log-probability and the mean of all, with its gradients."""
+    monkeypatch.setattr(logprobs, "CHUNK_LOGITS", chunk_positions * VOCABULARY)
+    module = nn.Linear(HIDDEN, VOCABULARY)
+    hidden, _, _, labels = tensors()
+
+    def ours(hidden, weight, bias, labels, transform):
+        with Head(module, None, transform, with_means=True).scoring(labels) as result:
+            module(hidden)
+        logps, means = result
+        return 0.7 * logps + 0.3 * means
+
+    def own(hidden, weight, bias, labels, transform):
+        every = [plain(hidden, weight, bias, torch.full_like(labels, y), transform) for y in range(VOCABULARY)]
+        mean = torch.stack(every).mean(0).masked_fill(labels == IGNORE, 0.0)
+        return 0.7 * plain(hidden, weight, bias, labels, transform) + 0.3 * mean
+
+    arguments = (hidden, module.weight, module.bias, labels, transform)
+    (found, our_grads), (expected, own_grads) = gradients(ours, *arguments), gradients(own, *arguments)
+    torch.testing.assert_close(found.double(), expected, atol=1e-5, rtol=1e-5)
+    for our, theirs in zip(our_grads, own_grads, strict=True):
+        torch.testing.assert_close(our, theirs, atol=1e-4, rtol=1e-5)
+
+
 def test_ignored_positions_are_zero_and_have_no_gradient():
     hidden, weight, bias, labels = tensors()
     logps, (grad, _, _) = gradients(token_logps, hidden, weight, bias, labels, LogitTransform())

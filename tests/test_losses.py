@@ -123,6 +123,16 @@ def test_reference_by_hand(config, expected):
     assert float(reference_loss.total_loss(TWO_PAIRS, config)) == pytest.approx(expected, abs=1e-6)
 
 
+def test_reference_with_a_smoothed_nll_by_hand():
+    # Means over the vocabulary: -2 -4 and -6, 12 nats in all; 0.75 x 5 + 0.25 x 12 over 3 tokens or 2 sentences.
+    means = [torch.tensor([-2.0, -4.0]), torch.tensor([-6.0])]
+    config = LossConfig(loss="sft", nll_smoothing=0.25)
+    assert float(reference_loss.total_loss(TWO_PAIRS, config, means)) == pytest.approx(6.75 / 3)
+    config = LossConfig(beta=0.5, cpo_alpha=2.0, nll_smoothing=0.25, nll_normalization="sentence")
+    expected = (LOGISTIC(1.0) + LOGISTIC(0.5)) / 2 + 6.75
+    assert float(reference_loss.total_loss(TWO_PAIRS, config, means)) == pytest.approx(expected)
+
+
 def test_reference_metrics_by_hand():
     found = reference_loss.metrics(TWO_PAIRS, LossConfig(beta=0.5))
     expected = {

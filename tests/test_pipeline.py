@@ -114,6 +114,7 @@ def ran(outcome):
     """The stages that a run did, and did not skip."""
     assert outcome.code == 0, outcome.err
     assert outcome.err == ""
+    assert "{" not in outcome.out, "no dictionary of a library's"
     heads = [line for line in outcome.out.splitlines() if line.startswith("[")]
     assert len(heads) == len(STAGES)
     return [re.match(r"\[\d+/\d+\] ([^:]+):", line)[1] for line in heads if not line.endswith(" - done already")]
@@ -136,7 +137,7 @@ def test_a_run_directory_has_every_file_of_the_design(finished):
     names = {"base.txt", "tuned.txt", "control.txt", "segments.jsonl"}
     assert {path.name for path in translations.iterdir()} == names
     assert all(len((translations / name).read_text(encoding="utf-8").splitlines()) == 5 for name in names)
-    assert not [path for path in out.rglob(".*")], "nothing unfinished is left"
+    assert not list(out.rglob(".*")), "nothing unfinished is left"
 
 
 def test_files_of_a_run_agree_with_each_other(finished):

@@ -339,7 +339,7 @@ def test_users_fields_replace_our_defaults(tmp_path):
         ({"output_dir": "x"}, r"train\.args\.output_dir cannot be set: pass --output-dir"),
         (
             {"label_smoothing_factor": 0.1},
-            r"train\.args\.label_smoothing_factor cannot be set: set train\.label_smoothing",
+            r"train\.args\.label_smoothing_factor cannot be set: set train\.nll_smoothing",
         ),
         ({"eval_strategy": "epoch"}, r"train\.args\.eval_strategy: there is nothing to evaluate on; pass --eval-prefs"),
     ],

@@ -3,7 +3,8 @@ import math
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
+from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from tiny_models import PAIRS
 
@@ -106,7 +107,7 @@ def step_probabilities(loaded, source, target):
 def test_epsilon_sampling_never_takes_a_token_below_epsilon(engine, kind, monkeypatch):
     from mtcpo.layouts import Text
 
-    tiny = engine(kind, sharpen=8.0)
+    tiny = engine(kind, sharpen={"mt5": 8.0, "llama": 80.0}[kind])
     generated = []
     texts = GenerateEngine._texts
     monkeypatch.setattr(
@@ -126,7 +127,7 @@ def test_epsilon_sampling_never_takes_a_token_below_epsilon(engine, kind, monkey
             end = (target == tiny.loaded.tokenizer.eos_token_id).nonzero().flatten().tolist()
             length = end[0] + 1 if end else len(target)
             taken += probabilities[torch.arange(length), target[:length]].tolist()
-        assert len(taken) > 20
+        assert len(taken) > 12
         smallest[epsilon] = min(taken)
     assert smallest[0.05] >= 0.05
     assert smallest[1e-6] < 0.05, "the bound was never in the way"
@@ -225,7 +226,7 @@ def test_decoder_only_translations_are_without_their_prompt(engine, load):
         loaded.layout.encode([Text(s.source, "en", "de", ("Das Rind grüßt.",)) for s in segments(4)])
     )
     optimizer = torch.optim.Adam(loaded.model.parameters(), lr=1e-2)
-    for _ in range(40):
+    for _ in range(100):
         optimizer.zero_grad()
         (-loaded.layout.score(loaded.model, loaded.head, batch).token_logps.mean()).backward()
         optimizer.step()
@@ -241,7 +242,7 @@ def test_target_languages_are_kept_apart(engine):
 
 
 @given(st.lists(st.sampled_from(["de", "fr", "zh"]), max_size=20), st.integers(1, 6))
-@settings(max_examples=50)
+@hypothesis_settings(max_examples=50)
 def test_batches_are_of_one_target_language(languages, size):
     sources = [Segment(str(n), "en", language, "x") for n, language in enumerate(languages)]
     order = sorted(range(len(sources)), key=lambda n: languages[n])

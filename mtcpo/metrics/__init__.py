@@ -6,7 +6,7 @@ in `scores` and in every report.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any, Protocol
 
@@ -140,3 +140,14 @@ def load_metric(spec: str, tgt_lang: str) -> Metric:
     from mtcpo.metrics.comet import load_comet
 
     return load_comet(name, location or kind.checkpoint)
+
+
+def load_metrics(specs: Sequence[str], tgt_langs: Iterable[str]) -> dict[str, list[Metric]]:
+    """Load the metrics for each target language; one that is a model, and no formula, once for all of them.
+
+    Raises:
+        UserError: as `load_metric`.
+    """
+    models = {spec: load_metric(spec, "und") for spec in specs if metric_kind(spec).checkpoint is not None}
+    languages = dict.fromkeys(tgt_langs)
+    return {lang: [models.get(spec) or load_metric(spec, lang) for spec in specs] for lang in languages}

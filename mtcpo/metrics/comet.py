@@ -192,6 +192,8 @@ def find_checkpoint(location: str) -> Path:
     """
     path = Path(location)
     if path.suffix != ".ckpt":
+        if not path.is_dir() and location.startswith(("/", ".", "~")):
+            raise UserError(f"{location}: no such directory; a COMET directory has hparams.yaml and {MODEL_FILE}")
         folder = path if path.is_dir() else hub_folder(location, lambda folder: (folder / MODEL_FILE).is_file())
         path = folder / MODEL_FILE
     if not path.is_file():
