@@ -225,7 +225,7 @@ MISTAKES = [
     (f"{TRAIN} --prefs p.jsonl --set args.eval_strategy=steps --output-dir t",
      "train.args.eval_strategy: there is nothing to evaluate on; pass --eval-prefs FILE"),
     (f"{TRAIN} --prefs p.jsonl --set args.load_best_model_at_end=true --output-dir t",
-     "train.args: --load_best_model_at_end requires the save and eval strategy to match, but found - Evaluation"),
+     "train.args: --load_best_model_at_end requires the save and eval strategy to match, "),
     (f"{TRAIN} --prefs p.jsonl --set max_target_tokens=1 --output-dir t",
      "no training example is left: 6 target_too_long"),
     # export
