@@ -41,7 +41,7 @@ def after_demo(tmp_path, model_folder, monkeypatch):
 
 
 def shortened(command):
-    """The tiny model never ends a sentence, so what it writes is bounded; everything else stays as the README has it."""
+    """The tiny model never ends a sentence, so what it writes is bounded; all else is as the README has it."""
     limits = {"translate": "max_new_tokens=8", "evaluate": "evaluate.decoding.max_new_tokens=4"}
     return [*command, "--set", limits[command[0]]] if command[0] in limits and "--model" in command else command
 
