@@ -188,7 +188,7 @@ def load_local_set(config: TestSetConfig) -> TestSet:
     name = check_name("test set", config.name)
     files = [Path(config.source), *(Path(reference) for reference in config.references)]
     labels = tuple(path.name for path in files[1:])
-    return _make(name, config.src_lang, config.tgt_lang, _read_aligned(files), str(files[0]), labels)
+    return _make(name, config.src_lang, config.tgt_lang, _read_aligned(files), files[0].name, labels)
 
 
 def load_test_set(spec: str, test_set_dir: Path | None = None) -> TestSet:
