@@ -8,7 +8,12 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 # Tiny tensors: threads would only wait for each other, for seconds where the machine has other work.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+import signal
+
 import pytest
+
+# A shell without job control starts background jobs deaf to Ctrl-C, and what they start is deaf too.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")
