@@ -97,6 +97,7 @@ def test_equal_values_can_be_drawn():
     parse(interval_plot([Interval("same", 0.0, 0.0, 0.0, "same", "p = 1.00")], "nothing"))
     parse(line_plot([Series("flat", [(1, 5.0), (2, 5.0)])], "flat"))
     parse(histogram([0.0, 1.0], [0.0], "empty"))
+    assert "nan" not in str(line_plot([Series("flat", [(1, 5.0), (2, 5.0)])], "flat")).lower()
 
 
 def test_histogram_by_hand():

@@ -222,7 +222,8 @@ def test_the_training_arguments_of_a_shipped_recipe_are_the_librarys(name, tmp_p
         if config is None:
             continue
         cpu = {key: value for key, value in config.args.items() if key not in ("bf16", "tf32")}
-        training_arguments(config.model_copy(update={"args": cpu}), tmp_path)
+        args = training_arguments(config.model_copy(update={"args": cpu}), tmp_path)
+        assert args.learning_rate == config.args["learning_rate"]
 
 
 def test_every_section_of_a_recipe_is_known_to_the_user_by_its_docstring():
