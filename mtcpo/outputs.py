@@ -1,4 +1,4 @@
-"""Where a command writes: looked at before the work, and explained when the disk refuses during it."""
+"""Where a command writes: looked at before the work, its own while it works, explained when the disk refuses."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+from filelock import FileLock, Timeout
 
 from mtcpo.errors import UserError
 from mtcpo.files import refuse_existing
@@ -22,13 +24,14 @@ def writing(output: Path, overwrite: bool, folder: bool = False) -> Iterator[Non
     """Refuse an output that cannot or may not be written; say of the block what the disk had against it.
 
     Raises:
-        UserError: it exists and `overwrite` is off; it is a folder where a file is meant, or the other way round; no
-            permission, or no space.
+        UserError: it exists and `overwrite` is off; it is a folder where a file is meant, or the other way round;
+            another process is writing it; no permission, or no space.
     """
     try:
         refuse_existing(output, overwrite)
         _check_place(output, folder)
-        yield
+        with _alone(output):
+            yield
     except UserError:
         raise
     except Exception as error:
@@ -36,6 +39,30 @@ def writing(output: Path, overwrite: bool, folder: bool = False) -> Iterator[Non
         if trouble is None:
             raise
         raise UserError(trouble) from error
+
+
+@contextmanager
+def _alone(output: Path) -> Iterator[None]:
+    """Keep other commands from the same output: two that resume one unfinished file would mix their lines."""
+    # The processes of one launch work together; the first of them holds the lock for all.
+    if os.environ.get("RANK", "0") != "0":
+        yield
+        return
+    output.parent.mkdir(parents=True, exist_ok=True)
+    path = output.with_name(f".{output.name}.lock")
+    lock = FileLock(path, timeout=0)
+    try:
+        lock.acquire()
+    except Timeout:
+        raise UserError(
+            f"{output}: another mtcpo is writing it at this moment; wait until it has ended, or choose another output"
+        ) from None
+    try:
+        yield
+    finally:
+        if os.name != "nt":  # there the library removes it, which an open file could not be
+            path.unlink(missing_ok=True)
+        lock.release()
 
 
 def _check_place(output: Path, folder: bool) -> None:

@@ -72,12 +72,18 @@ def test_build_prefs(texts, tmp_path, number):
 
 def test_translate_goes_on_where_it_was(texts, tmp_path):
     """Interrupted after the first window and started again, it writes what an uninterrupted run does."""
-    write_lines(tmp_path / "s.en", lines_of("prefs.en", 600))  # two windows, of 512 and 88
+    write_lines(tmp_path / "s.en", lines_of("prefs.en", 1600))  # windows of 512, the last of 64
     search = "--num-candidates 2 --sampling epsilon --set max_new_tokens=6 --set batch_size=16"
     command = ["translate", tmp_path / "s.en", *f"--model mt5dir {LANGUAGES} {search} --output".split()]
     process = start(*command, tmp_path / "c.jsonl", cwd=texts)
     partial = tmp_path / ".c.jsonl.partial"
     wait_for(lambda: partial.exists() and partial.stat().st_size > 0, process)
+    second = call(*command, tmp_path / "c.jsonl", cwd=texts)
+    assert (second.code, second.out) == (2, "")
+    assert second.err == (
+        f"mtcpo: {tmp_path / 'c.jsonl'}: another mtcpo is writing it at this moment; wait until it has ended, or "
+        "choose another output\n"
+    )
     outcome = interrupt(process, signal.SIGINT)
     assert (outcome.code, outcome.out, outcome.err) == (130, "", INTERRUPTED)
     assert not (tmp_path / "c.jsonl").exists()

@@ -1,0 +1,155 @@
+"""Try settings of preference training on Multi30k's val, English to German: the table behind the recipe's choice.
+
+Usage: python eval/bench/multi30k_val.py WORK_DIR [NAME ...]
+
+Every setting starts from the recipe (recipes/multi30k-en-de.toml) and changes what SETTINGS says of it. Rows go to
+eval/results/multi30k-en-de/val.jsonl as they are finished; a setting that has its row there is not run again.
+Candidates are made once for each search, in WORK_DIR, and outlive an interrupt. Needs ../shared beside the checkout.
+"""
+
+import itertools
+import json
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from mtcpo.corpora import read_corpus
+from mtcpo.evaluation import EvaluateConfig, evaluate_outputs
+from mtcpo.files import read_json_lines
+from mtcpo.metrics import load_metrics
+from mtcpo.preferences import build_preferences
+from mtcpo.progress import quiet_libraries
+from mtcpo.recipe import Recipe, load_recipe
+from mtcpo.records import Segment, read_segments, triplet_from_json
+from mtcpo.testsets import TestSet, TestSetConfig, load_test_sets
+from mtcpo.translation import translate_texts, translate_to_file
+
+ROOT = Path(__file__).resolve().parents[2]
+RECIPE = ROOT / "recipes/multi30k-en-de.toml"
+DATA = ROOT.parent / "shared/data/multi30k"
+RESULTS = ROOT / "eval/results/multi30k-en-de/val.jsonl"
+
+SEARCHES: dict[str, tuple[int, list[str]]] = {
+    "beam 8": (29_000, []),
+    "epsilon 0.02": (6_144, ["translate.sampling=epsilon", "translate.epsilon=0.02"]),
+    "epsilon 0.05, T 0.8": (
+        4_096, ["translate.sampling=epsilon", "translate.epsilon=0.05", "translate.temperature=0.8"],
+    ),
+}  # fmt: skip
+"""Candidates: how many sources at most, and what differs from the recipe."""
+
+
+@dataclass(frozen=True)
+class Setting:
+    """One row: candidates of how many sources, and overrides of the recipe."""
+
+    search: str
+    take: int
+    overrides: list[str] = field(default_factory=list)
+
+
+def _train(rate: str, alpha: float, smoothing: float = 0.1, *more: str) -> list[str]:
+    return [
+        f"train.args.learning_rate={rate}", f"train.cpo_alpha={alpha}", f"train.nll_smoothing={smoothing}", *more,
+    ]  # fmt: skip
+
+
+SETTINGS: dict[str, Setting] = {
+    "sampled, plain NLL": Setting("epsilon 0.02", 6_144, _train("1e-4", 1, 0.0)),
+    "sampled at T 0.8": Setting("epsilon 0.05, T 0.8", 4_096, _train("1e-4", 1)),
+    "plain NLL": Setting("beam 8", 3_072, _train("1e-4", 1, 0.0)),
+    "plain NLL, lr 3e-4": Setting("beam 8", 3_072, _train("3e-4", 1, 0.0)),
+    "no NLL": Setting("beam 8", 3_072, _train("1e-4", 0, 0.0)),
+    "lr 1e-4": Setting("beam 8", 3_072, _train("1e-4", 1)),
+    "lengths balanced": Setting("beam 8", 3_072, _train("1e-4", 1, 0.1, "prefs.balance_length=true")),
+    "3k, alpha 1": Setting("beam 8", 3_072, _train("5e-5", 1)),
+    "3k, alpha 2": Setting("beam 8", 3_072, _train("5e-5", 2)),
+    "11k, alpha 0.5": Setting("beam 8", 11_264, _train("5e-5", 0.5)),
+    "11k, alpha 1": Setting("beam 8", 11_264, _train("5e-5", 1)),
+    "11k, alpha 2": Setting("beam 8", 11_264, _train("5e-5", 2)),
+    "29k, alpha 1": Setting("beam 8", 29_000, _train("5e-5", 1)),
+    "29k, alpha 2": Setting("beam 8", 29_000, _train("5e-5", 2)),
+    "29k, alpha 2, lr 3e-5": Setting("beam 8", 29_000, _train("3e-5", 2)),
+    "29k, alpha 1, with reference": Setting("beam 8", 29_000, _train("5e-5", 1, 0.1, "prefs.include_reference=true")),
+}
+
+
+def main(work: Path, names: list[str]) -> None:
+    """Run the named settings, or all, that have no row yet."""
+    quiet_libraries()
+    work.mkdir(parents=True, exist_ok=True)
+    done = {row["name"] for _, row in read_json_lines(RESULTS)} if RESULTS.exists() else set()
+    for name in names or SETTINGS:
+        if name in done:
+            continue
+        row = run_one(name, SETTINGS[name], work)
+        with RESULTS.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(row, ensure_ascii=False) + "\n")
+        print(json.dumps(row, ensure_ascii=False), flush=True)
+
+
+def run_one(name: str, setting: Setting, work: Path) -> dict[str, Any]:
+    """Make the pairs of one setting, train on them, and compare with the start on val."""
+    from mtcpo.training import pair_texts, train
+
+    recipe = load_recipe(RECIPE, setting.overrides)
+    prefs, model = work / f"{name}.jsonl", work / f"{name}"
+    report = build_preferences(some_candidates(setting, work), recipe.prefs, prefs)
+    start = time.perf_counter()
+    texts = pair_texts(triplet_from_json(row, where) for where, row in read_json_lines(prefs))
+    trained = train(str(recipe.model.name), texts, recipe.train, model, overwrite=True)
+    seconds = time.perf_counter() - start
+    val = val_set()
+    outputs = {
+        "start": translations("start", str(recipe.model.name), recipe, val, work),
+        "tuned": translations(name, str(model), recipe, val, work),
+    }
+    entry = evaluate_outputs(val, outputs, load_metrics(recipe.evaluate.metrics, "de"), EvaluateConfig()).entry
+    return {
+        "name": name, "search": setting.search, "sources": setting.take, "overrides": setting.overrides,
+        "pairs": report["kept"], "steps": trained["steps"], "train_seconds": round(seconds),
+        "systems": entry["systems"], "metrics": entry["metrics"],
+        "versions": {package: metadata.version(package) for package in ("mtcpo", "torch", "transformers")},
+    }  # fmt: skip
+
+
+def some_candidates(setting: Setting, work: Path) -> Iterator[Segment]:
+    """Yield the candidates of a setting's sources, making those of its search where they are not there yet."""
+    from mtcpo.translation.generate import open_engine
+
+    sources, overrides = SEARCHES[setting.search]
+    path = work / f"candidates {setting.search}.jsonl"
+    if not path.exists():
+        recipe = load_recipe(RECIPE, [*overrides, f"data.take={sources}"])
+        assert recipe.translate is not None
+        with open_engine(str(recipe.model.name), "start", sources=sources) as engine:
+            translate_to_file(engine, read_corpus(recipe.data), recipe.translate, path)
+    return itertools.islice(read_segments(path), setting.take)
+
+
+def val_set() -> TestSet:
+    """Return Multi30k's val."""
+    config = TestSetConfig(
+        name="val", source=str(DATA / "val.en"), references=(str(DATA / "val.de"),), src_lang="en", tgt_lang="de"
+    )
+    return load_test_sets((), (config,), None)[0]
+
+
+def translations(name: str, model: str, recipe: Recipe, val: TestSet, work: Path) -> list[str]:
+    """Return a model's translations of val, from WORK_DIR where they are there."""
+    from mtcpo.translation.generate import open_engine
+
+    path = work / f"val {name}.json"
+    if not path.exists():
+        with open_engine(model, name) as engine:
+            path.write_text(json.dumps(translate_texts(engine, val.segments, recipe.evaluate.decoding)))
+    found: list[str] = json.loads(path.read_text())
+    return found
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), sys.argv[2:])
