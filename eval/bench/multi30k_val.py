@@ -10,13 +10,13 @@ Candidates are made once for each search, in WORK_DIR, and outlive an interrupt.
 import itertools
 import json
 import sys
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from mtcpo import __version__
 from mtcpo.corpora import read_corpus
 from mtcpo.evaluation import EvaluateConfig, evaluate_outputs
 from mtcpo.files import read_json_lines
@@ -32,6 +32,8 @@ ROOT = Path(__file__).resolve().parents[2]
 RECIPE = ROOT / "recipes/multi30k-en-de.toml"
 DATA = ROOT.parent / "shared/data/multi30k"
 RESULTS = ROOT / "eval/results/multi30k-en-de/val.jsonl"
+
+PACKAGES = ("torch", "transformers", "sacrebleu")
 
 SEARCHES: dict[str, tuple[int, list[str]]] = {
     "beam 8": (29_000, []),
@@ -73,8 +75,8 @@ SETTINGS: dict[str, Setting] = {
     "11k, alpha 2": Setting("beam 8", 11_264, _train("5e-5", 2)),
     "29k, alpha 1": Setting("beam 8", 29_000, _train("5e-5", 1)),
     "29k, alpha 2": Setting("beam 8", 29_000, _train("5e-5", 2)),
-    "29k, alpha 2, lr 3e-5": Setting("beam 8", 29_000, _train("3e-5", 2)),
-    "29k, alpha 1, with reference": Setting("beam 8", 29_000, _train("5e-5", 1, 0.1, "prefs.include_reference=true")),
+    "29k, alpha 1, no loops": Setting("beam 8", 29_000, _train("5e-5", 1, 0.1, "prefs.max_source_length_ratio=2.0")),
+    "29k, alpha 2, no loops": Setting("beam 8", 29_000, _train("5e-5", 2, 0.1, "prefs.max_source_length_ratio=2.0")),
 }
 
 
@@ -99,21 +101,21 @@ def run_one(name: str, setting: Setting, work: Path) -> dict[str, Any]:
     recipe = load_recipe(RECIPE, setting.overrides)
     prefs, model = work / f"{name}.jsonl", work / f"{name}"
     report = build_preferences(some_candidates(setting, work), recipe.prefs, prefs)
-    start = time.perf_counter()
-    texts = pair_texts(triplet_from_json(row, where) for where, row in read_json_lines(prefs))
-    trained = train(str(recipe.model.name), texts, recipe.train, model, overwrite=True)
-    seconds = time.perf_counter() - start
+    if not model.exists():
+        texts = pair_texts(triplet_from_json(row, where) for where, row in read_json_lines(prefs))
+        train(str(recipe.model.name), texts, recipe.train, model)
+    trained = json.loads((model / "training.json").read_text(encoding="utf-8"))
     val = val_set()
     outputs = {
         "start": translations("start", str(recipe.model.name), recipe, val, work),
         "tuned": translations(name, str(model), recipe, val, work),
     }
-    entry = evaluate_outputs(val, outputs, load_metrics(recipe.evaluate.metrics, "de"), EvaluateConfig()).entry
+    entry = evaluate_outputs(val, outputs, load_metrics(recipe.evaluate.metrics, ["de"])["de"], EvaluateConfig()).entry
     return {
         "name": name, "search": setting.search, "sources": setting.take, "overrides": setting.overrides,
-        "pairs": report["kept"], "steps": trained["steps"], "train_seconds": round(seconds),
+        "pairs": report["kept"], "steps": trained["steps"], "train_seconds": trained["seconds"],
         "systems": entry["systems"], "metrics": entry["metrics"],
-        "versions": {package: metadata.version(package) for package in ("mtcpo", "torch", "transformers")},
+        "versions": {"mtcpo": __version__} | {name: metadata.version(name) for name in PACKAGES},
     }  # fmt: skip
 
 
