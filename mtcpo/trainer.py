@@ -79,7 +79,6 @@ class PreferenceTrainer(Seq2SeqTrainer):
         self.layout, self.loss, self.batch_tokens = loaded.layout, loss, batch_tokens
         self.head = replace(loaded.head, with_means=loss.nll_smoothing > 0)
         self.sft = loss.loss == "sft"
-        self.router_weight = router_weight(loaded.model.config, loss)
         self._totals: dict[str, Tensor] = {}
         self._since: float | None = None
         # Without a launcher the library would wrap the model in DataParallel as soon as it sees a second GPU.
@@ -160,16 +159,16 @@ class PreferenceTrainer(Seq2SeqTrainer):
             return_outputs: also return the token log-probabilities, as the library's interface has it.
             num_items_in_batch: (3,) pairs, chosen tokens and tokens of the optimizer step; None: of this batch alone.
         """
-        router_loss = None if self.router_weight is None else self.router_weight > 0
-        scored = self.layout.score(model, self.head, inputs, router_loss)
+        weight = router_weight(self.model.config, self.loss)
+        scored = self.layout.score(model, self.head, inputs, None if weight is None else weight > 0)
         here = self._items(inputs)
         step = here if num_items_in_batch is None else num_items_in_batch
         padded = self.layout.count_tokens(inputs)[1]
         self._add(model.training, dict(zip(COUNTS, (*here, padded), strict=True)))
         share = self._sft_share if self.sft else self._preference_share
         loss = share(scored, step, model.training)
-        if self.router_weight:
-            loss = loss + self.router_weight * self._router_share(scored, here, step, model.training)
+        if weight:
+            loss = loss + weight * self._router_share(scored, here, step, model.training)
         if num_items_in_batch is not None:
             # Data-parallel gradients are averaged over processes; ours are shares of one sum.
             loss = loss * self.accelerator.num_processes
@@ -240,14 +239,15 @@ class PreferenceTrainer(Seq2SeqTrainer):
         means = {"nll_loss": sums["nll"] / sums["chosen_tokens"]}
         if not self.sft:
             means |= {name: sums[name] / sums["pairs"] for name in PAIR_METRICS}
-        if self.router_weight:
+        router = router_weight(self.model.config, self.loss) or 0.0
+        if router:
             means["router_loss"] = sums["router_loss"] / sums["real_tokens"]
         if mode == "eval":
             by_token = self.loss.nll_normalization == "token"
             nll = sums["smoothed_nll"] / sums["chosen_tokens" if by_token else "pairs"]
             weight = 1.0 if self.sft else self.loss.cpo_alpha
-            router = (self.router_weight or 0.0) * means.get("router_loss", 0.0)
-            return {"loss": sums["preference"] / sums["pairs"] + weight * nll + router} | means
+            loss = sums["preference"] / sums["pairs"] + weight * nll + router * means.get("router_loss", 0.0)
+            return {"loss": loss} | means
         now = time.perf_counter()
         means["tokens_per_second"] = sums["real_tokens"] / (now - (self._since or 0.0))
         means["padding_share"] = 1 - sums["real_tokens"] / sums["padded_tokens"]
