@@ -43,10 +43,8 @@ def load_peer_model(kind, folder):
         vocab_size=loaded.model.config.vocab_size, d_model=SIZES["d_model"], d_kv=16, d_ff=SIZES["d_ff"], num_layers=2,
         num_heads=2, dropout_rate=0.0, decoder_start_token_id=0, tie_word_embeddings=True,
     )  # fmt: skip
+    # With its own first weights, whose embeddings are wide: probabilities are far from uniform.
     model = T5ForConditionalGeneration(config)
-    for name, parameter in model.named_parameters():
-        if parameter.dim() > 1:  # wide enough for probabilities far from uniform
-            torch.nn.init.normal_(parameter, std=1.0 if name == "shared.weight" else 0.3)
     family = replace(loaded.family, model_types=("t5",))
     return assemble("t5", model, loaded.tokenizer, family, None)
 

@@ -70,7 +70,7 @@ def measure(trl_peer: Any, kind: str, folder: Path) -> list[dict[str, Any]]:
             found = [peers.differences(settings) for settings in trl_peer.random_cases(loss, CASES)]
         # Not max: of a number and no number it may return either.
         worst = {name: sorted((row[name] for row in found), key=lambda x: (x != x, x))[-1] for name in KINDS}
-        rows.append({"layout": kind, "loss": loss, "settings": CASES, **worst})
+        rows.append({"layout": kind, "loss_type": loss, "settings": CASES, **worst})
         print(kind, loss, worst, flush=True)
     return rows
 
@@ -86,11 +86,11 @@ def table(entry: dict[str, Any]) -> str:
     versions = ", ".join(f"{name} {number}" for name, number in entry["environment"].items())
     lines = [
         f"## transformers {entry['environment']['transformers']}", "", versions, "",
-        "| layout | loss | settings | loss | metrics | gradients |", "|---|---|---|---|---|---|",
+        "| layout | loss type | settings | loss | metrics | gradients |", "|---|---|---|---|---|---|",
     ]  # fmt: skip
     for row in entry["rows"]:
         figures = " | ".join(f"{row[name]:.1e}" for name in KINDS)
-        lines.append(f"| {row['layout']} | {row['loss']} | {row['settings']} | {figures} |")
+        lines.append(f"| {row['layout']} | {row['loss_type']} | {row['settings']} | {figures} |")
     largest = " | ".join(f"**{max(row[name] for row in entry['rows']):.1e}**" for name in KINDS)
     return "\n".join([*lines, f"| all | all | {sum(row['settings'] for row in entry['rows'])} | {largest} |"]) + "\n"
 
