@@ -325,7 +325,11 @@ def build_prefs(
 @click.option("--source", help="With --loss sft: source text (or a file with records).")
 @click.option("--reference", "references", multiple=True, help="With --loss sft: its translation.")
 @languages
-@click.option("--loss", type=click.Choice(["sft", "sigmoid", "hinge", "ipo", "simpo"]), help="Default: sigmoid (CPO).")
+@click.option(
+    "--loss",
+    type=click.Choice(["sft", "sigmoid", "hinge", "ipo", "simpo", "alphapo", "arpo"]),
+    help="Default: sigmoid (CPO).",
+)
 @click.option("--beta", type=float, help="Default 0.1.")
 @click.option("--cpo-alpha", type=float, help="Weight of the NLL of the chosen; default 1.")
 @click.option("--learning-rate", type=float, help="Default 1e-4.")

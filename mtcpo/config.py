@@ -66,7 +66,9 @@ def _explain(cls: type[Config], error: ValidationError) -> str:
     if first["type"] == "missing":
         return f"{key!r} is missing"
     message = first["msg"].removeprefix("Value error, ")
-    return f"{key or 'section'}: {message} (got {first['input']!r})" if location else message
+    if first["type"] == "value_error" and isinstance(first["input"], Mapping):  # of a whole section: it names its keys
+        return f"{key}: {message}" if location else message
+    return f"{key}: {message} (got {first['input']!r})" if location else message
 
 
 def _keys_at(cls: type[Config], location: Iterable[Any]) -> list[str]:

@@ -84,8 +84,8 @@ class Layout(Protocol):
         """Return how many real tokens a batch has, on its device, and how many positions with padding."""
         ...
 
-    def score(self, model: nn.Module, head: Head, batch: Batch) -> Scored:
-        """Run the model's own forward pass, its head tapped."""
+    def score(self, model: nn.Module, head: Head, batch: Batch, router_loss: bool | None = None) -> Scored:
+        """Run the model's own forward pass, its head tapped; `router_loss`: None, as the model's config says."""
         ...
 
     def own_logits(self, model: nn.Module, batch: Batch) -> Tensor:
@@ -115,6 +115,11 @@ def pad_rows(rows: Sequence[Sequence[int]], value: int, left: bool = False) -> T
 def _target_rows(examples: Sequence[Example]) -> list[tuple[int, ...]]:
     """Return all first targets, then all second ones."""
     return [example.targets[i] for i in range(len(examples[0].targets)) for example in examples]
+
+
+def _router_option(router_loss: bool | None) -> dict[str, bool]:
+    """Return the argument of a mixture of experts that asks for its router loss; other models do not know it."""
+    return {} if router_loss is None else {"output_router_logits": router_loss}
 
 
 def _prompt_text(template: str, text: Text, codes: tuple[str, str]) -> str:
@@ -260,9 +265,10 @@ class EncoderDecoderLayout:
         shifted[:, 1:] = labels[:, :-1]
         return shifted.masked_fill(shifted == IGNORE, config.pad_token_id)
 
-    def score(self, model: nn.Module, head: Head, batch: Batch) -> Scored:
+    def score(self, model: nn.Module, head: Head, batch: Batch, router_loss: bool | None = None) -> Scored:
         """Run encoder once a source, decoder once a target, and the head on real target positions."""
         inputs, copies = self._model_inputs(batch)
+        inputs |= _router_option(router_loss)
         sources = len(batch["input_ids"])
         with encode_once(self.model.get_encoder(), sources, copies), head.scoring(batch["labels"]) as logps:
             output = model(**inputs)
@@ -366,10 +372,11 @@ class DecoderOnlyLayout:
         pad = self.tokenizer.pad_token_id
         return int(self.tokenizer.eos_token_id if pad is None else pad)
 
-    def score(self, model: nn.Module, head: Head, batch: Batch) -> Scored:
+    def score(self, model: nn.Module, head: Head, batch: Batch, router_loss: bool | None = None) -> Scored:
         """Run the decoder over prompt and target, and the head on target positions."""
+        inputs = {key: batch[key] for key in ("input_ids", "attention_mask")}
         with head.scoring(batch["labels"]) as logps:
-            output = model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"], use_cache=False)
+            output = model(**inputs, use_cache=False, **_router_option(router_loss))
         return Scored(logps[0], logps[1], batch["labels"], getattr(output, "aux_loss", None))
 
     def own_logits(self, model: nn.Module, batch: Batch) -> Tensor:

@@ -17,7 +17,7 @@ from mtcpo.recipe import BASE, CONTROL, TUNED, ModelConfig, Recipe
 from mtcpo.records import Segment, read_segments, triplet_from_json
 from mtcpo.stages import STAMP_FILE, Stage, check_may_run, run_stages, unfinished
 from mtcpo.testsets import TestSet, load_test_sets, name_test_sets
-from mtcpo.trainconfig import TrainConfig
+from mtcpo.trainconfig import USED_BY, TrainConfig
 from mtcpo.translation import TranslateConfig
 
 if TYPE_CHECKING:
@@ -25,7 +25,6 @@ if TYPE_CHECKING:
 
 FOLDERS = {BASE: "base", TUNED: "model", CONTROL: "control"}
 NEW = "new"
-PREFERENCE_FIELDS = ("beta", "label_smoothing", "simpo_gamma", "cpo_alpha")
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -259,7 +258,7 @@ def _control_settings(recipe: Recipe) -> TrainConfig | None:
     """Return [train] for `sft`, without what only preference losses have: to change that changes no control."""
     if recipe.control is None:
         return None
-    plain = {name: TrainConfig.model_fields[name].default for name in PREFERENCE_FIELDS}
+    plain = {name: TrainConfig.model_fields[name].default for name in USED_BY}
     return recipe.train.model_copy(update=plain | {"loss": "sft", "args": recipe.train.args | recipe.control.args})
 
 

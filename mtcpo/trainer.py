@@ -22,7 +22,7 @@ from mtcpo.batching import BatchLimits, LengthBatchSampler
 from mtcpo.errors import UserError
 from mtcpo.layouts import Batch, Example, Scored
 from mtcpo.logprobs import IGNORE
-from mtcpo.losses import LENGTH_NORMALIZED, PREFERENCE_LOSSES, PairLogps, rewards
+from mtcpo.losses import PREFERENCE_LOSSES, PairLogps, rewards, router_weight
 from mtcpo.models import LoadedModel
 from mtcpo.trainconfig import LossConfig
 
@@ -30,7 +30,7 @@ COUNTS = ("pairs", "chosen_tokens", "real_tokens", "padded_tokens")
 PAIR_METRICS = (
     "rewards/chosen", "rewards/rejected", "rewards/accuracies", "rewards/margins", "logps/chosen", "logps/rejected",
 )  # fmt: skip
-SUMS = (*COUNTS, "preference", "nll", "smoothed_nll", *PAIR_METRICS)
+SUMS = (*COUNTS, "preference", "nll", "smoothed_nll", "router_loss", *PAIR_METRICS)
 """What is summed on the device over the batches since the last log."""
 
 
@@ -130,14 +130,17 @@ class PreferenceTrainer(Seq2SeqTrainer):
     def get_batch_samples(
         self, epoch_iterator: Iterator[Batch], num_batches: int, device: torch.device
     ) -> tuple[list[Batch], Tensor | None]:
-        """Take the batches of one optimizer step, with the denominators (2,) of the step over all processes."""
+        """Take the batches of one optimizer step, with the denominators (3,) of the step over all processes."""
         if self._since is None:
             self._since = time.perf_counter()
         batches = [batch for _, batch in zip(range(num_batches), epoch_iterator, strict=False)]
         if not batches:
             return batches, None
-        items = torch.stack([count_items(batch, self.sft) for batch in batches]).sum(0).to(device)
+        items = torch.stack([self._items(batch) for batch in batches]).sum(0).to(device)
         return batches, self.accelerator.reduce(items, "sum")
+
+    def _items(self, batch: Batch) -> Tensor:
+        return torch.stack([*count_items(batch, self.sft), self.layout.count_tokens(batch)[0]])
 
     # --- loss ---------------------------------------------------------------------------------------------------
 
@@ -154,15 +157,18 @@ class PreferenceTrainer(Seq2SeqTrainer):
             model: the model as wrapped for training.
             inputs: a batch of the layout.
             return_outputs: also return the token log-probabilities, as the library's interface has it.
-            num_items_in_batch: (2,) pairs and chosen tokens of the optimizer step; None: of this batch alone.
+            num_items_in_batch: (3,) pairs, chosen tokens and tokens of the optimizer step; None: of this batch alone.
         """
-        scored = self.layout.score(model, self.head, inputs)
-        here = count_items(inputs, self.sft)
+        weight = router_weight(self.model.config, self.loss)
+        scored = self.layout.score(model, self.head, inputs, None if weight is None else weight > 0)
+        here = self._items(inputs)
         step = here if num_items_in_batch is None else num_items_in_batch
-        real, padded = self.layout.count_tokens(inputs)
-        self._add(model.training, dict(zip(COUNTS, (*here, real, padded), strict=True)))
+        padded = self.layout.count_tokens(inputs)[1]
+        self._add(model.training, dict(zip(COUNTS, (*here, padded), strict=True)))
         share = self._sft_share if self.sft else self._preference_share
-        loss = share(scored, step, model.training) + self._router_share(scored, here[0] / step[0])
+        loss = share(scored, step, model.training)
+        if weight:
+            loss = loss + weight * self._router_share(scored, here, step, model.training)
         if num_items_in_batch is not None:
             # Data-parallel gradients are averaged over processes; ours are shares of one sum.
             loss = loss * self.accelerator.num_processes
@@ -186,25 +192,30 @@ class PreferenceTrainer(Seq2SeqTrainer):
         self._add(training, self._pair_metrics(logps) | {"preference": losses.detach().sum()})
         return losses.sum() / step[0] + self.loss.cpo_alpha * self._nll(scored, step, training)
 
-    def _router_share(self, scored: Scored, share: Tensor) -> Tensor | float:
-        """Return the load-balancing loss of a mixture of experts, by its own coefficient; 0 without one."""
-        coefficient = getattr(self.model.config, "router_aux_loss_coef", None)
-        if scored.router_loss is None or coefficient is None:
-            return 0.0
-        return float(coefficient) * scored.router_loss * share
+    def _router_share(self, scored: Scored, here: Tensor, step: Tensor, training: bool) -> Tensor:
+        """Return this batch's share of the load-balancing loss of a mixture of experts.
+
+        The model's own loss of a batch, experts x sum_e f_e P_e with means over the batch's tokens, padding left out,
+        weighted by the batch's share of the step's tokens. So its scale, and P_e alone, are exact over micro-batches
+        and processes; the product is not: each batch is to balance its own load, as in Switch (arXiv 2101.03961).
+        """
+        if scored.router_loss is None:
+            raise UserError(f"train.output_router_logits: {self.model.config.model_type} gives no router loss")
+        self._add(training, {"router_loss": scored.router_loss.detach() * here[2]})
+        return scored.router_loss * (here[2] / step[2])
 
     # --- what is logged -----------------------------------------------------------------------------------------
 
     def _pair_metrics(self, logps: PairLogps) -> dict[str, Tensor]:
         chosen, rejected = rewards(logps, self.loss)
-        mean = self.loss.loss in LENGTH_NORMALIZED
+        chosen_logps, rejected_logps = logps.of(self.loss)
         sums = {
             "rewards/chosen": chosen,
             "rewards/rejected": rejected,
             "rewards/accuracies": (chosen > rejected).float(),
             "rewards/margins": chosen - rejected,
-            "logps/chosen": logps.chosen / logps.chosen_tokens if mean else logps.chosen,
-            "logps/rejected": logps.rejected / logps.rejected_tokens if mean else logps.rejected,
+            "logps/chosen": chosen_logps,
+            "logps/rejected": rejected_logps,
             "nll": -logps.chosen,
         }
         return {name: value.detach().sum() for name, value in sums.items()}
@@ -228,11 +239,15 @@ class PreferenceTrainer(Seq2SeqTrainer):
         means = {"nll_loss": sums["nll"] / sums["chosen_tokens"]}
         if not self.sft:
             means |= {name: sums[name] / sums["pairs"] for name in PAIR_METRICS}
+        router = router_weight(self.model.config, self.loss) or 0.0
+        if router:
+            means["router_loss"] = sums["router_loss"] / sums["real_tokens"]
         if mode == "eval":
             by_token = self.loss.nll_normalization == "token"
             nll = sums["smoothed_nll"] / sums["chosen_tokens" if by_token else "pairs"]
             weight = 1.0 if self.sft else self.loss.cpo_alpha
-            return {"loss": sums["preference"] / sums["pairs"] + weight * nll} | means
+            loss = sums["preference"] / sums["pairs"] + weight * nll + router * means.get("router_loss", 0.0)
+            return {"loss": loss} | means
         now = time.perf_counter()
         means["tokens_per_second"] = sums["real_tokens"] / (now - (self._since or 0.0))
         means["padding_share"] = 1 - sums["real_tokens"] / sums["padded_tokens"]
@@ -247,10 +262,11 @@ class PreferenceTrainer(Seq2SeqTrainer):
         """
         if "loss" in logs:
             logs = logs | self._take("train")
-            if not math.isfinite(logs.get("nll_loss", 0.0)):
+            if not all(math.isfinite(logs.get(name, 0.0)) for name in ("nll_loss", "rewards/margins")):
+                alpha = " or train.alpha" if self.loss.alpha else ""
                 raise UserError(
                     f"training diverged before step {self.state.global_step}: the loss is no number any more; lower "
-                    "train.args.learning_rate, or train in float32 (train.args.bf16=false)"
+                    f"train.args.learning_rate{alpha}, or train in float32 (train.args.bf16=false)"
                 )
         super().log(logs, *args, **kwargs)
 

@@ -33,19 +33,28 @@ def chosen_means(loaded, examples):
     return [rows_of(loaded, e.source, e.targets[0]).mean(-1) for e in examples]
 
 
+def reward(logps, config):
+    """The reward of a target's token log-probabilities, before beta."""
+    value = logps.mean() if config.loss in ("ipo", "simpo", "alphapo") else logps.sum()
+    return (1 - (-config.alpha * value).exp()) / config.alpha if config.alpha else value
+
+
 def preference(chosen, rejected, config):
     """The preference term of one pair of token log-probabilities."""
-    h = chosen.sum() - rejected.sum()
-    mean_h = chosen.mean() - rejected.mean()
+    h = reward(chosen, config) - reward(rejected, config)
     match config.loss:
         case "sigmoid":
             x = config.beta * h
-        case "simpo":
-            x = config.beta * mean_h - config.simpo_gamma
+        case "simpo" | "alphapo":
+            x = config.beta * h - config.simpo_gamma
         case "hinge":
             return max(h * 0, 1 - config.beta * h)
         case "ipo":
-            return (mean_h - 1 / (2 * config.beta)) ** 2
+            return (h - 1 / (2 * config.beta)) ** 2
+        case "arpo":
+            gap = abs(chosen.mean().item() - rejected.mean().item())
+            tau = min(1.0, max(0.0, config.arpo_eta * math.exp(config.arpo_kappa * gap) - 1))
+            x = config.beta * (reward(chosen, config) - tau * reward(rejected, config))
     e = config.label_smoothing
     return -(1 - e) * (1 / (1 + (-x).exp())).log() - e * (1 / (1 + x.exp())).log()
 
@@ -69,16 +78,17 @@ def total_loss(pairs, config, means=None):
 
 def metrics(pairs, config):
     """What is logged for the pairs, as floats."""
-    mean = config.loss in ("ipo", "simpo")
+    mean = config.loss in ("ipo", "simpo", "alphapo")
     values = [[float(logps.mean() if mean else logps.sum()) for logps in pair] for pair in pairs]
     chosen, rejected = ([pair[i] for pair in values] for i in (0, 1))
+    better, worse = ([config.beta * float(reward(pair[i], config)) for pair in pairs] for i in (0, 1))
     average = lambda numbers: math.fsum(numbers) / len(pairs)  # noqa: E731
     return {
         "logps/chosen": average(chosen),
         "logps/rejected": average(rejected),
-        "rewards/chosen": config.beta * average(chosen),
-        "rewards/rejected": config.beta * average(rejected),
-        "rewards/margins": config.beta * (average(chosen) - average(rejected)),
-        "rewards/accuracies": average([c > r for c, r in values]),
+        "rewards/chosen": average(better),
+        "rewards/rejected": average(worse),
+        "rewards/margins": average(better) - average(worse),
+        "rewards/accuracies": average([c > r for c, r in zip(better, worse, strict=True)]),
         "nll_loss": -math.fsum(float(pair[0].sum()) for pair in pairs) / sum(len(pair[0]) for pair in pairs),
     }

@@ -13,6 +13,7 @@ from tiny_models import preference_texts
 from torch import multiprocessing
 
 from mtcpo.arguments import training_arguments
+from mtcpo.batching import BatchLimits, length_batches
 from mtcpo.errors import UserError
 from mtcpo.layouts import Example
 from mtcpo.models import load_model, set_dropout
@@ -28,6 +29,11 @@ LOSSES = {
     "ipo": TrainConfig(loss="ipo", beta=0.4, cpo_alpha=0.2),
     "simpo": TrainConfig(loss="simpo", beta=2.0, simpo_gamma=0.3, cpo_alpha=0.0),
     "cpo-simpo": TrainConfig(loss="simpo", beta=2.0, cpo_alpha=1.0, nll_normalization="sentence"),
+    "alphapo": TrainConfig(loss="alphapo", beta=2.0, simpo_gamma=0.3, alpha=0.4, cpo_alpha=0.2),
+    "alphapo smoothed": TrainConfig(loss="alphapo", alpha=-0.3, label_smoothing=0.2, nll_normalization="sentence"),
+    "sigmoid with alpha": TrainConfig(beta=0.2, alpha=0.02),
+    "arpo": TrainConfig(loss="arpo", beta=0.2, arpo_eta=1.05, arpo_kappa=0.5),
+    "arpo smoothed": TrainConfig(loss="arpo", beta=0.2, label_smoothing=0.1, alpha=-0.05, nll_normalization="sentence"),
     "smoothed nll": TrainConfig(beta=0.2, cpo_alpha=0.7, nll_smoothing=0.1),
     "sft": TrainConfig(loss="sft"),
     "sft, smoothed nll": TrainConfig(loss="sft", nll_smoothing=0.3),
@@ -73,15 +79,10 @@ def test_loss_and_gradients_equal_the_reference(load, kind, name, tmp_path):
     examples = examples_of(loaded, config, count=5)
     trainer = trainer_for(loaded, config, examples, tmp_path)
 
-    def gradients(loss):
-        loaded.model.zero_grad()
-        loss.backward()
-        return {name: p.grad.clone() for name, p in loaded.model.named_parameters() if p.grad is not None}
-
     ours = trainer.compute_loss(loaded.model, loaded.layout.collate(examples))
     reference = reference_of(loaded, examples, config)
     assert ours.item() == pytest.approx(reference.item(), rel=1e-5, abs=1e-5)
-    assert_same(gradients(ours), gradients(reference), atol=2e-5, rtol=1e-3)
+    assert_same(gradients_of(loaded, ours), gradients_of(loaded, reference), atol=2e-5, rtol=1e-3)
 
 
 def test_equal_targets_give_log_2_and_no_preference_gradient(load, tmp_path):
@@ -94,19 +95,65 @@ def test_equal_targets_give_log_2_and_no_preference_gradient(load, tmp_path):
     assert max(float(p.grad.abs().max()) for p in loaded.model.parameters()) < 1e-6
 
 
-def test_router_loss_is_added_by_its_coefficient(load, tmp_path):
+def balance_of(loaded, rows):
+    """Experts x sum_e f_e P_e over all tokens and layers of rows of token ids, one row at a time, without padding."""
+    config = loaded.model.config
+    chosen, probabilities = [], []
+    for row in rows:
+        for logits in loaded.model(input_ids=torch.tensor([row]), output_router_logits=True).router_logits:
+            probabilities.append(logits.softmax(-1))
+            best = probabilities[-1].topk(config.num_experts_per_tok).indices
+            chosen.append(torch.nn.functional.one_hot(best, config.num_local_experts).sum(1).float())
+    return config.num_local_experts * (torch.cat(chosen).mean(0) * torch.cat(probabilities).mean(0)).sum()
+
+
+def rows_of_tokens(examples):
+    return [example.source + target for example in examples for target in example.targets]
+
+
+def gradients_of(loaded, loss):
+    loaded.model.zero_grad()
+    loss.backward()
+    return {name: p.grad.clone() for name, p in loaded.model.named_parameters() if p.grad is not None}
+
+
+@pytest.mark.parametrize("name", ["sigmoid", "sft"])
+def test_router_loss_is_that_of_the_real_tokens(load, name, tmp_path):
+    """Padding does not count: the rows, of many lengths, one by one give the same."""
     loaded = load("mixtral")
-    examples = examples_of(loaded, LOSSES["sigmoid"])
-    trainer = trainer_for(loaded, LOSSES["sigmoid"], examples, tmp_path)
-    batch = loaded.layout.collate(examples)
+    loaded.model.config.output_router_logits = False  # as published models have it: the settings switch it on
+    config = LOSSES[name].model_copy(update={"router_aux_loss_coef": 0.3})
+    examples = examples_of(loaded, config, count=5)
+    assert len({len(row) for row in rows_of_tokens(examples)}) > 3
+    trainer = trainer_for(loaded, config, examples, tmp_path)
+    ours = trainer.compute_loss(loaded.model, loaded.layout.collate(examples))
+    reference = reference_of(loaded, examples, config) + 0.3 * balance_of(loaded, rows_of_tokens(examples))
+    assert ours.item() == pytest.approx(reference.item(), rel=1e-5)
+    assert_same(gradients_of(loaded, ours), gradients_of(loaded, reference), atol=2e-5, rtol=1e-3)
+    assert loaded.model.config.output_router_logits is False  # a saved model does not carry it along
+
+
+@pytest.mark.parametrize(
+    ("settings", "weight"),
+    [({}, 0.05), ({"output_router_logits": False}, 0.0), ({"router_aux_loss_coef": 0.7}, 0.7)],
+)
+def test_settings_of_the_router_loss(load, settings, weight, tmp_path):
+    loaded = load("mixtral")  # its config: switched on, 0.05
+    config = LOSSES["sigmoid"].model_copy(update=settings)
+    examples = examples_of(loaded, config)
+    trainer = trainer_for(loaded, config, examples, tmp_path)
     with torch.no_grad():
-        router = float(loaded.layout.score(loaded.model, loaded.head, batch).router_loss)
-        whole = float(trainer.compute_loss(loaded.model, batch))
-        share = float(trainer.compute_loss(loaded.model, batch, num_items_in_batch=2 * count_items(batch, False)))
-        loaded.model.config.router_aux_loss_coef = 0.0
-        without = float(trainer.compute_loss(loaded.model, batch))
-    assert whole - without == pytest.approx(0.05 * router, rel=1e-4)
-    assert share == pytest.approx(whole / 2, rel=1e-5)
+        whole = float(trainer.compute_loss(loaded.model, loaded.layout.collate(examples)))
+        expected = reference_of(loaded, examples, config) + weight * balance_of(loaded, rows_of_tokens(examples))
+    assert whole == pytest.approx(expected.item(), rel=1e-5)
+
+
+def test_a_model_without_experts_has_no_router_loss(load, tmp_path):
+    loaded = load("llama")
+    config = LOSSES["sigmoid"].model_copy(update={"router_aux_loss_coef": 0.1})
+    trainer = trainer_for(loaded, config, examples_of(loaded, config), tmp_path)
+    with pytest.raises(UserError, match="llama has no experts"):
+        trainer.train()
 
 
 def test_denominators_of_a_batch():
@@ -130,8 +177,14 @@ def one_step(load, kind, config, folder, batch, accumulate, **args):
     return after, trainer.state.log_history[0]
 
 
-@pytest.mark.parametrize("kind", ["mt5", "llama"])
-@pytest.mark.parametrize("name", ["sigmoid", "smoothed", "smoothed nll", "cpo-simpo", "sft", "sft by sentence"])
+@pytest.mark.parametrize(
+    ("kind", "name"),
+    [
+        ("mt5", "sigmoid"), ("llama", "sigmoid"), ("llama", "smoothed"), ("mt5", "hinge"), ("llama", "ipo"),
+        ("mt5", "smoothed nll"), ("mt5", "cpo-simpo"), ("llama", "alphapo"), ("mt5", "arpo smoothed"),
+        ("mt5", "sft"), ("llama", "sft by sentence"),
+    ],
+)  # fmt: skip
 def test_micro_batches_change_nothing(load, kind, name, tmp_path):
     whole, log = one_step(load, kind, LOSSES[name], tmp_path, batch=8, accumulate=1)
     for batch, accumulate in ((4, 2), (1, 8), (3, 3)):
@@ -140,6 +193,41 @@ def test_micro_batches_change_nothing(load, kind, name, tmp_path):
         assert part_log["loss"] == pytest.approx(log["loss"], abs=1.1e-4)
         for key in {"nll_loss", "rewards/margins", "logps/chosen"} & log.keys():
             assert part_log[key] == pytest.approx(log[key], rel=1e-4)
+
+
+def router_settings(name="sigmoid", weight=5.0):
+    return LOSSES[name].model_copy(update={"router_aux_loss_coef": weight})
+
+
+@pytest.mark.parametrize(("batch", "accumulate"), [(8, 1), (4, 2), (1, 8), (3, 3)])
+def test_router_loss_of_a_step_is_the_mean_of_its_batches_by_tokens(load, batch, accumulate, tmp_path):
+    """Its scale is exact; what it is a mean of is decided by the batches, since each balances its own load."""
+    after, log = one_step(load, "mixtral", router_settings(), tmp_path, batch, accumulate)
+    loaded = load("mixtral")
+    examples = examples_of(loaded, LOSSES["sigmoid"])
+    batches = length_batches([loaded.layout.lengths(e) for e in examples], BatchLimits(batch, targets=2), seed=0)
+    rows = [rows_of_tokens([examples[i] for i in indices]) for indices in batches]
+    tokens = [sum(map(len, part)) for part in rows]
+    router = sum(balance_of(loaded, part) * n for part, n in zip(rows, tokens, strict=True)) / sum(tokens)
+    loss = reference_of(loaded, examples, LOSSES["sigmoid"]) + 5.0 * router
+    loss.backward()
+    expected = {name: p.detach() - 0.5 * p.grad for name, p in loaded.model.named_parameters()}
+    assert_same(after, expected, atol=2e-5, rtol=1e-3)
+    assert log["router_loss"] == pytest.approx(router.item(), rel=1e-5)
+    assert log["loss"] == pytest.approx(loss.item(), abs=2e-4)
+
+
+def test_router_loss_of_equal_batches_is_exact(load, tmp_path):
+    """Where all batches route alike, their number changes nothing at all."""
+    steps = []
+    for batch, accumulate in ((8, 1), (4, 2), (1, 8)):
+        loaded = load("mixtral")
+        examples = examples_of(loaded, LOSSES["sigmoid"], count=1) * 8
+        sizes = {"per_device_train_batch_size": batch, "gradient_accumulation_steps": accumulate}
+        trainer_for(loaded, router_settings(), examples, tmp_path, **SGD, **sizes).train()
+        steps.append(parameters_of(loaded))
+    for step in steps[1:]:
+        assert_same(step, steps[0], atol=1e-6, rtol=1e-5)
 
 
 def test_a_step_is_a_step_along_the_reference_gradient(load, tmp_path):
@@ -169,8 +257,17 @@ STEPS = 3
 CPU_PROCESSES_RESUME = int(transformers.__version__.split(".")[0]) >= 5
 
 
-def _three_steps(loaded, folder, name, accumulate):
-    config = LOSSES[name]
+# Of every loss and denominator one, as (kind of model, settings).
+OF_TWO_PROCESSES = {
+    "sigmoid": ("mt5", LOSSES["sigmoid"]),
+    **{name: ("llama", LOSSES[name]) for name in ("smoothed", "hinge", "ipo", "simpo", "cpo-simpo", "alphapo")},
+    **{name: ("mt5", LOSSES[name]) for name in ("arpo", "arpo smoothed", "smoothed nll", "sft", "sft by sentence")},
+    "router loss": ("mixtral", router_settings()),
+    "router loss, sft": ("mixtral", router_settings("sft")),
+}
+
+
+def _three_steps(loaded, folder, config, accumulate):
     examples, evaluation = examples_of(loaded, config), examples_of(loaded, config, count=5, start=40)
     sizes = {"per_device_train_batch_size": 4, "gradient_accumulation_steps": accumulate, "num_train_epochs": STEPS}
     trainer = trainer_for(
@@ -207,14 +304,15 @@ def _stopped_and_resumed(rank, model, folder):
         train(*arguments, folder / "parts")
 
 
-def _one_of_two_processes(rank, model, port, folder, name):
+def _one_of_two_processes(rank, models, port, folder):
     environment = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": 2, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
     os.environ.update({key: str(value) for key, value in environment.items()})
-    parameters, logs = _three_steps(load_model(model, "float32", device="cpu"), folder, name, accumulate=1)
-    if rank == 0:
-        torch.save(parameters, folder / "parameters.pt")
-        (folder / "logs.json").write_text(json.dumps(logs))
-    _stopped_and_resumed(rank, model, folder)
+    for name, (kind, config) in OF_TWO_PROCESSES.items():
+        parameters, logs = _three_steps(load_model(models[kind], "float32", device="cpu"), folder, config, accumulate=1)
+        if rank == 0:
+            torch.save(parameters, folder / f"{name}.pt")
+            (folder / f"{name}.json").write_text(json.dumps(logs))
+    _stopped_and_resumed(rank, models["mt5"], folder)
     torch.distributed.destroy_process_group()
 
 
@@ -225,17 +323,24 @@ def two_processes(model_folder, tmp_path_factory):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    multiprocessing.spawn(_one_of_two_processes, (str(model_folder("mt5")), port, folder, "sigmoid"), nprocs=2)
+    models = {kind: str(model_folder(kind)) for kind in ("mt5", "llama", "mixtral")}
+    multiprocessing.spawn(_one_of_two_processes, (models, port, folder), nprocs=2)
     return folder
 
 
-def test_two_processes_give_the_same_as_one(load, two_processes, tmp_path):
-    single, logs = _three_steps(load("mt5"), tmp_path, "sigmoid", accumulate=2)
-    double = torch.load(two_processes / "parameters.pt", weights_only=True)
+@pytest.mark.parametrize("name", OF_TWO_PROCESSES)
+def test_two_processes_give_the_same_as_one(load, two_processes, name, tmp_path):
+    kind, config = OF_TWO_PROCESSES[name]
+    single, logs = _three_steps(load(kind), tmp_path, config, accumulate=2)
+    double = torch.load(two_processes / f"{name}.pt", weights_only=True)
     assert_same(double, single, atol=2e-6, rtol=1e-4)
-    for one, two in zip(logs, json.loads((two_processes / "logs.json").read_text()), strict=True):
+    for one, two in zip(logs, json.loads((two_processes / f"{name}.json").read_text()), strict=True):
         keys = {key for key in one if not key.endswith(("_per_second", "runtime", "total_flos", "preparation_time"))}
-        # Each process takes half of an evaluation batch; the means are the same to the last digits.
+        # Each process takes half of an evaluation batch; the means are the same to the last digits. Not the router
+        # loss: it asks each batch for balance, and half a batch is another one.
+        if "eval_router_loss" in keys:
+            assert two["eval_router_loss"] == pytest.approx(one["eval_router_loss"], rel=0.05)
+            keys -= {"eval_router_loss", "eval_loss"}
         assert {key: two[key] for key in keys} == pytest.approx({key: one[key] for key in keys}, abs=2e-4, rel=1e-4)
 
 
@@ -254,7 +359,7 @@ def test_two_processes_go_on_to_the_same_weights(two_processes):
 
 
 @pytest.mark.parametrize("kind", ["mt5", "llama"])
-@pytest.mark.parametrize("name", ["sigmoid", "smoothed", "smoothed nll", "ipo", "cpo-simpo", "sft"])
+@pytest.mark.parametrize("name", ["sigmoid", "smoothed", "smoothed nll", "ipo", "cpo-simpo", "alphapo", "arpo", "sft"])
 def test_logs_equal_the_reference(load, kind, name, tmp_path):
     config = LOSSES[name]
     loaded = load(kind)
@@ -324,6 +429,32 @@ def test_logs_start_anew_each_time(load, tmp_path):
     logs = [row["logps/chosen"] for row in trainer.state.log_history if "loss" in row]
     assert len(set(logs)) == 3
     assert sum(logs) / 3 == pytest.approx(everything["logps/chosen"], rel=1e-5)
+
+
+def test_router_loss_is_logged_and_is_part_of_the_evaluation(load, tmp_path):
+    loaded, config = load("mixtral"), router_settings()
+    examples, evaluation = examples_of(loaded, config, count=4), examples_of(loaded, config, count=5, start=30)
+    with torch.no_grad():
+        train_router, eval_router = (float(balance_of(loaded, rows_of_tokens(part))) for part in (examples, evaluation))
+        eval_loss = reference_of(loaded, evaluation, config).item() + 5.0 * eval_router
+    trainer = trainer_for(
+        loaded, config, examples, tmp_path, evaluation, learning_rate=0.0, logging_steps=1, save_strategy="no"
+    )
+    trainer.train()
+    train_log, eval_log = trainer.state.log_history[:2]
+    assert train_log["router_loss"] == pytest.approx(train_router, rel=1e-5)
+    assert eval_log["eval_router_loss"] == pytest.approx(eval_router, rel=1e-5)
+    assert eval_log["eval_loss"] == pytest.approx(eval_loss, rel=1e-5)
+
+
+def test_rewards_that_overflow_stop_the_run(load, tmp_path):
+    loaded = load("llama")
+    config = LOSSES["sigmoid"].model_copy(update={"alpha": 5.0})
+    trainer = trainer_for(loaded, config, examples_of(loaded, config), tmp_path, logging_steps=1)
+    with pytest.raises(
+        UserError, match=r"training diverged before step 1: .* lower train.args.learning_rate or train.al"
+    ):
+        trainer.train()
 
 
 def test_divergence_stops_the_run(load, tmp_path):
