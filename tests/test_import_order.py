@@ -14,7 +14,7 @@ import mtcpo
 PACKAGE = Path(mtcpo.__file__).parent
 
 _ORDER = """
-errors files outputs config records languages shipped formats corpora
+errors files outputs config records languages shipped hub owncode rows formats corpora
 metrics.lexical metrics.comet metrics scoring selection prefsreport preferences
 trainconfig families logprobs layouts canary models creation
 batching losses trainer arguments progress training translation translation.generate
