@@ -533,7 +533,7 @@ def test_code_runs_only_where_it_is_allowed(own):
     for read in (corpus, lambda name: CorpusConfig(source=name)):
         with pytest.raises((UserError, ValueError), match="runs only if you pass --allow-code"):
             read(f"python:{own}:Letters")
-    with pytest.raises(ValueError, match="--allow-code"):
+    with pytest.raises(UserError, match="--allow-code"):
         next(read_triplets(f"python:{own}:pairs"))
     assert own not in sys.modules
 
