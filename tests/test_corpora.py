@@ -1,5 +1,6 @@
 import csv
 import gzip
+import json
 import logging
 import os
 import sys
@@ -270,6 +271,23 @@ def test_a_data_set_that_cannot_be_had_is_refused_at_once(folder, monkeypatch):
     assert "\n" not in str(caught.value)
     assert datasets.config.HF_HUB_OFFLINE is False
     assert logging.getLogger("huggingface_hub").level == level
+
+
+def test_a_data_set_in_the_cache_is_read_by_its_name_without_network(folder, monkeypatch):
+    datasets = pytest.importorskip("datasets")
+    write_json_lines(folder / "a.jsonl", [{"source": "Ja.", "reference": "Yes."}])
+    datasets.load_dataset("json", data_files="a.jsonl", cache_dir=str(folder / "cache"))
+    # As the library keeps a data set of the hub: someone/set, its only configuration.
+    [made] = (folder / "cache/json").iterdir()
+    (folder / "cache/someone___set").mkdir()
+    made.rename(folder / "cache/someone___set/default")
+    for file in (folder / "cache/someone___set").rglob("json-*"):
+        file.rename(file.with_name(file.name.replace("json-", "set-")))
+    [info] = (folder / "cache/someone___set").rglob("dataset_info.json")
+    described = json.loads(info.read_text(encoding="utf-8")) | {"dataset_name": "set", "config_name": "default"}
+    info.write_text(json.dumps(described), encoding="utf-8")
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", folder / "cache")
+    assert corpus("someone/set") == [Segment("set:1", "de", "en", "Ja.", ("Yes.",))]
 
 
 def test_a_damaged_file_of_a_directory_is_the_users(folder):
