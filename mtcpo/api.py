@@ -82,7 +82,7 @@ def build_preferences(
     return Preferences(triplets, report)
 
 
-class Evaluation(dict[str, Any]):
+class EvaluationDocument(dict[str, Any]):
     """The document of evaluation.json; printed, it is a table."""
 
     def __str__(self) -> str:
@@ -107,13 +107,14 @@ def evaluate(
     prompt: str | None = None,
     output_dir: str | Path | None = None,
     **settings: Any,
-) -> Evaluation:
+) -> EvaluationDocument:
     """Score systems on a test set, with intervals and significance, as `mtcpo evaluate` does.
 
     Args:
         systems: name -> system, or one system: outputs (a list of texts), or a model to translate with: its name or
             directory, a trainer, or (model, tokenizer).
-        dataset: sources with references, one row each; or the name of a suite or test set, as in --suite.
+        dataset: sources with references, one row each, a file as a `Path`; or the name of a suite or test set (a `str`)
+            as in --suite.
         metrics: as in --metric; default: bleu, chrf and ter.
         baseline: the name of the system that the others are compared with; default: the first.
         data: languages, columns and the like, as [data] of a recipe.
@@ -142,7 +143,7 @@ def evaluate(
         evaluations.append(evaluate_outputs(test_set, texts, loaded[test_set.tgt_lang], config))
     if output_dir is not None:
         write_evaluation(Path(output_dir), evaluations)
-    return Evaluation(to_document(evaluations))
+    return EvaluationDocument(to_document(evaluations))
 
 
 def _name_of(system: Any) -> str:
