@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
-import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
@@ -19,6 +18,7 @@ from mtcpo.canary import CANARY_FILE, check_canary, write_canary
 from mtcpo.errors import UserError
 from mtcpo.families import Family, family_of
 from mtcpo.files import sha256_of
+from mtcpo.hub import unreachable_hub
 from mtcpo.layouts import Layout, layout_for
 from mtcpo.logprobs import Head, LogitTransform
 from mtcpo.trainconfig import DType
@@ -86,6 +86,22 @@ def load_model(name: str, dtype: DType = "auto", prompt: str | None = None, devi
     return loaded
 
 
+def adopt_model(model: Any, tokenizer: Any, prompt: str | None = None) -> LoadedModel:
+    """Take over a model that is in memory already, and prove that its log-probabilities are right.
+
+    Raises:
+        UserError: an undeclared family, a tokenizer of another model, or logits that the head path does not give.
+    """
+    name = str(getattr(model, "name_or_path", "") or type(model).__name__)
+    family = family_of(model.config.model_type, tokenizer.get_vocab())
+    _check_vocabulary(name, model, tokenizer)
+    loaded = assemble(name, model, tokenizer, family, prompt)
+    # No folder with a canary of its own: the weights may have been trained since they were loaded.
+    with TemporaryDirectory() as empty:
+        check_canary(name, model, loaded.layout, family, loaded.head, Path(empty))
+    return loaded
+
+
 def assemble(name: str, model: Any, tokenizer: Any, family: Family, prompt: str | None) -> LoadedModel:
     """Put a loaded model together with its layout and head."""
     layout = layout_for(model, tokenizer, family, prompt)
@@ -105,7 +121,7 @@ def _check_place(path: str) -> None:
     if not folder.is_dir():
         if path.startswith(("/", "./", "../", "~")) or path.count("/") > 1:
             raise UserError(f"{path}: no such model directory")
-        if not _in_cache(path) and _unreachable_hub():
+        if not _in_cache(path) and unreachable_hub():
             raise UserError(_unavailable(path, "no network"))
         return
     if not (folder / "config.json").exists():
@@ -149,22 +165,6 @@ def _in_cache(name: str) -> bool:
         raise UserError(
             f"{name!r} is neither a directory, nor one of {', '.join(ALIASES)}, nor a hub name (owner/name)"
         ) from None
-
-
-def _unreachable_hub() -> bool:
-    """Tell at once what the hub library would find out after half a minute of retries."""
-    from huggingface_hub import constants
-
-    if constants.HF_HUB_OFFLINE:
-        return True
-    if any(os.environ.get(name) for name in ("HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy")):
-        return False
-    host = constants.ENDPOINT.split("//")[-1].split("/")[0].split(":")[0]
-    try:
-        socket.getaddrinfo(host, 443)
-    except socket.gaierror:
-        return True
-    return False
 
 
 def _dtype_for(dtype: DType, family: Family, device: str) -> torch.dtype:

@@ -13,6 +13,7 @@ from mtcpo.errors import UserError
 from mtcpo.evaluation import translations_dir
 from mtcpo.files import complete_folder, read_json_lines, write_json_lines, write_text
 from mtcpo.metrics import METRICS, load_metric, load_metrics, metric_kind, metric_name
+from mtcpo.owncode import code_file, is_code
 from mtcpo.recipe import BASE, CONTROL, TUNED, ModelConfig, Recipe
 from mtcpo.records import Segment, read_segments, triplet_from_json
 from mtcpo.stages import STAMP_FILE, Stage, check_may_run, run_stages, unfinished
@@ -163,7 +164,8 @@ def _stage(
 
 
 def _corpus_files(corpus: CorpusConfig) -> list[str]:
-    return [corpus.source, *corpus.references, *corpus.hypotheses.values()]
+    source = code_file(corpus.source) if is_code(corpus.source) else corpus.source
+    return [source, *corpus.references, *corpus.hypotheses.values()]
 
 
 def _short(model: str) -> str:

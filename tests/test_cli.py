@@ -203,7 +203,7 @@ MISTAKES = [
     (f"{TRAIN} --prefs p.jsonl --eval-prefs no.jsonl --output-dir t", "no.jsonl: no such file"),
     (f"{TRAIN} --prefs s.en --output-dir t", "s.en: rows are needed: .jsonl, .parquet, .tsv or .csv"),
     (f"{TRAIN} --prefs c.jsonl --output-dir t",
-     "c.jsonl:1: these are candidates, not triplets; choose pairs first: mtcpo build-prefs c.jsonl"),
+     "c.jsonl:1: these are candidates, not triplets; choose pairs first: mtcpo build-prefs {here}/c.jsonl"),
     (f"{TRAIN} --prefs odd.jsonl --output-dir t", "odd.jsonl:1: "),
     (f"{TRAIN} --loss sft --source blank.en --reference two.de --src-lang en --tgt-lang de --output-dir t",
      "blank.en: every source in it is empty"),

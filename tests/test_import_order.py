@@ -14,12 +14,12 @@ import mtcpo
 PACKAGE = Path(mtcpo.__file__).parent
 
 _ORDER = """
-errors files outputs config records languages shipped formats corpora
+errors files outputs config records languages shipped hub owncode rows formats corpora
 metrics.lexical metrics.comet metrics scoring selection prefsreport preferences
 trainconfig families logprobs layouts canary models creation
 batching losses trainer arguments progress training translation translation.generate
 testsets significance evaluation tables sidebyside plots figures report
-doctor recipe stages pipeline cli __main__
+doctor recipe stages pipeline api apitrainer cli __main__
 """
 ORDER = _ORDER.split()
 
