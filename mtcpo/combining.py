@@ -9,7 +9,7 @@ import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from mtcpo.metrics import METRICS, metric_name
+from mtcpo.metrics import candidate_kind, is_computed, metric_name
 from mtcpo.records import Segment
 
 Rows = Sequence[Sequence[float]]
@@ -96,7 +96,7 @@ def check_scales(metrics: Sequence[str], combine: str) -> None:
     Raises:
         ValueError: with the way out.
     """
-    scales = {name: METRICS[name].scale if name in METRICS else "unknown" for name in map(metric_name, metrics)}
+    scales = {metric_name(spec): candidate_kind(spec).scale if is_computed(spec) else "unknown" for spec in metrics}
     if COMBINATIONS[combine].one_scale and len(set(scales.values())) > 1:
         listed = ", ".join(f"{name} ({scale})" for name, scale in scales.items())
         raise ValueError(f"the {combine} of metrics on different scales means little: {listed}; set combine to zscore")
@@ -135,7 +135,7 @@ def combined(
     scores: Mapping[str, Sequence[float]],
     combine: str,
     weights: Mapping[str, float],
-    centres: Mapping[str, Centre] | None = None,
+    centres: Mapping[str, Centre],
 ) -> list[float]:
     """Return each candidate's value. scores[metric][candidate]; a metric without a weight has 1.
 
@@ -144,6 +144,5 @@ def combined(
     how = COMBINATIONS[combine]
     rows = [list(row) for row in scores.values()]
     if how.by_set:
-        assert centres is not None
         rows = [centres[name].standardised(row) for name, row in scores.items()]
     return how.combine(rows, [weights.get(name, 1.0) for name in scores])

@@ -178,7 +178,7 @@ def _aligned(paths: Sequence[Path]) -> Iterator[tuple[str, ...]]:
 
 def _record_rows(config: CorpusConfig, drops: Drops) -> Iterator[Segment]:
     """Yield the segments of a file or data set of rows."""
-    rows = read_rows(config.source, config.subset, config.split)
+    rows = read_rows(config.source, config.subset, config.split, drops)
     is_table = config.source.endswith(tuple(TABLE_SUFFIXES))
     for where, row in _window(rows, config):
         row_id = _row_id(row, where)
@@ -234,14 +234,19 @@ def _column_segment(row: Mapping[str, Any], config: CorpusConfig, row_id: str, w
     )
 
 
-def read_rows(name: str, subset: str | None = None, split: str = "train") -> Iterator[tuple[str, dict[str, Any]]]:
-    """Yield ("file:line", row) of a JSON Lines, Parquet, TSV or CSV file, or of a data set's directory or hub name."""
+def read_rows(
+    name: str, subset: str | None = None, split: str = "train", drops: Drops | None = None
+) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yield ("file:line", row) of a JSON Lines, Parquet, TSV or CSV file, or of a data set's directory or hub name.
+
+    drops: where the cut last line of a JSON Lines file is counted; see `read_json_lines`.
+    """
     path = Path(name)
     for suffix, delimiter in TABLE_SUFFIXES.items():
         if name.endswith(suffix):
             return _table_rows(path, delimiter)
     if name.endswith(ROW_SUFFIXES):
-        return read_json_lines(path)
+        return read_json_lines(path, drops)
     if _is_file(name):
         raise UserError(
             f"{path}: {'rows are needed: .jsonl, .parquet, .tsv or .csv' if path.exists() else 'no such file'}"

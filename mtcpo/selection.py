@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import re
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -14,8 +13,8 @@ from pydantic import Field, field_validator, model_validator
 from mtcpo.combining import COMBINATIONS, Centre, centre_of, check_scales, combined
 from mtcpo.errors import UserError, choose
 from mtcpo.filters import FilterConfig, Filters
-from mtcpo.formats import HUMAN, REFERENCE_SYSTEM
-from mtcpo.metrics import MetricSpec, metric_name
+from mtcpo.formats import HUMAN, REFERENCE_SYSTEM, is_reference
+from mtcpo.metrics import MetricSpec, is_computed, metric_name
 from mtcpo.records import Candidate, Segment, Triplet
 
 # Metrics that cancel each other out leave 1e-17 or so: a tie, and no preference.
@@ -71,6 +70,9 @@ class SelectionConfig(FilterConfig):
             for name in given:
                 if name not in names:
                     raise ValueError(f"{key}: {choose('metric', name, names)}")
+        for spec in self.metrics:
+            if metric_name(spec) in self.lower_is_better and is_computed(spec):
+                raise ValueError(f"lower_is_better: the direction of {metric_name(spec)} is known; leave it out")
         if any(not weight > 0 for weight in self.weights.values()):
             raise ValueError("weights: each must be above 0; leave a metric without a say out of metrics")
         if self.weights and not COMBINATIONS[self.combine].takes_weights:
@@ -183,11 +185,6 @@ class Choice:
     removed: Mapping[str, int] = field(default_factory=dict)
 
 
-def is_reference(system: str) -> bool:
-    """Whether a system is a reference among the candidates: `reference`, `reference-2` and so on."""
-    return re.fullmatch(rf"{REFERENCE_SYSTEM}(-\d+)?", system) is not None
-
-
 def add_references(segment: Segment) -> Segment:
     """Return the segment with its references as candidates: `reference`, then `reference-2` and so on."""
     taken = {candidate.system for candidate in segment.candidates}
@@ -238,16 +235,15 @@ class Chooser:
             return [*references, *systems], {}
         return systems, {"reference": len(references)} if references else {}
 
-    def _values(
-        self, pool: Sequence[Candidate], judged: bool, centres: Mapping[str, Centre] | None
-    ) -> list[float]:
+    def _values(self, pool: Sequence[Candidate], judged: bool, centres: Mapping[str, Centre] | None) -> list[float]:
         if judged:
             return [candidate.scores[HUMAN] for candidate in pool]
         config = self._config
         names = [metric_name(spec) for spec in config.metrics]
         signs = {name: -1.0 if name in config.lower_is_better else 1.0 for name in names}
         scores = {name: [signs[name] * candidate.scores[name] for candidate in pool] for name in names}
-        return combined(scores, config.combine, config.weights, centres)
+        turned = {name: Centre(signs[name] * one.mean, one.deviation) for name, one in (centres or {}).items()}
+        return combined(scores, config.combine, config.weights, turned)
 
     def _pairs_of_reference(
         self, segment: Segment, candidates: Sequence[Candidate], values: Sequence[float], removed: Counter[str]
@@ -271,7 +267,11 @@ class Chooser:
         triplets = []
         proposed = SELECTORS[self._config.select](pool)
         for best, worst in proposed:
-            chosen, rejected, margin = pool.candidates[best], pool.candidates[worst], pool.values[best] - pool.values[worst]
+            chosen, rejected, margin = (
+                pool.candidates[best],
+                pool.candidates[worst],
+                pool.values[best] - pool.values[worst],
+            )
             reason = self._objection(chosen, rejected, margin, judged)
             if reason:
                 dropped[reason] += 1
