@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from mtcpo.testsets import TestSet
 
 OUR_FAULT, USER_MISTAKE, INTERRUPTED = 1, 2, 130
+CUT = " (the file ends in the middle of a line; the complete lines were used)"
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 Item = TypeVar("Item")
@@ -150,6 +151,11 @@ overwrite = click.option("--overwrite", is_flag=True, help="Replace an output th
 settings = click.option(
     "--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Any other setting, as a recipe names it."
 )
+allow_code = click.option(
+    "--allow-code",
+    is_flag=True,
+    help="Let a source (python:package.module:Class, data.options: arguments) or a metric be code of yours.",
+)
 model_options = _options(
     click.option("--dtype", type=click.Choice(["auto", "float32", "bfloat16", "float16"]), default="auto"),
     click.option("--prompt", help="Template in place of the family's own, for example 'translate: {source}'."),
@@ -159,7 +165,9 @@ metrics = click.option(
 )
 
 
-def _section(cls: Any, where: str, values: dict[str, Any], overrides: Iterable[str] = (), prefix: str = "") -> Any:
+def _section(
+    cls: Any, where: str, values: dict[str, Any], overrides: Iterable[str] = (), prefix: str = "", code: bool = False
+) -> Any:
     """Check the values of a command line, unset ones left out, against a section of the configuration.
 
     `--set train.beta=0.2` and `--set beta=0.2` mean the same where `prefix` is "train".
@@ -168,19 +176,26 @@ def _section(cls: Any, where: str, values: dict[str, Any], overrides: Iterable[s
 
     given = {key: value for key, value in values.items() if value not in (None, (), {})}
     short = [text.removeprefix(f"{prefix}.") for text in overrides]
-    return load_section(cls, apply_overrides(given, short), where)
+    return load_section(cls, apply_overrides(given, short), where, allow_code=code)
+
+
+def _of_data(overrides: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Part the settings of a command that reads a corpus: its own, and those of the corpus (`data.take=100`)."""
+    data = [text for text in overrides if text.startswith("data.")]
+    return [text for text in overrides if text not in data], data
 
 
 def _corpus(
-    source: str, references: Sequence[str], hyps: Sequence[str], src_lang: str | None, tgt_lang: str | None
-) -> CorpusConfig:
+    source: str, references: Sequence[str], hyps: Sequence[str], src_lang: str | None, tgt_lang: str | None,
+    overrides: Sequence[str] = (), code: bool = False,
+) -> CorpusConfig:  # fmt: skip
     from mtcpo.corpora import CorpusConfig, parse_named_files
 
     values = {
         "source": source, "references": references, "hypotheses": parse_named_files(hyps),
         "src_lang": src_lang, "tgt_lang": tgt_lang,
     }  # fmt: skip
-    corpus: CorpusConfig = _section(CorpusConfig, "command line", values)
+    corpus: CorpusConfig = _section(CorpusConfig, "command line", values, overrides, "data", code)
     return corpus
 
 
@@ -198,11 +213,12 @@ def _corpus(
 @click.option("--output", required=True, type=click.Path(path_type=Path), help="candidates.jsonl")
 @model_options
 @settings
+@allow_code
 @overwrite
 def translate(
     sources: tuple[str, ...], model: str, src_lang: str | None, tgt_lang: str | None, num_candidates: int | None,
     sampling: str | None, references: tuple[str, ...], system: str | None, output: Path, dtype: Any,
-    prompt: str | None, overrides: tuple[str, ...], overwrite: bool,
+    prompt: str | None, overrides: tuple[str, ...], allow_code: bool, overwrite: bool,
 ) -> None:  # fmt: skip
     """Translate SOURCE files into candidates, in input order; interrupted, the same command goes on.
 
@@ -213,7 +229,8 @@ def translate(
     from mtcpo.translation import TranslateConfig, translate_to_file
 
     values = {"num_candidates": num_candidates, "sampling": sampling}
-    config = _section(TranslateConfig, "command line", values, overrides, "translate")
+    own, of_data = _of_data(overrides)
+    config = _section(TranslateConfig, "command line", values, own, "translate")
     if references and len(sources) > 1:
         raise UserError("--reference goes with one SOURCE; translate several files one by one")
     names = [Path(source).name for source in sources]
@@ -222,7 +239,8 @@ def translate(
     name, template = _system_of(model, system), None if prompt is None else check_prompt(prompt)
     drops = Drops()
     with writing(output, overwrite):
-        corpora = [_corpus(source, references, (), src_lang, tgt_lang) for source in sources]
+        of_all = (references, (), src_lang, tgt_lang, of_data, allow_code)
+        corpora = [_corpus(source, *of_all) for source in sources]
         read = (segment for corpus in corpora for segment in _numbered(read_corpus(corpus, drops), corpus, corpora))
         # A mistake in the files shows before the model is loaded.
         segments = _peeked(read, f"{', '.join(names)}: every source is empty")
@@ -273,27 +291,38 @@ def _told(drops: Drops) -> str:
 @click.option("--reference", "references", multiple=True, help="Reference, line by line with the source; repeatable.")
 @click.option("--hyp", "hyps", multiple=True, metavar="NAME=FILE", help="A system's output; repeatable.")
 @languages
-@metrics
-@click.option("--select", help="How pairs are chosen; default best-worst.")
-@click.option("--combine", help="Several metrics: mean (default) or zscore.")
+@click.option(
+    "--metric",
+    "metrics",
+    multiple=True,
+    help="bleu, chrf, chrf++, ter, comet, cometkiwi, xcomet, comet:DIR; mbr:chrf, mbr:comet (the candidates against "
+    "each other, no reference needed); a score that they have; NAME=python:package.module:function; repeatable.",
+)
+@click.option("--select", help="best-worst (default), best-rest, all-pairs, mu-2sigma, confidence.")
+@click.option("--combine", help="Several metrics: mean (default), zscore, zscore-set, rank, minimum.")
 @click.option("--min-margin", type=float, help="Least difference of chosen and rejected.")
-@click.option("--include-reference", is_flag=True, default=None, help="References are candidates too.")
+@click.option("--use-reference", help="References as chosen: never (default), by-score, always.")
+@click.option("--score-cache", help="Keeps the scores of models; default: scores.sqlite3 beside the output.")
 @click.option("--workers", type=int, help="Processes for BLEU, chrF and TER; default: one a core.")
 @click.option("--output", required=True, type=click.Path(path_type=Path), help="prefs.jsonl")
 @settings
+@allow_code
 @overwrite
 def build_prefs(
     candidates: str | None, source: str | None, references: tuple[str, ...], hyps: tuple[str, ...],
     src_lang: str | None, tgt_lang: str | None, metrics: tuple[str, ...], select: str | None, combine: str | None,
-    min_margin: float | None, include_reference: bool | None, workers: int | None, output: Path,
-    overrides: tuple[str, ...], overwrite: bool,
+    min_margin: float | None, use_reference: str | None, score_cache: str | None, workers: int | None, output: Path,
+    overrides: tuple[str, ...], allow_code: bool, overwrite: bool,
 ) -> None:  # fmt: skip
     """Build triplets from CANDIDATES, or from a source with outputs of several systems.
 
-    Beside OUTPUT comes its report (prefs-report.json): what was kept, and what was dropped for which reason.
+    Beside OUTPUT comes its report (prefs-report.json and .html): what was kept, and what was dropped for which reason.
+    Interrupted, the same command again computes only the scores of models that are new. Every other setting of
+    [prefs], filters among them: --set max_similarity=0.9 --set check_script=true --set weights.chrf=2
     """
     from mtcpo.corpora import Drops, read_corpus
     from mtcpo.files import refuse_existing
+    from mtcpo.pairpage import page_path_of, write_pair_page
     from mtcpo.preferences import PrefsConfig, build_preferences, report_path_of
 
     if (candidates is None) == (source is None):
@@ -302,21 +331,26 @@ def build_prefs(
         raise UserError("--reference and --hyp go with --source; a CANDIDATES file has its own")
     values = {
         "metrics": metrics, "select": select, "combine": combine, "min_margin": min_margin,
-        "include_reference": include_reference, "workers": workers,
+        "reference": use_reference, "score_cache": score_cache, "workers": workers,
     }  # fmt: skip
     if not metrics and not any(text.removeprefix("prefs.").startswith("metrics=") for text in overrides):
         raise UserError("no metric to choose pairs by; give one, for example --metric chrf")
-    config = _section(PrefsConfig, "command line", values, overrides, "prefs")
+    own, of_data = _of_data(overrides)
+    config = _section(PrefsConfig, "command line", values, own, "prefs", allow_code)
     drops = Drops()
     with writing(output, overwrite):
         path = report_path_of(output)
         refuse_existing(path, overwrite)
-        corpus = _corpus(candidates or source or "", references, hyps, src_lang, tgt_lang)
+        refuse_existing(page_path_of(path), overwrite)
+        corpus = _corpus(candidates or source or "", references, hyps, src_lang, tgt_lang, of_data, allow_code)
         report = build_preferences(read_corpus(corpus, drops), config, output, path, drops=drops)
+        page = write_pair_page(path)
+    for note in report["notes"]:
+        click.echo(f"mtcpo: {note}", err=True)
     click.echo(f"{output}: {report['kept']} triplets of {report['segments']} segments")
     for reason, number in sorted(report["dropped"].items()):
-        click.echo(f"  dropped {number}: {reason}")
-    click.echo(f"  {path} has the figures")
+        click.echo(f"  dropped {number}: {reason}{CUT if reason == 'cut_line' else ''}")
+    click.echo(f"  {path} has the figures, {page} the plots")
 
 
 @mtcpo.command()
@@ -334,12 +368,13 @@ def build_prefs(
 @click.option("--output-dir", required=True, type=click.Path(path_type=Path))
 @model_options
 @settings
+@allow_code
 @overwrite
 def train(
     model: str, prefs: str | None, source: str | None, references: tuple[str, ...], src_lang: str | None,
     tgt_lang: str | None, loss: str | None, beta: float | None, cpo_alpha: float | None, learning_rate: float | None,
     epochs: float | None, eval_prefs: str | None, output_dir: Path, dtype: Any, prompt: str | None,
-    overrides: tuple[str, ...], overwrite: bool,
+    overrides: tuple[str, ...], allow_code: bool, overwrite: bool,
 ) -> None:  # fmt: skip
     """Train on preferences, or on references with --loss sft; interrupted, the same command goes on.
 
@@ -352,15 +387,19 @@ def train(
     args = {"learning_rate": learning_rate, "num_train_epochs": epochs}
     values: dict[str, Any] = {"loss": loss, "beta": beta, "cpo_alpha": cpo_alpha, "dtype": dtype}
     values["args"] = {key: value for key, value in args.items() if value is not None}
-    config: TrainConfig = _section(TrainConfig, "command line", values, overrides, "train")
+    own, of_data = _of_data(overrides)
+    config: TrainConfig = _section(TrainConfig, "command line", values, own, "train")
     if (prefs is None) == (source is None) or (source is not None and config.loss != "sft"):
         raise UserError("give --prefs FILE, or --loss sft with --source FILE --reference FILE")
     template = None if prompt is None else check_prompt(prompt)
     drops, eval_drops = Drops(), Drops()
     with writing(output_dir, overwrite, folder=True):
-        triplets = iter(()) if prefs is None else _triplets(prefs, src_lang, tgt_lang, drops)
-        evaluation = None if eval_prefs is None else _triplets(eval_prefs, src_lang, tgt_lang, eval_drops)
-        segments = iter(()) if source is None else _references(source, references, src_lang, tgt_lang, drops)
+        corpus = _corpus(prefs or source or "", references, (), src_lang, tgt_lang, of_data, allow_code)
+        triplets = iter(()) if prefs is None else _triplets(corpus, drops)
+        segments = iter(()) if source is None else _references(corpus, drops)
+        evaluation = None
+        if eval_prefs is not None:
+            evaluation = _triplets(_corpus(eval_prefs, (), (), src_lang, tgt_lang, (), allow_code), eval_drops)
         _quiet()
         from mtcpo.training import pair_texts, reference_texts, train
 
@@ -374,33 +413,18 @@ def train(
         click.echo(f"  {eval_prefs}{_told(eval_drops)}")
 
 
-def _references(
-    source: str, references: Sequence[str], src_lang: str | None, tgt_lang: str | None, drops: Drops
-) -> Iterator[Segment]:
+def _references(corpus: CorpusConfig, drops: Drops) -> Iterator[Segment]:
     from mtcpo.corpora import read_corpus
 
-    segments = read_corpus(_corpus(source, references, (), src_lang, tgt_lang), drops)
-    return _peeked(segments, f"{source}: every source in it is empty")
+    return _peeked(read_corpus(corpus, drops), f"{corpus.source}: every source in it is empty")
 
 
-def _triplets(name: str, src_lang: str | None, tgt_lang: str | None, drops: Drops) -> Iterator[Triplet]:
-    """Read triplets, the first one now; those that do not say their languages get the command line's."""
-    from dataclasses import replace
-
+def _triplets(corpus: CorpusConfig, drops: Drops) -> Iterator[Triplet]:
+    """Read triplets, the first one now."""
     from mtcpo.corpora import read_triplets
-    from mtcpo.languages import UNDETERMINED, check_language
 
-    source_lang = UNDETERMINED if src_lang is None else check_language(src_lang)
-    target_lang = UNDETERMINED if tgt_lang is None else check_language(tgt_lang)
-    triplets = _peeked(read_triplets(name, drops), f"{name}: no triplet in it with two different translations")
-    return (
-        replace(
-            triplet,
-            src_lang=source_lang if triplet.src_lang == UNDETERMINED else triplet.src_lang,
-            tgt_lang=target_lang if triplet.tgt_lang == UNDETERMINED else triplet.tgt_lang,
-        )
-        for triplet in triplets
-    )
+    nothing = f"{corpus.source}: no triplet in it with two different translations"
+    return _peeked(read_triplets(corpus, drops), nothing)
 
 
 @mtcpo.command()
@@ -510,15 +534,18 @@ def _translations(
 @settings
 @click.option("--output-dir", type=click.Path(path_type=Path), help="Run directory; default: runs/NAME.")
 @click.option("--dry-run", is_flag=True, help="Print the plan and do nothing.")
+@allow_code
 @overwrite
-def run(recipe: str, overrides: tuple[str, ...], output_dir: Path | None, dry_run: bool, overwrite: bool) -> None:
+def run(
+    recipe: str, overrides: tuple[str, ...], output_dir: Path | None, dry_run: bool, allow_code: bool, overwrite: bool
+) -> None:  # fmt: skip
     """Run all stages of RECIPE (a file, or the name of a shipped one); stages that are done are skipped."""
     from mtcpo.pipeline import run_recipe, stages_of
     from mtcpo.recipe import find_recipe, load_recipe
     from mtcpo.stages import plan
 
     path = find_recipe(recipe)
-    loaded = load_recipe(path, overrides)
+    loaded = load_recipe(path, overrides, allow_code)
     folder = output_dir or Path("runs") / path.stem
     if dry_run:
         for line in plan(stages_of(loaded, folder), folder):
@@ -534,8 +561,14 @@ def run(recipe: str, overrides: tuple[str, ...], output_dir: Path | None, dry_ru
 @click.option("--to", "target", type=click.Choice(["trl"]), required=True)
 @click.option("--output", required=True, type=click.Path(path_type=Path))
 @click.option("--prompt", default="{source}", help="Template: {source}, {src_name}, {tgt_name}; default: the source.")
+@languages
+@settings
+@allow_code
 @overwrite
-def export(prefs: str, target: str, output: Path, prompt: str, overwrite: bool) -> None:
+def export(
+    prefs: str, target: str, output: Path, prompt: str, src_lang: str | None, tgt_lang: str | None,
+    overrides: tuple[str, ...], allow_code: bool, overwrite: bool,
+) -> None:  # fmt: skip
     """Write triplets in the layout of another trainer: TRL's standard prompt, chosen, rejected."""
     from mtcpo.corpora import Drops, triplets_to_trl
     from mtcpo.files import write_json_lines
@@ -544,7 +577,8 @@ def export(prefs: str, target: str, output: Path, prompt: str, overwrite: bool) 
     check_prompt(prompt, ("source", "src_name", "tgt_name"))
     drops = Drops()
     with writing(output, overwrite):
-        count = write_json_lines(output, triplets_to_trl(_triplets(prefs, None, None, drops), prompt))
+        corpus = _corpus(prefs, (), (), src_lang, tgt_lang, overrides, allow_code)
+        count = write_json_lines(output, triplets_to_trl(_triplets(corpus, drops), prompt))
     click.echo(f"{output}: {count} rows{_told(drops)}")
 
 

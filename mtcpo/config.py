@@ -43,14 +43,18 @@ PathOrName = Annotated[str, BeforeValidator(resolve_path)]
 Section = TypeVar("Section", bound=Config)
 
 
-def load_section(cls: type[Section], data: Mapping[str, Any], where: str, base: Path | None = None) -> Section:
+def load_section(
+    cls: type[Section], data: Mapping[str, Any], where: str, base: Path | None = None, allow_code: bool = False
+) -> Section:
     """Check `data` against `cls`; `base` is the folder that relative paths start from.
+
+    allow_code: a source may be a class of the user's own; the command line alone can say so.
 
     Raises:
         UserError: the first problem, with its key, its value, and the nearest valid key for an unknown one.
     """
     try:
-        return cls.model_validate(data, context={"base": base or Path.cwd()})
+        return cls.model_validate(data, context={"base": base or Path.cwd(), "allow_code": allow_code})
     except ValidationError as error:
         raise UserError(f"{where}: {_explain(cls, error)}") from None
 

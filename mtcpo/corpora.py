@@ -2,29 +2,26 @@
 
 from __future__ import annotations
 
-import csv
-import logging
-import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from itertools import islice, zip_longest
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Self
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, Field, ValidationInfo, model_validator
 
 from mtcpo.config import Config, PathOrName
-from mtcpo.errors import UserError, choose
-from mtcpo.files import count_lines, read_json_lines, read_lines
-from mtcpo.formats import preference_triplet, translation_segments, trl_row
-from mtcpo.languages import check_language
+from mtcpo.errors import UserError, nearest
+from mtcpo.files import count_lines, read_lines
+from mtcpo.formats import check_template, fill_template, preference_triplet, translation_segments, trl_row
+from mtcpo.languages import UNDETERMINED, check_language
+from mtcpo.owncode import check_allowed, is_code, rows_of
 from mtcpo.records import Candidate, Segment, Triplet, segment_from_json, triplet_from_json
+from mtcpo.rows import Row, is_table, is_text, read_rows
 
 Drops = Counter[str]
 """How many segments were dropped, by reason. Readers add to it; reports print it."""
-
-ROW_SUFFIXES = (".jsonl", ".jsonl.gz", ".jsonl.zst", ".json", ".parquet")
-TABLE_SUFFIXES = {".tsv": "\t", ".tsv.gz": "\t", ".tsv.zst": "\t", ".csv": ",", ".csv.gz": ",", ".csv.zst": ","}
 
 
 def _valid_language(tag: str) -> str:
@@ -41,32 +38,73 @@ def _valid_system(name: str) -> str:
         raise ValueError(str(error)) from None
 
 
+def _valid_template(template: str) -> str:
+    try:
+        return check_template(template)
+    except UserError as error:
+        raise ValueError(str(error)) from None
+
+
+def _allowed_source(name: str, info: ValidationInfo) -> str:
+    try:
+        return check_allowed(name, bool(info.context and info.context.get("allow_code")))
+    except UserError as error:
+        raise ValueError(str(error)) from None
+
+
 Language = Annotated[str, AfterValidator(_valid_language)]
 SystemName = Annotated[str, AfterValidator(_valid_system)]
+Template = Annotated[str, AfterValidator(_valid_template)]
 
 
 class CorpusConfig(Config):
     """Where a corpus is: source, references and systems' outputs, as files or as columns of one file.
 
     source: line-aligned text, TSV/CSV with a header, JSON Lines or Parquet (segments, columns, or translation rows),
-    or a data set's directory or hub name. references and hypotheses: text files line by line beside a text source.
-    The columns count for TSV/CSV and for rows that are neither segments nor translation pairs.
-    skip, take: of the rows, before anything is dropped.
+    a data set's directory or hub name, or `python:package.module:Class`, which needs --allow-code.
+    references and hypotheses: text files line by line beside a text source.
+    The columns count for TSV/CSV and for rows that are neither segments nor translation pairs; templates such as
+    "{title}. {body}" put a text together from columns of any rows, {{ and }} are braces. options: what a class of
+    one's own is called with. skip, take: of the rows, before anything is dropped.
     """
 
-    source: PathOrName
+    source: Annotated[PathOrName, AfterValidator(_allowed_source)]
     references: tuple[PathOrName, ...] = ()
     hypotheses: dict[SystemName, PathOrName] = Field(default_factory=dict)
     src_lang: Language | None = None
     tgt_lang: Language | None = None
     source_column: str = "source"
+    source_template: Template | None = None
     reference_columns: tuple[str, ...] = ("reference",)
+    reference_templates: tuple[Template, ...] = ()
     hypothesis_columns: dict[SystemName, str] = Field(default_factory=dict)
+    hypothesis_templates: dict[SystemName, Template] = Field(default_factory=dict)
     doc_column: str | None = None
     subset: str | None = None
     split: str = "train"
+    options: dict[str, Any] = Field(default_factory=dict)
     skip: int = Field(0, ge=0)
     take: int | None = Field(None, ge=1)
+
+    @property
+    def has_templates(self) -> bool:
+        """Whether texts are put together from columns."""
+        return bool(self.source_template or self.reference_templates or self.hypothesis_templates)
+
+    @model_validator(mode="after")
+    def _one_way_each(self) -> Self:
+        fields = type(self).model_fields
+        for column, template in (("source_column", "source_template"), ("reference_columns", "reference_templates")):
+            if getattr(self, template) and getattr(self, column) != fields[column].default:
+                raise ValueError(f"give either {column} or {template}")
+        twice = sorted(self.hypothesis_columns.keys() & self.hypothesis_templates.keys())
+        if twice:
+            raise ValueError(f"system {twice[0]!r} has a column and a template; give one of them")
+        if self.options and not is_code(self.source):
+            raise ValueError("options are for a class of your own, source = 'python:package.module:Class'")
+        if self.has_templates and is_text(self.source):
+            raise ValueError("templates put columns together, and plain text has none; give a table or rows")
+        return self
 
 
 def check_system_name(name: str) -> str:
@@ -97,22 +135,25 @@ def parse_named_files(pairs: Iterable[str]) -> dict[str, str]:
     return files
 
 
-def read_corpus(config: CorpusConfig, drops: Drops | None = None, keep_empty: bool = False) -> Iterator[Segment]:
+def read_corpus(
+    config: CorpusConfig, drops: Drops | None = None, keep_empty: bool = False, items: Iterable[Any] | None = None
+) -> Iterator[Segment]:
     """Yield the segments of a corpus. Segments with an empty source are dropped and counted in `drops`.
 
-    keep_empty: keep them, for test sets whose scores must count every line.
+    keep_empty: keep them, for test sets whose scores must count every line. items: rows or segments in memory, read
+    in place of what `config.source` names.
 
     Raises:
         UserError: a file is missing, empty, not UTF-8, or of another length than the others.
     """
     drops = Drops() if drops is None else drops
-    is_text = _is_file(config.source) and not config.source.endswith((*ROW_SUFFIXES, *TABLE_SUFFIXES))
-    if not is_text and (config.references or config.hypotheses):
+    text = items is None and is_text(config.source)
+    if not text and (config.references or config.hypotheses):
         raise UserError(
             f"{config.source}: references and hypotheses in files of their own go with a plain-text source; "
             "for this one name their columns"
         )
-    rows = _text_rows(config) if is_text else _record_rows(config, drops)
+    rows = _text_rows(config) if text else _record_rows(config, drops, items)
     found = False
     for segment in rows:
         found = True
@@ -123,14 +164,6 @@ def read_corpus(config: CorpusConfig, drops: Drops | None = None, keep_empty: bo
     if not found:
         after = f" after the first {config.skip} rows" if config.skip else ""
         raise UserError(f"{config.source}: no segment in it{after}; a corpus needs at least one")
-
-
-def _is_file(name: str) -> bool:
-    """Whether `name` means a file, there or missing, and not a data set: hub names have no suffix of letters."""
-    path = Path(name)
-    if path.exists():
-        return not path.is_dir()
-    return name.startswith(("/", ".", "~")) or re.search(r"\.[A-Za-z]\w*$", name) is not None
 
 
 def _window(rows: Iterator[Any], config: CorpusConfig) -> Iterator[Any]:
@@ -176,19 +209,25 @@ def _aligned(paths: Sequence[Path]) -> Iterator[tuple[str, ...]]:
         yield lines
 
 
-def _record_rows(config: CorpusConfig, drops: Drops) -> Iterator[Segment]:
+def _rows(config: CorpusConfig, items: Iterable[Any] | None, drops: Drops | None = None) -> Iterator[Row]:
+    """Yield the wanted rows of `items`, or else of what the source names; `drops` counts a line that was cut."""
+    if items is None:
+        return _window(read_rows(config.source, config.subset, config.split, config.options, drops), config)
+    return _window(rows_of(items, config.source), config)
+
+
+def _record_rows(config: CorpusConfig, drops: Drops, items: Iterable[Any] | None) -> Iterator[Segment]:
     """Yield the segments of a file or data set of rows."""
-    rows = read_rows(config.source, config.subset, config.split, drops)
-    is_table = config.source.endswith(tuple(TABLE_SUFFIXES))
-    for where, row in _window(rows, config):
+    own = not config.has_templates and (items is not None or not is_table(config.source))
+    for where, row in _rows(config, items, drops):
         row_id = _row_id(row, where)
-        if "translation" in row:
+        if "translation" in row and not config.has_templates:
             segments = translation_segments(row, config.src_lang, config.tgt_lang, row_id, where)
             if not segments:
                 drops["other_direction"] += 1
             yield from segments
-        elif not is_table and "src_lang" in row and "tgt_lang" in row:
-            yield _own_segment(row, config, where)
+        elif own and "src_lang" in row and "tgt_lang" in row:
+            yield _own_segment({**row, "id": row_id}, config, where)
         else:
             yield _column_segment(row, config, row_id, where)
 
@@ -214,127 +253,75 @@ def _column_segment(row: Mapping[str, Any], config: CorpusConfig, row_id: str, w
     def column(name: str, key: str) -> str:
         value = row.get(name)
         if not isinstance(value, str):
-            has = f"; it has {', '.join(sorted(row))}" if name not in row else ", or its value is no text"
+            has = f"{nearest(name, row)}; it has {', '.join(sorted(row))}" if name not in row else ", or it is no text"
             raise UserError(f"{where}: no column {name!r}{has}; set {key}")
         return value
 
+    def filled(template: str) -> str:
+        return fill_template(template, row, where)
+
     # The default reference column may be absent: monolingual text has none.
-    optional = CorpusConfig.model_fields["reference_columns"].default
-    names = [name for name in config.reference_columns if name in row or config.reference_columns != optional]
+    default = CorpusConfig.model_fields["reference_columns"].default
+    names = [name for name in config.reference_columns if name in row or config.reference_columns != default]
+    if config.reference_templates:
+        references = tuple(map(filled, config.reference_templates))
+    else:
+        references = tuple(column(name, "reference_columns") for name in names)
+    template = config.source_template
+    outputs = {name: column(key, "hypothesis_columns") for name, key in config.hypothesis_columns.items()}
+    outputs |= {name: filled(value) for name, value in config.hypothesis_templates.items()}
     return Segment(
         id=row_id,
         src_lang=config.src_lang,
         tgt_lang=config.tgt_lang,
-        source=column(config.source_column, "source_column"),
-        references=tuple(column(name, "reference_columns") for name in names),
+        source=column(config.source_column, "source_column") if template is None else filled(template),
+        references=references,
         doc=None if config.doc_column is None else str(row.get(config.doc_column)),
-        candidates=tuple(
-            Candidate(system, column(name, "hypothesis_columns")) for system, name in config.hypothesis_columns.items()
-        ),
+        candidates=tuple(Candidate(system, text) for system, text in outputs.items()),
     )
 
 
-def read_rows(
-    name: str, subset: str | None = None, split: str = "train", drops: Drops | None = None
-) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Yield ("file:line", row) of a JSON Lines, Parquet, TSV or CSV file, or of a data set's directory or hub name.
-
-    drops: where the cut last line of a JSON Lines file is counted; see `read_json_lines`.
-    """
-    path = Path(name)
-    for suffix, delimiter in TABLE_SUFFIXES.items():
-        if name.endswith(suffix):
-            return _table_rows(path, delimiter)
-    if name.endswith(ROW_SUFFIXES):
-        return read_json_lines(path, drops)
-    if _is_file(name):
-        raise UserError(
-            f"{path}: {'rows are needed: .jsonl, .parquet, .tsv or .csv' if path.exists() else 'no such file'}"
-        )
-    return _dataset_rows(name, subset, split)
-
-
-def _table_rows(path: Path, delimiter: str) -> Iterator[tuple[str, dict[str, Any]]]:
-    lines = (line + "\n" for line in read_lines(path))
-    if delimiter == "\t":
-        # TSV in machine translation has no quoting: a lone quotation mark is a character of the sentence.
-        table = csv.reader(lines, delimiter=delimiter, quoting=csv.QUOTE_NONE)
-    else:
-        table = csv.reader(lines, delimiter=delimiter, strict=True)
-    try:
-        header = next(table, [])
-        if len(set(header)) < len(header):
-            raise UserError(f"{path}:1: two columns have one name: {', '.join(header)}")
-        for values in table:
-            where = f"{path}:{table.line_num}"
-            if len(values) != len(header):
-                raise UserError(f"{where}: {len(values)} fields, but the header has {len(header)}: {', '.join(header)}")
-            yield where, dict(zip(header, values, strict=True))
-    except csv.Error as error:
-        raise UserError(f"{path}:{table.line_num}: {error}") from None
-
-
-def _dataset_rows(name: str, subset: str | None, split: str) -> Iterator[tuple[str, dict[str, Any]]]:
-    rows = _load_dataset(name, subset, split)
-    for number, row in enumerate(rows, start=1):
-        yield f"{name}:{number}", row
-
-
-def _load_dataset(name: str, subset: str | None, split: str) -> Iterable[dict[str, Any]]:
-    import datasets
-
-    folder = Path(name)
-    hub_log = logging.getLogger("huggingface_hub")
-    level = hub_log.level
-    hub_log.setLevel(logging.ERROR)  # without network it would log ten long lines of retries before our one
-    try:
-        if (folder / "dataset_dict.json").is_file() or (folder / "state.json").is_file():
-            loaded = datasets.load_from_disk(name)
-        else:
-            loaded = datasets.load_dataset(name, subset, streaming=True)
-    except Exception as error:  # the library raises some twenty kinds, from its own to the network's
-        reason = str(error).strip().partition("\n")[0]
-        raise UserError(
-            f"{name}: neither a file nor a data set that can be loaded ({type(error).__name__}: {reason}); "
-            "check the name and its subset, or save it elsewhere with save_to_disk and give that directory"
-        ) from error
-    finally:
-        hub_log.setLevel(level)
-    if not isinstance(loaded, dict):
-        return loaded  # type: ignore[no-any-return]
-    if split not in loaded:
-        raise choose(f"split of {name}", split, loaded)
-    return loaded[split]  # type: ignore[no-any-return]
-
-
 def read_triplets(
-    name: str, drops: Drops | None = None, subset: str | None = None, split: str = "train"
+    config: CorpusConfig | str, drops: Drops | None = None, items: Iterable[Any] | None = None
 ) -> Iterator[Triplet]:
     """Yield the triplets of a file or data set: our own, TRL's preference sets, or X-ALMA's.
 
-    Triplets without text, or whose chosen and rejected are equal, are dropped and counted in `drops`.
+    config: of its fields source, languages, subset, split, options, skip and take count here; the name of a source is
+    enough. Those that do not say their languages get the config's. Triplets without text, or whose chosen and rejected
+    are equal, are dropped and counted in `drops`. items: rows or triplets in memory in place of `config.source`.
 
     Raises:
         UserError: another layout; for scored candidates the message names `mtcpo build-prefs`.
     """
     drops = Drops() if drops is None else drops
+    config = CorpusConfig(source=config) if isinstance(config, str) else config
     found = False
-    for where, row in read_rows(name, subset, split):
+    for where, row in _rows(config, items):
         found = True
         if "translation" in row or "candidates" in row:
             raise UserError(
-                f"{where}: these are candidates, not triplets; choose pairs first: mtcpo build-prefs {name}"
+                f"{where}: these are candidates, not triplets; choose pairs first: mtcpo build-prefs {config.source}"
             )
-        own = "src_lang" in row and "rejected" in row
-        triplet = triplet_from_json(row, where) if own else preference_triplet(row, _row_id(row, where), where)
+        triplet = _triplet(row, _row_id(row, where), where)
         if not (triplet.chosen.strip() and triplet.rejected.strip() and (triplet.source.strip() or triplet.prompt)):
             drops["empty_text"] += 1
         elif triplet.chosen == triplet.rejected:
             drops["identical"] += 1
         else:
-            yield triplet
+            yield _with_languages(triplet, config)
     if not found:
-        raise UserError(f"{name}: nothing in it; at least one triplet is needed")
+        raise UserError(f"{config.source}: nothing in it; at least one triplet is needed")
+
+
+def _triplet(row: Mapping[str, Any], row_id: str, where: str) -> Triplet:
+    own = "src_lang" in row and "rejected" in row
+    return triplet_from_json({**row, "id": row_id}, where) if own else preference_triplet(row, row_id, where)
+
+
+def _with_languages(triplet: Triplet, config: CorpusConfig) -> Triplet:
+    source = (config.src_lang or UNDETERMINED) if triplet.src_lang == UNDETERMINED else triplet.src_lang
+    target = (config.tgt_lang or UNDETERMINED) if triplet.tgt_lang == UNDETERMINED else triplet.tgt_lang
+    return replace(triplet, src_lang=source, tgt_lang=target)
 
 
 def triplets_to_trl(triplets: Iterable[Triplet], template: str = "{source}") -> Iterator[dict[str, str]]:

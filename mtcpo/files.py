@@ -20,7 +20,12 @@ from typing import Any, BinaryIO, cast
 from mtcpo.errors import UserError
 
 PARQUET_ROWS_PER_GROUP = 10_000
+PARQUET_ROWS_AT_ONCE = 1_000
+"""Rows that are Python objects at one time while a file is read; the library's default is 65,536."""
+
 COMPRESSED_BYTES = 1 << 16
+
+AS_LINES = "; of one document make one object a line, for example with jq -c '.[]'"
 
 
 def _open_binary(path: Path, mode: str) -> BinaryIO:
@@ -134,28 +139,32 @@ def read_json_lines(path: Path, drops: Counter[str] | None = None) -> Iterator[t
         yield from _read_parquet(path)
         return
     for number, raw in _raw_lines(path):
-        try:
-            row = _json_row(_decoded(raw, path, number), f"{path}:{number}")
-        except UserError:
-            if drops is None or raw.endswith(b"\n"):
-                raise
+        if drops is not None and number > 1 and _is_cut(raw):
             drops["cut_line"] += 1
             return
-        if row is not None:
-            yield f"{path}:{number}", row
+        line = _decoded(raw, path, number)
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line)
+        except json.JSONDecodeError as error:
+            way_out = AS_LINES if number == 1 and line.lstrip()[0] in "[{" else ""
+            raise UserError(f"{path}:{number}: not JSON ({error.msg} at column {error.colno}){way_out}") from None
+        if not isinstance(row, dict):
+            way_out = AS_LINES if isinstance(row, list) else ""
+            raise UserError(f"{path}:{number}: a JSON object is needed, not {type(row).__name__}{way_out}")
+        yield f"{path}:{number}", row
 
 
-def _json_row(line: str, where: str) -> dict[str, Any] | None:
-    """Return the object on a line; None for an empty line."""
-    if not line.strip():
-        return None
+def _is_cut(raw: bytes) -> bool:
+    """Whether a line is a file's last, without an end, and only the beginning of a JSON value."""
+    if raw.endswith(b"\n"):
+        return False
     try:
-        row = json.loads(line)
-    except json.JSONDecodeError as error:
-        raise UserError(f"{where}: not JSON ({error.msg} at column {error.colno})") from None
-    if not isinstance(row, dict):
-        raise UserError(f"{where}: a JSON object is needed, not {type(row).__name__}")
-    return row
+        json.loads(raw)
+    except ValueError:  # no JSON, or half a character
+        return bool(raw.strip())
+    return False
 
 
 def _read_parquet(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -169,7 +178,7 @@ def _read_parquet(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
     except (OSError, pyarrow.ArrowException) as error:
         raise UserError(f"{path}: not a readable Parquet file ({error})") from None
     number = 0
-    for batch in table.iter_batches():
+    for batch in table.iter_batches(batch_size=PARQUET_ROWS_AT_ONCE):
         for row in batch.to_pylist():
             number += 1
             yield f"{path}:{number}", row
@@ -229,7 +238,7 @@ def write_json_lines(path: Path, rows: Iterable[Mapping[str, Any]]) -> int:
     """Write `rows` as a stream to JSON Lines (.gz and .zst compressed) or Parquet; return how many there were."""
     with complete_file(path) as partial:
         if path.suffix == ".parquet":
-            return _write_parquet(partial, rows)
+            return _write_parquet(partial, rows, path)
         return write_rows_to(partial, rows)
 
 
@@ -248,7 +257,7 @@ def json_line(row: Mapping[str, Any]) -> bytes:
     return json.dumps(row, ensure_ascii=False, allow_nan=False).encode("utf-8") + b"\n"
 
 
-def _write_parquet(path: Path, rows: Iterable[Mapping[str, Any]]) -> int:
+def _write_parquet(partial: Path, rows: Iterable[Mapping[str, Any]], path: Path) -> int:
     import itertools
 
     import pyarrow
@@ -258,14 +267,47 @@ def _write_parquet(path: Path, rows: Iterable[Mapping[str, Any]]) -> int:
     iterator, count, writer = iter(rows), 0, None
     while group := list(itertools.islice(iterator, PARQUET_ROWS_PER_GROUP)):
         plain = [_without_empty_tables(dict(row)) for row in group]
-        table = pyarrow.Table.from_pylist(plain, schema=writer.schema if writer else None)
-        writer = writer or pyarrow.parquet.ParquetWriter(path, table.schema)
+        try:
+            table = pyarrow.Table.from_pylist(plain)
+            writer = writer or pyarrow.parquet.ParquetWriter(partial, table.schema)
+            if not table.schema.equals(writer.schema):
+                _refuse_new_fields(table.schema, writer.schema, path, count)
+                table = pyarrow.Table.from_pylist(plain, schema=writer.schema)
+        except pyarrow.ArrowException as error:
+            reason = str(error).partition("\n")[0]
+            raise UserError(f"{path}: a column of Parquet has values of one type ({reason}); write .jsonl") from None
         writer.write_table(table)
         count += len(group)
     if writer is None:
         raise UserError(f"{path}: there is no row to write, and Parquet needs one to know its columns; use .jsonl")
     writer.close()
     return count
+
+
+def _refuse_new_fields(schema: Any, first: Any, path: Path, written: int) -> None:
+    """Refuse what the library would leave out without a word."""
+    new = sorted(_fields(schema) - _fields(first))
+    if new:
+        raise UserError(
+            f"{path}: {', '.join(new)} first appears after row {written}, when the columns of a Parquet file are "
+            "fixed already; write .jsonl"
+        )
+
+
+def _fields(schema: Any, prefix: str = "") -> set[str]:
+    """Return the dotted names of all fields that hold values, those inside structs and lists too."""
+    import pyarrow
+
+    found = set()
+    for field in schema:
+        kind = field.type
+        while pyarrow.types.is_list(kind):
+            kind = kind.value_type
+        if pyarrow.types.is_struct(kind):
+            found |= _fields(kind, f"{prefix}{field.name}.")
+        elif not pyarrow.types.is_null(kind):
+            found.add(f"{prefix}{field.name}")
+    return found
 
 
 def _without_empty_tables(value: Any) -> Any:

@@ -73,8 +73,6 @@ class Filters:
         self._config = config
         self._count_tokens = None if config.tokenizer is None else _token_counter(config.tokenizer)
         self._checks = self._active_checks()
-        if config.max_similarity is not None and importlib.util.find_spec("rapidfuzz") is None:
-            raise UserError("max_similarity needs RapidFuzz; install it with: pip install rapidfuzz")
 
     def source_objection(self, segment: Segment) -> str:
         """Return why the source has no use, or ""."""

@@ -8,9 +8,10 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from itertools import takewhile
+from string import Formatter
 from typing import Any
 
-from mtcpo.errors import UserError
+from mtcpo.errors import UserError, nearest
 from mtcpo.languages import UNDETERMINED, check_language, english_name, same_language
 from mtcpo.records import Candidate, Segment, Triplet, text_field
 
@@ -129,10 +130,47 @@ def _add_verdict(scores: Mapping[str, dict[str, float]], delta: float, where: st
     scores["alma"][HUMAN] = 0.0
 
 
+def check_template(template: str) -> str:
+    """Return a template over columns, such as "{title}. {body}", if it can be filled.
+
+    Raises:
+        UserError: a lone brace, no column in it, or more in the braces than a column's name.
+    """
+    try:
+        parts = list(Formatter().parse(template))
+    except ValueError as error:
+        raise UserError(f"template {template!r}: {error}; write {{{{ or }}}} for a brace") from None
+    if any(spec or conversion or name == "" for _, name, spec, conversion in parts):
+        raise UserError(f"template {template!r}: the name of a column is needed in the braces, and nothing else")
+    if all(name is None for _, name, _, _ in parts):
+        raise UserError(f"template {template!r}: there is no column in it; write {{name}} for the column 'name'")
+    return template
+
+
+def fill_template(template: str, row: Mapping[str, Any], where: str) -> str:
+    """Return a checked template with a row's texts and numbers in it; braces in a text stay what they are.
+
+    Raises:
+        UserError: the row has no such column, or nothing in it that could be written.
+    """
+    parts = Formatter().parse(template)
+    return "".join(literal + ("" if name is None else _written(row, name, where)) for literal, name, _, _ in parts)
+
+
+def _written(row: Mapping[str, Any], name: str, where: str) -> str:
+    if name not in row:
+        raise UserError(f"{where}: no column {name!r}{nearest(name, row)}; it has {', '.join(sorted(row))}")
+    value = row[name]
+    if isinstance(value, bool) or not isinstance(value, (str, int, float)):
+        raise UserError(f"{where}: column {name!r} is {type(value).__name__}, and a template needs text or a number")
+    return str(value)
+
+
 def preference_triplet(row: Mapping[str, Any], row_id: str, where: str) -> Triplet:
     """Make a triplet of a TRL preference row: `prompt`, `chosen`, `rejected`, as strings or as conversations.
 
-    Without `prompt` it is what chosen and rejected begin with in common: whole messages, or whole words. The X-ALMA
+    Without `prompt` it is `source`, to which the model's own prompt is given, or else what chosen and rejected begin
+    with in common: whole messages, or whole words. The X-ALMA
     layout (`source`, `chosen`, `reject`, `directions`) is read too.
 
     Raises:
@@ -144,6 +182,8 @@ def preference_triplet(row: Mapping[str, Any], row_id: str, where: str) -> Tripl
     if chosen is None or rejected is None:
         raise UserError(f"{where}: a triplet needs 'chosen' and 'rejected'; the row has {', '.join(sorted(row))}")
     prompt = row.get("prompt")
+    if prompt is None and _is_text(row.get("source")) and _is_text(chosen) and _is_text(rejected):
+        return Triplet(row_id, UNDETERMINED, UNDETERMINED, row["source"], chosen, rejected)
     if isinstance(chosen, str) and isinstance(rejected, str):
         if prompt is None:
             length = _shared_words(chosen, rejected)

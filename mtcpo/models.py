@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
-import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -19,6 +17,7 @@ from mtcpo.canary import CANARY_FILE, check_canary, write_canary
 from mtcpo.errors import UserError
 from mtcpo.families import Family, family_of
 from mtcpo.files import sha256_of
+from mtcpo.hub import unreachable_hub
 from mtcpo.layouts import Layout, layout_for
 from mtcpo.logprobs import Head, LogitTransform
 from mtcpo.trainconfig import DType
@@ -105,7 +104,7 @@ def _check_place(path: str) -> None:
     if not folder.is_dir():
         if path.startswith(("/", "./", "../", "~")) or path.count("/") > 1:
             raise UserError(f"{path}: no such model directory")
-        if not _in_cache(path) and _unreachable_hub():
+        if not _in_cache(path) and unreachable_hub():
             raise UserError(_unavailable(path, "no network"))
         return
     if not (folder / "config.json").exists():
@@ -149,22 +148,6 @@ def _in_cache(name: str) -> bool:
         raise UserError(
             f"{name!r} is neither a directory, nor one of {', '.join(ALIASES)}, nor a hub name (owner/name)"
         ) from None
-
-
-def _unreachable_hub() -> bool:
-    """Tell at once what the hub library would find out after half a minute of retries."""
-    from huggingface_hub import constants
-
-    if constants.HF_HUB_OFFLINE:
-        return True
-    if any(os.environ.get(name) for name in ("HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy")):
-        return False
-    host = constants.ENDPOINT.split("//")[-1].split("/")[0].split(":")[0]
-    try:
-        socket.getaddrinfo(host, 443)
-    except socket.gaierror:
-        return True
-    return False
 
 
 def _dtype_for(dtype: DType, family: Family, device: str) -> torch.dtype:

@@ -68,13 +68,11 @@ def build_preferences(
     report: Path | None = None,
     scored: Path | None = None,
     drops: Drops | None = None,
-    allow_code: bool = False,
 ) -> dict[str, Any]:
     """Score `segments`, choose their pairs, write the triplets to `output` and the report beside it; return the report.
 
     scored: where to keep the scored segments. drops: what the reader of `segments` drops, counted in the report; it may
-    still grow while they are read. allow_code: metrics that are functions of the user's own may run. Memory: some 16
-    bytes for each triplet kept.
+    still grow while they are read. Memory: some 16 bytes for each triplet kept.
 
     Raises:
         UserError: what scoring raises, or no pair is left (the message says why; `output` is not written).
@@ -83,7 +81,7 @@ def build_preferences(
     tally, chooser = Tally(config.seed), Chooser(config)
     output.parent.mkdir(parents=True, exist_ok=True)
     cache = Path(config.score_cache) if config.score_cache else output.with_name("scores.sqlite3")
-    with closing(Scorer(config.metrics, config.workers, cache, allow_code)) as scorer:
+    with closing(Scorer(config.metrics, config.workers, cache)) as scorer:
         stream = scorer.score(_prepared(segments, config, tally))
         if scored is not None:
             write_json_lines(scored, map(segment_to_json, stream))

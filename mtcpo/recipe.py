@@ -14,8 +14,9 @@ from mtcpo.corpora import CorpusConfig
 from mtcpo.creation import CreateConfig
 from mtcpo.errors import UserError, choose, nearest
 from mtcpo.evaluation import EvaluateConfig
-from mtcpo.metrics import METRICS, metric_kind, metric_name
+from mtcpo.metrics import candidate_kind, is_computed, metric_kind
 from mtcpo.preferences import PrefsConfig
+from mtcpo.rows import is_table, is_text
 from mtcpo.shipped import shipped_toml
 from mtcpo.trainconfig import DType, TrainConfig
 from mtcpo.translation import TranslateConfig
@@ -104,7 +105,7 @@ class Recipe(Config):
     def _fits_together(self) -> Recipe:
         if self.model.create is not None and self.sft is None:
             raise ValueError("a new model cannot translate: add an [sft] section")
-        has_outputs = self.data.hypotheses or self.data.hypothesis_columns
+        has_outputs = self.data.hypotheses or self.data.hypothesis_columns or self.data.hypothesis_templates
         if self.translate is None and not has_outputs and not _holds_records(self.data.source):
             raise ValueError("no candidates: add a [translate] section, or hypotheses to [data]")
         if self.train.loss == "sft":
@@ -119,8 +120,8 @@ class Recipe(Config):
                 metric_kind(spec)
             for spec in self.prefs.metrics:
                 # Scores that the data has count as metrics, but candidates that are yet to be made have none.
-                if metric_name(spec) in METRICS or self.translate is not None:
-                    metric_kind(spec)
+                if is_computed(spec) or self.translate is not None:
+                    candidate_kind(spec)
             if self.evaluate.baseline is not None and self.evaluate.baseline not in systems:
                 raise choose("baseline", self.evaluate.baseline, systems)
         except UserError as error:
@@ -130,7 +131,7 @@ class Recipe(Config):
 
 def _holds_records(source: str) -> bool:
     """Tell whether a corpus may bring candidates of its own."""
-    return any(part in (".jsonl", ".parquet") for part in Path(source).suffixes) or not Path(source).suffix
+    return not is_text(source) and not is_table(source)
 
 
 def find_recipe(name: str) -> Path:
@@ -147,11 +148,13 @@ def find_recipe(name: str) -> Path:
     raise UserError(f"{name}: neither a file nor a shipped recipe{nearest(name, known)}; `mtcpo recipes` lists those")
 
 
-def load_recipe(path: Path, overrides: Iterable[str] = ()) -> Recipe:
+def load_recipe(path: Path, overrides: Iterable[str] = (), allow_code: bool = False) -> Recipe:
     """Read a recipe with `KEY=VALUE` overrides; its relative paths start at its folder, those of overrides here.
+
+    allow_code: its sources may be code (`python:package.module:Class`), which a recipe alone never runs.
 
     Raises:
         UserError: a key or value is wrong; the message names the key and the nearest valid one.
     """
     data = apply_overrides(read_toml(path), overrides)
-    return load_section(Recipe, data, str(path), base=path.resolve().parent)
+    return load_section(Recipe, data, str(path), base=path.resolve().parent, allow_code=allow_code)

@@ -27,7 +27,6 @@ from mtcpo.metrics import (
     METRICS,
     CandidateMetric,
     candidate_kind,
-    check_code,
     depends_on_set,
     is_computed,
     load_candidate_metric,
@@ -52,7 +51,7 @@ class Scorer:
 
     A score that a candidate already has under the metric's name is kept. A name that is no metric must be such a
     score of every candidate. workers: processes for the formulas; None: one a core. cache: the file that keeps the
-    scores of models; it is made when the first of them is loaded. allow_code: functions of the user's own may run.
+    scores of models; it is made when the first of them is loaded.
     """
 
     def __init__(
@@ -60,12 +59,10 @@ class Scorer:
         metrics: Sequence[str],
         workers: int | None = None,
         cache: Path | None = None,
-        allow_code: bool = False,
     ) -> None:
         self.metrics = tuple(metrics)
         self.workers = workers or os.cpu_count() or 1
         self.notes: list[str] = []
-        self._allow_code = allow_code
         self._cache_path = cache
         self._cache: ScoreCache | None = None
         self._used: dict[tuple[str, str], CandidateMetric] = {}
@@ -80,7 +77,7 @@ class Scorer:
         first = next(iterator, None)
         if first is None:
             return
-        check_metrics(self.metrics, first, self._allow_code)
+        check_metrics(self.metrics, first)
         computed = [spec for spec in self.metrics if is_computed(spec)]
         formulas = [spec for spec in computed if candidate_kind(spec).is_formula]
         stream: Iterator[Segment] = chain([first], iterator)
@@ -162,11 +159,11 @@ def score_segments(
     return Scorer(metrics, workers).score(segments)
 
 
-def check_metrics(metrics: Sequence[str], first: Segment | None = None, allow_code: bool = False) -> None:
+def check_metrics(metrics: Sequence[str], first: Segment | None = None) -> None:
     """Check the names of metrics before any work; `first` has the scores that may be used as they are.
 
     Raises:
-        UserError: neither a metric nor such a score, two metrics of one name, or code that is not allowed.
+        UserError: neither a metric nor such a score, or two metrics of one name.
     """
     names = [metric_name(spec) for spec in metrics]
     present = {name for candidate in first.candidates for name in candidate.scores} if first else set()
@@ -175,7 +172,6 @@ def check_metrics(metrics: Sequence[str], first: Segment | None = None, allow_co
             raise UserError(f"metric {name!r} is asked for twice; scores are kept under the name before the colon")
         if is_computed(spec):
             candidate_kind(spec)
-            check_code(spec, allow_code)
         elif spec not in present:
             raise choose("metric", spec, METRICS.keys() | present)
 
@@ -193,7 +189,7 @@ def _require_finite(segment_id: str, candidate: Candidate, name: str) -> None:
     score = candidate.scores[name]
     if not math.isfinite(score):
         raise UserError(
-            f"segment {segment_id}: {name} of {candidate.system} is {score}; mend that score, or leave the candidate out"
+            f"segment {segment_id}: {name} of {candidate.system} is {score}; mend it, or leave that one out"
         )
 
 

@@ -2,7 +2,7 @@
 
 A metric is named by a spec: `chrf`, or `comet:PATH_OR_HUB_NAME`. The part before the colon is its name, the key
 in `scores` and in every report. Candidates can also be scored by `mbr:UTILITY`, against each other, and by a function
-of the user's own, `NAME=package.module.function`; neither has a score of a corpus.
+of the user's own, `NAME=python:package.module:function`; neither has a score of a corpus.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from pydantic import BeforeValidator, ValidationInfo
 
 from mtcpo.config import resolve_path
 from mtcpo.errors import UserError, choose
+from mtcpo.owncode import check_allowed, is_code
 
 if TYPE_CHECKING:
     import numpy as np
@@ -110,10 +111,22 @@ def _resolve_checkpoint(spec: Any, info: ValidationInfo) -> Any:
     """Make a relative checkpoint path in a recipe start at the recipe, as every other path there does."""
     if not isinstance(spec, str) or ":" not in spec:
         return spec
+    code = _code_path(spec)
+    if code is not None:
+        return _allowed(spec, code, info)
     name, _, location = spec.partition(":")
     if name == MBR:
         return f"{name}:{_resolve_checkpoint(type(spec)(location), info)}"
     return f"{name}:{resolve_path(type(spec)(location), info)}" if location else spec
+
+
+def _allowed(spec: str, code: str, info: ValidationInfo) -> str:
+    """Refuse a function of the user's own unless the command line allows code: a recipe alone runs none."""
+    try:
+        check_allowed(code, bool(info.context and info.context.get("allow_code")))
+    except UserError as error:
+        raise ValueError(str(error)) from None
+    return spec
 
 
 MetricSpec = Annotated[str, BeforeValidator(_resolve_checkpoint)]
@@ -135,12 +148,13 @@ def is_computed(spec: str) -> bool:
 
 
 def _code_path(spec: str) -> str | None:
-    name = metric_name(spec)
-    return spec.removeprefix(f"{name}=") if spec.startswith(f"{name}=") else None
+    """Return what follows NAME= where a spec is a function of the user's own."""
+    path = spec.removeprefix(f"{metric_name(spec)}=")
+    return path if is_code(path) else None
 
 
 def candidate_kind(spec: str) -> MetricKind:
-    """Return what is known of the metric of candidates that `spec` names: of METRICS, `mbr:UTILITY` or `NAME=PATH`.
+    """Return what is known of a metric of candidates: one of METRICS, `mbr:UTILITY`, or a function of the user's.
 
     Raises:
         UserError: no such metric, a formula with a checkpoint, or a function under the name of a metric.
@@ -157,12 +171,6 @@ def candidate_kind(spec: str) -> MetricKind:
 def depends_on_set(spec: str) -> bool:
     """Whether a candidate's score depends on which other candidates there are."""
     return spec.startswith(f"{MBR}:")
-
-
-def check_code(spec: str, allow_code: bool) -> None:
-    """Raise UserError if `spec` is a function of the user's own, and code is not allowed."""
-    if _code_path(spec) is not None and not allow_code:
-        raise UserError(f"metric {spec!r} runs Python code of yours; allow that with --allow-code")
 
 
 def load_candidate_metric(spec: str, tgt_lang: str, keep: Wrapper) -> CandidateMetric:

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
-import importlib
-import inspect
-import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from mtcpo.errors import UserError
+from mtcpo.files import sha256_of
+from mtcpo.owncode import code_file, find_code, told_error
 from mtcpo.records import Segment
 
 
@@ -29,49 +26,36 @@ class UserMetric:
     source_hash: str
 
     def signature(self, num_references: int, sentence: bool = False) -> str:
-        """Return the dotted path, and the hash of the file that the function is in."""
-        return f"code:{self.path}|sha256:{self.source_hash}"
+        """Return where the function is, and the hash of that file."""
+        return f"{self.path}|sha256:{self.source_hash}"
 
     def score_candidates(self, segments: Sequence[Segment]) -> list[list[float]]:
-        """Return the score of each candidate of each segment."""
-        rows = [(s.source, c.text, list(s.references)) for s in segments for c in s.candidates]
-        if not rows:
-            return [[] for _ in segments]
-        found = self.function(*map(list, zip(*rows, strict=True)))
+        """Return the score of each candidate of each segment.
+
+        Raises:
+            UserError: the function raises something, or does not return one number for each.
+        """
+        sources = [segment.source for segment in segments for _ in segment.candidates]
+        texts = [candidate.text for segment in segments for candidate in segment.candidates]
+        references = [list(segment.references) for segment in segments for _ in segment.candidates]
         try:
-            numbers = [float(score) for score in found]
-        except (TypeError, ValueError) as error:
-            raise UserError(f"metric {self.name}: {self.path} must return a list of numbers ({error})") from None
-        if len(numbers) != len(rows):
-            raise UserError(f"metric {self.name}: {self.path} returned {len(numbers)} scores for {len(rows)} rows")
+            found = [float(score) for score in self.function(sources, texts, references)] if texts else []
+        except Exception as error:
+            raise told_error(f"metric {self.name}={self.path}", error) from error
+        if len(found) != len(texts):
+            raise UserError(f"metric {self.name}={self.path}: {len(found)} scores for {len(texts)} translations")
         sign = 1.0 if getattr(self.function, "higher_is_better", True) else -1.0
-        scores = iter(numbers)
+        scores = iter(found)
         return [[sign * next(scores) for _ in segment.candidates] for segment in segments]
 
 
 def load_user_metric(name: str, path: str) -> UserMetric:
-    """Import the function that a dotted path names; modules of the working directory are found too.
+    """Import the function that `python:package.module:function` names.
 
     Raises:
         UserError: no such module or function, or its import fails.
     """
-    module_name, dot, function_name = path.rpartition(".")
-    if not dot:
-        raise UserError(f"metric {name}={path}: give the function by its dotted path, {name}=package.module.function")
-    here = str(Path.cwd())
-    sys.path.append(here)
-    try:
-        module = importlib.import_module(module_name)
-    except Exception as error:  # the user's module may raise anything while it is imported
-        raise UserError(f"metric {name}: {module_name} cannot be imported ({type(error).__name__}: {error})") from error
-    finally:
-        sys.path.remove(here)
-    function = getattr(module, function_name, None)
+    function = find_code(path)
     if not callable(function):
-        raise UserError(f"metric {name}: {module_name} has no function {function_name!r}")
-    return UserMetric(name, path, function, _hash_of(module))
-
-
-def _hash_of(module: Any) -> str:
-    file = inspect.getsourcefile(module)
-    return hashlib.sha256(Path(file).read_bytes()).hexdigest()[:12] if file else "unknown"
+        raise UserError(f"metric {name}={path}: it is a {type(function).__name__}, and a function is needed")
+    return UserMetric(name, path, function, sha256_of(Path(code_file(path)))[:12])

@@ -1,0 +1,158 @@
+"""Rows of any file, data set or class, as a stream, each with the place that messages name."""
+
+from __future__ import annotations
+
+import csv
+import logging
+import re
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from mtcpo.errors import UserError, choose
+from mtcpo.files import read_json_lines, read_lines
+from mtcpo.hub import unreachable_hub
+from mtcpo.owncode import code_rows, is_code
+
+Row = tuple[str, dict[str, Any]]
+"""("file:line", the row)."""
+
+COMPRESSED = ("", ".gz", ".zst")
+ROW_SUFFIXES = (".parquet", *(f"{kind}{packed}" for kind in (".jsonl", ".json") for packed in COMPRESSED))
+TABLE_SUFFIXES = {
+    f"{kind}{packed}": mark for kind, mark in ((".tsv", "\t"), (".csv", ",")) for packed in COMPRESSED
+}  # fmt: skip
+
+
+def is_file(name: str) -> bool:
+    """Whether `name` means a file, there or missing, and not a data set: hub names have no suffix of letters."""
+    if is_code(name):
+        return False
+    path = Path(name)
+    if path.exists():
+        return not path.is_dir()
+    return name.startswith(("/", ".", "~")) or re.search(r"\.[A-Za-z]\w*$", name) is not None
+
+
+def is_text(name: str) -> bool:
+    """Whether `name` means a file of plain text, one segment a line."""
+    return is_file(name) and not name.endswith((*ROW_SUFFIXES, *TABLE_SUFFIXES))
+
+
+def is_table(name: str) -> bool:
+    """Whether `name` means a TSV or CSV file."""
+    return name.endswith(tuple(TABLE_SUFFIXES))
+
+
+def read_rows(
+    name: str,
+    subset: str | None = None,
+    split: str = "train",
+    options: Mapping[str, Any] | None = None,
+    drops: Counter[str] | None = None,
+) -> Iterator[Row]:
+    """Yield ("file:line", row) of a JSON Lines, Parquet, TSV or CSV file, of a data set, or of code (`owncode`).
+
+    A data set is a directory, one written by `save_to_disk` among them, or a name on the hub. drops: where a last line
+    that was cut in its middle is counted; see `read_json_lines`.
+    """
+    if is_code(name):
+        return code_rows(name, options or {})
+    path = Path(name)
+    for suffix, delimiter in TABLE_SUFFIXES.items():
+        if name.endswith(suffix):
+            return _table_rows(path, delimiter)
+    if name.endswith(ROW_SUFFIXES):
+        return read_json_lines(path, drops)
+    if is_file(name):
+        raise UserError(
+            f"{path}: {'rows are needed: .jsonl, .parquet, .tsv or .csv' if path.exists() else 'no such file'}"
+        )
+    return _dataset_rows(name, subset, split)
+
+
+def _table_rows(path: Path, delimiter: str) -> Iterator[Row]:
+    lines = (line + "\n" for line in read_lines(path))
+    if delimiter == "\t":
+        # TSV in machine translation has no quoting: a lone quotation mark is a character of the sentence.
+        table = csv.reader(lines, delimiter=delimiter, quoting=csv.QUOTE_NONE)
+    else:
+        table = csv.reader(lines, delimiter=delimiter, strict=True)
+    try:
+        header = next(table, [])
+        if len(set(header)) < len(header):
+            raise UserError(f"{path}:1: two columns have one name: {', '.join(header)}")
+        for values in table:
+            where = f"{path}:{table.line_num}"
+            if len(values) != len(header):
+                raise UserError(f"{where}: {len(values)} fields, but the header has {len(header)}: {', '.join(header)}")
+            yield where, dict(zip(header, values, strict=True))
+    except csv.Error as error:
+        raise UserError(f"{path}:{table.line_num}: {error}") from None
+
+
+def _dataset_rows(name: str, subset: str | None, split: str) -> Iterator[Row]:
+    with _explained(name):
+        rows = iter(_load_dataset(name, subset, split))
+    number = 0
+    while True:
+        number += 1
+        # A damaged file of a directory, or a network that goes away, shows while the rows are read.
+        with _explained(name):
+            row = next(rows, None)
+        if row is None:
+            return
+        yield f"{name}:{number}", row
+
+
+@contextmanager
+def _explained(name: str) -> Iterator[None]:
+    """Turn the library's failure into one line: it raises some twenty kinds, from its own to the network's."""
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception as error:
+        cause = error.__cause__ if type(error).__name__ == "DatasetGenerationError" and error.__cause__ else error
+        reason = str(cause).strip().partition("\n")[0]
+        raise UserError(
+            f"{name}: neither a file nor a data set that can be loaded ({type(cause).__name__}: {reason}); "
+            "check the name and its subset, or save it elsewhere with save_to_disk and give that directory"
+        ) from error
+
+
+def _load_dataset(name: str, subset: str | None, split: str) -> Iterable[dict[str, Any]]:
+    import datasets
+
+    folder = Path(name)
+    if (folder / "dataset_dict.json").is_file() or (folder / "state.json").is_file():
+        loaded = datasets.load_from_disk(name)
+    else:
+        with _without_waiting(folder.is_dir()):
+            loaded = datasets.load_dataset(name, subset, streaming=True)
+    if not isinstance(loaded, dict):
+        return loaded  # type: ignore[no-any-return]
+    if split not in loaded:
+        raise choose(f"split of {name}", split, loaded)
+    return loaded[split]  # type: ignore[no-any-return]
+
+
+@contextmanager
+def _without_waiting(local: bool) -> Iterator[None]:
+    """Keep the library from half a minute of retries, and ten lines about them, where there is no network.
+
+    What it has in its cache it then still finds.
+    """
+    import datasets
+
+    hub_log, offline = logging.getLogger("huggingface_hub"), datasets.config.HF_HUB_OFFLINE
+    level = hub_log.level
+    hub_log.setLevel(logging.ERROR)
+    datasets.config.HF_HUB_OFFLINE = offline or (not local and unreachable_hub())
+    try:
+        yield
+    finally:
+        hub_log.setLevel(level)
+        datasets.config.HF_HUB_OFFLINE = offline
