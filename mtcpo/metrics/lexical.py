@@ -114,6 +114,15 @@ def _ter_statistics(metric: Any, texts: Sequence[str], references: Sequence[str]
     return np.array(rows, dtype=np.float64)
 
 
+def _forget_texts(metric: Any) -> None:
+    """Empty the caches of sacreBLEU's tokenizers: of a stream they would keep 65,536 texts, and of those none again."""
+    tokenizer = getattr(metric, "tokenizer", None)
+    for part in (tokenizer, getattr(tokenizer, "_post_tokenizer", None)):
+        clear = getattr(type(part).__call__, "cache_clear", None)
+        if clear is not None:
+            clear()
+
+
 @dataclass(frozen=True, slots=True)
 class LexicalMetric:
     """A metric that is a formula over counts. See `Metric` for the contract.
@@ -143,6 +152,7 @@ class LexicalMetric:
         counted = [self._counts([c.text for c in s.candidates], s) for s in segments if s.candidates]
         if not counted:
             return [[] for _ in segments]
+        _forget_texts(self.sentence)
         flat = self.sentence_formula(np.concatenate(counted))
         scores = iter((flat if self.higher_is_better else 0.0 - flat).tolist())
         return [[next(scores) for _ in segment.candidates] for segment in segments]
