@@ -16,10 +16,9 @@ from mtcpo.errors import UserError
 from mtcpo.languages import macro_language, script_of
 from mtcpo.records import Candidate, Segment
 
-# A stretch of 1 to 60 characters four or more times in a row. Bounded, so that no text makes the search slow.
-_LOOP = re.compile(r"(.{1,60}?)\1{3,}", re.DOTALL)
-# Shorter stretches are dots, dashes and laughter.
-MIN_LOOP_CHARS = 12
+# A stretch of up to 60 characters four or more times in a row, over 16 characters at least: shorter ones are dots,
+# dashes and laughter. Bounded, so that no text makes the search slow.
+_LOOP = re.compile(r"(.)\1{15}|(..)\2{7}|(...)\3{5}|(.{4,60}?)\4{3}", re.DOTALL)
 # Names and loan words in the source's script are no fault; most letters must be in a script of the target language.
 MIN_SCRIPT_SHARE = 0.5
 # Below this an identifier's verdict on a target language counts; names and single words are ambiguous by nature.
@@ -145,10 +144,9 @@ def edit_similarity(first: str, second: str) -> float:
 
 
 def has_loop(text: str) -> bool:
-    """Whether a stretch of a text repeats four times or more without a break, over 12 characters or more."""
+    """Whether a stretch of a text repeats four times or more without a break, over 16 characters or more."""
     # White space is evened out, so that "no no\tno no" counts; the space at the end lets the last word count too.
-    even = " ".join(text.split()) + " "
-    return any(match.end() - match.start() >= MIN_LOOP_CHARS for match in _LOOP.finditer(even))
+    return _LOOP.search(" ".join(text.split()) + " ") is not None
 
 
 # What langcodes calls a script -> the scripts of Unicode whose letters it has.
