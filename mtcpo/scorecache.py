@@ -20,7 +20,7 @@ from mtcpo.errors import UserError
 from mtcpo.records import Segment
 
 if TYPE_CHECKING:
-    from mtcpo.metrics import CandidateMetric
+    from mtcpo.metrics.contract import CandidateMetric
 
 APPLICATION = 0x6D746370  # "mtcp": what tells our file from anybody else's database
 VERSION = 1

@@ -15,7 +15,7 @@ PACKAGE = Path(mtcpo.__file__).parent
 
 _ORDER = """
 errors files outputs config records languages shipped hub owncode rows formats corpora
-metrics.ngrams metrics.lexical metrics.comet metrics.mbr metrics.usercode metrics scorecache scoring
+metrics.contract metrics.ngrams metrics.lexical metrics.comet metrics.mbr metrics.usercode metrics scorecache scoring
 combining filters selection prefsreport preferences
 trainconfig families logprobs layouts canary models creation
 batching losses trainer arguments progress training translation translation.generate

@@ -13,7 +13,7 @@ from mtcpo.formats import is_reference
 from mtcpo.records import Segment
 
 if TYPE_CHECKING:
-    from mtcpo.metrics import CandidateMetric
+    from mtcpo.metrics.contract import CandidateMetric
 
 
 @dataclass(frozen=True, slots=True)
