@@ -1,3 +1,33 @@
-"""Preference training of machine-translation models: build triplets, train with CPO, evaluate on WMT."""
+"""Preference training of machine-translation models: build triplets, train with CPO, evaluate on WMT.
+
+`PreferenceTrainer`, `build_preferences` and `evaluate` are for notebooks (docs/api.md); they are imported when they are
+first asked for, since torch takes seconds.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from mtcpo.api import build_preferences, evaluate
+    from mtcpo.apitrainer import PreferenceTrainer
 
 __version__ = "0.1.0"
+
+__all__ = ["PreferenceTrainer", "__version__", "build_preferences", "evaluate"]
+
+
+def __getattr__(name: str) -> Any:
+    if name in ("build_preferences", "evaluate"):
+        from mtcpo import api
+
+        return getattr(api, name)
+    if name == "PreferenceTrainer":
+        from mtcpo.apitrainer import PreferenceTrainer
+
+        return PreferenceTrainer
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])

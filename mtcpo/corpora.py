@@ -11,7 +11,7 @@ from typing import Annotated, Any, Self
 
 from pydantic import AfterValidator, Field, ValidationInfo, model_validator
 
-from mtcpo.config import Config, PathOrName
+from mtcpo.config import Config, PathOrName, load_section
 from mtcpo.errors import UserError, nearest
 from mtcpo.files import count_lines, read_lines
 from mtcpo.formats import check_template, fill_template, preference_triplet, translation_segments, trl_row
@@ -294,7 +294,7 @@ def read_triplets(
         UserError: another layout; for scored candidates the message names `mtcpo build-prefs`.
     """
     drops = Drops() if drops is None else drops
-    config = CorpusConfig(source=config) if isinstance(config, str) else config
+    config = load_section(CorpusConfig, {"source": config}, "triplets") if isinstance(config, str) else config
     found = False
     for where, row in _rows(config, items):
         found = True

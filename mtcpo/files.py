@@ -23,7 +23,8 @@ PARQUET_ROWS_PER_GROUP = 10_000
 PARQUET_ROWS_AT_ONCE = 1_000
 """Rows that are Python objects at one time while a file is read; the library's default is 65,536."""
 
-COMPRESSED_BYTES = 1 << 16
+COMPRESSED_BYTES = 1 << 12
+"""Read at one time: repetitive text becomes a hundred times as much."""
 
 AS_LINES = "; of one document make one object a line, for example with jq -c '.[]'"
 

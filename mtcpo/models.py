@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
@@ -82,6 +83,22 @@ def load_model(name: str, dtype: DType = "auto", prompt: str | None = None, devi
     _check_vocabulary(path, model, tokenizer)
     loaded = assemble(name, model.to(device), tokenizer, family, prompt)
     check_canary(name, loaded.model, loaded.layout, family, loaded.head, Path(path))
+    return loaded
+
+
+def adopt_model(model: Any, tokenizer: Any, prompt: str | None = None) -> LoadedModel:
+    """Take over a model that is in memory already, and prove that its log-probabilities are right.
+
+    Raises:
+        UserError: an undeclared family, a tokenizer of another model, or logits that the head path does not give.
+    """
+    name = str(getattr(model, "name_or_path", "") or type(model).__name__)
+    family = family_of(model.config.model_type, tokenizer.get_vocab())
+    _check_vocabulary(name, model, tokenizer)
+    loaded = assemble(name, model, tokenizer, family, prompt)
+    # No folder with a canary of its own: the weights may have been trained since they were loaded.
+    with TemporaryDirectory() as empty:
+        check_canary(name, model, loaded.layout, family, loaded.head, Path(empty))
     return loaded
 
 

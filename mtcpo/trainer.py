@@ -76,7 +76,8 @@ class PreferenceTrainer(Seq2SeqTrainer):
         batch_tokens: int | None = None,
         **kwargs: Any,
     ) -> None:
-        self.layout, self.loss, self.batch_tokens = loaded.layout, loss, batch_tokens
+        self.loaded, self.layout = loaded, loaded.layout
+        self.loss, self.batch_tokens = loss, batch_tokens
         self.head = replace(loaded.head, with_means=loss.nll_smoothing > 0)
         self.sft = loss.loss == "sft"
         self._totals: dict[str, Tensor] = {}

@@ -93,17 +93,13 @@ def train(
     args = training_arguments(config, work / "checkpoints", evaluates=eval_texts is not None)
     loaded = load_model(model, dtype_of(config), prompt)
     check_precision(args, loaded.family)
-    data = _not_empty("training", encode_within_limits(loaded.layout, texts, config))
+    data = not_empty("training", encode_within_limits(loaded.layout, texts, config))
     evaluation = None
     if eval_texts is not None:
-        evaluation = _not_empty("evaluation", encode_within_limits(loaded.layout, eval_texts, config))
+        evaluation = not_empty("evaluation", encode_within_limits(loaded.layout, eval_texts, config))
     with args.main_process_first(local=False):
         resume = _prepare_work(work, _fingerprint(model, config, data.examples), overwrite)
-    if config.dropout != "model":
-        set_dropout(loaded.model, config.dropout)
-    if config.lora:  # after the model's own dropout, so that the adapters keep theirs
-        set_seed(args.seed)  # the trainer does so too, but after the adapters have their first weights
-        loaded = _with_lora(loaded, config.lora)
+    loaded = ready_to_train(loaded, config, args.seed)
     eval_examples = None if evaluation is None else evaluation.examples
     trainer = _trainer(loaded, args, config, data.examples, eval_examples)
     for callback in (PrinterCallback, ProgressCallback):
@@ -116,6 +112,16 @@ def train(
         _finish(loaded, trainer, output_dir, report, data.languages)
     trainer.accelerator.wait_for_everyone()
     return report
+
+
+def ready_to_train(loaded: LoadedModel, config: TrainConfig, seed: int) -> LoadedModel:
+    """Set the model's dropout, and put adapters on it, as the settings say."""
+    if config.dropout != "model":
+        set_dropout(loaded.model, config.dropout)
+    if config.lora:  # after the model's own dropout, so that the adapters keep theirs
+        set_seed(seed)  # the trainer does so too, but after the adapters have their first weights
+        loaded = _with_lora(loaded, config.lora)
+    return loaded
 
 
 def _trainer(
@@ -154,7 +160,12 @@ def encode_within_limits(layout: Layout, texts: Iterable[Text], config: TrainCon
     return found
 
 
-def _not_empty(kind: str, data: Encoded) -> Encoded:
+def not_empty(kind: str, data: Encoded) -> Encoded:
+    """Return the examples if there is one.
+
+    Raises:
+        UserError: all were dropped; the message says why.
+    """
     if not data.examples:
         counts = ", ".join(f"{number} {reason}" for reason, number in sorted(data.dropped.items()))
         raise UserError(f"no {kind} example is left: {counts or 'there was none'}")

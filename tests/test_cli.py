@@ -203,7 +203,7 @@ MISTAKES = [
     (f"{TRAIN} --prefs p.jsonl --eval-prefs no.jsonl --output-dir t", "no.jsonl: no such file"),
     (f"{TRAIN} --prefs s.en --output-dir t", "s.en: rows are needed: .jsonl, .parquet, .tsv or .csv"),
     (f"{TRAIN} --prefs c.jsonl --output-dir t",
-     "c.jsonl:1: these are candidates, not triplets; choose pairs first: mtcpo build-prefs c.jsonl"),
+     "c.jsonl:1: these are candidates, not triplets; choose pairs first: mtcpo build-prefs {here}/c.jsonl"),
     (f"{TRAIN} --prefs odd.jsonl --output-dir t", "odd.jsonl:1: "),
     (f"{TRAIN} --loss sft --source blank.en --reference two.de --src-lang en --tgt-lang de --output-dir t",
      "blank.en: every source in it is empty"),
@@ -299,7 +299,8 @@ def test_build_prefs_counts_what_it_drops(here, capsys):
     outcome = run(capsys, *command, "--output", "p.jsonl")
     assert (outcome.code, outcome.err) == (0, "")
     assert outcome.out == (
-        "p.jsonl: 4 triplets of 6 segments\n  dropped 2: empty_source\n  p-report.json has the figures\n"
+        "p.jsonl: 4 triplets of 6 segments\n  dropped 2: empty_source\n"
+        "  p-report.json has the figures, p-report.html the plots\n"
     )
     report = json.loads((here / "p-report.json").read_text(encoding="utf-8"))
     assert (report["kept"], report["dropped"]) == (4, {"empty_source": 2})

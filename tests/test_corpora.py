@@ -1,7 +1,13 @@
 import csv
 import gzip
+import json
+import logging
 import os
+import sys
 import threading
+import time
+import tracemalloc
+from hashlib import sha256
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -13,13 +19,13 @@ from mtcpo.corpora import (
     Drops,
     parse_named_files,
     read_corpus,
-    read_rows,
     read_triplets,
     triplets_to_trl,
 )
 from mtcpo.errors import UserError
 from mtcpo.files import write_json_lines
 from mtcpo.records import Candidate, Segment, Triplet, segment_to_json, triplet_to_json
+from mtcpo.rows import read_rows
 
 
 @pytest.fixture
@@ -33,9 +39,13 @@ def write(name, *lines):
         file.writelines(line + "\n" for line in lines)
 
 
+def section(source, pair=None, allow_code=False, **settings):
+    pair = {"src_lang": "de", "tgt_lang": "en"} if pair is None else pair
+    return load_section(CorpusConfig, {"source": source, **pair, **settings}, "test", allow_code=allow_code)
+
+
 def corpus(source, drops=None, **settings):
-    pair = {"src_lang": "de", "tgt_lang": "en"} if "pair" not in settings else settings.pop("pair")
-    return list(read_corpus(load_section(CorpusConfig, {"source": source, **pair, **settings}, "test"), drops))
+    return list(read_corpus(section(source, **settings), drops))
 
 
 def test_line_aligned_text(folder):
@@ -160,7 +170,9 @@ def test_tables_name_file_and_line(folder):
     with pytest.raises(UserError, match=r"t\.tsv:3: 1 fields, but the header has 2: source, reference"):
         corpus("t.tsv")
     write("t.tsv", "src\treference", "a\tb")
-    with pytest.raises(UserError, match=r"t\.tsv:2: no column 'source'; it has reference, src; set source_column"):
+    with pytest.raises(
+        UserError, match=r"t\.tsv:2: no column 'source' \(did you mean 'src'\?\); it has reference, src"
+    ):
         corpus("t.tsv")
     assert corpus("t.tsv", source_column="src")[0].source == "a"
     with pytest.raises(UserError, match=r"no column 'ref'.*set reference_columns"):
@@ -242,14 +254,50 @@ def test_datasets_directories(folder):
         corpus("splits", split="tset")
 
 
-def test_unknown_data_set_says_the_way_out(folder, monkeypatch):
+def test_a_data_set_that_cannot_be_had_is_refused_at_once(folder, monkeypatch):
     datasets = pytest.importorskip("datasets")
-    monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", True)
+    # No name service: the library itself would try for half a minute.
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
+    monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", "https://hub.invalid")
+    monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", False)
+    for name in ("HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy"):
+        monkeypatch.delenv(name, raising=False)
+    level, start = logging.getLogger("huggingface_hub").level, time.perf_counter()
     with pytest.raises(
         UserError, match=r"neither a file nor a data set .*save_to_disk and give that directory"
     ) as caught:
         corpus("some-one/no-such-set")
+    assert time.perf_counter() - start < 10
     assert "\n" not in str(caught.value)
+    assert datasets.config.HF_HUB_OFFLINE is False
+    assert logging.getLogger("huggingface_hub").level == level
+
+
+def test_a_data_set_in_the_cache_is_read_by_its_name_without_network(folder, monkeypatch):
+    datasets = pytest.importorskip("datasets")
+    write_json_lines(folder / "a.jsonl", [{"source": "Ja.", "reference": "Yes."}])
+    datasets.load_dataset("json", data_files="a.jsonl", cache_dir=str(folder / "cache"))
+    # As the library keeps a data set of the hub: someone/set, its only configuration.
+    [made] = (folder / "cache/json").iterdir()
+    (folder / "cache/someone___set").mkdir()
+    made.rename(folder / "cache/someone___set/default")
+    for file in (folder / "cache/someone___set").rglob("json-*"):
+        file.rename(file.with_name(file.name.replace("json-", "set-")))
+    [info] = (folder / "cache/someone___set").rglob("dataset_info.json")
+    described = json.loads(info.read_text(encoding="utf-8")) | {"dataset_name": "set", "config_name": "default"}
+    info.write_text(json.dumps(described), encoding="utf-8")
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", folder / "cache")
+    assert corpus("someone/set") == [Segment("set:1", "de", "en", "Ja.", ("Yes.",))]
+
+
+def test_a_damaged_file_of_a_directory_is_the_users(folder):
+    pytest.importorskip("datasets")
+    write_json_lines(folder / "files" / "train.jsonl", [{"source": "Ja.", "reference": "Yes."}])
+    assert corpus("files")[0].source == "Ja."
+    with (folder / "files/train.jsonl").open("a", encoding="utf-8") as file:
+        file.write("{no json\n")
+    with pytest.raises(UserError, match="neither a file nor a data set that can be loaded"):
+        corpus("files")
 
 
 def test_rows_of_text_are_refused(folder):
@@ -279,8 +327,256 @@ def test_trl_sets_are_read_and_written(folder):
 
 def test_candidates_are_no_triplets(folder):
     write_json_lines(folder / "c.jsonl", [segment_to_json(Segment("1", "de", "en", "Ja."))])
-    with pytest.raises(UserError, match=r"choose pairs first: mtcpo build-prefs c\.jsonl"):
+    with pytest.raises(UserError, match=r"choose pairs first: mtcpo build-prefs .*c\.jsonl"):
         list(read_triplets("c.jsonl"))
     write("e.jsonl")
     with pytest.raises(UserError, match="at least one triplet"):
         list(read_triplets("e.jsonl"))
+
+
+def test_sources_with_their_pair_are_triplets_without_a_prompt_of_their_own(folder):
+    row = {"source": "Ja.", "chosen": "Yes, it is.", "rejected": "Yes, it was."}
+    with open("t.csv", "w", encoding="utf-8", newline="") as file:  # noqa: PTH123
+        csv.writer(file).writerows([row.keys(), row.values()])
+    write_json_lines(folder / "own.jsonl", [row | {"src_lang": "de", "tgt_lang": "en"}])
+    [triplet] = read_triplets(section("t.csv"))
+    assert triplet == Triplet("t.csv:2", "de", "en", "Ja.", "Yes, it is.", "Yes, it was.")
+    [triplet] = read_triplets("t.csv")
+    assert (triplet.src_lang, triplet.tgt_lang, triplet.prompt) == ("und", "und", None)
+    assert next(read_triplets("own.jsonl")).id == "own.jsonl:1"
+
+
+def test_a_document_of_json_says_how_to_make_lines_of_it(folder):
+    write("all.json", '[{"source": "a"}]')
+    with pytest.raises(UserError, match=r"all\.json:1: a JSON object is needed, not list; .*jq -c"):
+        corpus("all.json")
+    write("all.json", "[", '{"source": "a"}', "]")
+    with pytest.raises(UserError, match=r"all\.json:1: not JSON .*jq -c"):
+        corpus("all.json")
+
+
+# --- every format, the same way -------------------------------------------------------------------------------------
+
+WORDS = [f"Satz {sha256(str(n).encode()).hexdigest()}" for n in range(4000)]
+"""Nothing in them repeats: a compressed file is half as large."""
+FORMATS = [
+    "text",
+    "text.gz",
+    "text.zst",
+    "tsv",
+    "tsv.gz",
+    "csv.zst",
+    "jsonl",
+    "json.gz",
+    "jsonl.zst",
+    "parquet",
+    "saved",
+]
+
+
+def make(kind, folder, count):
+    """A corpus of `count` sources with references in a format; its source and its further settings."""
+    name, rows = f"c{count}.{kind}", [{"source": text, "reference": text.upper()} for text in WORDS[:count]]
+    if kind.startswith("text"):
+        for part, column in (("r", "reference"), ("s", "source")):
+            packed(folder / f"{part}{name}", "".join(row[column] + "\n" for row in rows))
+        return f"s{name}", {"references": [f"r{name}"]}
+    if kind == "saved":
+        pytest.importorskip("datasets").Dataset.from_list(rows).save_to_disk(name)
+    elif kind[0] in "tc":
+        mark = "\t" if kind[0] == "t" else ","
+        packed(folder / name, "".join(mark.join(line) + "\n" for line in [rows[0].keys(), *(r.values() for r in rows)]))
+    else:
+        write_json_lines(folder / name, rows)
+    return name, {}
+
+
+def packed(path, text):
+    import zstandard
+
+    data = text.encode()
+    pack = {".gz": gzip.compress, ".zst": zstandard.ZstdCompressor().compress}.get(path.suffix, bytes)
+    path.write_bytes(pack(data))
+
+
+@pytest.mark.parametrize("kind", FORMATS)
+def test_every_format_is_read_whole_and_in_part(folder, kind):
+    name, settings = make(kind, folder, 7)
+    segments = corpus(name, **settings)
+    assert [(segment.source, segment.references) for segment in segments] == [(t, (t.upper(),)) for t in WORDS[:7]]
+    for skip, take in ((0, 3), (2, 3), (5, 9)):
+        assert corpus(name, skip=skip, take=take, **settings) == segments[skip : skip + take]
+
+
+@pytest.mark.parametrize("kind", FORMATS)
+def test_every_format_is_a_stream(folder, kind):
+    def peak(count):
+        config = section(*[(made := make(kind, folder, count))[0]], **made[1])
+        tracemalloc.start()
+        assert sum(1 for _ in read_corpus(config)) == count
+        size = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        return size
+
+    peak(10)  # imports
+    # In memory at once, the 3,000 further rows would take a megabyte and more.
+    assert peak(4000) < peak(1000) + 250_000
+
+
+@pytest.mark.parametrize("suffix", ["jsonl", "jsonl.gz", "parquet"])
+def test_take_counts_triplets_too(folder, suffix):
+    name = f"p.{suffix}"
+    write_json_lines(folder / name, [{"prompt": f"p{n}", "chosen": "a", "rejected": "b"} for n in range(5)])
+    assert [t.prompt for t in read_triplets(section(name, skip=1, take=2))] == ["p1", "p2"]
+
+
+# --- templates ------------------------------------------------------------------------------------------------------
+
+
+def test_templates_over_columns(folder):
+    rows = [{"title": "A {x}", "body": "b", "titel": "Ä", "text": "c", "n": 7, "src_lang": "xx", "tgt_lang": "yy"}]
+    write_json_lines(folder / "c.jsonl", rows)
+    settings = {
+        "source_template": "{n}: {title}. {{{body}}}",
+        "reference_templates": ["{titel}. {text}", "{text}"],
+        "hypothesis_templates": {"one": "{titel}!"},
+    }
+    [segment] = corpus("c.jsonl", **settings)
+    assert segment.source == "7: A {x}. {b}"
+    assert segment.references == ("Ä. c", "c")
+    assert segment.candidates == (Candidate("one", "Ä!"),)
+    assert (segment.src_lang, segment.tgt_lang) == ("de", "en")
+
+
+@pytest.mark.parametrize("name", ["c.csv", "c.tsv.gz", "c.jsonl.zst", "c.parquet", "saved"])
+def test_templates_go_with_every_format_of_rows(folder, name):
+    rows = [{"title": "A", "body": "b", "de": "Ab"}, {"title": "C", "body": "d", "de": "Cd"}]
+    if name == "saved":
+        pytest.importorskip("datasets").Dataset.from_list(rows).save_to_disk(name)
+    elif name[:4] in ("c.cs", "c.ts"):
+        mark = "," if "csv" in name else "\t"
+        packed(folder / name, "".join(mark.join(line) + "\n" for line in [rows[0].keys(), *(r.values() for r in rows)]))
+    else:
+        write_json_lines(folder / name, rows)
+    segments = corpus(name, source_template="{title}. {body}", reference_columns=["de"], take=1)
+    assert [(segment.source, segment.references) for segment in segments] == [("A. b", ("Ab",))]
+
+
+def test_a_template_of_a_translation_row_takes_its_other_columns(folder):
+    write_json_lines(folder / "c.jsonl", [{"translation": {"de": "x", "en": "y"}, "text": "t"}])
+    assert corpus("c.jsonl", source_template="<{text}>")[0].source == "<t>"
+
+
+@pytest.mark.parametrize(
+    ("template", "message"),
+    [
+        ("{titel}", r"c\.jsonl:1: no column 'titel' \(did you mean 'title'\?\); it has body, none, title"),
+        ("{none}", r"c\.jsonl:1: column 'none' is NoneType, and a template needs text or a number"),
+        ("{title", r"template '\{title': expected '\}' before end of string; write \{\{ or \}\} for a brace"),
+        ("{title!r}", "the name of a column is needed in the braces, and nothing else"),
+        ("{title:>9}", "the name of a column is needed in the braces, and nothing else"),
+        ("{}", "the name of a column is needed in the braces, and nothing else"),
+        ("title", r"there is no column in it; write \{name\} for the column 'name'"),
+    ],
+)
+def test_templates_that_cannot_be_filled(folder, template, message):
+    write_json_lines(folder / "c.jsonl", [{"title": "A", "body": "b", "none": None}])
+    with pytest.raises(UserError, match=message):
+        corpus("c.jsonl", source_template=template)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"source_column": "a", "source_template": "{a}"}, "give either source_column or source_template"),
+        ({"reference_columns": ["a"], "reference_templates": ["{a}"]}, "give either reference_columns or reference_t"),
+        ({"hypothesis_columns": {"s": "a"}, "hypothesis_templates": {"s": "{a}"}}, "'s' has a column and a template"),
+        ({"options": {"a": 1}}, "options are for a class of your own"),
+    ],
+)
+def test_settings_that_contradict_each_other(folder, settings, message):
+    with pytest.raises(UserError, match=message):
+        section("c.jsonl", **settings)
+    write("c.txt", "a")
+    with pytest.raises(UserError, match="plain text has none"):
+        section("c.txt", source_template="{a}")
+
+
+# --- code of the user's own -----------------------------------------------------------------------------------------
+
+OWN = """
+from mtcpo.records import Segment
+
+class Letters:
+    def __init__(self, letters="abc", wrong_at=None):
+        self.letters, self.wrong_at = letters, wrong_at
+
+    def __iter__(self):
+        for number, letter in enumerate(self.letters):
+            if number == self.wrong_at:
+                raise ValueError("two\\nlines")
+            yield {"source": letter, "reference": letter.upper()}
+
+def segments():
+    return [Segment("7", "de", "en", "Ja.", ("Yes.",))]
+
+def numbers():
+    return [1]
+
+def pairs():
+    yield {"prompt": "Ja.", "chosen": "Yes.", "rejected": "No."}
+"""
+
+
+@pytest.fixture
+def own(folder, monkeypatch):
+    """The name of a module of the user's in the working directory; its name is not used twice."""
+    name = f"own_{folder.name}"
+    (folder / f"{name}.py").write_text(OWN, encoding="utf-8")
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    yield name
+    sys.modules.pop(name, None)
+
+
+def test_a_class_of_ones_own_gives_rows_or_records(own):
+    segments = corpus(f"python:{own}:Letters", allow_code=True, skip=1, take=1)
+    assert segments == [Segment(f"python:{own}:Letters:2", "de", "en", "b", ("B",))]
+    assert [s.source for s in corpus(f"python:{own}:Letters", allow_code=True, options={"letters": "xy"})] == ["x", "y"]
+    assert corpus(f"python:{own}:segments", allow_code=True)[0] == Segment("7", "de", "en", "Ja.", ("Yes.",))
+    [triplet] = read_triplets(section(f"python:{own}:pairs", allow_code=True))
+    assert (triplet.prompt, triplet.chosen, triplet.src_lang) == ("Ja.", "Yes.", "de")
+
+
+def test_code_runs_only_where_it_is_allowed(own):
+    for read in (corpus, lambda name: CorpusConfig(source=name)):
+        with pytest.raises((UserError, ValueError), match="runs only if you pass --allow-code"):
+            read(f"python:{own}:Letters")
+    with pytest.raises(UserError, match="--allow-code"):
+        next(read_triplets(f"python:{own}:pairs"))
+    assert own not in sys.modules
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "message"),
+    [
+        ("OWN:Letters", {"wrong_at": 2}, r"your code raised ValueError at .*own_.*\.py:11: two lines$"),
+        ("OWN:Letters", {"leters": "x"}, r"your code raised TypeError: .*unexpected keyword argument 'leters'"),
+        ("OWN:Leters", {}, r"unknown class of own_.* 'Leters' \(did you mean 'Letters'\?\)"),
+        ("OWN:numbers", {}, r"OWN:numbers:1: a row is a mapping, a Segment or a Triplet, not int"),
+        ("no_such_module_at_all:X", {}, r"ModuleNotFoundError.*No module named 'no_such_module_at_all'"),
+        ("no_such_module_at_all", {}, r"write it as python:package\.module:Class"),
+    ],
+)
+def test_errors_in_code_of_ones_own_are_told_in_one_line(own, name, options, message):
+    with pytest.raises(UserError) as caught:
+        corpus(f"python:{name.replace('OWN', own)}", allow_code=True, options=options)
+    assert "\n" not in str(caught.value)
+    assert pytest.raises(UserError, match=message.replace("OWN", own)).matches(caught.value)
+
+
+def test_rows_in_memory_take_the_place_of_a_file():
+    config = load_section(CorpusConfig, {"source": "row", "src_lang": "de", "tgt_lang": "en", "take": 2}, "test")
+    rows = [{"source": "a"}, Segment("7", "de", "en", "b"), {"source": "c"}]
+    assert [(s.id, s.source) for s in read_corpus(config, items=rows)] == [("row:1", "a"), ("7", "b")]
+    with pytest.raises(UserError, match="row: a mapping with train, test; give one of its splits"):
+        list(read_corpus(config, items={"train": [], "test": []}))

@@ -173,3 +173,17 @@ def test_parquet_without_rows_says_what_to_do(tmp_path):
     with pytest.raises(UserError, match=r"use \.jsonl"):
         write_json_lines(tmp_path / "x.parquet", [])
     assert list(tmp_path.iterdir()) == []
+
+
+def test_parquet_loses_no_field_that_comes_late(tmp_path, monkeypatch):
+    monkeypatch.setattr("mtcpo.files.PARQUET_ROWS_PER_GROUP", 2)
+    path = tmp_path / "x.parquet"
+    rows = [{"id": str(n), "scores": {"chrf": 1.0}} for n in range(3)]
+    with pytest.raises(UserError, match=r"x\.parquet: scores\.comet first appears after row 2, .*write \.jsonl"):
+        write_json_lines(path, [*rows, {"id": "3", "scores": {"comet": 0.5}}])
+    with pytest.raises(UserError, match=r"x\.parquet: a column of Parquet has values of one type .*write \.jsonl"):
+        write_json_lines(path, [*rows, {"id": "3", "scores": {"chrf": "text"}}])
+    assert list(tmp_path.iterdir()) == []
+    late = [*rows, {"id": "3", "scores": None}]
+    assert write_json_lines(path, late) == 4
+    assert [row for _, row in read_json_lines(path)] == late

@@ -171,3 +171,29 @@ def test_trl_rows():
     assert trl_row(Triplet("1", "und", "und", "x", "a", "b", prompt=(user("own"),)), template)["prompt"] == "own"
     with pytest.raises(UserError, match="triplet 1: a prompt of several messages"):
         trl_row(Triplet("1", "und", "und", "x", "a", "b", prompt=(user("own"), assistant("x"))), template)
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        {"chosen": "The sky is blue.", "rejected": "The sky is green."},
+        {"chosen": "Say it. Yes, it is.", "rejected": "Say it. No."},
+        {"chosen": [user("Ja."), assistant("Yes.")], "rejected": [user("Ja."), assistant("No.")]},
+        {"chosen": [user("a"), assistant("b"), user("c"), assistant("d")],
+         "rejected": [user("a"), assistant("b"), user("c"), assistant("e")]},
+    ],
+)  # fmt: skip
+def test_implicit_prompts_are_those_of_trl(row):
+    theirs = pytest.importorskip("trl.data_utils").extract_prompt(row)
+    ours, conversation = preference_triplet(row, "1", "f:1"), isinstance(row["chosen"], list)
+    assert (list(ours.prompt) if conversation else ours.prompt) == theirs["prompt"]
+    for text, key in ((ours.chosen, "chosen"), (ours.rejected, "rejected")):
+        assert text == (theirs[key][0]["content"] if conversation else theirs[key])
+
+
+def test_implicit_prompts_end_at_words_where_trl_cuts_them():
+    row = {"chosen": "It is black.", "rejected": "It is blue."}
+    triplet = preference_triplet(row, "1", "f:1")
+    assert (triplet.prompt, triplet.chosen) == ("It is", " black.")
+    trl = pytest.importorskip("trl.data_utils")
+    assert trl.extract_prompt(row)["prompt"] == "It is bl"

@@ -20,7 +20,7 @@ combining filters selection prefsreport preferences
 trainconfig families logprobs layouts canary models creation
 batching losses trainer arguments progress training translation translation.generate
 testsets significance evaluation tables sidebyside plots figures report pairpage
-doctor recipe stages pipeline cli __main__
+doctor recipe stages pipeline api apitrainer cli __main__
 """
 ORDER = _ORDER.split()
 

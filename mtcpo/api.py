@@ -1,0 +1,202 @@
+"""What notebooks use beside the trainer: `build_preferences` and `evaluate`, of the same parts as the commands."""
+
+from __future__ import annotations
+
+import html
+import io
+import logging
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any, NamedTuple
+
+from mtcpo.config import load_section
+from mtcpo.corpora import CorpusConfig, Drops, check_system_name, read_corpus
+from mtcpo.errors import UserError
+from mtcpo.evaluation import evaluate_outputs, to_document, write_evaluation
+from mtcpo.files import read_json_lines
+from mtcpo.metrics import load_metrics
+from mtcpo.preferences import PrefsConfig
+from mtcpo.preferences import build_preferences as write_preferences
+from mtcpo.recipe import RunEvaluateConfig
+from mtcpo.tables import print_table
+from mtcpo.testsets import TestSet, load_test_sets
+from mtcpo.translation import TranslateConfig, translate_texts
+
+TABLE_WIDTH = 160
+"""Characters of a line of an evaluation's table; what it needs less is not padded."""
+
+Source = str | Path | Iterable[Any]
+"""A file, a data set's directory or hub name, or rows in memory: `datasets.Dataset`, a list of dicts or records."""
+
+
+def corpus_of(dataset: Source, data: Mapping[str, Any] | None, where: str) -> tuple[CorpusConfig, Iterable[Any] | None]:
+    """Return where a corpus is, and its rows where they are in memory; `data` is as the section of a recipe.
+
+    Raises:
+        UserError: a setting is wrong.
+    """
+    named = isinstance(dataset, (str, Path))
+    config = load_section(CorpusConfig, {"source": str(dataset) if named else "row", **(data or {})}, where)
+    return config, None if isinstance(dataset, (str, Path)) else dataset
+
+
+def tell(drops: Mapping[str, int], where: str) -> None:
+    """Say what was dropped, as the commands do, by Python's logging."""
+    for reason, number in sorted(drops.items()):
+        logging.getLogger("mtcpo").warning("%s: %d dropped: %s", where, number, reason)
+
+
+class Preferences(NamedTuple):
+    """Triplets as a `datasets.Dataset`, and the figures of prefs-report.json: what was kept, what dropped and why."""
+
+    triplets: Any
+    report: dict[str, Any]
+
+
+def build_preferences(
+    dataset: Source, metrics: Sequence[str], *, data: Mapping[str, Any] | None = None, **settings: Any
+) -> Preferences:
+    """Choose a better and a worse translation of each source, as `mtcpo build-prefs` does.
+
+    Args:
+        dataset: sources with references and candidates: records, or rows whose columns `data` names.
+        metrics: what chooses, as in --metric.
+        data: languages, columns and the like, as [data] of a recipe.
+        **settings: as [prefs] of a recipe: min_margin, select, reference, workers, ...
+
+    Raises:
+        UserError: as the command.
+    """
+    import datasets
+
+    given: dict[str, Any] = {"metrics": list(metrics), **settings}
+    config = load_section(PrefsConfig, given, "build_preferences", allow_code=True)  # it is Python that calls
+    corpus, items = corpus_of(dataset, data, "build_preferences: data")
+    drops = Drops()
+    with TemporaryDirectory() as folder:
+        output = Path(folder) / "prefs.jsonl"
+        report = write_preferences(read_corpus(corpus, drops, items=items), config, output, drops=drops)
+        triplets = datasets.Dataset.from_list([row for _, row in read_json_lines(output)])
+    return Preferences(triplets, report)
+
+
+class EvaluationDocument(dict[str, Any]):
+    """The document of evaluation.json; printed, it is a table."""
+
+    def __str__(self) -> str:
+        from rich.console import Console
+
+        text = io.StringIO()
+        print_table(self, Console(file=text, width=TABLE_WIDTH, highlight=False))
+        return text.getvalue()
+
+    def _repr_html_(self) -> str:
+        """Return the table for a notebook."""
+        return f"<pre>{html.escape(str(self))}</pre>"
+
+
+def evaluate(
+    systems: Any,
+    dataset: Source,
+    metrics: Sequence[str] | None = None,
+    baseline: str | None = None,
+    *,
+    data: Mapping[str, Any] | None = None,
+    prompt: str | None = None,
+    output_dir: str | Path | None = None,
+    **settings: Any,
+) -> EvaluationDocument:
+    """Score systems on a test set, with intervals and significance, as `mtcpo evaluate` does.
+
+    Args:
+        systems: name -> system, or one system: outputs (a list of texts), or a model to translate with: its name or
+            directory, a trainer, or (model, tokenizer).
+        dataset: sources with references, one row each, a file as a `Path`; or the name of a suite or test set (a `str`)
+            as in --suite.
+        metrics: as in --metric; default: bleu, chrf and ter.
+        baseline: the name of the system that the others are compared with; default: the first.
+        data: languages, columns and the like, as [data] of a recipe.
+        prompt: a template in place of the family's own, for models that are named.
+        output_dir: where to write evaluation.json and the translations; default: nowhere.
+        **settings: as [evaluate] of a recipe: decoding, resamples, seed, test_set_dir.
+
+    Raises:
+        UserError: as the command.
+    """
+    given = {"metrics": metrics, "baseline": baseline, **settings}
+    given = {key: value for key, value in given.items() if value is not None}
+    config = load_section(RunEvaluateConfig, given, "evaluate")
+    if isinstance(dataset, str):
+        folder = None if config.test_set_dir is None else Path(config.test_set_dir)
+        test_sets = load_test_sets((dataset,), (), folder)
+    else:
+        test_sets = [_test_set(dataset, data)]
+    # First, so that a missing one shows before the work.
+    loaded = load_metrics(config.metrics, [test_set.tgt_lang for test_set in test_sets])
+    named = systems if isinstance(systems, Mapping) else {_name_of(systems): systems}
+    outputs = {name: _outputs(name, system, test_sets, config.decoding, prompt) for name, system in named.items()}
+    evaluations = []
+    for number, test_set in enumerate(test_sets):
+        texts = {name: of_sets[number] for name, of_sets in outputs.items()}
+        evaluations.append(evaluate_outputs(test_set, texts, loaded[test_set.tgt_lang], config))
+    if output_dir is not None:
+        write_evaluation(Path(output_dir), evaluations)
+    return EvaluationDocument(to_document(evaluations))
+
+
+def _name_of(system: Any) -> str:
+    return check_system_name(Path(system).resolve().name) if isinstance(system, (str, Path)) else "system"
+
+
+def _test_set(dataset: Source, data: Mapping[str, Any] | None) -> TestSet:
+    """Read a test set of one language pair; a segment without text stays in it, since outputs go by rows."""
+    corpus, items = corpus_of(dataset, data, "evaluate: data")
+    drops = Drops()
+    segments = tuple(read_corpus(corpus, drops, keep_empty=True, items=items))
+    tell(drops, "evaluate")
+    pairs = sorted({(segment.src_lang, segment.tgt_lang) for segment in segments})
+    if len(pairs) > 1:
+        names = ", ".join("-".join(pair) for pair in pairs)
+        raise UserError(f"evaluate: the data set has {names}; evaluate one pair at a time")
+    return TestSet("test", *pairs[0], segments, corpus.source)
+
+
+def _outputs(
+    name: str, system: Any, test_sets: Sequence[TestSet], decoding: TranslateConfig, prompt: str | None
+) -> list[list[str]]:
+    """Return a system's translations of each test set."""
+    texts = list(system) if isinstance(system, Iterable) and not isinstance(system, str) else []
+    if texts and all(isinstance(text, str) for text in texts):
+        if len(test_sets) > 1:
+            raise UserError(f"system {name!r}: outputs are of one test set, and there are {len(test_sets)}")
+        return [texts]
+    total = sum(len(test_set.segments) for test_set in test_sets)
+    with _engine(name, system, prompt, total) as engine:
+        return [translate_texts(engine, test_set.segments, decoding) for test_set in test_sets]
+
+
+@contextmanager
+def _engine(name: str, system: Any, prompt: str | None, sources: int) -> Iterator[Any]:
+    """Give the engine of a model that is named, or in memory."""
+    from mtcpo.models import LoadedModel, adopt_model
+    from mtcpo.trainer import PreferenceTrainer
+    from mtcpo.translation.generate import GenerateEngine, open_engine
+
+    if isinstance(system, (str, Path)):
+        with open_engine(str(system), name, "auto", prompt, sources) as engine:
+            yield engine
+        return
+    if isinstance(system, PreferenceTrainer):
+        loaded = system.loaded
+    elif isinstance(system, LoadedModel):
+        loaded = system
+    elif isinstance(system, tuple) and len(system) == 2:
+        loaded = adopt_model(*system, prompt)
+    else:
+        raise UserError(
+            f"system {name!r} is {type(system).__name__}; give texts, the name of a model, a trainer, or "
+            "(model, tokenizer)"
+        )
+    yield GenerateEngine(loaded, name)
