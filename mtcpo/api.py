@@ -64,7 +64,7 @@ def build_preferences(
         dataset: sources with references and candidates: records, or rows whose columns `data` names.
         metrics: what chooses, as in --metric.
         data: languages, columns and the like, as [data] of a recipe.
-        **settings: as [prefs] of a recipe: min_margin, include_reference, workers, ...
+        **settings: as [prefs] of a recipe: min_margin, select, reference, workers, ...
 
     Raises:
         UserError: as the command.
@@ -72,7 +72,7 @@ def build_preferences(
     import datasets
 
     given: dict[str, Any] = {"metrics": list(metrics), **settings}
-    config = load_section(PrefsConfig, given, "build_preferences")
+    config = load_section(PrefsConfig, given, "build_preferences", allow_code=True)  # it is Python that calls
     corpus, items = corpus_of(dataset, data, "build_preferences: data")
     drops = Drops()
     with TemporaryDirectory() as folder:

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from mtcpo.testsets import TestSet
 
 OUR_FAULT, USER_MISTAKE, INTERRUPTED = 1, 2, 130
+CUT = " (the file ends in the middle of a line; the complete lines were used)"
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 Item = TypeVar("Item")
@@ -151,7 +152,9 @@ settings = click.option(
     "--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Any other setting, as a recipe names it."
 )
 allow_code = click.option(
-    "--allow-code", is_flag=True, help="Let a source be code: python:package.module:Class (data.options: arguments)."
+    "--allow-code",
+    is_flag=True,
+    help="Let a source (python:package.module:Class, data.options: arguments) or a metric be code of yours.",
 )
 model_options = _options(
     click.option("--dtype", type=click.Choice(["auto", "float32", "bfloat16", "float16"]), default="auto"),
@@ -288,11 +291,18 @@ def _told(drops: Drops) -> str:
 @click.option("--reference", "references", multiple=True, help="Reference, line by line with the source; repeatable.")
 @click.option("--hyp", "hyps", multiple=True, metavar="NAME=FILE", help="A system's output; repeatable.")
 @languages
-@metrics
-@click.option("--select", help="How pairs are chosen; default best-worst.")
-@click.option("--combine", help="Several metrics: mean (default) or zscore.")
+@click.option(
+    "--metric",
+    "metrics",
+    multiple=True,
+    help="bleu, chrf, chrf++, ter, comet, cometkiwi, xcomet, comet:DIR; mbr:chrf, mbr:comet (the candidates against "
+    "each other, no reference needed); a score that they have; NAME=python:package.module:function; repeatable.",
+)
+@click.option("--select", help="best-worst (default), best-rest, all-pairs, mu-2sigma, confidence.")
+@click.option("--combine", help="Several metrics: mean (default), zscore, zscore-set, rank, minimum.")
 @click.option("--min-margin", type=float, help="Least difference of chosen and rejected.")
-@click.option("--include-reference", is_flag=True, default=None, help="References are candidates too.")
+@click.option("--use-reference", help="References as chosen: never (default), by-score, always.")
+@click.option("--score-cache", help="Keeps the scores of models; default: scores.sqlite3 beside the output.")
 @click.option("--workers", type=int, help="Processes for BLEU, chrF and TER; default: one a core.")
 @click.option("--output", required=True, type=click.Path(path_type=Path), help="prefs.jsonl")
 @settings
@@ -301,15 +311,18 @@ def _told(drops: Drops) -> str:
 def build_prefs(
     candidates: str | None, source: str | None, references: tuple[str, ...], hyps: tuple[str, ...],
     src_lang: str | None, tgt_lang: str | None, metrics: tuple[str, ...], select: str | None, combine: str | None,
-    min_margin: float | None, include_reference: bool | None, workers: int | None, output: Path,
+    min_margin: float | None, use_reference: str | None, score_cache: str | None, workers: int | None, output: Path,
     overrides: tuple[str, ...], allow_code: bool, overwrite: bool,
 ) -> None:  # fmt: skip
     """Build triplets from CANDIDATES, or from a source with outputs of several systems.
 
-    Beside OUTPUT comes its report (prefs-report.json): what was kept, and what was dropped for which reason.
+    Beside OUTPUT comes its report (prefs-report.json and .html): what was kept, and what was dropped for which reason.
+    Interrupted, the same command again computes only the scores of models that are new. Every other setting of
+    [prefs], filters among them: --set max_similarity=0.9 --set check_script=true --set weights.chrf=2
     """
     from mtcpo.corpora import Drops, read_corpus
     from mtcpo.files import refuse_existing
+    from mtcpo.pairpage import page_path_of, write_pair_page
     from mtcpo.preferences import PrefsConfig, build_preferences, report_path_of
 
     if (candidates is None) == (source is None):
@@ -318,22 +331,26 @@ def build_prefs(
         raise UserError("--reference and --hyp go with --source; a CANDIDATES file has its own")
     values = {
         "metrics": metrics, "select": select, "combine": combine, "min_margin": min_margin,
-        "include_reference": include_reference, "workers": workers,
+        "reference": use_reference, "score_cache": score_cache, "workers": workers,
     }  # fmt: skip
     if not metrics and not any(text.removeprefix("prefs.").startswith("metrics=") for text in overrides):
         raise UserError("no metric to choose pairs by; give one, for example --metric chrf")
     own, of_data = _of_data(overrides)
-    config = _section(PrefsConfig, "command line", values, own, "prefs")
+    config = _section(PrefsConfig, "command line", values, own, "prefs", allow_code)
     drops = Drops()
     with writing(output, overwrite):
         path = report_path_of(output)
         refuse_existing(path, overwrite)
+        refuse_existing(page_path_of(path), overwrite)
         corpus = _corpus(candidates or source or "", references, hyps, src_lang, tgt_lang, of_data, allow_code)
         report = build_preferences(read_corpus(corpus, drops), config, output, path, drops=drops)
+        page = write_pair_page(path)
+    for note in report["notes"]:
+        click.echo(f"mtcpo: {note}", err=True)
     click.echo(f"{output}: {report['kept']} triplets of {report['segments']} segments")
     for reason, number in sorted(report["dropped"].items()):
-        click.echo(f"  dropped {number}: {reason}")
-    click.echo(f"  {path} has the figures")
+        click.echo(f"  dropped {number}: {reason}{CUT if reason == 'cut_line' else ''}")
+    click.echo(f"  {path} has the figures, {page} the plots")
 
 
 @mtcpo.command()

@@ -209,17 +209,17 @@ def _aligned(paths: Sequence[Path]) -> Iterator[tuple[str, ...]]:
         yield lines
 
 
-def _rows(config: CorpusConfig, items: Iterable[Any] | None) -> Iterator[Row]:
-    """Yield the wanted rows of `items`, or else of what the source names."""
+def _rows(config: CorpusConfig, items: Iterable[Any] | None, drops: Drops | None = None) -> Iterator[Row]:
+    """Yield the wanted rows of `items`, or else of what the source names; `drops` counts a line that was cut."""
     if items is None:
-        return _window(read_rows(config.source, config.subset, config.split, config.options), config)
+        return _window(read_rows(config.source, config.subset, config.split, config.options, drops), config)
     return _window(rows_of(items, config.source), config)
 
 
 def _record_rows(config: CorpusConfig, drops: Drops, items: Iterable[Any] | None) -> Iterator[Segment]:
     """Yield the segments of a file or data set of rows."""
     own = not config.has_templates and (items is not None or not is_table(config.source))
-    for where, row in _rows(config, items):
+    for where, row in _rows(config, items, drops):
         row_id = _row_id(row, where)
         if "translation" in row and not config.has_templates:
             segments = translation_segments(row, config.src_lang, config.tgt_lang, row_id, where)

@@ -118,7 +118,7 @@ def pair_figures(prefs: Mapping[str, Any], pairs: Pairs | None) -> list[Figure]:
     figures = []
     if "kept" in prefs:
         rows = [("kept", float(prefs["kept"]), "main")]
-        rows += [(_spoken(reason), float(count), "same") for reason, count in prefs.get("dropped", {}).items()]
+        rows += [(spoken(reason), float(count), "same") for reason, count in prefs.get("dropped", {}).items()]
         figures.append(Figure("What became of the sources", bars(rows, "Sources kept, and dropped by reason")))
     if pairs is not None and pairs.margins:
         title = "Margin: score of chosen minus rejected"
@@ -126,7 +126,7 @@ def pair_figures(prefs: Mapping[str, Any], pairs: Pairs | None) -> list[Figure]:
         figures.append(Figure(title, histogram(*binned(pairs.margins, 0.0), title), note=mean))
     if pairs is not None and pairs.length_ratios:
         title = "Length of chosen for one of rejected"
-        note = _length_note(prefs.get("lengths", {}))
+        note = length_note(prefs.get("lengths", {}))
         figures.append(Figure(title, histogram(*binned(pairs.length_ratios, None), title), note=note))
     for side in ("chosen", "rejected"):
         systems = prefs.get("systems", {}).get(side, {})
@@ -137,11 +137,12 @@ def pair_figures(prefs: Mapping[str, Any], pairs: Pairs | None) -> list[Figure]:
     return figures
 
 
-def _spoken(reason: str) -> str:
+def spoken(reason: str) -> str:
+    """Return the reason of a drop as it is read on a page."""
     return reason.replace("_", " ")
 
 
-def _length_note(lengths: Mapping[str, Any]) -> str:
+def length_note(lengths: Mapping[str, Any]) -> str:
     """Say how long chosen and rejected are; a length bias in the pairs is copied into the model's output."""
     if not lengths:
         return ""

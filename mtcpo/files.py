@@ -11,6 +11,7 @@ import hashlib
 import io
 import json
 import shutil
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -81,14 +82,8 @@ class _ZstandardReader(io.RawIOBase):
         return count
 
 
-def read_lines(path: Path) -> Iterator[str]:
-    r"""Yield the lines of a UTF-8 text file without their `\n`.
-
-    Only `\n` (and `\r\n`) ends a line: U+2028 and its like are part of the text, as every MT tool has it.
-
-    Raises:
-        UserError: no such file, a directory, not UTF-8 (with the line), or a damaged archive.
-    """
+def _raw_lines(path: Path) -> Iterator[tuple[int, bytes]]:
+    """Yield number and bytes of each line of a file, its end included: only the last can be without one."""
     if not path.exists():
         raise UserError(f"{path}: no such file")
     if path.is_dir():
@@ -97,17 +92,35 @@ def read_lines(path: Path) -> Iterator[str]:
     try:
         with _open_binary(path, "rb") as file:
             for number, raw in enumerate(io.BufferedReader(cast(Any, file)), start=1):
-                text = raw.decode("utf-8").removesuffix("\n").removesuffix("\r")
-                yield text.removeprefix("\ufeff") if number == 1 else text
+                yield number, raw
+    except PermissionError:
+        raise UserError(f"{path}: no permission to read it") from None
+    except (EOFError, gzip.BadGzipFile) as error:
+        raise UserError(f"{path}: damaged archive after line {number} ({error}); make or fetch it again") from None
+
+
+def _decoded(raw: bytes, path: Path, number: int) -> str:
+    """Return a line as text without its end, and without the mark that some programs put before the first."""
+    try:
+        text = raw.decode("utf-8").removesuffix("\n").removesuffix("\r")
     except UnicodeDecodeError as error:
         raise UserError(
             f"{path}:{number}: not UTF-8 (byte {error.object[error.start]:#04x} at column {error.start + 1}); "
             "convert it, for example with iconv -t UTF-8"
         ) from None
-    except PermissionError:
-        raise UserError(f"{path}: no permission to read it") from None
-    except (EOFError, gzip.BadGzipFile) as error:
-        raise UserError(f"{path}: damaged archive after line {number} ({error}); make or fetch it again") from None
+    return text.removeprefix("\ufeff") if number == 1 else text
+
+
+def read_lines(path: Path) -> Iterator[str]:
+    r"""Yield the lines of a UTF-8 text file without their `\n`.
+
+    Only `\n` (and `\r\n`) ends a line: U+2028 and its like are part of the text, as every MT tool has it.
+
+    Raises:
+        UserError: no such file, a directory, not UTF-8 (with the line), or a damaged archive.
+    """
+    for number, raw in _raw_lines(path):
+        yield _decoded(raw, path, number)
 
 
 def count_lines(path: Path) -> int:
@@ -115,8 +128,10 @@ def count_lines(path: Path) -> int:
     return sum(1 for _ in read_lines(path))
 
 
-def read_json_lines(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+def read_json_lines(path: Path, drops: Counter[str] | None = None) -> Iterator[tuple[str, dict[str, Any]]]:
     """Yield ("path:line", object) for each row of a JSON Lines (also .gz, .zst) or Parquet file.
+
+    drops: where a last line that was cut in its middle is counted as `cut_line`; without it such a file is refused.
 
     Raises:
         UserError: a row that is no JSON object, with file and line.
@@ -124,7 +139,11 @@ def read_json_lines(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
     if path.suffix == ".parquet":
         yield from _read_parquet(path)
         return
-    for number, line in enumerate(read_lines(path), start=1):
+    for number, raw in _raw_lines(path):
+        if drops is not None and number > 1 and _is_cut(raw):
+            drops["cut_line"] += 1
+            return
+        line = _decoded(raw, path, number)
         if not line.strip():
             continue
         try:
@@ -136,6 +155,17 @@ def read_json_lines(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
             way_out = AS_LINES if isinstance(row, list) else ""
             raise UserError(f"{path}:{number}: a JSON object is needed, not {type(row).__name__}{way_out}")
         yield f"{path}:{number}", row
+
+
+def _is_cut(raw: bytes) -> bool:
+    """Whether a line is a file's last, without an end, and only the beginning of a JSON value."""
+    if raw.endswith(b"\n"):
+        return False
+    try:
+        json.loads(raw)
+    except ValueError:  # no JSON, or half a character
+        return bool(raw.strip())
+    return False
 
 
 def _read_parquet(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:

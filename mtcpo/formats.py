@@ -5,6 +5,7 @@ Pure functions of one row. `where` is "file:line" for messages.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from itertools import takewhile
 from string import Formatter
@@ -18,7 +19,12 @@ HUMAN = "human"
 """The score under which a human verdict is stored; it wins over every metric."""
 
 REFERENCE_SYSTEM = "reference"
-"""The system name of a reference that is itself a candidate."""
+"""The system name of a reference that is itself a candidate; of further ones `reference-2` and so on."""
+
+
+def is_reference(system: str) -> bool:
+    """Whether a system name is that of a reference among the candidates."""
+    return re.fullmatch(rf"{REFERENCE_SYSTEM}(-\d+)?", system) is not None
 
 
 def translation_segments(

@@ -63,3 +63,9 @@ def macro_language(tag: str) -> str:
     """Return the bare code that tools with few languages know: `zh-Hans`, `cmn` and `yue` -> `zh`."""
     language = str(langcodes.Language.get(langcodes.standardize_tag(tag, macro=True)).language)
     return "zh" if language in _WRITTEN_AS_CHINESE else language
+
+
+@lru_cache(maxsize=1024)
+def script_of(tag: str) -> str:
+    """Return the script that a language is most likely written in, by ISO 15924: `de` -> "Latn", `zh` -> "Hans"."""
+    return str(langcodes.Language.get(check_language(tag)).maximize().script)

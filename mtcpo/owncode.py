@@ -42,11 +42,11 @@ def code_rows(name: str, options: Mapping[str, Any]) -> Iterator[tuple[str, dict
     Raises:
         UserError: it cannot be imported, called or iterated over, with its own error and the line where that arose.
     """
-    make = _find(name)
+    make = find_code(name)
     try:
         items = iter(make(**options))
     except Exception as error:
-        raise _theirs(name, error) from error
+        raise told_error(name, error) from error
     return rows_of(_told(items, name), name)
 
 
@@ -82,7 +82,7 @@ def code_file(name: str) -> str:
     try:
         spec = importlib.util.find_spec(module)
     except Exception as error:  # the packages above it are imported, and may do anything
-        raise _theirs(name, error) from error
+        raise told_error(name, error) from error
     if spec is None or spec.origin is None:
         raise UserError(f"{name}: no module {module!r} in {Path.cwd()} or the environment")
     return spec.origin
@@ -98,15 +98,20 @@ def _module_of(name: str) -> tuple[str, str]:
     return module, attribute
 
 
-def _find(name: str) -> Any:
+def find_code(name: str) -> Any:
+    """Return what `python:package.module:name` names.
+
+    Raises:
+        UserError: it cannot be imported, or the module has no such name.
+    """
     module, attribute = _module_of(name)
     try:
         found = importlib.import_module(module)
     except Exception as error:
-        raise _theirs(name, error) from error
+        raise told_error(name, error) from error
     if not hasattr(found, attribute):
         public = [other for other in vars(found) if not other.startswith("_")]
-        raise choose(f"class of {module}", attribute, public)
+        raise choose(f"name in {module}:", attribute, public)
     return getattr(found, attribute)
 
 
@@ -118,11 +123,12 @@ def _told(items: Iterator[Any], name: str) -> Iterator[Any]:
         except StopIteration:
             return
         except Exception as error:
-            raise _theirs(name, error) from error
+            raise told_error(name, error) from error
         yield item
 
 
-def _theirs(name: str, error: Exception) -> UserError:
+def told_error(name: str, error: Exception) -> UserError:
+    """Return an error of the user's code as theirs, with its place."""
     if isinstance(error, UserError):
         return error
     frames = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename != __file__]

@@ -12,8 +12,9 @@ from mtcpo.corpora import CorpusConfig, Drops, read_corpus
 from mtcpo.errors import UserError
 from mtcpo.evaluation import translations_dir
 from mtcpo.files import complete_folder, read_json_lines, write_json_lines, write_text
-from mtcpo.metrics import METRICS, load_metric, load_metrics, metric_kind, metric_name
+from mtcpo.metrics import candidate_kind, is_computed, load_candidate_metric, load_metrics, metric_name
 from mtcpo.owncode import code_file, is_code
+from mtcpo.preferences import PROCESS_SETTINGS
 from mtcpo.recipe import BASE, CONTROL, TUNED, ModelConfig, Recipe
 from mtcpo.records import Segment, read_segments, triplet_from_json
 from mtcpo.stages import STAMP_FILE, Stage, check_may_run, run_stages, unfinished
@@ -120,8 +121,8 @@ def _check_ready(places: Places, waiting: Collection[str]) -> None:
     if recipe.sft is not None and "sft" in waiting:
         _check_references(recipe.sft.data, "fine-tuning")
     if "translate" in waiting or "prefs" in waiting:
-        needy = [spec for spec in recipe.prefs.metrics if metric_name(spec) in METRICS]
-        needy = [spec for spec in needy if metric_kind(spec).needs_references]
+        computed = [spec for spec in recipe.prefs.metrics if is_computed(spec)]
+        needy = [spec for spec in computed if candidate_kind(spec).needs_references]
         if needy or recipe.control is not None:
             _check_references(recipe.data, needy[0] if needy else "the control")
     _check_metrics(places, waiting)
@@ -142,11 +143,11 @@ def _check_metrics(places: Places, waiting: Collection[str]) -> None:
         languages = {test_set.tgt_lang for test_set in places.test_sets()}
         wanted |= {(spec, language) for spec in recipe.evaluate.metrics for language in languages}
     if "prefs" in waiting:
-        computed = [spec for spec in recipe.prefs.metrics if metric_name(spec) in METRICS]
+        computed = [spec for spec in recipe.prefs.metrics if is_computed(spec)]
         wanted |= {(spec, recipe.data.tgt_lang or "und") for spec in computed}
     # Only formulas differ by language; a model is loaded once.
-    for spec, language in sorted({(s, "und" if metric_kind(s).checkpoint else language) for s, language in wanted}):
-        load_metric(spec, language)
+    for spec, language in sorted({(s, lang if candidate_kind(s).is_formula else "und") for s, lang in wanted}):
+        load_candidate_metric(spec, language, lambda metric, _: metric)
 
 
 def _stage(
@@ -225,18 +226,22 @@ def _candidates(places: Places, translate: TranslateConfig) -> Stage:
 def _prefs(places: Places) -> Stage:
     prefs, data = places.recipe.prefs, places.recipe.data
     candidates = places.run / "candidates.jsonl" if places.recipe.translate is not None else None
-    outputs = [places.run / name for name in ("prefs.jsonl", "prefs-report.json", "scored.jsonl")]
+    names = ("prefs.jsonl", "prefs-report.json", "scored.jsonl", "prefs-report.html")
+    outputs = [places.run / name for name in names]
 
     def run(overwrite: bool) -> dict[str, Any]:
+        from mtcpo.pairpage import write_pair_page
         from mtcpo.preferences import build_preferences
 
         drops = Drops()
         segments = read_corpus(data, drops) if candidates is None else read_segments(candidates)
         report = build_preferences(segments, prefs, outputs[0], outputs[1], outputs[2], drops)
-        return {key: report[key] for key in ("segments", "kept", "dropped")}
+        write_pair_page(outputs[1])
+        notes = {"note": "; ".join(report["notes"])} if report["notes"] else {}
+        return {key: report[key] for key in ("segments", "kept", "dropped")} | notes
 
     what = f"triplets by {' + '.join(prefs.metrics)}, {prefs.select}"
-    choice = prefs.model_dump(mode="json", exclude={"workers"})  # how many processes score changes nothing
+    choice = prefs.model_dump(mode="json", exclude=PROCESS_SETTINGS)
     if candidates is None:
         return _stage(places, "prefs", what, [choice, data], _corpus_files(data), outputs, run)
     return _stage(places, "prefs", what, [choice], [candidates], outputs, run)

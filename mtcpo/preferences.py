@@ -2,32 +2,55 @@
 
 from __future__ import annotations
 
+import heapq
+import json
+import sqlite3
 import tempfile
 from array import array
-from collections.abc import Iterable, Iterator
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import closing
 from dataclasses import replace
 from hashlib import blake2b
 from itertools import compress
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from pydantic import Field
 
 from mtcpo import __version__
+from mtcpo.combining import COMBINATIONS, Centre, SetStatistics
+from mtcpo.config import PathOrName
 from mtcpo.corpora import Drops
 from mtcpo.errors import UserError
-from mtcpo.files import read_json_lines, write_json, write_json_lines, write_rows_to
-from mtcpo.metrics import METRICS, metric_name
+from mtcpo.files import json_line, write_json, write_json_lines
+from mtcpo.metrics import candidate_kind, is_computed, metric_name
 from mtcpo.prefsreport import Tally
-from mtcpo.records import Segment, Triplet, read_segments, segment_to_json, triplet_from_json, triplet_to_json
+from mtcpo.records import (
+    Segment,
+    Triplet,
+    read_segments,
+    segment_from_json,
+    segment_to_json,
+    triplet_from_json,
+    triplet_to_json,
+)
 from mtcpo.scoring import Scorer
-from mtcpo.selection import SelectionConfig, add_references, balanced, choose_pair, length_log_ratio
+from mtcpo.selection import Chooser, SelectionConfig, add_references, balanced, length_log_ratio
+
+PROCESS_SETTINGS = {"workers", "score_cache"}
+"""Settings that change how fast pairs are built, and not which."""
 
 
 class PrefsConfig(SelectionConfig):
-    """How preference pairs are built. workers: processes for BLEU, chrF and TER; unset: one a core."""
+    """How preference pairs are built.
+
+    workers: processes for BLEU, chrF and TER; unset: one a core. score_cache: file that keeps the scores of models;
+    unset: `scores.sqlite3` beside the output.
+    """
 
     workers: int | None = Field(None, ge=1)
+    score_cache: PathOrName | None = None
 
 
 def report_path_of(output: Path) -> Path:
@@ -49,26 +72,32 @@ def build_preferences(
     """Score `segments`, choose their pairs, write the triplets to `output` and the report beside it; return the report.
 
     scored: where to keep the scored segments. drops: what the reader of `segments` drops, counted in the report; it may
-    still grow while they are read. Memory: some 100 bytes for each triplet kept.
+    still grow while they are read. Memory: some 16 bytes for each triplet kept.
 
     Raises:
         UserError: what scoring raises, or no pair is left (the message says why; `output` is not written).
     """
     drops = Drops() if drops is None else drops
-    scorer = Scorer(config.metrics, config.workers)
-    tally = Tally()
-    stream = scorer.score(_prepared(segments, config, tally))
-    if scored is not None:
-        write_json_lines(scored, map(segment_to_json, stream))
-        stream = read_segments(scored)
-    triplets = _without_repeats(_chosen(stream, config, tally), config, tally)
-    if config.balance_length:
-        triplets = _balanced(triplets, tally, output.parent)
-    write_json_lines(output, map(triplet_to_json, _kept(triplets, tally, drops)))
+    tally, chooser = Tally(config.seed), Chooser(config)
+    output.parent.mkdir(parents=True, exist_ok=True)
+    cache = Path(config.score_cache) if config.score_cache else output.with_name("scores.sqlite3")
+    with closing(Scorer(config.metrics, config.workers, cache)) as scorer:
+        stream = scorer.score(_prepared(segments, config, tally))
+        if scored is not None:
+            write_json_lines(scored, map(segment_to_json, stream))
+            stream = read_segments(scored)
+        triplets = _without_repeats(_chosen(stream, config, chooser, tally, output.parent), config, tally)
+        if config.balance_length:
+            triplets = _balanced(triplets, tally, output.parent)
+        if config.max_per_language is not None:
+            triplets = _capped(triplets, config.max_per_language, config.seed, tally, output.parent)
+        write_json_lines(output, map(triplet_to_json, _kept(triplets, tally, drops)))
+        signatures, notes = scorer.signatures(tally.num_references()), scorer.notes
     summary = {
         **tally.figures(drops),
-        "metrics": scorer.signatures(tally.num_references()),
-        **config.model_dump(mode="json", exclude={"workers", "metrics"}),
+        "metrics": signatures,
+        **config.model_dump(mode="json", exclude=PROCESS_SETTINGS | {"metrics"}),
+        "notes": notes,
         "mtcpo": __version__,
     }
     write_json(report or report_path_of(output), summary)
@@ -77,61 +106,128 @@ def build_preferences(
 
 def _prepared(segments: Iterable[Segment], config: SelectionConfig, tally: Tally) -> Iterator[Segment]:
     """Yield the segments as they are scored: empty references gone, references added as candidates where asked."""
-    needs_references = any(
-        name in METRICS and METRICS[name].needs_references for name in map(metric_name, config.metrics)
-    )
+    needs_references = any(is_computed(spec) and candidate_kind(spec).needs_references for spec in config.metrics)
     for segment in segments:
         tally.segments += 1
+        _check_names(segment)
         references = tuple(text for text in segment.references if text.strip())
         if not segment.source.strip():
-            tally.dropped["empty_source"] += 1
+            tally.drop_segment("empty_source")
         elif needs_references and segment.references and not references:
-            tally.dropped["empty_reference"] += 1
+            tally.drop_segment("empty_reference")
         else:
             tally.reference_counts.add(len(references))
             prepared = replace(segment, references=references)
-            yield add_references(prepared) if config.include_reference else prepared
+            yield prepared if config.reference == "never" else add_references(prepared)
 
 
-def _chosen(segments: Iterable[Segment], config: SelectionConfig, tally: Tally) -> Iterator[Triplet]:
-    for segment in segments:
-        choice = choose_pair(segment, config)
-        tally.add_choice(segment, choice)
-        if choice.triplet is not None:
-            yield choice.triplet
+def _check_names(segment: Segment) -> None:
+    names = [candidate.system for candidate in segment.candidates]
+    if len(set(names)) < len(names):
+        twice = next(name for name in names if names.count(name) > 1)
+        raise UserError(
+            f"segment {segment.id}: two candidates are of system {twice!r}; give each a name of its own, "
+            f"such as {twice}-1 and {twice}-2"
+        )
+
+
+def _chosen(
+    segments: Iterable[Segment], config: SelectionConfig, chooser: Chooser, tally: Tally, folder: Path
+) -> Iterator[Triplet]:
+    """Yield the triplets of scored segments; a combination by set needs all scores before the first choice."""
+    if not COMBINATIONS[config.combine].by_set:
+        for segment in segments:
+            yield from _counted(segment, chooser, None, tally)
+        return
+    statistics = SetStatistics(metric_name(spec) for spec in config.metrics)
+    with tempfile.TemporaryFile(dir=folder) as spool:
+        for segment in segments:
+            statistics.add(segment)
+            spool.write(json_line(segment_to_json(segment)))
+        for where, row in _read_again(spool):
+            segment = segment_from_json(row, where)
+            centres = statistics.centres(segment.src_lang, segment.tgt_lang) if segment.candidates else None
+            yield from _counted(segment, chooser, centres, tally)
+
+
+def _read_again(spool: IO[bytes]) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yield the rows that were written to a temporary file, from its start."""
+    spool.seek(0)
+    for number, line in enumerate(spool, start=1):
+        yield f"row {number}", json.loads(line)
+
+
+def _counted(
+    segment: Segment, chooser: Chooser, centres: Mapping[str, Centre] | None, tally: Tally
+) -> Iterator[Triplet]:
+    choice = chooser.choose(segment, centres)
+    tally.add_choice(segment, choice)
+    yield from choice.triplets
 
 
 def _without_repeats(triplets: Iterable[Triplet], config: SelectionConfig, tally: Tally) -> Iterator[Triplet]:
     """Drop triplets whose languages, source, chosen and rejected were there before."""
-    seen: set[int] = set()
-    for triplet in triplets:
-        parts = (triplet.src_lang, triplet.tgt_lang, triplet.source, triplet.chosen, triplet.rejected)
-        # 8 bytes of a hash for each, not the texts: among ten million triplets one wrong hit in 370,000 corpora.
-        key = int.from_bytes(blake2b("\0".join(parts).encode(), digest_size=8).digest(), "big")
-        if config.deduplicate and key in seen:
-            tally.dropped["duplicate"] += 1
-            continue
-        seen.add(key)
-        yield triplet
+    if not config.deduplicate:
+        yield from triplets
+        return
+    # A nameless database lies in a temporary file that nobody else sees, and only some pages of it in memory.
+    with closing(sqlite3.connect("", isolation_level=None)) as seen:
+        seen.execute("CREATE TABLE seen (key BLOB PRIMARY KEY) WITHOUT ROWID")
+        seen.execute("BEGIN")
+        for triplet in triplets:
+            parts = (triplet.src_lang, triplet.tgt_lang, triplet.source, triplet.chosen, triplet.rejected)
+            if seen.execute("INSERT OR IGNORE INTO seen VALUES (?)", (_hash(*parts),)).rowcount:
+                yield triplet
+            else:
+                tally.dropped["duplicate"] += 1
+
+
+def _hash(*parts: str) -> bytes:
+    return blake2b("\0".join(parts).encode(), digest_size=16).digest()
 
 
 def _balanced(triplets: Iterable[Triplet], tally: Tally, folder: Path) -> Iterator[Triplet]:
     """Drop triplets until chosen and rejected are equally long on average: two passes, the first to a file."""
-    folder.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=".balance-", dir=folder) as temporary:
-        path = Path(temporary) / "triplets.jsonl"
-        ratios = array("d")
-
-        def measured() -> Iterator[dict[str, Any]]:
-            for triplet in triplets:
-                ratios.append(length_log_ratio(triplet))
-                yield triplet_to_json(triplet)
-
-        write_rows_to(path, measured())
+    ratios = array("d")
+    with tempfile.TemporaryFile(dir=folder) as spool:
+        for triplet in triplets:
+            ratios.append(length_log_ratio(triplet))
+            spool.write(json_line(triplet_to_json(triplet)))
         keep = balanced(ratios)
         tally.dropped["length_balance"] += len(keep) - sum(keep)
-        for where, row in compress(read_json_lines(path), keep):
+        for where, row in compress(_read_again(spool), keep):
             yield triplet_from_json(row, where)
+
+
+def _capped(triplets: Iterable[Triplet], limit: int, seed: int, tally: Tally, folder: Path) -> Iterator[Triplet]:
+    """Keep `limit` triplets of each language pair, an even draw: those with the lowest hashes of seed and texts.
+
+    A triplet's lot depends on nothing but itself and the seed, so that more data changes as few others as can be.
+    """
+    lowest: dict[tuple[str, str], list[int]] = defaultdict(list)
+    with tempfile.TemporaryFile(dir=folder) as spool:
+        for triplet in triplets:
+            _keep_lowest(lowest[triplet.src_lang, triplet.tgt_lang], _lot(triplet, seed), limit)
+            spool.write(json_line(triplet_to_json(triplet)))
+        for where, row in _read_again(spool):
+            triplet = triplet_from_json(row, where)
+            if _lot(triplet, seed) <= -lowest[triplet.src_lang, triplet.tgt_lang][0]:
+                yield triplet
+            else:
+                tally.dropped["language_cap"] += 1
+
+
+def _lot(triplet: Triplet, seed: int) -> int:
+    parts = (str(seed), triplet.id, triplet.source, triplet.chosen, triplet.rejected)
+    return int.from_bytes(_hash(*parts), "big")
+
+
+def _keep_lowest(heap: list[int], number: int, limit: int) -> None:
+    """Keep the `limit` lowest numbers, negated: the highest of them is first."""
+    if len(heap) < limit:
+        heapq.heappush(heap, -number)
+    else:
+        heapq.heappushpop(heap, -number)
 
 
 def _kept(triplets: Iterable[Triplet], tally: Tally, drops: Drops) -> Iterator[Triplet]:

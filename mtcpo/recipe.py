@@ -14,7 +14,7 @@ from mtcpo.corpora import CorpusConfig
 from mtcpo.creation import CreateConfig
 from mtcpo.errors import UserError, choose, nearest
 from mtcpo.evaluation import EvaluateConfig
-from mtcpo.metrics import METRICS, metric_kind, metric_name
+from mtcpo.metrics import candidate_kind, is_computed, metric_kind
 from mtcpo.preferences import PrefsConfig
 from mtcpo.rows import is_table, is_text
 from mtcpo.shipped import shipped_toml
@@ -120,8 +120,8 @@ class Recipe(Config):
                 metric_kind(spec)
             for spec in self.prefs.metrics:
                 # Scores that the data has count as metrics, but candidates that are yet to be made have none.
-                if metric_name(spec) in METRICS or self.translate is not None:
-                    metric_kind(spec)
+                if is_computed(spec) or self.translate is not None:
+                    candidate_kind(spec)
             if self.evaluate.baseline is not None and self.evaluate.baseline not in systems:
                 raise choose("baseline", self.evaluate.baseline, systems)
         except UserError as error:

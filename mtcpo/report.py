@@ -91,15 +91,15 @@ def write_report(run_dir: Path) -> Path:
     recipe, stamp = run_dir / "recipe.toml", _read_json(run_dir / "stamp.json")
     entries = [] if evaluation is None else evaluation["pairs"].values()
     page = (
-        _environment()
+        page_environment()
         .get_template("report.html")
         .render(
             title=run_dir.resolve().name,
             version=__version__,
-            **_inline_files(),
+            **inline_files(),
             sets=[view_of(entry, run_dir) for entry in entries],
             stages=[(stage, training_figures(rows)) for stage, rows in stages.items()],
-            prefs=None if prefs is None else flatten(prefs),
+            prefs=None if prefs is None else flatten(without_plots(prefs)),
             pair_figures=[] if prefs is None else pair_figures(prefs, read_pairs(run_dir / "prefs.jsonl")),
             recipe=recipe.read_text(encoding="utf-8") if recipe.exists() else None,
             stamp=None if stamp is None else flatten(stamp),
@@ -109,7 +109,8 @@ def write_report(run_dir: Path) -> Path:
     return run_dir / "report.html"
 
 
-def _environment() -> jinja2.Environment:
+def page_environment() -> jinja2.Environment:
+    """Return the environment that pages are made in: everything escaped, nothing undefined passed over."""
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(TEMPLATES),
         autoescape=True,
@@ -124,7 +125,7 @@ def _environment() -> jinja2.Environment:
     return environment
 
 
-def _inline_files() -> dict[str, Markup | str]:
+def inline_files() -> dict[str, Markup | str]:
     """Return our own style sheet and script, with the script's hash: the page's policy lets nothing else run."""
     style, script = ((TEMPLATES / name).read_text(encoding="utf-8").strip() for name in ("report.css", "report.js"))
     digest = base64.b64encode(hashlib.sha256(script.encode("utf-8")).digest()).decode("ascii")
@@ -202,6 +203,11 @@ def _tiles(entry: Mapping[str, Any], system: str) -> tuple[Tile, ...]:
             )
         )
     return tuple(tiles)
+
+
+def without_plots(prefs: Mapping[str, Any]) -> dict[str, Any]:
+    """Return prefs-report.json without what is drawn on a page and not read as a figure."""
+    return {key: value for key, value in prefs.items() if key not in ("histograms", "examples")}
 
 
 def flatten(value: Mapping[str, Any]) -> dict[str, list[tuple[str, str]]]:

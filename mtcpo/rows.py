@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import logging
 import re
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -46,11 +47,16 @@ def is_table(name: str) -> bool:
 
 
 def read_rows(
-    name: str, subset: str | None = None, split: str = "train", options: Mapping[str, Any] | None = None
+    name: str,
+    subset: str | None = None,
+    split: str = "train",
+    options: Mapping[str, Any] | None = None,
+    drops: Counter[str] | None = None,
 ) -> Iterator[Row]:
     """Yield ("file:line", row) of a JSON Lines, Parquet, TSV or CSV file, of a data set, or of code (`owncode`).
 
-    A data set is a directory, one written by `save_to_disk` among them, or a name on the hub.
+    A data set is a directory, one written by `save_to_disk` among them, or a name on the hub. drops: where a last line
+    that was cut in its middle is counted; see `read_json_lines`.
     """
     if is_code(name):
         return code_rows(name, options or {})
@@ -59,7 +65,7 @@ def read_rows(
         if name.endswith(suffix):
             return _table_rows(path, delimiter)
     if name.endswith(ROW_SUFFIXES):
-        return read_json_lines(path)
+        return read_json_lines(path, drops)
     if is_file(name):
         raise UserError(
             f"{path}: {'rows are needed: .jsonl, .parquet, .tsv or .csv' if path.exists() else 'no such file'}"

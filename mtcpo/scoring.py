@@ -1,7 +1,8 @@
 """Scoring candidates with several metrics, as a stream: order kept, memory flat, several processes.
 
 Metrics that are formulas (BLEU, chrF, TER) run in worker processes that import neither torch nor transformers;
-models (COMET) run in this process, a chunk of segments at a time.
+models (COMET) and functions of the user's own run in this process, a chunk of segments at a time, and their scores
+are kept in a cache where there is one.
 """
 
 from __future__ import annotations
@@ -18,11 +19,21 @@ from dataclasses import replace
 from functools import lru_cache
 from itertools import chain, islice
 from multiprocessing import get_context, parent_process
+from pathlib import Path
 from threading import Thread
 
 from mtcpo.errors import UserError, choose
-from mtcpo.metrics import METRICS, Metric, load_metric, metric_kind, metric_name
+from mtcpo.metrics import (
+    METRICS,
+    CandidateMetric,
+    candidate_kind,
+    depends_on_set,
+    is_computed,
+    load_candidate_metric,
+    metric_name,
+)
 from mtcpo.records import Candidate, Segment
+from mtcpo.scorecache import CachedMetric, ScoreCache
 
 SEGMENTS_PER_CHUNK = 64
 CHUNKS_PER_WORKER = 4
@@ -39,13 +50,22 @@ class Scorer:
     """Scores streams of segments by several metrics, and knows by which ones it did.
 
     A score that a candidate already has under the metric's name is kept. A name that is no metric must be such a
-    score of every candidate. workers: processes for the formulas; None: one a core.
+    score of every candidate. workers: processes for the formulas; None: one a core. cache: the file that keeps the
+    scores of models; it is made when the first of them is loaded.
     """
 
-    def __init__(self, metrics: Sequence[str], workers: int | None = None) -> None:
+    def __init__(
+        self,
+        metrics: Sequence[str],
+        workers: int | None = None,
+        cache: Path | None = None,
+    ) -> None:
         self.metrics = tuple(metrics)
         self.workers = workers or os.cpu_count() or 1
-        self._used: dict[tuple[str, str], Metric] = {}
+        self.notes: list[str] = []
+        self._cache_path = cache
+        self._cache: ScoreCache | None = None
+        self._used: dict[tuple[str, str], CandidateMetric] = {}
 
     def score(self, segments: Iterable[Segment]) -> Iterator[Segment]:
         """Yield the segments, in order, with the scores merged into their candidates.
@@ -58,8 +78,8 @@ class Scorer:
         if first is None:
             return
         check_metrics(self.metrics, first)
-        computed = [spec for spec in self.metrics if metric_name(spec) in METRICS]
-        formulas = [spec for spec in computed if metric_kind(spec).checkpoint is None]
+        computed = [spec for spec in self.metrics if is_computed(spec)]
+        formulas = [spec for spec in computed if candidate_kind(spec).is_formula]
         stream: Iterator[Segment] = chain([first], iterator)
         if formulas:
             stream = self._by_formulas(stream, formulas)
@@ -69,6 +89,11 @@ class Scorer:
         for segment in stream:
             _require_columns(segment, [spec for spec in self.metrics if spec not in computed])
             yield segment
+
+    def close(self) -> None:
+        """Close the cache, if one was opened."""
+        if self._cache is not None:
+            self._cache.close()
 
     def signatures(self, num_references: int) -> dict[str, str]:
         """Return each metric's signature; num_references -1: their number varies. Several tokenizers: all of them."""
@@ -96,7 +121,7 @@ class Scorer:
 
     def _by_model(self, segments: Iterator[Segment], spec: str) -> Iterator[Segment]:
         for chunk in _chunks(segments, SEGMENTS_PER_MODEL_CHUNK):
-            todo = [_unscored(segment, metric_name(spec)) for segment in chunk]
+            todo = [_unscored(segment, spec) for segment in chunk]
             scores: Scores = [[] for _ in chunk]
             if any(segment.candidates for segment in todo):
                 scores = self._loaded(spec, chunk[0].tgt_lang).score_candidates(todo)
@@ -108,15 +133,23 @@ class Scorer:
             for spec, of_spec in zip(specs, scores, strict=True):
                 if of_spec[index]:
                     self._loaded(spec, segment.tgt_lang)
-                candidates = _with_scores(segment.id, candidates, metric_name(spec), of_spec[index])
+                candidates = _with_scores(segment.id, candidates, spec, of_spec[index])
             yield replace(segment, candidates=tuple(candidates))
 
-    def _loaded(self, spec: str, tgt_lang: str) -> Metric:
+    def _loaded(self, spec: str, tgt_lang: str) -> CandidateMetric:
         """Return the metric, loaded once; only formulas differ by target language."""
-        key = spec, "" if metric_kind(spec).checkpoint else tgt_lang
+        key = spec, tgt_lang if candidate_kind(spec).is_formula else ""
         if key not in self._used:
-            self._used[key] = load_metric(spec, tgt_lang)
+            self._used[key] = load_candidate_metric(spec, tgt_lang, self._cached)
         return self._used[key]
+
+    def _cached(self, metric: CandidateMetric, depends_on_references: bool) -> CandidateMetric:
+        if self._cache_path is None:
+            return metric
+        if self._cache is None:
+            self._cache = ScoreCache(self._cache_path)
+            self.notes += [self._cache.note] if self._cache.note else []
+        return CachedMetric(metric, self._cache, depends_on_references)
 
 
 def score_segments(
@@ -137,17 +170,27 @@ def check_metrics(metrics: Sequence[str], first: Segment | None = None) -> None:
     for spec, name in zip(metrics, names, strict=True):
         if names.count(name) > 1:
             raise UserError(f"metric {name!r} is asked for twice; scores are kept under the name before the colon")
-        if name in METRICS:
-            metric_kind(spec)
+        if is_computed(spec):
+            candidate_kind(spec)
         elif spec not in present:
             raise choose("metric", spec, METRICS.keys() | present)
 
 
 def _require_columns(segment: Segment, names: Sequence[str]) -> None:
+    """Raise UserError unless every candidate has a finite number under each name."""
     for candidate in segment.candidates:
         for name in names:
             if name not in candidate.scores:
                 raise UserError(f"segment {segment.id}: {candidate.system} has no score {name!r}, and it is no metric")
+            _require_finite(segment.id, candidate, name)
+
+
+def _require_finite(segment_id: str, candidate: Candidate, name: str) -> None:
+    score = candidate.scores[name]
+    if not math.isfinite(score):
+        raise UserError(
+            f"segment {segment_id}: {name} of {candidate.system} is {score}; mend it, or leave that one out"
+        )
 
 
 def _chunks(segments: Iterable[Segment], size: int) -> Iterator[list[Segment]]:
@@ -208,32 +251,33 @@ def _result(future: Future[list[Scores]]) -> list[Scores]:
 
 
 @lru_cache(maxsize=64)
-def _formula(spec: str, tgt_lang: str) -> Metric:
-    return load_metric(spec, tgt_lang)
+def _formula(spec: str, tgt_lang: str) -> CandidateMetric:
+    return load_candidate_metric(spec, tgt_lang, lambda metric, _: metric)
 
 
 def _score_chunk(chunk: Sequence[Segment], specs: Sequence[str]) -> list[Scores]:
     """Score the candidates of a chunk that lack the score, by each formula. Runs in a worker."""
     return [
-        [
-            _formula(spec, segment.tgt_lang).score_candidates([_unscored(segment, metric_name(spec))])[0]
-            for segment in chunk
-        ]
+        [_formula(spec, segment.tgt_lang).score_candidates([_unscored(segment, spec)])[0] for segment in chunk]
         for spec in specs
     ]
 
 
-def _unscored(segment: Segment, name: str) -> Segment:
-    """Return the segment with only those candidates that have no score `name`."""
-    return replace(segment, candidates=tuple(c for c in segment.candidates if name not in c.scores))
+def _unscored(segment: Segment, spec: str) -> Segment:
+    """Return the segment with only those candidates that the metric must score."""
+    missing = tuple(c for c in segment.candidates if metric_name(spec) not in c.scores)
+    # Where the others matter, a new candidate changes the scores of all.
+    return segment if missing and depends_on_set(spec) else replace(segment, candidates=missing)
 
 
 def _with_scores(
-    segment_id: str, candidates: Sequence[Candidate], name: str, scores: Sequence[float]
+    segment_id: str, candidates: Sequence[Candidate], spec: str, scores: Sequence[float]
 ) -> tuple[Candidate, ...]:
-    new = iter(scores)
-    scored = tuple(c if name in c.scores else replace(c, scores={**c.scores, name: next(new)}) for c in candidates)
+    """Return the candidates with their new scores: all of them, or those that had none."""
+    name, new, every = metric_name(spec), iter(scores), len(scores) == len(candidates)
+    scored = tuple(
+        c if name in c.scores and not every else replace(c, scores={**c.scores, name: next(new)}) for c in candidates
+    )
     for candidate in scored:
-        if not math.isfinite(candidate.scores[name]):
-            raise UserError(f"segment {segment_id}: {name} of {candidate.system} is {candidate.scores[name]}")
+        _require_finite(segment_id, candidate, name)
     return scored

@@ -1,4 +1,4 @@
-"""Choosing the pair of a segment that is worth training on: pure functions, every loss of a segment with its reason."""
+"""Choosing the pairs of a segment that are worth training on: pure functions, every loss with its reason."""
 
 from __future__ import annotations
 
@@ -6,44 +6,51 @@ import math
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Self
+from typing import Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
-from mtcpo.config import Config
-from mtcpo.errors import choose
-from mtcpo.formats import HUMAN, REFERENCE_SYSTEM
-from mtcpo.metrics import METRICS, MetricSpec, metric_name
+from mtcpo.combining import COMBINATIONS, Centre, centre_of, check_scales, combined
+from mtcpo.errors import UserError, choose
+from mtcpo.filters import FilterConfig, Filters
+from mtcpo.formats import HUMAN, REFERENCE_SYSTEM, is_reference
+from mtcpo.metrics import MetricSpec, is_computed, metric_name
 from mtcpo.records import Candidate, Segment, Triplet
 
 # Metrics that cancel each other out leave 1e-17 or so: a tie, and no preference.
 ROUNDING = 1e-9
 
+Pair = tuple[int, int]
+"""Indices of chosen and rejected among the candidates of a pool."""
 
-class SelectionConfig(Config):
+
+class SelectionConfig(FilterConfig):
     """How pairs are chosen.
 
-    metrics: specs; of several the mean counts, as they are (`combine = "mean"`, for metrics of one scale) or after
-    they are standardised over the candidates of the source (`zscore`). min_margin: chosen minus rejected in that
-    value; human verdicts are exempt. include_reference: the references are candidates too; by a metric that compares
-    with references they score perfectly, 100 for BLEU and chrF.
+    metrics: specs, or names of scores that the candidates have. combine: how several make one value, see
+    COMBINATIONS; weights: of metrics by name, 1 where it says nothing. lower_is_better: those of the scores found in
+    the input that are so; the metrics' own direction is known.
+    select: see SELECTORS. min_margin: chosen minus rejected in the value; human verdicts are exempt.
 
-    Lengths are in characters. max_length_difference: |chosen - rejected| / the longer of them; 0.1 keeps pairs within
-    10 %. max_source_length_ratio: candidates that many times longer or shorter than the source are left out.
-    balance_length: drop the pairs of the most one-sided lengths until chosen is as long as rejected on average
-    (geometric mean). Preference training copies a length bias of its pairs into the output.
+    reference: what becomes of references, those among the candidates included. `never`: they take no part; `by-score`:
+    they are candidates like others (by BLEU and chrF they score 100); `always`: a reference is chosen, and only
+    systems' outputs are rejected (as in SPIN, arXiv 2401.01335), where the value does not say otherwise.
+
+    max_per_language: triplets kept of a language pair, drawn by `seed`. balance_length: drop the pairs of the most
+    one-sided lengths until chosen is as long as rejected on average (geometric mean). Preference training copies a
+    length bias of its pairs into the output.
     """
 
     metrics: tuple[MetricSpec, ...] = Field(min_length=1)
-    select: str = "best-worst"
     combine: str = "mean"
+    weights: dict[str, float] = Field(default_factory=dict)
+    lower_is_better: tuple[str, ...] = ()
+    select: str = "best-worst"
     min_margin: float = Field(0.0, ge=0)
-    include_reference: bool = False
-    max_length_difference: float | None = Field(None, ge=0, lt=1)
-    max_source_length_ratio: float | None = Field(None, gt=1)
-    drop_copies: bool = True
-    deduplicate: bool = True
+    reference: Literal["never", "by-score", "always"] = "never"
+    max_per_language: int | None = Field(None, ge=1)
     balance_length: bool = False
+    seed: int = 0
 
     @field_validator("select")
     @classmethod
@@ -56,8 +63,22 @@ class SelectionConfig(Config):
         return _one_of("combination", name, COMBINATIONS)
 
     @model_validator(mode="after")
-    def _one_scale(self) -> Self:
+    def _fits_together(self) -> Self:
+        names = [metric_name(spec) for spec in self.metrics]
         check_scales(self.metrics, self.combine)
+        for key, given in (("weights", self.weights), ("lower_is_better", self.lower_is_better)):
+            for name in given:
+                if name not in names:
+                    raise ValueError(f"{key}: {choose('metric', name, names)}")
+        for spec in self.metrics:
+            if metric_name(spec) in self.lower_is_better and is_computed(spec):
+                raise ValueError(f"lower_is_better: the direction of {metric_name(spec)} is known; leave it out")
+        if any(not weight > 0 for weight in self.weights.values()):
+            raise ValueError("weights: each must be above 0; leave a metric without a say out of metrics")
+        if self.weights and not COMBINATIONS[self.combine].takes_weights:
+            raise ValueError(f"weights change nothing where combine is {self.combine!r}; leave them out")
+        if self.select == "confidence" and self.reference != "never":
+            raise ValueError("select 'confidence' needs log-probabilities, and a reference has none; use 'never'")
         return self
 
 
@@ -68,56 +89,100 @@ def _one_of(kind: str, name: str, table: Mapping[str, object]) -> str:
 
 
 @dataclass(frozen=True, slots=True)
-class Choice:
-    """What became of a segment: its triplet, or the reason why there is none.
+class Pool:
+    """What a pair is chosen from: at least two candidates with their values; higher is better.
 
+    reference: index of the candidate that must be the chosen one, where there is such a one.
+    """
+
+    segment_id: str
+    candidates: tuple[Candidate, ...]
+    values: tuple[float, ...]
+    reference: int | None = None
+
+    @property
+    def best(self) -> int:
+        """The index of the chosen one: the reference where it must be, else the best; the first of equals."""
+        return self.values.index(max(self.values)) if self.reference is None else self.reference
+
+    def others(self, chosen: int) -> list[int]:
+        """Return the indices of all but one, in order."""
+        return [index for index in range(len(self.values)) if index != chosen]
+
+
+def best_worst(pool: Pool) -> list[Pair]:
+    """Pair the best with the worst, as CPO does (arXiv 2401.08417)."""
+    return [(pool.best, min(pool.others(pool.best), key=pool.values.__getitem__))]
+
+
+def best_rest(pool: Pool) -> list[Pair]:
+    """Pair the best with each of the others."""
+    return [(pool.best, index) for index in pool.others(pool.best)]
+
+
+def all_pairs(pool: Pool) -> list[Pair]:
+    """Pair each candidate with each worse one; `min_margin` is then the least gap of RS-DPO (arXiv 2402.10038)."""
+    winners = range(len(pool.values)) if pool.reference is None else [pool.reference]
+    pairs = [(a, b) for a in winners for b in pool.others(a)]
+    return [(a, b) for a, b in pairs if pool.reference is not None or pool.values[a] - pool.values[b] > ROUNDING]
+
+
+def mu_2sigma(pool: Pool) -> list[Pair]:
+    """Pair the best with the one nearest to mean - 2 * deviation of the values (arXiv 2502.16825).
+
+    The minimum is an outlier that gets worse the more candidates are sampled, and teaches less and less.
+    """
+    centre = centre_of(pool.values)
+    target = centre.mean - 2 * centre.deviation
+    return [(pool.best, min(pool.others(pool.best), key=lambda index: abs(pool.values[index] - target)))]
+
+
+def confidence(pool: Pool) -> list[Pair]:
+    """Take the pair that is clearest by value and that the model ranks most wrongly, after CRPO (arXiv 2501.13927).
+
+    Its score is (z_w - z_l) - (c_w - c_l): values z and the model's log-probabilities c, each standardised over the
+    candidates of the source, so that neither's scale decides. The standardising is ours.
+
+    Raises:
+        UserError: a candidate has no log-probability.
+    """
+    logprobs = [candidate.logprob for candidate in pool.candidates if candidate.logprob is not None]
+    if len(logprobs) < len(pool.candidates):
+        lacking = next(candidate.system for candidate in pool.candidates if candidate.logprob is None)
+        raise UserError(
+            f"segment {pool.segment_id}: {lacking} has no logprob, which select 'confidence' needs of every candidate: "
+            "nats summed over tokens, by the model to be trained; choose another --select where there are none"
+        )
+    standing = centre_of(pool.values).standardised(pool.values)
+    certainty = centre_of(logprobs).standardised(logprobs)
+    gain = [z - c for z, c in zip(standing, certainty, strict=True)]
+    pairs = all_pairs(pool)
+    return [max(pairs, key=lambda pair: gain[pair[0]] - gain[pair[1]])] if pairs else []
+
+
+SELECTORS: dict[str, Callable[[Pool], list[Pair]]] = {
+    "best-worst": best_worst,
+    "best-rest": best_rest,
+    "all-pairs": all_pairs,
+    "mu-2sigma": mu_2sigma,
+    "confidence": confidence,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """What became of a segment: its triplets, and why others, or all, are none.
+
+    dropped: pairs that were proposed and not kept, by reason; a segment without a proposal counts as one.
     candidates and values: those that the choice was made from, with the value that it was made by.
     removed: candidates left out before, by reason.
     """
 
-    triplet: Triplet | None
-    reason: str = ""
+    triplets: tuple[Triplet, ...] = ()
+    dropped: Mapping[str, int] = field(default_factory=dict)
     candidates: tuple[Candidate, ...] = ()
     values: tuple[float, ...] = ()
     removed: Mapping[str, int] = field(default_factory=dict)
-
-
-def mean(scores: Sequence[Sequence[float]]) -> list[float]:
-    """Return each candidate's mean over the metrics. scores[metric][candidate]."""
-    return [math.fsum(column) / len(scores) for column in zip(*scores, strict=True)]
-
-
-def zscore(scores: Sequence[Sequence[float]]) -> list[float]:
-    """Return each candidate's mean of scores standardised over the candidates: (x - mean) / standard deviation."""
-    return mean([_standardised(row) for row in scores])
-
-
-def _standardised(row: Sequence[float]) -> list[float]:
-    centre = math.fsum(row) / len(row)
-    deviation = math.sqrt(math.fsum((x - centre) ** 2 for x in row) / len(row))
-    # All scores equal, up to rounding of their mean: the metric has no opinion.
-    return [(x - centre) / deviation if deviation > 1e-12 * max(1.0, abs(centre)) else 0.0 for x in row]
-
-
-def best_worst(values: Sequence[float]) -> tuple[int, int]:
-    """Return the indices of the best and the worst value; the first of equals."""
-    return values.index(max(values)), values.index(min(values))
-
-
-COMBINATIONS: dict[str, Callable[[Sequence[Sequence[float]]], list[float]]] = {"mean": mean, "zscore": zscore}
-SELECTORS: dict[str, Callable[[Sequence[float]], tuple[int, int]]] = {"best-worst": best_worst}
-
-
-def check_scales(metrics: Sequence[str], combine: str) -> None:
-    """Refuse the plain mean of metrics on different scales, which the one with the larger numbers would decide.
-
-    Raises:
-        ValueError: with the way out, `combine = "zscore"`.
-    """
-    scales = {name: METRICS[name].scale if name in METRICS else "unknown" for name in map(metric_name, metrics)}
-    if combine == "mean" and len(set(scales.values())) > 1:
-        listed = ", ".join(f"{name} ({scale})" for name, scale in scales.items())
-        raise ValueError(f"the mean of metrics on different scales means little: {listed}; set combine to zscore")
 
 
 def add_references(segment: Segment) -> Segment:
@@ -128,67 +193,104 @@ def add_references(segment: Segment) -> Segment:
     return replace(segment, candidates=(*segment.candidates, *new))
 
 
-def choose_pair(segment: Segment, config: SelectionConfig) -> Choice:
-    """Choose the pair of a scored segment, or say why it has none. A human verdict wins over the metrics."""
-    if not segment.source.strip():
-        return Choice(None, "empty_source")
-    judged = [candidate for candidate in segment.candidates if HUMAN in candidate.scores]
-    pool, removed = _usable(judged or segment.candidates, segment, config)
-    if len(pool) < 2:
-        reason = next(iter(removed), "one_candidate" if pool else "no_candidates")
-        return Choice(None, reason, removed=removed)
-    values = _values(pool, [HUMAN] if judged else [metric_name(spec) for spec in config.metrics], config)
-    best, worst = SELECTORS[config.select](values)
-    chosen, rejected, margin = pool[best], pool[worst], values[best] - values[worst]
-    reason = _objection(chosen, rejected, margin, 0.0 if judged else config.min_margin, config)
-    triplet = None if reason else _triplet(segment, chosen, rejected, margin)
-    return Choice(triplet, reason, tuple(pool), tuple(values), removed)
+class Chooser:
+    """Chooses the pairs of scored segments by one configuration; what its filters need is loaded once.
 
+    Raises:
+        UserError: a package or a tokenizer that a filter needs is not there.
+    """
 
-def _usable(
-    candidates: Sequence[Candidate], segment: Segment, config: SelectionConfig
-) -> tuple[list[Candidate], Counter[str]]:
-    """Return the candidates that may be chosen or rejected, and how many were left out for which reason."""
-    removed: Counter[str] = Counter()
-    seen: set[str] = set()
-    pool = []
-    for candidate in candidates:
-        text = candidate.text.strip()
-        ratio = config.max_source_length_ratio
-        if not text:
-            removed["empty_text"] += 1
-        elif config.drop_copies and text == segment.source.strip():
-            removed["copy_of_source"] += 1
-        elif ratio is not None and not 1 / ratio <= len(text) / len(segment.source.strip()) <= ratio:
-            removed["source_length_ratio"] += 1
-        elif config.deduplicate and text in seen:
-            removed["same_text"] += 1
-        else:
-            seen.add(text)
-            pool.append(candidate)
-    return pool, removed
+    def __init__(self, config: SelectionConfig) -> None:
+        self._config = config
+        self._filters = Filters(config)
 
+    def choose(self, segment: Segment, centres: Mapping[str, Centre] | None = None) -> Choice:
+        """Choose the pairs of a segment, or say why it has none. A human verdict wins over the metrics.
 
-def _values(pool: Sequence[Candidate], names: Sequence[str], config: SelectionConfig) -> list[float]:
-    return COMBINATIONS[config.combine if names != [HUMAN] else "mean"](
-        [[candidate.scores[name] for candidate in pool] for name in names]
-    )
+        centres: of each metric over the set, where the configured combination needs them.
+        """
+        reason = self._filters.source_objection(segment)
+        if reason:
+            return Choice(dropped={reason: 1})
+        judged = [candidate for candidate in segment.candidates if HUMAN in candidate.scores]
+        entrants, barred = self._entrants(judged, segment)
+        candidates, removed = self._filters.usable(entrants, segment)
+        removed.update(barred)
+        if len(candidates) < 2:
+            reason = next(iter(removed), "one_candidate" if candidates else "no_candidates")
+            return Choice(dropped={reason: 1}, removed=removed)
+        values = tuple(self._values(candidates, bool(judged), centres))
+        if self._config.reference != "always" or judged:
+            return self._pairs(segment, Pool(segment.id, tuple(candidates), values), removed, bool(judged))
+        return self._pairs_of_reference(segment, candidates, values, removed)
 
+    def _entrants(self, judged: Sequence[Candidate], segment: Segment) -> tuple[Sequence[Candidate], dict[str, int]]:
+        """Return the candidates that take part, and how many references do not."""
+        if judged or self._config.reference == "by-score":
+            return judged or segment.candidates, {}
+        # References first where they must win: of equal texts the first is kept.
+        references = [candidate for candidate in segment.candidates if is_reference(candidate.system)]
+        systems = [candidate for candidate in segment.candidates if not is_reference(candidate.system)]
+        if self._config.reference == "always":
+            return [*references, *systems], {}
+        return systems, {"reference": len(references)} if references else {}
 
-def _objection(
-    chosen: Candidate, rejected: Candidate, margin: float, min_margin: float, config: SelectionConfig
-) -> str:
-    """Return why the pair is not to be trained on, or ""."""
-    lengths = len(chosen.text.strip()), len(rejected.text.strip())
-    if margin <= ROUNDING or chosen.text.strip() == rejected.text.strip():
-        return "tie"
-    if margin < min_margin:
-        return "small_margin"
-    limit = config.max_length_difference
-    # A hair of tolerance: at 0.1, 9 against 10 characters are within it.
-    if limit is not None and abs(lengths[0] - lengths[1]) > limit * max(lengths) + 1e-9:
-        return "length_difference"
-    return ""
+    def _values(self, pool: Sequence[Candidate], judged: bool, centres: Mapping[str, Centre] | None) -> list[float]:
+        if judged:
+            return [candidate.scores[HUMAN] for candidate in pool]
+        config = self._config
+        names = [metric_name(spec) for spec in config.metrics]
+        signs = {name: -1.0 if name in config.lower_is_better else 1.0 for name in names}
+        scores = {name: [signs[name] * candidate.scores[name] for candidate in pool] for name in names}
+        turned = {name: Centre(signs[name] * one.mean, one.deviation) for name, one in (centres or {}).items()}
+        return combined(scores, config.combine, config.weights, turned)
+
+    def _pairs_of_reference(
+        self, segment: Segment, candidates: Sequence[Candidate], values: Sequence[float], removed: Counter[str]
+    ) -> Choice:
+        """Choose with the best reference as the chosen one; the other references take no part."""
+        ranked = [index for index, candidate in enumerate(candidates) if is_reference(candidate.system)]
+        if not ranked:
+            return Choice(dropped={"no_reference": 1}, removed=removed)
+        best = max(ranked, key=values.__getitem__)
+        kept = [index for index in range(len(candidates)) if index == best or index not in ranked]
+        removed["reference"] += len(ranked) - 1
+        if len(kept) < 2:
+            return Choice(dropped={"one_candidate": 1}, removed=+removed)
+        pool = Pool(
+            segment.id, tuple(candidates[i] for i in kept), tuple(values[i] for i in kept), reference=kept.index(best)
+        )
+        return self._pairs(segment, pool, +removed, judged=False)
+
+    def _pairs(self, segment: Segment, pool: Pool, removed: Counter[str], judged: bool) -> Choice:
+        dropped: Counter[str] = Counter()
+        triplets = []
+        proposed = SELECTORS[self._config.select](pool)
+        for best, worst in proposed:
+            chosen, rejected, margin = (
+                pool.candidates[best],
+                pool.candidates[worst],
+                pool.values[best] - pool.values[worst],
+            )
+            reason = self._objection(chosen, rejected, margin, judged)
+            if reason:
+                dropped[reason] += 1
+            else:
+                triplets.append(_triplet(segment, chosen, rejected, margin))
+        if not proposed:
+            dropped["tie"] += 1
+        return Choice(tuple(triplets), dropped, pool.candidates, pool.values, removed)
+
+    def _objection(self, chosen: Candidate, rejected: Candidate, margin: float, judged: bool) -> str:
+        """Return why the pair is not to be trained on, or ""."""
+        texts = chosen.text.strip(), rejected.text.strip()
+        if margin < -ROUNDING:
+            return "reference_not_better"
+        if margin <= ROUNDING or texts[0] == texts[1]:
+            return "tie"
+        if margin < self._config.min_margin and not judged:
+            return "small_margin"
+        return self._filters.pair_objection(*texts)
 
 
 def _triplet(segment: Segment, chosen: Candidate, rejected: Candidate, margin: float) -> Triplet:

@@ -299,7 +299,8 @@ def test_build_prefs_counts_what_it_drops(here, capsys):
     outcome = run(capsys, *command, "--output", "p.jsonl")
     assert (outcome.code, outcome.err) == (0, "")
     assert outcome.out == (
-        "p.jsonl: 4 triplets of 6 segments\n  dropped 2: empty_source\n  p-report.json has the figures\n"
+        "p.jsonl: 4 triplets of 6 segments\n  dropped 2: empty_source\n"
+        "  p-report.json has the figures, p-report.html the plots\n"
     )
     report = json.loads((here / "p-report.json").read_text(encoding="utf-8"))
     assert (report["kept"], report["dropped"]) == (4, {"empty_source": 2})

@@ -15,10 +15,11 @@ PACKAGE = Path(mtcpo.__file__).parent
 
 _ORDER = """
 errors files outputs config records languages shipped hub owncode rows formats corpora
-metrics.lexical metrics.comet metrics scoring selection prefsreport preferences
+metrics.contract metrics.ngrams metrics.lexical metrics.comet metrics.mbr metrics.usercode metrics scorecache scoring
+combining filters selection prefsreport preferences
 trainconfig families logprobs layouts canary models creation
 batching losses trainer arguments progress training translation translation.generate
-testsets significance evaluation tables sidebyside plots figures report
+testsets significance evaluation tables sidebyside plots figures report pairpage
 doctor recipe stages pipeline api apitrainer cli __main__
 """
 ORDER = _ORDER.split()

@@ -1,4 +1,5 @@
 import math
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -9,14 +10,18 @@ from mtcpo.errors import UserError
 from mtcpo.records import Candidate, Segment, Triplet
 from mtcpo.selection import (
     ROUNDING,
+    SELECTORS,
+    Chooser,
+    Pool,
     SelectionConfig,
     add_references,
+    all_pairs,
     balanced,
+    best_rest,
     best_worst,
-    choose_pair,
+    confidence,
     length_log_ratio,
-    mean,
-    zscore,
+    mu_2sigma,
 )
 
 CHRF = SelectionConfig(metrics=("chrf",))
@@ -27,13 +32,23 @@ def segment(*candidates, source="Die Katze.", references=()):
     return Segment("1", "de", "en", source, references, candidates=made)
 
 
+def choose_pair(made, config):
+    return Chooser(config).choose(made)
+
+
+def pool(*values, logprobs=None, reference=None):
+    logprobs = logprobs or [None] * len(values)
+    made = tuple(Candidate(f"s{n}", f"text {n}", logprob=logprob) for n, logprob in enumerate(logprobs))
+    return Pool("1", made, values, reference)
+
+
 def chrf(*pairs, **kwargs):
     return segment(*((text, {"chrf": score}) for text, score in pairs), **kwargs)
 
 
 def test_best_and_worst_become_the_triplet():
     choice = choose_pair(chrf(("A cat.", 40), ("The cat.", 90), ("Cat dog.", 20), ("Cats.", 30)), CHRF)
-    triplet = choice.triplet
+    [triplet] = choice.triplets
     assert (triplet.chosen, triplet.rejected, triplet.margin) == ("The cat.", "Cat dog.", 70)
     assert (triplet.chosen_system, triplet.rejected_system) == ("s1", "s2")
     assert (triplet.chosen_scores, triplet.rejected_scores) == ({"chrf": 90}, {"chrf": 20})
@@ -42,38 +57,14 @@ def test_best_and_worst_become_the_triplet():
 
 
 def test_equal_scores_are_decided_by_order():
-    assert best_worst([1, 3, 3, 1]) == (1, 0)
-
-
-def test_worked_combinations():
-    assert mean([[10, 20], [30, 60]]) == [20, 40]
-    # chrf 10 20 30: deviation sqrt(200/3), so -+1.2247; comet is 0.5 for all: no opinion; the mean halves it.
-    assert zscore([[10, 20, 30], [0.5, 0.5, 0.5]]) == pytest.approx([-math.sqrt(1.5) / 2, 0, math.sqrt(1.5) / 2])
-    # On their own scales chrf decides; standardised, comet has as much to say.
-    rows = [[50, 51, 52], [0.9, 0.1, 0.1]]
-    assert zscore(rows)[0] > zscore(rows)[1]
-
-
-def test_equal_scores_have_no_deviation_though_their_mean_is_rounded():
-    assert zscore([[0.1] * 3, [0.7] * 3]) == [0, 0, 0]
-
-
-@pytest.mark.parametrize("metrics", [["chrf", "comet"], ["bleu", "xcomet:path"], ["chrf", "kiwi_xxl"]])
-def test_mean_over_mixed_scales_names_the_way_out(metrics):
-    with pytest.raises(UserError, match=r"the mean of metrics on different scales .* set combine to zscore"):
-        load_section(SelectionConfig, {"metrics": metrics}, "prefs")
-    assert load_section(SelectionConfig, {"metrics": metrics, "combine": "zscore"}, "prefs").combine == "zscore"
-
-
-@pytest.mark.parametrize("metrics", [["chrf", "bleu", "ter"], ["comet", "xcomet"], ["kiwi_a", "kiwi_b"]])
-def test_mean_over_one_scale_is_allowed(metrics):
-    assert load_section(SelectionConfig, {"metrics": metrics}, "prefs").combine == "mean"
+    assert best_worst(pool(1, 3, 3, 1)) == [(1, 0)]
+    assert best_worst(pool(2, 2)) == [(0, 1)]
 
 
 def test_wrong_settings_name_the_choices():
     for key, message in [
-        ("select", "unknown selection 'x'; choose from best-worst"),
-        ("combine", "choose from mean, zscore"),
+        ("select", "unknown selection 'x'; choose from all-pairs, best-rest, best-worst, confidence, mu-2sigma"),
+        ("combine", "unknown combination 'x'; choose from mean, minimum, rank, zscore, zscore-set"),
     ]:
         with pytest.raises(UserError, match=message):
             load_section(SelectionConfig, {"metrics": ["chrf"], key: "x"}, "prefs")
@@ -99,7 +90,7 @@ def test_wrong_settings_name_the_choices():
 )
 def test_reasons(made, settings, reason):
     choice = choose_pair(made, SelectionConfig(metrics=("chrf",), **settings))
-    assert (choice.triplet, choice.reason) == (None, reason)
+    assert (choice.triplets, choice.dropped) == ((), {reason: 1})
 
 
 @pytest.mark.parametrize(
@@ -112,13 +103,14 @@ def test_reasons(made, settings, reason):
     ],
 )
 def test_limits_themselves_are_allowed(made, settings):
-    assert choose_pair(made, SelectionConfig(metrics=("chrf",), **settings)).triplet is not None
+    assert choose_pair(made, SelectionConfig(metrics=("chrf",), **settings)).triplets
 
 
 def test_unusable_candidates_are_passed_over_and_counted():
     made = chrf(("The cat.", 90), ("", 0), ("Die Katze.", 10), ("A cat.", 50), ("The cat.", 91), ("Cat.", 40))
     choice = choose_pair(made, CHRF)
-    assert (choice.triplet.chosen, choice.triplet.rejected) == ("The cat.", "Cat.")
+    [triplet] = choice.triplets
+    assert (triplet.chosen, triplet.rejected) == ("The cat.", "Cat.")
     assert choice.removed == {"empty_text": 1, "copy_of_source": 1, "same_text": 1}
     assert [candidate.text for candidate in choice.candidates] == ["The cat.", "A cat.", "Cat."]
 
@@ -129,8 +121,9 @@ def test_a_human_verdict_wins_and_needs_no_margin(verdict, chosen):
         ("gpt", {"chrf": 10, "human": verdict}), ("alma", {"chrf": 20, "human": 0.0}), ("reference", {"chrf": 100})
     )
     choice = choose_pair(made, SelectionConfig(metrics=("chrf", "comet"), combine="zscore", min_margin=3))
-    assert choice.triplet.chosen == chosen
-    assert choice.triplet.margin == abs(verdict)
+    [triplet] = choice.triplets
+    assert triplet.chosen == chosen
+    assert triplet.margin == abs(verdict)
 
 
 def test_references_become_candidates_once():
@@ -143,22 +136,137 @@ def test_references_become_candidates_once():
 def test_metrics_that_cancel_out_are_a_tie_in_spite_of_rounding():
     made = segment(("The cat.", {"chrf": 61.7, "comet": 0.31}), ("A cat.", {"chrf": 43.9, "comet": 0.53}))
     choice = choose_pair(made, SelectionConfig(metrics=("chrf", "comet"), combine="zscore"))
-    assert choice.reason == "tie"
+    assert choice.dropped == {"tie": 1}
 
 
 scored = st.lists(st.tuples(st.sampled_from(["", "Die Katze.", "a", "bb", "cc ", "cc", "ddd d"]), st.floats(0, 100)))
 
 
-@given(scored, st.floats(0, 50), st.booleans())
-def test_a_choice_is_a_triplet_or_a_reason(pairs, min_margin, deduplicate):
+@given(scored, st.floats(0, 50), st.booleans(), st.sampled_from([n for n in SELECTORS if n != "confidence"]))
+def test_a_choice_is_triplets_and_reasons(pairs, min_margin, deduplicate, select):
     made = chrf(*pairs)
-    choice = choose_pair(made, SelectionConfig(metrics=("chrf",), min_margin=min_margin, deduplicate=deduplicate))
-    assert (choice.triplet is None) == bool(choice.reason)
-    if choice.triplet:
-        usable = [score for text, score in pairs if text.strip() and text != "Die Katze."]
-        assert choice.triplet.margin >= max(min_margin, ROUNDING)
-        assert choice.triplet.chosen.strip() != choice.triplet.rejected.strip()
-        assert choice.triplet.margin <= max(usable) - min(usable)
+    config = SelectionConfig(metrics=("chrf",), min_margin=min_margin, deduplicate=deduplicate, select=select)
+    choice = choose_pair(made, config)
+    assert choice == choose_pair(made, config)
+    assert choice.triplets or choice.dropped
+    usable = [score for text, score in pairs if text.strip() and text != "Die Katze."]
+    for triplet in choice.triplets:
+        assert triplet.margin >= max(min_margin, ROUNDING)
+        assert triplet.chosen.strip() != triplet.rejected.strip()
+        assert triplet.margin <= max(usable) - min(usable)
+        assert triplet.margin == pytest.approx(triplet.chosen_scores["chrf"] - triplet.rejected_scores["chrf"])
+
+
+def test_worked_strategies():
+    values = (50.0, 90.0, 10.0, 70.0)
+    assert best_worst(pool(*values)) == [(1, 2)]
+    assert best_rest(pool(*values)) == [(1, 0), (1, 2), (1, 3)]
+    assert all_pairs(pool(*values)) == [(0, 2), (1, 0), (1, 2), (1, 3), (3, 0), (3, 2)]
+    assert all_pairs(pool(1, 1)) == []
+
+
+def test_mu_2sigma_leaves_the_outlier_alone():
+    # Mean 54, deviation 18, so 18 is wanted: 0 is nearer to it than 60.
+    assert mu_2sigma(pool(*[60.0] * 9, 0.0)) == [(0, 9)]
+    # Mean 38, variance (16 * 144 + 3 * 324 + 19044) / 20 = 1116, so 38 - 2 * 33.4 = -28.8: nearer to 20 than to -100.
+    values = [50.0] * 16 + [20.0, 20.0, 20.0, -100.0]
+    assert mu_2sigma(pool(*values)) == [(0, 16)]
+    assert best_worst(pool(*values)) == [(0, 19)]
+
+
+def test_confidence_prefers_what_the_model_ranks_wrongly():
+    # Value says 0 > 1 > 2; the model likes 2 best and 0 least: (0, 2) is clearest and most wrong.
+    assert confidence(pool(3, 2, 1, logprobs=[-9.0, -5.0, -1.0])) == [(0, 2)]
+    # The best by value is already the model's own choice, and 2 its last: (1, 3) is what it has still to learn.
+    assert confidence(pool(4, 3, 1, 2, logprobs=[-1.0, -9.0, -8.0, -1.5])) == [(1, 3)]
+    # By hand: z = (1.34, 0.45, -1.34, -0.45), c = (1.06, -1.13, -0.86, 0.93), z - c = (0.28, 1.58, -0.48, -1.37).
+    assert confidence(pool(1, 1, logprobs=[-1.0, -2.0])) == []
+    with pytest.raises(UserError, match="segment 1: s1 has no logprob, which select 'confidence' needs"):
+        confidence(pool(1, 2, logprobs=[-1.0, None]))
+
+
+def test_several_pairs_of_a_source_each_with_its_reason():
+    made = chrf(("The cat.", 90), ("A cat.", 88), ("Cat dog.", 20), ("Cats.", 50))
+    choice = choose_pair(made, SelectionConfig(metrics=("chrf",), select="all-pairs", min_margin=5))
+    assert [(t.chosen, t.rejected, t.margin) for t in choice.triplets] == [
+        ("The cat.", "Cat dog.", 70), ("The cat.", "Cats.", 40), ("A cat.", "Cat dog.", 68), ("A cat.", "Cats.", 38),
+        ("Cats.", "Cat dog.", 30),
+    ]  # fmt: skip
+    assert choice.dropped == {"small_margin": 1}
+    choice = choose_pair(made, SelectionConfig(metrics=("chrf",), select="best-rest"))
+    assert [t.rejected for t in choice.triplets] == ["A cat.", "Cat dog.", "Cats."]
+
+
+def referenced(*scores):
+    texts = ["The cat.", "A cat.", "Cat dog."]
+    made = segment(*((text, {"chrf": score}) for text, score in zip(texts, scores, strict=False)), references=("It.",))
+    reference = Candidate("reference", "It.", {"chrf": scores[-1]})
+    return replace(made, candidates=(*made.candidates, reference))
+
+
+@pytest.mark.parametrize(
+    ("reference", "scores", "expected"),
+    [
+        ("never", (50, 40, 30, 100), [("s0", "s2")]),
+        ("by-score", (50, 40, 30, 100), [("reference", "s2")]),
+        ("by-score", (50, 40, 30, 45), [("s0", "s2")]),
+        ("by-score", (50, 40, 30, 10), [("s0", "reference")]),
+        ("always", (50, 40, 30, 100), [("reference", "s2")]),
+        ("always", (50, 40, 30, 45), [("reference", "s2")]),
+    ],
+)
+def test_references_never_by_score_and_always(reference, scores, expected):
+    choice = choose_pair(referenced(*scores), SelectionConfig(metrics=("chrf",), reference=reference))
+    assert [(t.chosen_system, t.rejected_system) for t in choice.triplets] == expected
+    assert choice.removed == ({"reference": 1} if reference == "never" else {})
+
+
+def test_always_the_reference_and_never_against_the_metric():
+    config = SelectionConfig(metrics=("chrf",), reference="always", select="all-pairs")
+    choice = choose_pair(referenced(50, 40, 30, 45), config)
+    assert [(t.chosen_system, t.rejected_system) for t in choice.triplets] == [("reference", "s1"), ("reference", "s2")]
+    assert choice.dropped == {"reference_not_better": 1}
+    assert choose_pair(chrf(("a", 1), ("b", 2)), config).dropped == {"no_reference": 1}
+    # Of two references the better one; the other takes no part. An output equal to the reference cannot be rejected.
+    made = segment(("A", {"chrf": 9}), ("Y", {"chrf": 7}))
+    references = (Candidate("reference", "X", {"chrf": 7}), Candidate("reference-2", "Y", {"chrf": 30}))
+    choice = choose_pair(replace(made, candidates=(*made.candidates, *references)), config)
+    assert [(t.chosen_system, t.rejected_system) for t in choice.triplets] == [("reference-2", "s0")]
+    assert choice.removed == {"same_text": 1, "reference": 1}
+
+
+def test_scores_of_which_lower_is_better():
+    made = segment(("The cat.", {"errors": 1}), ("A cat.", {"errors": 7}), ("Cat.", {"errors": 4}))
+    for combine in ("mean", "zscore", "rank", "minimum"):
+        config = SelectionConfig(metrics=("errors",), lower_is_better=("errors",), combine=combine)
+        [triplet] = choose_pair(made, config).triplets
+        assert (triplet.chosen, triplet.rejected) == ("The cat.", "A cat.")
+        assert triplet.chosen_scores == {"errors": 1}
+
+
+def test_weights_decide():
+    made = segment(("The cat.", {"chrf": 80, "bleu": 20}), ("A cat.", {"chrf": 60, "bleu": 60}))
+    for weights, chosen, margin in [({}, "A cat.", 10), ({"chrf": 3}, "The cat.", 5)]:
+        [triplet] = choose_pair(made, SelectionConfig(metrics=("chrf", "bleu"), weights=weights)).triplets
+        assert (triplet.chosen, triplet.margin) == (chosen, pytest.approx(margin))
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"weights": {"blue": 1}}, r"weights: unknown metric 'blue' \(did you mean 'bleu'\?\)"),
+        ({"weights": {"chrf": 0}}, "each must be above 0"),
+        ({"weights": {"chrf": 2}, "combine": "minimum"}, "weights change nothing where combine is 'minimum'"),
+        ({"lower_is_better": ["ter"]}, "lower_is_better: unknown metric 'ter'"),
+        ({"lower_is_better": ["bleu"]}, "lower_is_better: the direction of bleu is known"),
+        ({"select": "confidence", "reference": "always"}, "needs log-probabilities, and a reference has none"),
+        ({"reference": "sometimes"}, "reference: Input should be 'never', 'by-score' or 'always'"),
+        ({"max_tokens": 9}, "max_tokens and tokenizer go together"),
+    ],
+)
+def test_settings_that_do_not_fit_together(settings, message):
+    with pytest.raises(UserError, match=message):
+        load_section(SelectionConfig, {"metrics": ["chrf", "bleu"]} | settings, "prefs")
 
 
 def test_length_log_ratio():

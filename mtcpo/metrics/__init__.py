@@ -1,82 +1,44 @@
 """The metrics: what is known of each without loading it, and how it is loaded.
 
 A metric is named by a spec: `chrf`, or `comet:PATH_OR_HUB_NAME`. The part before the colon is its name, the key
-in `scores` and in every report.
+in `scores` and in every report. Candidates can also be scored by `mbr:UTILITY`, against each other, and by a function
+of the user's own, `NAME=python:package.module:function`; neither has a score of a corpus.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Any, Protocol
+import re
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+from typing import Annotated, Any
 
 from pydantic import BeforeValidator, ValidationInfo
 
 from mtcpo.config import resolve_path
 from mtcpo.errors import UserError, choose
-
-if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
-
-    from mtcpo.records import Segment
-
-
-class Metric(Protocol):
-    """A loaded metric. Dimensions: N segments, K additive statistics of a segment.
-
-    higher_is_better speaks of the score as printed, so it is False for ter; what `score_candidates` returns and what
-    records store is always higher-is-better.
-    """
-
-    @property
-    def name(self) -> str:
-        """Key in `scores` and in evaluation.json."""
-
-    @property
-    def needs_references(self) -> bool:
-        """Whether segments without references are refused."""
-
-    @property
-    def higher_is_better(self) -> bool:
-        """Whether a higher printed score is better."""
-
-    @property
-    def percent(self) -> bool:
-        """Whether scores run from 0 to 100 (ter may exceed it) and not about from 0 to 1."""
-
-    def signature(self, num_references: int, sentence: bool = False) -> str:
-        """Return what a reader needs to compute the same numbers; -1 references: their number varies.
-
-        sentence: of the scores of `score_candidates` and not of the corpus score.
-        """
-
-    def score_candidates(self, segments: Sequence[Segment]) -> list[list[float]]:
-        """Return scores[segment][candidate], higher is better (ter negated).
-
-        Raises:
-            UserError: a segment without references where the metric needs them.
-        """
-
-    def statistics(self, hypotheses: Sequence[str], segments: Sequence[Segment]) -> NDArray[np.float64]:
-        """Return the additive statistics of each hypothesis against its segment. Shape (N, K)."""
-
-    def corpus_score(self, sums: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Return the corpus scores, as printed, of summed statistics. Shape (..., K) -> (...)."""
+from mtcpo.metrics.contract import CandidateMetric as CandidateMetric
+from mtcpo.metrics.contract import Metric as Metric
+from mtcpo.owncode import check_allowed, is_code
 
 
 @dataclass(frozen=True, slots=True)
 class MetricKind:
     """What is known of a metric before it is loaded.
 
-    checkpoint: the hub's model where the spec names none; None for the metrics that are a formula, which run in
-    worker processes. scale: metrics of one scale may be averaged as they are.
+    checkpoint: the hub's model where the spec names none; None for the metrics that are no model. scale: metrics of one
+    scale may be averaged as they are. is_code: a function of the user's own.
     """
 
     scale: str
     needs_references: bool
     higher_is_better: bool = True
     checkpoint: str | None = None
+    is_code: bool = False
+
+    @property
+    def is_formula(self) -> bool:
+        """Whether it is arithmetic of ours, which runs in worker processes and needs no cache."""
+        return self.checkpoint is None and not self.is_code
 
 
 METRICS = {
@@ -90,12 +52,30 @@ METRICS = {
 }
 
 
+MBR = "mbr"
+"""`mbr:UTILITY` scores each candidate against the others: minimum Bayes risk."""
+
+
 def _resolve_checkpoint(spec: Any, info: ValidationInfo) -> Any:
     """Make a relative checkpoint path in a recipe start at the recipe, as every other path there does."""
     if not isinstance(spec, str) or ":" not in spec:
         return spec
+    code = _code_path(spec)
+    if code is not None:
+        return _allowed(spec, code, info)
     name, _, location = spec.partition(":")
+    if name == MBR:
+        return f"{name}:{_resolve_checkpoint(type(spec)(location), info)}"
     return f"{name}:{resolve_path(type(spec)(location), info)}" if location else spec
+
+
+def _allowed(spec: str, code: str, info: ValidationInfo) -> str:
+    """Refuse a function of the user's own unless the command line allows code: a recipe alone runs none."""
+    try:
+        check_allowed(code, bool(info.context and info.context.get("allow_code")))
+    except UserError as error:
+        raise ValueError(str(error)) from None
+    return spec
 
 
 MetricSpec = Annotated[str, BeforeValidator(_resolve_checkpoint)]
@@ -103,8 +83,64 @@ MetricSpec = Annotated[str, BeforeValidator(_resolve_checkpoint)]
 
 
 def metric_name(spec: str) -> str:
-    """Return the name of a metric: its spec up to the colon."""
-    return spec.partition(":")[0]
+    """Return the name of a metric: its spec up to the colon, or up to the equals sign of a function of the user's."""
+    return re.split("[:=]", spec, maxsplit=1)[0]
+
+
+Wrapper = Callable[[CandidateMetric, bool], CandidateMetric]
+"""From a metric, and whether its scores depend on the references, to what stands in for it."""
+
+
+def is_computed(spec: str) -> bool:
+    """Whether a spec is a metric that we compute; else it can only be the name of scores that are there already."""
+    return metric_name(spec) in METRICS or spec.startswith(f"{MBR}:") or _code_path(spec) is not None
+
+
+def _code_path(spec: str) -> str | None:
+    """Return what follows NAME= where a spec is a function of the user's own."""
+    path = spec.removeprefix(f"{metric_name(spec)}=")
+    return path if is_code(path) else None
+
+
+def candidate_kind(spec: str) -> MetricKind:
+    """Return what is known of a metric of candidates: one of METRICS, `mbr:UTILITY`, or a function of the user's.
+
+    Raises:
+        UserError: no such metric, a formula with a checkpoint, or a function under the name of a metric.
+    """
+    if _code_path(spec) is not None:
+        if metric_name(spec) in (*METRICS, MBR, ""):
+            raise UserError(f"metric {spec!r}: a function of yours needs a name that no metric has")
+        return MetricKind("unknown", needs_references=False, is_code=True)
+    if spec.startswith(f"{MBR}:"):
+        return replace(metric_kind(spec.removeprefix(f"{MBR}:")), needs_references=False, higher_is_better=True)
+    return metric_kind(spec)
+
+
+def depends_on_set(spec: str) -> bool:
+    """Whether a candidate's score depends on which other candidates there are."""
+    return spec.startswith(f"{MBR}:")
+
+
+def load_candidate_metric(spec: str, tgt_lang: str, keep: Wrapper) -> CandidateMetric:
+    """Load the metric of candidates that `spec` names; a function of the user's own is imported.
+
+    keep: what is put around a metric that is no formula, such as a cache.
+
+    Raises:
+        UserError: as `load_metric`, or the function cannot be imported.
+    """
+    kind, path = candidate_kind(spec), _code_path(spec)
+    if path is not None:
+        from mtcpo.metrics.usercode import load_user_metric
+
+        return keep(load_user_metric(metric_name(spec), path), True)
+    if depends_on_set(spec):
+        from mtcpo.metrics.mbr import MbrMetric
+
+        return MbrMetric(load_candidate_metric(spec.removeprefix(f"{MBR}:"), tgt_lang, keep))
+    metric = load_metric(spec, tgt_lang)
+    return metric if kind.is_formula else keep(metric, kind.needs_references)
 
 
 def metric_kind(spec: str) -> MetricKind:

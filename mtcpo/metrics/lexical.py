@@ -1,8 +1,10 @@
 """BLEU, chrF, chrF++ and TER: sacreBLEU's statistics, and its formulas over arrays of them.
 
-sacreBLEU tokenizes and counts; the references of a segment are counted once for all of its candidates. The score
-formulas are written here for whole arrays, because a significance test scores ten thousand resampled corpora.
-Tests hold both to sacreBLEU's own results.
+sacreBLEU tokenizes, and does TER's edits. N-grams are counted here, those of a segment's candidates and references all
+at once, and the references only once. The score formulas are written for whole arrays, because a significance test
+scores ten thousand resampled corpora. Tests hold both to sacreBLEU's own results.
+
+Dimensions: C candidates and R references of a segment, K statistics.
 """
 
 from __future__ import annotations
@@ -19,10 +21,12 @@ from sacrebleu.metrics.ter import TER
 
 from mtcpo.errors import UserError
 from mtcpo.languages import macro_language
+from mtcpo.metrics.ngrams import characters, ngram_counts, words
 from mtcpo.records import Segment
 
 Floats = NDArray[np.float64]
 
+CHRF_CHARS = 6
 CHRF_BETA = 2  # recall counts twice as much as precision: Popovic 2016, and sacreBLEU's default
 BLEU_ORDER = 4
 
@@ -58,7 +62,8 @@ def chrf_scores(sums: Floats) -> Floats:
     precision = np.where(shared, matches / np.maximum(hypothesis, 1), 0.0).sum(axis=-1) / orders
     recall = np.where(shared, matches / np.maximum(reference, 1), 0.0).sum(axis=-1) / orders
     weighted = CHRF_BETA**2 * precision + recall
-    score: Floats = 100.0 * (1 + CHRF_BETA**2) * precision * recall / np.where(weighted > 0, weighted, 1.0)
+    # In sacreBLEU's order of operations, to the last bit: of several references the one with the best score counts.
+    score: Floats = 100.0 * ((1 + CHRF_BETA**2) * precision * recall / np.where(weighted > 0, weighted, 1.0))
     return score
 
 
@@ -68,16 +73,68 @@ def ter_scores(sums: Floats) -> Floats:
     return 100.0 * np.where(length > 0, edits / np.where(length > 0, length, 1.0), edits > 0)
 
 
+def _chrf_statistics(metric: Any, texts: Sequence[str], references: Sequence[str]) -> Floats:
+    """Return n-grams of hypothesis, reference and both, by order, against the best reference. Shape (C, K)."""
+    together = [*texts, *references]
+    counts = list(ngram_counts(characters(["".join(text.split()) for text in together]), CHRF_CHARS))
+    if metric.word_order:
+        counts += ngram_counts(words([metric._remove_punctuation(text) for text in together]), metric.word_order)
+    statistics = np.empty((len(texts), len(references), 3 * len(counts)))
+    for order, of_order in enumerate(counts):
+        ours, theirs = of_order[: len(texts), None], of_order[None, len(texts) :]
+        in_reference = theirs.sum(axis=-1)
+        # An order that the reference is too short for does not count.
+        statistics[..., 3 * order] = np.where(in_reference > 0, ours.sum(axis=-1), 0)
+        statistics[..., 3 * order + 1] = in_reference
+        statistics[..., 3 * order + 2] = np.minimum(ours, theirs).sum(axis=-1)
+    best = chrf_scores(statistics).argmax(axis=1)
+    closest: Floats = statistics[np.arange(len(texts)), best]
+    return closest
+
+
+def _bleu_statistics(metric: Any, texts: Sequence[str], references: Sequence[str]) -> Floats:
+    """Return lengths, matches and totals, against all references together. Shape (C, 2 + 2 * orders)."""
+    tokens = [metric._preprocess_segment(text).split() for text in (*texts, *references)]
+    reference_lengths = [len(words) for words in tokens[len(texts) :]]
+    statistics = np.empty((len(texts), 2 + 2 * BLEU_ORDER))
+    for row, found in zip(statistics, tokens, strict=False):
+        row[:2] = len(found), metric._get_closest_ref_len(len(found), reference_lengths)
+    for order, counts in enumerate(ngram_counts(words(tokens), BLEU_ORDER)):
+        ours, most = counts[: len(texts)], counts[len(texts) :].max(axis=0)
+        statistics[:, 2 + order] = np.minimum(ours, most).sum(axis=-1)
+        statistics[:, 2 + BLEU_ORDER + order] = ours.sum(axis=-1)
+    return statistics
+
+
+def _ter_statistics(metric: Any, texts: Sequence[str], references: Sequence[str]) -> Floats:
+    """Return edits and mean reference length. Shape (C, 2)."""
+    # The steps of sacreBLEU's own sentence_score, which offers no way to keep the references between calls.
+    prepared = metric._extract_reference_info([metric._preprocess_segment(text) for text in references])
+    rows = [metric._compute_segment_statistics(metric._preprocess_segment(text), prepared) for text in texts]
+    return np.array(rows, dtype=np.float64)
+
+
+def _forget_texts(metric: Any) -> None:
+    """Empty the caches of sacreBLEU's tokenizers: of a stream they would keep 65,536 texts, and of those none again."""
+    tokenizer = getattr(metric, "tokenizer", None)
+    for part in (tokenizer, getattr(tokenizer, "_post_tokenizer", None)):
+        clear = getattr(type(part).__call__, "cache_clear", None)
+        if clear is not None:
+            clear()
+
+
 @dataclass(frozen=True, slots=True)
 class LexicalMetric:
-    """A metric that is a formula over sacreBLEU's counts. See `Metric` for the contract.
+    """A metric that is a formula over counts. See `Metric` for the contract.
 
     corpus and sentence: sacreBLEU's metric, set up for each; they differ in BLEU's effective order only.
+    count: the statistics of texts, one at least, against references, one at least.
     """
 
     name: str
     corpus: BLEU | CHRF | TER
     sentence: BLEU | CHRF | TER
+    count: Callable[[Any, Sequence[str], Sequence[str]], Floats]
     corpus_formula: Callable[[Floats], Floats]
     sentence_formula: Callable[[Floats], Floats]
     higher_is_better: bool = True
@@ -92,36 +149,30 @@ class LexicalMetric:
 
     def score_candidates(self, segments: Sequence[Segment]) -> list[list[float]]:
         """Return the sentence score of each candidate of each segment, ter negated."""
-        rows = [
-            counts for segment in segments for counts in self._counts([c.text for c in segment.candidates], segment)
-        ]
-        if not rows:
+        counted = [self._counts([c.text for c in s.candidates], s) for s in segments if s.candidates]
+        if not counted:
             return [[] for _ in segments]
-        flat = self.sentence_formula(np.array(rows, dtype=np.float64))
+        _forget_texts(self.sentence)
+        flat = self.sentence_formula(np.concatenate(counted))
         scores = iter((flat if self.higher_is_better else 0.0 - flat).tolist())
         return [[next(scores) for _ in segment.candidates] for segment in segments]
 
     def statistics(self, hypotheses: Sequence[str], segments: Sequence[Segment]) -> Floats:
         """Return sacreBLEU's statistics of each hypothesis. Shape (N, K)."""
         pairs = zip(hypotheses, segments, strict=True)
-        return np.array([self._counts([text], segment)[0] for text, segment in pairs], dtype=np.float64)
+        return np.concatenate([self._counts([text], segment) for text, segment in pairs])
 
     def corpus_score(self, sums: Floats) -> Floats:
         """Return the corpus scores of summed statistics. Shape (..., K) -> (...)."""
         return self.corpus_formula(np.asarray(sums, dtype=np.float64))
 
-    def _counts(self, texts: Sequence[str], segment: Segment) -> list[list[float]]:
-        """Return sacreBLEU's statistics of each text; the segment's references are prepared once for all of them."""
-        if not texts:
-            return []
+    def _counts(self, texts: Sequence[str], segment: Segment) -> Floats:
+        """Return the statistics of each text, one at least. Shape (C, K)."""
         if not segment.references:
             raise UserError(
                 f"segment {segment.id}: no reference, and {self.name} needs one; give it, or choose --metric cometkiwi"
             )
-        # The three steps of sacreBLEU's own sentence_score, which offers no way to keep the references between calls.
-        metric: Any = self.sentence
-        references = metric._extract_reference_info([metric._preprocess_segment(text) for text in segment.references])
-        return [metric._compute_segment_statistics(metric._preprocess_segment(text), references) for text in texts]
+        return self.count(self.sentence, texts, segment.references)
 
 
 def lexical_metric(name: str, tgt_lang: str) -> LexicalMetric:
@@ -139,10 +190,9 @@ def lexical_metric(name: str, tgt_lang: str) -> LexicalMetric:
             raise UserError(
                 f"BLEU for {tgt_lang!r} needs sacreBLEU's MeCab tokenizer; install it with {extra}"
             ) from None
-        return LexicalMetric(
-            name, corpus, sentence, lambda sums: bleu_scores(sums, False), lambda sums: bleu_scores(sums, True)
-        )
+        formulas = (lambda sums: bleu_scores(sums, False)), (lambda sums: bleu_scores(sums, True))
+        return LexicalMetric(name, corpus, sentence, _bleu_statistics, *formulas)
     if name == "ter":
-        return LexicalMetric(name, TER(), TER(), ter_scores, ter_scores, higher_is_better=False)
-    chrf = CHRF(word_order=2 if name == "chrf++" else 0, beta=CHRF_BETA)
-    return LexicalMetric(name, chrf, chrf, chrf_scores, chrf_scores)
+        return LexicalMetric(name, TER(), TER(), _ter_statistics, ter_scores, ter_scores, higher_is_better=False)
+    chrf = CHRF(char_order=CHRF_CHARS, word_order=2 if name == "chrf++" else 0, beta=CHRF_BETA)
+    return LexicalMetric(name, chrf, chrf, _chrf_statistics, chrf_scores, chrf_scores)

@@ -1,0 +1,125 @@
+"""Sentence chrF and BLEU of nine systems' outputs: a plain loop over sacreBLEU's sentence functions, and mtcpo.
+
+    python eval/bench/sentence_metrics.py --output eval/results/bench/sentence-metrics.json
+
+Data: WMT22 de-en and en-de, reference A, nine systems each, in --data (default: ../shared/data/wmt22 beside the
+checkout). Both sides score every candidate by both metrics; their scores are compared (largest difference is
+reported). Times are the best of --repeats, whole corpora, one after the other in one process; with two workers the
+time includes starting them. CPU seconds are given beside, since other work on a machine stretches the wall clock.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import sacrebleu
+from sacrebleu.metrics.bleu import BLEU
+from sacrebleu.metrics.chrf import CHRF
+
+from mtcpo.corpora import CorpusConfig, read_corpus
+from mtcpo.records import Segment
+from mtcpo.scoring import score_segments
+
+ROOT = Path(__file__).resolve().parents[2]
+METRICS = ("chrf", "bleu")
+
+
+def read(folder: Path) -> list[Segment]:
+    """Return the segments of one direction with nine systems as candidates."""
+    src, tgt = folder.name.split("-")
+    systems = sorted(folder.glob("system-*"))[:9]
+    config = CorpusConfig(
+        source=str(folder / f"source.{src}"),
+        references=(str(folder / f"reference-A.{tgt}"),),
+        hypotheses={path.stem.removeprefix("system-"): str(path) for path in systems},
+        src_lang=src,
+        tgt_lang=tgt,
+    )
+    return list(read_corpus(config))
+
+
+def plain_loop(segments: list[Segment]) -> list[tuple[float, float]]:
+    """Score by sacreBLEU's own sentence functions, one call for each candidate and metric."""
+    chrf, bleu = CHRF(), BLEU(effective_order=True)
+    # Its tokenizer remembers texts; every repeat starts without.
+    for tokenizer in (bleu.tokenizer, bleu.tokenizer._post_tokenizer):
+        type(tokenizer).__call__.cache_clear()
+    return [
+        (chrf.sentence_score(c.text, list(s.references)).score, bleu.sentence_score(c.text, list(s.references)).score)
+        for s in segments
+        for c in s.candidates
+    ]
+
+
+def ours(segments: list[Segment], workers: int) -> list[tuple[float, float]]:
+    """Score by mtcpo."""
+    scored = score_segments(segments, METRICS, workers)
+    return [(c.scores["chrf"], c.scores["bleu"]) for s in scored for c in s.candidates]
+
+
+def timed(run: Callable[[], Any], repeats: int) -> tuple[Any, float, float]:
+    """Return the result, the best wall time and the best CPU time of this process and its children, in seconds."""
+    walls, cpus, result = [], [], None
+    for _ in range(repeats):
+        start, before = time.perf_counter(), os.times()
+        result = run()
+        after = os.times()
+        walls.append(time.perf_counter() - start)
+        cpus.append(sum(after[:4]) - sum(before[:4]))
+    return result, min(walls), min(cpus)
+
+
+def compare(folder: Path, repeats: int) -> dict[str, Any]:
+    """Measure one direction."""
+    segments = read(folder)
+    expected, wall, cpu = timed(lambda: plain_loop(segments), repeats)
+    row: dict[str, Any] = {
+        "segments": len(segments),
+        "candidates": len(expected),
+        "sacrebleu": {"wall_s": round(wall, 3), "cpu_s": round(cpu, 3)},
+    }
+    for workers in (1, 2):
+        found, own_wall, own_cpu = timed(lambda n=workers: ours(segments, n), repeats)  # type: ignore[misc]
+        row[f"mtcpo_{workers}"] = {
+            "wall_s": round(own_wall, 3),
+            "cpu_s": round(own_cpu, 3),
+            "speedup_wall": round(wall / own_wall, 2),
+            "speedup_cpu": round(cpu / own_cpu, 2),
+            "largest_difference": float(np.abs(np.array(found) - np.array(expected)).max()),
+        }
+    return row
+
+
+def main() -> None:
+    """Measure both directions and write the figures with machine and versions."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, default=ROOT.parent / "shared" / "data" / "wmt22")
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--output", type=Path)
+    arguments = parser.parse_args()
+    if not arguments.data.is_dir():
+        sys.exit(f"{arguments.data}: no such folder; give WMT22's outputs by --data")
+    found: dict[str, Any] = {pair: compare(arguments.data / pair, arguments.repeats) for pair in ("de-en", "en-de")}
+    found["repeats"] = arguments.repeats
+    found["load_average"] = [round(x, 2) for x in os.getloadavg()]
+    found["machine"] = {"system": platform.platform(), "cores": os.cpu_count()}
+    found["versions"] = {
+        "python": platform.python_version(), "numpy": np.__version__, "sacrebleu": sacrebleu.__version__
+    }  # fmt: skip
+    print(json.dumps(found, indent=2))
+    if arguments.output:
+        arguments.output.parent.mkdir(parents=True, exist_ok=True)
+        arguments.output.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

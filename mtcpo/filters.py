@@ -1,0 +1,238 @@
+"""What makes a candidate or a pair unfit for training: each test with its reason, under which its drops are counted."""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+from collections import Counter
+from collections.abc import Callable, Sequence
+from functools import lru_cache
+from typing import Any, Self
+
+from pydantic import Field, model_validator
+
+from mtcpo.config import Config, PathOrName
+from mtcpo.errors import UserError
+from mtcpo.languages import macro_language, script_of
+from mtcpo.records import Candidate, Segment
+
+# A stretch of up to 60 characters four or more times in a row, over 16 characters at least: shorter ones are dots,
+# dashes and laughter. Bounded, so that no text makes the search slow.
+_LOOP = re.compile(r"(.)\1{15}|(..)\2{7}|(...)\3{5}|(.{4,60}?)\4{3}", re.DOTALL)
+# Names and loan words in the source's script are no fault; most letters must be in a script of the target language.
+MIN_SCRIPT_SHARE = 0.5
+# Below this an identifier's verdict on a target language counts; names and single words are ambiguous by nature.
+MIN_LANGUAGE_CONFIDENCE = 0.05
+MIN_CHARS_FOR_LANGUAGE = 20
+
+Check = Callable[[str, Segment], bool]
+"""Whether a text, stripped, is unfit as a translation of the segment's source."""
+
+
+class FilterConfig(Config):
+    """Which candidates and pairs are left out. Lengths are in characters unless they are called tokens.
+
+    Of candidates. drop_copies: those that repeat the source. deduplicate: of equal texts all but the first.
+    max_source_length_ratio: those that many times longer or shorter than the source. drop_repetitions: a stretch that
+    repeats four times or more without a break where the source has no such loop (oscillation, arXiv 2104.06683).
+    check_script: most letters in a script that the target language is not written in. check_language: another
+    language than the target's, by the identifier `lingua` (extra `langid`), for texts of 20 characters and more.
+    max_tokens: longer ones, and longer sources, in tokens of the model named by `tokenizer`.
+
+    Of pairs. max_length_difference: |chosen - rejected| / the longer of them; 0.1 keeps pairs within 10 %.
+    max_similarity: 1 - edit distance / the longer of them; pairs above it differ too little to learn from.
+    """
+
+    drop_copies: bool = True
+    deduplicate: bool = True
+    max_source_length_ratio: float | None = Field(None, gt=1)
+    drop_repetitions: bool = False
+    check_script: bool = False
+    check_language: bool = False
+    max_tokens: int | None = Field(None, ge=1)
+    tokenizer: PathOrName | None = None
+    max_length_difference: float | None = Field(None, ge=0, lt=1)
+    max_similarity: float | None = Field(None, ge=0, lt=1)
+
+    @model_validator(mode="after")
+    def _tokens_of_a_model(self) -> Self:
+        if (self.max_tokens is None) != (self.tokenizer is None):
+            raise ValueError("max_tokens and tokenizer go together: tokens of which model, and how many")
+        return self
+
+
+class Filters:
+    """The filters of a configuration, ready to use: a language identifier or tokenizer is loaded here, once.
+
+    Raises:
+        UserError: a package or a tokenizer that a filter needs is not there.
+    """
+
+    def __init__(self, config: FilterConfig) -> None:
+        self._config = config
+        self._count_tokens = None if config.tokenizer is None else _token_counter(config.tokenizer)
+        self._checks = self._active_checks()
+
+    def source_objection(self, segment: Segment) -> str:
+        """Return why the source has no use, or ""."""
+        if not segment.source.strip():
+            return "empty_source"
+        return "source_too_long" if self._too_long(segment.source, target=False) else ""
+
+    def usable(self, candidates: Sequence[Candidate], segment: Segment) -> tuple[list[Candidate], Counter[str]]:
+        """Return the candidates that may be chosen or rejected, and how many were left out for which reason."""
+        removed: Counter[str] = Counter()
+        seen: set[str] = set()
+        pool = []
+        for candidate in candidates:
+            text = candidate.text.strip()
+            reason = next((reason for reason, is_unfit in self._checks.items() if is_unfit(text, segment)), "")
+            if not reason and self._config.deduplicate and text in seen:
+                reason = "same_text"
+            if reason:
+                removed[reason] += 1
+                continue
+            seen.add(text)
+            pool.append(candidate)
+        return pool, removed
+
+    def pair_objection(self, chosen: str, rejected: str) -> str:
+        """Return why two texts, stripped, make no pair, or ""."""
+        longer, difference = max(len(chosen), len(rejected)), abs(len(chosen) - len(rejected))
+        limit = self._config.max_length_difference
+        # A hair of tolerance: at 0.1, 9 against 10 characters are within it.
+        if limit is not None and difference > limit * longer + 1e-9:
+            return "length_difference"
+        most = self._config.max_similarity
+        if most is not None and edit_similarity(chosen, rejected) > most + 1e-9:
+            return "near_duplicate"
+        return ""
+
+    def _active_checks(self) -> dict[str, Check]:
+        """Return reason -> check, the cheap ones first; a candidate counts under the first that it fails."""
+        config, ratio = self._config, self._config.max_source_length_ratio
+        checks: dict[str, Check] = {"empty_text": lambda text, segment: not text}
+        if config.drop_copies:
+            checks["copy_of_source"] = lambda text, segment: text == segment.source.strip()
+        if ratio is not None:
+            checks["source_length_ratio"] = lambda text, segment: not is_length_within(text, segment.source, ratio)
+        if config.drop_repetitions:
+            checks["repetition"] = lambda text, segment: has_loop(text) and not has_loop(segment.source)
+        if config.check_script:
+            checks["wrong_script"] = lambda text, segment: script_share(text, segment.tgt_lang) < MIN_SCRIPT_SHARE
+        if config.check_language:
+            checks["wrong_language"] = LanguageCheck()
+        if config.max_tokens is not None:
+            checks["too_long"] = lambda text, segment: self._too_long(text, target=True)
+        return checks
+
+    def _too_long(self, text: str, target: bool) -> bool:
+        limit = self._config.max_tokens
+        return limit is not None and self._count_tokens is not None and self._count_tokens(text, target) > limit
+
+
+def is_length_within(text: str, source: str, ratio: float) -> bool:
+    """Whether a text is at most `ratio` times longer or shorter than its source, in characters."""
+    return 1 / ratio <= len(text) / len(source.strip()) <= ratio
+
+
+def edit_similarity(first: str, second: str) -> float:
+    """Return 1 - Levenshtein distance / length of the longer text, in characters; 1 means equal."""
+    from rapidfuzz.distance import Levenshtein
+
+    return float(Levenshtein.normalized_similarity(first, second))
+
+
+def has_loop(text: str) -> bool:
+    """Whether a stretch of a text repeats four times or more without a break, over 16 characters or more."""
+    # White space is evened out, so that "no no\tno no" counts; the space at the end lets the last word count too.
+    return _LOOP.search(" ".join(text.split()) + " ") is not None
+
+
+# What langcodes calls a script -> the scripts of Unicode whose letters it has.
+_SCRIPTS = {
+    "Jpan": ("Han", "Hiragana", "Katakana"),
+    "Kore": ("Hangul", "Han"),
+    "Hans": ("Han", "Bopomofo"),
+    "Hant": ("Han", "Bopomofo"),
+}
+
+
+@lru_cache(maxsize=256)
+def _letters_in(tgt_lang: str) -> Any:
+    import regex
+
+    script = script_of(tgt_lang)
+    names = "".join(rf"\p{{Script={name}}}" for name in _SCRIPTS.get(script, (script,)))
+    return regex.compile(rf"[[{names}]&&\p{{L}}]", flags=regex.V1)
+
+
+@lru_cache(maxsize=1)
+def _letters() -> Any:
+    import regex
+
+    # Letters that many scripts share ("ー" of kana, modifiers) belong to none and count for none.
+    return regex.compile(r"[\p{L}--[\p{Script=Common}\p{Script=Inherited}]]", flags=regex.V1)
+
+
+def script_share(text: str, tgt_lang: str) -> float:
+    """Return the share of a text's letters in a script of the target language; 1 where it has no letter."""
+    letters = len(_letters().findall(text))
+    return len(_letters_in(tgt_lang).findall(text)) / letters if letters else 1.0
+
+
+class LanguageCheck:
+    """Whether a text is surely in another language than the target's, by the identifier lingua.
+
+    Raises:
+        UserError: lingua is not installed, or does not know a target language.
+    """
+
+    def __init__(self) -> None:
+        if importlib.util.find_spec("lingua") is None:
+            raise UserError("check_language needs lingua; install it with: pip install 'mtcpo[langid]'")
+        from lingua import LanguageDetectorBuilder
+
+        # Its low accuracy is that of trigrams alone: enough for sentences, in a tenth of the memory.
+        self._detector = LanguageDetectorBuilder.from_all_languages().with_low_accuracy_mode().build()
+
+    def __call__(self, text: str, segment: Segment) -> bool:
+        """Whether `text` is in another language than the segment's target language."""
+        if len(text) < MIN_CHARS_FOR_LANGUAGE:
+            return False
+        language = _lingua_language(segment.tgt_lang)
+        found = self._detector.detect_language_of(text)
+        if found is None or found == language:
+            return False
+        return bool(self._detector.compute_language_confidence(text, language) < MIN_LANGUAGE_CONFIDENCE)
+
+
+@lru_cache(maxsize=256)
+def _lingua_language(tgt_lang: str) -> Any:
+    from lingua import Language
+
+    code = macro_language(tgt_lang)
+    # It knows the two written standards of Norwegian, and not the language that they are of.
+    wanted = {"no": "nb"}.get(code, code)
+    for language in Language.all():
+        if language.iso_code_639_1.name.lower() == wanted:
+            return language
+    raise UserError(f"check_language: lingua does not know {tgt_lang!r}; leave it off for this language")
+
+
+def _token_counter(name: str) -> Callable[[str, bool], int]:
+    """Return the function (text, is it a target) -> its number of tokens, special ones included, for a model."""
+    from transformers import AutoTokenizer
+
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(name)
+    except Exception as error:  # a missing or damaged file is anything from OSError to the Rust library's Exception
+        reason = str(error).strip().partition("\n")[0]
+        raise UserError(f"tokenizer {name!r} cannot be loaded ({reason}); give a model's directory or name") from None
+
+    def count(text: str, target: bool) -> int:
+        # As a target: Marian has another SentencePiece model for it.
+        encoded = tokenizer(text_target=text) if target else tokenizer(text)
+        return len(encoded["input_ids"])
+
+    return count

@@ -1,0 +1,120 @@
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mtcpo.combining import (
+    COMBINATIONS,
+    Centre,
+    SetStatistics,
+    centre_of,
+    combined,
+    minimum,
+    rank,
+    weighted_mean,
+    zscore,
+)
+from mtcpo.config import load_section
+from mtcpo.errors import UserError
+from mtcpo.records import Candidate, Segment
+from mtcpo.selection import Chooser, SelectionConfig
+
+
+def test_worked_combinations():
+    assert weighted_mean([[10, 20], [30, 60]], [1, 1]) == [20, 40]
+    assert weighted_mean([[10, 20], [30, 60]], [3, 1]) == [15, 30]
+    # chrf 10 20 30: deviation sqrt(200/3), so -+1.2247; comet is 0.5 for all: no opinion; the mean halves it.
+    expected = [-math.sqrt(1.5) / 2, 0, math.sqrt(1.5) / 2]
+    assert zscore([[10, 20, 30], [0.5, 0.5, 0.5]], [1, 1]) == pytest.approx(expected)
+    # On their own scales chrf decides; standardised, comet has as much to say, and with a weight more.
+    rows = [[50, 51, 52], [0.9, 0.1, 0.1]]
+    assert zscore(rows, [1, 1])[0] > zscore(rows, [1, 1])[1]
+    assert zscore(rows, [9, 1])[0] < zscore(rows, [9, 1])[2]
+    assert minimum([[1, 5], [4, 2]], [1, 1]) == [1, 2]
+
+
+def test_worked_ranks():
+    # 10 < 20 = 20 < 90: ranks 0, 1.5, 1.5, 3 of 3.
+    assert rank([[10, 20, 90, 20]], [1]) == [0, 0.5, 1, 0.5]
+    assert rank([[1, 2, 3], [30, 20, 10]], [1, 1]) == [0.5, 0.5, 0.5]
+    assert rank([[7]], [1]) == [0]
+
+
+def test_equal_scores_have_no_deviation_though_their_mean_is_rounded():
+    assert zscore([[0.1] * 3, [0.7] * 3], [1, 1]) == [0, 0, 0]
+
+
+@pytest.mark.parametrize("combine", ["mean", "minimum"])
+@pytest.mark.parametrize(
+    "metrics", [["chrf", "comet"], ["mbr:comet", "bleu"], ["bleu", "xcomet:path"], ["chrf", "kiwi_xxl"]]
+)
+def test_mixed_scales_name_the_way_out(metrics, combine):
+    with pytest.raises(UserError, match=rf"the {combine} of metrics on different scales .* set combine to zscore"):
+        load_section(SelectionConfig, {"metrics": metrics, "combine": combine}, "prefs")
+    for free in ("zscore", "zscore-set", "rank"):
+        assert load_section(SelectionConfig, {"metrics": metrics, "combine": free}, "prefs").combine == free
+
+
+@pytest.mark.parametrize(
+    "metrics", [["chrf", "bleu", "ter"], ["comet", "xcomet"], ["kiwi_a", "kiwi_b"], ["mbr:chrf", "bleu"]]
+)
+def test_mean_over_one_scale_is_allowed(metrics):
+    assert load_section(SelectionConfig, {"metrics": metrics}, "prefs").combine == "mean"
+
+
+def test_by_set_a_source_without_differences_has_no_say():
+    # By source, half a point on an easy source counts as much as forty on a hard one.
+    easy = Segment(
+        "1", "de", "en", "x", candidates=(Candidate("a", "A", {"m": 90.5}), Candidate("b", "B", {"m": 90.0}))
+    )
+    hard = Segment(
+        "2", "de", "en", "y", candidates=(Candidate("a", "A", {"m": 70.0}), Candidate("b", "B", {"m": 30.0}))
+    )
+    statistics = SetStatistics(["m"])
+    for segment in (easy, hard):
+        statistics.add(segment)
+    centre = statistics.centres("de", "en")["m"]
+    assert centre.mean == pytest.approx(70.125)
+    assert centre.deviation == pytest.approx(np.std([90.5, 90, 70, 30]))
+    margins = {}
+    for combine in ("zscore", "zscore-set"):
+        chooser = Chooser(SelectionConfig(metrics=("m",), combine=combine))
+        margins[combine] = [chooser.choose(s, {"m": centre}).triplets[0].margin for s in (easy, hard)]
+    assert margins["zscore"] == pytest.approx([2, 2])
+    assert margins["zscore-set"] == pytest.approx([0.5 / centre.deviation, 40 / centre.deviation])
+
+
+def test_languages_are_kept_apart_in_a_set():
+    statistics = SetStatistics(["m"])
+    for lang, score in (("de", 1.0), ("de", 3.0), ("zh", 50.0)):
+        statistics.add(Segment("1", "en", lang, "x", candidates=(Candidate("a", "A", {"m": score}),)))
+    assert statistics.centres("en", "de")["m"] == Centre(2.0, 1.0)
+    assert statistics.centres("en", "zh")["m"] == Centre(50.0, 0.0)
+
+
+rows = st.integers(1, 5).flatmap(
+    lambda k: st.lists(st.lists(st.floats(-100, 100), min_size=k, max_size=k), min_size=1, max_size=3)
+)
+
+
+@given(rows, st.sampled_from(sorted(COMBINATIONS)))
+def test_better_by_every_metric_is_never_worse(made, combine):
+    scores = {f"m{n}": row for n, row in enumerate(made)}
+    values = combined(scores, combine, {"m0": 2.0}, {name: centre_of(row) for name, row in scores.items()})
+    assert len(values) == len(made[0])
+    for a in range(len(values)):
+        for b in range(len(values)):
+            if all(row[a] >= row[b] for row in made):
+                assert values[a] >= values[b] - 1e-9
+
+
+@given(st.lists(st.floats(-1e6, 1e6), min_size=2, max_size=30))
+def test_one_pass_statistics_equal_numpy(values):
+    statistics = SetStatistics(["m"])
+    for value in values:
+        statistics.add(Segment("1", "de", "en", "x", candidates=(Candidate("a", "A", {"m": value}),)))
+    centre = statistics.centres("de", "en")["m"]
+    assert centre.mean == pytest.approx(np.mean(values), rel=1e-9, abs=1e-6)
+    assert centre.deviation == pytest.approx(np.std(values), rel=1e-6, abs=1e-6)
