@@ -23,7 +23,7 @@ from mtcpo.arguments import check_precision, dtype_of, training_arguments
 from mtcpo.errors import UserError
 from mtcpo.files import complete_folder, partial_path, refuse_existing, write_json, write_json_lines
 from mtcpo.layouts import Example, Layout, Text
-from mtcpo.models import LoadedModel, assemble, identity_of, load_model, save_model, set_dropout
+from mtcpo.models import LoadedModel, identity_of, load_model, save_model, set_dropout
 from mtcpo.progress import TrainingBar
 from mtcpo.records import Segment, Triplet
 from mtcpo.trainconfig import LoraConfig, TrainConfig
@@ -193,7 +193,7 @@ def _with_lora(loaded: LoadedModel, lora: LoraConfig) -> LoadedModel:
         raise UserError(f"train.lora: {str(error).splitlines()[0]}") from error
     if isinstance(model.get_output_embeddings(), BaseTunerLayer):
         raise UserError("train.lora.target_modules: the output head can take no adapter; name the other layers")
-    return assemble(loaded.name, model, loaded.tokenizer, loaded.family, getattr(loaded.layout, "prompt", None))
+    return loaded.with_model(model)
 
 
 def _fingerprint(model: str, config: TrainConfig, examples: Sequence[Example]) -> str:
@@ -303,9 +303,8 @@ def _finish(
     work = partial_path(folder)
     model = trainer.accelerator.unwrap_model(trainer.model)
     merged = model.merge_and_unload() if hasattr(model, "merge_and_unload") else model
-    prompt = getattr(loaded.layout, "prompt", None)
     with complete_folder(work / "model") as result:
-        save_model(assemble(loaded.name, merged, loaded.tokenizer, loaded.family, prompt), result, languages)
+        save_model(loaded.with_model(merged), result, languages)
         write_json_lines(result / LOG_FILE, (_finite(row) for row in trainer.state.log_history))
         write_json(result / REPORT_FILE, report)
     if folder.exists():

@@ -16,7 +16,7 @@ PACKAGE = Path(mtcpo.__file__).parent
 _ORDER = """
 errors files outputs config records languages shipped formats corpora
 metrics.lexical metrics.comet metrics scoring selection prefsreport preferences
-trainconfig families logprobs layouts canary models creation
+trainconfig families logprobs layouts canary versions weights tokenization models creation
 batching losses trainer arguments progress training translation translation.generate
 testsets significance evaluation tables sidebyside plots figures report
 doctor recipe stages pipeline cli __main__
