@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 import langcodes
+from langcodes.tag_parser import LanguageTagError
 
 from mtcpo.errors import UserError, nearest
 from mtcpo.languages import UNDETERMINED
@@ -18,6 +19,9 @@ ALMA_PROMPT = "Translate this from {src_name} to {tgt_name}:\n{src_name}: {sourc
 CHAT_PROMPT = "Translate this from {src_name} to {tgt_name}. Give only the translation.\n{source}"
 """The user's message, for decoder-only models with a chat template."""
 
+
+FARTHEST = 80
+"""On CLDR's scale of how well readers of one language do with another, Low and High German are this far apart."""
 
 LayoutName = Literal["encoder-decoder", "decoder-only"]
 
@@ -33,6 +37,7 @@ class Family:
     target_code: what the target's language token is to `generate`: the first token that is forced on it, or the one
         it starts from. "": the tokenizer has no src_lang and tgt_lang; language tokens, if any, are part of the prompt.
     float16: False where activations are known to overflow in half precision.
+    buffers: tensors that are no parameters and that the library does not miss, but the model does.
     unscaled_since: the major version of transformers that no longer divides the decoder's output by sqrt(d_model)
         where both tables are one; None: all versions do the same.
     """
@@ -45,6 +50,7 @@ class Family:
     language_code: Callable[[str], tuple[str, ...]] | None = None
     target_code: Literal["", "forced_bos", "decoder_start"] = ""
     float16: bool = True
+    buffers: tuple[str, ...] = ()
     unscaled_since: int | None = None
 
 
@@ -111,8 +117,9 @@ FAMILIES: tuple[Family, ...] = (
     Family("m2m100", ("m2m_100",), "encoder-decoder", None, "{source}", m2m100_codes, "forced_bos"),
     Family("mbart-50", ("mbart",), "encoder-decoder", "sl_SI", "{source}", mbart_codes, "forced_bos"),
     Family("mbart-cc25", ("mbart",), "encoder-decoder", None, "{source}", mbart_codes, "decoder_start"),
-    Family("marian-multilingual", ("marian",), "encoder-decoder", ">>.+<<", "{tgt_code} {source}", marian_codes),
-    Family("marian", ("marian",), "encoder-decoder"),
+    Family("marian-multilingual", ("marian",), "encoder-decoder", ">>.+<<", "{tgt_code} {source}", marian_codes,
+           buffers=("final_logits_bias",)),
+    Family("marian", ("marian",), "encoder-decoder", buffers=("final_logits_bias",)),
     Family("llama", ("llama",), "decoder-only", prompt=None),
     Family("qwen", ("qwen2", "qwen3"), "decoder-only", prompt=None),
     Family("gemma", ("gemma", "gemma2", "gemma3_text"), "decoder-only", prompt=None),
@@ -121,7 +128,7 @@ FAMILIES: tuple[Family, ...] = (
     Family("gpt2", ("gpt2",), "decoder-only", prompt=None),
     Family("cohere", ("cohere",), "decoder-only", prompt=None),
     Family("granite", ("granite",), "decoder-only", prompt=None),
-)
+)  # fmt: skip
 
 
 def family_of(model_type: str, tokens: Collection[str], layout: LayoutName) -> Family:
@@ -161,12 +168,12 @@ def language_token(family: Family, tag: str, tokens: Collection[str]) -> str:
     for code in codes:
         if code in tokens:
             return code
-    # Only tokens of the same make: a vocabulary has 250,000, and comparing with all of them takes minutes.
+    # Only tokens of the same make: a vocabulary has 250,000.
     makes = {_make(code) for code in codes}
-    alike = [_bare(token) for token in tokens if _make(token) in makes]
-    raise UserError(
-        f"the tokenizer has no token for language {tag!r} (tried {', '.join(codes)}){nearest(_bare(codes[0]), alike)}"
-    )
+    alike = [code for code in {_bare(token) for token in tokens if _make(token) in makes} if _is_tag(code)]
+    found, distance = langcodes.closest_match(tag, sorted(alike), max_distance=FARTHEST)
+    hint = f"; the nearest that it has is {found!r}" if distance <= FARTHEST else ""
+    raise UserError(f"the tokenizer has no token for language {tag!r} (tried {', '.join(codes)}){hint}")
 
 
 def some_language(family: Family, tokens: Collection[str]) -> str:
@@ -185,6 +192,13 @@ def some_language(family: Family, tokens: Collection[str]) -> str:
         except (LookupError, ValueError):
             continue  # a word that only looks like a code
     raise UserError(f"the tokenizer of this {family.name} model has no language token such as {min(makes.values())}")
+
+
+def _is_tag(code: str) -> bool:
+    try:
+        return langcodes.tag_is_valid(code)
+    except LanguageTagError:
+        return False  # a word that only looks like a code
 
 
 def _bare(token: str) -> str:

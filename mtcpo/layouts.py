@@ -398,6 +398,8 @@ class DecoderOnlyLayout:
             known = self.model.generation_config.eos_token_id
             ends = {*end_tokens(self.tokenizer), *(known if isinstance(known, list) else [known])}
             settings["eos_token_id"] = sorted(ends - {None})
+        if getattr(self.model.config, "output_router_logits", False):
+            settings["output_router_logits"] = False  # a loss of training, which fails on one token at a time
         return settings
 
     def new_tokens(self, sequences: Tensor, batch: Batch) -> Tensor:

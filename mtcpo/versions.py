@@ -37,10 +37,9 @@ def classic_rope(written: Mapping[str, Any]) -> dict[str, Any]:
     classic: dict[str, Any] = {"rope_scaling": rope if rope.get("rope_type", "default") != "default" else None}
     if by_layer and isinstance(given.get("sliding_attention"), Mapping):
         classic["rope_local_base_freq"] = given["sliding_attention"].get("rope_theta")
+    classic |= {"rope_theta": base, "partial_rotary_factor": share}
     if written.get("model_type") == "gpt_neox":
         classic |= {"rotary_emb_base": base, "rotary_pct": share}
-    else:
-        classic |= {"rope_theta": base, "partial_rotary_factor": share}
     return {name: value for name, value in classic.items() if value is not None}
 
 

@@ -41,10 +41,11 @@ def load_weights(path: str, config: Any, written: Mapping[str, Any], family: Fam
     model, info = cls.from_pretrained(
         path, config=config, dtype=dtype, output_loading_info=True, ignore_mismatched_sizes=True
     )
+    missing = {*info["missing_keys"], *_lost_buffers(path, family)}
     problems = [
-        f"{len(info[kind])} {word} ({', '.join(_key(key) for key in sorted(info[kind], key=str)[:5])})"
-        for kind, word in (("missing_keys", "missing"), ("mismatched_keys", "of another shape"))
-        if info.get(kind)
+        f"{len(keys)} {word} ({', '.join(_key(key) for key in sorted(keys, key=str)[:5])})"
+        for keys, word in ((missing, "missing"), (info["mismatched_keys"], "of another shape"))
+        if keys
     ]
     unexpected = [key for key in info.get("unexpected_keys", ()) if not _is_buffer_of_old(key)]
     if unexpected:
@@ -58,6 +59,13 @@ def load_weights(path: str, config: Any, written: Mapping[str, Any], family: Fam
 def _key(key: Any) -> str:
     """Return the name of a tensor; one of another shape comes with its shapes."""
     return str(key) if isinstance(key, str) else " ".join([str(key[0]), *(str(list(shape)) for shape in key[1:])])
+
+
+def _lost_buffers(path: str, family: Family) -> set[str]:
+    """Return which of the family's buffers a safetensors file lacks; the library puts zeros for them."""
+    if not any(_file(path, name) for name in WEIGHT_FILES[:2]):
+        return set()
+    return set(family.buffers) - set(_stored(path, family.buffers))
 
 
 def _is_buffer_of_old(key: str) -> bool:

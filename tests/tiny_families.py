@@ -215,7 +215,7 @@ def _llama_vocabulary(
     if tokenizer_class == "GemmaTokenizer":
         ids = {"pad_id": 0, "eos_id": 1, "bos_id": 2, "unk_id": 3, "add_dummy_prefix": False}
         ids |= {"pad_piece": "<pad>", "eos_piece": "<eos>", "bos_piece": "<bos>"}
-        ids |= {"user_defined_symbols": ["<mask>"]}
+        ids |= {"user_defined_symbols": ["<mask>", "<start_of_turn>", "<end_of_turn>"]}
     _sentencepiece(folder / "tokenizer.model", TEXTS, 460, **options, **ids)
     _settings(folder, tokenizer_class, **values)
     if json_too:
@@ -296,10 +296,19 @@ def _qwen3(folder: Path) -> None:
     _qwen(folder, "Qwen3", THINKING_TEMPLATE, head_dim=16)
 
 
-def _gemma(folder: Path, kind: str, **values: object) -> None:
+GEMMA_TEMPLATE = (
+    "{{ bos_token }}{% for message in messages %}<start_of_turn>"
+    "{{ 'model' if message['role'] == 'assistant' else message['role'] }}\n{{ message['content'] }}<end_of_turn>\n"
+    "{% endfor %}{% if add_generation_prompt %}<start_of_turn>model\n{% endif %}"
+)
+
+
+def _gemma(folder: Path, kind: str, template: str | None = None, **values: object) -> None:
     import transformers
 
     tokens = {"bos_token": "<bos>", "eos_token": "<eos>", "pad_token": "<pad>", "unk_token": "<unk>"}
+    if template:
+        tokens["chat_template"] = template
     sizes = _llama_vocabulary(folder, "GemmaTokenizer", **tokens, add_bos_token=True)
     config = getattr(transformers, f"{kind}Config")(**sizes, head_dim=16, **values)
     _save(getattr(transformers, f"{kind.removesuffix('Text')}ForCausalLM"), config, folder)
@@ -315,8 +324,17 @@ def _gemma2(folder: Path) -> None:
 
 
 def _gemma3(folder: Path) -> None:
+    """Two kinds of layers with rotary bases of their own, and a chat template whose turns close with another token."""
     layers = ["sliding_attention", "full_attention"]
-    _gemma(folder, "Gemma3Text", layer_types=layers, rope_theta=500.0, rope_local_base_freq=50.0, sliding_window=16)
+    _gemma(
+        folder,
+        "Gemma3Text",
+        GEMMA_TEMPLATE,
+        layer_types=layers,
+        rope_theta=500.0,
+        rope_local_base_freq=50.0,
+        sliding_window=16,
+    )
 
 
 def _mistral(folder: Path) -> None:
