@@ -27,13 +27,14 @@ Batch = dict[str, Tensor]
 
 @dataclass(frozen=True, slots=True)
 class Text:
-    """What is given to a layout: a source (or a ready prompt) with up to two targets."""
+    """What is given to a layout: a source (or a ready prompt) with up to two targets. id: for messages."""
 
     source: str
     src_lang: str
     tgt_lang: str
     targets: tuple[str, ...] = ()
     prompt: str | Messages | None = None
+    id: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -194,7 +195,11 @@ class EncoderDecoderLayout:
         for i, text in enumerate(texts):
             pairs.setdefault((text.src_lang, text.tgt_lang), []).append(i)
         for (src_lang, tgt_lang), rows in pairs.items():
-            codes = self._set_languages(src_lang, tgt_lang)
+            try:
+                codes = self._set_languages(src_lang, tgt_lang)
+            except UserError as error:
+                first = texts[rows[0]].id
+                raise UserError(f"{first}: {error}" if first else str(error)) from error
             sources = self.tokenizer([self._source(texts[i], codes) for i in rows])["input_ids"]
             flat = [target for i in rows for target in texts[i].targets]
             targets = iter(self.tokenizer(text_target=flat)["input_ids"] if flat else [])

@@ -18,7 +18,9 @@ WEIGHT_FILES = (
 )  # fmt: skip
 
 
-def load_weights(path: str, config: Any, written: Mapping[str, Any], family: Family, dtype: torch.dtype) -> Any:
+def load_weights(
+    path: str, config: Any, written: Mapping[str, Any], family: Family, dtype: torch.dtype, **options: Any
+) -> Any:
     """Return the model of a directory or hub name, on the CPU.
 
     Args:
@@ -27,6 +29,7 @@ def load_weights(path: str, config: Any, written: Mapping[str, Any], family: Fam
         written: the same as they stand in config.json.
         family: the model's entry.
         dtype: precision of the weights.
+        options: further ones of the library's `from_pretrained`.
 
     Raises:
         UserError: missing, unexpected or misshapen weights, or tied ones that came apart; the message has their names.
@@ -39,7 +42,7 @@ def load_weights(path: str, config: Any, written: Mapping[str, Any], family: Fam
     cls = AutoModelForSeq2SeqLM if family.layout == "encoder-decoder" else AutoModelForCausalLM
     # Other shapes are let through only to be named below.
     model, info = cls.from_pretrained(
-        path, config=config, dtype=dtype, output_loading_info=True, ignore_mismatched_sizes=True
+        path, config=config, dtype=dtype, output_loading_info=True, ignore_mismatched_sizes=True, **options
     )
     missing = {*info["missing_keys"], *_lost_buffers(path, family)}
     problems = [
