@@ -37,7 +37,7 @@ def load_tokenizer(path: str) -> Any:
 
     try:
         tokenizer = AutoTokenizer.from_pretrained(path)
-        restore_pipeline(tokenizer, path)
+        restore_normalizer(tokenizer, path)
         return tokenizer
     except OSError:
         raise
@@ -46,23 +46,22 @@ def load_tokenizer(path: str) -> Any:
         raise UserError(f"{path}: its tokenizer cannot be loaded ({reason})") from error
 
 
-def restore_pipeline(tokenizer: Any, path: str) -> None:
-    """Give a tokenizer the steps before its vocabulary that its file has, as 4.57 does.
+def restore_normalizer(tokenizer: Any, path: str) -> None:
+    """Give a tokenizer the normalizer of its file back, and the step that goes with it.
 
-    transformers 5 builds some classes anew from the vocabulary, and mBART's then normalizes no characters.
+    transformers 5 builds some classes anew from the vocabulary alone: mBART's then normalizes no characters.
     """
     from tokenizers import Regex, Tokenizer, normalizers
 
     backend = getattr(tokenizer, "backend_tokenizer", None)
-    if backend is None:
+    if backend is None or backend.normalizer is not None:
         return
-    file = _file(path, "tokenizer.json")
+    file, model = _file(path, "tokenizer.json"), _file(path, "sentencepiece.bpe.model")
     if file is not None:
         stored = Tokenizer.from_file(str(file))
-        backend.normalizer, backend.pre_tokenizer = stored.normalizer, stored.pre_tokenizer
-        return
-    model = _file(path, "sentencepiece.bpe.model")
-    if model is not None and backend.normalizer is None:
+        if stored.normalizer is not None:
+            backend.normalizer, backend.pre_tokenizer = stored.normalizer, stored.pre_tokenizer
+    elif model is not None:
         from sentencepiece import sentencepiece_model_pb2
 
         spec = sentencepiece_model_pb2.ModelProto.FromString(model.read_bytes()).normalizer_spec

@@ -15,6 +15,7 @@ import platform
 import subprocess
 import tempfile
 import xml.etree.ElementTree as ET
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -95,7 +96,8 @@ def main() -> None:
     parser.add_argument("--output", type=Path, default=ROOT / "eval/results")
     options = parser.parse_args()
     one, two = options.python
-    runs = [measure(one, two), measure(two, one)]
+    with ThreadPoolExecutor() as pool:
+        runs = list(pool.map(measure, (one, two), (two, one)))
     (options.output / "families.json").write_text(json.dumps(runs, indent=1) + "\n", encoding="utf-8")
     (options.output / "families.md").write_text(table(runs), encoding="utf-8")
 
