@@ -244,7 +244,7 @@ def there_and_back(model_folder, tmp_path_factory):
     root = Path(__file__).parents[1]
     done = subprocess.run(
         [OTHER, "-c", SAVE, here, there, *FAMILY_KINDS], cwd=root, env=os.environ | {"PYTHONPATH": str(root)},
-        timeout=1200, capture_output=True, text=True, check=False,
+        timeout=7000, capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-2000:]
     return there

@@ -49,7 +49,7 @@ def measure(python: str, other: str) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder:
         report = Path(folder, "report.xml")
         environment = os.environ | {"MTCPO_OTHER_PYTHON": other, "OMP_NUM_THREADS": "1"}
-        command = [python, "-m", "pytest", "tests/test_family_proofs.py", f"--junitxml={report}", "-o", "timeout=900"]
+        command = [python, "-m", "pytest", "tests/test_family_proofs.py", f"--junitxml={report}", "-o", "timeout=7200"]
         done = subprocess.run(command, cwd=ROOT, env=environment, check=False)
         if not report.exists():
             raise SystemExit(f"{python}: no test run ({done.returncode})")
