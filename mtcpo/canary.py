@@ -6,7 +6,9 @@ Another library version, a lost tensor or a wrong tokenizer shows before an hour
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +22,8 @@ from mtcpo.logprobs import IGNORE, Head
 
 CANARY_FILE = "canary.json"
 
+LOG = logging.getLogger(__name__)
+
 TOLERANCE = 1e-3
 """Largest difference of a token's log-probability, in nats, that float32 on another machine may show."""
 
@@ -29,36 +33,66 @@ HALF_TOLERANCE = 0.25
 TEXTS = (
     ("A small house stands by the river.", "Ein kleines Haus steht am Fluss."),
     ("She reads.", "Sie liest ein altes Buch über die Sterne."),
+    # Signs that tokenizers write otherwise, or not at all: a normalizer that got lost shows here.
+    ("A ﬁne  day: ½ off!", "Ａ  ﬂacher „Tag“…"),
 )
 
+FIRST_TEXTS = 2
+"""How many of them a canary without "texts" has: those of version 0.1."""
 
-def check_canary(name: str, model: Any, layout: Layout, family: Family, head: Head, folder: Path) -> None:
+
+def check_canary(name: str, model: Any, layout: Layout, family: Family, head: Head, folder: Path) -> Head:
     """Compare the head path with the model's own logits, and the model with the canary in its folder, if any.
 
+    Returns:
+        The head to use: `head`, or where it differs from the model's own logits, one that takes those.
+
     Raises:
-        UserError: they differ.
+        UserError: the model or its tokenizer is not what the canary was written with.
     """
     path = folder / CANARY_FILE
-    saved = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {"src_lang": "en", "tgt_lang": "de"}
-    batch = _batch(layout, family, saved["src_lang"], saved["tgt_lang"], model.device)
-    ours, own = both_logps(model, layout, head, batch)
-    difference = float((ours - own).abs().max())
-    if not difference <= (TOLERANCE if model.dtype == torch.float32 else HALF_TOLERANCE):
-        raise UserError(
-            f"{name}: log-probabilities by the head differ from the model's own logits by {difference:.3g} "
-            "nats: the model changes its logits in a way that mtcpo does not know; see transform_of in mtcpo/models.py"
-        )
+    saved: dict[str, Any] = {"src_lang": "en", "tgt_lang": "de", "texts": len(TEXTS)}
+    if path.exists():
+        saved = {"texts": FIRST_TEXTS} | json.loads(path.read_text(encoding="utf-8"))
+    batch = _batch(layout, family, saved["src_lang"], saved["tgt_lang"], model.device, saved["texts"])
+    head, ours = _trusted(name, model, layout, head, batch)
     if "logps" in saved:
         _compare(batch, ours, saved, f"{path} (written by transformers {saved['transformers']})", model.dtype)
+    return head
+
+
+def _trusted(name: str, model: Any, layout: Layout, head: Head, batch: Batch) -> tuple[Head, Tensor]:
+    """Return the first head that agrees with the model's own logits, the cheapest first, and its log-probabilities."""
+    tolerance = TOLERANCE if model.dtype == torch.float32 else HALF_TOLERANCE
+    reason = ""
+    for positions in ("none", "real", "all"):
+        candidate = replace(head, own_logits=positions)
+        try:
+            ours, own = both_logps(model, layout, candidate, batch)
+        except RuntimeError as error:
+            if positions == "all":
+                raise
+            reason = reason or f"its forward pass needs every position ({str(error).splitlines()[0]})"
+            continue
+        difference = float((ours - own).abs().max())
+        if difference <= tolerance:
+            if positions != "none":
+                LOG.warning(
+                    f"{name}: {reason}; the model's own logits are used, all of them at once, which takes more memory. "
+                    "See transform_of in mtcpo/models.py"
+                )
+            return candidate, ours
+        reason = reason or f"log-probabilities by the head differ from the model's own by {difference:.3g} nats"
+    raise UserError(f"{name}: the log-probabilities of the canary's text are no numbers")
 
 
 def write_canary(model: Any, layout: Layout, family: Family, head: Head, folder: Path, src: str, tgt: str) -> None:
     """Write the canary of a float32 model into its folder; `src` and `tgt` are BCP-47."""
     import transformers
 
-    batch = _batch(layout, family, src, tgt, model.device)
+    batch = _batch(layout, family, src, tgt, model.device, len(TEXTS))
     canary = {
-        "src_lang": src, "tgt_lang": tgt,
+        "src_lang": src, "tgt_lang": tgt, "texts": len(TEXTS),
         "input_ids": batch["input_ids"].tolist(), "labels": batch["labels"].tolist(),
         "logps": both_logps(model, layout, head, batch)[0].tolist(),
         "transformers": transformers.__version__, "torch": torch.__version__,
@@ -81,10 +115,10 @@ def both_logps(model: Any, layout: Layout, head: Head, batch: Batch) -> tuple[Te
     return scored.token_logps, own.masked_fill(labels == IGNORE, 0.0)
 
 
-def _batch(layout: Layout, family: Family, src: str, tgt: str, device: torch.device) -> Batch:
+def _batch(layout: Layout, family: Family, src: str, tgt: str, device: torch.device, count: int) -> Batch:
     # As prompts, not as sources: a template is a setting, and no part of the model.
     src, tgt = _known(src, tgt, family, layout.tokenizer)
-    texts = [Text(source, src, tgt, (target,), prompt=source) for source, target in TEXTS]
+    texts = [Text(source, src, tgt, (target,), prompt=source) for source, target in TEXTS[:count]]
     return {key: value.to(device) for key, value in layout.collate(layout.encode(texts)).items()}
 
 
@@ -95,7 +129,7 @@ def _known(src: str, tgt: str, family: Family, tokenizer: Any) -> tuple[str, str
     tokens = tokenizer.get_vocab()
     try:
         language_token(family, tgt, tokens)
-        if family.sets_tokenizer_language:
+        if family.target_code:
             language_token(family, src, tokens)
     except UserError:
         return (some_language(family, tokens),) * 2

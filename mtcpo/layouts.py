@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from mtcpo.errors import UserError
 from mtcpo.families import ALMA_PROMPT, CHAT_PROMPT, Family, language_token
-from mtcpo.languages import english_name
+from mtcpo.languages import UNDETERMINED, english_name
 from mtcpo.logprobs import IGNORE, Head
 from mtcpo.records import Messages
 
@@ -27,13 +27,14 @@ Batch = dict[str, Tensor]
 
 @dataclass(frozen=True, slots=True)
 class Text:
-    """What is given to a layout: a source (or a ready prompt) with up to two targets."""
+    """What is given to a layout: a source (or a ready prompt) with up to two targets. id: for messages."""
 
     source: str
     src_lang: str
     tgt_lang: str
     targets: tuple[str, ...] = ()
     prompt: str | Messages | None = None
+    id: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,12 +123,14 @@ def _router_option(router_loss: bool | None) -> dict[str, bool]:
     return {} if router_loss is None else {"output_router_logits": router_loss}
 
 
-def _prompt_text(template: str, text: Text, codes: tuple[str, str]) -> str:
-    names = (
-        {"src_name": english_name(text.src_lang), "tgt_name": english_name(text.tgt_lang)}
-        if "_name" in template
-        else {}
-    )
+def _prompt_text(template: str, text: Text, codes: tuple[str, str] | None = None) -> str:
+    """Fill a template; `codes` are what source and target language are called in it, by default their BCP-47 tags."""
+    codes = codes or (text.src_lang, text.tgt_lang)
+    names = {}
+    if "_name}" in template:
+        if UNDETERMINED in (text.src_lang, text.tgt_lang):
+            raise UserError(f"the template {template!r} names its languages; give --src-lang and --tgt-lang")
+        names = {"src_name": english_name(text.src_lang), "tgt_name": english_name(text.tgt_lang)}
     # Not str.format on the source: braces in a sentence are text.
     fields = {**names, "src_code": codes[0], "tgt_code": codes[1], "source": text.source}
     parts = [template]
@@ -182,7 +185,7 @@ def encode_once(encoder: nn.Module, sources: int, copies: int) -> Iterator[None]
 
 @dataclass(slots=True)
 class EncoderDecoderLayout:
-    """T5, mT5, NLLB, M2M100, mBART, Marian, MADLAD: source to the encoder, targets to the decoder."""
+    """T5 and its kin, NLLB, M2M100, mBART, Marian: source to the encoder, targets to the decoder."""
 
     model: Any
     tokenizer: Any
@@ -197,7 +200,11 @@ class EncoderDecoderLayout:
         for i, text in enumerate(texts):
             pairs.setdefault((text.src_lang, text.tgt_lang), []).append(i)
         for (src_lang, tgt_lang), rows in pairs.items():
-            codes = self._set_languages(src_lang, tgt_lang)
+            try:
+                codes = self._set_languages(src_lang, tgt_lang)
+            except UserError as error:
+                first = texts[rows[0]].id
+                raise UserError(f"{first}: {error}" if first else str(error)) from error
             sources = self.tokenizer([self._source(texts[i], codes) for i in rows])["input_ids"]
             flat = [target for i in rows for target in texts[i].targets]
             targets = iter(self.tokenizer(text_target=flat)["input_ids"] if flat else [])
@@ -214,13 +221,14 @@ class EncoderDecoderLayout:
 
     def _set_languages(self, src_lang: str, tgt_lang: str) -> tuple[str, str]:
         if self.family.language_code is None:
-            return "", ""
+            return src_lang, tgt_lang
         tokens = self.tokenizer.get_vocab()
         target = language_token(self.family, tgt_lang, tokens)
-        # A prompt that carries only the target's code (MADLAD, Marian) knows no source codes.
-        source = language_token(self.family, src_lang, tokens) if self.family.sets_tokenizer_language else ""
-        if self.family.sets_tokenizer_language:
-            self.tokenizer.src_lang, self.tokenizer.tgt_lang = self._tag(source), self._tag(target)
+        if not self.family.target_code:
+            # A prompt that carries only the target's code (MADLAD, Marian) knows no source codes.
+            return src_lang, target
+        source = language_token(self.family, src_lang, tokens)
+        self.tokenizer.src_lang, self.tokenizer.tgt_lang = self._tag(source), self._tag(target)
         return source, target
 
     def _tag(self, token: str) -> str:
@@ -288,11 +296,11 @@ class EncoderDecoderLayout:
         }
 
     def generation_settings(self, tgt_lang: str) -> dict[str, Any]:
-        """Force the target's language token where the family has one."""
-        if not self.family.sets_tokenizer_language:
+        """Force the target's language token, or start from it, where the family has one."""
+        if not self.family.target_code:
             return {}
         token = language_token(self.family, tgt_lang, self.tokenizer.get_vocab())
-        return {"forced_bos_token_id": self.tokenizer.convert_tokens_to_ids(token)}
+        return {f"{self.family.target_code}_token_id": self.tokenizer.convert_tokens_to_ids(token)}
 
     def new_tokens(self, sequences: Tensor, batch: Batch) -> Tensor:
         """Return all of it: the decoder starts with no source in it."""
@@ -310,20 +318,20 @@ class DecoderOnlyLayout:
 
     def encode(self, texts: Sequence[Text]) -> list[Example]:
         """Tokenize prompts as generation sees them, and targets as they follow the prompt, with the end token."""
-        return [self._encode_one(text) for text in texts]
+        ends = end_tokens(self.tokenizer)
+        return [self._encode_one(text, ends[self._uses_chat(text)]) for text in texts]
 
-    def _encode_one(self, text: Text) -> Example:
+    def _encode_one(self, text: Text, end: int) -> Example:
         if self._uses_chat(text):
             prompt, joint, special = self._chat_prompt(text), "", False
         else:
             plain = text.prompt if isinstance(text.prompt, str) else None
-            prompt = plain if plain is not None else _prompt_text(self.prompt or ALMA_PROMPT, text, ("", ""))
+            prompt = plain if plain is not None else _prompt_text(self.prompt or ALMA_PROMPT, text)
             joint, special = ("" if prompt[-1:].isspace() else " "), True
         source = tuple(self.tokenizer(prompt, add_special_tokens=special)["input_ids"])
-        end = (self.tokenizer.eos_token_id,)
         # Some tokenizers close every text with the end token; generation would then start after the end.
-        source = source[:-1] if special and source[-1:] == end else source
-        targets = tuple(self._target(prompt, source, joint, target, special) + end for target in text.targets)
+        source = source[:-1] if special and source[-1:] == (end,) else source
+        targets = tuple((*self._target(prompt, source, joint, target, special), end) for target in text.targets)
         return Example(source, targets)
 
     def _target(self, prompt: str, source: tuple[int, ...], joint: str, target: str, special: bool) -> tuple[int, ...]:
@@ -346,8 +354,10 @@ class DecoderOnlyLayout:
         if text.prompt is not None and not isinstance(text.prompt, str):
             messages = [dict(message) for message in text.prompt]
         else:
-            messages = [{"role": "user", "content": _prompt_text(CHAT_PROMPT, text, ("", ""))}]
-        return str(self.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True))
+            messages = [{"role": "user", "content": _prompt_text(CHAT_PROMPT, text)}]
+        # A model that can think aloud first is told not to: its answer is the translation, as in training.
+        options = {"tokenize": False, "add_generation_prompt": True, "enable_thinking": False}
+        return str(self.tokenizer.apply_chat_template(messages, **options))
 
     def lengths(self, example: Example) -> tuple[int, int]:
         """Return 0, and the length of prompt and longest target together."""
@@ -394,12 +404,31 @@ class DecoderOnlyLayout:
         }
 
     def generation_settings(self, tgt_lang: str) -> dict[str, Any]:
-        """Name the padding token: many decoder-only models have none of their own."""
-        return {"pad_token_id": self._pad}
+        """Name the padding token, for many such models have none, and in chats the end token that training has."""
+        settings: dict[str, Any] = {"pad_token_id": self._pad}
+        if self.tokenizer.chat_template:
+            known = self.model.generation_config.eos_token_id
+            ends = {*end_tokens(self.tokenizer), *(known if isinstance(known, list) else [known])}
+            settings["eos_token_id"] = sorted(ends - {None})
+        if getattr(self.model.config, "output_router_logits", False):
+            settings["output_router_logits"] = False  # a loss of training, which fails on one token at a time
+        return settings
 
     def new_tokens(self, sequences: Tensor, batch: Batch) -> Tensor:
         """Cut off the prompt."""
         return sequences[:, batch["input_ids"].shape[1] :]
+
+
+def end_tokens(tokenizer: Any) -> tuple[int, int]:
+    """Return the end tokens of texts and of answers in chats, which the template may close by another: Gemma does."""
+    end = int(tokenizer.eos_token_id)
+    if not tokenizer.chat_template:
+        return end, end
+    turns = [{"role": "user", "content": "question"}, {"role": "assistant", "content": "answer"}]
+    rest = str(tokenizer.apply_chat_template(turns, tokenize=False)).rpartition("answer")[2].lstrip()
+    ids = tokenizer(rest, add_special_tokens=False)["input_ids"]
+    closes = ids and tokenizer.convert_ids_to_tokens(ids[0]) in tokenizer.get_added_vocab()
+    return end, int(ids[0]) if closes else end
 
 
 def max_positions_of(config: Any) -> int | None:

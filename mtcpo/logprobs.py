@@ -20,7 +20,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 import torch
 from torch import Tensor, nn
@@ -68,14 +68,9 @@ class _TokenLogps(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any,
-        hidden: Tensor,
-        weight: Tensor,
-        bias: Tensor | None,
-        labels: Tensor,
-        transform: LogitTransform,
+        ctx: Any, hidden: Tensor, weight: Tensor, bias: Tensor | None, labels: Tensor, transform: LogitTransform,
         with_means: bool,
-    ) -> tuple[Tensor, Tensor]:
+    ) -> tuple[Tensor, Tensor]:  # fmt: skip
         logps = torch.empty(len(labels), dtype=torch.float32, device=hidden.device)
         means = torch.zeros_like(logps)
         log_normalizers = torch.empty_like(logps)
@@ -115,14 +110,8 @@ class _TokenLogps(torch.autograd.Function):
                     grad_weight += low.T @ hidden[chunk]
             if grad_bias is not None:
                 grad_bias += grad.sum(0)
-        return (
-            grad_hidden,
-            None if grad_weight is None else grad_weight.to(weight.dtype),
-            None if grad_bias is None else grad_bias.to(bias.dtype),
-            None,
-            None,
-            None,
-        )
+        grad_weight = None if grad_weight is None else grad_weight.to(weight.dtype)
+        return grad_hidden, grad_weight, None if grad_bias is None else grad_bias.to(bias.dtype), None, None, None
 
 
 def token_logps(
@@ -137,16 +126,19 @@ def token_logps(
 
 def _token_logps(
     hidden: Tensor, weight: Tensor, bias: Tensor | None, labels: Tensor, transform: LogitTransform, with_means: bool
-) -> tuple[Tensor, Tensor]:
+) -> list[Tensor]:
     """Return `token_logps`, and the mean over the vocabulary of log-probabilities at each position, (R, T) both."""
     real = labels != IGNORE
     if torch.is_autocast_enabled(hidden.device.type):
         low = torch.get_autocast_dtype(hidden.device.type)
         hidden, weight = hidden.to(low), weight.to(low)
     flat = _TokenLogps.apply(hidden[real].to(weight.dtype), weight, bias, labels[real], transform, with_means)  # type: ignore[no-untyped-call]
-    empty = torch.zeros(labels.shape, dtype=torch.float32, device=hidden.device)
-    logps, means = (empty.masked_scatter(real, cast(Tensor, values)) for values in flat)
-    return logps, means
+    return [_spread(cast(Tensor, values), real) for values in flat]
+
+
+def _spread(values: Tensor, real: Tensor) -> Tensor:
+    """Put the values (N,) of real positions to their places (R, T), zeros between them."""
+    return torch.zeros(real.shape, dtype=torch.float32, device=real.device).masked_scatter(real, values)
 
 
 @dataclass(slots=True)
@@ -155,7 +147,7 @@ class Head:
 
     Inside `scoring(labels)` the head module gets no position to multiply, so the model builds no logits; what it was
     to multiply (tied scaling included) gives `token_logps` at once, while its weight is there: sharded weights are
-    gathered around the call of their module.
+    gathered around the call of their module. A model that alters its logits in a way unknown to us builds its own.
     """
 
     module: nn.Module
@@ -163,27 +155,43 @@ class Head:
     transform: LogitTransform = field(default_factory=LogitTransform)
     with_means: bool = False
     """Also give the mean over the vocabulary of the log-probabilities, for label smoothing."""
+    model: nn.Module | None = None
+    own_logits: Literal["none", "real", "all"] = "none"
+    """Positions whose logits are the `model`'s own, all alive at once: those with a label, or every one."""
 
     @contextmanager
     def scoring(self, labels: Tensor) -> Iterator[list[Tensor]]:
         """Tap the next forward pass; afterwards the list holds the log-probabilities of `labels`, and their means."""
         seen: list[Tensor] = []
         result: list[Tensor] = []
+        real = labels != IGNORE
 
-        def give_nothing(module: nn.Module, args: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-            seen.append(args[0])
-            return (args[0][:, :0],)
+        def part(module: nn.Module, args: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+            hidden = args[0]
+            if self.own_logits != "none":
+                return (hidden[:, : labels.shape[1]][real][None],) if self.own_logits == "real" else args
+            seen.append(hidden)
+            return (hidden[:, :0],)
 
         def score(module: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> None:
             weight, bias = cast(Tensor, module.weight), cast("Tensor | None", getattr(module, "bias", None))
             if self.extra_bias is not None:
-                extra = self.extra_bias.flatten()
-                bias = extra if bias is None else bias + extra
-            hidden = seen.pop()
-            length = labels.shape[1]
-            result.extend(_token_logps(hidden[:, :length], weight, bias, labels, self.transform, self.with_means))
+                bias = self.extra_bias.flatten() + (0.0 if bias is None else bias)
+            hidden = seen.pop()[:, : labels.shape[1]]
+            result.extend(_token_logps(hidden, weight, bias, labels, self.transform, self.with_means))
 
-        handles = [self.module.register_forward_pre_hook(give_nothing), self.module.register_forward_hook(score)]
+        def read(module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
+            logits = output.logits[0] if self.own_logits == "real" else output.logits[:, : labels.shape[1]][real]
+            logps = torch.log_softmax(logits.float(), -1)
+            flat = logps.gather(1, labels[real, None]).squeeze(1), logps.mean(-1)
+            result.extend(_spread(values, real) for values in flat)
+
+        handles = [self.module.register_forward_pre_hook(part)]
+        if self.own_logits == "none":
+            handles.append(self.module.register_forward_hook(score))
+        else:
+            assert self.model is not None
+            handles.append(self.model.register_forward_hook(read))
         try:
             yield result
         finally:

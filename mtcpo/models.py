@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import json
-import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -16,12 +14,15 @@ from torch import nn
 
 from mtcpo.canary import CANARY_FILE, check_canary, write_canary
 from mtcpo.errors import UserError
-from mtcpo.families import Family, family_of
+from mtcpo.families import Family, LayoutName, family_of
 from mtcpo.files import sha256_of
 from mtcpo.hub import unreachable_hub
 from mtcpo.layouts import Layout, layout_for
 from mtcpo.logprobs import Head, LogitTransform
+from mtcpo.tokenization import TOKENIZER_FILES, check_vocabulary, has_tokenizer, load_tokenizer, save_tokenizer
 from mtcpo.trainconfig import DType
+from mtcpo.versions import load_config, mend_config
+from mtcpo.weights import load_weights
 
 ALIASES = {
     "mt5": "google/mt5-small",
@@ -33,10 +34,6 @@ ALIASES = {
     "alma": "haoranxu/ALMA-7B",
 }
 """Short names of `--model`."""
-
-TOKENIZER_FILES = (
-    "tokenizer.json", "spiece.model", "sentencepiece.bpe.model", "source.spm", "tokenizer.model", "vocab.json",
-)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +52,11 @@ class LoadedModel:
         """Return where the model's parameters are."""
         return torch.device(next(self.model.parameters()).device)
 
+    def with_model(self, model: Any) -> LoadedModel:
+        """Return the same with the model wrapped in adapters, or with adapters merged into it."""
+        whole = assemble(self.name, model, self.tokenizer, self.family, getattr(self.layout, "prompt", None))
+        return replace(whole, head=replace(whole.head, own_logits=self.head.own_logits))
+
 
 def load_model(name: str, dtype: DType = "auto", prompt: str | None = None, device: str | None = None) -> LoadedModel:
     """Load a model by alias, hub name or directory, and prove that its log-probabilities are right.
@@ -69,21 +71,19 @@ def load_model(name: str, dtype: DType = "auto", prompt: str | None = None, devi
         UserError: no such model, no tokenizer, an undeclared family, missing or unexpected weights, half precision
             where the family overflows, or log-probabilities other than those saved with the model.
     """
-    from transformers import AutoConfig
-
     path = ALIASES.get(name, name) if not Path(name).is_dir() else name
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     _check_place(path)
     with explained(path):
-        config = AutoConfig.from_pretrained(path)
-        tokenizer = _load_tokenizer(path)
-        family = family_of(config.model_type, tokenizer.get_vocab())
-        model = _load_weights(path, config, family, _dtype_for(dtype, family, device))
-    _untie_where_apart(model)
-    _check_vocabulary(path, model, tokenizer)
+        config, written = load_config(path)
+        layout: LayoutName = "encoder-decoder" if config.is_encoder_decoder else "decoder-only"
+        tokenizer = load_tokenizer(path)
+        family = family_of(config.model_type, tokenizer.get_vocab(), layout)
+        model = load_weights(path, config, written, family, _dtype_for(dtype, family, device))
+    check_vocabulary(path, model, tokenizer)
     loaded = assemble(name, model.to(device), tokenizer, family, prompt)
-    check_canary(name, loaded.model, loaded.layout, family, loaded.head, Path(path))
-    return loaded
+    head = check_canary(name, loaded.model, loaded.layout, family, loaded.head, Path(path))
+    return replace(loaded, head=head)
 
 
 def adopt_model(model: Any, tokenizer: Any, prompt: str | None = None) -> LoadedModel:
@@ -93,19 +93,21 @@ def adopt_model(model: Any, tokenizer: Any, prompt: str | None = None) -> Loaded
         UserError: an undeclared family, a tokenizer of another model, or logits that the head path does not give.
     """
     name = str(getattr(model, "name_or_path", "") or type(model).__name__)
-    family = family_of(model.config.model_type, tokenizer.get_vocab())
-    _check_vocabulary(name, model, tokenizer)
+    layout: LayoutName = "encoder-decoder" if model.config.is_encoder_decoder else "decoder-only"
+    family = family_of(model.config.model_type, tokenizer.get_vocab(), layout)
+    check_vocabulary(name, model, tokenizer)
     loaded = assemble(name, model, tokenizer, family, prompt)
     # No folder with a canary of its own: the weights may have been trained since they were loaded.
     with TemporaryDirectory() as empty:
-        check_canary(name, model, loaded.layout, family, loaded.head, Path(empty))
-    return loaded
+        head = check_canary(name, model, loaded.layout, family, loaded.head, Path(empty))
+    return replace(loaded, head=head)
 
 
 def assemble(name: str, model: Any, tokenizer: Any, family: Family, prompt: str | None) -> LoadedModel:
     """Put a loaded model together with its layout and head."""
     layout = layout_for(model, tokenizer, family, prompt)
-    head = Head(model.get_output_embeddings(), getattr(model, "final_logits_bias", None), transform_of(model.config))
+    bias, transform = getattr(model, "final_logits_bias", None), transform_of(model.config)
+    head = Head(model.get_output_embeddings(), bias, transform, model=model)
     return LoadedModel(name, model, tokenizer, family, layout, head)
 
 
@@ -126,7 +128,7 @@ def _check_place(path: str) -> None:
         return
     if not (folder / "config.json").exists():
         raise UserError(f"{path}: no config.json in it, so it is no model directory")
-    if not any((folder / file).exists() for file in TOKENIZER_FILES):
+    if not has_tokenizer(folder):
         raise UserError(
             f"{path}: a model without tokenizer; copy the tokenizer files of the model it came from into it "
             f"(one of {', '.join(TOKENIZER_FILES)}, and tokenizer_config.json)"
@@ -178,72 +180,6 @@ def _dtype_for(dtype: DType, family: Family, device: str) -> torch.dtype:
     return torch.bfloat16 if device.startswith("cuda") and torch.cuda.is_bf16_supported() else torch.float32
 
 
-def _load_tokenizer(path: str) -> Any:
-    from transformers import AutoTokenizer
-
-    try:
-        return AutoTokenizer.from_pretrained(path)
-    except OSError:
-        raise
-    except Exception as error:  # a damaged file is anything from KeyError to the bare Exception of the Rust library
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise UserError(f"{path}: its tokenizer cannot be loaded ({reason})") from error
-
-
-def _load_weights(path: str, config: Any, family: Family, dtype: torch.dtype) -> Any:
-    from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM
-
-    cls = AutoModelForSeq2SeqLM if family.layout == "encoder-decoder" else AutoModelForCausalLM
-    # Other shapes are let through only to be named below.
-    model, info = cls.from_pretrained(
-        path, config=config, dtype=dtype, output_loading_info=True, ignore_mismatched_sizes=True
-    )
-    problems = [
-        f"{len(info[kind])} {word} ({', '.join(_key(key) for key in sorted(info[kind], key=str)[:5])})"
-        for kind, word in (("missing_keys", "missing"), ("mismatched_keys", "of another shape"))
-        if info.get(kind)
-    ]
-    unexpected = [key for key in info.get("unexpected_keys", ()) if not _is_buffer_of_old(key)]
-    if unexpected:
-        problems.append(f"{len(unexpected)} unexpected ({', '.join(sorted(unexpected)[:5])})")
-    if problems:
-        raise UserError(f"{path}: the weights do not fit the model: {'; '.join(problems)}")
-    return model
-
-
-def _key(key: Any) -> str:
-    """Return the name of a tensor; one of another shape comes with its shapes."""
-    return str(key) if isinstance(key, str) else " ".join([str(key[0]), *(str(list(shape)) for shape in key[1:])])
-
-
-def _is_buffer_of_old(key: str) -> bool:
-    """Tell tables that old versions stored and new ones compute."""
-    return key.endswith(("embed_positions.weights", "embed_positions.weight", "position_ids", "rotary_emb.inv_freq"))
-
-
-def _untie_where_apart(model: Any) -> None:
-    """Set the config to what the tensors are: transformers 5 says "tied" of every mT5, whatever the file holds."""
-    inputs, outputs = model.get_input_embeddings(), model.get_output_embeddings()
-    apart = outputs is not None and inputs.weight.data_ptr() != outputs.weight.data_ptr()
-    if apart and model.config.tie_word_embeddings:
-        if model.config.model_type != "mt5":
-            raise UserError(
-                f"tied weights came apart: {model.config.model_type} says tie_word_embeddings, but its input and "
-                "output tables are two tensors; set it to false in config.json if both are meant"
-            )
-        model.config.tie_word_embeddings = False
-
-
-def _check_vocabulary(path: str, model: Any, tokenizer: Any) -> None:
-    rows = model.get_input_embeddings().weight.shape[0]
-    largest = max(tokenizer.get_vocab().values())
-    if largest >= rows:
-        raise UserError(
-            f"{path}: the tokenizer has token ids up to {largest}, the model's embedding only {rows} rows; "
-            "this tokenizer belongs to another model"
-        )
-
-
 def set_dropout(model: nn.Module, rate: float) -> None:
     """Set every dropout of a model to `rate`, and drop no whole layers; its config keeps what it had."""
     for module in model.modules():
@@ -262,6 +198,7 @@ def set_dropout(model: nn.Module, rate: float) -> None:
 def save_model(loaded: LoadedModel, folder: Path, languages: tuple[str, str]) -> None:
     """Write model, tokenizer and canary into the existing `folder`; `languages` are source and target, BCP-47."""
     loaded.model.save_pretrained(folder)
+    mend_config(folder)
     save_tokenizer(loaded.tokenizer, folder)
     if loaded.model.dtype != torch.float32:
         loaded = load_model(str(folder), "float32", device="cpu")
@@ -276,30 +213,3 @@ def identity_of(name: str) -> str:
     if (folder / CANARY_FILE).exists():
         return sha256_of(folder / CANARY_FILE)
     return ", ".join(f"{path.name} {path.stat().st_size}" for path in sorted(folder.iterdir()) if path.is_file())
-
-
-def save_tokenizer(tokenizer: Any, folder: Path) -> None:
-    """Write a tokenizer so that both transformers 4.57 and 5 read it."""
-    from transformers.utils import cached_file
-
-    tokenizer.save_pretrained(folder)
-    for file in (*TOKENIZER_FILES, "target.spm"):
-        # 5 leaves out the SentencePiece models, from which 4.57 makes some of its tokenizers.
-        origin = cached_file(
-            tokenizer.name_or_path, file, local_files_only=True, _raise_exceptions_for_missing_entries=False,
-            _raise_exceptions_for_connection_errors=False,
-        )  # fmt: skip
-        if origin and not (folder / file).exists():
-            shutil.copyfile(origin, folder / file)
-    _mend_tokenizer_config(folder / "tokenizer_config.json")
-
-
-def _mend_tokenizer_config(path: Path) -> None:
-    """Put names that both versions read in place of those that 4.57 does not know or takes for something else."""
-    settings = json.loads(path.read_text(encoding="utf-8"))
-    if settings.get("tokenizer_class") == "TokenizersBackend":
-        settings["tokenizer_class"] = "PreTrainedTokenizerFast"
-    if isinstance(settings.get("extra_special_tokens"), list):
-        tokens = settings.pop("extra_special_tokens")
-        settings |= {"additional_special_tokens": tokens} if tokens else {}
-    path.write_text(json.dumps(settings, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")

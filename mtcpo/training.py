@@ -23,7 +23,7 @@ from mtcpo.arguments import check_precision, dtype_of, training_arguments
 from mtcpo.errors import UserError
 from mtcpo.files import complete_folder, partial_path, refuse_existing, write_json, write_json_lines
 from mtcpo.layouts import Example, Layout, Text
-from mtcpo.models import LoadedModel, assemble, identity_of, load_model, save_model, set_dropout
+from mtcpo.models import LoadedModel, identity_of, load_model, save_model, set_dropout
 from mtcpo.progress import TrainingBar
 from mtcpo.records import Segment, Triplet
 from mtcpo.trainconfig import LoraConfig, TrainConfig
@@ -32,23 +32,37 @@ from mtcpo.trainer import PreferenceTrainer
 ENCODE_AT_ONCE = 1000
 """Texts tokenized in one call: enough to keep the tokenizer's threads busy, few enough to keep memory flat."""
 
+NAMED_IDS = 5
+"""How many ids of dropped examples a report names for each reason."""
+
 REPORT_FILE = "training.json"
 LOG_FILE = "metrics.jsonl"
 
 
 @dataclasses.dataclass(slots=True)
 class Encoded:
-    """Tokenized examples, what was dropped on the way (reason -> number), and their languages."""
+    """Tokenized examples, what was dropped on the way (reason -> number), and their languages.
+
+    dropped_ids: reason -> the first ids, where they are known.
+    """
 
     examples: list[Example]
     dropped: Counter[str]
     languages: tuple[str, str]
+    dropped_ids: dict[str, list[str]] = dataclasses.field(default_factory=dict)
+
+    def drop(self, reason: str, text: Text) -> None:
+        """Count a text that is left out, and keep its id if it is among the first."""
+        self.dropped[reason] += 1
+        ids = self.dropped_ids.setdefault(reason, [])
+        if text.id and len(ids) < NAMED_IDS:
+            ids.append(text.id)
 
 
 def pair_texts(triplets: Iterable[Triplet]) -> Iterator[Text]:
     """Yield what training needs of triplets: the source, or the prompt, with (chosen, rejected)."""
     for t in triplets:
-        yield Text(t.source, t.src_lang, t.tgt_lang, (t.chosen, t.rejected), t.prompt)
+        yield Text(t.source, t.src_lang, t.tgt_lang, (t.chosen, t.rejected), t.prompt, t.id)
 
 
 def reference_texts(segments: Iterable[Segment]) -> Iterator[Text]:
@@ -57,7 +71,7 @@ def reference_texts(segments: Iterable[Segment]) -> Iterator[Text]:
         if not segment.references:
             raise UserError(f"segment {segment.id}: no reference, and supervised training needs one")
         for reference in segment.references:
-            yield Text(segment.source, segment.src_lang, segment.tgt_lang, (reference,))
+            yield Text(segment.source, segment.src_lang, segment.tgt_lang, (reference,), id=segment.id)
 
 
 def train(
@@ -154,7 +168,7 @@ def encode_within_limits(layout: Layout, texts: Iterable[Text], config: TrainCon
         for text, example in zip(group, layout.encode(group), strict=True):
             reason = _reason_to_drop(text, example, layout, config)
             if reason:
-                found.dropped[reason] += 1
+                found.drop(reason, text)
             else:
                 found.examples.append(example)
     return found
@@ -167,7 +181,8 @@ def not_empty(kind: str, data: Encoded) -> Encoded:
         UserError: all were dropped; the message says why.
     """
     if not data.examples:
-        counts = ", ".join(f"{number} {reason}" for reason, number in sorted(data.dropped.items()))
+        named = {reason: f" ({', '.join(ids)})" if ids else "" for reason, ids in data.dropped_ids.items()}
+        counts = ", ".join(f"{number} {reason}{named[reason]}" for reason, number in sorted(data.dropped.items()))
         raise UserError(f"no {kind} example is left: {counts or 'there was none'}")
     return data
 
@@ -204,7 +219,7 @@ def _with_lora(loaded: LoadedModel, lora: LoraConfig) -> LoadedModel:
         raise UserError(f"train.lora: {str(error).splitlines()[0]}") from error
     if isinstance(model.get_output_embeddings(), BaseTunerLayer):
         raise UserError("train.lora.target_modules: the output head can take no adapter; name the other layers")
-    return assemble(loaded.name, model, loaded.tokenizer, loaded.family, getattr(loaded.layout, "prompt", None))
+    return loaded.with_model(model)
 
 
 def _fingerprint(model: str, config: TrainConfig, examples: Sequence[Example]) -> str:
@@ -291,13 +306,15 @@ def _report(
         "settings": config.model_dump(mode="json"),
         "examples": len(data.examples),
         "dropped": dict(sorted(data.dropped.items())),
+        "dropped_ids": dict(sorted(data.dropped_ids.items())),
         "steps": trainer.state.global_step,
         "seconds": round(float(last.get("train_runtime", 0.0)), 1),
     }
     if evaluation is None:
         return report
     dropped = dict(sorted(evaluation.dropped.items()))
-    return report | {"eval_examples": len(evaluation.examples), "eval_dropped": dropped}
+    ids = dict(sorted(evaluation.dropped_ids.items()))
+    return report | {"eval_examples": len(evaluation.examples), "eval_dropped": dropped, "eval_dropped_ids": ids}
 
 
 def _finish(
@@ -314,9 +331,8 @@ def _finish(
     work = partial_path(folder)
     model = trainer.accelerator.unwrap_model(trainer.model)
     merged = model.merge_and_unload() if hasattr(model, "merge_and_unload") else model
-    prompt = getattr(loaded.layout, "prompt", None)
     with complete_folder(work / "model") as result:
-        save_model(assemble(loaded.name, merged, loaded.tokenizer, loaded.family, prompt), result, languages)
+        save_model(loaded.with_model(merged), result, languages)
         write_json_lines(result / LOG_FILE, (_finite(row) for row in trainer.state.log_history))
         write_json(result / REPORT_FILE, report)
     if folder.exists():

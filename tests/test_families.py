@@ -1,9 +1,11 @@
+import importlib
 import time
 
 import pytest
 
 from mtcpo.errors import UserError
-from mtcpo.families import FAMILIES, family_of, language_token, some_language
+from mtcpo.families import FAMILIES, Family, family_of, language_token, some_language
+from mtcpo.languages import check_language
 
 BY_NAME = {family.name: family for family in FAMILIES}
 
@@ -13,30 +15,45 @@ BY_NAME = {family.name: family for family in FAMILIES}
     [
         ("t5", [], "t5"),
         ("t5", ["<2de>"], "madlad"),
+        ("t5", ["\x00", "a"], "byt5"),
         ("mt5", [], "mt5"),
-        ("umt5", [], "mt5"),
+        ("umt5", [], "umt5"),
         ("m2m_100", ["__de__"], "m2m100"),
         ("m2m_100", ["eng_Latn"], "nllb"),
         ("marian", ["▁the"], "marian"),
         ("marian", [">>deu<<"], "marian-multilingual"),
-        ("mbart", ["de_DE"], "mbart"),
-        ("llama", [], "decoder-only"),
-        ("mixtral", [], "decoder-only"),
+        ("marian", ["x>>deu<<"], "marian"),
+        ("mbart", ["de_DE"], "mbart-cc25"),
+        ("mbart", ["de_DE", "sl_SI"], "mbart-50"),
+        ("llama", [], "llama"),
+        ("qwen3", [], "qwen"),
+        ("gemma3_text", [], "gemma"),
+        ("mixtral", [], "mistral"),
     ],
 )
 def test_family_by_type_and_tokens(model_type, tokens, name):
-    assert family_of(model_type, tokens).name == name
+    assert family_of(model_type, tokens, "encoder-decoder").name == name
 
 
-def test_undeclared_type_is_named_with_the_nearest():
-    with pytest.raises(UserError, match=r"no family .* 'mt6' \(did you mean 'mt5'\?\); known types: .*umt5"):
-        family_of("mt6", [])
+def test_undeclared_type_is_named_with_the_nearest_and_the_entry_to_add():
+    with pytest.raises(UserError, match=r"no family .* 'mt6' \(did you mean 'mt5'\?\); known types: .*umt5") as caught:
+        family_of("mt6", [], "encoder-decoder")
+    assert str(caught.value).endswith('Family("mt6", ("mt6",), "encoder-decoder")')
+    with pytest.raises(UserError) as caught:
+        family_of("bloom", [], "decoder-only")
+    entry = str(caught.value).partition("without language tokens ")[2]
+    assert eval(entry, {"Family": Family}) == Family("bloom", ("bloom",), "decoder-only", prompt=None)
 
 
-def test_each_type_is_declared_once_and_t5s_know_no_half_precision():
-    types = [model_type for family in FAMILIES for model_type in family.model_types]
-    assert len(types) == len(set(types))
-    assert {family.name for family in FAMILIES if not family.float16} == {"t5", "mt5", "madlad"}
+def test_entries_that_share_a_type_are_told_apart_and_t5s_know_no_half_precision():
+    for model_type in {model_type for family in FAMILIES for model_type in family.model_types}:
+        *first, last = [family for family in FAMILIES if model_type in family.model_types]
+        assert all(family.marker for family in first), "an entry that is never reached"
+        assert last.marker is None, "a model that fits no entry though its type is declared"
+    assert len({family.name for family in FAMILIES}) == len(FAMILIES)
+    assert {family.name for family in FAMILIES if not family.float16} == {"t5", "mt5", "umt5", "byt5", "madlad"}
+    for family in FAMILIES:
+        assert not family.target_code or family.language_code
 
 
 @pytest.mark.parametrize(
@@ -51,12 +68,30 @@ def test_each_type_is_declared_once_and_t5s_know_no_half_precision():
         ("nllb", "sr", "srp_Cyrl"),
         ("m2m100", "de", "__de__"),
         ("m2m100", "pt-BR", "__pt__"),
-        ("mbart", "de", "de_DE"),
-        ("mbart", "en", "en_XX"),
-        ("mbart", "zh", "zh_CN"),
+        ("nllb", "fa-AF", "prs_Arab"),
+        ("nllb", "fil", "tgl_Latn"),
+        ("nllb", "pt-BR", "por_Latn"),
+        ("nllb", "sr-Cyrl", "srp_Cyrl"),
+        ("nllb", "zh-TW", "zho_Hant"),
+        ("nllb", "yue", "yue_Hant"),
+        ("m2m100", "zh-Hans", "__zh__"),
+        ("m2m100", "nso", "__ns__"),
+        ("m2m100", "sr-Latn", "__sr__"),
+        ("m2m100", "nb", "__no__"),
+        ("mbart-50", "de", "de_DE"),
+        ("mbart-50", "en", "en_XX"),
+        ("mbart-cc25", "zh", "zh_CN"),
+        ("mbart-50", "zh-Hant", "zh_CN"),
+        ("mbart-50", "pt-BR", "pt_XX"),
         ("marian-multilingual", "de", ">>deu<<"),
         ("marian-multilingual", "pt-BR", ">>por<<"),
+        ("marian-multilingual", "pt-BR", ">>pt_BR<<"),
+        ("marian-multilingual", "sr-Latn", ">>srp_Latn<<"),
+        ("marian-multilingual", "zh-Hant", ">>cmn_Hant<<"),
         ("madlad", "de", "<2de>"),
+        ("madlad", "sr-Latn", "<2sr_Latn>"),
+        ("madlad", "pt-BR", "<2pt>"),
+        ("madlad", "he", "<2iw>"),
         ("madlad", "zh-Hant", "<2zh_Hant>"),
     ],
 )
@@ -66,23 +101,79 @@ def test_language_tokens(name, tag, token):
     assert language_token(BY_NAME[name], tag, known) == token
 
 
+@pytest.mark.parametrize(
+    ("tag", "tokens", "token"),
+    [
+        ("sr-Latn", {">>srp_Cyrl<<", ">>srp_Latn<<"}, ">>srp_Latn<<"),
+        ("sr", {">>srp_Cyrl<<", ">>srp_Latn<<"}, ">>srp_Cyrl<<"),
+        ("sr", {">>srp_Cyrl<<", ">>sr<<"}, ">>sr<<"),
+        ("pt-BR", {">>pt_BR<<", ">>por<<"}, ">>pt_BR<<"),
+        ("pt", {">>pt_BR<<", ">>por<<"}, ">>por<<"),
+        ("zh-Hans", {">>cmn_Hant<<", ">>cmn_Hans<<", ">>zho<<"}, ">>cmn_Hans<<"),
+    ],
+)
+def test_of_several_tokens_the_one_that_fits_best(tag, tokens, token):
+    assert language_token(BY_NAME["marian-multilingual"], tag, tokens) == token
+
+
+def test_another_script_is_another_language():
+    with pytest.raises(
+        UserError, match=r"no token for language 'sr-Latn' \(tried srp_Latn\); the nearest that it has is 'srp_Cyrl'"
+    ):
+        language_token(BY_NAME["nllb"], "sr-Latn", {"srp_Cyrl", "deu_Latn"})
+    with pytest.raises(UserError, match=r"no token for language 'sr-Latn' .*; the nearest that it has is 'srp_Cyrl'"):
+        language_token(BY_NAME["marian-multilingual"], "sr-Latn", {">>srp_Cyrl<<", ">>deu<<"})
+
+
+def codes_of(name):
+    """The language tokens that a family's tokenizer class knows, each with the language that it is for."""
+    module = {"nllb": "nllb", "m2m100": "m2m_100", "mbart-50": "mbart50", "mbart-cc25": "mbart"}[name]
+    path = f"transformers.models.{module}.tokenization_{module}"
+    codes = importlib.import_module(path).FAIRSEQ_LANGUAGE_CODES
+    if name == "m2m100":
+        # `ns` is what M2M100 calls Northern Sotho, and no language of BCP-47.
+        return {f"__{code}__": "nso" if code == "ns" else code for code in codes["m2m100"]}
+    # XX is mBART's for no region in particular; Tagalog goes by another name in BCP-47, and there it is in the way.
+    return {code: "tl" if code == "tl_XX" else code for code in codes}
+
+
+@pytest.mark.parametrize(("name", "count"), [("nllb", 202), ("m2m100", 100), ("mbart-50", 52), ("mbart-cc25", 25)])
+def test_every_code_of_a_tokenizer_is_found_by_its_bcp47_tag(name, count):
+    tags = codes_of(name)
+    assert len(tags) == count
+    wrong = {}
+    for code, tag in tags.items():
+        found = language_token(BY_NAME[name], check_language(tag), tags)
+        if found != code:
+            wrong[code] = found
+    assert not wrong
+
+
+def test_no_nearest_where_none_is_near():
+    with pytest.raises(UserError) as caught:
+        language_token(BY_NAME["nllb"], "nds", {"tam_Taml"})
+    assert str(caught.value).endswith("(tried nds_Latn)")
+
+
 def test_families_without_language_tokens():
     assert language_token(BY_NAME["mt5"], "de", []) == ""
 
 
 def test_missing_language_names_what_was_tried_and_the_nearest():
     with pytest.raises(
-        UserError, match=r"no token for language 'nds' \(tried nds_Latn\) \(did you mean 'nld_Latn'\?\)"
+        UserError, match=r"no token for language 'nds' \(tried nds_Latn\); the nearest that it has is 'deu_Latn'"
     ):
-        language_token(BY_NAME["nllb"], "nds", {"nld_Latn", "tam_Taml", "nds_Latin-ish word"})
+        language_token(BY_NAME["nllb"], "nds", {"deu_Latn", "tam_Taml", "nds_Latin-ish word", "x_y"})
+    with pytest.raises(UserError, match=r"'fo' .*\(tried __fo__\); the nearest that it has is 'da'"):
+        language_token(BY_NAME["m2m100"], "fo", {"__fr__", "__da__", "__de__", "__x__"})
     with pytest.raises(UserError, match=r"nllb family needs to know its languages; give --src-lang"):
         language_token(BY_NAME["nllb"], "und", {"nld_Latn"})
 
 
 def test_missing_language_is_told_at_once_even_with_a_large_vocabulary():
-    vocabulary = {f"▁word{n}": n for n in range(250_000)} | {"nld_Latn": 250_000}
+    vocabulary = {f"▁word{n}": n for n in range(250_000)} | {"deu_Latn": 250_000}
     start = time.perf_counter()
-    with pytest.raises(UserError, match="nld_Latn"):
+    with pytest.raises(UserError, match="deu_Latn"):
         language_token(BY_NAME["nllb"], "nds", vocabulary)
     assert time.perf_counter() - start < 5
 
@@ -94,7 +185,7 @@ def test_missing_language_is_told_at_once_even_with_a_large_vocabulary():
         ("m2m100", "__wo__", "wo"),
         ("marian-multilingual", ">>ukr<<", "ukr"),
         ("madlad", "<2uk>", "uk"),
-        ("mbart", "gu_IN", "gu_IN"),
+        ("mbart-50", "gu_IN", "gu_IN"),
     ],
 )
 def test_some_language_of_a_tokenizer(name, token, tag):
@@ -104,5 +195,5 @@ def test_some_language_of_a_tokenizer(name, token, tag):
 
 
 def test_a_tokenizer_without_any_language():
-    with pytest.raises(UserError, match="no language token such as a_a"):
+    with pytest.raises(UserError, match="this nllb model has no language token such as deu_Latn"):
         some_language(BY_NAME["nllb"], ["▁the"])

@@ -17,7 +17,7 @@ _ORDER = """
 errors files outputs config records languages shipped hub owncode rows formats corpora
 metrics.contract metrics.ngrams metrics.lexical metrics.comet metrics.mbr metrics.usercode metrics scorecache scoring
 combining filters selection prefsreport preferences
-trainconfig families logprobs layouts canary models creation
+trainconfig families logprobs layouts canary versions weights tokenization models creation
 batching losses trainer arguments progress training translation translation.generate
 testsets significance evaluation tables sidebyside plots figures report pairpage
 doctor recipe stages pipeline api apitrainer cli __main__

@@ -361,7 +361,7 @@ def test_unknown_language_names_it(load):
 
 
 @pytest.mark.parametrize(
-    ("kind", "limit"), [("mt5", None), ("marian", 64), ("m2m100", 64), ("llama", 512), ("gpt2", 96), ("mixtral", 96)]
+    ("kind", "limit"), [("mt5", None), ("marian", 64), ("m2m100", 64), ("llama", 512), ("gpt2", 96), ("mixtral", 160)]
 )
 def test_longest_sequence_of_a_model(load, kind, limit):
     loaded = load(kind)

@@ -287,14 +287,37 @@ def test_drops_are_reported_and_nothing_left_is_an_error(model_folder, tmp_path)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["out"]
 
 
+def test_what_is_wrong_is_named_by_its_id(load, model_folder, tmp_path):
+    """Of each kind of bad example the first ids; a language that the tokenizer lacks stops the run."""
+    source, chosen, rejected = PAIRS[0][0], PAIRS[0][1], PAIRS[1][1]
+    long = " ".join([rejected] * 9)
+    bad = {
+        "chosen_equals_rejected": (chosen, chosen), "empty_target": (chosen, " "), "too_long_for_model": (chosen, long),
+    }  # fmt: skip
+    triplets = [
+        Triplet(f"{reason}-{n}", "en", "de", source, *targets) for reason, targets in bad.items() for n in range(7)
+    ]
+    good = Triplet("good", "en", "de", source, chosen, rejected)
+    found = encode_within_limits(load("marian").layout, pair_texts([*triplets, good]), TrainConfig())
+    assert found.dropped == dict.fromkeys(bad, 7)
+    assert found.dropped_ids == {reason: [f"{reason}-{n}" for n in range(5)] for reason in bad}
+    report = train(str(model_folder("marian")), pair_texts([*triplets, good]), config(), tmp_path / "out")
+    assert report["dropped_ids"] == found.dropped_ids
+    with pytest.raises(UserError, match=r"7 empty_target \(empty_target-0, empty_target-1, .*-4\), 7 too_long_for"):
+        train(str(model_folder("marian")), pair_texts(triplets), config(), tmp_path / "none")
+    klingon = dataclasses.replace(good, id="set:17", tgt_lang="tlh")
+    with pytest.raises(UserError, match=r"^set:17: the tokenizer has no token for language 'tlh'"):
+        encode_within_limits(load("nllb").layout, pair_texts([good, klingon]), TrainConfig())
+
+
 def test_texts_of_triplets_and_segments():
     triplet = Triplet("1", "en", "de", "a", "b", "c")
     prompted = dataclasses.replace(triplet, prompt="p")
     assert list(pair_texts([triplet, prompted])) == [
-        Text("a", "en", "de", ("b", "c")), Text("a", "en", "de", ("b", "c"), "p"),
+        Text("a", "en", "de", ("b", "c"), id="1"), Text("a", "en", "de", ("b", "c"), "p", "1"),
     ]  # fmt: skip
     segment = Segment("1", "en", "de", "a", references=("b", "c"))
-    assert list(reference_texts([segment])) == [Text("a", "en", "de", ("b",)), Text("a", "en", "de", ("c",))]
+    assert list(reference_texts([segment])) == [Text("a", "en", "de", (word,), id="1") for word in "bc"]
     with pytest.raises(UserError, match="segment 2: no reference"):
         list(reference_texts([dataclasses.replace(segment, id="2", references=())]))
 

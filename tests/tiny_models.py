@@ -63,7 +63,9 @@ def make_model(kind: str, folder: Path) -> Path:
     if kind in ("mt5", "llama"):
         create_model(CreateConfig(architecture=kind, **SIZES), TEXTS, folder)
     else:
-        MAKERS[kind](folder)
+        import tiny_families
+
+        (MAKERS | tiny_families.MAKERS)[kind](folder)
     return folder
 
 
@@ -78,14 +80,14 @@ def _save(model_class: type, config: object, folder: Path) -> None:
     model.save_pretrained(folder)
 
 
-def _sentencepiece(file: Path, texts: list[str], size: int, **ids: int) -> list[str]:
+def _sentencepiece(file: Path, texts: list[str], size: int, **options: object) -> list[str]:
     """Train a SentencePiece model and return its pieces."""
     import sentencepiece
 
     trained = io.BytesIO()
     sentencepiece.SentencePieceTrainer.train(
         sentence_iterator=iter(texts), model_writer=trained, vocab_size=size, character_coverage=1.0, num_threads=1,
-        hard_vocab_limit=False, minloglevel=2, **ids,
+        minloglevel=2, **({} if options.get("model_type") == "bpe" else {"hard_vocab_limit": False}), **options,
     )  # fmt: skip
     file.write_bytes(trained.getvalue())
     processor = sentencepiece.SentencePieceProcessor(model_proto=trained.getvalue())
@@ -96,12 +98,12 @@ def _write_json(path: Path, value: object) -> None:
     path.write_text(json.dumps(value, ensure_ascii=False), encoding="utf-8")
 
 
-def _marian(folder: Path) -> None:
+def _marian(folder: Path, languages: tuple[str, ...] = ()) -> None:
     from transformers import MarianConfig, MarianMTModel
 
     pieces = _sentencepiece(folder / "source.spm", [en for en, _ in PAIRS], 120)
     pieces += _sentencepiece(folder / "target.spm", [de for _, de in PAIRS], 120)
-    words = ["</s>", "<unk>", *sorted(set(pieces) - {"</s>", "<unk>", "<s>"}), "<pad>"]
+    words = ["</s>", "<unk>", *sorted(set(pieces) - {"</s>", "<unk>", "<s>"}), *languages, "<pad>"]
     _write_json(folder / "vocab.json", {word: i for i, word in enumerate(words)})
     settings = {"source_lang": "en", "target_lang": "de", "model_max_length": 64, "separate_vocabs": False}
     _write_json(folder / "tokenizer_config.json", {"tokenizer_class": "MarianTokenizer", **settings})
@@ -125,19 +127,6 @@ def _m2m100(folder: Path) -> None:
     languages = [f"__{code}__" for code in FAIRSEQ_LANGUAGE_CODES["m2m100"]]
     settings = {"tokenizer_class": "M2M100Tokenizer", "additional_special_tokens": languages}
     _write_json(folder / "tokenizer_config.json", settings)
-    _save_m2m100(folder)
-
-
-def _nllb(folder: Path) -> None:
-    tokenizer = Tokenizer(models.BPE(unk_token="<unk>", fuse_unk=True))
-    tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()
-    tokenizer.decoder = decoders.Metaspace()
-    special = ["<s>", "<pad>", "</s>", "<unk>"]
-    tokenizer.train_from_iterator(
-        TEXTS, trainers.BpeTrainer(vocab_size=160, special_tokens=special, show_progress=False)
-    )
-    tokenizer.save(str(folder / "tokenizer.json"))
-    _write_json(folder / "tokenizer_config.json", {"tokenizer_class": "NllbTokenizer"})
     _save_m2m100(folder)
 
 
@@ -179,39 +168,4 @@ def _gpt2(folder: Path) -> None:
     _save(GPT2LMHeadModel, config, folder)
 
 
-def _llama_like(folder: Path) -> dict[str, object]:
-    """Write the tokenizer that the tiny Llama has; return the sizes of a model to it."""
-    from mtcpo.creation import write_tokenizer
-
-    size = write_tokenizer(TEXTS, SIZES["vocab_size"], folder)
-    return {
-        "vocab_size": size, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2,
-        "num_attention_heads": 2, "num_key_value_heads": 1, "max_position_embeddings": 96, "pad_token_id": 0,
-        "eos_token_id": 1, "bos_token_id": None,
-    }  # fmt: skip
-
-
-def _mixtral(folder: Path) -> None:
-    """A mixture of experts with its router loss."""
-    from transformers import MixtralConfig, MixtralForCausalLM
-
-    sizes = _llama_like(folder) | {"num_local_experts": 4, "num_experts_per_tok": 2}
-    _save(MixtralForCausalLM, MixtralConfig(**sizes, output_router_logits=True, router_aux_loss_coef=0.05), folder)
-
-
-def _gemma2(folder: Path) -> None:
-    """Soft-capped logits; a low cap, so that it matters."""
-    from transformers import Gemma2Config, Gemma2ForCausalLM
-
-    sizes = _llama_like(folder) | {"head_dim": 16, "final_logit_softcapping": 2.0}
-    _save(Gemma2ForCausalLM, Gemma2Config(**sizes), folder)
-
-
-MAKERS = {
-    "marian": _marian,
-    "m2m100": _m2m100,
-    "nllb": _nllb,
-    "gpt2": _gpt2,
-    "mixtral": _mixtral,
-    "gemma2": _gemma2,
-}
+MAKERS = {"marian": _marian, "m2m100": _m2m100, "gpt2": _gpt2}

@@ -1,0 +1,106 @@
+"""Make eval/results/families.md: what the proofs of every family measure under both majors of transformers.
+
+    python eval/bench/families.py --python PYTHON_WITH_4.57 --python PYTHON_WITH_5
+
+Runs tests/test_family_proofs.py in both environments, each with the other as the one to exchange models with, and
+writes the numbers that the tests recorded: raw into families.json, as a table into families.md.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import subprocess
+import tempfile
+import xml.etree.ElementTree as ET
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parents[2]
+PROOFS = {
+    "nll_parity": "NLL parity",
+    "generation_start": "generation start",
+    "canary": "canary",
+    "training_step": "training step",
+}
+INTRODUCTION = """# Every family, proved
+
+Tiny random models with tokenizers of each family's own class, made by the tests (`tests/tiny_models.py`,
+`tests/tiny_families.py`); `tests/test_family_proofs.py` measures, `eval/bench/families.py` runs it in both environments
+and writes this table. Raw numbers: `families.json`.
+
+- **NLL parity**: largest difference (nats) between our target NLL and the model's own `forward(labels=...)`, of a
+  single token or of the mean over all.
+- **generation start**: largest difference (nats, over the whole vocabulary) between what `generate` may choose first
+  and what training had at the first label that is not forced; that both start from the same tokens, the target's
+  language code among them, the test asserts.
+- **canary**: saved here, loaded and saved under the other major, loaded here: largest difference (nats) of a token.
+- **training step**: log P(chosen) - log P(rejected) of the pair before and after two steps.
+
+Every cell is the number of a test that passed; a failed one would stand here as FAILED.
+"""
+
+
+def measure(python: str, other: str) -> dict[str, Any]:
+    """Run the proofs under `python` and return versions and kind -> proof -> number."""
+    with tempfile.TemporaryDirectory() as folder:
+        report = Path(folder, "report.xml")
+        environment = os.environ | {"MTCPO_OTHER_PYTHON": other, "OMP_NUM_THREADS": "1"}
+        command = [python, "-m", "pytest", "tests/test_family_proofs.py", f"--junitxml={report}", "-o", "timeout=7200"]
+        done = subprocess.run(command, cwd=ROOT, env=environment, check=False)
+        if not report.exists():
+            raise SystemExit(f"{python}: no test run ({done.returncode})")
+        cells: dict[str, dict[str, Any]] = {}
+        for case in ET.parse(report).iter("testcase"):
+            name = case.get("name", "")
+            failed = case.find("failure") is not None or case.find("error") is not None
+            kind = name.partition("[")[2].rstrip("]")
+            for entry in case.iter("property"):
+                cells.setdefault(kind, {})[entry.get("name", "")] = "FAILED" if failed else entry.get("value")
+    versions = "import transformers, tokenizers, torch; print(transformers.__version__, tokenizers.__version__, "
+    versions += "torch.__version__)"
+    output = subprocess.run([python, "-c", versions], capture_output=True, text=True, check=True).stdout.split()
+    return {"versions": dict(zip(("transformers", "tokenizers", "torch"), output, strict=True)), "cells": cells}
+
+
+def cell(proof: str, value: str | None) -> str:
+    """Return a number as the table has it."""
+    if value is None or value == "FAILED":
+        return "FAILED"
+    if proof == "training_step":
+        before, after = map(float, value.split())
+        return f"{before:+.2f} → {after:+.2f}"
+    return f"{float(value):.1e}"
+
+
+def table(runs: list[dict[str, Any]]) -> str:
+    """Return the page."""
+    names = [f"{run['versions']['transformers']}" for run in runs]
+    header = ["model", *(f"{title}, {name}" for title in PROOFS.values() for name in names)]
+    lines = ["| " + " | ".join(header) + " |", "|---" * len(header) + "|"]
+    for kind in runs[0]["cells"]:
+        row = [cell(proof, run["cells"].get(kind, {}).get(proof)) for proof in PROOFS for run in runs]
+        lines.append("| " + " | ".join([kind, *row]) + " |")
+    machine = f"{platform.machine()}, {os.cpu_count()} CPU cores, one thread, float32"
+    versions = [", ".join(f"{name} {version}" for name, version in run["versions"].items()) for run in runs]
+    return INTRODUCTION + f"\nMachine: {machine}. Versions: {'; '.join(versions)}.\n\n" + "\n".join(lines) + "\n"
+
+
+def main() -> None:
+    """Measure in both environments and write the results."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--python", action="append", required=True, help="twice: one interpreter for each major")
+    parser.add_argument("--output", type=Path, default=ROOT / "eval/results")
+    options = parser.parse_args()
+    one, two = options.python
+    with ThreadPoolExecutor() as pool:
+        runs = list(pool.map(measure, (one, two), (two, one)))
+    (options.output / "families.json").write_text(json.dumps(runs, indent=1) + "\n", encoding="utf-8")
+    (options.output / "families.md").write_text(table(runs), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

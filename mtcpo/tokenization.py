@@ -1,0 +1,113 @@
+"""Loading and saving tokenizers, so that transformers 4.57 and 5 cut text alike."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+from mtcpo.errors import UserError
+
+TOKENIZER_FILES = (
+    "tokenizer.json", "spiece.model", "sentencepiece.bpe.model", "source.spm", "tokenizer.model", "vocab.json",
+)  # fmt: skip
+
+WITHOUT_FILES = frozenset({"ByT5Tokenizer"})
+"""Tokenizers that have nothing to store but their settings."""
+
+
+def has_tokenizer(folder: Path) -> bool:
+    """Tell whether a directory has the files of a tokenizer, or names one that needs none."""
+    if any((folder / file).exists() for file in TOKENIZER_FILES):
+        return True
+    settings = folder / "tokenizer_config.json"
+    if not settings.exists():
+        return False
+    return json.loads(settings.read_text(encoding="utf-8")).get("tokenizer_class") in WITHOUT_FILES
+
+
+def load_tokenizer(path: str) -> Any:
+    """Return the tokenizer of a directory or hub name.
+
+    Raises:
+        UserError: its files are damaged.
+    """
+    from transformers import AutoTokenizer
+
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(path)
+        restore_normalizer(tokenizer, path)
+        return tokenizer
+    except OSError:
+        raise
+    except Exception as error:  # a damaged file is anything from KeyError to the bare Exception of the Rust library
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise UserError(f"{path}: its tokenizer cannot be loaded ({reason})") from error
+
+
+def restore_normalizer(tokenizer: Any, path: str) -> None:
+    """Give a tokenizer the normalizer of its file back, and the step that goes with it.
+
+    transformers 5 builds some classes anew from the vocabulary alone: mBART's then normalizes no characters.
+    """
+    from tokenizers import Regex, Tokenizer, normalizers
+
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    if backend is None or backend.normalizer is not None:
+        return
+    file, model = _file(path, "tokenizer.json"), _file(path, "sentencepiece.bpe.model")
+    if file is not None:
+        stored = Tokenizer.from_file(str(file))
+        if stored.normalizer is not None:
+            backend.normalizer, backend.pre_tokenizer = stored.normalizer, stored.pre_tokenizer
+    elif model is not None:
+        from sentencepiece import sentencepiece_model_pb2
+
+        spec = sentencepiece_model_pb2.ModelProto.FromString(model.read_bytes()).normalizer_spec
+        charsmap = normalizers.Precompiled(spec.precompiled_charsmap)
+        backend.normalizer = normalizers.Sequence([charsmap, normalizers.Replace(Regex(" {2,}"), " ")])
+
+
+def check_vocabulary(path: str, model: Any, tokenizer: Any) -> None:
+    """Refuse a tokenizer with ids that the model has no embedding for."""
+    rows = model.get_input_embeddings().weight.shape[0]
+    largest = max(tokenizer.get_vocab().values())
+    if largest >= rows:
+        raise UserError(
+            f"{path}: the tokenizer has token ids up to {largest}, the model's embedding only {rows} rows; "
+            "this tokenizer belongs to another model"
+        )
+
+
+def save_tokenizer(tokenizer: Any, folder: Path) -> None:
+    """Write a tokenizer so that both transformers 4.57 and 5 read it."""
+    tokenizer.save_pretrained(folder)
+    for name in (*TOKENIZER_FILES, "target.spm"):
+        # 5 leaves out the SentencePiece models, from which 4.57 makes some of its tokenizers.
+        origin = _file(tokenizer.name_or_path, name)
+        if origin is not None and not (folder / name).exists():
+            shutil.copyfile(origin, folder / name)
+    _mend_tokenizer_config(folder / "tokenizer_config.json")
+
+
+def _mend_tokenizer_config(path: Path) -> None:
+    """Put names that both versions read in place of those that 4.57 does not know or takes for something else."""
+    settings = json.loads(path.read_text(encoding="utf-8"))
+    if settings.get("tokenizer_class") == "TokenizersBackend":
+        settings["tokenizer_class"] = "PreTrainedTokenizerFast"
+    if isinstance(settings.get("extra_special_tokens"), list):
+        tokens = settings.pop("extra_special_tokens")
+        settings |= {"additional_special_tokens": tokens} if tokens else {}
+    path.write_text(json.dumps(settings, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
+
+
+def _file(path: str, name: str) -> Path | None:
+    """Return a file of a directory, or of a hub model that has been fetched."""
+    from transformers.utils import cached_file
+
+    found = cached_file(
+        path, name, local_files_only=True, _raise_exceptions_for_missing_entries=False,
+        _raise_exceptions_for_connection_errors=False,
+    )  # fmt: skip
+    return None if found is None else Path(found)
