@@ -117,11 +117,6 @@ def _target_rows(examples: Sequence[Example]) -> list[tuple[int, ...]]:
     return [example.targets[i] for i in range(len(examples[0].targets)) for example in examples]
 
 
-def _router_option(router_loss: bool | None) -> dict[str, bool]:
-    """Return the argument of a mixture of experts that asks for its router loss; other models do not know it."""
-    return {} if router_loss is None else {"output_router_logits": router_loss}
-
-
 def _prompt_text(template: str, text: Text, codes: tuple[str, str]) -> str:
     names = (
         {"src_name": english_name(text.src_lang), "tgt_name": english_name(text.tgt_lang)}
@@ -400,6 +395,11 @@ class DecoderOnlyLayout:
     def new_tokens(self, sequences: Tensor, batch: Batch) -> Tensor:
         """Cut off the prompt."""
         return sequences[:, batch["input_ids"].shape[1] :]
+
+
+def _router_option(router_loss: bool | None) -> dict[str, bool]:
+    """Return the argument of a mixture of experts that asks for its router loss; other models do not know it."""
+    return {} if router_loss is None else {"output_router_logits": router_loss}
 
 
 def max_positions_of(config: Any) -> int | None:
