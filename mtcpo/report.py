@@ -24,10 +24,11 @@ from mtcpo.evaluation import translations_dir
 from mtcpo.figures import Figure, delta_figures, pair_figures, read_pairs, read_training_log, training_figures
 from mtcpo.files import write_text
 from mtcpo.languages import english_name
+from mtcpo.papertables import write_paper_tables
 from mtcpo.records import read_segments
 from mtcpo.sidebyside import Selection, select_rows
+from mtcpo.significance import ALPHA
 from mtcpo.tables import (
-    ALPHA,
     FEW_SYSTEMS,
     format_p,
     format_score,
@@ -105,6 +106,8 @@ def write_report(run_dir: Path) -> Path:
             stamp=None if stamp is None else flatten(stamp),
         )
     )
+    if evaluation is not None:
+        write_paper_tables(run_dir, evaluation)
     write_text(run_dir / "report.html", page)
     return run_dir / "report.html"
 

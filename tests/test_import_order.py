@@ -14,11 +14,11 @@ import mtcpo
 PACKAGE = Path(mtcpo.__file__).parent
 
 _ORDER = """
-errors files outputs config records languages shipped formats corpora
+errors files provenance outputs config records languages langid shipped formats corpora
 metrics.lexical metrics.comet metrics scoring selection prefsreport preferences
 trainconfig families logprobs layouts canary models creation
 batching losses trainer arguments progress training translation translation.generate
-testsets significance evaluation tables sidebyside plots figures report
+testsets sacrebleusets testfolders suites symptoms significance tallies standings evaluation assessment comparison tables papertables sidebyside plots figures report
 doctor recipe stages pipeline cli __main__
 """
 ORDER = _ORDER.split()

@@ -64,6 +64,9 @@ class Metric(Protocol):
     def corpus_score(self, sums: NDArray[np.float64]) -> NDArray[np.float64]:
         """Return the corpus scores, as printed, of summed statistics. Shape (..., K) -> (...)."""
 
+    def segment_scores(self, statistics: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Return what `score_candidates` would, of statistics. Shape (N, K) -> (N,)."""
+
 
 @dataclass(frozen=True, slots=True)
 class MetricKind:
@@ -81,6 +84,7 @@ class MetricKind:
 
 METRICS = {
     "bleu": MetricKind("0 to 100", needs_references=True),
+    "spbleu": MetricKind("0 to 100", needs_references=True),
     "chrf": MetricKind("0 to 100", needs_references=True),
     "chrf++": MetricKind("0 to 100", needs_references=True),
     "ter": MetricKind("0 to 100", needs_references=True, higher_is_better=False),
