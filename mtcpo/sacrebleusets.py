@@ -161,4 +161,7 @@ def _members(archive: Path) -> dict[str, int]:
 def _not_to_be_had(dataset: Any, spec: Spec, error: BaseException, where_to_put: str) -> str:
     reason = str(error) or type(error).__name__
     cache = Path(dataset._outdir).parent
-    return f"test set {spec.suite}:{spec.pair}: not in {cache}, and the download failed ({reason}); pass --test-set-dir DIR with {where_to_put}, or delete {dataset._outdir} and try again with a network"
+    return (
+        f"test set {spec.suite}:{spec.pair}: not in {cache}, and the download failed ({reason}); "
+        f"pass --test-set-dir DIR with {where_to_put}, or delete {dataset._outdir} and try again with a network"
+    )

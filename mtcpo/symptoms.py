@@ -38,7 +38,8 @@ def describe(test_set: TestSet, texts: Sequence[str]) -> dict[str, Any]:
 
 def loops(text: str) -> bool:
     """Tell whether a text says one thing four times or more in a row; dots and dashes alone say nothing."""
-    return any(any(map(str.isalnum, match.group())) for match in _LOOP.finditer(text))
+    # With a space at its end, as there is one after each of the others.
+    return any(any(map(str.isalnum, match.group())) for match in _LOOP.finditer(f"{text} "))
 
 
 def _length_ratio(segments: Sequence[Segment], texts: Sequence[str]) -> float | None:

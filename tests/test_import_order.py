@@ -18,7 +18,8 @@ errors files provenance outputs config records languages langid shipped formats 
 metrics.lexical metrics.comet metrics scoring selection prefsreport preferences
 trainconfig families logprobs layouts canary models creation
 batching losses trainer arguments progress training translation translation.generate
-testsets sacrebleusets testfolders suites symptoms significance tallies standings evaluation assessment comparison tables papertables sidebyside plots figures report
+testsets sacrebleusets testfolders suites symptoms significance tallies standings evaluation assessment comparison
+tables papertables sidebyside plots figures report
 doctor recipe stages pipeline cli __main__
 """
 ORDER = _ORDER.split()
