@@ -91,7 +91,7 @@ def test_the_page_says_what_was_found(html):
     assert re.search(r"tuned is better than start on BLEU \(\+[\d.]+, p = 0\.003\), chrF .* and TER \(−", text)
     assert "chrF chose the training pairs" in text
     assert "nrefs:1|case:mixed|eff:no|tok:13a|smooth:exp|version:" in text
-    assert "paired bootstrap with 300 resamples (seed 12345)" in text
+    assert "paired bootstrap, 300 resamples, seed 12345" in text
     assert "300 of 400 segments: the 100 largest gains and losses each of tuned on chrF" in text
     for part in ("sft", "cpo", "small margin", "torch", "2.13.0", "learning_rate = 1e-4", "Log-probabilities"):
         assert part in text
