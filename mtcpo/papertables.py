@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ LATEX = {
 }  # fmt: skip
 """What LaTeX would read as its own."""
 
-MARKS = {"better": ("*", r"\rlap{$^{*}$}"), "worse": ("†", r"\rlap{$^{\dagger}$}"), "same": ("", "")}
+MARKS = {"better": (r"\*", r"\rlap{$^{*}$}"), "worse": ("†", r"\rlap{$^{\dagger}$}"), "same": ("", "")}
 
 
 def write_paper_tables(folder: Path, document: Mapping[str, Any]) -> None:
@@ -37,7 +37,7 @@ def to_markdown(entry: Mapping[str, Any]) -> str:
     for system in ranked(entry):
         cells = [_cell(entry, system, name, "**{}**", 0, " ±{}") for name in names]
         lines.append(_row([_plain(system), *cells]))
-    lines += ["", *_notes(entry, "*", "†"), ""]
+    lines += ["", *_notes(entry, r"\*", "†", _plain), ""]
     lines += [f"- {metric_title(name)}: `{described['signature']}`" for name, described in entry["metrics"].items()]
     return "\n".join(lines) + "\n"
 
@@ -55,7 +55,7 @@ def to_latex(entry: Mapping[str, Any]) -> str:
         cells = [_cell(entry, system, name, r"\textbf{{{}}}", 1, r" {{\scriptsize$\pm${}}}") for name in names]
         lines.append(" & ".join([_tex(system), *cells]) + r" \\")
     caption = f"{entry['suite']} {entry['src_lang']}-{entry['tgt_lang']}, {entry['segments']} segments. "
-    notes = " ".join(_notes(entry, "STAR", "DAGGER"))
+    notes = " ".join(_notes(entry, "STAR", "DAGGER", str))
     caption = _tex(caption + notes).replace("STAR", "$^{*}$").replace("DAGGER", r"$^{\dagger}$")
     caption = caption.replace("±", r"$\pm$")
     lines += [r"\bottomrule", r"\end{tabular}", rf"\caption{{{caption}}}", r"\end{table}"]
@@ -73,10 +73,10 @@ def _cell(entry: Mapping[str, Any], system: str, name: str, bold: str, mark: int
     return (bold.format(score) if is_best else score) + MARKS[verdict][mark] + interval.format(ci)
 
 
-def _notes(entry: Mapping[str, Any], better: str, worse: str) -> list[str]:
+def _notes(entry: Mapping[str, Any], better: str, worse: str, escape: Callable[[str], str]) -> list[str]:
     notes = ["±: half the 95 % interval."]
     if len(entry["systems"]) > 1:
-        baseline, test = _plain(entry["baseline"]), significance_in_words(entry)
+        baseline, test = escape(entry["baseline"]), significance_in_words(entry)
         notes.append(f"{better} better, {worse} worse than {baseline} (p < {ALPHA}, {test}).")
     chose = [metric_title(name) for name, described in entry["metrics"].items() if described.get("chose_pairs")]
     return notes + ([f"{', '.join(chose)} chose the training pairs."] if chose else [])

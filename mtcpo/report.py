@@ -37,9 +37,9 @@ from mtcpo.papertables import write_paper_tables
 from mtcpo.records import read_segments
 from mtcpo.sidebyside import Selection, select_rows
 from mtcpo.significance import ALPHA
-from mtcpo.symptoms import SYMPTOMS
 from mtcpo.tables import (
     FEW_SYSTEMS,
+    checked_symptoms,
     count_text,
     decisive_p,
     format_p,
@@ -53,6 +53,9 @@ from mtcpo.tables import (
     summarise,
     warn_of_choosers,
 )
+
+MAX_FIGURES = 3
+"""Metrics that are plotted against the length of the source: one row of the page."""
 
 TEMPLATES = Path(__file__).parent / "templates"
 
@@ -76,7 +79,8 @@ class SetView:
     """A test set as the page shows it. `entry` is its part of evaluation.json.
 
     order: all systems as they are listed; others: those but the baseline. first: the metric by which systems are
-    ranked; leading: that by which translations are sorted first. by_length: scores by length. best: the systems
+    ranked; leading: that by which translations are sorted first. by_length: scores by length.
+    symptoms: which faults of outputs were counted. best: the systems
     with the best score, by metric. gains, changed: for each shown segment JSON of numbers, for the page's script.
     """
 
@@ -89,7 +93,8 @@ class SetView:
     best: Mapping[str, frozenset[str]]
     tiles: tuple[Tile, ...]
     figures: tuple[Figure, ...]
-    by_length: Figure | None
+    by_length: tuple[Figure, ...]
+    symptoms: tuple[str, ...]
     translations: Selection | None
     gains: tuple[str, ...] = ()
     changed: tuple[str, ...] = ()
@@ -146,7 +151,6 @@ def _environment() -> jinja2.Environment:
         summarise=summarise,
         warn_of_choosers=warn_of_choosers,
         alpha=ALPHA,
-        symptoms=SYMPTOMS,
         count_text=count_text,
         shows_clusters=shows_clusters,
         significance_in_words=significance_in_words,
@@ -203,11 +207,17 @@ def view_of(entry: Mapping[str, Any], run_dir: Path) -> SetView:
         best={metric: _best(entry, metric) for metric in metrics},
         tiles=_tiles(entry, others[-1]) if 0 < len(others) <= FEW_SYSTEMS else (),
         figures=delta_figures(entry, others),
-        by_length=length_figure(entry, _strongest(entry, others, leading), leading),
+        by_length=_by_length(entry, others),
+        symptoms=checked_symptoms(entry),
         translations=shown,
         gains=tuple(json.dumps([[o.gains.get(m) for m in metrics] for o in row.outputs[1:]]) for row in rows),
         changed=tuple(json.dumps([int(output.changed) for output in row.outputs[1:]]) for row in rows),
     )
+
+
+def _by_length(entry: Mapping[str, Any], others: Sequence[str]) -> tuple[Figure, ...]:
+    found = (length_figure(entry, _strongest(entry, others, one), one) for one in list(entry["metrics"])[:MAX_FIGURES])
+    return tuple(figure for figure in found if figure is not None)
 
 
 def _strongest(entry: Mapping[str, Any], systems: Sequence[str], metric: str) -> list[str]:

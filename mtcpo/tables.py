@@ -165,7 +165,8 @@ def _print_entry(key: str, entry: Mapping[str, Any], console: Console) -> None:
     for name, described in entry["metrics"].items():
         mark = ("" if described["higher_is_better"] else " (lower is better)") + (" ◆" if _chose(described) else "")
         table.add_column(metric_title(name) + mark, justify="right", overflow="fold")
-    for column in ("length", *SYMPTOMS):
+    symptoms = checked_symptoms(entry)
+    for column in ("length", *symptoms):
         table.add_column(column.replace("_", " "), justify="right", overflow="fold")
     order, leading = ranked(entry), next(iter(entry["metrics"]))
     for system, after in zip(order, [*order[1:], None], strict=True):
@@ -179,7 +180,7 @@ def _print_entry(key: str, entry: Mapping[str, Any], console: Console) -> None:
         ends = after is not None and shows_clusters(entry) and (
             cluster_of(entry, system, leading) != cluster_of(entry, after, leading)
         )  # fmt: skip
-        table.add_row(name, *cells, ratio, *(count_text(row.get(one)) for one in SYMPTOMS), end_section=ends)
+        table.add_row(name, *cells, ratio, *(count_text(row.get(one)) for one in symptoms), end_section=ends)
     console.print(table)
     for line in notes_of(entry):
         console.print(Text(line, style="dim"))
@@ -209,6 +210,11 @@ def shows_clusters(entry: Mapping[str, Any]) -> bool:
 def cluster_of(entry: Mapping[str, Any], system: str, metric: str) -> int:
     """Return the cluster of a system by a metric, 1 for the best."""
     return int(entry["systems"][system]["metrics"][metric]["cluster"])
+
+
+def checked_symptoms(entry: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return which faults of outputs were counted of any system."""
+    return tuple(one for one in SYMPTOMS if any(row.get(one) is not None for row in entry["systems"].values()))
 
 
 def count_text(count: int | None) -> str:
