@@ -124,7 +124,8 @@ MISTAKES = [
     (f"build-prefs {CORPUS} {HYPS} --output q.jsonl",
      "no metric to choose pairs by; give one, for example --metric chrf"),
     (f"build-prefs {CORPUS} {HYPS} --metric crf --output q.jsonl",
-     "unknown metric 'crf' (did you mean 'chrf'?); choose from bleu, chrf, chrf++, comet, cometkiwi, spbleu, ter, xcomet"),
+     "unknown metric 'crf' (did you mean 'chrf'?); choose from bleu, chrf, chrf++, comet, cometkiwi, spbleu, ter, "
+     "xcomet"),
     (f"{PREFS} --tgt-lang xx --output q.jsonl", "unknown language 'xx'; give a BCP-47 code such as de, zh or pt-BR"),
     (f"{PREFS} --tgt-lang German --output q.jsonl", "unknown language 'German' (did you mean 'de'?)"),
     (f"build-prefs --source s.en --reference r.de {HYPS} --metric chrf --output q.jsonl",
@@ -173,18 +174,20 @@ MISTAKES = [
     (f"{EVALUATE} --model mt5", NO_MODEL),
     (f"{EVALUATE} --hyp a=r.de --reference A=r.de --reference A=wrong.de",
      "sets.0: two references are named 'A'; give each a name of its own"),
-    (f"{EVALUATE} --hyp a=r.de --reference B=short.de", "short.de: 5 lines, but s.en has 6"),
+    (f"{EVALUATE} --hyp a=r.de --reference B=short.de", "short.de: 5 lines, but {here}/s.en has 6"),
     (f"{EVALUATE} --hyp a=r.de --reference B=no.de", "no.de: no such file"),
-    (f"evaluate --suite bare.toml {HYPS}", 'bare.toml: no metric in it; add one, for example metrics = ["bleu", "chrf"]'),
+    (f"evaluate --suite bare.toml {HYPS}",
+     'bare.toml: no metric in it; add one, for example metrics = ["bleu", "chrf"]'),
     (f"evaluate --suite wmt22:de-en:C --test-set-dir wmt {HYPS}",
      "unknown reference of wmt22:de-en 'C'; choose from A, B"),
     (f"evaluate --suite wmt23:de-en --test-set-dir wmt {HYPS}", "it has wmt22:de-en (did you mean 'wmt22:de-en'?)"),
-    (f"evaluate --suite wmt2:de-en {HYPS}", "unknown test set 'wmt2' (did you mean 'wmt22'?); sacrebleu --list names"),
+    (f"evaluate --suite wmt222:de-en {HYPS}",
+     "unknown test set 'wmt222' (did you mean 'wmt22'?); sacrebleu --list names"),
     (f"evaluate --suite flores200:de-en {HYPS}",
      "get it from the flores200_dataset archive and pass --test-set-dir DIR with DIR/devtest/deu_Latn.devtest and"),
     (f"evaluate --suite ../x:de-en --test-set-dir wmt {HYPS}", "test set '../x': it names a file, so it must be"),
     ("evaluate --suite wmt22:de-en --test-set-dir wmt --submitted --hyp Online-A=r.de",
-     "r.de: 6 lines, but wmt/sources/generaltest2022.de-en.src.de has 2"),
+     "/wmt/sources/generaltest2022.de-en.src.de has 2; line n of one must translate line n of the other"),
     ("evaluate --suite wmt22:de-en --test-set-dir wmt --submitted --hyp Online-A=two.de",
      "two systems are named 'Online-A': yours and one submitted for wmt22; rename yours"),
     ("evaluate --compare s.en r.de", "s.en: no evaluation.json in it; evaluate it first, with --output-dir s.en"),
@@ -377,7 +380,7 @@ def test_evaluate_files_and_a_model(here, capsys):
     command = [*EVALUATE.split(), *HYPS.split(), "--metric", "bleu", "--set", "resamples=50"]
     outcome = run(capsys, *command, "--output-dir", "e")
     assert (outcome.code, outcome.err) == (0, "")
-    assert outcome.out.endswith("e/evaluation.json\n")
+    assert outcome.out.endswith("e/evaluation.json\ne/report.html\n")
     document = json.loads((here / "e/evaluation.json").read_text(encoding="utf-8"))
     systems = document["pairs"]["en-de"]["systems"]
     assert systems["b"]["metrics"]["chrf"]["score"] == pytest.approx(100)

@@ -1,6 +1,7 @@
 import json
 import re
 from html.parser import HTMLParser
+from itertools import pairwise
 
 import pytest
 from browser import Browser
@@ -124,7 +125,7 @@ def test_many_systems_are_ranked_with_lines_between_clusters(tmp_path):
     ends = [bool(mark) for mark, _ in rows][:9]
     clusters = [scores[name]["cluster"] for name in names]
     assert clusters == sorted(clusters)
-    assert ends == [after > before for before, after in zip(clusters, clusters[1:], strict=False)] + [False]
+    assert ends == [after > before for before, after in pairwise(clusters)] + [False]
     assert sum(ends) >= 3
 
 
