@@ -362,7 +362,8 @@ def train(
         evaluation = None if eval_prefs is None else _triplets(eval_prefs, src_lang, tgt_lang, eval_drops)
         segments = iter(()) if source is None else _references(source, references, src_lang, tgt_lang, drops)
         _quiet()
-        from mtcpo.training import pair_texts, reference_texts, train
+        from mtcpo.examples import pair_texts, reference_texts
+        from mtcpo.training import train
 
         texts = reference_texts(segments) if prefs is None else pair_texts(triplets)
         eval_texts = None if evaluation is None else pair_texts(evaluation)

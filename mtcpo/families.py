@@ -18,6 +18,13 @@ ALMA_PROMPT = "Translate this from {src_name} to {tgt_name}:\n{src_name}: {sourc
 CHAT_PROMPT = "Translate this from {src_name} to {tgt_name}. Give only the translation.\n{source}"
 """The user's message, for decoder-only models with a chat template."""
 
+DECODER_LAYERS = (
+    "q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj",
+    "query_key_value", "dense", "dense_h_to_4h", "dense_4h_to_h", "c_attn", "c_proj", "c_fc",
+)  # fmt: skip
+"""Attention and feed-forward layers as Llama and its like, GPT-NeoX and GPT-2 call them. Not the router of a mixture
+of experts, nor its experts, which transformers 4 and 5 hold in different shapes: such adapters would not carry over."""
+
 
 @dataclass(frozen=True, slots=True)
 class Family:
@@ -27,6 +34,8 @@ class Family:
     language_code: how a BCP-47 tag becomes one of the tokenizer's language tokens; None: no language tokens.
     sets_tokenizer_language: the tokenizer has src_lang and tgt_lang; generation is forced to start with the target's.
     float16: False where activations are known to overflow in half precision.
+    adapter_modules: the layers that low-rank adapters go to unless the user names others, in peft's words: by the end
+        of their names, or "all-linear" for all but the output head.
     """
 
     name: str
@@ -36,6 +45,7 @@ class Family:
     language_code: Callable[[str], tuple[str, ...]] | None = None
     sets_tokenizer_language: bool = False
     float16: bool = True
+    adapter_modules: str | tuple[str, ...] = "all-linear"
 
 
 # NLLB names individual languages and scripts; where BCP-47 usage has the macrolanguage, this is the member meant.
@@ -94,6 +104,7 @@ FAMILIES: tuple[Family, ...] = (
         ("llama", "mistral", "qwen2", "qwen3", "gemma", "gemma2", "gpt_neox", "gpt2", "mixtral"),
         "decoder-only",
         None,
+        adapter_modules=DECODER_LAYERS,
     ),
 )
 

@@ -15,13 +15,14 @@ from typing import Any
 import torch
 from torch import nn
 
+from mtcpo.adapters import adapters_base, merge_adapters, quantization_settings, save_adapters
 from mtcpo.canary import CANARY_FILE, check_canary, write_canary
 from mtcpo.errors import UserError
 from mtcpo.families import Family, family_of
 from mtcpo.files import sha256_of
 from mtcpo.layouts import Layout, layout_for
 from mtcpo.logprobs import Head, LogitTransform
-from mtcpo.trainconfig import DType
+from mtcpo.trainconfig import DType, Quantization
 
 ALIASES = {
     "mt5": "google/mt5-small",
@@ -56,14 +57,23 @@ class LoadedModel:
         return torch.device(next(self.model.parameters()).device)
 
 
-def load_model(name: str, dtype: DType = "auto", prompt: str | None = None, device: str | None = None) -> LoadedModel:
+def load_model(
+    name: str,
+    dtype: DType = "auto",
+    prompt: str | None = None,
+    device: str | None = None,
+    quantization: Quantization | None = None,
+) -> LoadedModel:
     """Load a model by alias, hub name or directory, and prove that its log-probabilities are right.
+
+    A directory of adapters is loaded with its base, into which they are merged.
 
     Args:
         name: a directory, a key of ALIASES, or a name on the hub.
         dtype: precision of the weights; "auto" is bfloat16 on a GPU that has it, else float32.
         prompt: a template in place of the family's own.
         device: default: a GPU where there is one.
+        quantization: of the weights, to train adapters on them.
 
     Raises:
         UserError: no such model, no tokenizer, an undeclared family, missing or unexpected weights, half precision
@@ -71,18 +81,51 @@ def load_model(name: str, dtype: DType = "auto", prompt: str | None = None, devi
     """
     from transformers import AutoConfig
 
-    path = ALIASES.get(name, name) if not Path(name).is_dir() else name
+    path = place_of(name)
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    base = adapters_base(path)
+    if base is not None:
+        return _load_with_adapters(name, path, base, dtype, prompt, device, quantization)
     _check_place(path)
     with explained(path):
         config = AutoConfig.from_pretrained(path)
         tokenizer = _load_tokenizer(path)
         family = family_of(config.model_type, tokenizer.get_vocab())
-        model = _load_weights(path, config, family, _dtype_for(dtype, family, device))
+        if quantization is not None:
+            model = _load_quantized(path, config, family, quantization, device)
+        else:
+            model = _load_weights(path, config, family, _dtype_for(dtype, family, device)).to(device)
     _untie_where_apart(model)
     _check_vocabulary(path, model, tokenizer)
-    loaded = assemble(name, model.to(device), tokenizer, family, prompt)
+    loaded = assemble(name, model, tokenizer, family, prompt)
     check_canary(name, loaded.model, loaded.layout, family, loaded.head, Path(path))
+    return loaded
+
+
+def _load_with_adapters(
+    name: str,
+    path: str,
+    base: str,
+    dtype: DType,
+    prompt: str | None,
+    device: str,
+    quantization: Quantization | None,
+) -> LoadedModel:
+    """Load the base with its own checks, merge the adapters into it, and check the whole."""
+    if quantization is not None:
+        raise UserError(
+            f"train.lora.quantization: {name} holds adapters, and weights in {quantization} cannot take them in; "
+            "train with train.lora.merge = true first, and start from that"
+        )
+    try:
+        below = load_model(base, dtype, prompt, device)
+    except UserError as error:
+        raise UserError(f"{path}: adapters of {base}: {error}") from error
+    model = merge_adapters(below.model, path)
+    has_tokenizer = any((Path(path) / file).exists() for file in TOKENIZER_FILES)
+    tokenizer = _load_tokenizer(path) if has_tokenizer else below.tokenizer
+    loaded = assemble(name, model, tokenizer, below.family, prompt)
+    check_canary(name, loaded.model, loaded.layout, loaded.family, loaded.head, Path(path))
     return loaded
 
 
@@ -190,13 +233,19 @@ def _load_tokenizer(path: str) -> Any:
         raise UserError(f"{path}: its tokenizer cannot be loaded ({reason})") from error
 
 
-def _load_weights(path: str, config: Any, family: Family, dtype: torch.dtype) -> Any:
+def _load_quantized(path: str, config: Any, family: Family, quantization: Quantization, device: str) -> Any:
+    settings = quantization_settings(quantization)
+    # bfloat16 on every GPU, where it is slow too: what stays unquantized must not overflow.
+    return _load_weights(path, config, family, torch.bfloat16, quantization_config=settings, device_map={"": device})
+
+
+def _load_weights(path: str, config: Any, family: Family, dtype: torch.dtype, **options: Any) -> Any:
     from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM
 
     cls = AutoModelForSeq2SeqLM if family.layout == "encoder-decoder" else AutoModelForCausalLM
     # Other shapes are let through only to be named below.
     model, info = cls.from_pretrained(
-        path, config=config, dtype=dtype, output_loading_info=True, ignore_mismatched_sizes=True
+        path, config=config, dtype=dtype, output_loading_info=True, ignore_mismatched_sizes=True, **options
     )
     problems = [
         f"{len(info[kind])} {word} ({', '.join(_key(key) for key in sorted(info[kind], key=str)[:5])})"
@@ -266,6 +315,19 @@ def save_model(loaded: LoadedModel, folder: Path, languages: tuple[str, str]) ->
     if loaded.model.dtype != torch.float32:
         loaded = load_model(str(folder), "float32", device="cpu")
     write_canary(loaded.model, loaded.layout, loaded.family, loaded.head, folder, *languages)
+
+
+def save_adapted(loaded: LoadedModel, folder: Path, languages: tuple[str, str]) -> None:
+    """Write the adapters of a model, its tokenizer, and the canary of base and adapters together."""
+    save_adapters(loaded.model, folder)
+    save_tokenizer(loaded.tokenizer, folder)
+    whole = load_model(str(folder), "float32", device="cpu")
+    write_canary(whole.model, whole.layout, whole.family, whole.head, folder, *languages)
+
+
+def place_of(name: str) -> str:
+    """Return the directory or hub name that `--model` means."""
+    return name if Path(name).is_dir() else ALIASES.get(name, name)
 
 
 def identity_of(name: str) -> str:

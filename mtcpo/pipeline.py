@@ -245,7 +245,7 @@ def _train(places: Places) -> Stage:
     train, prefs = places.recipe.train, places.run / "prefs.jsonl"
 
     def run(overwrite: bool) -> dict[str, Any]:
-        from mtcpo.training import pair_texts
+        from mtcpo.examples import pair_texts
 
         triplets = (triplet_from_json(row, where) for where, row in read_json_lines(prefs))
         return _run_training(places, places.base, pair_texts(triplets), train, TUNED, overwrite)
@@ -360,7 +360,7 @@ def _run_training(
 
 
 def _reference_texts(segments: Iterable[Segment]) -> Iterator[Text]:
-    from mtcpo.training import reference_texts
+    from mtcpo.examples import reference_texts
 
     return reference_texts(segments)
 

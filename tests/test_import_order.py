@@ -16,8 +16,8 @@ PACKAGE = Path(mtcpo.__file__).parent
 _ORDER = """
 errors files outputs config records languages shipped formats corpora
 metrics.lexical metrics.comet metrics scoring selection prefsreport preferences
-trainconfig families logprobs layouts canary models creation
-batching losses trainer arguments progress training translation translation.generate
+translation trainconfig families logprobs layouts adapters canary models creation
+progress translation.generate devset batching losses trainer arguments examples checkpoints modelcard training
 testsets significance evaluation tables sidebyside plots figures report
 doctor recipe stages pipeline cli __main__
 """

@@ -14,12 +14,13 @@ from transformers import Seq2SeqTrainingArguments
 from mtcpo.arguments import DEFAULT_ARGS, OWN_ARGS, check_precision, dtype_of, training_arguments
 from mtcpo.canary import both_logps
 from mtcpo.errors import UserError
+from mtcpo.examples import encode_within_limits, pair_texts, reference_texts
 from mtcpo.layouts import Text
 from mtcpo.models import load_model
 from mtcpo.records import Segment, Triplet
 from mtcpo.trainconfig import LoraConfig, TrainConfig
 from mtcpo.trainer import PreferenceTrainer, pair_logps
-from mtcpo.training import encode_within_limits, pair_texts, reference_texts, train
+from mtcpo.training import train
 
 FAST = {"use_cpu": True, "per_device_train_batch_size": 4, "learning_rate": 1e-3, "logging_steps": 2}
 
