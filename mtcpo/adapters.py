@@ -95,6 +95,7 @@ def merge_adapters(model: Any, path: str) -> Any:
         UserError: peft is missing, or the adapters do not fit the model.
     """
     peft = import_peft(f"{path}: a directory of adapters")
+    trainable = {name: parameter.requires_grad for name, parameter in model.named_parameters()}
     try:
         wrapped = peft.get_peft_model(model, peft.PeftConfig.from_pretrained(path))
         found = wrapped.load_adapter(path, "default", torch_device=str(next(model.parameters()).device))
@@ -107,7 +108,10 @@ def merge_adapters(model: Any, path: str) -> Any:
     ]
     if problems:
         raise UserError(f"{path}: the adapters do not fit their base: {'; '.join(problems)}")
-    return wrapped.merge_and_unload()
+    merged = wrapped.merge_and_unload()
+    for name, parameter in merged.named_parameters():
+        parameter.requires_grad_(trainable[name])  # the library had frozen all of them
+    return merged
 
 
 # --- training -------------------------------------------------------------------------------------------------------

@@ -70,9 +70,10 @@ def training_arguments(config: TrainConfig, folder: Path, evaluates: bool = Fals
         _check_type(name, value, hints[name])
     if torch.cuda.is_available() and torch.cuda.is_bf16_supported():
         args.setdefault("bf16", not args.get("fp16"))
-    if args.get("gradient_checkpointing"):
-        # The other way, torch's older one, finds no gradient where the input is frozen, as it is under adapters.
-        args.setdefault("gradient_checkpointing_kwargs", {"use_reentrant": False})
+    for kind in ("gradient_checkpointing", "activation_checkpointing"):  # its name, and that of late versions of 5
+        if args.get(kind):
+            # The other way, torch's older one, finds no gradient where the input is frozen, as it is under adapters.
+            args.setdefault(f"{kind}_kwargs", {"use_reentrant": False})
     pairs = evaluates or config.eval is not None
     evaluates = pairs or config.dev is not None
     if evaluates:
@@ -106,6 +107,8 @@ def _choose_best(args: dict[str, Any], config: TrainConfig) -> None:
     if args["load_best_model_at_end"]:
         # A checkpoint for every evaluation: the library wants the two in step.
         args.setdefault("save_strategy", args["eval_strategy"])
+        if "save_total_limit" not in config.args:
+            args["save_total_limit"] = 2  # the best and the last: with 1 the library deletes the last at an interrupt
         if "eval_steps" in args:
             args.setdefault("save_steps", args["eval_steps"])
     if config.early_stopping_patience is not None:

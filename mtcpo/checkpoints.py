@@ -43,6 +43,13 @@ def _last_checkpoint(folder: Path) -> str | None:
     return None if newest is None else str(newest)
 
 
+def stopped_early_at(checkpoint: str, patience: int) -> int | None:
+    """Return the step of a checkpoint after which early stopping had ended the run; None where it had not."""
+    state = json.loads((Path(checkpoint) / "trainer_state.json").read_text(encoding="utf-8"))
+    counted = state["stateful_callbacks"]["EarlyStoppingCallback"]["attributes"]["early_stopping_patience_counter"]
+    return int(state["global_step"]) if counted >= patience else None
+
+
 class _StopAtStep(TrainerCallback):
     """At the next step's end, save a checkpoint and stop, once a signal has asked for it."""
 

@@ -22,7 +22,7 @@ from transformers import (
 from mtcpo.adapters import add_adapters, save_adapters
 from mtcpo.arguments import check_precision, dtype_of, training_arguments
 from mtcpo.canary import CANARY_FILE
-from mtcpo.checkpoints import prepare_work, stopping_at_a_step
+from mtcpo.checkpoints import prepare_work, stopped_early_at, stopping_at_a_step
 from mtcpo.corpora import Drops, read_triplets
 from mtcpo.devset import DevSet, load_dev_set
 from mtcpo.errors import UserError
@@ -101,6 +101,8 @@ def train(
     data = _Data(training, _evaluation(loaded, config, eval_texts), dev, dev_dropped, origin)
     with args.main_process_first(local=False):
         resume = prepare_work(work, _fingerprint(model, config, data), overwrite)
+    if resume is not None and config.early_stopping_patience is not None:
+        args.max_steps = stopped_early_at(resume, config.early_stopping_patience) or args.max_steps
     if config.dropout != "model":
         set_dropout(loaded.model, config.dropout)
     if config.lora:  # after the model's own dropout, so that the adapters keep theirs

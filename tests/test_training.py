@@ -12,7 +12,6 @@ from tiny_models import PAIRS, preference_texts
 from transformers import Seq2SeqTrainingArguments
 
 from mtcpo.arguments import DEFAULT_ARGS, OWN_ARGS, check_precision, dtype_of, training_arguments
-from mtcpo.canary import both_logps
 from mtcpo.errors import UserError
 from mtcpo.examples import encode_within_limits, pair_texts, reference_texts
 from mtcpo.layouts import Text
@@ -380,58 +379,6 @@ def test_precision_of_the_weights():
 def test_bfloat16_arithmetic(model_folder, tmp_path):
     train(str(model_folder("llama")), preference_texts(8), config(args={"bf16": True}), tmp_path / "out")
     assert all(tensor.dtype == torch.float32 for tensor in weights(tmp_path / "out").values())
-
-
-# --- LoRA -----------------------------------------------------------------------------------------------------------
-
-
-# The new Llama's frozen head is small (0.02) and its input normalised: adapters can do little there.
-@pytest.mark.parametrize(("kind", "learning_rate", "gain"), [("mt5", 1e-2, 0.5), ("llama", 3e-2, 0.05)])
-def test_lora_trains_is_merged_and_loads(model_folder, kind, learning_rate, gain, tmp_path):
-    lora = LoraConfig(r=4, alpha=8)
-    settings = config(lora=lora, cpo_alpha=0, args={"num_train_epochs": 8, "learning_rate": learning_rate})
-    texts = preference_texts(8)
-    train(str(model_folder(kind)), texts, settings, tmp_path / "out")
-    before, after = weights(model_folder(kind)), weights(tmp_path / "out")
-    assert before.keys() == after.keys(), "adapters were not merged"
-    changed = {name for name in before if not torch.equal(before[name], after[name])}
-    assert any("q_proj" in name or name.endswith("q.weight") for name in changed)
-    assert not {name for name in changed if "lm_head" in name or "norm" in name or "shared" in name}
-    logs = [json.loads(line) for line in (tmp_path / "out" / "metrics.jsonl").read_text().splitlines()]
-    margins = [row["rewards/margins"] for row in logs if "loss" in row]
-    assert margins[-1] > margins[0] + gain
-    loaded = load_model(str(tmp_path / "out"), "float32", device="cpu")
-    ours, own = both_logps(loaded.model, loaded.layout, loaded.head, loaded.layout.collate(loaded.layout.encode(texts)))
-    torch.testing.assert_close(ours, own, atol=1e-4, rtol=1e-4)
-
-
-def test_interrupted_lora_goes_on_with_its_dropout(model_folder, tmp_path, monkeypatch):
-    lora = LoraConfig(r=4, dropout=0.2)
-    settings = config(lora=lora, args={"num_train_epochs": 2})
-    arguments = (str(model_folder("llama")), preference_texts(12), settings)
-    train(*arguments, tmp_path / "whole")
-    with monkeypatch.context() as patch:
-        interrupted_at(patch, 2)
-        with pytest.raises(KeyboardInterrupt):
-            train(*arguments, tmp_path / "parts")
-    train(*arguments, tmp_path / "parts")
-    assert_same_weights(tmp_path / "whole", tmp_path / "parts")
-    without = config(lora=LoraConfig(r=4), args={"num_train_epochs": 2})
-    train(*arguments[:2], without, tmp_path / "without")
-    with pytest.raises(AssertionError):
-        assert_same_weights(tmp_path / "whole", tmp_path / "without")
-
-
-@pytest.mark.parametrize(
-    ("modules", "message"),
-    [(("no_such",), r"train\.lora: .*no_such"), (("q", "lm_head"), "the output head can take no adapter")],
-)
-def test_wrong_lora_modules(model_folder, modules, message, tmp_path):
-    with pytest.raises(UserError, match=message):
-        train(
-            str(model_folder("mt5")), preference_texts(4), config(lora=LoraConfig(target_modules=modules)),
-            tmp_path / "out",
-        )  # fmt: skip
 
 
 def test_a_gradient_norm_that_is_no_number_becomes_null(model_folder, tmp_path, monkeypatch):
