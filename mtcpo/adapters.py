@@ -157,19 +157,15 @@ def quantization_settings(quantization: Quantization) -> Any:
     """Return the library's settings for loading a base in 4 bits (NF4, twice quantized, as QLoRA) or in 8.
 
     Raises:
-        UserError: no CUDA GPU, or bitsandbytes is missing.
+        UserError: bitsandbytes is missing.
     """
-    if not torch.cuda.is_available():
-        raise UserError(
-            f"train.lora.quantization = {quantization!r} needs an NVIDIA GPU, and there is none that torch can use; "
-            "leave it out to train the same adapters on unquantized weights"
-        )
     from transformers import BitsAndBytesConfig
     from transformers.utils import is_bitsandbytes_available
 
     if not is_bitsandbytes_available():
         raise UserError(
-            "train.lora.quantization needs the package bitsandbytes; install it with: pip install 'mtcpo[qlora]'"
+            f"train.lora.quantization = {quantization!r} needs the package bitsandbytes, and to be of use a GPU; "
+            "install it with: pip install 'mtcpo[qlora]', or leave quantization out"
         )
     if quantization == "8bit":
         return BitsAndBytesConfig(load_in_8bit=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import types
 import typing
 from pathlib import Path
@@ -74,6 +75,9 @@ def training_arguments(config: TrainConfig, folder: Path, evaluates: bool = Fals
         if args.get(kind):
             # The other way, torch's older one, finds no gradient where the input is frozen, as it is under adapters.
             args.setdefault(f"{kind}_kwargs", {"use_reentrant": False})
+    if args.get("torch_compile") or args.get("torch_compile_backend"):
+        # Layer by layer: the whole would be compiled again at every step, for what we hang on encoder and head.
+        os.environ.setdefault("ACCELERATE_DYNAMO_USE_REGIONAL_COMPILATION", "true")
     pairs = evaluates or config.eval is not None
     evaluates = pairs or config.dev is not None
     if evaluates:

@@ -380,7 +380,7 @@ def train(
         texts = reference_texts(segments) if prefs is None else pair_texts(triplets)
         origin = prefs or source or ""
         report = train(model, texts, config, output_dir, prompt=template, origin=origin, overwrite=overwrite)
-    if int(os.environ.get("RANK", 0)) > 0:  # of several processes the first one tells
+    if int(os.environ.get("RANK", "0")) > 0:  # of several processes the first one tells
         return
     drops.update(report["dropped"])
     click.echo(f"{output_dir}: {report['examples']} examples, {report['steps']} steps{_told(drops)}")

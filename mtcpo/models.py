@@ -236,7 +236,12 @@ def _load_tokenizer(path: str) -> Any:
 def _load_quantized(path: str, config: Any, family: Family, quantization: Quantization, device: str) -> Any:
     settings = quantization_settings(quantization)
     # bfloat16 on every GPU, where it is slow too: what stays unquantized must not overflow.
-    return _load_weights(path, config, family, torch.bfloat16, quantization_config=settings, device_map={"": device})
+    try:
+        return _load_weights(
+            path, config, family, torch.bfloat16, quantization_config=settings, device_map={"": device}
+        )
+    except (RuntimeError, ImportError) as error:  # no kernels of the library for this device
+        raise UserError(f"train.lora.quantization: {' '.join(str(error).split())}") from error
 
 
 def _load_weights(path: str, config: Any, family: Family, dtype: torch.dtype, **options: Any) -> Any:

@@ -43,7 +43,7 @@ class LoraConfig(Config):
     target_modules: Annotated[str, Field(min_length=1)] | Annotated[tuple[str, ...], Field(min_length=1)] | None = None
     """Names of layers, or a pattern over whole names. Default: the family's, attention and feed-forward layers."""
     quantization: Quantization | None = None
-    """The frozen base in 4 or 8 bits (QLoRA); needs an NVIDIA GPU and bitsandbytes."""
+    """The frozen base in 4 or 8 bits (QLoRA), by bitsandbytes; meant for NVIDIA GPUs, slow on CPUs."""
     merge: bool = False
     """Merge the adapters into the weights at the end; they themselves are then in the folder `adapter` of the model."""
 

@@ -1,3 +1,4 @@
+import importlib.util
 import json
 import shutil
 import sys
@@ -6,9 +7,10 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from test_training import config, interrupted_at, weights
-from tiny_models import KINDS, preference_texts
+from tiny_models import KINDS, SIZES, TEXTS, preference_texts
 
 from mtcpo.adapters import add_adapters
+from mtcpo.creation import CreateConfig, create_model
 from mtcpo.errors import UserError
 from mtcpo.models import load_model
 from mtcpo.trainconfig import LoraConfig
@@ -237,14 +239,37 @@ def test_without_peft(moved, model_folder, tmp_path, monkeypatch):
             attempt()
 
 
-@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
-@pytest.mark.parametrize("bits", ["4bit", "8bit"])
-def test_quantization_without_a_gpu(model_folder, bits, tmp_path):
-    with pytest.raises(UserError, match=f"train.lora.quantization = '{bits}' needs an NVIDIA GPU"):
-        train(
-            str(model_folder("llama")), preference_texts(4), lora_config(LoraConfig(quantization=bits)),
-            tmp_path / "out",
-        )  # fmt: skip
+def test_quantization_without_bitsandbytes(model_folder, tmp_path):
+    if importlib.util.find_spec("bitsandbytes") is not None:
+        pytest.skip("bitsandbytes is there")
+    settings = lora_config(LoraConfig(quantization="4bit"))
+    with pytest.raises(UserError, match=r"quantization = '4bit' needs the package bitsandbytes, .*'mtcpo\[qlora\]'"):
+        train(str(model_folder("llama")), preference_texts(4), settings, tmp_path / "out")
+
+
+@pytest.mark.parametrize(("bits", "layer"), [("4bit", "Linear4bit"), ("8bit", "Linear8bitLt")])
+@pytest.mark.parametrize("kind", ["mt5", "llama"])
+def test_adapters_on_a_quantized_base(kind, bits, layer, tmp_path):
+    """Trained on 4 or 8 bits, they move the unquantized model the same way, and are merged into that one."""
+    pytest.importorskip("bitsandbytes")
+    base = tmp_path / "base"
+    base.mkdir()  # wide enough for a block of 64 weights to share a scale
+    create_model(CreateConfig(architecture=kind, **(SIZES | {"d_model": 64, "d_ff": 128})), TEXTS, base)
+    quantized = load_model(str(base), quantization=bits)
+    assert any(type(module).__name__ == layer for module in quantized.model.modules())
+    lora = LoraConfig(r=4, alpha=8, quantization=bits, merge=True)
+    settings = lora_config(lora, gradient_checkpointing=True, num_train_epochs=8)
+    train(str(base), preference_texts(8), settings, tmp_path / "out")
+    logs = [json.loads(line) for line in (tmp_path / "out" / "metrics.jsonl").read_text().splitlines()]
+    losses = [row["loss"] for row in logs if "loss" in row]
+    assert losses[-1] < losses[0]
+    texts = preference_texts(8)
+    before, merged, beside = (
+        logps(load_model(str(path), "float32", device="cpu"), texts)
+        for path in (base, tmp_path / "out", tmp_path / "out" / "adapter")
+    )
+    torch.testing.assert_close(merged, beside, atol=1e-5, rtol=1e-5)
+    assert float(merged[:8].sum() - merged[8:].sum()) > float(before[:8].sum() - before[8:].sum())
 
 
 def test_adapters_are_no_base_for_quantization(moved):

@@ -1,4 +1,5 @@
 import dataclasses
+import importlib.util
 import json
 import os
 import re
@@ -393,3 +394,26 @@ def test_a_gradient_norm_that_is_no_number_becomes_null(model_folder, tmp_path, 
     text = (tmp_path / "out" / "metrics.jsonl").read_text()
     assert json.loads(text.splitlines()[0])["grad_norm"] is None
     assert not re.search("Infinity|NaN", text)
+
+
+@pytest.mark.parametrize("kind", ["mt5", "llama"])
+def test_compiled_layers_give_the_same_weights(model_folder, kind, tmp_path):
+    """Traced and run as they are, without code generation: what is shown is that tracing loses none of our hooks."""
+    results = []
+    for compiled in ({}, {"torch_compile_backend": "eager"}):
+        out = tmp_path / str(bool(compiled))
+        train(str(model_folder(kind)), preference_texts(8), config(args={"max_steps": 2} | compiled), out)
+        results.append(out)
+    assert_same_weights(*results)
+
+
+def test_8_bit_adam(model_folder, tmp_path):
+    settings = config(args={"optim": "adamw_bnb_8bit", "num_train_epochs": 4})
+    if importlib.util.find_spec("bitsandbytes") is None:
+        with pytest.raises(UserError, match=r"train\.args: .*bitsandbytes"):
+            train(str(model_folder("mt5")), preference_texts(8), settings, tmp_path / "out")
+        return
+    train(str(model_folder("mt5")), preference_texts(8), settings, tmp_path / "out")
+    rows = [json.loads(line) for line in (tmp_path / "out" / "metrics.jsonl").read_text().splitlines()]
+    losses = [row["loss"] for row in rows if "loss" in row]
+    assert losses[-1] < losses[0]
