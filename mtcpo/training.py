@@ -94,6 +94,8 @@ def train(
     refuse_existing(output_dir, overwrite)
     work = partial_path(output_dir)
     args = training_arguments(config, work.resolve() / "checkpoints", evaluates=eval_texts is not None)
+    if args.push_to_hub and args.hub_model_id is None:
+        args.hub_model_id = output_dir.name
     dev, dev_dropped = _dev_set(config, args)
     loaded = load_model(model, dtype_of(config), prompt, quantization=config.lora.quantization if config.lora else None)
     check_precision(args, loaded.family)
