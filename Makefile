@@ -27,7 +27,7 @@ install: .venv/ready
 	$(PYTHON) -m venv .venv
 	$(BIN)/pip install --quiet --upgrade pip
 	$(BIN)/pip install --quiet $(TORCH)
-	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[comet,lora,dev]'
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[comet,dev]'
 	touch $@
 
 .venv-latest/ready: pyproject.toml
