@@ -79,12 +79,13 @@ def _is_there(folder: Path) -> bool:
 
 def _cached(name: str, file: str) -> Path | None:
     """Return a file of a model on the hub, fetched if need be; None where it has none or cannot be had."""
+    from huggingface_hub.errors import HFValidationError
     from transformers.utils import cached_file
 
     try:
         found = cached_file(name, file, _raise_exceptions_for_missing_entries=False)
-    except OSError:
-        return None  # neither cached nor to be fetched: loading the model itself says so
+    except (OSError, HFValidationError):
+        return None  # neither cached nor to be fetched, or no name at all: loading the model itself says so
     return None if found is None else Path(found)
 
 

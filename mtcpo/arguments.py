@@ -6,6 +6,8 @@ import dataclasses
 import os
 import types
 import typing
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -93,6 +95,18 @@ def training_arguments(config: TrainConfig, folder: Path, evaluates: bool = Fals
         )
     _check_best(checked, config, pairs)
     return checked
+
+
+@contextmanager
+def keeping_environment() -> Iterator[None]:
+    """Undo what the library writes into the environment: bf16 of one training would be that of the next, too."""
+    before = {name: value for name, value in os.environ.items() if name.startswith("ACCELERATE_")}
+    try:
+        yield
+    finally:
+        for name in [name for name in os.environ if name.startswith("ACCELERATE_")]:
+            del os.environ[name]
+        os.environ.update(before)
 
 
 def _choose_best(args: dict[str, Any], config: TrainConfig) -> None:

@@ -20,7 +20,7 @@ from transformers import (
 )
 
 from mtcpo.adapters import add_adapters, save_adapters
-from mtcpo.arguments import check_precision, dtype_of, training_arguments
+from mtcpo.arguments import check_precision, dtype_of, keeping_environment, training_arguments
 from mtcpo.canary import CANARY_FILE
 from mtcpo.checkpoints import prepare_work, stopped_early_at, stopping_at_a_step
 from mtcpo.corpora import Drops, read_triplets
@@ -60,6 +60,7 @@ class _Data:
         return _hash_of(self.training.examples)
 
 
+@keeping_environment()
 def train(
     model: str,
     texts: Iterable[Text],

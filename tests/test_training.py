@@ -377,6 +377,17 @@ def test_precision_of_the_weights():
     assert dtype_of(TrainConfig(lora=LoraConfig(), args={"fp16": True})) == "float32"
 
 
+def test_one_trainings_arithmetic_is_not_the_nexts(model_folder, tmp_path):
+    """The library keeps mixed precision and compilation in the environment of the process."""
+    model, texts = str(model_folder("mt5")), preference_texts(8)
+    train(model, texts, config(), tmp_path / "before")
+    train(model, texts, config(args={"bf16": True}), tmp_path / "bf16")
+    train(model, texts, config(), tmp_path / "after")
+    assert_same_weights(tmp_path / "before", tmp_path / "after")
+    with pytest.raises(AssertionError):
+        assert_same_weights(tmp_path / "before", tmp_path / "bf16")
+
+
 def test_bfloat16_arithmetic(model_folder, tmp_path):
     train(str(model_folder("llama")), preference_texts(8), config(args={"bf16": True}), tmp_path / "out")
     assert all(tensor.dtype == torch.float32 for tensor in weights(tmp_path / "out").values())
