@@ -106,7 +106,7 @@ class PreferenceTrainer(Seq2SeqTrainer):
         super().__init__(
             model=self.loaded.model,
             args=args,
-            data_collator=self._collate,
+            data_collator=self.layout.collate,  # no method of ours: the trainer, and the model, would outlive their use
             train_dataset=ExampleSet(examples),
             eval_dataset=None if eval_examples is None else ExampleSet(eval_examples),
             processing_class=self.loaded.tokenizer,
@@ -125,6 +125,7 @@ class PreferenceTrainer(Seq2SeqTrainer):
         """Load the model for a trial; layout and head are that model's own."""
         assert self._load is not None
         self._use(self._load(trial))
+        self.data_collator = self.layout.collate
         model: nn.Module = self.loaded.model
         return model
 
@@ -148,9 +149,6 @@ class PreferenceTrainer(Seq2SeqTrainer):
             self.loss = before
 
     # --- data ---------------------------------------------------------------------------------------------------
-
-    def _collate(self, examples: Sequence[Example]) -> Batch:
-        return self.layout.collate(examples)
 
     def get_train_dataloader(self) -> DataLoader[Example]:
         """Return batches of like length, shuffled anew every epoch."""

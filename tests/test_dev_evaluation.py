@@ -14,7 +14,9 @@ from mtcpo.arguments import training_arguments
 from mtcpo.errors import UserError
 from mtcpo.files import write_json_lines
 from mtcpo.models import load_model
+from mtcpo.pipeline import stages_of
 from mtcpo.progress import evaluation_lines
+from mtcpo.recipe import load_recipe
 from mtcpo.records import Triplet, triplet_to_json
 from mtcpo.trainconfig import DevConfig, EvalConfig, TrainConfig
 from mtcpo.training import train
@@ -264,3 +266,31 @@ def test_dev_sets_that_cannot_be_scored(model_folder, files, dev, tmp_path):
             train(str(model_folder("mt5")), preference_texts(4), settings, tmp_path / "out")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["blank.en"]
     assert Path(files / "dev.en").exists()
+
+
+# --- in a recipe ----------------------------------------------------------------------------------------------------
+
+
+def test_a_recipe_trains_again_when_what_it_is_judged_by_changes(files, tmp_path):
+    """Relative paths start at the recipe; the files are inputs of the training, and of the control beside it."""
+    (files / "r.toml").write_text(
+        """
+model.name = "nobody/nothing"
+data = { source = "dev.en", references = ["dev.de"], src_lang = "en", tgt_lang = "de" }
+translate = { num_candidates = 2 }
+prefs.metrics = ["chrf"]
+control.args = {}
+evaluate = { suites = ["demo"], metrics = ["chrf"] }
+[train]
+early_stopping_patience = 3
+eval.prefs = "held-out.jsonl"
+dev = { source = "./dev.en", references = ["./dev.de"], src_lang = "en", tgt_lang = "de", take = 5, metrics = ["ter"] }
+""",
+        encoding="utf-8",
+    )
+    stages = {stage.name: stage for stage in stages_of(load_recipe(files / "r.toml"), tmp_path)}
+    for name in ("train", "control"):
+        wanted = {str((files / file).resolve()) for file in ("dev.en", "dev.de", "held-out.jsonl")}
+        assert wanted <= set(stages[name].inputs), name
+    with pytest.raises(UserError, match=r"train\.dev: a dev set needs src_lang"):
+        load_recipe(files / "r.toml", ['train.dev={source="dev.en"}'])

@@ -1,10 +1,12 @@
 import dataclasses
+import gc
 import importlib.util
 import json
 import os
 import re
 import shutil
 import signal
+import weakref
 
 import pytest
 import torch
@@ -91,6 +93,26 @@ def test_supervised_training_learns(model_folder, tmp_path):
     assert losses[-1] < losses[0] - 1
     assert not [key for row in logs for key in row if "rewards" in key]
     assert report["steps"] == 30
+
+
+def test_the_model_is_gone_when_training_ends(model_folder, tmp_path, monkeypatch):
+    """A cycle of references would keep it, on a GPU beside the one that translates next."""
+    seen = []
+    start = PreferenceTrainer.__init__
+
+    def init(trainer, *args, **kwargs):
+        start(trainer, *args, **kwargs)
+        seen.append(weakref.ref(trainer.model))
+
+    monkeypatch.setattr(PreferenceTrainer, "__init__", init)
+    gc.collect()
+    gc.disable()
+    try:
+        train(str(model_folder("mt5")), preference_texts(4), config(), tmp_path / "out")
+        gone = seen[0]() is None
+    finally:
+        gc.enable()
+    assert gone
 
 
 def test_same_seed_same_model(model_folder, tmp_path):
