@@ -14,14 +14,14 @@ from typing import Any, NamedTuple
 from mtcpo.config import load_section
 from mtcpo.corpora import CorpusConfig, Drops, check_system_name, read_corpus
 from mtcpo.errors import UserError
-from mtcpo.evaluation import evaluate_outputs, to_document, write_evaluation
+from mtcpo.evaluation import evaluate_outputs, load_metrics_for, to_document, write_evaluation
 from mtcpo.files import read_json_lines
-from mtcpo.metrics import load_metrics
 from mtcpo.preferences import PrefsConfig
 from mtcpo.preferences import build_preferences as write_preferences
 from mtcpo.recipe import RunEvaluateConfig
+from mtcpo.suites import decoding_of, load_test_sets
 from mtcpo.tables import print_table
-from mtcpo.testsets import TestSet, load_test_sets
+from mtcpo.testsets import TestSet
 from mtcpo.translation import TranslateConfig, translate_texts
 
 TABLE_WIDTH = 160
@@ -115,7 +115,7 @@ def evaluate(
             directory, a trainer, or (model, tokenizer).
         dataset: sources with references, one row each, a file as a `Path`; or the name of a suite or test set (a `str`)
             as in --suite.
-        metrics: as in --metric; default: bleu, chrf and ter.
+        metrics: as in --metric; default: the suite's, else bleu and chrf.
         baseline: the name of the system that the others are compared with; default: the first.
         data: languages, columns and the like, as [data] of a recipe.
         prompt: a template in place of the family's own, for models that are named.
@@ -130,17 +130,17 @@ def evaluate(
     config = load_section(RunEvaluateConfig, given, "evaluate")
     if isinstance(dataset, str):
         folder = None if config.test_set_dir is None else Path(config.test_set_dir)
-        test_sets = load_test_sets((dataset,), (), folder)
+        test_sets = load_test_sets((dataset,), (), folder, config.submitted)
     else:
         test_sets = [_test_set(dataset, data)]
     # First, so that a missing one shows before the work.
-    loaded = load_metrics(config.metrics, [test_set.tgt_lang for test_set in test_sets])
+    loaded = load_metrics_for(test_sets, config)
     named = systems if isinstance(systems, Mapping) else {_name_of(systems): systems}
     outputs = {name: _outputs(name, system, test_sets, config.decoding, prompt) for name, system in named.items()}
     evaluations = []
     for number, test_set in enumerate(test_sets):
         texts = {name: of_sets[number] for name, of_sets in outputs.items()}
-        evaluations.append(evaluate_outputs(test_set, texts, loaded[test_set.tgt_lang], config))
+        evaluations.append(evaluate_outputs(test_set, texts, loaded[number], config))
     if output_dir is not None:
         write_evaluation(Path(output_dir), evaluations)
     return EvaluationDocument(to_document(evaluations))
@@ -174,7 +174,7 @@ def _outputs(
         return [texts]
     total = sum(len(test_set.segments) for test_set in test_sets)
     with _engine(name, system, prompt, total) as engine:
-        return [translate_texts(engine, test_set.segments, decoding) for test_set in test_sets]
+        return [translate_texts(engine, one.segments, decoding_of(one, decoding)) for one in test_sets]
 
 
 @contextmanager

@@ -14,7 +14,6 @@ import re
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -23,12 +22,21 @@ from pydantic import Field
 from mtcpo.config import Config, PathOrName
 from mtcpo.errors import UserError, choose
 from mtcpo.files import read_lines, refuse_existing, write_json, write_json_lines, write_text
-from mtcpo.metrics import Metric, MetricSpec
+from mtcpo.langid import why_unchecked
+from mtcpo.metrics import Metric, MetricSpec, load_metric, metric_kind
 from mtcpo.records import Candidate, Segment, segment_to_json
-from mtcpo.significance import Array, bootstrap_p_value, bootstrap_scores, half_width_95, interval_95
-from mtcpo.testsets import SuiteSpec, TestSet, TestSetConfig, check_name
+from mtcpo.significance import Array
+from mtcpo.standings import by_length, comparisons, resampled, score_rows, swapped
+from mtcpo.suites import SuiteSpec
+from mtcpo.symptoms import describe
+from mtcpo.tallies import tally, with_each_reference
+from mtcpo.testsets import TestSet, TestSetConfig, check_name
 
 LINE_BREAK = re.compile(r"\r\n|\r|\n")
+
+DEFAULT_METRICS = ("bleu", "chrf")
+"""Where neither the command nor the suite says more: quick, and each with its own blind spots. TER takes ten times as
+long as both together."""
 
 
 class EvaluateConfig(Config):
@@ -37,12 +45,14 @@ class EvaluateConfig(Config):
     suites: tuple[SuiteSpec, ...] = Field((), description="Shipped suites, suite files, or sacreBLEU's wmt22:de-en")
     sets: tuple[TestSetConfig, ...] = Field((), description="Test sets in files of one's own")
     test_set_dir: PathOrName | None = Field(None, description="Folder of test sets in the WMT layout")
-    metrics: tuple[MetricSpec, ...] = Field(
-        ("bleu", "chrf", "ter"), min_length=1, description="Metrics, as in --metric"
+    submitted: bool = Field(False, description="Score the systems that took part as well, where the test set has them")
+    metrics: tuple[MetricSpec, ...] | None = Field(
+        None, min_length=1, description="Metrics, as in --metric; default: the suite's, else bleu and chrf"
     )
+    each_reference: bool = Field(False, description="Score against each of several references alone, too: bleu-A, ...")
     baseline: str | None = Field(None, description="System that the others are compared with; default: the first")
-    resamples: int = Field(1000, ge=1, description="Resamples of the paired bootstrap")
-    seed: int = Field(12345, ge=0, description="Seed of the resamples; sacreBLEU's default is 12345")
+    resamples: int = Field(1000, ge=1, description="Resamples of the bootstrap, and swaps of the randomisation")
+    seed: int = Field(12345, ge=0, description="Seed of both; sacreBLEU's default is 12345")
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +86,30 @@ def read_outputs(files: Iterable[tuple[str, Path]], test_set: TestSet) -> dict[s
     return outputs
 
 
+def metrics_of(config: EvaluateConfig, test_set: TestSet) -> tuple[str, ...]:
+    """Return the specs of the metrics for a test set: the command's, else its suite's, else the default."""
+    return config.metrics or test_set.metrics or DEFAULT_METRICS
+
+
+def load_metrics_for(test_sets: Sequence[TestSet], config: EvaluateConfig) -> list[list[Metric]]:
+    """Load the metrics of each test set; one that is a model, and no formula, once for all of them.
+
+    Raises:
+        UserError: an unknown name, a checkpoint that cannot be loaded, or a package that is not installed.
+    """
+    loaded: dict[tuple[str, str], Metric] = {}
+    for test_set in test_sets:
+        for spec in metrics_of(config, test_set):
+            key = _metric_key(spec, test_set)
+            if key not in loaded:
+                loaded[key] = load_metric(*key)
+    return [[loaded[_metric_key(spec, one)] for spec in metrics_of(config, one)] for one in test_sets]
+
+
+def _metric_key(spec: str, test_set: TestSet) -> tuple[str, str]:
+    return spec, test_set.tgt_lang if metric_kind(spec).is_formula else "und"
+
+
 def evaluate_outputs(
     test_set: TestSet,
     outputs: Mapping[str, Sequence[str]],
@@ -86,41 +120,52 @@ def evaluate_outputs(
     """Score the systems' outputs and test each against the baseline.
 
     Args:
-        test_set: What was translated.
+        test_set: What was translated. Systems that were submitted for it, if they were loaded, come after `outputs`.
         outputs: System -> one translation for each segment.
         metrics: Loaded for the target language.
         config: Baseline, resamples and seed.
         chosen_by: Names of metrics that chose the training pairs; they are marked, since training pursues them.
 
     Raises:
-        UserError: no metric, no system, outputs of another length, a missing reference, an unknown baseline.
+        UserError: no metric, no system, two of one name, outputs of another length, a missing reference, an unknown
+            baseline.
     """
     config = config or EvaluateConfig()
+    outputs = _with_submitted(outputs, test_set)
     baseline = _check(test_set, outputs, metrics, config.baseline)
-    tables = {
-        metric.name: [metric.statistics(texts, test_set.segments) for texts in outputs.values()] for metric in metrics
-    }
-    scorers = [metric.corpus_score for metric in metrics for _ in outputs]
-    resampled = iter(bootstrap_scores(list(chain(*tables.values())), scorers, config.resamples, config.seed))
-    systems = {name: _describe(test_set, texts) | {"metrics": {}, "versus": {}} for name, texts in outputs.items()}
-    segments = _with_candidates(test_set.segments, outputs)
+    if config.each_reference:
+        metrics = with_each_reference(metrics, test_set)
+    tables = tally(metrics, outputs, test_set.segments)
+    systems = {name: describe(test_set, texts) | {"metrics": {}, "versus": {}} for name, texts in outputs.items()}
     described = {metric.name: _describe_metric(metric, test_set, chosen_by) for metric in metrics}
+    segments = _with_candidates(test_set.segments, outputs)
+    draws = resampled(metrics, tables, config.resamples, config.seed)
+    swaps = swapped(metrics, tables, list(outputs).index(baseline), config.resamples, config.seed)
     for metric in metrics:
-        sums = [table.sum(axis=0) for table in tables[metric.name]]
-        scores = {system: float(metric.corpus_score(total)) for system, total in zip(outputs, sums, strict=True)}
-        draws = {system: next(resampled) for system in outputs}
-        for system, row in systems.items():
-            row["metrics"][metric.name] = _score(scores[system], draws[system], described[metric.name])
+        scores = [float(metric.corpus_score(table.sum(axis=0))) for table in tables[metric.name]]
+        alone = [metric.segment_scores(table) for table in tables[metric.name]]
+        rows = score_rows(metric, scores, draws[metric.name], described[metric.name])
+        versus = comparisons(outputs, baseline, scores, draws[metric.name], swaps[metric.name], alone)
+        for system, row in zip(outputs, rows, strict=True):
+            systems[system]["metrics"][metric.name] = row
             if system != baseline:
-                delta = scores[system] - scores[baseline]
-                row["versus"].setdefault(baseline, {})[metric.name] = _compare(delta, draws[system] - draws[baseline])
-        segments = _with_scores(segments, metric, tables[metric.name])
-    return Evaluation(test_set, _entry(test_set, baseline, config, described, systems), segments)
+                systems[system]["versus"].setdefault(baseline, {})[metric.name] = versus[system]
+        segments = _with_scores(segments, metric.name, alone)
+    entry = _entry(test_set, baseline, config, described, systems)
+    return Evaluation(test_set, entry | {"by_length": by_length(test_set.segments, metrics, tables, outputs)}, segments)
+
+
+def _with_submitted(outputs: Mapping[str, Sequence[str]], test_set: TestSet) -> dict[str, Sequence[str]]:
+    both = next((name for name in outputs if name in test_set.submitted), None)
+    if both is not None:
+        raise UserError(f"two systems are named {both!r}: yours and one submitted for {test_set.name}; rename yours")
+    return {**outputs, **test_set.submitted}
 
 
 def _entry(
     test_set: TestSet, baseline: str, config: EvaluateConfig, metrics: Mapping[str, Any], systems: Mapping[str, Any]
 ) -> dict[str, Any]:
+    unchecked = why_unchecked(test_set.tgt_lang)
     return {
         "suite": test_set.name,
         "src_lang": test_set.src_lang,
@@ -131,7 +176,14 @@ def _entry(
         "references": _num_references(test_set),
         "reference_names": list(test_set.reference_names),
         "baseline": baseline,
-        "significance": {"test": "paired bootstrap", "resamples": config.resamples, "seed": config.seed},
+        "significance": {
+            "test": "paired bootstrap",
+            "second_test": "paired approximate randomisation",
+            "correction": "Holm" if len(systems) > 2 else None,
+            "resamples": config.resamples,
+            "seed": config.seed,
+        },
+        "unchecked": {"wrong_language": unchecked} if unchecked else {},
         "metrics": metrics,
         "systems": systems,
     }
@@ -168,24 +220,6 @@ def _check(
     return baseline if baseline is not None else next(iter(outputs))
 
 
-def _describe(test_set: TestSet, texts: Sequence[str]) -> dict[str, Any]:
-    """Return what a system's outputs are like, before any metric.
-
-    length_ratio: characters of the outputs / characters of the references (their mean, where there are several).
-    copied: outputs that repeat their source.
-    """
-    ratio = None
-    if all(segment.references for segment in test_set.segments):
-        references = sum(sum(map(len, s.references)) / len(s.references) for s in test_set.segments)
-        ratio = sum(map(len, texts)) / references if references else None
-    pairs = zip(texts, test_set.segments, strict=True)
-    return {
-        "length_ratio": ratio,
-        "empty": sum(not text.strip() for text in texts),
-        "copied": sum(bool(text.strip()) and text.strip() == segment.source.strip() for text, segment in pairs),
-    }
-
-
 def _describe_metric(metric: Metric, test_set: TestSet, chosen_by: Collection[str]) -> dict[str, Any]:
     row: dict[str, Any] = {
         "signature": metric.signature(_num_references(test_set) if metric.needs_references else 0),
@@ -195,17 +229,6 @@ def _describe_metric(metric: Metric, test_set: TestSet, chosen_by: Collection[st
     return row | ({"chose_pairs": True} if metric.name in chosen_by else {})
 
 
-def _score(score: float, resampled: Array, described: Mapping[str, Any]) -> dict[str, Any]:
-    row = {"score": score, "ci": half_width_95(resampled), "signature": described["signature"]}
-    return row | ({"chose_pairs": True} if "chose_pairs" in described else {})
-
-
-def _compare(delta: float, differences: Array) -> dict[str, float]:
-    """Return the difference to the baseline, its p-value, and the 95 % interval of the resampled differences (R,)."""
-    low, high = interval_95(differences)
-    return {"delta": delta, "p_value": bootstrap_p_value(differences, delta), "low": low, "high": high}
-
-
 def _with_candidates(segments: Sequence[Segment], outputs: Mapping[str, Sequence[str]]) -> tuple[Segment, ...]:
     return tuple(
         replace(segment, candidates=tuple(Candidate(system, texts[row]) for system, texts in outputs.items()))
@@ -213,23 +236,18 @@ def _with_candidates(segments: Sequence[Segment], outputs: Mapping[str, Sequence
     )
 
 
-def _with_scores(segments: tuple[Segment, ...], metric: Metric, tables: Sequence[Array]) -> tuple[Segment, ...]:
-    """Add the metric's segment scores, higher is better. `tables`: statistics (N, K) of each system."""
-    if metric.signature(1, sentence=True) == metric.signature(1):
-        # A segment's score is then the corpus score of it alone: a slow metric need not run twice.
-        sign = 1.0 if metric.higher_is_better else -1.0
-        rows = list(zip(*((sign * metric.corpus_score(table) + 0.0).tolist() for table in tables), strict=True))
-    else:  # BLEU, whose sentence score stops at the orders that a short sentence has
-        rows = [tuple(scores) for scores in metric.score_candidates(segments)]
+def _with_scores(segments: tuple[Segment, ...], metric: str, scores: Sequence[Array]) -> tuple[Segment, ...]:
+    """Add the metric's scores (N,) of each candidate, higher is better."""
+    rows = zip(*(of_system.tolist() for of_system in scores), strict=True)
     return tuple(
         replace(
             segment,
             candidates=tuple(
-                replace(candidate, scores={**candidate.scores, metric.name: score})
-                for candidate, score in zip(segment.candidates, scores, strict=True)
+                replace(candidate, scores={**candidate.scores, metric: score})
+                for candidate, score in zip(segment.candidates, of_segment, strict=True)
             ),
         )
-        for segment, scores in zip(segments, rows, strict=True)
+        for segment, of_segment in zip(segments, rows, strict=True)
     )
 
 
@@ -245,17 +263,23 @@ def _sha256(test_set: TestSet) -> str:
     return hashlib.sha256("\n".join(lines).encode("utf-8")).hexdigest()
 
 
-def write_evaluation(output_dir: Path, evaluations: Sequence[Evaluation], overwrite: bool = False) -> Path:
+def write_evaluation(
+    output_dir: Path,
+    evaluations: Sequence[Evaluation],
+    overwrite: bool = False,
+    made: Mapping[str, Any] | None = None,
+) -> Path:
     """Write translations, segments.jsonl and, last, evaluation.json; return the path of the latter.
 
-    Line breaks inside a translation become spaces in the .txt files, where a line is a segment.
+    made: what made it, where no stamp of a run says so. Line breaks inside a translation become spaces in the .txt
+    files, where a line is a segment.
 
     Raises:
         UserError: evaluation.json exists and `overwrite` is off, or two evaluations are of one test set.
     """
     path = output_dir / "evaluation.json"
     refuse_existing(path, overwrite)
-    document = to_document(evaluations)
+    document = to_document(evaluations) | ({} if made is None else {"made": made})
     for evaluation in evaluations:
         folder = translations_dir(output_dir, evaluation.test_set.name, evaluation.test_set.pair)
         write_json_lines(folder / "segments.jsonl", map(segment_to_json, evaluation.segments))

@@ -16,10 +16,13 @@ from mtcpo.errors import UserError
 from mtcpo.files import read_json_lines
 from mtcpo.plots import Interval, Series, bars, histogram, interval_plot, line_plot
 from mtcpo.records import triplet_from_json
-from mtcpo.tables import FEW_SYSTEMS, format_p, judge, metric_title
+from mtcpo.tables import FEW_SYSTEMS, decisive_p, format_p, judge, metric_title
 
 BINS = 24
 MAX_BARS = 9
+
+MAX_CURVES = 4
+"""Systems in one plot: the baseline and three, as many as the style sheet has colours for."""
 
 PANELS = (
     ("Loss", ("loss", "eval_loss")),
@@ -78,8 +81,24 @@ def _interval(entry: Mapping[str, Any], system: str, metric: str, by_metric: boo
         middle=factor * versus["delta"],
         high=high,
         tone=judge(versus, described["higher_is_better"]),
-        note=format_p(versus["p_value"]),
+        note=format_p(decisive_p(versus)),
     )
+
+
+def length_figure(entry: Mapping[str, Any], others: Sequence[str], metric: str) -> Figure | None:
+    """Plot a metric against the length of the sources; None where the evaluation does not have it, or for one group."""
+    groups = entry.get("by_length", [])
+    systems = [entry["baseline"], *others][:MAX_CURVES]
+    if len({group["chars"] for group in groups}) < 2:
+        return None
+    curves = [
+        Series(system, [(group["chars"], group["scores"][metric][system]) for group in groups]) for system in systems
+    ]
+    title = f"{metric_title(metric)} by length of the source"
+    sizes = sorted({group["segments"] for group in groups})
+    size = f"{sizes[0]}" if len(sizes) == 1 else f"{sizes[0]} to {sizes[-1]}"
+    note = f"characters of the source; {len(groups)} groups of {size} segments"
+    return Figure(title, line_plot(curves, title), tuple(systems) if others else (), note)
 
 
 def read_training_log(path: Path) -> dict[str, list[dict[str, Any]]]:

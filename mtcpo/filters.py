@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import re
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -13,17 +12,15 @@ from pydantic import Field, model_validator
 
 from mtcpo.config import Config, PathOrName
 from mtcpo.errors import UserError
-from mtcpo.languages import macro_language, script_of
+from mtcpo.langid import are_wrong, why_unchecked
+from mtcpo.languages import script_of
 from mtcpo.records import Candidate, Segment
 
-# A stretch of up to 60 characters four or more times in a row, over 16 characters at least: shorter ones are dots,
-# dashes and laughter. Bounded, so that no text makes the search slow.
+# A stretch of up to 60 characters four or more times in a row, over 16 characters at least: shorter ones are laughter.
+# Bounded, so that no text makes the search slow.
 _LOOP = re.compile(r"(.)\1{15}|(..)\2{7}|(...)\3{5}|(.{4,60}?)\4{3}", re.DOTALL)
 # Names and loan words in the source's script are no fault; most letters must be in a script of the target language.
 MIN_SCRIPT_SHARE = 0.5
-# Below this an identifier's verdict on a target language counts; names and single words are ambiguous by nature.
-MIN_LANGUAGE_CONFIDENCE = 0.05
-MIN_CHARS_FOR_LANGUAGE = 20
 
 Check = Callable[[str, Segment], bool]
 """Whether a text, stripped, is unfit as a translation of the segment's source."""
@@ -36,7 +33,7 @@ class FilterConfig(Config):
     max_source_length_ratio: those that many times longer or shorter than the source. drop_repetitions: a stretch that
     repeats four times or more without a break where the source has no such loop (oscillation, arXiv 2104.06683).
     check_script: most letters in a script that the target language is not written in. check_language: another
-    language than the target's, by the identifier `lingua` (extra `langid`), for texts of 20 characters and more.
+    language than the target's, by the identifier `lingua` (extra `langid`), for texts of 12 letters and more.
     max_tokens: longer ones, and longer sources, in tokens of the model named by `tokenizer`.
 
     Of pairs. max_length_difference: |chosen - rejected| / the longer of them; 0.1 keeps pairs within 10 %.
@@ -121,7 +118,7 @@ class Filters:
         if config.check_script:
             checks["wrong_script"] = lambda text, segment: script_share(text, segment.tgt_lang) < MIN_SCRIPT_SHARE
         if config.check_language:
-            checks["wrong_language"] = LanguageCheck()
+            checks["wrong_language"] = _language_check()
         if config.max_tokens is not None:
             checks["too_long"] = lambda text, segment: self._too_long(text, target=True)
         return checks
@@ -144,9 +141,13 @@ def edit_similarity(first: str, second: str) -> float:
 
 
 def has_loop(text: str) -> bool:
-    """Whether a stretch of a text repeats four times or more without a break, over 16 characters or more."""
+    """Whether a text says one thing four times or more without a break, over 16 characters or more.
+
+    Dots and dashes alone say nothing.
+    """
     # White space is evened out, so that "no no\tno no" counts; the space at the end lets the last word count too.
-    return _LOOP.search(" ".join(text.split()) + " ") is not None
+    found = _LOOP.finditer(" ".join(text.split()) + " ")
+    return any(any(map(str.isalnum, match.group())) for match in found)
 
 
 # What langcodes calls a script -> the scripts of Unicode whose letters it has.
@@ -181,43 +182,24 @@ def script_share(text: str, tgt_lang: str) -> float:
     return len(_letters_in(tgt_lang).findall(text)) / letters if letters else 1.0
 
 
-class LanguageCheck:
-    """Whether a text is surely in another language than the target's, by the identifier lingua.
+def _language_check() -> Check:
+    """Return the check for another language than the target's; at its call an unknown one raises UserError."""
+    unchecked = why_unchecked()
+    if unchecked:
+        raise UserError(f"check_language: {unchecked}")
 
-    Raises:
-        UserError: lingua is not installed, or does not know a target language.
-    """
+    def is_wrong(text: str, segment: Segment) -> bool:
+        _require_known(segment.tgt_lang)
+        return are_wrong([text], segment.tgt_lang)[0]
 
-    def __init__(self) -> None:
-        if importlib.util.find_spec("lingua") is None:
-            raise UserError("check_language needs lingua; install it with: pip install 'mtcpo[langid]'")
-        from lingua import LanguageDetectorBuilder
-
-        # Its low accuracy is that of trigrams alone: enough for sentences, in a tenth of the memory.
-        self._detector = LanguageDetectorBuilder.from_all_languages().with_low_accuracy_mode().build()
-
-    def __call__(self, text: str, segment: Segment) -> bool:
-        """Whether `text` is in another language than the segment's target language."""
-        if len(text) < MIN_CHARS_FOR_LANGUAGE:
-            return False
-        language = _lingua_language(segment.tgt_lang)
-        found = self._detector.detect_language_of(text)
-        if found is None or found == language:
-            return False
-        return bool(self._detector.compute_language_confidence(text, language) < MIN_LANGUAGE_CONFIDENCE)
+    return is_wrong
 
 
 @lru_cache(maxsize=256)
-def _lingua_language(tgt_lang: str) -> Any:
-    from lingua import Language
-
-    code = macro_language(tgt_lang)
-    # It knows the two written standards of Norwegian, and not the language that they are of.
-    wanted = {"no": "nb"}.get(code, code)
-    for language in Language.all():
-        if language.iso_code_639_1.name.lower() == wanted:
-            return language
-    raise UserError(f"check_language: lingua does not know {tgt_lang!r}; leave it off for this language")
+def _require_known(tgt_lang: str) -> None:
+    unchecked = why_unchecked(tgt_lang)
+    if unchecked:
+        raise UserError(f"check_language: {unchecked}; leave it off for this language")
 
 
 def _token_counter(name: str) -> Callable[[str, bool], int]:

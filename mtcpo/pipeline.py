@@ -10,15 +10,16 @@ from typing import TYPE_CHECKING, Any
 from mtcpo.config import Config, to_toml
 from mtcpo.corpora import CorpusConfig, Drops, read_corpus
 from mtcpo.errors import UserError
-from mtcpo.evaluation import translations_dir
+from mtcpo.evaluation import metrics_of, translations_dir
 from mtcpo.files import complete_folder, read_json_lines, write_json_lines, write_text
-from mtcpo.metrics import candidate_kind, is_computed, load_candidate_metric, load_metrics, metric_name
+from mtcpo.metrics import candidate_kind, is_computed, load_candidate_metric, metric_name
 from mtcpo.owncode import code_file, is_code
 from mtcpo.preferences import PROCESS_SETTINGS
 from mtcpo.recipe import BASE, CONTROL, TUNED, ModelConfig, Recipe
 from mtcpo.records import Segment, read_segments, triplet_from_json
 from mtcpo.stages import STAMP_FILE, Stage, check_may_run, run_stages, unfinished
-from mtcpo.testsets import TestSet, load_test_sets, name_test_sets
+from mtcpo.suites import decoding_of, load_test_sets, name_test_sets
+from mtcpo.testsets import TestSet
 from mtcpo.trainconfig import USED_BY, TrainConfig
 from mtcpo.translation import TranslateConfig
 
@@ -62,7 +63,7 @@ class Places:
         """Load what the run is judged by."""
         evaluate = self.recipe.evaluate
         folder = None if evaluate.test_set_dir is None else Path(evaluate.test_set_dir)
-        return load_test_sets(evaluate.suites, evaluate.sets, folder)
+        return load_test_sets(evaluate.suites, evaluate.sets, folder, evaluate.submitted)
 
 
 def stages_of(recipe: Recipe, run: Path) -> list[Stage]:
@@ -140,8 +141,8 @@ def _check_metrics(places: Places, waiting: Collection[str]) -> None:
     """Load the test sets, and each metric once: what is missing of them shows now."""
     recipe, wanted = places.recipe, set[tuple[str, str]]()
     if any(name == "evaluate" or name.startswith("decode") for name in waiting):
-        languages = {test_set.tgt_lang for test_set in places.test_sets()}
-        wanted |= {(spec, language) for spec in recipe.evaluate.metrics for language in languages}
+        test_sets = places.test_sets()
+        wanted |= {(spec, one.tgt_lang) for one in test_sets for spec in metrics_of(recipe.evaluate, one)}
     if "prefs" in waiting:
         computed = [spec for spec in recipe.prefs.metrics if is_computed(spec)]
         wanted |= {(spec, recipe.data.tgt_lang or "und") for spec in computed}
@@ -293,7 +294,8 @@ def _decode(places: Places, system: str, model: str) -> Stage:
         test_sets = places.test_sets()
         with _engine(model, system, settings, sum(len(test_set.segments) for test_set in test_sets)) as engine:
             for test_set, path in zip(test_sets, outputs, strict=True):
-                write_translations(path, translate_texts(engine, test_set.segments, decoding))
+                how = decoding_of(test_set, decoding)
+                write_translations(path, translate_texts(engine, test_set.segments, how))
         return {"seed": decoding.seed}
 
     what = f"translate the test sets with {_short(model)}"
@@ -307,18 +309,19 @@ def _evaluate(places: Places) -> Stage:
     files = {system: places.translations(f"{system}.txt") for system in places.systems}
 
     def run(overwrite: bool) -> dict[str, Any]:
-        from mtcpo.evaluation import evaluate_outputs, read_outputs, write_evaluation
+        from mtcpo.evaluation import evaluate_outputs, load_metrics_for, read_outputs, write_evaluation
 
         chosen_by = [metric_name(spec) for spec in places.recipe.prefs.metrics]
         evaluations, test_sets = [], places.test_sets()
-        metrics = load_metrics(evaluate.metrics, [test_set.tgt_lang for test_set in test_sets])
+        metrics = load_metrics_for(test_sets, evaluate)
         for number, test_set in enumerate(test_sets):
             outputs = read_outputs([(system, paths[number]) for system, paths in files.items()], test_set)
-            evaluations.append(evaluate_outputs(test_set, outputs, metrics[test_set.tgt_lang], evaluate, chosen_by))
+            evaluations.append(evaluate_outputs(test_set, outputs, metrics[number], evaluate, chosen_by))
         write_evaluation(places.run, evaluations, overwrite=True)  # the stage was allowed to
         return {"seed": evaluate.seed}
 
-    what = f"{', '.join(evaluate.metrics)}, with significance against {evaluate.baseline or BASE}"
+    names = ", ".join(evaluate.metrics) if evaluate.metrics else "metrics of the suites"
+    what = f"{names}, with significance against {evaluate.baseline or BASE}"
     inputs = [*(str(path) for paths in files.values() for path in paths), *_test_files(places)]
     settings: list[Config | list[str]] = [evaluate, list(places.recipe.prefs.metrics)]
     outputs: list[str | Path] = ["evaluation.json", *places.translations("segments.jsonl")]
@@ -387,4 +390,6 @@ def _suites(places: Places) -> list[str]:
 
 
 def _test_files(places: Places) -> list[str]:
-    return [file for test in places.recipe.evaluate.sets for file in (test.source, *test.references)]
+    evaluate = places.recipe.evaluate
+    files = [file for test in evaluate.sets for file in (test.source, *test.references)]
+    return [*files, *(spec for spec in evaluate.suites if spec.endswith(".toml"))]

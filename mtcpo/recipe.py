@@ -116,7 +116,7 @@ class Recipe(Config):
     def _names_are_known(self) -> Recipe:
         systems = [BASE, TUNED] + ([CONTROL] if self.control is not None else [])
         try:
-            for spec in self.evaluate.metrics:
+            for spec in self.evaluate.metrics or ():
                 metric_kind(spec)
             for spec in self.prefs.metrics:
                 # Scores that the data has count as metrics, but candidates that are yet to be made have none.

@@ -9,7 +9,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -21,22 +21,41 @@ from markupsafe import Markup
 from mtcpo import __version__
 from mtcpo.errors import UserError
 from mtcpo.evaluation import translations_dir
-from mtcpo.figures import Figure, delta_figures, pair_figures, read_pairs, read_training_log, training_figures
+from mtcpo.figures import (
+    MAX_CURVES,
+    Figure,
+    delta_figures,
+    length_figure,
+    pair_figures,
+    read_pairs,
+    read_training_log,
+    training_figures,
+)
 from mtcpo.files import write_text
 from mtcpo.languages import english_name
+from mtcpo.papertables import write_paper_tables
 from mtcpo.records import read_segments
 from mtcpo.sidebyside import Selection, select_rows
+from mtcpo.significance import ALPHA
 from mtcpo.tables import (
-    ALPHA,
     FEW_SYSTEMS,
+    checked_symptoms,
+    count_text,
+    decisive_p,
     format_p,
     format_score,
     judge,
     metric_title,
+    ranked,
+    shows_clusters,
     signed_delta,
+    significance_in_words,
     summarise,
     warn_of_choosers,
 )
+
+MAX_FIGURES = 3
+"""Metrics that are plotted against the length of the source: one row of the page."""
 
 TEMPLATES = Path(__file__).parent / "templates"
 
@@ -59,17 +78,23 @@ class Tile:
 class SetView:
     """A test set as the page shows it. `entry` is its part of evaluation.json.
 
-    others: systems but the baseline. leading: the metric by which translations are sorted first. best: the systems
+    order: all systems as they are listed; others: those but the baseline. first: the metric by which systems are
+    ranked; leading: that by which translations are sorted first. by_length: scores by length.
+    symptoms: which faults of outputs were counted. best: the systems
     with the best score, by metric. gains, changed: for each shown segment JSON of numbers, for the page's script.
     """
 
     entry: Mapping[str, Any]
+    order: tuple[str, ...]
     title: str
     others: tuple[str, ...]
     leading: str
+    first: str
     best: Mapping[str, frozenset[str]]
     tiles: tuple[Tile, ...]
     figures: tuple[Figure, ...]
+    by_length: tuple[Figure, ...]
+    symptoms: tuple[str, ...]
     translations: Selection | None
     gains: tuple[str, ...] = ()
     changed: tuple[str, ...] = ()
@@ -103,8 +128,11 @@ def write_report(run_dir: Path) -> Path:
             pair_figures=[] if prefs is None else pair_figures(prefs, read_pairs(run_dir / "prefs.jsonl")),
             recipe=recipe.read_text(encoding="utf-8") if recipe.exists() else None,
             stamp=None if stamp is None else flatten(stamp),
+            made=flatten((evaluation or {}).get("made", {})),
         )
     )
+    if evaluation is not None:
+        write_paper_tables(run_dir, evaluation)
     write_text(run_dir / "report.html", page)
     return run_dir / "report.html"
 
@@ -119,9 +147,16 @@ def page_environment() -> jinja2.Environment:
         lstrip_blocks=True,
     )
     environment.globals.update(
-        metric_title=metric_title, judge=judge, summarise=summarise, warn_of_choosers=warn_of_choosers, alpha=ALPHA
+        metric_title=metric_title,
+        judge=judge,
+        summarise=summarise,
+        warn_of_choosers=warn_of_choosers,
+        alpha=ALPHA,
+        count_text=count_text,
+        shows_clusters=shows_clusters,
+        significance_in_words=significance_in_words,
     )
-    environment.filters.update(score=format_score, delta=signed_delta, p=format_p)
+    environment.filters.update(score=format_score, delta=signed_delta, p=format_p, decisive_p=decisive_p)
     return environment
 
 
@@ -157,23 +192,40 @@ def language_name(tag: str) -> str:
 def view_of(entry: Mapping[str, Any], run_dir: Path) -> SetView:
     """Return what the page shows of one test set."""
     baseline, metrics = entry["baseline"], entry["metrics"]
-    others = tuple(system for system in entry["systems"] if system != baseline)
+    order = ranked(entry)
+    others = tuple(system for system in order if system != baseline)
     leading = "chrf" if "chrf" in metrics else next(iter(metrics))
     segments = translations_dir(run_dir, entry["suite"], f"{entry['src_lang']}-{entry['tgt_lang']}") / "segments.jsonl"
     shown = select_rows(read_segments(segments), baseline, others, leading) if segments.exists() else None
     rows = shown.rows if shown is not None else ()
     return SetView(
         entry=entry,
+        order=tuple(order),
         title=f"{language_name(entry['src_lang'])} → {language_name(entry['tgt_lang'])}",
         others=others,
         leading=leading,
+        first=next(iter(metrics)),
         best={metric: _best(entry, metric) for metric in metrics},
         tiles=_tiles(entry, others[-1]) if 0 < len(others) <= FEW_SYSTEMS else (),
         figures=delta_figures(entry, others),
+        by_length=_by_length(entry, others),
+        symptoms=checked_symptoms(entry),
         translations=shown,
         gains=tuple(json.dumps([[o.gains.get(m) for m in metrics] for o in row.outputs[1:]]) for row in rows),
         changed=tuple(json.dumps([int(output.changed) for output in row.outputs[1:]]) for row in rows),
     )
+
+
+def _by_length(entry: Mapping[str, Any], others: Sequence[str]) -> tuple[Figure, ...]:
+    found = (length_figure(entry, _strongest(entry, others, one), one) for one in list(entry["metrics"])[:MAX_FIGURES])
+    return tuple(figure for figure in found if figure is not None)
+
+
+def _strongest(entry: Mapping[str, Any], systems: Sequence[str], metric: str) -> list[str]:
+    """Return as many systems as a plot can hold beside the baseline, the best ones, as they are listed."""
+    sign = -1 if entry["metrics"][metric]["higher_is_better"] else 1
+    best = sorted(systems, key=lambda system: sign * entry["systems"][system]["metrics"][metric]["score"])
+    return [system for system in systems if system in best[: MAX_CURVES - 1]]
 
 
 def _best(entry: Mapping[str, Any], metric: str) -> frozenset[str]:
@@ -197,7 +249,7 @@ def _tiles(entry: Mapping[str, Any], system: str) -> tuple[Tile, ...]:
                 score=format_score(scores[0], described["percent"]),
                 baseline_score=format_score(scores[1], described["percent"]),
                 delta=signed_delta(versus["delta"], described["percent"]),
-                p=format_p(versus["p_value"]),
+                p=format_p(decisive_p(versus)),
                 verdict=judge(versus, described["higher_is_better"]),
                 chose_pairs=bool(described.get("chose_pairs")),
             )

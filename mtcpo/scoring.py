@@ -21,6 +21,7 @@ from itertools import chain, islice
 from multiprocessing import get_context, parent_process
 from pathlib import Path
 from threading import Thread
+from typing import Any
 
 from mtcpo.errors import UserError, choose
 from mtcpo.metrics import (
@@ -110,14 +111,14 @@ class Scorer:
                 yield from self._merge(chunk, specs, _score_chunk(chunk, specs))
             return
         waiting: deque[tuple[list[Segment], Future[list[Scores]]]] = deque()
-        with _worker_pool(self.workers) as submit:
+        with worker_pool(self.workers) as submit:
             for chunk in chunks:
-                waiting.append((chunk, submit(chunk, specs)))
+                waiting.append((chunk, submit(_score_chunk, chunk, specs)))
                 if len(waiting) >= self.workers * CHUNKS_PER_WORKER:
                     oldest, future = waiting.popleft()
-                    yield from self._merge(oldest, specs, _result(future))
+                    yield from self._merge(oldest, specs, result_of(future))
             for chunk, future in waiting:
-                yield from self._merge(chunk, specs, _result(future))
+                yield from self._merge(chunk, specs, result_of(future))
 
     def _by_model(self, segments: Iterator[Segment], spec: str) -> Iterator[Segment]:
         for chunk in _chunks(segments, SEGMENTS_PER_MODEL_CHUNK):
@@ -200,15 +201,18 @@ def _chunks(segments: Iterable[Segment], size: int) -> Iterator[list[Segment]]:
 
 
 @contextmanager
-def _worker_pool(workers: int) -> Iterator[Callable[[list[Segment], Sequence[str]], Future[list[Scores]]]]:
-    """Give the function that submits a chunk. Ctrl-C reaches this process only, which then ends the workers."""
+def worker_pool(workers: int) -> Iterator[Callable[..., Future[Any]]]:
+    """Give the function that submits a call: a function, then its arguments.
+
+    Ctrl-C reaches this process only, which then ends the workers.
+    """
     # spawn: a fork of a process in which torch has started threads may deadlock.
     executor = ProcessPoolExecutor(workers, mp_context=get_context("spawn"), initializer=_end_with_parent)
 
-    def submit(chunk: list[Segment], specs: Sequence[str]) -> Future[list[Scores]]:
+    def submit(function: Callable[..., Any], *arguments: Any) -> Future[Any]:
         # A process is started inside `submit` and inherits the mask: it never sees the terminal's interrupt.
         with _interrupt_held_back():
-            return executor.submit(_score_chunk, chunk, specs)
+            return executor.submit(function, *arguments)
 
     try:
         yield submit
@@ -240,7 +244,12 @@ def _end_with_parent() -> None:
     Thread(target=wait, daemon=True).start()
 
 
-def _result(future: Future[list[Scores]]) -> list[Scores]:
+def result_of(future: Future[Any]) -> Any:
+    """Return what a submitted call returned.
+
+    Raises:
+        UserError: its process ended before it did.
+    """
     try:
         return future.result()
     except BrokenProcessPool:

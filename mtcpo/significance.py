@@ -1,10 +1,11 @@
-"""Is one system better than another, or was it chance? Paired bootstrap resampling (Koehn 2004).
+"""Is one system better than another, or was it chance? Paired bootstrap and paired approximate randomisation.
 
-Dimensions: N segments, K additive statistics of a metric, R resamples.
+Dimensions: N segments, K additive statistics of a metric, R resamples (of the bootstrap) or trials (of the other).
 
-A resample draws N segments with replacement. Since a corpus score depends only on sums of per-segment statistics,
-a resample is a row of counts, and all resamples of all systems and metrics are one matrix product:
-counts (R, N) x statistics (N, K). Every metric and every system sees the same resampled segments.
+A corpus score depends only on sums of per-segment statistics. So a resample, N segments drawn with replacement
+(Koehn 2004), is a row of counts, and a trial, in which two systems swap the outputs of some segments (Riezler and
+Maxwell 2005), is a row of zeros and ones; all of them, for all systems and metrics, are one matrix product with the
+statistics (N, K). Every metric and every system sees the same resamples and the same trials.
 """
 
 from __future__ import annotations
@@ -18,8 +19,17 @@ Array = NDArray[np.float64]
 Scorer = Callable[[Array], Array]
 """Summed statistics (..., K) -> corpus scores (...)."""
 
+ALPHA = 0.05
+"""A difference is called significant below this p-value."""
+
 BLOCK_ELEMENTS = 4_000_000
 """Counts held at once, as float64: 32 MB, whatever the number of resamples."""
+
+DRAWS_PER_WORD = 32
+"""The generator cuts so many swaps from one random word, and throws away what a call leaves of it."""
+
+ROUNDING = 1e-9
+"""Scores that differ by less are equal: two ways to add the same numbers."""
 
 
 def resample_counts(num_segments: int, resamples: int, seed: int) -> Iterator[Array]:
@@ -37,20 +47,57 @@ def resample_counts(num_segments: int, resamples: int, seed: int) -> Iterator[Ar
         yield counts.reshape(rows, num_segments).astype(np.float64)
 
 
+def swap_masks(num_segments: int, trials: int, seed: int) -> Iterator[Array]:
+    """Yield blocks (R', N) of ones where a trial takes the baseline's output and zeros where the system's.
+
+    The draws are those of sacreBLEU under the same seed, in whatever blocks.
+    """
+    rng = np.random.default_rng(seed)
+    block = max(1, BLOCK_ELEMENTS // num_segments // DRAWS_PER_WORD) * DRAWS_PER_WORD
+    for start in range(0, trials, block):
+        size = min(block, trials - start), num_segments
+        yield rng.integers(2, size=size, dtype=bool).astype(np.float64)
+
+
 def bootstrap_scores(statistics: Sequence[Array], scorers: Sequence[Scorer], resamples: int, seed: int) -> list[Array]:
     """Return the corpus scores (R,) on the resamples, one array for each pair of statistics (N, K) and scorer.
 
     All of them see the same resamples, so that differences between any two are paired.
     """
+    blocks: list[list[Array]] = [[] for _ in statistics]
+    for sums in _products(statistics, resample_counts, resamples, seed):
+        for scores, scorer, part in zip(blocks, scorers, sums, strict=True):
+            scores.append(scorer(part))
+    return [np.concatenate(scores) for scores in blocks]
+
+
+def randomised_differences(
+    pairs: Sequence[tuple[Array, Array]], scorers: Sequence[Scorer], trials: int, seed: int
+) -> list[Array]:
+    """Return the absolute differences (R,) of two systems after swaps, for each pair of statistics and its scorer.
+
+    All pairs see the same swaps.
+    """
+    # One of the two pseudo-systems is the second system plus, where swapped, the first less the second.
+    totals = [(first.sum(axis=0), second.sum(axis=0)) for first, second in pairs]
+    blocks: list[list[Array]] = [[] for _ in pairs]
+    changes = [first - second for first, second in pairs]
+    for sums in _products(changes, swap_masks, trials, seed):
+        for found, scorer, part, (first, second) in zip(blocks, scorers, sums, totals, strict=True):
+            found.append(np.abs(scorer(second + part) - scorer(first - part)))
+    return [np.concatenate(found) for found in blocks]
+
+
+def _products(
+    statistics: Sequence[Array], draws: Callable[[int, int, int], Iterator[Array]], rows: int, seed: int
+) -> Iterator[list[Array]]:
+    """Yield, block by block, the draws (R', N) times each table (N, K): sums (R', K), one for each table."""
     if not statistics:
-        return []
+        return
     edges = np.cumsum([table.shape[1] for table in statistics])[:-1]
     joined = np.concatenate(statistics, axis=1, dtype=np.float64)
-    blocks: list[list[Array]] = [[] for _ in statistics]
-    for counts in resample_counts(len(joined), resamples, seed):
-        for scores, scorer, sums in zip(blocks, scorers, np.split(counts @ joined, edges, axis=1), strict=True):
-            scores.append(scorer(sums))
-    return [np.concatenate(scores) for scores in blocks]
+    for drawn in draws(len(joined), rows, seed):
+        yield np.split(drawn @ joined, edges, axis=1)
 
 
 def interval_95(scores: Array) -> tuple[float, float]:
@@ -80,3 +127,49 @@ def bootstrap_p_value(differences: Array, observed: float) -> float:
     absolute = np.abs(differences)
     above = np.count_nonzero(absolute - absolute.mean() > abs(observed))
     return float((above + 1) / (len(differences) + 1))
+
+
+def randomisation_p_value(differences: Array, observed: float) -> float:
+    """Return how likely a difference as large as `observed` is when outputs are swapped by chance. Two-sided.
+
+    differences: absolute, of the trials (R,). p = (number of at least |observed| + 1) / (R + 1), Noreen 1989.
+
+    One departure from sacreBLEU, which counts only what is larger: its way gives a test set of one segment, or two
+    equal systems, its smallest p. Where no trial hits the observed difference exactly the two are the same.
+    """
+    threshold = abs(observed) - ROUNDING * max(1.0, abs(observed))
+    return float((np.count_nonzero(differences >= threshold) + 1) / (len(differences) + 1))
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """Return the p-values of a family of tests, corrected by Holm's step-down method (Holm 1979), in their order.
+
+    The smallest of n is multiplied by n, the next by n - 1, and so on; none becomes smaller than one before it.
+    """
+    corrected, largest = [0.0] * len(p_values), 0.0
+    for rank, index in enumerate(sorted(range(len(p_values)), key=p_values.__getitem__)):
+        largest = max(largest, min(1.0, (len(p_values) - rank) * p_values[index]))
+        corrected[index] = largest
+    return corrected
+
+
+def significance_clusters(scores: Sequence[float], draws: Sequence[Array], alpha: float) -> list[int]:
+    """Return each system's cluster, 1 for the best: every system of one is better than all of the later ones.
+
+    Better means p < alpha in a paired bootstrap. A line is drawn only where every pair across it differs, so its own
+    chance of being wrong is no larger than alpha, and no correction over the pairs is needed (Berger 1982).
+
+    Args:
+        scores: Of the systems, higher is better.
+        draws: Their scores (R,) on common resamples, turned the same way.
+        alpha: Level of significance.
+    """
+    order = sorted(range(len(scores)), key=lambda at: -scores[at])
+    pairs = [(a, b) for place, a in enumerate(order) for b in order[place + 1 :]]
+    differ = {(a, b) for a, b in pairs if bootstrap_p_value(draws[a] - draws[b], scores[a] - scores[b]) < alpha}
+    clusters, number = [0] * len(scores), 1
+    for place, at in enumerate(order):
+        if place and all((a, b) in differ for a in order[:place] for b in order[place:]):
+            number += 1
+        clusters[at] = number
+    return clusters

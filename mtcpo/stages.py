@@ -8,24 +8,19 @@ from __future__ import annotations
 
 import hashlib
 import json
-import platform
-import subprocess
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import lru_cache
-from importlib import metadata
 from pathlib import Path
 from typing import Any, Literal
 
-from mtcpo import __version__
 from mtcpo.errors import UserError
 from mtcpo.files import sha256_of, write_json
+from mtcpo.provenance import provenance
 
 STAMP_FILE = "stamp.json"
-
-PACKAGES = ("torch", "transformers", "accelerate", "datasets", "numpy", "sacrebleu", "unbabel-comet", "peft")
 
 LOGS = ("metrics.jsonl", "training.json")
 """Files of a model directory that hold times: the same model made again has others."""
@@ -272,7 +267,7 @@ def _stamp(
     """Record a finished stage; seconds is None where an interrupt came between its end and this record."""
     stamp = read_stamp(folder)
     stamp.pop("begun", None)
-    stamp |= {"mtcpo": __version__, "commit": _commit(), "machine": _machine(), "versions": _versions()}
+    stamp |= provenance(gpus=True)
     stages = stamp.pop("stages")
     stages[stage.name] = {
         "settings": _settings(stage),
@@ -282,36 +277,3 @@ def _stamp(
         "finished": datetime.now(UTC).isoformat(timespec="seconds"),
     }
     write_json(folder / STAMP_FILE, stamp | {"stages": stages})
-
-
-def _versions() -> dict[str, str]:
-    found = {"python": platform.python_version()}
-    for package in PACKAGES:
-        try:
-            found[package] = metadata.version(package)
-        except metadata.PackageNotFoundError:
-            continue  # optional ones are absent from the stamp, as they are from the environment
-    return found
-
-
-def _machine() -> dict[str, Any]:
-    import os
-
-    import torch
-
-    gpus = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
-    return {"system": platform.platform(), "cores": os.cpu_count(), "gpus": gpus}
-
-
-def _commit() -> str | None:
-    """Return the commit of the checkout that runs, marked where it has changes; None for an installed package."""
-    root = Path(__file__).resolve().parent.parent
-    if not (root / ".git").exists():
-        return None
-    try:
-        git = ["git", "-C", str(root)]
-        commit = subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True, text=True, check=True).stdout.strip()
-        changed = subprocess.run([*git, "status", "--porcelain"], capture_output=True, text=True, check=True).stdout
-    except (OSError, subprocess.CalledProcessError):
-        return None
-    return f"{commit} with changes" if changed.strip() else commit

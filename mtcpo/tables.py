@@ -5,18 +5,19 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from mtcpo.significance import ALPHA
+from mtcpo.symptoms import SYMPTOMS
+
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.text import Text
-
-ALPHA = 0.05
-"""A difference is called significant below this p-value."""
 
 FEW_SYSTEMS = 3
 """Up to so many systems are each compared with the baseline in a sentence; more are counted, metric by metric."""
 
 TITLES = {
     "bleu": "BLEU",
+    "spbleu": "spBLEU",
     "chrf": "chrF",
     "chrf++": "chrF++",
     "ter": "TER",
@@ -27,8 +28,9 @@ TITLES = {
 
 
 def metric_title(name: str) -> str:
-    """Return a metric's name as papers write it."""
-    return TITLES.get(name, name)
+    """Return a metric's name as papers write it; `bleu-A` is that against reference A."""
+    base, dash, label = name.partition("-")
+    return TITLES.get(base, base) + dash + label
 
 
 def format_score(value: float, percent: bool) -> str:
@@ -50,9 +52,31 @@ def format_p(p_value: float) -> str:
 
 def judge(versus: Mapping[str, float], higher_is_better: bool) -> str:
     """Return "better", "worse", or "same" where the difference is not significant (p >= 0.05)."""
-    if versus["p_value"] >= ALPHA or versus["delta"] == 0:
+    if decisive_p(versus) >= ALPHA or versus["delta"] == 0:
         return "same"
     return "better" if (versus["delta"] > 0) == higher_is_better else "worse"
+
+
+def decisive_p(versus: Mapping[str, float]) -> float:
+    """Return the p-value that decides: corrected by Holm's method where several systems were compared."""
+    return versus.get("p_holm", versus["p_value"])
+
+
+def ranked(entry: Mapping[str, Any]) -> list[str]:
+    """Return the systems as they are listed: as given where they are few, else the best by the first metric first."""
+    systems = entry["systems"]
+    if len(systems) - 1 <= FEW_SYSTEMS:
+        return list(systems)
+    metric, described = next(iter(entry["metrics"].items()))
+    sign = -1 if described["higher_is_better"] else 1
+    return sorted(systems, key=lambda system: sign * systems[system]["metrics"][metric]["score"])
+
+
+def significance_in_words(entry: Mapping[str, Any]) -> str:
+    """Return for example "paired bootstrap, 1000 resamples, seed 12345, Holm's correction over 8 systems"."""
+    test = entry["significance"]
+    words = f"{test['test']}, {test['resamples']} resamples, seed {test['seed']}"
+    return words + (f", Holm's correction over {len(entry['systems']) - 1} systems" if test.get("correction") else "")
 
 
 def signed_delta(value: float, percent: bool) -> str:
@@ -97,7 +121,7 @@ def _compared(entry: Mapping[str, Any], system: str) -> str:
     for metric, versus in entry["systems"][system]["versus"][baseline].items():
         described = entry["metrics"][metric]
         # No line break inside "p < 0.001".
-        p_value = format_p(versus["p_value"]).replace(" ", "\u00a0")
+        p_value = format_p(decisive_p(versus)).replace(" ", "\u00a0")
         text = f"({signed_delta(versus['delta'], described['percent'])}, {p_value})"
         found[judge(versus, described["higher_is_better"])].append(f"{metric_title(metric)} {text}")
     parts = [f"{kind} than {baseline} on {_listed(found[kind])}" for kind in ("better", "worse") if found[kind]]
@@ -141,38 +165,78 @@ def _print_entry(key: str, entry: Mapping[str, Any], console: Console) -> None:
     for name, described in entry["metrics"].items():
         mark = ("" if described["higher_is_better"] else " (lower is better)") + (" ◆" if _chose(described) else "")
         table.add_column(metric_title(name) + mark, justify="right", overflow="fold")
-    for column in ("length", "empty", "copied"):
-        table.add_column(column, justify="right", overflow="fold")
-    for system, row in entry["systems"].items():
-        cells = [_cell(name, row, described, entry["baseline"]) for name, described in entry["metrics"].items()]
+    symptoms = checked_symptoms(entry)
+    for column in ("length", *symptoms):
+        table.add_column(column.replace("_", " "), justify="right", overflow="fold")
+    order, leading = ranked(entry), next(iter(entry["metrics"]))
+    for system, after in zip(order, [*order[1:], None], strict=True):
+        row = entry["systems"][system]
+        cells = [
+            _cell(name, row, described, entry["baseline"], shows_clusters(entry))
+            for name, described in entry["metrics"].items()
+        ]
         ratio = "-" if row["length_ratio"] is None else f"{row['length_ratio']:.2f}"
         name = Text(system) + Text("\nbaseline" if system == entry["baseline"] else "", style="dim")
-        table.add_row(name, *cells, ratio, str(row["empty"]), str(row["copied"]))
+        ends = after is not None and shows_clusters(entry) and (
+            cluster_of(entry, system, leading) != cluster_of(entry, after, leading)
+        )  # fmt: skip
+        table.add_row(name, *cells, ratio, *(count_text(row.get(one)) for one in symptoms), end_section=ends)
     console.print(table)
-    test = entry["significance"]
-    console.print(
-        Text(f"±: 95 % interval; * differs from {entry['baseline']} (p < {ALPHA}, {test['test']}, ", style="dim")
-        + Text(f"{test['resamples']} resamples, seed {test['seed']})", style="dim")
-    )
-    if any(_chose(described) for described in entry["metrics"].values()):
-        console.print(Text("◆ chose the training pairs, so its gain counts for less", style="dim"))
+    for line in notes_of(entry):
+        console.print(Text(line, style="dim"))
     for name, described in entry["metrics"].items():
         console.print(Text(f"{metric_title(name)}  {described['signature']}", style="dim"))
+
+
+def notes_of(entry: Mapping[str, Any]) -> list[str]:
+    """Return what the marks of the table mean, a line each."""
+    notes = ["±: half the 95 % interval"]
+    if len(entry["systems"]) > 1:
+        notes[0] += f"; * differs from {entry['baseline']} (p < {ALPHA}, {significance_in_words(entry)})"
+    if shows_clusters(entry):
+        leading = metric_title(next(iter(entry["metrics"])))
+        notes.append(f"#: cluster; lines: every system above is better by {leading} than every one below (p < {ALPHA})")
+    if any(_chose(described) for described in entry["metrics"].values()):
+        notes.append("◆ chose the training pairs, so its gain counts for less")
+    notes += [f"{what.replace('_', ' ')} not checked: {reason}" for what, reason in entry.get("unchecked", {}).items()]
+    return notes
+
+
+def shows_clusters(entry: Mapping[str, Any]) -> bool:
+    """Tell whether the systems are so many that they are ranked in clusters."""
+    return len(entry["systems"]) - 1 > FEW_SYSTEMS
+
+
+def cluster_of(entry: Mapping[str, Any], system: str, metric: str) -> int:
+    """Return the cluster of a system by a metric, 1 for the best."""
+    return int(entry["systems"][system]["metrics"][metric]["cluster"])
+
+
+def checked_symptoms(entry: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return which faults of outputs were counted of any system."""
+    return tuple(one for one in SYMPTOMS if any(row.get(one) is not None for row in entry["systems"].values()))
+
+
+def count_text(count: int | None) -> str:
+    """Return a count, or a dash for what was not checked."""
+    return "–" if count is None else str(count)
 
 
 def _chose(described: Mapping[str, Any]) -> bool:
     return bool(described.get("chose_pairs"))
 
 
-def _cell(name: str, row: Mapping[str, Any], described: Mapping[str, Any], baseline: str) -> Text:
+def _cell(name: str, row: Mapping[str, Any], described: Mapping[str, Any], baseline: str, clusters: bool) -> Text:
     from rich.text import Text
 
     percent, score = described["percent"], row["metrics"][name]
     text = Text(f"{format_score(score['score'], percent)} ±{format_score(score['ci'], percent)}")
+    if clusters:
+        text += Text(f" #{score['cluster']}", style="dim")
     versus = row["versus"].get(baseline, {}).get(name)
     if versus is None:
         return text
     verdict = judge(versus, described["higher_is_better"])
     style = {"better": "green", "worse": "red", "same": "dim"}[verdict]
     star = "" if verdict == "same" else " *"
-    return text + Text(f"\n{format_delta(versus['delta'], percent)} {format_p(versus['p_value'])}{star}", style=style)
+    return text + Text(f"\n{format_delta(versus['delta'], percent)} {format_p(decisive_p(versus))}{star}", style=style)

@@ -45,6 +45,12 @@ def originals(tmp_path_factory, model_folder):
     (folder / "odd.jsonl").write_text('{"first": "a", "second": "b"}\n')
     (folder / "cut.jsonl.gz").write_bytes(gzip.compress(b'{"id": "1"}\n' * 9)[:20])
     (folder / "folder").mkdir()
+    (folder / "bare.toml").write_text('test_sets = ["wmt22:de-en"]\n')
+    stem = "generaltest2022.de-en"
+    for name in (f"sources/{stem}.src.de", f"references/{stem}.ref.A.en", f"references/{stem}.ref.B.en",
+                 f"system-outputs/{stem}.hyp.Online-A.en"):  # fmt: skip
+        (folder / "wmt" / name).parent.mkdir(parents=True, exist_ok=True)
+        write_lines(folder / "wmt" / name, ["Good.", "Bad."])
     (folder / "mt5dir").symlink_to(model_folder("mt5"))
     for name, file in (("notokenizer", "tok"), ("noconfig", "config"), ("noweights", "model"), ("cut", "")):
         shutil.copytree(model_folder("mt5"), folder / name)
@@ -90,7 +96,7 @@ MISTAKES = [
     ("nonsense", "no such command 'nonsense'; see mtcpo --help"),
     ("build-prefs", "missing option '--output'; see mtcpo build-prefs --help"),
     ("train --loss dpo", "invalid value for '--loss': 'dpo' is not one of"),
-    ("evaluate s.en", "got unexpected extra argument (s.en); see mtcpo evaluate --help"),
+    ("evaluate s.en", "unexpected argument 's.en': files go with options, run directories with --compare"),
     ("export p.jsonl --to xlsx --output x", "invalid value for '--to': 'xlsx' is not "),
     # texts
     (f"build-prefs --source no.en --reference r.de {HYPS} --metric chrf --src-lang en --tgt-lang de --output q.jsonl",
@@ -118,7 +124,8 @@ MISTAKES = [
     (f"build-prefs {CORPUS} {HYPS} --output q.jsonl",
      "no metric to choose pairs by; give one, for example --metric chrf"),
     (f"build-prefs {CORPUS} {HYPS} --metric crf --output q.jsonl",
-     "unknown metric 'crf' (did you mean 'chrf'?); choose from bleu, chrf, chrf++, comet, cometkiwi, ter, xcomet"),
+     "unknown metric 'crf' (did you mean 'chrf'?); choose from bleu, chrf, chrf++, comet, cometkiwi, spbleu, ter, "
+     "xcomet"),
     (f"{PREFS} --tgt-lang xx --output q.jsonl", "unknown language 'xx'; give a BCP-47 code such as de, zh or pt-BR"),
     (f"{PREFS} --tgt-lang German --output q.jsonl", "unknown language 'German' (did you mean 'de'?)"),
     (f"build-prefs --source s.en --reference r.de {HYPS} --metric chrf --output q.jsonl",
@@ -165,6 +172,25 @@ MISTAKES = [
      "no test set wmt22:de-en in it; place sources/generaltest2022.de-en.src.de and "),
     # models
     (f"{EVALUATE} --model mt5", NO_MODEL),
+    (f"{EVALUATE} --hyp a=r.de --reference A=r.de --reference A=wrong.de",
+     "sets.0: two references are named 'A'; give each a name of its own"),
+    (f"{EVALUATE} --hyp a=r.de --reference B=short.de", "short.de: 5 lines, but {here}/s.en has 6"),
+    (f"{EVALUATE} --hyp a=r.de --reference B=no.de", "no.de: no such file"),
+    (f"evaluate --suite bare.toml {HYPS}",
+     'bare.toml: no metric in it; add one, for example metrics = ["bleu", "chrf"]'),
+    (f"evaluate --suite wmt22:de-en:C --test-set-dir wmt {HYPS}",
+     "unknown reference of wmt22:de-en 'C'; choose from A, B"),
+    (f"evaluate --suite wmt23:de-en --test-set-dir wmt {HYPS}", "it has wmt22:de-en (did you mean 'wmt22:de-en'?)"),
+    (f"evaluate --suite wmt222:de-en {HYPS}",
+     "unknown test set 'wmt222' (did you mean 'wmt22'?); sacrebleu --list names"),
+    (f"evaluate --suite flores200:de-en {HYPS}",
+     "get it from the flores200_dataset archive and pass --test-set-dir DIR with DIR/devtest/deu_Latn.devtest and"),
+    (f"evaluate --suite ../x:de-en --test-set-dir wmt {HYPS}", "test set '../x': it names a file, so it must be"),
+    ("evaluate --suite wmt22:de-en --test-set-dir wmt --submitted --hyp Online-A=r.de",
+     "/wmt/sources/generaltest2022.de-en.src.de has 2; line n of one must translate line n of the other"),
+    ("evaluate --suite wmt22:de-en --test-set-dir wmt --submitted --hyp Online-A=two.de",
+     "two systems are named 'Online-A': yours and one submitted for wmt22; rename yours"),
+    ("evaluate --compare s.en r.de", "s.en: no evaluation.json in it; evaluate it first, with --output-dir s.en"),
     ("translate s.en --model mt5 --src-lang en --tgt-lang de --output c2.jsonl", NO_MODEL),
     (f"{TRAIN.replace('mt5dir', 'mt5')} --prefs p.jsonl --output-dir t", NO_MODEL),
     ("translate s.en --model ./no --src-lang en --tgt-lang de --output c2.jsonl", "./no: no such model directory"),
@@ -355,7 +381,7 @@ def test_evaluate_files_and_a_model(here, capsys):
     command = [*EVALUATE.split(), *HYPS.split(), "--metric", "bleu", "--set", "resamples=50"]
     outcome = run(capsys, *command, "--output-dir", "e")
     assert (outcome.code, outcome.err) == (0, "")
-    assert outcome.out.endswith("e/evaluation.json\n")
+    assert outcome.out.endswith("e/evaluation.json\ne/report.html\n")
     document = json.loads((here / "e/evaluation.json").read_text(encoding="utf-8"))
     systems = document["pairs"]["en-de"]["systems"]
     assert systems["b"]["metrics"]["chrf"]["score"] == pytest.approx(100)
@@ -367,6 +393,32 @@ def test_evaluate_files_and_a_model(here, capsys):
     outcome = run(capsys, *model, "--output-dir", "m")
     assert (outcome.code, outcome.err) == (0, "")
     assert len((here / "m/translations/s/en-de").glob("*.txt").__next__().read_text().splitlines()) == 6
+
+
+def test_evaluate_beside_the_submitted_systems(here, capsys):
+    command = "evaluate --suite wmt22:de-en:A,B --test-set-dir wmt --submitted --each-reference --hyp mine=two.de"
+    outcome = run(capsys, *command.split(), "--set", "resamples=20", "--output-dir", "e")
+    assert (outcome.code, outcome.err) == (0, "")
+    entry = json.loads((here / "e/evaluation.json").read_text(encoding="utf-8"))["pairs"]["de-en"]
+    assert list(entry["systems"]) == ["mine", "Online-A"]
+    assert list(entry["metrics"]) == ["bleu", "bleu-A", "bleu-B", "chrf", "chrf-A", "chrf-B"]
+    assert entry["systems"]["Online-A"]["metrics"]["chrf-B"]["score"] == pytest.approx(100)
+    assert sorted(path.name for path in (here / "e").iterdir()) == [
+        "evaluation.json", "evaluation.md", "evaluation.tex", "report.html", "translations",
+    ]  # fmt: skip
+    # Without a system of one's own the submitted ones are ranked.
+    alone = "evaluate --suite wmt22:de-en --test-set-dir wmt --submitted --metric chrf --set resamples=20"
+    assert "Online-A" in run(capsys, *alone.split()).out
+
+
+def test_an_empty_hypothesis_is_scored_counted_and_shown(here, capsys):
+    write_lines(here / "gap.de", [*lines_of("prefs.de", 5), ""])
+    outcome = run(capsys, *EVALUATE.split(), "--hyp", "a=gap.de", "--set", "resamples=20", "--output-dir", "e")
+    assert (outcome.code, outcome.err) == (0, "")
+    system = json.loads((here / "e/evaluation.json").read_text(encoding="utf-8"))["pairs"]["en-de"]["systems"]["a"]
+    assert system["empty"] == 1
+    assert 0 < system["metrics"]["chrf"]["score"] < 100
+    assert '<p class="text empty">empty</p>' in (here / "e/report.html").read_text(encoding="utf-8")
 
 
 def test_export_gives_what_our_reader_reads_back(scored, capsys):

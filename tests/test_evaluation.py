@@ -4,32 +4,43 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from console import run
 from made_up_run import evaluate, german_outputs, german_test_set, read_json
 from sacrebleu.metrics import BLEU, CHRF, TER
 
 from mtcpo.config import load_section
 from mtcpo.errors import UserError
-from mtcpo.evaluation import EvaluateConfig, evaluate_outputs, read_outputs, to_document, write_evaluation
+from mtcpo.evaluation import (
+    EvaluateConfig,
+    evaluate_outputs,
+    load_metrics_for,
+    metrics_of,
+    read_outputs,
+    to_document,
+    write_evaluation,
+)
 from mtcpo.metrics import load_metric
 from mtcpo.records import Segment, read_segments
-from mtcpo.testsets import TestSet, TestSetConfig, load_local_set
+from mtcpo.significance import holm
+from mtcpo.tallies import tally
+from mtcpo.testsets import TestSet
 
 WMT22 = Path(__file__).parents[2] / "shared" / "data" / "wmt22"
 
 
 @pytest.fixture(scope="module")
-def test_set():
+def garden():
     return german_test_set(60)
 
 
 @pytest.fixture(scope="module")
-def outputs(test_set):
-    return german_outputs(test_set, {"start": 0.3, "tuned": 0.1, "other": 0.3})
+def outputs(garden):
+    return german_outputs(garden, {"start": 0.3, "tuned": 0.1, "other": 0.3})
 
 
 @pytest.fixture(scope="module")
-def evaluation(test_set, outputs):
-    return evaluate(test_set, outputs)
+def evaluation(garden, outputs):
+    return evaluate(garden, outputs)
 
 
 def tiny(*rows: tuple[str, str]) -> TestSet:
@@ -41,8 +52,8 @@ def metric(name):
     return load_metric(name, "de")
 
 
-def test_corpus_scores_are_sacrebleus(evaluation, test_set, outputs):
-    references = [[segment.references[0] for segment in test_set.segments]]
+def test_corpus_scores_are_sacrebleus(evaluation, garden, outputs):
+    references = [[segment.references[0] for segment in garden.segments]]
     for system, texts in outputs.items():
         scores = evaluation.entry["systems"][system]["metrics"]
         assert scores["bleu"]["score"] == pytest.approx(BLEU().corpus_score(texts, references).score, abs=1e-9)
@@ -50,12 +61,12 @@ def test_corpus_scores_are_sacrebleus(evaluation, test_set, outputs):
         assert scores["ter"]["score"] == pytest.approx(TER().corpus_score(texts, references).score, abs=1e-9)
 
 
-def test_segment_scores_are_sacrebleus_and_higher_is_better(evaluation, test_set, outputs):
+def test_segment_scores_are_sacrebleus_and_higher_is_better(evaluation, garden, outputs):
     sentence = BLEU(effective_order=True)
     for at, segment in enumerate(evaluation.segments):
         assert [candidate.system for candidate in segment.candidates] == list(outputs)
         for candidate in segment.candidates:
-            text, references = outputs[candidate.system][at], list(test_set.segments[at].references)
+            text, references = outputs[candidate.system][at], list(garden.segments[at].references)
             assert candidate.text == text
             expected = {
                 "bleu": sentence.sentence_score(text, references).score,
@@ -73,9 +84,14 @@ def test_the_entry_has_the_promised_shape(evaluation):
     assert set(tuned["metrics"]) == {"bleu", "chrf", "ter"}
     assert tuned["metrics"]["bleu"]["signature"].startswith("nrefs:1|case:mixed|eff:no|tok:13a|smooth:exp|version:")
     assert tuned["metrics"]["bleu"]["ci"] > 0
-    assert set(tuned["versus"]["start"]["chrf"]) == {"delta", "p_value", "low", "high"}
+    assert set(tuned["versus"]["start"]["chrf"]) == {
+        "delta", "p_value", "p_holm", "p_randomisation", "low", "high", "wins", "ties", "losses",
+    }  # fmt: skip
     assert entry["systems"]["start"]["versus"] == {}
-    assert entry["significance"] == {"test": "paired bootstrap", "resamples": 300, "seed": 12345}
+    assert entry["significance"] == {
+        "test": "paired bootstrap", "second_test": "paired approximate randomisation", "correction": "Holm",
+        "resamples": 300, "seed": 12345,
+    }  # fmt: skip
 
 
 def test_a_much_better_system_differs_significantly_in_the_right_direction(evaluation):
@@ -94,21 +110,24 @@ def test_metrics_that_chose_the_pairs_are_marked(evaluation):
     assert "chose_pairs" not in evaluation.entry["metrics"]["bleu"]
 
 
-def test_the_baseline_can_be_named(test_set, outputs):
-    entry = evaluate(test_set, outputs, baseline="tuned").entry
+def test_the_baseline_can_be_named(garden, outputs):
+    entry = evaluate(garden, outputs, baseline="tuned").entry
     assert entry["baseline"] == "tuned"
     assert set(entry["systems"]["other"]["versus"]) == {"tuned"}
     assert entry["systems"]["tuned"]["versus"] == {}
 
 
-def test_equal_outputs_do_not_differ(test_set, outputs):
-    entry = evaluate(test_set, {"one": outputs["start"], "two": outputs["start"]}).entry
-    assert entry["systems"]["two"]["versus"]["one"]["bleu"] == {"delta": 0.0, "p_value": 1.0, "low": 0.0, "high": 0.0}
+def test_equal_outputs_do_not_differ(garden, outputs):
+    entry = evaluate(garden, {"one": outputs["start"], "two": outputs["start"]}).entry
+    assert entry["systems"]["two"]["versus"]["one"]["bleu"] == {
+        "delta": 0.0, "p_value": 1.0, "p_randomisation": 1.0, "low": 0.0, "high": 0.0,
+        "wins": 0, "ties": 60, "losses": 0,
+    }  # fmt: skip
 
 
-def test_one_seed_gives_one_result(test_set, outputs):
-    assert evaluate(test_set, outputs).entry == evaluate(test_set, outputs).entry
-    assert evaluate(test_set, outputs, seed=1).entry != evaluate(test_set, outputs).entry
+def test_one_seed_gives_one_result(garden, outputs):
+    assert evaluate(garden, outputs).entry == evaluate(garden, outputs).entry
+    assert evaluate(garden, outputs, seed=1).entry != evaluate(garden, outputs).entry
 
 
 def test_what_outputs_are_like_by_hand():
@@ -245,6 +264,100 @@ def test_the_section_of_a_recipe(tmp_path):
         load_section(EvaluateConfig, {"metrics": []}, "recipe.toml")
 
 
+# Many systems, several references, what outputs are like
+
+
+def test_several_systems_are_corrected_together(evaluation):
+    rows = [row["versus"]["start"] for name, row in evaluation.entry["systems"].items() if name != "start"]
+    for metric in ("bleu", "chrf", "ter"):
+        found = [row[metric] for row in rows]
+        assert [row["p_holm"] for row in found] == holm([row["p_value"] for row in found])
+
+
+def test_one_comparison_needs_no_correction(garden, outputs):
+    entry = evaluate(garden, {name: outputs[name] for name in ("start", "tuned")}).entry
+    assert entry["significance"]["correction"] is None
+    assert "p_holm" not in entry["systems"]["tuned"]["versus"]["start"]["bleu"]
+
+
+def test_wins_ties_and_losses_are_counted_by_segment(evaluation):
+    for metric in ("bleu", "chrf", "ter"):
+        versus = evaluation.entry["systems"]["tuned"]["versus"]["start"][metric]
+        gains = [s.candidates[1].scores[metric] - s.candidates[0].scores[metric] for s in evaluation.segments]
+        expected = [sum(gain > 1e-9 for gain in gains), sum(gain < -1e-9 for gain in gains)]
+        assert [versus["wins"], versus["losses"]] == expected
+        assert versus["ties"] == 60 - sum(expected)
+        assert versus["wins"] > versus["losses"]
+
+
+def test_clusters_separate_what_differs(evaluation):
+    clusters = {name: row["metrics"]["chrf"]["cluster"] for name, row in evaluation.entry["systems"].items()}
+    assert clusters == {"tuned": 1, "start": 2, "other": 2}
+
+
+def test_scores_by_length_are_those_of_the_groups_alone(evaluation, garden, outputs):
+    groups = evaluation.entry["by_length"]
+    assert sum(group["segments"] for group in groups) == 60
+    assert [group["chars"] for group in groups] == sorted(group["chars"] for group in groups)
+    shortest = sorted(range(60), key=lambda at: len(garden.segments[at].source))[: groups[0]["segments"]]
+    references = [[garden.segments[at].references[0] for at in shortest]]
+    score = BLEU().corpus_score([outputs["tuned"][at] for at in shortest], references).score
+    assert groups[0]["scores"]["bleu"]["tuned"] == pytest.approx(score, abs=1e-9)
+
+
+def test_each_reference_alone(garden, outputs):
+    other = german_outputs(garden, {"B": 0.1}, seed=8)["B"]
+    segments = tuple(
+        replace(segment, references=(*segment.references, text))
+        for segment, text in zip(garden.segments, other, strict=True)
+    )
+    both = replace(garden, segments=segments, reference_names=("A", "B"))
+    texts = outputs["start"]
+    config = EvaluateConfig(resamples=20, each_reference=True)
+    entry = evaluate_outputs(both, {"start": texts}, [metric("bleu"), metric("chrf")], config).entry
+    references = [[segment.references[at] for segment in segments] for at in range(2)]
+    scores = {name: row["score"] for name, row in entry["systems"]["start"]["metrics"].items()}
+    assert scores == pytest.approx({
+        "bleu": BLEU().corpus_score(texts, references).score,
+        "bleu-A": BLEU().corpus_score(texts, references[:1]).score,
+        "bleu-B": BLEU().corpus_score(texts, references[1:]).score,
+        "chrf": CHRF().corpus_score(texts, references).score,
+        "chrf-A": CHRF().corpus_score(texts, references[:1]).score,
+        "chrf-B": CHRF().corpus_score(texts, references[1:]).score,
+    }, abs=1e-9)  # fmt: skip
+    assert entry["metrics"]["bleu-B"]["signature"].startswith("nrefs:1|")
+    assert entry["metrics"]["bleu-B"]["signature"].endswith("|ref:B")
+
+
+def test_submitted_systems_stand_beside_ones_own(garden, outputs):
+    submitted = replace(garden, submitted={"other": outputs["other"]})
+    entry = evaluate(submitted, {"tuned": outputs["tuned"]}).entry
+    assert list(entry["systems"]) == ["tuned", "other"]
+    assert entry["baseline"] == "tuned"
+    with pytest.raises(UserError, match="two systems are named 'other': yours and one submitted for garden"):
+        evaluate(submitted, {"other": outputs["tuned"]})
+
+
+def test_metrics_are_the_commands_or_the_suites_or_the_default(garden):
+    of_suite = replace(garden, metrics=("chrf++", "ter"))
+    assert metrics_of(EvaluateConfig(), garden) == ("bleu", "chrf")
+    assert metrics_of(EvaluateConfig(), of_suite) == ("chrf++", "ter")
+    assert metrics_of(EvaluateConfig(metrics=("bleu",)), of_suite) == ("bleu",)
+    loaded = load_metrics_for([garden, of_suite], EvaluateConfig())
+    assert [[one.name for one in metrics] for metrics in loaded] == [["bleu", "chrf"], ["chrf++", "ter"]]
+
+
+def test_processes_change_nothing(garden, outputs, monkeypatch):
+    metrics = [metric(name) for name in ("bleu", "chrf++", "ter")]
+    alone = tally(metrics, outputs, garden.segments)
+    monkeypatch.setattr("mtcpo.tallies.TEXTS_FOR_WORKERS", 1)
+    monkeypatch.setattr("mtcpo.tallies.SEGMENTS_PER_TASK", 25)
+    monkeypatch.setattr("os.cpu_count", lambda: 2)
+    both = tally(metrics, outputs, garden.segments)
+    for name, tables in alone.items():
+        assert all((one == other).all() for one, other in zip(tables, both[name], strict=True))
+
+
 # The published scores of WMT22
 
 
@@ -259,24 +372,23 @@ def official_scores(pair: str) -> dict[tuple[str, str], float]:
 
 @pytest.mark.skipif(not WMT22.exists(), reason="the WMT22 data are not beside this repository")
 @pytest.mark.parametrize("pair", ["de-en", "en-de"])
-def test_corpus_scores_equal_the_official_ones(pair):
+def test_one_command_gives_the_official_scores(pair, tmp_path, capsys):
     source, target = pair.split("-")
     folder = WMT22 / pair
-    test_set = load_local_set(
-        TestSetConfig(
-            name="wmt22",
-            source=str(folder / f"source.{source}"),
-            references=tuple(str(folder / f"reference-{name}.{target}") for name in "AB"),
-            src_lang=source,
-            tgt_lang=target,
-        )
-    )
-    files = sorted(folder.glob("system-*"))
-    outputs = read_outputs([(path.stem.removeprefix("system-"), path) for path in files], test_set)
-    metrics = [load_metric(name, target) for name in ("bleu", "chrf")]
-    entry = evaluate_outputs(test_set, outputs, metrics, EvaluateConfig(resamples=100)).entry
+    command = ["evaluate", "--source", folder / f"source.{source}", "--src-lang", source, "--tgt-lang", target]
+    for label in "AB":
+        command += ["--reference", f"{label}={folder / f'reference-{label}.{target}'}"]
+    # Every third; eval/bench/wmt22_ranking.py holds all eighteen to the same.
+    for path in sorted(folder.glob("system-*"))[::3]:
+        command += ["--hyp", f"{path.stem.removeprefix('system-')}={path}"]
+    outcome = run(capsys, *command, "--each-reference", "--set", "resamples=100", "--output-dir", tmp_path / "e")
+    assert (outcome.code, outcome.err) == (0, "")
+    entry = read_json(tmp_path / "e/evaluation.json")["pairs"][pair]
     official = official_scores(pair)
-    assert len(entry["systems"]) == 9
+    assert len(entry["systems"]) == 3
     for system, row in entry["systems"].items():
+        assert set(row["metrics"]) == {f"{name}{label}" for name in ("bleu", "chrf") for label in ("", "-A", "-B")}
         for name, score in row["metrics"].items():
-            assert score["score"] == pytest.approx(official[system, f"{name}-all"], abs=1e-6), (system, name)
+            published = official[system, name if "-" in name else f"{name}-all"]
+            assert score["score"] == pytest.approx(published, abs=1e-6), (system, name)
+    assert (tmp_path / "e/report.html").exists()

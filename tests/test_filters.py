@@ -27,6 +27,14 @@ def usable(source, texts, tgt_lang="en", **settings):
         ("一二三四一二三四一二三四一二三四", True),
         ("一二三四一二三四一二三四", False),
         ("aaaaaaaaaaaaaaaa", True),
+        ("Ja, ja, ja, ja, ja, ja, ja, ja", True),
+        ("very good very good very good very good", True),
+        ("first a sentence. And then. And then. And then. And then.", True),
+        ("no, no, no!", False),
+        ("The dog sees the cat, and the cat sees the dog.", False),
+        ("Contents .................... 12", False),
+        ("--------------------", False),
+        (".................... so it is it is it is it is", True),
         ("Na ja ...", False),
         ("ha ha ha ha", False),
         ("He was very, very, very tired of it.", False),
@@ -44,7 +52,7 @@ def test_what_repeats_is_found_wherever_it_stands(stretch, before, times):
     loop = " ".join([stretch] * times)
     period = len(" ".join(stretch.split())) + 1
     if period * times >= 16:
-        assert has_loop(f"{before} {loop}")
+        assert has_loop(f"{before} {loop}") is True
 
 
 def test_a_loop_in_the_source_is_no_fault():

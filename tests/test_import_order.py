@@ -14,12 +14,13 @@ import mtcpo
 PACKAGE = Path(mtcpo.__file__).parent
 
 _ORDER = """
-errors files outputs config records languages shipped hub owncode rows formats corpora
+errors files provenance outputs config records languages langid shipped hub owncode rows formats corpora
 metrics.contract metrics.ngrams metrics.lexical metrics.comet metrics.mbr metrics.usercode metrics scorecache scoring
 combining filters selection prefsreport preferences
 trainconfig families logprobs layouts canary versions weights tokenization models creation
 batching losses trainer arguments progress training translation translation.generate
-testsets significance evaluation tables sidebyside plots figures report pairpage
+testsets sacrebleusets testfolders suites symptoms significance tallies standings evaluation assessment comparison
+tables papertables sidebyside plots figures report pairpage
 doctor recipe stages pipeline api apitrainer cli __main__
 """
 ORDER = _ORDER.split()

@@ -1,6 +1,7 @@
 import json
 import re
 from html.parser import HTMLParser
+from itertools import pairwise
 
 import pytest
 from browser import Browser
@@ -91,10 +92,53 @@ def test_the_page_says_what_was_found(html):
     assert re.search(r"tuned is better than start on BLEU \(\+[\d.]+, p = 0\.003\), chrF .* and TER \(−", text)
     assert "chrF chose the training pairs" in text
     assert "nrefs:1|case:mixed|eff:no|tok:13a|smooth:exp|version:" in text
-    assert "paired bootstrap with 300 resamples (seed 12345)" in text
+    assert "paired bootstrap, 300 resamples, seed 12345" in text
     assert "300 of 400 segments: the 100 largest gains and losses each of tuned on chrF" in text
     for part in ("sft", "cpo", "small margin", "torch", "2.13.0", "learning_rate = 1e-4", "Log-probabilities"):
         assert part in text
+
+
+def test_the_page_has_both_tests_wins_and_lengths(page, html):
+    entry = json.loads((page.parent / "evaluation.json").read_text())["pairs"]["en-de"]
+    versus = entry["systems"]["tuned"]["versus"]["start"]
+    text = Outline(html).text
+    for row in versus.values():
+        assert f"{row['p_value']:.4f} {row['p_randomisation']:.4f}" in text
+        assert f"{row['wins']}–{row['ties']}–{row['losses']}" in text
+    assert "Paired approximate randomisation" in text
+    for metric in ("BLEU", "chrF", "TER"):
+        assert f"{metric} by length of the source" in text
+    assert "Looping" in text
+    if entry["unchecked"]:  # as where lingua is not installed
+        assert "Not checked: wrong language ( lingua is not installed".replace("( ", "(") in text
+        assert "Wrong language" not in text
+
+
+def test_many_systems_are_ranked_with_lines_between_clusters(tmp_path):
+    write_many_systems(tmp_path)
+    entry = json.loads((tmp_path / "evaluation.json").read_text())["pairs"]["en-de"]
+    html = write_report(tmp_path).read_text(encoding="utf-8")
+    rows = re.findall(r'<tr( class="ends")?><th scope="row"><bdi>([^<]+)</bdi>', html)
+    names = [name for _, name in rows][:9]
+    scores = {name: row["metrics"]["bleu"] for name, row in entry["systems"].items()}
+    assert names == sorted(names, key=lambda name: -scores[name]["score"])
+    ends = [bool(mark) for mark, _ in rows][:9]
+    clusters = [scores[name]["cluster"] for name in names]
+    assert clusters == sorted(clusters)
+    assert ends == [after > before for before, after in pairwise(clusters)] + [False]
+    assert sum(ends) >= 3
+
+
+def test_what_made_an_evaluation_is_shown(tmp_path):
+    test_set = german_test_set(5)
+    made = {"command": ["mtcpo", "evaluate"], "versions": {"numpy": "1.2.3"}, "inputs": {"<a>": "f.de 00ff"}}
+    write_evaluation(tmp_path, [evaluate(test_set, german_outputs(test_set, {"start": 0.3}))], made=made)
+    text = Outline(write_report(tmp_path).read_text(encoding="utf-8")).text
+    assert '["mtcpo", "evaluate"]' in text
+    assert "numpy 1.2.3" in text
+    assert "<a> f.de 00ff" in text
+    assert (tmp_path / "evaluation.md").exists()
+    assert (tmp_path / "evaluation.tex").exists()
 
 
 def test_numbers_of_the_table_are_those_of_evaluation_json(page, html):

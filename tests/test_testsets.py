@@ -1,24 +1,32 @@
 import gzip
+import hashlib
+import io
+import tarfile
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import sacrebleu.dataset
 from hypothesis import given
 from hypothesis import strategies as st
 from sacrebleu.dataset.plain_text import PlainTextDataset
+from sacrebleu.dataset.wmt_xml import WMTXMLDataset
 
 from mtcpo.config import load_section
 from mtcpo.errors import UserError
-from mtcpo.shipped import shipped
-from mtcpo.testsets import (
-    TestSetConfig,
-    check_name,
-    load_local_set,
+from mtcpo.shipped import shipped, shipped_toml
+from mtcpo.suites import (
+    SuiteConfig,
+    decoding_of,
     load_suite,
     load_test_set,
     load_test_sets,
+    name_test_sets,
     read_suite,
-    submitted_outputs,
 )
+from mtcpo.testfolders import RELEASES
+from mtcpo.testsets import TestSetConfig, check_name, load_local_set
+from mtcpo.translation import TranslateConfig
 
 GERMAN, ENGLISH, OTHER = "Guten Tag.\nBis bald.\n", "Good day.\nSee you soon.\n", "Hello.\nSee you.\n"
 
@@ -156,17 +164,24 @@ def test_the_layout_may_lie_under_txt(wmt, tmp_path_factory):
     root = tmp_path_factory.mktemp("repository")
     (root / "txt").symlink_to(wmt)
     assert len(load_test_set("wmt22:de-en", root).segments) == 2
-    assert set(submitted_outputs("wmt22:de-en", root)) == {"Online-A", "M2M100_1.2B-B4"}
+    assert set(load_test_set("wmt22:de-en", root, submitted=True).submitted) == {"Online-A", "M2M100_1.2B-B4"}
 
 
 def test_the_files_own_stem_is_a_name_too(wmt):
     assert load_test_set("generaltest2022:de-en", wmt).reference_names == ("A", "B")
 
 
-def test_submitted_systems_of_the_pair_only(wmt):
-    found = submitted_outputs("wmt22:de-en", wmt)
-    assert list(found) == ["M2M100_1.2B-B4", "Online-A"]
-    assert found["Online-A"].read_text() == OTHER
+def test_submitted_systems_of_the_pair_only_and_only_when_asked(wmt):
+    assert load_test_set("wmt22:de-en", wmt).submitted == {}
+    found = load_test_set("wmt22:de-en", wmt, submitted=True).submitted
+    assert found == {"M2M100_1.2B-B4": ["Hello.", "See you."], "Online-A": ["Hello.", "See you."]}
+
+
+def test_a_short_submission_is_refused(wmt):
+    (wmt / "system-outputs" / "generaltest2022.de-en.hyp.Online-A.en").write_text("Hello.\n")
+    assert load_test_set("wmt22:de-en", wmt).submitted == {}
+    with pytest.raises(UserError, match=r"hyp\.Online-A\.en: 1 lines, but .*src\.de has 2"):
+        load_test_set("wmt22:de-en", wmt, submitted=True)
 
 
 def test_another_year_is_not_taken_for_this_one(wmt):
@@ -236,22 +251,112 @@ def test_a_folder_that_is_not_there(tmp_path):
         load_test_set("wmt22:de-en", tmp_path / "nowhere")
 
 
+# Releases: FLORES-200 and Multi30k
+
+
+@pytest.fixture
+def few_lines(monkeypatch):
+    """The releases with two lines each, in place of a thousand."""
+    for name, release in RELEASES.items():
+        monkeypatch.setitem(RELEASES, name, replace(release, lines=2))
+
+
+@pytest.mark.parametrize("root", ["", "flores200_dataset/"])
+@pytest.mark.parametrize("pair", ["de-en", "deu_Latn-eng_Latn"])
+def test_flores_by_its_own_codes_and_by_ours(tmp_path, few_lines, root, pair):
+    for name, text in {"deu_Latn": GERMAN, "eng_Latn": ENGLISH}.items():
+        for split in ("dev", "devtest"):
+            path = tmp_path / f"{root}{split}" / f"{name}.{split}"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(text if split == "devtest" else text.upper(), encoding="utf-8")
+    test_set = load_test_set(f"flores200:{pair}", tmp_path)
+    assert (test_set.name, test_set.pair) == ("flores200", "de-en")
+    assert test_set.segments[1].references == ("See you soon.",)
+    assert load_test_set(f"flores200/dev:{pair}", tmp_path).segments[1].source == "BIS BALD."
+    assert name_test_sets([f"flores200:{pair}"], []) == [("flores200", "de-en")]
+
+
+@pytest.mark.parametrize(
+    ("tag", "code"), [("zh", "zho_Hans"), ("ar", "arb_Arab"), ("sw", "swh_Latn"), ("ta", "tam_Taml")]
+)
+def test_flores_names_the_member_and_the_script(tmp_path, few_lines, tag, code):
+    write(tmp_path, **{f"devtest__{code}.devtest": GERMAN, "devtest__eng_Latn.devtest": ENGLISH})
+    assert load_test_set(f"flores200:{tag}-en", tmp_path).segments[0].source == "Guten Tag."
+
+
+@pytest.mark.parametrize("folder", ["", "data/task1/raw/"])
+@pytest.mark.parametrize(
+    ("name", "stem"),
+    [
+        ("multi30k/2016", "test_2016_flickr"),
+        ("multi30k/2017", "test_2017_flickr"),
+        ("multi30k/2018", "test_2018_flickr"),
+        ("multi30k/mscoco", "test_2017_mscoco"),
+    ],
+)
+def test_multi30k_plain_and_packed_as_in_its_repository(tmp_path, few_lines, folder, name, stem):
+    (tmp_path / folder).mkdir(parents=True, exist_ok=True)
+    for language, text in {"en": ENGLISH, "de": GERMAN}.items():
+        data = text.encode()
+        file = tmp_path / folder / f"{stem}.{language}{'.gz' if folder else ''}"
+        file.write_bytes(gzip.compress(data) if folder else data)
+    test_set = load_test_set(f"{name}:en-de", tmp_path)
+    assert test_set.name == name.replace("/", "_")
+    assert [segment.references for segment in test_set.segments] == [("Guten Tag.",), ("Bis bald.",)]
+
+
+def test_a_release_that_was_cut_is_no_shorter_test_set(tmp_path):
+    write(tmp_path, **{"test_2016_flickr.en": ENGLISH, "test_2016_flickr.de": GERMAN})
+    with pytest.raises(UserError, match=r"2 lines, but multi30k/2016 has 1000; fetch it again from github"):
+        load_test_set("multi30k/2016:en-de", tmp_path)
+
+
+def test_where_a_release_is_to_be_had():
+    with pytest.raises(UserError, match=r"get it from the flores200_dataset archive and pass --test-set-dir DIR with "
+                       r"DIR/devtest/deu_Latn\.devtest and DIR/devtest/eng_Latn\.devtest"):  # fmt: skip
+        load_test_set("flores200:de-en")
+    with pytest.raises(UserError, match=r"get it from github\.com/multi30k/dataset .* DIR/test_2017_mscoco\.en"):
+        load_test_set("multi30k/mscoco:en-de")
+
+
+MULTI30K = Path(__file__).parents[2] / "shared" / "data" / "multi30k"
+
+
+@pytest.mark.skipif(not MULTI30K.exists(), reason="the Multi30k data are not beside this repository")
+@pytest.mark.parametrize("name", ["multi30k/2016", "multi30k/2017", "multi30k/mscoco"])
+def test_the_published_multi30k_has_as_many_lines_as_we_say(name):
+    assert len(load_test_set(f"{name}:en-de", MULTI30K).segments) == RELEASES[name].lines
+
+
 # sacreBLEU's own sets, from its cache
+
+
+def archive_of(files):
+    """A .tar.gz of texts, as sacreBLEU fetches them."""
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w:gz") as tar:
+        for name, text in files.items():
+            member = tarfile.TarInfo(name)
+            member.size = len(text.encode())
+            tar.addfile(member, io.BytesIO(text.encode()))
+    return buffer.getvalue()
 
 
 @pytest.fixture
 def cached(tmp_path, monkeypatch):
-    """A real sacreBLEU data set whose files are in the cache already; nothing is fetched."""
+    """A real sacreBLEU data set that is in the cache already, fetched and unpacked; nothing is fetched."""
     folder = tmp_path / "cache" / "greetings"
     raw = folder / "raw"
     raw.mkdir(parents=True)
-    (raw / "g.de").write_text(GERMAN, encoding="utf-8")
-    (raw / "g.en").write_text(ENGLISH, encoding="utf-8")
-    # sacreBLEU takes an archive that is there for fetched and unpacked.
-    (raw / "greetings.g.tar.gz").write_bytes(gzip.compress(b"fetched"))
+    files = {"g.de": GERMAN, "g.en": ENGLISH}
+    for name, text in files.items():
+        (raw / name).write_text(text, encoding="utf-8")
+    archive = archive_of(files)
+    (raw / "greetings.g.tar.gz").write_bytes(archive)
     data = PlainTextDataset(
         "greetings",
         data=["http://127.0.0.1:9/g.tar.gz"],
+        md5=[hashlib.md5(archive).hexdigest()],
         langpairs={"de-en": ["g.de", "g.en"], "en-de": ["g.en", "g.de"]},
     )
     data._outdir, data._rawdir = str(folder), str(raw)
@@ -266,14 +371,63 @@ def test_a_set_of_sacrebleus_cache(cached):
     assert test_set.origin == "sacreBLEU greetings/de-en"
 
 
-def test_a_file_that_an_interrupt_cut_is_refused(cached):
-    load_test_set("greetings:de-en")
-    (cached / "greetings.de-en.ref").write_text("Good day.\nSee y")
-    with pytest.raises(UserError, match="cut short"):
+def test_a_text_that_an_interrupt_cut_is_not_believed(cached):
+    # All of them cut at a line's end: nothing in the files shows it, and sacreBLEU takes them for a test set of one.
+    for field, text in {"src": "Guten Tag.\n", "ref": "Good day.\n"}.items():
+        (cached / f"greetings.de-en.{field}").write_text(text)
+    assert len(list(sacrebleu.dataset.DATASETS["greetings"].source("de-en"))) == 1
+    assert len(load_test_set("greetings:de-en").segments) == 2
+
+
+@pytest.mark.parametrize("size", [20, 60, -1])
+def test_an_archive_that_an_interrupt_cut_is_refused(cached, size):
+    archive = cached / "raw" / "greetings.g.tar.gz"
+    archive.write_bytes(archive.read_bytes()[:size])
+    with pytest.raises(UserError, match=r"g\.tar\.gz: cut short or changed .*delete .*greetings and try again"):
         load_test_set("greetings:de-en")
-    (cached / "greetings.de-en.ref").write_text("Good day.\n")
-    with pytest.raises(UserError, match="1 lines, but"):
+
+
+def test_files_that_were_half_unpacked_are_refused(cached):
+    (cached / "raw" / "g.de").write_text("Guten Tag.\n")
+    (cached / "raw" / "g.en").write_text("Good day.\n")
+    with pytest.raises(UserError, match=r"g\.de: 11 bytes, not 21, as after an interrupted download; delete "):
         load_test_set("greetings:de-en")
+    (cached / "raw" / "g.de").unlink()
+    with pytest.raises(UserError, match=r"g\.de: not there, as after an interrupted download"):
+        load_test_set("greetings:de-en")
+
+
+WMT_XML = """<?xml version='1.0' encoding='utf-8'?>
+<dataset id="hello"><doc id="d1" origlang="de">
+<src lang="de"><p><seg id="1">Guten Tag.</seg><seg id="2">Bis bald.</seg></p></src>
+<ref lang="en" translator="A"><p><seg id="1">Good day.</seg><seg id="2">See you soon.</seg></p></ref>
+<ref lang="en" translator="B"><p><seg id="1">Hello.</seg><seg id="2">See you.</seg></p></ref>
+<hyp system="Online-A" language="en"><p><seg id="1">Day.</seg><seg id="2">Soon.</seg></p></hyp>
+</doc></dataset>
+"""
+
+
+def test_references_and_submitted_systems_of_wmts_own_files(tmp_path, monkeypatch):
+    raw = tmp_path / "hello" / "raw"
+    raw.mkdir(parents=True)
+    archive = archive_of({"h.xml": WMT_XML})
+    (raw / "hello.h.tar.gz").write_bytes(archive)
+    (raw / "h.xml").write_text(WMT_XML, encoding="utf-8")
+    data = WMTXMLDataset(
+        "hello", data=["http://127.0.0.1:9/h.tar.gz"], md5=[hashlib.md5(archive).hexdigest()],
+        langpairs={"de-en": ["h.xml"]}, refs=["A"],
+    )  # fmt: skip
+    data._outdir, data._rawdir = str(raw.parent), str(raw)
+    monkeypatch.setitem(sacrebleu.dataset.DATASETS, "hello", data)
+    test_set = load_test_set("hello:de-en", submitted=True)
+    assert test_set.reference_names == ("A",)
+    assert test_set.submitted == {"Online-A": ["Day.", "Soon."]}
+    assert [segment.doc for segment in test_set.segments] == ["d1", "d1"]
+    both = load_test_set("hello:de-en:A,B")
+    assert both.segments[0].references == ("Good day.", "Hello.")
+    assert both.submitted == {}
+    with pytest.raises(UserError, match="unknown reference of hello:de-en 'C'; choose from A, B"):
+        load_test_set("hello:de-en:C")
 
 
 def test_an_unknown_pair_lists_the_known(cached):
@@ -304,7 +458,14 @@ def test_without_cache_and_network_the_error_says_what_to_place_where(cached):
 
 def test_the_shipped_suites_are_valid():
     assert read_suite("demo").sets[0].name == "demo"
-    assert "wmt22:de-en" in read_suite("wmt22").test_sets
+    for name in shipped_toml("eval/suites"):
+        suite = read_suite(name)
+        named = name_test_sets([name], [])
+        assert len(set(named)) == len(suite.test_sets) + len(suite.sets), name
+    known = sacrebleu.dataset.DATASETS
+    for year in range(14, 25):
+        pairs = [text.partition(":")[2] for text in read_suite(f"wmt{year}").test_sets]
+        assert sorted(pairs) == sorted(known[f"wmt{year}"].langpairs)
 
 
 def test_the_demo_suite_finds_the_demos_data():
@@ -320,18 +481,23 @@ def test_a_suite_file_with_files_beside_it_and_named_sets(wmt):
     write(wmt, **{"own__t.de": GERMAN, "own__t.en": ENGLISH})
     suite = wmt / "own" / "suite.toml"
     suite.write_text(
-        'test_sets = ["wmt22:de-en"]\n[[sets]]\nname = "own"\nsource = "t.de"\nreferences = ["t.en"]\n'
+        'metrics = ["chrf++"]\ntest_sets = ["wmt22:de-en"]\n[[sets]]\nname = "own"\nsource = "t.de"\n'
+        'references = ["t.en"]\n'
         'src_lang = "de"\ntgt_lang = "en"\n'
     )
     loaded = load_suite(str(suite), wmt)
     assert [(test_set.name, test_set.pair) for test_set in loaded] == [("wmt22", "de-en"), ("own", "de-en")]
-    assert read_suite(str(suite)).metrics == ("bleu", "chrf", "ter")
+    assert {test_set.metrics for test_set in loaded} == {("chrf++",)}
+    assert load_suite("wmt22:de-en", wmt)[0].metrics is None
 
 
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("metrics = []", "metrics"),
+        ("metrics = []", "no test set in it"),
+        ("test_sets = ['wmt22:de-en']", r's\.toml: no metric in it; add one, for example metrics = \["bleu", "chrf"\]'),
+        ("metrics = []\ntest_sets = ['wmt22:de-en']", r"s\.toml: no metric in it; add one"),
+        ("metrics = ['blue']", r"unknown metric 'blue' \(did you mean 'bleu'\?\)"),
         ("metrix = ['bleu']", "unknown key 'metrix' .did you mean 'metrics'"),
         ("[[sets]]\nname = 'x'", "missing"),
         ("metrics = ['bleu']", "no test set in it"),
@@ -349,8 +515,8 @@ def test_an_unknown_suite_name_lists_suites():
 
 
 def test_a_set_of_sacrebleus_without_pair_says_which_pairs_it_has():
-    with pytest.raises(UserError, match="add the language pair, as in wmt19:cs-de"):
-        load_suite("wmt19")
+    with pytest.raises(UserError, match="add the language pair, as in wmt13:cs-en"):
+        load_suite("wmt13")
 
 
 def test_one_set_named_twice_is_refused(wmt):
@@ -358,3 +524,23 @@ def test_one_set_named_twice_is_refused(wmt):
         load_test_sets(["wmt22:de-en", "wmt22:de-en:B"], [], wmt)
     with pytest.raises(UserError, match="no test set to evaluate on"):
         load_test_sets([], [])
+
+
+def test_how_a_suite_is_translated():
+    suite = SuiteConfig(metrics=("chrf",), decoding=TranslateConfig(num_beams=5, length_penalty=0.6))
+    (test_set,) = load_suite("demo")
+    assert decoding_of(test_set, TranslateConfig(num_beams=2)) == TranslateConfig(num_beams=2)
+    in_suite = replace(test_set, decoding=suite.decoding)
+    assert decoding_of(in_suite, TranslateConfig()) == suite.decoding
+    explicit = decoding_of(in_suite, TranslateConfig(num_beams=2, batch_size=8))
+    assert (explicit.num_beams, explicit.batch_size, explicit.length_penalty) == (2, 8, 0.6)
+
+
+def test_references_have_names_of_their_own(tmp_path):
+    write(tmp_path, **{"t.de": GERMAN, "t.en": ENGLISH, "u.en": OTHER})
+    named = local(tmp_path, references=("t.en", "u.en"), reference_names=["A", "B"])
+    assert load_local_set(named).reference_names == ("A", "B")
+    with pytest.raises(UserError, match="two references are named 'A'; give each a name of its own"):
+        local(tmp_path, references=("t.en", "u.en"), reference_names=["A", "A"])
+    with pytest.raises(UserError, match="1 reference_names for 2 references; name each"):
+        local(tmp_path, references=("t.en", "u.en"), reference_names=["A"])

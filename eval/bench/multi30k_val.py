@@ -18,14 +18,13 @@ from typing import Any
 
 from mtcpo import __version__
 from mtcpo.corpora import read_corpus
-from mtcpo.evaluation import EvaluateConfig, evaluate_outputs
+from mtcpo.evaluation import EvaluateConfig, evaluate_outputs, load_metrics_for
 from mtcpo.files import read_json_lines
-from mtcpo.metrics import load_metrics
 from mtcpo.preferences import build_preferences
 from mtcpo.progress import quiet_libraries
 from mtcpo.recipe import Recipe, load_recipe
 from mtcpo.records import Segment, read_segments, triplet_from_json
-from mtcpo.testsets import TestSet, TestSetConfig, load_test_sets
+from mtcpo.testsets import TestSet, TestSetConfig, load_local_set
 from mtcpo.translation import translate_texts, translate_to_file
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -110,7 +109,7 @@ def run_one(name: str, setting: Setting, work: Path) -> dict[str, Any]:
         "start": translations("start", str(recipe.model.name), recipe, val, work),
         "tuned": translations(name, str(model), recipe, val, work),
     }
-    entry = evaluate_outputs(val, outputs, load_metrics(recipe.evaluate.metrics, ["de"])["de"], EvaluateConfig()).entry
+    entry = evaluate_outputs(val, outputs, load_metrics_for([val], recipe.evaluate)[0], EvaluateConfig()).entry
     return {
         "name": name, "search": setting.search, "sources": setting.take, "overrides": setting.overrides,
         "pairs": report["kept"], "steps": trained["steps"], "train_seconds": trained["seconds"],
@@ -138,7 +137,7 @@ def val_set() -> TestSet:
     config = TestSetConfig(
         name="val", source=str(DATA / "val.en"), references=(str(DATA / "val.de"),), src_lang="en", tgt_lang="de"
     )
-    return load_test_sets((), (config,), None)[0]
+    return load_local_set(config)
 
 
 def translations(name: str, model: str, recipe: Recipe, val: TestSet, work: Path) -> list[str]:

@@ -8,7 +8,7 @@ of the user's own, `NAME=python:package.module:function`; neither has a score of
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Annotated, Any
 
@@ -43,6 +43,7 @@ class MetricKind:
 
 METRICS = {
     "bleu": MetricKind("0 to 100", needs_references=True),
+    "spbleu": MetricKind("0 to 100", needs_references=True),
     "chrf": MetricKind("0 to 100", needs_references=True),
     "chrf++": MetricKind("0 to 100", needs_references=True),
     "ter": MetricKind("0 to 100", needs_references=True, higher_is_better=False),
@@ -176,14 +177,3 @@ def load_metric(spec: str, tgt_lang: str) -> Metric:
     from mtcpo.metrics.comet import load_comet
 
     return load_comet(name, location or kind.checkpoint)
-
-
-def load_metrics(specs: Sequence[str], tgt_langs: Iterable[str]) -> dict[str, list[Metric]]:
-    """Load the metrics for each target language; one that is a model, and no formula, once for all of them.
-
-    Raises:
-        UserError: as `load_metric`.
-    """
-    models = {spec: load_metric(spec, "und") for spec in specs if metric_kind(spec).checkpoint is not None}
-    languages = dict.fromkeys(tgt_langs)
-    return {lang: [models.get(spec) or load_metric(spec, lang) for spec in specs] for lang in languages}

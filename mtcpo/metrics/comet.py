@@ -89,6 +89,10 @@ class CometMetric:
         score: NDArray[np.float64] = sums[..., 0] / sums[..., 1]
         return score
 
+    def segment_scores(self, statistics: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Return the score of each segment. Shape (N, 2) -> (N,)."""
+        return self.corpus_score(statistics)
+
     def _rows(self, hypothesis: str, segment: Segment) -> list[tuple[str, ...]]:
         """Return the (source, hypothesis[, reference]) rows whose mean is the score of a hypothesis."""
         if not self.needs_references:

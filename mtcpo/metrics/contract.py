@@ -57,3 +57,6 @@ class Metric(CandidateMetric, Protocol):
 
     def corpus_score(self, sums: NDArray[np.float64]) -> NDArray[np.float64]:
         """Return the corpus scores, as printed, of summed statistics. Shape (..., K) -> (...)."""
+
+    def segment_scores(self, statistics: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Return what `score_candidates` would, of statistics. Shape (N, K) -> (N,)."""

@@ -11,6 +11,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
+from http.client import HTTPException
 from typing import Any
 
 import numpy as np
@@ -29,6 +31,13 @@ Floats = NDArray[np.float64]
 CHRF_CHARS = 6
 CHRF_BETA = 2  # recall counts twice as much as precision: Popovic 2016, and sacreBLEU's default
 BLEU_ORDER = 4
+
+SENTENCEPIECE = "flores200"  # what "spBLEU" means since NLLB
+
+TOKENIZERS = {"zh": "zh", "ja": "ja-mecab", "ko": "ko-mecab"} | dict.fromkeys(
+    ("th", "lo", "km", "my", "bo", "dz", "shn"), SENTENCEPIECE
+)
+"""sacreBLEU's tokenizers of languages that are written without spaces; all others have 13a, as mteval has it."""
 
 
 def bleu_scores(sums: Floats, effective_order: bool) -> Floats:
@@ -132,6 +141,7 @@ class LexicalMetric:
     """
 
     name: str
+    tgt_lang: str
     corpus: BLEU | CHRF | TER
     sentence: BLEU | CHRF | TER
     count: Callable[[Any, Sequence[str], Sequence[str]], Floats]
@@ -140,6 +150,10 @@ class LexicalMetric:
     higher_is_better: bool = True
     needs_references: bool = True
     percent: bool = True
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # sacreBLEU's objects and the formulas do not travel to another process; their names do.
+        return _metric_in_this_process, (self.name, self.tgt_lang)
 
     def signature(self, num_references: int, sentence: bool = False) -> str:
         """Return sacreBLEU's own signature; num_references -1 is written "var"."""
@@ -153,8 +167,7 @@ class LexicalMetric:
         if not counted:
             return [[] for _ in segments]
         _forget_texts(self.sentence)
-        flat = self.sentence_formula(np.concatenate(counted))
-        scores = iter((flat if self.higher_is_better else 0.0 - flat).tolist())
+        scores = iter(self.segment_scores(np.concatenate(counted)).tolist())
         return [[next(scores) for _ in segment.candidates] for segment in segments]
 
     def statistics(self, hypotheses: Sequence[str], segments: Sequence[Segment]) -> Floats:
@@ -166,6 +179,11 @@ class LexicalMetric:
         """Return the corpus scores of summed statistics. Shape (..., K) -> (...)."""
         return self.corpus_formula(np.asarray(sums, dtype=np.float64))
 
+    def segment_scores(self, statistics: Floats) -> Floats:
+        """Return the score of each segment alone, higher is better. Shape (N, K) -> (N,)."""
+        scores = self.sentence_formula(statistics)
+        return scores if self.higher_is_better else 0.0 - scores
+
     def _counts(self, texts: Sequence[str], segment: Segment) -> Floats:
         """Return the statistics of each text, one at least. Shape (C, K)."""
         if not segment.references:
@@ -176,23 +194,50 @@ class LexicalMetric:
 
 
 def lexical_metric(name: str, tgt_lang: str) -> LexicalMetric:
-    """Make bleu, chrf, chrf++ or ter; BLEU tokenizes zh, ja and ko as sacreBLEU does, all else by 13a.
+    """Make bleu, spbleu, chrf, chrf++ or ter. BLEU's tokenizer follows the target language, see `TOKENIZERS`.
 
     Raises:
-        UserError: the tokenizer of the target language is not installed.
+        UserError: the tokenizer is not installed, or its model is neither there nor to be fetched.
     """
-    if name == "bleu":
-        language = macro_language(tgt_lang)
-        try:
-            corpus, sentence = BLEU(trg_lang=language), BLEU(trg_lang=language, effective_order=True)
-        except RuntimeError:
-            extra = f"pip install 'sacrebleu[{language}]'"
-            raise UserError(
-                f"BLEU for {tgt_lang!r} needs sacreBLEU's MeCab tokenizer; install it with {extra}"
-            ) from None
+    if name in ("bleu", "spbleu"):
+        tokenizer = SENTENCEPIECE if name == "spbleu" else bleu_tokenizer(tgt_lang)
+        corpus, sentence = _bleu(name, tokenizer, tgt_lang), _bleu(name, tokenizer, tgt_lang, effective_order=True)
         formulas = (lambda sums: bleu_scores(sums, False)), (lambda sums: bleu_scores(sums, True))
-        return LexicalMetric(name, corpus, sentence, _bleu_statistics, *formulas)
+        return LexicalMetric(name, tgt_lang, corpus, sentence, _bleu_statistics, *formulas)
     if name == "ter":
-        return LexicalMetric(name, TER(), TER(), _ter_statistics, ter_scores, ter_scores, higher_is_better=False)
+        return LexicalMetric(
+            name, tgt_lang, TER(), TER(), _ter_statistics, ter_scores, ter_scores, higher_is_better=False
+        )
     chrf = CHRF(char_order=CHRF_CHARS, word_order=2 if name == "chrf++" else 0, beta=CHRF_BETA)
-    return LexicalMetric(name, chrf, chrf, _chrf_statistics, chrf_scores, chrf_scores)
+    return LexicalMetric(name, tgt_lang, chrf, chrf, _chrf_statistics, chrf_scores, chrf_scores)
+
+
+@lru_cache(maxsize=64)
+def _metric_in_this_process(name: str, tgt_lang: str) -> LexicalMetric:
+    return lexical_metric(name, tgt_lang)
+
+
+def bleu_tokenizer(tgt_lang: str) -> str:
+    """Return the name of sacreBLEU's tokenizer for a target language."""
+    return TOKENIZERS.get(macro_language(tgt_lang), "13a")
+
+
+def _bleu(name: str, tokenizer: str, tgt_lang: str, effective_order: bool = False) -> BLEU:
+    try:
+        return BLEU(tokenize=tokenizer, effective_order=effective_order)
+    except (OSError, HTTPException, RuntimeError) as error:
+        if tokenizer == SENTENCEPIECE:
+            raise UserError(_no_sentencepiece(name, tgt_lang, error)) from None
+        extra = f"pip install 'sacrebleu[{macro_language(tgt_lang)}]'"
+        raise UserError(f"BLEU for {tgt_lang!r} needs sacreBLEU's MeCab tokenizer; install it with {extra}") from None
+
+
+def _no_sentencepiece(name: str, tgt_lang: str, error: Exception) -> str:
+    from sacrebleu.tokenizers.tokenizer_spm import SPM_MODELS
+    from sacrebleu.utils import SACREBLEU_DIR
+
+    url = SPM_MODELS[SENTENCEPIECE]["url"]
+    return (
+        f"{name} for {tgt_lang!r} needs the SentencePiece model of {url}, which cannot be loaded or fetched ({error}); "
+        f"put it at {SACREBLEU_DIR}/models/{url.rpartition('/')[2]}, or choose --metric chrf"
+    )

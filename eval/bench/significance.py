@@ -1,0 +1,122 @@
+"""Time of our significance tests, and agreement with sacreBLEU's own, on WMT22 de-en (../shared/data/wmt22).
+
+    python eval/bench/significance.py --output eval/results/significance/wmt22-de-en.json
+
+Two systems, references A and B, BLEU and chrF: 10,000 resamples (or swaps) by each implementation, one thread.
+Counting n-grams is left out of both times; sacreBLEU's p-values are compared under its default seed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import time
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ["SACREBLEU_SEED"] = "12345"
+
+import numpy as np
+from sacrebleu.metrics import BLEU, CHRF
+from sacrebleu.significance import PairedTest
+
+from mtcpo.metrics import load_metric
+from mtcpo.significance import (
+    bootstrap_p_value,
+    bootstrap_scores,
+    randomisation_p_value,
+    randomised_differences,
+)
+from mtcpo.testsets import TestSetConfig, load_local_set
+
+DATA = Path(__file__).parents[3] / "shared" / "data" / "wmt22" / "de-en"
+SYSTEMS = ("Online-W", "Online-B")  # close to each other, so that p-values are neither 0 nor 1
+SEED, RESAMPLES = 12345, 10_000
+NAMES = {"bleu": "BLEU", "chrf": "chrF2"}
+
+
+def lines(name: str) -> list[str]:
+    """Return the lines of a file of the test set."""
+    return (DATA / name).read_text(encoding="utf-8").splitlines()
+
+
+def ours() -> dict[str, Any]:
+    """Return seconds and p-values of this package."""
+    references = tuple(str(DATA / f"reference-{label}.en") for label in "AB")
+    config = TestSetConfig(
+        name="wmt22", source=str(DATA / "source.de"), references=references, src_lang="de", tgt_lang="en"
+    )
+    segments = load_local_set(config).segments
+    metrics = {name: load_metric(name, "en") for name in NAMES}
+    outputs = [lines(f"system-{system}.en") for system in SYSTEMS]
+    tables = {name: [metric.statistics(texts, segments) for texts in outputs] for name, metric in metrics.items()}
+    flat = [table for pair in tables.values() for table in pair]
+    scorers = [metric.corpus_score for metric in metrics.values() for _ in SYSTEMS]
+    started = time.perf_counter()
+    resampled = bootstrap_scores(flat, scorers, RESAMPLES, SEED)
+    bootstrap = time.perf_counter() - started
+    started = time.perf_counter()
+    swapped = randomised_differences([(a, b) for a, b in tables.values()], scorers[::2], RESAMPLES, SEED)
+    randomisation = time.perf_counter() - started
+    p_values = {}
+    for at, (name, metric) in enumerate(metrics.items()):
+        base, other = (float(metric.corpus_score(table.sum(axis=0))) for table in tables[name])
+        differences = resampled[2 * at + 1] - resampled[2 * at]
+        p_values[name] = {
+            "delta": other - base,
+            "bootstrap": bootstrap_p_value(differences, other - base),
+            "randomisation": randomisation_p_value(swapped[at], other - base),
+        }
+    return {
+        "segments": len(segments), "seconds_bootstrap": bootstrap, "seconds_randomisation": randomisation,
+        "p_values": p_values,
+    }  # fmt: skip
+
+
+def sacrebleus(kind: str) -> dict[str, Any]:
+    """Return seconds and p-values of sacreBLEU's paired bootstrap ("bs") or approximate randomisation ("ar")."""
+    systems = [(system, lines(f"system-{system}.en")) for system in SYSTEMS]
+    references = [lines(f"reference-{label}.en") for label in "AB"]
+    test = PairedTest(systems, {"BLEU": BLEU(), "chrF2": CHRF()}, references, kind, n_samples=RESAMPLES)
+    started = time.perf_counter()
+    _, scores = test()
+    seconds = time.perf_counter() - started
+    started = time.perf_counter()
+    for metric in (BLEU(), CHRF()):
+        metric._extract_corpus_statistics(systems[1][1], references)
+    counting = time.perf_counter() - started
+    p_values = {ours: scores[theirs][1].p_value for ours, theirs in NAMES.items()}
+    return {"seconds": seconds - counting, "seconds_counting": counting, "p_values": p_values}
+
+
+def main() -> None:
+    """Run both and write the JSON."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--output", type=Path, required=True)
+    output = parser.parse_args().output
+    if not DATA.exists():
+        raise SystemExit(f"{DATA}: no such folder; the WMT22 data must lie beside this repository")
+    versions = {name: metadata.version(name) for name in ("numpy", "sacrebleu")}
+    document = {
+        "test_set": "wmt22 de-en, references A and B", "systems": SYSTEMS, "metrics": list(NAMES),
+        "resamples": RESAMPLES, "seed": SEED, "mtcpo": ours(),
+        "sacrebleu": {"bootstrap": sacrebleus("bs"), "randomisation": sacrebleus("ar")},
+        "threads": int(os.environ["OMP_NUM_THREADS"]), "machine": f"{platform.machine()}, {os.cpu_count()} cores",
+        "versions": versions | {"python": platform.python_version()}, "numpy_blas": _blas(),
+    }  # fmt: skip
+    output.parent.mkdir(parents=True, exist_ok=True)
+    output.write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
+    print(json.dumps(document, indent=2))
+
+
+def _blas() -> str:
+    config: Any = np.show_config(mode="dicts")
+    return str(config["Build Dependencies"]["blas"]["name"])
+
+
+if __name__ == "__main__":
+    main()

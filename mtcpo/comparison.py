@@ -1,0 +1,190 @@
+"""`mtcpo evaluate --compare RUN1 RUN2 …`: the systems of several run directories in one table, tested against one.
+
+Translations come from the runs' segments.jsonl. Formulas are computed again, with the same resamples for all systems;
+scores of models (COMET) are taken as they are, where all runs have them by one signature.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mtcpo.errors import UserError
+from mtcpo.evaluation import EvaluateConfig, Evaluation, evaluate_outputs, translations_dir
+from mtcpo.metrics import Metric, load_metric, metric_kind
+from mtcpo.records import Segment, read_segments
+from mtcpo.significance import Array
+from mtcpo.testsets import TestSet
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """An evaluated run directory. entries: its evaluation.json, by (suite, pair)."""
+
+    name: str
+    folder: Path
+    entries: Mapping[tuple[str, str], Mapping[str, Any]]
+
+    def segments(self, key: tuple[str, str]) -> tuple[Segment, ...]:
+        """Read the segments of a test set, with the run's systems as candidates."""
+        return tuple(read_segments(translations_dir(self.folder, *key) / "segments.jsonl"))
+
+
+@dataclass(frozen=True, slots=True)
+class KnownScores:
+    """A metric whose segment scores are known already. See `Metric` for the contract.
+
+    scores: of each segment, translation -> score. described: what evaluation.json says of the metric.
+    """
+
+    name: str
+    scores: Mapping[tuple[str, str], float]
+    described: Mapping[str, Any]
+    needs_references: bool = False
+
+    @property
+    def higher_is_better(self) -> bool:
+        """As it was."""
+        return bool(self.described["higher_is_better"])
+
+    @property
+    def percent(self) -> bool:
+        """As it was."""
+        return bool(self.described["percent"])
+
+    def signature(self, num_references: int, sentence: bool = False) -> str:
+        """Return the signature under which the scores were made."""
+        return str(self.described["signature"])
+
+    def score_candidates(self, segments: Sequence[Segment]) -> list[list[float]]:
+        """Return the known scores of each candidate."""
+        return [[self.scores[segment.id, c.text] for c in segment.candidates] for segment in segments]
+
+    def statistics(self, hypotheses: Sequence[str], segments: Sequence[Segment]) -> Array:
+        """Return (score, 1) of each hypothesis. Shape (N, 2)."""
+        known = [self.scores[segment.id, text] for text, segment in zip(hypotheses, segments, strict=True)]
+        return np.stack([np.array(known, dtype=np.float64), np.ones(len(known))], axis=1)
+
+    def corpus_score(self, sums: Array) -> Array:
+        """Return the mean score of summed statistics. Shape (..., 2) -> (...)."""
+        score: Array = sums[..., 0] / sums[..., 1]
+        return score
+
+    def segment_scores(self, statistics: Array) -> Array:
+        """Return the score of each segment. Shape (N, 2) -> (N,)."""
+        return self.corpus_score(statistics)
+
+
+def compare_runs(folders: Sequence[Path], config: EvaluateConfig) -> list[Evaluation]:
+    """Evaluate the systems of several runs together, on the test sets that all of them have.
+
+    A system is called RUN-SYSTEM, or by its own name where all runs have it with the same translations.
+
+    Raises:
+        UserError: fewer than two runs, one that was not evaluated, no test set in common, other texts under one name,
+            or no metric in common.
+    """
+    if len(folders) < 2:
+        raise UserError("--compare needs two run directories or more: mtcpo evaluate --compare RUN1 RUN2")
+    runs = [_read_run(folder) for folder in folders]
+    names = [run.name for run in runs]
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if twice is not None:
+        raise UserError(f"two run directories are named {twice!r}; rename one, since it names the systems")
+    common = [key for key in runs[0].entries if all(key in run.entries for run in runs)]
+    if not common:
+        have = "; ".join(f"{run.folder} has {', '.join(map(' '.join, run.entries))}" for run in runs)
+        raise UserError(f"no test set that all runs were evaluated on: {have}")
+    return [_compare_on(key, runs, config) for key in common]
+
+
+def _read_run(folder: Path) -> Run:
+    path = folder / "evaluation.json"
+    if not path.is_file():
+        raise UserError(f"{folder}: no evaluation.json in it; evaluate it first, with --output-dir {folder}")
+    try:
+        pairs = json.loads(path.read_text(encoding="utf-8"))["pairs"].values()
+        entries = {(entry["suite"], f"{entry['src_lang']}-{entry['tgt_lang']}"): entry for entry in pairs}
+    except (ValueError, KeyError, TypeError, AttributeError):
+        raise UserError(f"{path}: not an evaluation of mtcpo's; make it again") from None
+    return Run(folder.resolve().name, folder, entries)
+
+
+def _compare_on(key: tuple[str, str], runs: Sequence[Run], config: EvaluateConfig) -> Evaluation:
+    first = runs[0].entries[key]
+    for run in runs[1:]:
+        if run.entries[key]["sha256"] != first["sha256"]:
+            raise UserError(
+                f"{run.folder}: its {key[0]} {key[1]} has other sources or references than that of {runs[0].folder}; "
+                "evaluate both on the same test set"
+            )
+    segments = [run.segments(key) for run in runs]
+    test_set = TestSet(
+        key[0], first["src_lang"], first["tgt_lang"],
+        tuple(replace(segment, candidates=()) for segment in segments[0]),
+        first["origin"], tuple(first["reference_names"]),
+    )  # fmt: skip
+    chosen_by = {
+        name for run in runs for name, described in run.entries[key]["metrics"].items() if described.get("chose_pairs")
+    }
+    metrics = _metrics(key, runs, segments, config)
+    return evaluate_outputs(test_set, _outputs(runs, segments), metrics, config, chosen_by)
+
+
+def _outputs(runs: Sequence[Run], segments: Sequence[Sequence[Segment]]) -> dict[str, list[str]]:
+    """Return the translations of all systems; one that all runs share appears once, and first."""
+    by_run = [
+        {c.system: [segment.candidates[at].text for segment in of_run] for at, c in enumerate(of_run[0].candidates)}
+        for of_run in segments
+    ]
+    shared = [name for name, texts in by_run[0].items() if all(systems.get(name) == texts for systems in by_run)]
+    own = {
+        f"{run.name}-{name}": texts
+        for run, systems in zip(runs, by_run, strict=True)
+        for name, texts in systems.items()
+        if name not in shared
+    }
+    return {name: by_run[0][name] for name in shared} | own
+
+
+def _metrics(
+    key: tuple[str, str], runs: Sequence[Run], segments: Sequence[Sequence[Segment]], config: EvaluateConfig
+) -> list[Metric]:
+    described = [run.entries[key]["metrics"] for run in runs]
+    shared = [name for name in described[0] if all(name in one for one in described)]
+    wanted = config.metrics or [name for name in shared if not _is_of_one_reference(name, runs, key)]
+    if not wanted:
+        raise UserError(f"{' '.join(key)}: no metric that all runs have; choose one, for example --metric chrf")
+    tgt_lang, found = runs[0].entries[key]["tgt_lang"], list[Metric]()
+    for spec in wanted:
+        is_known = not metric_kind(spec).is_formula and all(spec in one for one in described)
+        found.append(_known_scores(spec, runs, segments, described) if is_known else load_metric(spec, tgt_lang))
+    return found
+
+
+def _is_of_one_reference(name: str, runs: Sequence[Run], key: tuple[str, str]) -> bool:
+    """Tell whether a metric is like `bleu-A`, which --each-reference makes of `bleu`."""
+    return any(name.endswith(f"-{label}") for label in runs[0].entries[key]["reference_names"])
+
+
+def _known_scores(
+    name: str, runs: Sequence[Run], segments: Sequence[Sequence[Segment]], described: Sequence[Mapping[str, Any]]
+) -> KnownScores:
+    signatures = {one[name]["signature"] for one in described}
+    if len(signatures) > 1:
+        raise UserError(
+            f"{name}: {' and '.join(str(run.folder) for run in runs)} have it by different signatures "
+            f"({'; '.join(sorted(signatures))}); leave it out with --metric, or evaluate again"
+        )
+    scores = {
+        (segment.id, candidate.text): candidate.scores[name]
+        for of_run in segments
+        for segment in of_run
+        for candidate in segment.candidates
+    }
+    return KnownScores(name, scores, described[0][name])
