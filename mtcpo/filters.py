@@ -12,13 +12,13 @@ from pydantic import Field, model_validator
 
 from mtcpo.config import Config, PathOrName
 from mtcpo.errors import UserError
-from mtcpo.langid import are_wrong, why_unchecked
+from mtcpo.langid import is_surely_other, why_unchecked
 from mtcpo.languages import script_of
 from mtcpo.records import Candidate, Segment
 
-# A stretch of up to 60 characters four or more times in a row, over 16 characters at least: shorter ones are laughter.
+# A stretch of up to 60 characters four or more times in a row, over 12 characters at least: "no, no, no!" may be right.
 # Bounded, so that no text makes the search slow.
-_LOOP = re.compile(r"(.)\1{15}|(..)\2{7}|(...)\3{5}|(.{4,60}?)\4{3}", re.DOTALL)
+_LOOP = re.compile(r"(.)\1{11,}|(..)\2{5,}|(.{3,60}?)\3{3,}", re.DOTALL)
 # Names and loan words in the source's script are no fault; most letters must be in a script of the target language.
 MIN_SCRIPT_SHARE = 0.5
 
@@ -141,13 +141,13 @@ def edit_similarity(first: str, second: str) -> float:
 
 
 def has_loop(text: str) -> bool:
-    """Whether a text says one thing four times or more without a break, over 16 characters or more.
+    """Whether a text says one thing four times or more without a break, over 12 characters or more.
 
     Dots and dashes alone say nothing.
     """
     # White space is evened out, so that "no no\tno no" counts; the space at the end lets the last word count too.
-    found = _LOOP.finditer(" ".join(text.split()) + " ")
-    return any(any(map(str.isalnum, match.group())) for match in found)
+    even = " ".join(text.split()) + " "
+    return any(any(map(str.isalnum, match.group())) for match in _LOOP.finditer(even))
 
 
 # What langcodes calls a script -> the scripts of Unicode whose letters it has.
@@ -183,23 +183,20 @@ def script_share(text: str, tgt_lang: str) -> float:
 
 
 def _language_check() -> Check:
-    """Return the check for another language than the target's; at its call an unknown one raises UserError."""
-    unchecked = why_unchecked()
-    if unchecked:
-        raise UserError(f"check_language: {unchecked}")
+    """Return the check by the language identifier.
 
-    def is_wrong(text: str, segment: Segment) -> bool:
-        _require_known(segment.tgt_lang)
-        return are_wrong([text], segment.tgt_lang)[0]
+    Raises:
+        UserError: it is not installed; later, when the check is made: it does not know a target language.
+    """
+    if missing := why_unchecked("en"):
+        raise UserError(f"check_language: {missing}")
 
-    return is_wrong
+    def is_other(text: str, segment: Segment) -> bool:
+        if unknown := why_unchecked(segment.tgt_lang):
+            raise UserError(f"check_language: {unknown}; leave it off for this language")
+        return is_surely_other(text, segment.tgt_lang)
 
-
-@lru_cache(maxsize=256)
-def _require_known(tgt_lang: str) -> None:
-    unchecked = why_unchecked(tgt_lang)
-    if unchecked:
-        raise UserError(f"check_language: {unchecked}; leave it off for this language")
+    return is_other
 
 
 def _token_counter(name: str) -> Callable[[str, bool], int]:

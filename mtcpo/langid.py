@@ -1,8 +1,8 @@
-"""Which texts are in another language than they should be, by the optional package lingua.
+"""Which texts are in another language than the target's, by the optional package lingua.
 
-Short and odd lines (a name, a title) deceive every such tool. So texts with few letters are not judged, nor those that
-may well be in the language that they should be in. An output, which has references, counts as wrong only where one of
-them is recognised as the target language, and one that shares its words with a reference is not asked about.
+Short and odd lines (a name, a title) deceive every such tool. So an output counts as wrong only where the reference of
+its segment is recognised as the target language, and one that shares its words with a reference is not asked about; a
+candidate, which may have no reference, only where the target's language is next to impossible.
 """
 
 from __future__ import annotations
@@ -23,6 +23,9 @@ MIN_CONFIDENCE = 0.05
 
 SHARED_WORDS = 1 / 3
 """Of an output's words, this share in one of the references: it is in their language."""
+
+MIN_CONFIDENCE = 0.05
+"""Below this the target's language is next to impossible: names and single words are ambiguous by nature."""
 
 WORD = re.compile(r"\w+")
 
@@ -60,6 +63,18 @@ def count_wrong(texts: Sequence[str], references: Sequence[Sequence[str]], tgt_l
     bare = sum(not of_segment for of_segment in wrong)
     judged = [next(iter(of_segment)) for of_segment in wrong if of_segment]
     return bare + _languages(judged).count(macro_language(tgt_lang))
+
+
+def is_surely_other(text: str, tgt_lang: str) -> bool:
+    """Tell whether a text, by itself, is in another language than `tgt_lang`; `why_unchecked` must be empty."""
+    if not _is_long(text):
+        return False
+    wanted = macro_language(tgt_lang)
+    language = _detector().detect_language_of(text)
+    if language is None or _code(language) == wanted:
+        return False
+    confidences = _detector().compute_language_confidence_values(text)
+    return bool(sum(c.value for c in confidences if _code(c.language) == wanted) < MIN_CONFIDENCE)
 
 
 def _is_long(text: str) -> bool:

@@ -118,11 +118,6 @@ def _target_rows(examples: Sequence[Example]) -> list[tuple[int, ...]]:
     return [example.targets[i] for i in range(len(examples[0].targets)) for example in examples]
 
 
-def _router_option(router_loss: bool | None) -> dict[str, bool]:
-    """Return the argument of a mixture of experts that asks for its router loss; other models do not know it."""
-    return {} if router_loss is None else {"output_router_logits": router_loss}
-
-
 def _prompt_text(template: str, text: Text, codes: tuple[str, str] | None = None) -> str:
     """Fill a template; `codes` are what source and target language are called in it, by default their BCP-47 tags."""
     codes = codes or (text.src_lang, text.tgt_lang)
@@ -429,6 +424,11 @@ def end_tokens(tokenizer: Any) -> tuple[int, int]:
     ids = tokenizer(rest, add_special_tokens=False)["input_ids"]
     closes = ids and tokenizer.convert_ids_to_tokens(ids[0]) in tokenizer.get_added_vocab()
     return end, int(ids[0]) if closes else end
+
+
+def _router_option(router_loss: bool | None) -> dict[str, bool]:
+    """Return the argument of a mixture of experts that asks for its router loss; other models do not know it."""
+    return {} if router_loss is None else {"output_router_logits": router_loss}
 
 
 def max_positions_of(config: Any) -> int | None:

@@ -561,7 +561,7 @@ def test_code_runs_only_where_it_is_allowed(own):
     [
         ("OWN:Letters", {"wrong_at": 2}, r"your code raised ValueError at .*own_.*\.py:11: two lines$"),
         ("OWN:Letters", {"leters": "x"}, r"your code raised TypeError: .*unexpected keyword argument 'leters'"),
-        ("OWN:Leters", {}, r"unknown class of own_.* 'Leters' \(did you mean 'Letters'\?\)"),
+        ("OWN:Leters", {}, r"unknown name in own_.* 'Leters' \(did you mean 'Letters'\?\)"),
         ("OWN:numbers", {}, r"OWN:numbers:1: a row is a mapping, a Segment or a Triplet, not int"),
         ("no_such_module_at_all:X", {}, r"ModuleNotFoundError.*No module named 'no_such_module_at_all'"),
         ("no_such_module_at_all", {}, r"write it as python:package\.module:Class"),

@@ -194,7 +194,8 @@ def test_two_steps_move_chosen_above_rejected(model_folder, of, kind, tmp_path, 
     def margins(loaded, pairs):
         batch = loaded.layout.collate(loaded.layout.encode(pairs))
         with torch.no_grad():
-            return pair_logps(loaded.layout.score(loaded.model.eval(), loaded.head, batch)).margin
+            logps = pair_logps(loaded.layout.score(loaded.model.eval(), loaded.head, batch))
+            return logps.chosen - logps.rejected
 
     pairs = preference_texts(16)
     # Each pair the way round that the model does not prefer, and of those the one that it minds least.

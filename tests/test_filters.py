@@ -36,7 +36,8 @@ def usable(source, texts, tgt_lang="en", **settings):
         ("--------------------", False),
         (".................... so it is it is it is it is", True),
         ("Na ja ...", False),
-        ("ha ha ha ha", False),
+        ("Contents ................ 12", False),
+        ("ha ha ha", False),
         ("He was very, very, very tired of it.", False),
         ("1,000,000,000 people", False),
         ("", False),
@@ -44,6 +45,30 @@ def usable(source, texts, tgt_lang="en", **settings):
 )
 def test_loops(text, loops):
     assert has_loop(text) is loops
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "the cat sat on the cat sat on the cat sat on the cat sat on the cat",
+        "Ja, ja, ja, ja, ja, ja, ja, ja",
+        "aaaaaaaaaaaa",
+        "我们去我们去我们去我们去",
+        "very good very good very good very good",
+        "first a sentence. And then. And then. And then. And then.",
+    ],
+)
+def test_what_goes_round_in_circles(text):
+    assert has_loop(text)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "no, no, no!", "Contents ............ 12", "------------------", "a b a b", "ha ha ha", "1,000,000,000",
+     "The dog sees the cat, and the cat sees the dog."],
+)  # fmt: skip
+def test_what_does_not(text):
+    assert not has_loop(text)
 
 
 @settings(deadline=None, max_examples=50)

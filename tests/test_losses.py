@@ -6,6 +6,7 @@ import pytest
 import reference_loss
 import torch
 
+from mtcpo.cli import train
 from mtcpo.config import Config, load_section
 from mtcpo.errors import UserError
 from mtcpo.losses import PREFERENCE_LOSSES, PairLogps, rejection_rate, rewards, router_weight, shaped
@@ -172,6 +173,8 @@ def test_rewards_are_sums_or_means_without_gradient():
 def test_every_loss_has_a_name_that_the_config_knows():
     assert tuple(PREFERENCE_LOSSES) == PAIRWISE
     assert get_args(LossName) == ("sft", *PAIRWISE)
+    (option,) = (parameter for parameter in train.params if parameter.name == "loss")
+    assert tuple(option.type.choices) == get_args(LossName)
     for name in PREFERENCE_LOSSES:
         assert LossConfig(loss=name).loss == name
     with pytest.raises(ValueError, match="loss"):

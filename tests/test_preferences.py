@@ -411,8 +411,8 @@ def test_memory_does_not_grow_with_the_input(tmp_path):
     script = tmp_path / "memory.py"
     script.write_text(MEMORY, encoding="utf-8")
     peaks = []
-    for count in (1000, 10000):
+    for count in (1000, 6000):
         command = [sys.executable, str(script), str(count), str(tmp_path / f"{count}.jsonl")]
         peaks.append(int(subprocess.run(command, capture_output=True, text=True, check=True).stdout))
         assert sum(1 for _ in read_json_lines(tmp_path / f"{count}.jsonl")) == count
-    assert peaks[1] < 1.25 * peaks[0]
+    assert peaks[1] < 1.1 * peaks[0]

@@ -308,7 +308,7 @@ def _gemma(folder: Path, kind: str, template: str | None = None, **values: objec
 
     tokens = {"bos_token": "<bos>", "eos_token": "<eos>", "pad_token": "<pad>", "unk_token": "<unk>"}
     if template:
-        tokens["chat_template"] = template
+        tokens |= {"chat_template": template, "additional_special_tokens": ["<start_of_turn>", "<end_of_turn>"]}
     sizes = _llama_vocabulary(folder, "GemmaTokenizer", **tokens, add_bos_token=True)
     config = getattr(transformers, f"{kind}Config")(**sizes, head_dim=16, **values)
     _save(getattr(transformers, f"{kind.removesuffix('Text')}ForCausalLM"), config, folder)

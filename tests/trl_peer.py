@@ -114,6 +114,8 @@ class Peers:
             str(self.folder), use_cpu=True, bf16=False, gradient_checkpointing=False, report_to="none",
             remove_unused_columns=False, max_completion_length=128, **settings,
         )  # fmt: skip
+        if self.loaded.tokenizer.pad_token is None:  # TRL cannot pad without one
+            self.loaded.tokenizer.pad_token = self.loaded.tokenizer.eos_token
         text = Dataset.from_list([{"prompt": "The cow sees", "chosen": " nothing.", "rejected": " all."}])
         return CPOTrainer(self.loaded.model, arguments, train_dataset=text, processing_class=self.loaded.tokenizer)
 

@@ -40,7 +40,8 @@ and writes this table. Raw numbers: `families.json`.
 - **canary**: saved here, loaded and saved under the other major, loaded here: largest difference (nats) of a token.
 - **training step**: log P(chosen) - log P(rejected) of the pair before and after two steps.
 
-Every cell is the number of a test that passed; a failed one would stand here as FAILED.
+Every cell is the number of a test that passed, and a failed one would stand here as FAILED; so would the tests that
+give no number: that labels decode to the target with the language's code in its place, and that prompts are as meant.
 """
 
 
@@ -50,6 +51,7 @@ def measure(python: str, other: str) -> dict[str, Any]:
         report = Path(folder, "report.xml")
         environment = os.environ | {"MTCPO_OTHER_PYTHON": other, "OMP_NUM_THREADS": "1"}
         command = [python, "-m", "pytest", "tests/test_family_proofs.py", f"--junitxml={report}", "-o", "timeout=7200"]
+        command += ["-o", "junit_family=xunit1"]
         done = subprocess.run(command, cwd=ROOT, env=environment, check=False)
         if not report.exists():
             raise SystemExit(f"{python}: no test run ({done.returncode})")
@@ -58,6 +60,8 @@ def measure(python: str, other: str) -> dict[str, Any]:
             name = case.get("name", "")
             failed = case.find("failure") is not None or case.find("error") is not None
             kind = name.partition("[")[2].rstrip("]")
+            if failed:
+                cells.setdefault(kind, {})["failed"] = name
             for entry in case.iter("property"):
                 cells.setdefault(kind, {})[entry.get("name", "")] = "FAILED" if failed else entry.get("value")
     versions = "import transformers, tokenizers, torch; print(transformers.__version__, tokenizers.__version__, "
@@ -83,7 +87,8 @@ def table(runs: list[dict[str, Any]]) -> str:
     lines = ["| " + " | ".join(header) + " |", "|---" * len(header) + "|"]
     for kind in runs[0]["cells"]:
         row = [cell(proof, run["cells"].get(kind, {}).get(proof)) for proof in PROOFS for run in runs]
-        lines.append("| " + " | ".join([kind, *row]) + " |")
+        failed = [run["cells"][kind]["failed"] for run in runs if "failed" in run["cells"].get(kind, {})]
+        lines.append("| " + " | ".join([kind + "".join(f" (FAILED: {name})" for name in failed), *row]) + " |")
     machine = f"{platform.machine()}, {os.cpu_count()} CPU cores, one thread, float32"
     versions = [", ".join(f"{name} {version}" for name, version in run["versions"].items()) for run in runs]
     return INTRODUCTION + f"\nMachine: {machine}. Versions: {'; '.join(versions)}.\n\n" + "\n".join(lines) + "\n"
