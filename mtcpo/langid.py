@@ -18,9 +18,6 @@ from mtcpo.languages import macro_language
 MIN_LETTERS = 12
 """Texts with fewer letters are not judged."""
 
-MIN_CONFIDENCE = 0.05
-"""Below this probability of the language that it should be in, a text is in another."""
-
 SHARED_WORDS = 1 / 3
 """Of an output's words, this share in one of the references: it is in their language."""
 
@@ -30,39 +27,28 @@ MIN_CONFIDENCE = 0.05
 WORD = re.compile(r"\w+")
 
 
-def why_unchecked(tgt_lang: str | None = None) -> str:
-    """Return why texts in this language (None: in any) cannot be checked, or "" where they can."""
+def why_unchecked(tgt_lang: str) -> str:
+    """Return why outputs in this language cannot be checked, or "" where they can."""
     if importlib.util.find_spec("lingua") is None:
         return "lingua is not installed: pip install 'mtcpo[langid]'"
-    return "" if tgt_lang is None or macro_language(tgt_lang) in _known() else f"lingua does not know {tgt_lang!r}"
-
-
-def are_wrong(texts: Sequence[str], tgt_lang: str) -> list[bool]:
-    """Return of each text whether it is surely in another language than `tgt_lang`; `why_unchecked` must be empty."""
-    wanted = macro_language(tgt_lang)
-    judged = [text for text in texts if _is_long(text)]
-    found = iter(_languages(judged))
-    return [
-        _is_long(text) and next(found) not in (wanted, None) and _confidence(text, wanted) < MIN_CONFIDENCE
-        for text in texts
-    ]
+    return "" if macro_language(tgt_lang) in _known() else f"lingua does not know {tgt_lang!r}"
 
 
 def count_wrong(texts: Sequence[str], references: Sequence[Sequence[str]], tgt_lang: str) -> int:
-    """Return how many outputs are in another language than `tgt_lang`; `why_unchecked` must be empty.
+    """Return how many texts are in another language than `tgt_lang`; `why_unchecked` must be empty.
 
-    references: of each segment; one without any: its text is judged by itself.
+    references: of each segment; where it has none its text is judged by itself.
     """
     doubtful = [
         (text, of_segment)
         for text, of_segment in zip(texts, references, strict=True)
-        if not any(_shares_words(text, reference) for reference in of_segment)
+        if _is_long(text) and not any(_shares_words(text, reference) for reference in of_segment)
     ]
-    found = are_wrong([text for text, _ in doubtful], tgt_lang)
-    wrong = [of_segment for (_, of_segment), is_wrong in zip(doubtful, found, strict=True) if is_wrong]
+    found = _recognised([text for text, _ in doubtful], tgt_lang)
+    wrong = [of_segment for (_, of_segment), right in zip(doubtful, found, strict=True) if right is False]
     bare = sum(not of_segment for of_segment in wrong)
     judged = [next(iter(of_segment)) for of_segment in wrong if of_segment]
-    return bare + _languages(judged).count(macro_language(tgt_lang))
+    return bare + _recognised(judged, tgt_lang).count(True)
 
 
 def is_surely_other(text: str, tgt_lang: str) -> bool:
@@ -86,15 +72,11 @@ def _shares_words(text: str, reference: str) -> bool:
     return sum(word in others for word in words) >= SHARED_WORDS * len(words)
 
 
-def _languages(texts: Sequence[str]) -> list[str | None]:
-    """Return the language of each text, None where that cannot be told."""
+def _recognised(texts: Sequence[str], tgt_lang: str) -> list[bool | None]:
+    """Return of each text whether it is in the language, None where that cannot be told."""
+    wanted = macro_language(tgt_lang)
     found = _detector().detect_languages_in_parallel_of(list(texts)) if texts else []
-    return [None if language is None else _code(language) for language in found]
-
-
-def _confidence(text: str, code: str) -> float:
-    """Return the probability that a text is in a language; several of lingua's may be one (Norwegian)."""
-    return sum(float(_detector().compute_language_confidence(text, language)) for language in _known()[code])
+    return [None if language is None else _code(language) == wanted for language in found]
 
 
 @lru_cache(maxsize=1)
@@ -106,14 +88,10 @@ def _detector() -> Any:
 
 
 @lru_cache(maxsize=1)
-def _known() -> dict[str, list[Any]]:
-    """Return lingua's languages by our codes."""
+def _known() -> frozenset[str]:
     from lingua import Language
 
-    found: dict[str, list[Any]] = {}
-    for language in Language.all():
-        found.setdefault(_code(language), []).append(language)
-    return found
+    return frozenset(map(_code, Language.all()))
 
 
 @lru_cache(maxsize=128)

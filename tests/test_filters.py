@@ -27,14 +27,6 @@ def usable(source, texts, tgt_lang="en", **settings):
         ("一二三四一二三四一二三四一二三四", True),
         ("一二三四一二三四一二三四", False),
         ("aaaaaaaaaaaaaaaa", True),
-        ("Ja, ja, ja, ja, ja, ja, ja, ja", True),
-        ("very good very good very good very good", True),
-        ("first a sentence. And then. And then. And then. And then.", True),
-        ("no, no, no!", False),
-        ("The dog sees the cat, and the cat sees the dog.", False),
-        ("Contents .................... 12", False),
-        ("--------------------", False),
-        (".................... so it is it is it is it is", True),
         ("Na ja ...", False),
         ("Contents ................ 12", False),
         ("ha ha ha", False),
@@ -77,7 +69,7 @@ def test_what_repeats_is_found_wherever_it_stands(stretch, before, times):
     loop = " ".join([stretch] * times)
     period = len(" ".join(stretch.split())) + 1
     if period * times >= 16:
-        assert has_loop(f"{before} {loop}") is True
+        assert has_loop(f"{before} {loop}")
 
 
 def test_a_loop_in_the_source_is_no_fault():

@@ -127,7 +127,7 @@ def val_set() -> TestSet:
     config = TestSetConfig(
         name="val", source=str(DATA / "val.en"), references=(str(DATA / "val.de"),), src_lang="en", tgt_lang="de"
     )
-    return load_local_set(config)
+    return load_test_sets((), (config,), None)[0]
 
 
 def translations(name: str, model: str, recipe: Recipe, val: TestSet, work: Path) -> list[str]:
