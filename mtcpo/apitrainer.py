@@ -4,22 +4,27 @@ from __future__ import annotations
 
 import copy
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from transformers import Seq2SeqTrainingArguments
+
 from mtcpo import trainer
 from mtcpo.api import Source, corpus_of, tell
-from mtcpo.arguments import check_precision, dtype_of, training_arguments
+from mtcpo.arguments import check_precision, dtype_of, keeping_environment, training_arguments
 from mtcpo.canary import CANARY_FILE
 from mtcpo.config import load_section
 from mtcpo.corpora import Drops, read_corpus, read_triplets
+from mtcpo.devset import dev_set_of
 from mtcpo.errors import UserError
-from mtcpo.files import complete_folder
+from mtcpo.examples import Encoded, encode_within_limits, evaluation_examples, not_empty, pair_texts, reference_texts
+from mtcpo.files import complete_folder, write_text
 from mtcpo.layouts import Layout
-from mtcpo.models import LoadedModel, adopt_model, assemble, load_model, save_model
+from mtcpo.modelcard import CARD_FILE, model_card
+from mtcpo.models import LoadedModel, adopt_model, load_model
 from mtcpo.trainconfig import TrainConfig
-from mtcpo.training import Encoded, encode_within_limits, not_empty, pair_texts, ready_to_train, reference_texts
+from mtcpo.training import RunData, early_stopping, ready_to_train, report_of, save_trained
 
 
 class PreferenceTrainer(trainer.PreferenceTrainer):
@@ -28,6 +33,7 @@ class PreferenceTrainer(trainer.PreferenceTrainer):
     dropped, eval_dropped: how many pairs were left out, by reason.
     """
 
+    @keeping_environment()
     def __init__(
         self,
         model: Any,
@@ -48,37 +54,41 @@ class PreferenceTrainer(trainer.PreferenceTrainer):
             model: an alias, hub name or directory, as `mtcpo train --model`; or a model in memory, with `tokenizer`.
             train_dataset: triplets in any layout that `mtcpo train --prefs` reads; with `loss="sft"` sources with
                 references.
-            eval_dataset: the same, for the metrics logged as eval_*.
+            eval_dataset: the same, for the metrics logged as eval_*, in place of what the setting `eval` names.
             tokenizer: of a model in memory.
             prompt: a template in place of the family's own.
             data: languages, columns and the like, as [data] of a recipe.
             output_dir: where the library keeps its checkpoints.
             callbacks: of the library.
             optimizers: optimizer and schedule in place of those that the arguments name.
-            **settings: as [train] of a recipe: loss, beta, lora, ...; `args` are the library's training arguments.
+            **settings: as [train] of a recipe: loss, beta, lora, dev, ...; `args` are the library's training arguments.
 
         Raises:
             UserError: as `mtcpo train`.
         """
-        config = load_section(TrainConfig, settings, "PreferenceTrainer")
+        config = load_section(TrainConfig, settings, "PreferenceTrainer", allow_code=True)  # it is Python that calls
         self._config, self._corpus_settings = config, data
         arguments = training_arguments(config, Path(output_dir), evaluates=eval_dataset is not None)
+        dev, dev_dropped = dev_set_of(config, arguments)
         loaded = _loaded(model, tokenizer, config, prompt)
         check_precision(arguments, loaded.family)
         training = self._encoded("training", loaded.layout, train_dataset)
-        evaluation = None if eval_dataset is None else self._encoded("evaluation", loaded.layout, eval_dataset)
-        loaded = ready_to_train(loaded, config, arguments.seed)
+        evaluation = self._evaluation(loaded.layout, eval_dataset)
+        origin = str(train_dataset) if isinstance(train_dataset, (str, Path)) else ""
+        self._data = RunData(training, evaluation, dev, dev_dropped, origin)
         self.languages = training.languages
         self.dropped = training.dropped
         self.eval_dropped: Counter[str] = Counter() if evaluation is None else evaluation.dropped
+        self._anew = _loader(model, config, prompt, arguments)
         super().__init__(
-            loaded,
+            ready_to_train(loaded, config, arguments.seed),
             arguments,
             config,
             training.examples,
             None if evaluation is None else evaluation.examples,
             config.batch_tokens,
-            callbacks=None if callbacks is None else list(callbacks),
+            dev,
+            callbacks=[*(callbacks or ()), *early_stopping(config)],
             optimizers=optimizers,
         )
 
@@ -94,6 +104,14 @@ class PreferenceTrainer(trainer.PreferenceTrainer):
         tell(found.dropped, f"{kind} data")
         return not_empty(kind, found)
 
+    def _evaluation(self, layout: Layout, dataset: Source | None) -> Encoded | None:
+        if dataset is not None:
+            return self._encoded("evaluation", layout, dataset)
+        found = evaluation_examples(layout, self._config)
+        if found is not None:
+            tell(found.dropped, "evaluation data")
+        return found
+
     def evaluate(self, eval_dataset: Any = None, *args: Any, **kwargs: Any) -> dict[str, float]:
         """Return the metrics on `eval_dataset`, as the constructor takes it; default: the one given there."""
         if eval_dataset is not None and not isinstance(eval_dataset, trainer.ExampleSet):
@@ -103,7 +121,9 @@ class PreferenceTrainer(trainer.PreferenceTrainer):
         return figures
 
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
-        """Write model, tokenizer and canary to the folder `output_dir`, adapters merged; the trainer goes on unchanged.
+        """Write the model as `mtcpo train` does, with canary and card, to `output_dir`; the trainer goes on unchanged.
+
+        Adapters of a model in memory are always merged: what they belong to may be in no file.
 
         Raises:
             UserError: the folder holds something else than a model of ours.
@@ -115,21 +135,46 @@ class PreferenceTrainer(trainer.PreferenceTrainer):
         if folder.exists() and not (folder / CANARY_FILE).is_file():
             raise UserError(f"{folder} exists and is no model of mtcpo's; choose another name")
         if self.is_world_process_zero():
-            model = self.accelerator.unwrap_model(self.model)
-            if hasattr(model, "merge_and_unload"):
-                model = copy.deepcopy(model).merge_and_unload()
-            loaded, prompt = self.loaded, getattr(self.layout, "prompt", None)
+            config = self._config
+            if config.lora is not None and self._anew is None:
+                config = config.model_copy(update={"lora": config.lora.model_copy(update={"merge": True})})
+            model = self.accelerator.unwrap_model(self.model, keep_torch_compile=False)
+            if config.lora is not None and config.lora.merge:
+                model = copy.deepcopy(model)
+            report = report_of(self.loaded.name, config, self, self._data)
             with complete_folder(folder) as partial:
-                whole = assemble(loaded.name, model, loaded.tokenizer, loaded.family, prompt)
-                save_model(whole, partial, self.languages)
+                save_trained(self.loaded.with_model(model), config, partial, self.languages)
+                write_text(partial / CARD_FILE, model_card(report, folder.name))
         self.accelerator.wait_for_everyone()
+
+    def hyperparameter_search(self, *args: Any, **kwargs: Any) -> Any:
+        """Search as the library does, also over parameters of the loss; each trial loads the model anew.
+
+        Raises:
+            UserError: the model was given in memory, or a value that the loss does not take.
+        """
+        if self._anew is None:
+            raise UserError("PreferenceTrainer: each trial loads the model anew; name it in place of one in memory")
+        self._load, self.model_init = self._anew, self._start_anew
+        return super().hyperparameter_search(*args, **kwargs)
 
 
 def _loaded(model: Any, tokenizer: Any, config: TrainConfig, prompt: str | None) -> LoadedModel:
     if isinstance(model, (str, Path)):
         if tokenizer is not None:
             raise UserError("PreferenceTrainer: a tokenizer goes with a model in memory; one that is named has its own")
-        return load_model(str(model), dtype_of(config), prompt)
+        return load_model(str(model), dtype_of(config), prompt, quantization=config.quantization)
     if tokenizer is None:
         raise UserError("PreferenceTrainer: a model in memory needs its tokenizer: tokenizer=...")
+    if config.quantization is not None:
+        raise UserError("PreferenceTrainer: lora.quantization goes with a model that is named, not with one in memory")
     return adopt_model(model, tokenizer, prompt)
+
+
+def _loader(
+    model: Any, config: TrainConfig, prompt: str | None, args: Seq2SeqTrainingArguments
+) -> Callable[[Any], LoadedModel] | None:
+    """Return what loads a model that is named once more; None for one in memory."""
+    if not isinstance(model, (str, Path)):
+        return None
+    return lambda trial: ready_to_train(_loaded(model, None, config, prompt), config, args.seed)

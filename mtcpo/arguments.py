@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import types
 import typing
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
 from transformers import Seq2SeqTrainingArguments
 
-from mtcpo.errors import UserError, nearest
+from mtcpo.errors import UserError, choose, nearest
 from mtcpo.families import Family
+from mtcpo.metrics import METRICS, metric_name
 from mtcpo.trainconfig import DType, TrainConfig
+from mtcpo.trainer import PAIR_METRICS
 
 DEFAULT_ARGS: dict[str, Any] = {
     "per_device_train_batch_size": 16,
@@ -24,6 +29,7 @@ DEFAULT_ARGS: dict[str, Any] = {
     "warmup_ratio": 0.05,
     "logging_steps": 20,
     "save_total_limit": 1,
+    "hub_strategy": "end",
     "report_to": "none",
     "seed": 0,
 }
@@ -67,15 +73,81 @@ def training_arguments(config: TrainConfig, folder: Path, evaluates: bool = Fals
         _check_type(name, value, hints[name])
     if torch.cuda.is_available() and torch.cuda.is_bf16_supported():
         args.setdefault("bf16", not args.get("fp16"))
+    for kind in ("gradient_checkpointing", "activation_checkpointing"):  # its name, and that of late versions of 5
+        if args.get(kind):
+            # The other way, torch's older one, finds no gradient where the input is frozen, as it is under adapters.
+            args.setdefault(f"{kind}_kwargs", {"use_reentrant": False})
+    if args.get("torch_compile") or args.get("torch_compile_backend"):
+        # Layer by layer: the whole would be compiled again at every step, for what we hang on encoder and head.
+        os.environ.setdefault("ACCELERATE_DYNAMO_USE_REGIONAL_COMPILATION", "true")
+    pairs = evaluates or config.eval is not None
+    evaluates = pairs or config.dev is not None
     if evaluates:
         args.setdefault("eval_strategy", "epoch")
+        _choose_best(args, config)
     try:
         checked = Seq2SeqTrainingArguments(output_dir=str(folder), remove_unused_columns=False, **args)
     except (ValueError, TypeError, ImportError) as error:  # ImportError: deepspeed, apex and their like
         raise UserError(f"train.args: {' '.join(str(error).split())}") from error
     if checked.eval_strategy != "no" and not evaluates:
-        raise UserError("train.args.eval_strategy: there is nothing to evaluate on; pass --eval-prefs FILE")
+        raise UserError(
+            "train.args.eval_strategy: there is nothing to evaluate on; pass --eval-prefs FILE, or add [train.dev]"
+        )
+    _check_best(checked, config, pairs)
     return checked
+
+
+@contextmanager
+def keeping_environment() -> Iterator[None]:
+    """Undo what the library writes into the environment: bf16 of one training would be that of the next, too."""
+    before = {name: value for name, value in os.environ.items() if name.startswith("ACCELERATE_")}
+    try:
+        yield
+    finally:
+        for name in [name for name in os.environ if name.startswith("ACCELERATE_")]:
+            del os.environ[name]
+        os.environ.update(before)
+
+
+def _choose_best(args: dict[str, Any], config: TrainConfig) -> None:
+    """Let the first metric of a dev set choose the checkpoint that is kept, unless the user has said what does."""
+    if args["eval_strategy"] == "no":
+        return
+    if config.dev is not None and args.get("load_best_model_at_end", True):
+        args.setdefault("metric_for_best_model", metric_name(config.dev.metrics[0]))
+    chosen = args.get("metric_for_best_model")
+    if chosen is None and not args.get("load_best_model_at_end"):
+        return
+    args.setdefault("load_best_model_at_end", True)
+    name = str(chosen).removeprefix("eval_")
+    if name in METRICS:
+        args.setdefault("greater_is_better", METRICS[name].higher_is_better)
+    if args["load_best_model_at_end"]:
+        # A checkpoint for every evaluation: the library wants the two in step.
+        args.setdefault("save_strategy", args["eval_strategy"])
+        if "save_total_limit" not in config.args:
+            args["save_total_limit"] = 2  # the best and the last: with 1 the library deletes the last at an interrupt
+        if "eval_steps" in args:
+            args.setdefault("save_steps", args["eval_steps"])
+    if config.early_stopping_patience is not None:
+        args.setdefault("restore_callback_states_from_checkpoint", True)  # what it has counted so far
+
+
+def _check_best(args: Seq2SeqTrainingArguments, config: TrainConfig, pairs: bool) -> None:
+    """Refuse a metric that no evaluation will have: the library would find out after the first one."""
+    metric = args.metric_for_best_model
+    if config.early_stopping_patience is not None and (metric is None or args.eval_strategy == "no"):
+        raise UserError(
+            "train.early_stopping_patience: nothing is evaluated that could get better; name it in "
+            "train.args.metric_for_best_model, or add [train.dev], whose first metric it is then"
+        )
+    if metric is None:
+        return
+    known = [] if config.dev is None else [metric_name(spec) for spec in config.dev.metrics]
+    if pairs:
+        known += ["loss", "nll_loss", *(() if config.loss == "sft" else PAIR_METRICS)]
+    if metric.removeprefix("eval_") not in known:
+        raise choose("train.args.metric_for_best_model", metric, known)
 
 
 def _check_type(name: str, value: Any, hint: Any) -> None:

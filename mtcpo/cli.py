@@ -369,7 +369,10 @@ def build_prefs(
 @click.option("--cpo-alpha", type=float, help="Weight of the NLL of the chosen; default 1.")
 @click.option("--learning-rate", type=float, help="Default 1e-4.")
 @click.option("--epochs", type=float, help="Default 1.")
-@click.option("--eval-prefs", help="Triplets on which the same figures are logged as eval_*.")
+@click.option("--eval-prefs", help="Triplets that training does not see; their figures are logged as eval_*.")
+@click.option("--dev-source", help="Source text that is translated and scored at every evaluation.")
+@click.option("--dev-reference", "dev_references", multiple=True, help="Its translation; repeatable.")
+@click.option("--dev-metric", "dev_metrics", multiple=True, help="The first chooses the model; default: chrf, bleu.")
 @click.option("--output-dir", required=True, type=click.Path(path_type=Path))
 @model_options
 @settings
@@ -378,44 +381,57 @@ def build_prefs(
 def train(
     model: str, prefs: str | None, source: str | None, references: tuple[str, ...], src_lang: str | None,
     tgt_lang: str | None, loss: str | None, beta: float | None, cpo_alpha: float | None, learning_rate: float | None,
-    epochs: float | None, eval_prefs: str | None, output_dir: Path, dtype: Any, prompt: str | None,
+    epochs: float | None, eval_prefs: str | None, dev_source: str | None, dev_references: tuple[str, ...],
+    dev_metrics: tuple[str, ...], output_dir: Path, dtype: Any, prompt: str | None,
     overrides: tuple[str, ...], allow_code: bool, overwrite: bool,
 ) -> None:  # fmt: skip
     """Train on preferences, or on references with --loss sft; interrupted, the same command goes on.
 
     Every field of the library's training arguments is reachable: --set train.args.optim=adamw_torch_fused
+    Several GPUs: accelerate launch -m mtcpo train ...
     """
     from mtcpo.corpora import Drops
     from mtcpo.recipe import check_prompt
     from mtcpo.trainconfig import TrainConfig
 
+    if dev_source is None and (dev_references or dev_metrics):
+        raise UserError("--dev-reference and --dev-metric go with --dev-source")
+    spoken = {"src_lang": src_lang, "tgt_lang": tgt_lang}
     args = {"learning_rate": learning_rate, "num_train_epochs": epochs}
     values: dict[str, Any] = {"loss": loss, "beta": beta, "cpo_alpha": cpo_alpha, "dtype": dtype}
+    if eval_prefs is not None:
+        values["eval"] = {"prefs": eval_prefs, **spoken}
+    if dev_source is not None:
+        dev = {"source": dev_source, "references": dev_references, "metrics": dev_metrics, **spoken}
+        values["dev"] = {key: value for key, value in dev.items() if value not in (None, ())}
     values["args"] = {key: value for key, value in args.items() if value is not None}
     own, of_data = _of_data(overrides)
-    config: TrainConfig = _section(TrainConfig, "command line", values, own, "train")
+    config: TrainConfig = _section(TrainConfig, "command line", values, own, "train", allow_code)
     if (prefs is None) == (source is None) or (source is not None and config.loss != "sft"):
         raise UserError("give --prefs FILE, or --loss sft with --source FILE --reference FILE")
     template = None if prompt is None else check_prompt(prompt)
-    drops, eval_drops = Drops(), Drops()
+    drops = Drops()
     with writing(output_dir, overwrite, folder=True):
         corpus = _corpus(prefs or source or "", references, (), src_lang, tgt_lang, of_data, allow_code)
         triplets = iter(()) if prefs is None else _triplets(corpus, drops)
         segments = iter(()) if source is None else _references(corpus, drops)
-        evaluation = None
-        if eval_prefs is not None:
-            evaluation = _triplets(_corpus(eval_prefs, (), (), src_lang, tgt_lang, (), allow_code), eval_drops)
         _quiet()
-        from mtcpo.training import pair_texts, reference_texts, train
+        from mtcpo.examples import pair_texts, reference_texts
+        from mtcpo.training import train
 
         texts = reference_texts(segments) if prefs is None else pair_texts(triplets)
-        eval_texts = None if evaluation is None else pair_texts(evaluation)
-        report = train(model, texts, config, output_dir, prompt=template, eval_texts=eval_texts, overwrite=overwrite)
+        origin = prefs or source or ""
+        report = train(model, texts, config, output_dir, prompt=template, origin=origin, overwrite=overwrite)
+    if int(os.environ.get("RANK", "0")) > 0:  # of several processes the first one tells
+        return
     drops.update(report["dropped"])
-    eval_drops.update(report.get("eval_dropped", {}))
     click.echo(f"{output_dir}: {report['examples']} examples, {report['steps']} steps{_told(drops)}")
-    if eval_drops:
-        click.echo(f"  {eval_prefs}{_told(eval_drops)}")
+    for what, dropped in (("eval", report.get("eval_dropped")), ("dev", report.get("dev", {}).get("dropped"))):
+        if dropped:
+            click.echo(f"  {what}{_told(Drops(dropped))}")
+    if "best" in report:
+        best = report["best"]
+        click.echo(f"  kept step {best['step']}, the best by {best['metric']} ({best['score']:.4g})")
 
 
 def _references(corpus: CorpusConfig, drops: Drops) -> Iterator[Segment]:

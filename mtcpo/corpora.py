@@ -55,6 +55,7 @@ def _allowed_source(name: str, info: ValidationInfo) -> str:
 Language = Annotated[str, AfterValidator(_valid_language)]
 SystemName = Annotated[str, AfterValidator(_valid_system)]
 Template = Annotated[str, AfterValidator(_valid_template)]
+CorpusSource = Annotated[PathOrName, AfterValidator(_allowed_source)]
 
 
 class CorpusConfig(Config):
@@ -68,7 +69,7 @@ class CorpusConfig(Config):
     one's own is called with. skip, take: of the rows, before anything is dropped.
     """
 
-    source: Annotated[PathOrName, AfterValidator(_allowed_source)]
+    source: CorpusSource
     references: tuple[PathOrName, ...] = ()
     hypotheses: dict[SystemName, PathOrName] = Field(default_factory=dict)
     src_lang: Language | None = None

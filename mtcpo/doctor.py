@@ -15,6 +15,7 @@ REMEDIES = {
     "accelerate": "pip install accelerate",
     "datasets": "pip install datasets",
     "sacrebleu": "pip install sacrebleu",
+    "peft": "pip install 'mtcpo[lora]', for adapters",
     "comet": "pip install 'mtcpo[comet]', which pins what COMET needs to import",
 }
 """Module -> what to do if it does not import."""

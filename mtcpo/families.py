@@ -19,6 +19,13 @@ ALMA_PROMPT = "Translate this from {src_name} to {tgt_name}:\n{src_name}: {sourc
 CHAT_PROMPT = "Translate this from {src_name} to {tgt_name}. Give only the translation.\n{source}"
 """The user's message, for decoder-only models with a chat template."""
 
+DECODER_LAYERS = (
+    "q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj",
+    "query_key_value", "dense", "dense_h_to_4h", "dense_4h_to_h", "c_attn", "c_proj", "c_fc",
+)  # fmt: skip
+"""Attention and feed-forward layers as Llama and its like, GPT-NeoX and GPT-2 call them. Not the router of a mixture
+of experts, nor its experts, which transformers 4 and 5 hold in different shapes: such adapters would not carry over."""
+
 
 FARTHEST = 80
 """On CLDR's scale of how well readers of one language do with another, Low and High German are this far apart."""
@@ -40,6 +47,8 @@ class Family:
     buffers: tensors that are no parameters and that the library does not miss, but the model does.
     unscaled_since: the major version of transformers that no longer divides the decoder's output by sqrt(d_model)
         where both tables are one; None: all versions do the same.
+    adapter_modules: the layers that low-rank adapters go to unless the user names others, in peft's words: by the end
+        of their names, or "all-linear" for all but the output head.
     """
 
     name: str
@@ -52,6 +61,7 @@ class Family:
     float16: bool = True
     buffers: tuple[str, ...] = ()
     unscaled_since: int | None = None
+    adapter_modules: str | tuple[str, ...] = "all-linear"
 
 
 # NLLB names individual languages and scripts; where BCP-47 usage has the macrolanguage, this is the member meant.
@@ -120,14 +130,14 @@ FAMILIES: tuple[Family, ...] = (
     Family("marian-multilingual", ("marian",), "encoder-decoder", ">>.+<<", "{tgt_code} {source}", marian_codes,
            buffers=("final_logits_bias",)),
     Family("marian", ("marian",), "encoder-decoder", buffers=("final_logits_bias",)),
-    Family("llama", ("llama",), "decoder-only", prompt=None),
-    Family("qwen", ("qwen2", "qwen3"), "decoder-only", prompt=None),
-    Family("gemma", ("gemma", "gemma2", "gemma3_text"), "decoder-only", prompt=None),
-    Family("mistral", ("mistral", "mixtral"), "decoder-only", prompt=None),
-    Family("gpt-neox", ("gpt_neox",), "decoder-only", prompt=None),
-    Family("gpt2", ("gpt2",), "decoder-only", prompt=None),
-    Family("cohere", ("cohere",), "decoder-only", prompt=None),
-    Family("granite", ("granite",), "decoder-only", prompt=None),
+    Family("llama", ("llama",), "decoder-only", prompt=None, adapter_modules=DECODER_LAYERS),
+    Family("qwen", ("qwen2", "qwen3"), "decoder-only", prompt=None, adapter_modules=DECODER_LAYERS),
+    Family("gemma", ("gemma", "gemma2", "gemma3_text"), "decoder-only", prompt=None, adapter_modules=DECODER_LAYERS),
+    Family("mistral", ("mistral", "mixtral"), "decoder-only", prompt=None, adapter_modules=DECODER_LAYERS),
+    Family("gpt-neox", ("gpt_neox",), "decoder-only", prompt=None, adapter_modules=DECODER_LAYERS),
+    Family("gpt2", ("gpt2",), "decoder-only", prompt=None, adapter_modules=DECODER_LAYERS),
+    Family("cohere", ("cohere",), "decoder-only", prompt=None, adapter_modules=DECODER_LAYERS),
+    Family("granite", ("granite",), "decoder-only", prompt=None, adapter_modules=DECODER_LAYERS),
 )  # fmt: skip
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from mtcpo.adapters import adapters_base, merge_adapters, quantization_settings, save_adapters
 from mtcpo.canary import CANARY_FILE, check_canary, write_canary
 from mtcpo.errors import UserError
 from mtcpo.families import Family, LayoutName, family_of
@@ -20,7 +21,7 @@ from mtcpo.hub import unreachable_hub
 from mtcpo.layouts import Layout, layout_for
 from mtcpo.logprobs import Head, LogitTransform
 from mtcpo.tokenization import TOKENIZER_FILES, check_vocabulary, has_tokenizer, load_tokenizer, save_tokenizer
-from mtcpo.trainconfig import DType
+from mtcpo.trainconfig import DType, Quantization
 from mtcpo.versions import load_config, mend_config
 from mtcpo.weights import load_weights
 
@@ -58,32 +59,44 @@ class LoadedModel:
         return replace(whole, head=replace(whole.head, own_logits=self.head.own_logits))
 
 
-def load_model(name: str, dtype: DType = "auto", prompt: str | None = None, device: str | None = None) -> LoadedModel:
+def load_model(
+    name: str,
+    dtype: DType = "auto",
+    prompt: str | None = None,
+    device: str | None = None,
+    quantization: Quantization | None = None,
+) -> LoadedModel:
     """Load a model by alias, hub name or directory, and prove that its log-probabilities are right.
+
+    A directory of adapters is loaded with its base, into which they are merged.
 
     Args:
         name: a directory, a key of ALIASES, or a name on the hub.
         dtype: precision of the weights; "auto" is bfloat16 on a GPU that has it, else float32.
         prompt: a template in place of the family's own.
         device: default: a GPU where there is one.
+        quantization: of the weights, to train adapters on them.
 
     Raises:
         UserError: no such model, no tokenizer, an undeclared family, missing or unexpected weights, half precision
             where the family overflows, or log-probabilities other than those saved with the model.
     """
-    path = ALIASES.get(name, name) if not Path(name).is_dir() else name
+    path = place_of(name)
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    base = adapters_base(path)
+    if base is not None:
+        return _load_with_adapters(name, path, base, dtype, prompt, device, quantization)
     _check_place(path)
     with explained(path):
         config, written = load_config(path)
         layout: LayoutName = "encoder-decoder" if config.is_encoder_decoder else "decoder-only"
         tokenizer = load_tokenizer(path)
         family = family_of(config.model_type, tokenizer.get_vocab(), layout)
-        model = load_weights(path, config, written, family, _dtype_for(dtype, family, device))
-    check_vocabulary(path, model, tokenizer)
-    loaded = assemble(name, model.to(device), tokenizer, family, prompt)
-    head = check_canary(name, loaded.model, loaded.layout, family, loaded.head, Path(path))
-    return replace(loaded, head=head)
+        if quantization is None:
+            model = load_weights(path, config, written, family, _dtype_for(dtype, family, device)).to(device)
+        else:
+            model = _load_quantized(path, config, written, family, quantization, device)
+    return _proved(name, path, model, tokenizer, family, prompt)
 
 
 def adopt_model(model: Any, tokenizer: Any, prompt: str | None = None) -> LoadedModel:
@@ -95,11 +108,51 @@ def adopt_model(model: Any, tokenizer: Any, prompt: str | None = None) -> Loaded
     name = str(getattr(model, "name_or_path", "") or type(model).__name__)
     layout: LayoutName = "encoder-decoder" if model.config.is_encoder_decoder else "decoder-only"
     family = family_of(model.config.model_type, tokenizer.get_vocab(), layout)
-    check_vocabulary(name, model, tokenizer)
-    loaded = assemble(name, model, tokenizer, family, prompt)
     # No folder with a canary of its own: the weights may have been trained since they were loaded.
     with TemporaryDirectory() as empty:
-        head = check_canary(name, model, loaded.layout, family, loaded.head, Path(empty))
+        return _proved(name, empty, model, tokenizer, family, prompt)
+
+
+def _load_with_adapters(
+    name: str,
+    path: str,
+    base: str,
+    dtype: DType,
+    prompt: str | None,
+    device: str,
+    quantization: Quantization | None,
+) -> LoadedModel:
+    """Load the base with its own checks, merge the adapters into it, and check the whole."""
+    if quantization is not None:
+        raise UserError(
+            f"train.lora.quantization: {name} holds adapters, and weights in {quantization} cannot take them in; "
+            "train with train.lora.merge = true first, and start from that"
+        )
+    try:
+        below = load_model(base, dtype, prompt, device)
+    except UserError as error:
+        raise UserError(f"{path}: adapters of {base}: {error}") from error
+    model = merge_adapters(below.model, path)
+    tokenizer = load_tokenizer(path) if has_tokenizer(Path(path)) else below.tokenizer
+    return _proved(name, path, model, tokenizer, below.family, prompt)
+
+
+def _load_quantized(
+    path: str, config: Any, written: Mapping[str, Any], family: Family, quantization: Quantization, device: str
+) -> Any:
+    options = {"quantization_config": quantization_settings(quantization), "device_map": {"": device}}
+    # bfloat16 on every GPU, where it is slow too: what stays unquantized must not overflow.
+    try:
+        return load_weights(path, config, written, family, torch.bfloat16, **options)
+    except (RuntimeError, ImportError) as error:  # no kernels of the library for this device
+        raise UserError(f"train.lora.quantization: {' '.join(str(error).split())}") from error
+
+
+def _proved(name: str, path: str, model: Any, tokenizer: Any, family: Family, prompt: str | None) -> LoadedModel:
+    """Put a model together, once its tokenizer fits it and its log-probabilities are those of the canary in `path`."""
+    check_vocabulary(name, model, tokenizer)
+    loaded = assemble(name, model, tokenizer, family, prompt)
+    head = check_canary(name, loaded.model, loaded.layout, family, loaded.head, Path(path))
     return replace(loaded, head=head)
 
 
@@ -203,6 +256,19 @@ def save_model(loaded: LoadedModel, folder: Path, languages: tuple[str, str]) ->
     if loaded.model.dtype != torch.float32:
         loaded = load_model(str(folder), "float32", device="cpu")
     write_canary(loaded.model, loaded.layout, loaded.family, loaded.head, folder, *languages)
+
+
+def save_adapted(loaded: LoadedModel, folder: Path, languages: tuple[str, str]) -> None:
+    """Write the adapters of a model, its tokenizer, and the canary of base and adapters together."""
+    save_adapters(loaded.model, folder)
+    save_tokenizer(loaded.tokenizer, folder)
+    whole = load_model(str(folder), "float32", device="cpu")
+    write_canary(whole.model, whole.layout, whole.family, whole.head, folder, *languages)
+
+
+def place_of(name: str) -> str:
+    """Return the directory or hub name that `--model` means."""
+    return name if Path(name).is_dir() else ALIASES.get(name, name)
 
 
 def identity_of(name: str) -> str:

@@ -117,8 +117,11 @@ def _check_ready(places: Places, waiting: Collection[str]) -> None:
     for name, config in (("sft", recipe.sft), ("train", recipe.train), ("control", _control_settings(recipe))):
         if config is not None and name in waiting:
             from mtcpo.arguments import training_arguments
+            from mtcpo.devset import load_dev_set
 
             training_arguments(config, places.run)
+            if config.dev is not None:
+                load_dev_set(config.dev)
     if recipe.sft is not None and "sft" in waiting:
         _check_references(recipe.sft.data, "fine-tuning")
     if "translate" in waiting or "prefs" in waiting:
@@ -170,6 +173,12 @@ def _corpus_files(corpus: CorpusConfig) -> list[str]:
     return [source, *corpus.references, *corpus.hypotheses.values()]
 
 
+def _judged_by(config: TrainConfig) -> list[str]:
+    """Return the files that a stage of training is evaluated on."""
+    pairs = [] if config.eval is None else _corpus_files(config.eval.corpus)
+    return pairs + ([] if config.dev is None else _corpus_files(config.dev))
+
+
 def _short(model: str) -> str:
     return Path(model).name if Path(model).is_absolute() else model
 
@@ -202,7 +211,7 @@ def _sft(places: Places) -> Stage:
         return _run_training(places, places.start, texts, sft, BASE, overwrite, drops)
 
     what = f"fine-tune {_short(places.start)} on references"
-    inputs = [places.start, *_corpus_files(sft.data)]
+    inputs = [places.start, *_corpus_files(sft.data), *_judged_by(sft)]
     return _stage(places, "sft", what, [sft, _prompt(places)], inputs, [FOLDERS[BASE]], run)
 
 
@@ -252,13 +261,13 @@ def _train(places: Places) -> Stage:
     train, prefs = places.recipe.train, places.run / "prefs.jsonl"
 
     def run(overwrite: bool) -> dict[str, Any]:
-        from mtcpo.training import pair_texts
+        from mtcpo.examples import pair_texts
 
         triplets = (triplet_from_json(row, where) for where, row in read_json_lines(prefs))
         return _run_training(places, places.base, pair_texts(triplets), train, TUNED, overwrite)
 
     what = f"{_short(places.base)} by loss {train.loss}, beta {train.beta:g}, cpo_alpha {train.cpo_alpha:g}"
-    inputs = [places.base, str(prefs)]
+    inputs = [places.base, str(prefs), *_judged_by(train)]
     return _stage(places, "train", what, [train, _prompt(places)], inputs, [FOLDERS[TUNED]], run)
 
 
@@ -279,7 +288,7 @@ def _control(places: Places, settings: TrainConfig) -> Stage:
         return _run_training(places, places.base, _reference_texts(segments), settings, CONTROL, overwrite)
 
     what = "as much further fine-tuning on the references of the same sources"
-    inputs = [places.base, str(prefs), str(scored)]
+    inputs = [places.base, str(prefs), str(scored), *_judged_by(settings)]
     return _stage(places, "control", what, [settings, _prompt(places)], inputs, [FOLDERS[CONTROL]], run)
 
 
@@ -362,14 +371,16 @@ def _run_training(
     from mtcpo.training import train
 
     output = places.run / FOLDERS[system]
-    report = train(model, texts, config, output, prompt=places.recipe.model.prompt, overwrite=overwrite)
+    origin = "references" if config.loss == "sft" else "prefs.jsonl"
+    prompt = places.recipe.model.prompt
+    report = train(model, texts, config, output, prompt=prompt, origin=origin, overwrite=overwrite)
     dropped = Drops(report["dropped"]) + (drops or Drops())
     seed = (DEFAULT_ARGS | config.args)["seed"]
     return {"examples": report["examples"], "dropped": dict(dropped), "steps": report["steps"], "seed": seed}
 
 
 def _reference_texts(segments: Iterable[Segment]) -> Iterator[Text]:
-    from mtcpo.training import reference_texts
+    from mtcpo.examples import reference_texts
 
     return reference_texts(segments)
 

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from tqdm import tqdm
 from transformers import TrainerCallback
+
+NOT_SHOWN = ("_runtime", "_per_second", "_preparation_time")
+"""Ends of the names of figures about an evaluation's speed."""
 
 
 def bar(description: str, total: int | None, unit: str) -> tqdm[Any]:
@@ -25,6 +30,18 @@ def quiet_libraries() -> None:
     logging.getLogger("accelerate").setLevel(logging.ERROR)
     # pin_memory without a GPU, and the like: advice for those who call torch themselves.
     warnings.filterwarnings("ignore", module=r"(torch|transformers|accelerate|peft)(\.|$)")
+
+
+def evaluation_lines(step: int, metrics: Mapping[str, float], samples: Sequence[Mapping[str, str]]) -> Iterator[str]:
+    """Yield the lines that tell of an evaluation: its figures, then translations below their sources."""
+    shown = {name.removeprefix("eval_"): value for name, value in metrics.items() if not name.endswith(NOT_SHOWN)}
+    yield f"step {step}: " + ", ".join(f"{name} {value:.4g}" for name, value in shown.items() if name != "epoch")
+    for sample in samples:
+        for name in ("source", "reference", "translation"):
+            text = " ".join(sample[name].split())
+            # A model may write anything, and a terminal obeys what it is sent.
+            yield f"  {name:<12}" + "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text)
+        yield ""
 
 
 class TrainingBar(TrainerCallback):
@@ -51,6 +68,15 @@ class TrainingBar(TrainerCallback):
         """Show the newest figures."""
         if self.bar is not None and logs is not None and "loss" in logs:
             self.bar.set_postfix({short: f"{logs[name]:.3g}" for short, name in self.SHOWN if name in logs})
+
+    def on_evaluate(
+        self, args: Any, state: Any, control: Any, metrics: dict[str, float] | None = None, **kwargs: Any
+    ) -> None:
+        """Write what an evaluation found, and the sample translations, if a dev set was translated."""
+        samples = state.log_history[-1].get("samples") if state.log_history else None
+        if samples and metrics and state.is_world_process_zero:
+            for line in evaluation_lines(state.global_step, metrics, samples):
+                tqdm.write(line, file=sys.stderr)
 
     def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Leave the line to what is printed next."""

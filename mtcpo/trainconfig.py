@@ -6,9 +6,14 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
-from mtcpo.config import Config
+from mtcpo.config import Config, load_section
+from mtcpo.corpora import CorpusConfig, CorpusSource, Language
+from mtcpo.errors import UserError
+from mtcpo.metrics import MetricSpec, metric_kind, metric_name
+from mtcpo.translation import TranslateConfig
 
 DType = Literal["float32", "bfloat16", "float16", "auto"]
+Quantization = Literal["4bit", "8bit"]
 LossName = Literal["sft", "sigmoid", "hinge", "ipo", "simpo", "alphapo", "arpo"]
 Number = Annotated[float, Field(allow_inf_nan=False)]
 
@@ -79,12 +84,60 @@ class LossConfig(Config):
 
 
 class LoraConfig(Config):
-    """Low-rank adapters (peft); after training they are merged into the weights."""
+    """Low-rank adapters (peft). What is written is a directory of adapters; with `merge` a whole model."""
 
     r: int = Field(default=16, ge=1)
     alpha: int = Field(default=32, ge=1)
     dropout: float = Field(default=0.0, ge=0, lt=1)
-    target_modules: str | tuple[str, ...] = "all-linear"
+    target_modules: Annotated[str, Field(min_length=1)] | Annotated[tuple[str, ...], Field(min_length=1)] | None = None
+    """Names of layers, or a pattern over whole names. Default: the family's, attention and feed-forward layers."""
+    quantization: Quantization | None = None
+    """The frozen base in 4 or 8 bits (QLoRA), by bitsandbytes; meant for NVIDIA GPUs, slow on CPUs."""
+    merge: bool = False
+    """Merge the adapters into the weights at the end; they themselves are then in the folder `adapter` of the model."""
+
+
+class DevConfig(CorpusConfig):
+    """A dev set, translated at every evaluation with the code of `mtcpo evaluate`; the best checkpoint is chosen on it.
+
+    The corpus needs references. The metrics are logged as eval_bleu, eval_chrf, ...; unless train.args says otherwise,
+    the first of them chooses the checkpoint that is kept.
+    """
+
+    metrics: tuple[MetricSpec, ...] = Field(("chrf", "bleu"), min_length=1)
+    decoding: TranslateConfig = TranslateConfig()
+    samples: int = Field(3, ge=0)
+    """Translations logged at every evaluation, spread evenly over the set."""
+
+    @model_validator(mode="after")
+    def _can_be_scored(self) -> DevConfig:
+        if self.src_lang is None or self.tgt_lang is None:
+            raise ValueError("a dev set needs src_lang and tgt_lang")
+        if self.decoding.num_candidates != 1:
+            raise ValueError("decoding.num_candidates: a dev set is scored by one translation of each source")
+        try:
+            names = [metric_name(spec) for spec in self.metrics if metric_kind(spec)]
+        except UserError as error:
+            raise ValueError(str(error)) from None
+        if len(set(names)) < len(names):
+            raise ValueError("metrics: one of them is named twice")
+        return self
+
+
+class EvalConfig(Config):
+    """Pairs that training does not see; loss, rewards, accuracies and margins on them are logged as eval_*."""
+
+    prefs: CorpusSource
+    src_lang: Language | None = None
+    tgt_lang: Language | None = None
+    """Languages of triplets that do not say theirs."""
+
+    @property
+    def corpus(self) -> CorpusConfig:
+        """Where the pairs are."""
+        # It was allowed, if it is code, when it was read.
+        values = {"source": self.prefs, "src_lang": self.src_lang, "tgt_lang": self.tgt_lang}
+        return load_section(CorpusConfig, values, "train.eval", allow_code=True)
 
 
 class TrainConfig(LossConfig):
@@ -100,5 +153,14 @@ class TrainConfig(LossConfig):
     dtype: DType = "auto"
     """Of the weights. auto: float32 for full training (bf16 arithmetic on a GPU), the GPU's best for LoRA."""
     lora: LoraConfig | None = None
+    eval: EvalConfig | None = None
+    dev: DevConfig | None = None
+    early_stopping_patience: int | None = Field(default=None, ge=1)
+    """Stop after so many evaluations in a row without a better train.args.metric_for_best_model."""
     args: dict[str, Any] = Field(default_factory=dict)
     """Fields of transformers.Seq2SeqTrainingArguments."""
+
+    @property
+    def quantization(self) -> Quantization | None:
+        """Of the weights as they are loaded."""
+        return self.lora.quantization if self.lora else None

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -19,6 +19,8 @@ from torch.utils.data import DataLoader, Dataset
 from transformers import Seq2SeqTrainer, Seq2SeqTrainingArguments
 
 from mtcpo.batching import BatchLimits, LengthBatchSampler
+from mtcpo.config import load_section
+from mtcpo.devset import DevSet
 from mtcpo.errors import UserError
 from mtcpo.layouts import Batch, Example, Scored
 from mtcpo.logprobs import IGNORE
@@ -68,33 +70,83 @@ class PreferenceTrainer(Seq2SeqTrainer):
 
     def __init__(
         self,
-        loaded: LoadedModel,
+        loaded: LoadedModel | Callable[[Any], LoadedModel],
         args: Seq2SeqTrainingArguments,
         loss: LossConfig,
         examples: Sequence[Example],
         eval_examples: Sequence[Example] | None = None,
         batch_tokens: int | None = None,
+        dev: DevSet | None = None,
         **kwargs: Any,
     ) -> None:
-        self.loaded, self.layout = loaded, loaded.layout
-        self.loss, self.batch_tokens = loss, batch_tokens
-        self.head = replace(loaded.head, with_means=loss.nll_smoothing > 0)
+        """Set up training.
+
+        Args:
+            loaded: the model; for `hyperparameter_search` a function that loads it anew for each trial, which it is
+                given (None at first).
+            args: the library's arguments.
+            loss: which loss, and its parameters.
+            examples: tokenized by the model's layout.
+            eval_examples: pairs for the metrics logged as eval_*.
+            batch_tokens: tokens of a batch with its padding.
+            dev: what is translated and scored at every evaluation.
+            **kwargs: callbacks, optimizers and what else the library's trainer takes.
+        """
+        self.loss, self.batch_tokens, self.dev = loss, batch_tokens, dev
         self.sft = loss.loss == "sft"
+        self._load = None if isinstance(loaded, LoadedModel) else loaded
+        self._use(loaded if isinstance(loaded, LoadedModel) else loaded(None))
         self._totals: dict[str, Tensor] = {}
         self._since: float | None = None
+        self._samples: list[dict[str, str]] = []
         # Without a launcher the library would wrap the model in DataParallel as soon as it sees a second GPU.
         args._n_gpu = min(args.n_gpu, 1)
+        if eval_examples is None and dev is not None:
+            eval_examples = ()  # the library evaluates only where there is a data set
         super().__init__(
-            model=loaded.model,
+            model=self.loaded.model,
             args=args,
-            data_collator=loaded.layout.collate,
+            data_collator=self.layout.collate,  # no method of ours: the trainer, and the model, would outlive their use
             train_dataset=ExampleSet(examples),
             eval_dataset=None if eval_examples is None else ExampleSet(eval_examples),
-            processing_class=loaded.tokenizer,
+            processing_class=self.loaded.tokenizer,
             **kwargs,
         )
+        if self._load is not None:
+            self.model_init = self._start_anew
         # Our loss has the denominators of the whole step already: the library must not divide it again.
         self.model_accepts_loss_kwargs = True
+
+    def _use(self, loaded: LoadedModel) -> None:
+        self.loaded, self.layout = loaded, loaded.layout
+        self.head = replace(loaded.head, with_means=self.loss.nll_smoothing > 0)
+
+    def _start_anew(self, trial: Any) -> nn.Module:
+        """Load the model for a trial; layout and head are that model's own."""
+        assert self._load is not None
+        self._use(self._load(trial))
+        self.data_collator = self.layout.collate
+        model: nn.Module = self.loaded.model
+        return model
+
+    def hyperparameter_search(self, hp_space: Callable[[Any], Mapping[str, Any]], *args: Any, **kwargs: Any) -> Any:
+        """Search as the library does; `hp_space` may also name parameters of the loss, such as beta.
+
+        Raises:
+            UserError: a value that the loss does not take.
+        """
+        before = self.loss
+
+        def space(trial: Any) -> dict[str, Any]:
+            found = dict(hp_space(trial))
+            of_loss = {name: found.pop(name) for name in LossConfig.model_fields if name in found}
+            self.loss = load_section(type(before), before.model_dump() | of_loss, "hp_space")
+            return found
+
+        try:
+            return super().hyperparameter_search(space, *args, **kwargs)
+        finally:
+            self.loss = before
 
     # --- data ---------------------------------------------------------------------------------------------------
 
@@ -270,6 +322,11 @@ class PreferenceTrainer(Seq2SeqTrainer):
                     f"train.args.learning_rate{alpha}, or train in float32 (train.args.bf16=false)"
                 )
         super().log(logs, *args, **kwargs)
+        if self._samples:
+            # Beside the figures and not among them: what loggers the user has can take no text.
+            row = {"epoch": self.state.epoch, "step": self.state.global_step, "samples": self._samples}
+            self.state.log_history.append(row)
+            self._samples = []
 
     # --- evaluation ---------------------------------------------------------------------------------------------
 
@@ -283,11 +340,17 @@ class PreferenceTrainer(Seq2SeqTrainer):
         return loss.detach(), None, None
 
     def evaluation_loop(self, *args: Any, metric_key_prefix: str = "eval", **kwargs: Any) -> Any:
-        """Run the library's loop, then put exact means in place of its mean over batches."""
+        """Run the library's loop, put exact means in place of its mean over batches, and translate the dev set."""
         self._totals.pop("eval", None)
         start = time.perf_counter()
-        output = super().evaluation_loop(*args, metric_key_prefix=metric_key_prefix, **kwargs)
+        # A loader draws its seed from the generator that dropout draws from: evaluating would change the training.
+        with torch.random.fork_rng(devices=[self.args.device] if self.args.device.type == "cuda" else []):
+            output = super().evaluation_loop(*args, metric_key_prefix=metric_key_prefix, **kwargs)
+            figures = self._take("eval")
+            if self.dev is not None and metric_key_prefix == "eval":
+                scores, self._samples = self.dev.evaluate(self.loaded, self.accelerator)
+                figures |= scores
         if self._since is not None:
             self._since += time.perf_counter() - start  # tokens_per_second is of training alone
-        output.metrics.update({f"{metric_key_prefix}_{name}": value for name, value in self._take("eval").items()})
+        output.metrics.update({f"{metric_key_prefix}_{name}": value for name, value in figures.items()})
         return output

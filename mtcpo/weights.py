@@ -21,7 +21,7 @@ WEIGHT_FILES = (
 def load_weights(
     path: str, config: Any, written: Mapping[str, Any], family: Family, dtype: torch.dtype, **options: Any
 ) -> Any:
-    """Return the model of a directory or hub name, on the CPU.
+    """Return the model of a directory or hub name, on the CPU unless `options` say where else.
 
     Args:
         path: where the weights are.

@@ -226,6 +226,9 @@ MISTAKES = [
     (f"{TRAIN} --output-dir t", "give --prefs FILE, or --loss sft with --source FILE --reference FILE"),
     (f"{TRAIN} --source s.en --reference r.de --output-dir t", "give --prefs FILE, or --loss sft with --source FILE"),
     (f"{TRAIN} --prefs no.jsonl --output-dir t", "no.jsonl: no such file"),
+    (f"{TRAIN} --prefs p.jsonl --dev-metric chrf --output-dir t",
+     "--dev-reference and --dev-metric go with --dev-source"),
+    (f"{TRAIN} --prefs p.jsonl --dev-source s.en --output-dir t", "dev: a dev set needs src_lang and tgt_lang"),
     (f"{TRAIN} --prefs p.jsonl --eval-prefs no.jsonl --output-dir t", "no.jsonl: no such file"),
     (f"{TRAIN} --prefs s.en --output-dir t", "s.en: rows are needed: .jsonl, .parquet, .tsv or .csv"),
     (f"{TRAIN} --prefs c.jsonl --output-dir t",
@@ -371,6 +374,13 @@ def test_train_on_pairs_and_on_references(scored, capsys):
     assert {"config.json", "model.safetensors", "canary.json", "metrics.jsonl", "training.json"} <= {
         path.name for path in (scored / "t").iterdir()
     }
+    judged = words("--dev-source s.en --dev-reference r.de --src-lang en --tgt-lang de --dev-metric bleu")
+    short = ["--set", "dev.decoding.max_new_tokens=3", "--set", "lora.r=2"]
+    outcome = run(capsys, *TRAIN.split(), "--prefs", "p.jsonl", "--output-dir", "ta", *judged, *short)
+    assert outcome.out == "ta: 6 examples, 2 steps\n  kept step 2, the best by bleu (0)\n"
+    assert "step 2: bleu 0\n  source " in outcome.err
+    command = ["translate", "s.en", "--model", "ta", "--src-lang", "en", "--tgt-lang", "de", "--output", "ta.jsonl"]
+    assert run(capsys, *command, "--set", "max_new_tokens=3").code == 0  # adapters, by themselves
     references = words("--loss sft --source gaps.en --reference r.de --src-lang en --tgt-lang de")
     outcome = run(capsys, *TRAIN.split(), *references, "--output-dir", "t2")
     assert outcome.out == "t2: 4 examples, 2 steps; dropped: 2 empty_source\n"

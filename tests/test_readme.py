@@ -24,7 +24,7 @@ NEEDS_NETWORK = ["run", "mt5-small-wmt-en-de", "--output-dir", "runs/mt5"]
 @pytest.fixture
 def after_demo(tmp_path, model_folder, monkeypatch):
     """A folder as `make demo` leaves it, with few lines and a tiny model."""
-    for name, lines in (("prefs", 12), ("test", 600)):
+    for name, lines in (("prefs", 12), ("dev", 40), ("test", 600)):
         for language in ("en", "de"):
             source, target = ROOT / f"data/demo/{name}.{language}", tmp_path / f"data/demo/{name}.{language}"
             target.parent.mkdir(parents=True, exist_ok=True)
@@ -57,7 +57,14 @@ def test_commands_run_in_their_order(after_demo):
             continue
         result = CliRunner().invoke(mtcpo, shortened(command), catch_exceptions=False)
         assert result.exit_code == 0, f"mtcpo {shlex.join(command)}\n{result.output}"
-    for made in ("candidates.jsonl", "prefs.jsonl", "prefs-report.json", "tuned/model.safetensors", "trl.jsonl"):
+    for made in (
+        "candidates.jsonl",
+        "prefs.jsonl",
+        "prefs-report.json",
+        "tuned/model.safetensors",
+        "adapters/adapter_model.safetensors",
+        "trl.jsonl",
+    ):
         assert (after_demo / made).is_file(), made
     assert (after_demo / "evaluation/evaluation.json").is_file()
     assert (after_demo / "systems/evaluation.json").is_file()

@@ -1,0 +1,176 @@
+"""Low-rank adapters (LoRA, arXiv 2106.09685; QLoRA, arXiv 2305.14314) by the peft library: put on, saved, merged.
+
+A directory of adapters is a model like any other wherever one is named: its base is found from adapter_config.json,
+and the adapters are merged into it as it is loaded. Nothing else asks whether a model once was adapters.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from mtcpo.errors import UserError
+from mtcpo.families import Family
+from mtcpo.trainconfig import LoraConfig, Quantization
+
+ADAPTER_CONFIG = "adapter_config.json"
+TASKS = {"encoder-decoder": "SEQ_2_SEQ_LM", "decoder-only": "CAUSAL_LM"}
+"""Layout -> what peft calls it; other tools choose the class of the base by it."""
+
+
+def import_peft(what: str) -> Any:
+    """Return the peft library.
+
+    Raises:
+        UserError: it is not installed; `what` needs it.
+    """
+    try:
+        import peft
+    except ImportError:
+        raise UserError(f"{what} needs the package peft; install it with: pip install 'mtcpo[lora]'") from None
+    return peft
+
+
+# --- reading --------------------------------------------------------------------------------------------------------
+
+
+def adapters_base(path: str) -> str | None:
+    """Return the model that a directory (or hub name) of adapters belongs to; None where it is a model itself.
+
+    Raises:
+        UserError: adapter_config.json is damaged, or its base is no longer where it was.
+    """
+    file = _config_file(path)
+    if file is None:
+        return None
+    try:
+        base = json.loads(file.read_text(encoding="utf-8"))["base_model_name_or_path"]
+    except (ValueError, KeyError, TypeError):
+        base = None
+    if not isinstance(base, str) or not base:
+        raise UserError(f"{file}: no base_model_name_or_path in it; set it to the model that the adapters belong to")
+    if not Path(base).is_absolute() or Path(base).is_dir():
+        return base
+    # A run directory that was moved: the canary, which covers base and adapters, tells whether it is the same one.
+    beside = file.parent.parent / Path(base).name
+    if (file.parent / "canary.json").exists() and (beside / "config.json").exists():
+        return str(beside)
+    raise UserError(
+        f"{path}: adapters of {base}, which is not there; put it back, or set base_model_name_or_path in {file} to "
+        "where it is now"
+    )
+
+
+def _config_file(path: str) -> Path | None:
+    folder = Path(path)
+    if folder.is_dir():
+        return folder / ADAPTER_CONFIG if _is_there(folder) else None
+    if folder.is_absolute() or _cached(path, "config.json"):
+        return None
+    return _cached(path, ADAPTER_CONFIG)
+
+
+def _is_there(folder: Path) -> bool:
+    return (folder / ADAPTER_CONFIG).exists() and not (folder / "config.json").exists()
+
+
+def _cached(name: str, file: str) -> Path | None:
+    """Return a file of a model on the hub, fetched if need be; None where it has none or cannot be had."""
+    from huggingface_hub.errors import HFValidationError
+    from transformers.utils import cached_file
+
+    try:
+        found = cached_file(name, file, _raise_exceptions_for_missing_entries=False)
+    except (OSError, HFValidationError):
+        return None  # neither cached nor to be fetched, or no name at all: loading the model itself says so
+    return None if found is None else Path(found)
+
+
+def merge_adapters(model: Any, path: str) -> Any:
+    """Return `model` with the adapters of a directory (or hub name) merged into its weights.
+
+    Raises:
+        UserError: peft is missing, or the adapters do not fit the model.
+    """
+    peft = import_peft(f"{path}: a directory of adapters")
+    trainable = {name: parameter.requires_grad for name, parameter in model.named_parameters()}
+    try:
+        wrapped = peft.get_peft_model(model, peft.PeftConfig.from_pretrained(path))
+        found = wrapped.load_adapter(path, "default", torch_device=str(next(model.parameters()).device))
+    except (ValueError, RuntimeError, OSError) as error:
+        raise UserError(f"{path}: the adapters do not fit their base ({str(error).splitlines()[0]})") from error
+    problems = [
+        f"{len(keys)} {word} ({', '.join(sorted(keys)[:5])})"
+        for word, keys in (("missing", found.missing_keys), ("unexpected", found.unexpected_keys))
+        if keys
+    ]
+    if problems:
+        raise UserError(f"{path}: the adapters do not fit their base: {'; '.join(problems)}")
+    merged = wrapped.merge_and_unload()
+    for name, parameter in merged.named_parameters():
+        parameter.requires_grad_(trainable[name])  # the library had frozen all of them
+    return merged
+
+
+# --- training -------------------------------------------------------------------------------------------------------
+
+
+def add_adapters(model: Any, family: Family, lora: LoraConfig, base: str) -> Any:
+    """Return `model` frozen, with new adapters to train; `base` is where it came from.
+
+    Raises:
+        UserError: peft is missing, no such modules, or the output head among them.
+    """
+    peft = import_peft("train.lora")
+    from peft.tuners.tuners_utils import BaseTunerLayer
+
+    chosen = lora.target_modules or family.adapter_modules
+    settings = peft.LoraConfig(
+        task_type=TASKS[family.layout], r=lora.r, lora_alpha=lora.alpha, lora_dropout=lora.dropout,
+        target_modules=chosen if isinstance(chosen, str) else list(chosen),
+    )  # fmt: skip
+    if lora.quantization is not None:
+        # Layer norms and embeddings in float32, all frozen; gradient checkpointing is the trainer's.
+        model = peft.prepare_model_for_kbit_training(model, use_gradient_checkpointing=False)
+    try:
+        wrapped = peft.get_peft_model(model, settings)
+    except ValueError as error:
+        raise UserError(f"train.lora: {str(error).splitlines()[0]}") from error
+    if isinstance(wrapped.get_output_embeddings(), BaseTunerLayer):
+        raise UserError("train.lora.target_modules: the output head can take no adapter; name the other layers")
+    wrapped.peft_config["default"].base_model_name_or_path = str(Path(base).resolve()) if Path(base).is_dir() else base
+    return wrapped
+
+
+def save_adapters(model: Any, folder: Path) -> None:
+    """Write the adapters of a model, without its base, into the existing `folder`."""
+    # The embeddings are the base's: left to itself the library would ask the hub whether they have changed.
+    model.save_pretrained(folder, save_embedding_layers=False)
+
+
+# --- quantization ---------------------------------------------------------------------------------------------------
+
+
+def quantization_settings(quantization: Quantization) -> Any:
+    """Return the library's settings for loading a base in 4 bits (NF4, twice quantized, as QLoRA) or in 8.
+
+    Raises:
+        UserError: bitsandbytes is missing.
+    """
+    from transformers import BitsAndBytesConfig
+    from transformers.utils import is_bitsandbytes_available
+
+    if not is_bitsandbytes_available():
+        raise UserError(
+            f"train.lora.quantization = {quantization!r} needs the package bitsandbytes, and to be of use a GPU; "
+            "install it with: pip install 'mtcpo[qlora]', or leave quantization out"
+        )
+    if quantization == "8bit":
+        return BitsAndBytesConfig(load_in_8bit=True)
+    return BitsAndBytesConfig(
+        load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=torch.bfloat16,
+    )  # fmt: skip
