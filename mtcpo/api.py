@@ -115,7 +115,7 @@ def evaluate(
             directory, a trainer, or (model, tokenizer).
         dataset: sources with references, one row each, a file as a `Path`; or the name of a suite or test set (a `str`)
             as in --suite.
-        metrics: as in --metric; default: bleu, chrf and ter.
+        metrics: as in --metric; default: the suite's, else bleu and chrf.
         baseline: the name of the system that the others are compared with; default: the first.
         data: languages, columns and the like, as [data] of a recipe.
         prompt: a template in place of the family's own, for models that are named.
@@ -130,7 +130,7 @@ def evaluate(
     config = load_section(RunEvaluateConfig, given, "evaluate")
     if isinstance(dataset, str):
         folder = None if config.test_set_dir is None else Path(config.test_set_dir)
-        test_sets = load_test_sets((dataset,), (), folder)
+        test_sets = load_test_sets((dataset,), (), folder, config.submitted)
     else:
         test_sets = [_test_set(dataset, data)]
     # First, so that a missing one shows before the work.

@@ -162,7 +162,7 @@ def _metrics(
         raise UserError(f"{' '.join(key)}: no metric that all runs have; choose one, for example --metric chrf")
     tgt_lang, found = runs[0].entries[key]["tgt_lang"], list[Metric]()
     for spec in wanted:
-        is_known = metric_kind(spec).checkpoint is not None and all(spec in one for one in described)
+        is_known = not metric_kind(spec).is_formula and all(spec in one for one in described)
         found.append(_known_scores(spec, runs, segments, described) if is_known else load_metric(spec, tgt_lang))
     return found
 

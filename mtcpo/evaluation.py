@@ -107,7 +107,7 @@ def load_metrics_for(test_sets: Sequence[TestSet], config: EvaluateConfig) -> li
 
 
 def _metric_key(spec: str, test_set: TestSet) -> tuple[str, str]:
-    return spec, test_set.tgt_lang if metric_kind(spec).checkpoint is None else "und"
+    return spec, test_set.tgt_lang if metric_kind(spec).is_formula else "und"
 
 
 def evaluate_outputs(

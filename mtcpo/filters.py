@@ -12,7 +12,7 @@ from pydantic import Field, model_validator
 
 from mtcpo.config import Config, PathOrName
 from mtcpo.errors import UserError
-from mtcpo.langid import is_surely_other, why_unchecked
+from mtcpo.langid import are_wrong, why_unchecked
 from mtcpo.languages import script_of
 from mtcpo.records import Candidate, Segment
 
@@ -188,13 +188,13 @@ def _language_check() -> Check:
     Raises:
         UserError: it is not installed; later, when the check is made: it does not know a target language.
     """
-    if missing := why_unchecked("en"):
+    if missing := why_unchecked():
         raise UserError(f"check_language: {missing}")
 
     def is_other(text: str, segment: Segment) -> bool:
         if unknown := why_unchecked(segment.tgt_lang):
             raise UserError(f"check_language: {unknown}; leave it off for this language")
-        return is_surely_other(text, segment.tgt_lang)
+        return are_wrong([text], segment.tgt_lang)[0]
 
     return is_other
 

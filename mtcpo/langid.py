@@ -1,8 +1,8 @@
-"""Which texts are in another language than the target's, by the optional package lingua.
+"""Which texts are in another language than they should be, by the optional package lingua.
 
-Short and odd lines (a name, a title) deceive every such tool. So an output counts as wrong only where the reference of
-its segment is recognised as the target language, and one that shares its words with a reference is not asked about; a
-candidate, which may have no reference, only where the target's language is next to impossible.
+Short and odd lines (a name, a title) deceive every such tool. So texts with few letters are not judged, nor those that
+may well be in the language that they should be in. An output, which has references, counts as wrong only where one of
+them is recognised as the target language, and one that shares its words with a reference is not asked about.
 """
 
 from __future__ import annotations
@@ -18,49 +18,48 @@ from mtcpo.languages import macro_language
 MIN_LETTERS = 12
 """Texts with fewer letters are not judged."""
 
+MIN_CONFIDENCE = 0.05
+"""Below this probability of the language that it should be in, a text is in another."""
+
 SHARED_WORDS = 1 / 3
 """Of an output's words, this share in one of the references: it is in their language."""
-
-MIN_CONFIDENCE = 0.05
-"""Below this the target's language is next to impossible: names and single words are ambiguous by nature."""
 
 WORD = re.compile(r"\w+")
 
 
-def why_unchecked(tgt_lang: str) -> str:
-    """Return why outputs in this language cannot be checked, or "" where they can."""
+def why_unchecked(tgt_lang: str | None = None) -> str:
+    """Return why texts in this language (None: in any) cannot be checked, or "" where they can."""
     if importlib.util.find_spec("lingua") is None:
         return "lingua is not installed: pip install 'mtcpo[langid]'"
-    return "" if macro_language(tgt_lang) in _known() else f"lingua does not know {tgt_lang!r}"
+    return "" if tgt_lang is None or macro_language(tgt_lang) in _known() else f"lingua does not know {tgt_lang!r}"
+
+
+def are_wrong(texts: Sequence[str], tgt_lang: str) -> list[bool]:
+    """Return of each text whether it is surely in another language than `tgt_lang`; `why_unchecked` must be empty."""
+    wanted = macro_language(tgt_lang)
+    judged = [text for text in texts if _is_long(text)]
+    found = iter(_languages(judged))
+    return [
+        _is_long(text) and next(found) not in (wanted, None) and _confidence(text, wanted) < MIN_CONFIDENCE
+        for text in texts
+    ]
 
 
 def count_wrong(texts: Sequence[str], references: Sequence[Sequence[str]], tgt_lang: str) -> int:
-    """Return how many texts are in another language than `tgt_lang`; `why_unchecked` must be empty.
+    """Return how many outputs are in another language than `tgt_lang`; `why_unchecked` must be empty.
 
-    references: of each segment; where it has none its text is judged by itself.
+    references: of each segment; one without any: its text is judged by itself.
     """
     doubtful = [
         (text, of_segment)
         for text, of_segment in zip(texts, references, strict=True)
-        if _is_long(text) and not any(_shares_words(text, reference) for reference in of_segment)
+        if not any(_shares_words(text, reference) for reference in of_segment)
     ]
-    found = _recognised([text for text, _ in doubtful], tgt_lang)
-    wrong = [of_segment for (_, of_segment), right in zip(doubtful, found, strict=True) if right is False]
+    found = are_wrong([text for text, _ in doubtful], tgt_lang)
+    wrong = [of_segment for (_, of_segment), is_wrong in zip(doubtful, found, strict=True) if is_wrong]
     bare = sum(not of_segment for of_segment in wrong)
     judged = [next(iter(of_segment)) for of_segment in wrong if of_segment]
-    return bare + _recognised(judged, tgt_lang).count(True)
-
-
-def is_surely_other(text: str, tgt_lang: str) -> bool:
-    """Tell whether a text, by itself, is in another language than `tgt_lang`; `why_unchecked` must be empty."""
-    if not _is_long(text):
-        return False
-    wanted = macro_language(tgt_lang)
-    language = _detector().detect_language_of(text)
-    if language is None or _code(language) == wanted:
-        return False
-    confidences = _detector().compute_language_confidence_values(text)
-    return bool(sum(c.value for c in confidences if _code(c.language) == wanted) < MIN_CONFIDENCE)
+    return bare + _languages(judged).count(macro_language(tgt_lang))
 
 
 def _is_long(text: str) -> bool:
@@ -72,11 +71,15 @@ def _shares_words(text: str, reference: str) -> bool:
     return sum(word in others for word in words) >= SHARED_WORDS * len(words)
 
 
-def _recognised(texts: Sequence[str], tgt_lang: str) -> list[bool | None]:
-    """Return of each text whether it is in the language, None where that cannot be told."""
-    wanted = macro_language(tgt_lang)
+def _languages(texts: Sequence[str]) -> list[str | None]:
+    """Return the language of each text, None where that cannot be told."""
     found = _detector().detect_languages_in_parallel_of(list(texts)) if texts else []
-    return [None if language is None else _code(language) == wanted for language in found]
+    return [None if language is None else _code(language) for language in found]
+
+
+def _confidence(text: str, code: str) -> float:
+    """Return the probability that a text is in a language; several of lingua's may be one (Norwegian)."""
+    return sum(float(_detector().compute_language_confidence(text, language)) for language in _known()[code])
 
 
 @lru_cache(maxsize=1)
@@ -88,10 +91,14 @@ def _detector() -> Any:
 
 
 @lru_cache(maxsize=1)
-def _known() -> frozenset[str]:
+def _known() -> dict[str, list[Any]]:
+    """Return lingua's languages by our codes."""
     from lingua import Language
 
-    return frozenset(map(_code, Language.all()))
+    found: dict[str, list[Any]] = {}
+    for language in Language.all():
+        found.setdefault(_code(language), []).append(language)
+    return found
 
 
 @lru_cache(maxsize=128)

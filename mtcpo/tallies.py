@@ -116,4 +116,4 @@ def tally(
 
 def _is_formula(metric: Metric) -> bool:
     inner = metric.metric if isinstance(metric, AgainstOne) else metric
-    return metric_kind(inner.name).checkpoint is None
+    return metric_kind(inner.name).is_formula

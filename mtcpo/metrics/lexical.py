@@ -169,8 +169,7 @@ class LexicalMetric:
         if not counted:
             return [[] for _ in segments]
         _forget_texts(self.sentence)
-        flat = self.sentence_formula(np.concatenate(counted))
-        found = iter((flat if self.higher_is_better else 0.0 - flat).tolist())
+        found = iter(self.segment_scores(np.concatenate(counted)).tolist())
         by_text = [{text: next(found) for text in own} for own in texts]
         return [[of[c.text] for c in segment.candidates] for of, segment in zip(by_text, segments, strict=True)]
 
