@@ -78,9 +78,10 @@ def test_processes_step_together_with_like_lengths():
 def test_same_seed_same_batches_and_another_order_each_epoch(seed):
     lengths = [(random.Random(n).randint(1, 9), n % 7 + 1) for n in range(80)]
     make = lambda seed: LengthBatchSampler(lengths, BatchLimits(examples=4), seed)  # noqa: E731
-    first, again, other = make(seed), make(seed), make(seed + 1)
+    first, again = make(seed), make(seed)
     assert list(first) == list(again)
-    assert sorted(map(sorted, first)) != sorted(map(sorted, other))
+    # Two seeds may happen to part the ties alike, four hardly.
+    assert any(sorted(map(sorted, first)) != sorted(map(sorted, make(seed + n))) for n in (1, 2, 3))
     order = list(first)
     first.set_epoch(1)
     assert list(first) != order

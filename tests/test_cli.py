@@ -467,7 +467,7 @@ def test_doctor_names_each_part_with_its_version(tmp_path):
     assert all(line.startswith(("ok  ", "missing  ", "broken  ")) for line in parts)
     assert any(line.startswith("ok       torch 2.") for line in parts)
     assert any(line.startswith("ok       CPU, ") or "GPU" in line for line in parts)
-    assert len(parts) == 7
+    assert len(parts) == 8
 
 
 def test_a_fault_of_ours_shows_its_traceback_and_exits_1(tmp_path):

@@ -124,7 +124,7 @@ def test_router_loss_is_that_of_the_real_tokens(load, name, tmp_path):
     loaded.model.config.output_router_logits = False  # as published models have it: the settings switch it on
     config = LOSSES[name].model_copy(update={"router_aux_loss_coef": 0.3})
     examples = examples_of(loaded, config, count=8)
-    assert len({len(row) for row in rows_of_tokens(examples)}) > 3
+    assert len({len(row) for row in rows_of_tokens(examples)}) >= 3
     trainer = trainer_for(loaded, config, examples, tmp_path)
     ours = trainer.compute_loss(loaded.model, loaded.layout.collate(examples))
     reference = reference_of(loaded, examples, config) + 0.3 * balance_of(loaded, rows_of_tokens(examples))
