@@ -61,7 +61,7 @@ def test_training_moves_chosen_above_rejected(model_folder, kind, learning_rate,
         batch = loaded.layout.collate(loaded.layout.encode(texts))
         with torch.no_grad():
             logps = pair_logps(loaded.layout.score(loaded.model, loaded.head, batch))
-        return float((logps.chosen > logps.rejected).float().mean()), float(logps.margin.mean())
+        return float((logps.chosen > logps.rejected).float().mean()), float((logps.chosen - logps.rejected).mean())
 
     before, after = share(model_folder(kind)), share(tmp_path / "out")
     assert after[0] == 1.0 > before[0]
