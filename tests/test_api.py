@@ -167,6 +167,7 @@ def test_the_trainer_makes_the_model_that_the_command_makes(model_folder, folder
     assert_same_weights(weights("by-api"), weights("by-command"))
     names = lambda path: {file.name for file in Path(path).iterdir()}  # noqa: E731
     assert names("by-command") - names("by-api") == {"metrics.jsonl", "training.json"}
+    assert "cpo" in Path("by-api/README.md").read_text(encoding="utf-8")
     canaries = [json.loads(Path(f"{path}/canary.json").read_text()) for path in ("by-api", "by-command")]
     assert canaries[0] == canaries[1]
     assert (canaries[0]["src_lang"], canaries[0]["tgt_lang"]) == ("en", "de")
@@ -215,16 +216,66 @@ def test_what_is_dropped_is_counted_and_told(model_folder, caplog):
     assert "evaluation data: 2 dropped: empty_text" in caplog.messages
 
 
-def test_adapters_are_merged_in_what_is_saved_and_stay_in_the_trainer(model_folder):
-    trainer = PreferenceTrainer(str(model_folder("mt5")), TRIPLETS, lora={"r": 2}, args=ARGS | {"max_steps": 2})
+@pytest.mark.parametrize("merge", [False, True])
+def test_adapters_are_saved_as_the_command_saves_them_and_stay_in_the_trainer(model_folder, merge):
+    lora = {"r": 2, "merge": merge}
+    trainer = PreferenceTrainer(str(model_folder("mt5")), TRIPLETS, lora=lora, args=ARGS | {"max_steps": 2})
     trainer.train()
     before = trainer.evaluate(TRIPLETS)
     trainer.save_model("once")
+    assert Path("once/model.safetensors").exists() == merge
+    assert Path("once/adapter" if merge else "once", "adapter_model.safetensors").exists()
     assert trainer.evaluate(TRIPLETS)["eval_loss"] == before["eval_loss"]
     assert any("lora" in name for name, _ in trainer.model.named_parameters())
     again = PreferenceTrainer("once", TRIPLETS, args=ARGS, output_dir="again").evaluate(TRIPLETS)
     assert again["eval_loss"] == pytest.approx(before["eval_loss"], abs=1e-5)
     trainer.save_model("once")  # a model of ours may be replaced
+
+
+def test_adapters_of_a_model_in_memory_are_merged(model_folder):
+    source = model_folder("mt5")
+    model, tokenizer = AutoModelForSeq2SeqLM.from_pretrained(source), AutoTokenizer.from_pretrained(source)
+    trainer = PreferenceTrainer(model, TRIPLETS, tokenizer=tokenizer, lora={"r": 2}, args=ARGS | {"max_steps": 1})
+    trainer.train()
+    trainer.save_model("saved")
+    assert Path("saved/model.safetensors").exists()
+
+
+def test_what_judges_a_training_judges_it_here_too(model_folder, folder):
+    """A dev set and pairs of the settings, early stopping, the best checkpoint, and the card that tells of them."""
+    write_json_lines(folder / "held-out.jsonl", TRIPLETS[:3])
+    write_json_lines(folder / "dev.jsonl", (segment_to_json(segment) for segment in SEGMENTS[:2]))
+    dev = {"source": "dev.jsonl", "metrics": ["chrf"], "decoding": {"max_new_tokens": 4}} | LANGUAGES
+    args = ARGS | {"learning_rate": 0.0, "num_train_epochs": 6}
+    trainer = PreferenceTrainer(
+        str(model_folder("mt5")), TRIPLETS, dev=dev, eval={"prefs": "held-out.jsonl"}, early_stopping_patience=1,
+        args=args,
+    )  # fmt: skip
+    trainer.train()
+    figures = [row for row in trainer.state.log_history if "eval_chrf" in row]
+    assert [row["epoch"] for row in figures] == [1, 2]  # nothing is learnt, so it stops
+    assert all("eval_rewards/margins" in row for row in figures)
+    assert trainer.args.metric_for_best_model == "chrf"
+    trainer.save_model("saved")
+    card = Path("saved/README.md").read_text(encoding="utf-8")
+    assert "On 2 segments of the dev set. On 3 pairs that training did not see. The checkpoint of step 3" in card
+
+
+def test_each_trial_of_a_search_starts_anew(model_folder):
+    optuna = pytest.importorskip("optuna")
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    args = ARGS | {"max_steps": 3, "save_strategy": "no"}
+    trainer = PreferenceTrainer(str(model_folder("mt5")), TRIPLETS, TRIPLETS[:4], lora={"r": 2}, args=args)
+    before, seen = trainer.evaluate()["eval_loss"], []
+
+    def worth(figures):
+        seen.append(figures["eval_loss"])
+        return seen[-1]
+
+    space = lambda trial: {"beta": trial.suggest_categorical("beta", [0.1])}  # noqa: E731
+    trainer.hyperparameter_search(space, compute_objective=worth, n_trials=2, backend="optuna")
+    assert len(seen) == 2
+    assert seen[0] == seen[1] != before
 
 
 def test_a_folder_that_is_no_model_is_not_replaced(model_folder, folder):
@@ -245,6 +296,11 @@ def test_a_folder_that_is_no_model_is_not_replaced(model_folder, folder):
         ("mt5", {"train_dataset": []}, "at least one triplet is needed"),
         ("mt5", {"loss": "sft"}, "segment 0: no reference, and supervised training needs one"),
         (torch.nn.Linear(1, 1), {}, "a model in memory needs its tokenizer"),
+        (
+            torch.nn.Linear(1, 1),
+            {"tokenizer": object(), "lora": {"quantization": "4bit"}},
+            r"lora\.quantization goes with a model that is named",
+        ),
     ],
 )
 def test_mistakes_in_training(model_folder, model, settings, message):
