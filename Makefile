@@ -18,8 +18,9 @@ check: .venv/ready
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+# Where the pinned environment is there, what one writes the other must load.
 test-latest: .venv-latest/ready
-	$(LATEST)/python -m pytest
+	$(if $(wildcard $(BIN)/python),MTCPO_OTHER_PYTHON=$(CURDIR)/$(BIN)/python) $(LATEST)/python -m pytest
 
 install: .venv/ready
 
