@@ -407,7 +407,8 @@ def train(
     values["args"] = {key: value for key, value in args.items() if value is not None}
     own, of_data = _of_data(overrides)
     config: TrainConfig = _section(TrainConfig, "command line", values, own, "train", allow_code)
-    if (prefs is None) == (source is None) or (source is not None and config.loss != "sft"):
+    sft = source is not None and config.loss == "sft"
+    if sft == (prefs is not None) or (prefs is not None and references) or (source is not None and not sft):
         raise UserError("give --prefs FILE, or --loss sft with --source FILE --reference FILE")
     template = None if prompt is None else check_prompt(prompt)
     drops = Drops()

@@ -224,6 +224,7 @@ MISTAKES = [
      "unknown field of a prompt 'sorce' (did you mean 'source'?); choose from"),
     # train
     (f"{TRAIN} --output-dir t", "give --prefs FILE, or --loss sft with --source FILE --reference FILE"),
+    (f"{TRAIN} --prefs p.jsonl --reference r.de --output-dir t", "give --prefs FILE, or --loss sft with --source FILE"),
     (f"{TRAIN} --source s.en --reference r.de --output-dir t", "give --prefs FILE, or --loss sft with --source FILE"),
     (f"{TRAIN} --prefs no.jsonl --output-dir t", "no.jsonl: no such file"),
     (f"{TRAIN} --prefs p.jsonl --dev-metric chrf --output-dir t",
