@@ -1,5 +1,6 @@
 import json
 import math
+from collections import Counter
 
 import pytest
 import torch
@@ -11,9 +12,10 @@ from tiny_models import PAIRS
 from mtcpo import translation
 from mtcpo.errors import UserError
 from mtcpo.files import read_json_lines
+from mtcpo.layouts import Text
 from mtcpo.records import Candidate, Segment, read_segments
 from mtcpo.translation import TranslateConfig, translate_texts, translate_to_file
-from mtcpo.translation.generate import DiversityPenalty, GenerateEngine, _batches, _candidate_names, open_engine
+from mtcpo.translation.generate import DiversityPenalty, Draw, GenerateEngine, _batches, _candidate_names, open_engine
 
 
 def segments(count, tgt_lang="de"):
@@ -93,6 +95,57 @@ def test_sampling_is_repeatable_and_leaves_the_generator_alone(engine, sampling)
     assert max(len(set(texts)) for texts in first) > 1
 
 
+def test_tokens_are_drawn_as_often_as_they_are_probable():
+    probabilities = torch.tensor([0.0, 0.5, 0.0, 0.3, 0.15, 0.05, 0.0])
+    torch.manual_seed(5)
+    drawn = Draw()(torch.zeros(20_000, 1), (3 + probabilities.log()).expand(20_000, -1))
+    assert set(drawn.flatten().tolist()) == {0.0, -math.inf}
+    counts = (drawn == 0).sum(0).double()
+    assert counts.sum() == 20_000
+    assert counts[probabilities == 0].tolist() == [0, 0, 0]
+    expected = 20_000 * probabilities[probabilities > 0].double()
+    # Pearson's chi-square with three degrees of freedom: above 16.3 once in a thousand seeds.
+    assert ((counts[probabilities > 0] - expected) ** 2 / expected).sum() < 16.3
+
+
+def test_the_smallest_random_number_draws_nothing_impossible(monkeypatch):
+    monkeypatch.setattr(torch, "rand_like", torch.zeros_like)
+    drawn = Draw()(torch.zeros(1, 1), torch.tensor([[0.0, 0.5, 0.5, 0.0]]).log())
+    assert drawn.argmax().item() == 1
+
+
+@pytest.mark.parametrize("kind", ["mt5", "llama"])
+@pytest.mark.parametrize(("sampling", "bound"), [("epsilon", {"epsilon": 0.004}), ("nucleus", {"top_p": 0.8})])
+def test_samples_have_the_distribution_that_the_library_samples_from(engine, kind, sampling, bound):
+    """First tokens of many samples, against those of `generate` with the same settings and other random numbers."""
+    tiny = engine(kind, sharpen={"mt5": 3.0, "llama": 30.0}[kind])
+    source, count = segments(2), 1500
+    settings = config(sampling=sampling, num_candidates=count, max_new_tokens=1, temperature=0.8, **bound)
+    ours = texts_of(tiny.translate(source, settings, seed=1))
+    batch = tiny.loaded.layout.generation_batch(tiny.loaded.layout.encode([Text(s.source, "en", "de") for s in source]))
+    torch.manual_seed(2)
+    words = {"epsilon": "epsilon_cutoff", "top_p": "top_p"}
+    options = {"top_k": 0, "top_p": 1.0, "temperature": 0.8} | {words[name]: value for name, value in bound.items()}
+    theirs = tiny.loaded.model.generate(
+        **batch, **tiny.loaded.layout.generation_settings("de"), **options,
+        do_sample=True, num_return_sequences=count, max_new_tokens=1,
+    )  # fmt: skip
+    theirs = tiny.loaded.tokenizer.batch_decode(tiny.loaded.layout.new_tokens(theirs, batch), skip_special_tokens=True)
+    for i in range(2):
+        here, there = Counter(ours[i]), Counter(text.strip() for text in theirs[i * count : (i + 1) * count])
+        assert len(here) > 2
+        for text in here.keys() | there.keys():
+            # Each count is binomial: five standard deviations of their difference.
+            assert abs(here[text] - there[text]) <= 5 * math.sqrt(here[text] + there[text]) + 1
+
+
+def test_a_source_is_encoded_once_however_many_samples(engine):
+    tiny, rows = engine("mt5"), []
+    tiny.loaded.model.get_encoder().block[0].register_forward_pre_hook(lambda _, args: rows.append(len(args[0])))
+    tiny.translate(segments(3), config(sampling="epsilon", num_candidates=5), seed=0)
+    assert rows == [3]
+
+
 def step_probabilities(loaded, source, target):
     """The model's own probability of each token of a generated target (without its start token)."""
     example = loaded.layout.encode([source])[0]
@@ -107,8 +160,6 @@ def step_probabilities(loaded, source, target):
 
 @pytest.mark.parametrize("kind", ["mt5", "llama"])
 def test_epsilon_sampling_never_takes_a_token_below_epsilon(engine, kind, monkeypatch):
-    from mtcpo.layouts import Text
-
     tiny = engine(kind, sharpen={"mt5": 8.0, "llama": 80.0}[kind])
     generated = []
     texts = GenerateEngine._texts
@@ -137,8 +188,6 @@ def test_epsilon_sampling_never_takes_a_token_below_epsilon(engine, kind, monkey
 
 def greedy_groups(loaded, source, count, penalty, steps):
     """Diverse search by hand: each candidate greedy, with `penalty` for tokens of earlier ones at the same step."""
-    from mtcpo.layouts import Text
-
     example = loaded.layout.encode([Text(source, "en", "de")])[0]
     end, encoder_decoder = loaded.tokenizer.eos_token_id, loaded.model.config.is_encoder_decoder
     groups = []
@@ -222,8 +271,6 @@ def test_decoder_only_translations_are_without_their_prompt(engine, load):
     )
     # Taught to answer one thing, it answers that and nothing around it.
     loaded = load("llama")
-    from mtcpo.layouts import Text
-
     batch = loaded.layout.collate(
         loaded.layout.encode([Text(s.source, "en", "de", ("Das Rind grüßt.",)) for s in segments(4)])
     )

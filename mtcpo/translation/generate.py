@@ -3,34 +3,49 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import LogitsProcessor, LogitsProcessorList
+from transformers import (
+    EpsilonLogitsWarper,
+    LogitsProcessor,
+    LogitsProcessorList,
+    TemperatureLogitsWarper,
+    TopPLogitsWarper,
+)
 
-from mtcpo.layouts import Text
+from mtcpo.layouts import Text, encode_once
 from mtcpo.models import LoadedModel, identity_of, load_model
 from mtcpo.progress import bar
 from mtcpo.records import Candidate, Segment
 from mtcpo.trainconfig import DType
 from mtcpo.translation import TranslateConfig
 
-SETTINGS: dict[str, Callable[[TranslateConfig], dict[str, Any]]] = {
-    "beam": lambda c: {"do_sample": False, "num_beams": c.num_beams, "length_penalty": c.length_penalty},
-    "diverse": lambda c: {"num_beams": 1, "do_sample": False},
-    "nucleus": lambda c: {
-        "do_sample": True, "num_beams": 1, "top_p": c.top_p, "top_k": 0, "temperature": c.temperature,
-    },
-    "epsilon": lambda c: {
-        "do_sample": True, "num_beams": 1, "epsilon_cutoff": c.epsilon, "top_k": 0, "top_p": 1.0,
-        "temperature": c.temperature,
-    },
-}  # fmt: skip
-"""What each kind of search is in the words of `generate`."""
+CUTOFFS: dict[str, Callable[[TranslateConfig], LogitsProcessor]] = {
+    "nucleus": lambda c: TopPLogitsWarper(c.top_p),
+    "epsilon": lambda c: EpsilonLogitsWarper(c.epsilon),
+}
+"""What each kind of sampling never draws."""
+
+
+class Draw(LogitsProcessor):
+    """Draw one token a row, by a random number's place in the cumulative distribution; no other token stays possible.
+
+    torch.multinomial, by which `generate` draws, makes a random number for every token of the vocabulary: on CPU that
+    takes longer than a small model's own arithmetic (eval/bench/sampling.py).
+    """
+
+    def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
+        """Return scores (rows, V) of 0 for the token drawn and -inf for all others."""
+        cumulative = torch.softmax(scores.float(), dim=-1).cumsum(dim=-1)
+        # The last value is exactly 1 then, and a random number is below 1: nothing of probability 0 can be drawn.
+        cumulative /= cumulative[:, -1:].clone()
+        drawn = torch.searchsorted(cumulative, torch.rand_like(cumulative[:, :1]), right=True)
+        return torch.full_like(scores, -torch.inf).scatter_(1, drawn, 0.0)
 
 
 class DiversityPenalty(LogitsProcessor):
@@ -102,14 +117,17 @@ class GenerateEngine:
     @torch.inference_mode()
     def _generate(self, batch: dict[str, Tensor], tgt_lang: str, config: TranslateConfig) -> list[list[Candidate]]:
         inputs = {key: value.to(self.loaded.device) for key, value in batch.items()}
-        settings = SETTINGS[config.sampling](config) | self.loaded.layout.generation_settings(tgt_lang)
+        settings = self.loaded.layout.generation_settings(tgt_lang) | {"do_sample": False, "num_beams": 1}
         settings["max_new_tokens"] = config.max_new_tokens
         # The checkpoint may say max_length; two limits at once make the library warn at every batch.
         settings["max_length"] = None
-        if config.sampling == "diverse":
+        if config.sampling == "beam":
+            settings |= {"num_beams": config.num_beams, "length_penalty": config.length_penalty}
+            texts = self._texts(inputs, settings | {"num_return_sequences": config.num_candidates})[0]
+        elif config.sampling == "diverse":
             texts = self._diverse(inputs, settings, config)
         else:
-            texts = self._texts(inputs, settings | {"num_return_sequences": config.num_candidates})[0]
+            texts = self._sampled(inputs, settings, config)
         names = _candidate_names(self.system, config)
         count = len(names)
         return [
@@ -122,6 +140,20 @@ class GenerateEngine:
         tokens = self.loaded.layout.new_tokens(self.loaded.model.generate(**inputs, **settings), inputs)
         texts = self.loaded.tokenizer.batch_decode(tokens, skip_special_tokens=True)
         return [text.strip() for text in texts], tokens
+
+    def _sampled(self, inputs: dict[str, Tensor], settings: dict[str, Any], config: TranslateConfig) -> list[str]:
+        """Return the samples, those of one source together: a greedy search where `Draw` leaves one token a step."""
+        model, sources, copies = self.loaded.model, len(inputs["input_ids"]), config.num_candidates
+        cutoff = CUTOFFS[config.sampling](config)
+        settings |= {
+            "logits_processor": LogitsProcessorList([TemperatureLogitsWarper(config.temperature), cutoff, Draw()])
+        }
+        rows = {key: value.repeat(copies, 1) for key, value in inputs.items()}
+        with ExitStack() as stack:
+            if model.config.is_encoder_decoder:
+                stack.enter_context(encode_once(model.get_encoder(), sources, copies))
+            texts = self._texts(rows, settings)[0]
+        return [text for i in range(sources) for text in texts[i::sources]]
 
     def _diverse(self, inputs: dict[str, Tensor], settings: dict[str, Any], config: TranslateConfig) -> list[str]:
         """Return the translations of all groups, those of one source together."""
