@@ -209,6 +209,9 @@ def _corpus(
 @languages
 @click.option("--num-candidates", type=int, help="Candidates a source; default 1.")
 @click.option("--sampling", type=click.Choice(["beam", "diverse", "nucleus", "epsilon"]), help="Default: beam.")
+@click.option(
+    "--logprobs", is_flag=True, default=None, help="Also give each candidate its log-probability (nats, summed)."
+)
 @click.option("--reference", "references", multiple=True, help="References to carry along; repeatable.")
 @click.option("--system", help="Name of the system in the candidates; default: the model's.")
 @click.option("--output", required=True, type=click.Path(path_type=Path), help="candidates.jsonl")
@@ -218,8 +221,8 @@ def _corpus(
 @overwrite
 def translate(
     sources: tuple[str, ...], model: str, src_lang: str | None, tgt_lang: str | None, num_candidates: int | None,
-    sampling: str | None, references: tuple[str, ...], system: str | None, output: Path, dtype: Any,
-    prompt: str | None, overrides: tuple[str, ...], allow_code: bool, overwrite: bool,
+    sampling: str | None, logprobs: bool | None, references: tuple[str, ...], system: str | None, output: Path,
+    dtype: Any, prompt: str | None, overrides: tuple[str, ...], allow_code: bool, overwrite: bool,
 ) -> None:  # fmt: skip
     """Translate SOURCE files into candidates, in input order; interrupted, the same command goes on.
 
@@ -229,7 +232,7 @@ def translate(
     from mtcpo.recipe import check_prompt
     from mtcpo.translation import TranslateConfig, translate_to_file
 
-    values = {"num_candidates": num_candidates, "sampling": sampling}
+    values = {"num_candidates": num_candidates, "sampling": sampling, "logprobs": logprobs}
     own, of_data = _of_data(overrides)
     config = _section(TranslateConfig, "command line", values, own, "translate")
     if references and len(sources) > 1:

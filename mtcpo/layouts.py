@@ -27,7 +27,7 @@ Batch = dict[str, Tensor]
 
 @dataclass(frozen=True, slots=True)
 class Text:
-    """What is given to a layout: a source (or a ready prompt) with up to two targets. id: for messages."""
+    """What is given to a layout: a source (or a ready prompt) with its targets. id: for messages."""
 
     source: str
     src_lang: str

@@ -75,7 +75,9 @@ def stages_of(recipe: Recipe, run: Path) -> list[Stage]:
     if recipe.sft is not None:
         stages.append(_sft(places))
     if recipe.translate is not None:
-        stages.append(_candidates(places, recipe.translate))
+        # The choice by confidence needs what the others do not.
+        logprobs = recipe.translate.logprobs or recipe.prefs.select == "confidence"
+        stages.append(_candidates(places, recipe.translate.model_copy(update={"logprobs": logprobs})))
     stages += [_prefs(places), _train(places)]
     if control := _control_settings(recipe):
         stages.append(_control(places, control))

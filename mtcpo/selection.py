@@ -151,7 +151,7 @@ def confidence(pool: Pool) -> list[Pair]:
         lacking = next(candidate.system for candidate in pool.candidates if candidate.logprob is None)
         raise UserError(
             f"segment {pool.segment_id}: {lacking} has no logprob, which select 'confidence' needs of every candidate: "
-            "nats summed over tokens, by the model to be trained; choose another --select where there are none"
+            "nats summed over tokens, by the model to be trained; mtcpo translate --logprobs writes it"
         )
     standing = centre_of(pool.values).standardised(pool.values)
     certainty = centre_of(logprobs).standardised(logprobs)

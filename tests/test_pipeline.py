@@ -10,6 +10,7 @@ from console import contents, lines_of, mistake, run, small_disk, write_lines
 
 from mtcpo.config import to_toml
 from mtcpo.corpora import read_triplets
+from mtcpo.files import read_json_lines
 from mtcpo.pipeline import stages_of
 from mtcpo.recipe import load_recipe
 from mtcpo.records import read_segments
@@ -259,6 +260,13 @@ def test_each_setting_concerns_the_stage_that_reads_it(done, capsys, setting, fi
     states = [line.rpartition(" - ")[2] for line in lines]
     assert STAGES[states.index("changed")] == first
     assert all(state == "done" for state in states[: STAGES.index(first)])
+
+
+def test_the_choice_by_confidence_has_the_logprobs_that_it_needs(done, capsys):
+    assert ran(again(capsys, "--overwrite", "--set", "prefs.select=confidence"))[:2] == ["translate", "prefs"]
+    candidates = [row for _, row in read_json_lines(done / "out/candidates.jsonl")]
+    assert all(candidate["logprob"] < 0 for row in candidates for candidate in row["candidates"])
+    assert list(read_json_lines(done / "out/prefs.jsonl"))
 
 
 def test_how_many_processes_score_changes_nothing(done, capsys):

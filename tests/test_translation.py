@@ -1,6 +1,7 @@
 import json
 import math
 from collections import Counter
+from dataclasses import replace
 
 import pytest
 import torch
@@ -436,3 +437,49 @@ def test_wrong_settings(values, message):
     with pytest.raises(ValueError, match=message):
         TranslateConfig(**values)
     assert json.loads(TranslateConfig().model_dump_json())["num_beams"] == 4
+
+
+# --- log-probabilities ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", ["mt5", "marian", "nllb", "llama"])
+def test_logprobs_are_those_of_the_models_own_loss(engine, kind):
+    """Sources with none, one and several candidates; each against a plain forward pass over it alone."""
+    tiny = engine(kind)
+    tiny.loaded.model.train()
+    counts = (2, 0, 1, 2, 3)
+    given = [
+        replace(s, candidates=tuple(Candidate(f"s{k}", PAIRS[n + k][1]) for k in range(counts[n])))
+        for n, s in enumerate(segments(5))
+    ]
+    found = tiny.logprobs(given, batch_size=2)
+    assert tiny.loaded.model.training
+    tiny.loaded.model.eval()
+    assert [len(values) for values in found] == list(counts)
+    for segment, values in zip(given, found, strict=True):
+        for candidate, value in zip(segment.candidates, values, strict=True):
+            example = tiny.loaded.layout.encode([Text(segment.source, "en", "de", (candidate.text,))])[0]
+            target = torch.tensor([example.targets[0]])
+            with torch.no_grad():
+                if tiny.loaded.model.config.is_encoder_decoder:
+                    loss = tiny.loaded.model(input_ids=torch.tensor([example.source]), labels=target).loss
+                else:
+                    prompt = torch.tensor([example.source])
+                    labels = torch.cat([torch.full_like(prompt, -100), target], 1)
+                    loss = tiny.loaded.model(input_ids=torch.cat([prompt, target], 1), labels=labels).loss
+            assert value == pytest.approx(-loss.item() * target.numel(), rel=1e-4)
+
+
+def test_candidates_get_logprobs_where_they_are_asked_for(engine, tmp_path):
+    """Those that the sources bring get theirs too, and the file gives back what was computed."""
+    tiny = engine("mt5")
+    given = [replace(segment, candidates=(Candidate("other", "Hallo Welt"),)) for segment in segments(3)]
+    path = tmp_path / "c.jsonl"
+    translate_to_file(tiny, given, config(num_candidates=2, sampling="epsilon", logprobs=True), path)
+    read = list(read_segments(path))
+    expected = tiny.logprobs(read, batch_size=32)
+    assert [len(segment.candidates) for segment in read] == [3, 3, 3]
+    for segment, values in zip(read, expected, strict=True):
+        assert [candidate.logprob for candidate in segment.candidates] == pytest.approx(values, rel=1e-5)
+    translate_to_file(tiny, given, config(num_candidates=2, sampling="epsilon"), tmp_path / "d.jsonl")
+    assert all(c.logprob is None for segment in read_segments(tmp_path / "d.jsonl") for c in segment.candidates)

@@ -46,6 +46,9 @@ class TranslateConfig(Config):
     max_new_tokens: int = Field(default=256, ge=1)
     batch_size: int = Field(default=32, ge=1)
     """Sources in a batch; with n candidates a batch has n times as many rows."""
+    logprobs: bool = False
+    """Also give every candidate, those that the sources bring too, its log-probability by the model, as training sees
+    it: nats, summed over tokens. `select = "confidence"` needs it."""
     seed: int = 0
 
     @model_validator(mode="after")
@@ -70,6 +73,10 @@ class Engine(Protocol):
         """Return the candidates of each segment, best first where the search ranks them."""
         ...
 
+    def logprobs(self, segments: Sequence[Segment], batch_size: int) -> list[list[float]]:
+        """Return the log-probability of each candidate of each segment: nats, summed over tokens, end included."""
+        ...
+
 
 def translate_segments(
     engine: Engine, segments: Iterable[Segment], config: TranslateConfig, first_window: int = 0
@@ -84,10 +91,21 @@ def translate_segments(
         if not window:
             return
         found = engine.translate(window, config, seed=config.seed * 1_000_003 + number)
-        yield [
+        translated = [
             replace(segment, candidates=segment.candidates + tuple(new))
             for segment, new in zip(window, found, strict=True)
         ]
+        yield _with_logprobs(engine, translated, config) if config.logprobs else translated
+
+
+def _with_logprobs(engine: Engine, segments: Sequence[Segment], config: TranslateConfig) -> list[Segment]:
+    found = engine.logprobs(segments, config.batch_size)
+    return [
+        replace(
+            segment, candidates=tuple(replace(c, logprob=x) for c, x in zip(segment.candidates, values, strict=True))
+        )
+        for segment, values in zip(segments, found, strict=True)
+    ]
 
 
 def translate_to_file(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -92,7 +93,7 @@ class GenerateEngine:
         # By language too: generation is set up for one target language at a time.
         order = sorted(range(len(segments)), key=lambda i: (segments[i].tgt_lang, -len(examples[i].source)))
         found: list[list[Candidate]] = [[] for _ in segments]
-        with self._sampling(seed):
+        with self._evaluating(seed):
             for rows in _batches(order, segments, config.batch_size):
                 batch = self.loaded.layout.generation_batch([examples[i] for i in rows])
                 outputs = self._generate(batch, segments[rows[0]].tgt_lang, config)
@@ -101,8 +102,31 @@ class GenerateEngine:
                 self.on_batch(len(rows))
         return found
 
+    @torch.inference_mode()
+    def logprobs(self, segments: Sequence[Segment], batch_size: int) -> list[list[float]]:
+        """Score each candidate as a target of training: dropout off, a source of n candidates encoded once."""
+        loaded = self.loaded
+        texts = [Text(s.source, s.src_lang, s.tgt_lang, tuple(c.text for c in s.candidates), id=s.id) for s in segments]
+        examples = loaded.layout.encode(texts)
+        # A batch has the same number of candidates for every source, and like lengths.
+        order = sorted(
+            range(len(examples)), key=lambda i: (len(examples[i].targets), *loaded.layout.lengths(examples[i]))
+        )
+        found: list[list[float]] = [[] for _ in segments]
+        with self._evaluating():
+            for count, group in itertools.groupby(order, key=lambda i: len(examples[i].targets)):
+                rows = list(group) if count else []
+                for start in range(0, len(rows), batch_size):
+                    chunk = rows[start : start + batch_size]
+                    batch = loaded.layout.collate([examples[i] for i in chunk])
+                    batch = {key: value.to(loaded.device) for key, value in batch.items()}
+                    sums = loaded.layout.score(loaded.model, loaded.head, batch).token_logps.sum(-1)
+                    for column, i in enumerate(chunk):
+                        found[i] = sums[column :: len(chunk)].tolist()
+        return found
+
     @contextmanager
-    def _sampling(self, seed: int) -> Iterator[None]:
+    def _evaluating(self, seed: int = 0) -> Iterator[None]:
         """Switch dropout off and seed the generators, and leave both as they were."""
         model, device = self.loaded.model, self.loaded.device
         training = model.training
