@@ -1,3 +1,4 @@
+import re
 from io import StringIO
 
 import pytest
@@ -139,6 +140,19 @@ def test_the_table_in_the_terminal():
     assert "nrefs:1|case:mixed|eff:no|tok:13a" in text
     score = document["pairs"]["en-de"]["systems"]["start"]["metrics"]["bleu"]
     assert f"{score['score']:.1f} ±{score['ci']:.1f}" in text
+
+
+def test_a_terminal_that_has_colours_shows_better_green_and_worse_red():
+    test_set = german_test_set(40)
+    outputs = german_outputs(test_set, {"start": 0.3, "tuned": 0.05, "spoilt": 0.9})
+    document = to_document([evaluate(test_set, outputs)])
+    out = StringIO()
+    print_table(document, Console(file=out, width=160, force_terminal=True, color_system="standard"))
+    coloured = dict(re.findall(r"\x1b\[(3[12])m([+-][\d.]+) p", out.getvalue()))
+    versus = {name: document["pairs"]["en-de"]["systems"][name]["versus"]["start"] for name in ("tuned", "spoilt")}
+    assert coloured["32"] in {f"{delta['delta']:+.1f}" for delta in versus["tuned"].values()}
+    assert coloured["31"] in {f"{delta['delta']:+.1f}" for delta in versus["spoilt"].values()}
+    assert re.sub(r"\x1b\[[\d;]*m", "", out.getvalue()) == printed(document)
 
 
 def test_a_narrow_terminal_cuts_no_number():
