@@ -115,6 +115,15 @@ def test_the_baseline_can_be_named(garden, outputs):
     assert entry["baseline"] == "tuned"
     assert set(entry["systems"]["other"]["versus"]) == {"tuned"}
     assert entry["systems"]["tuned"]["versus"] == {}
+    # The same two systems the other way round: every test has the same p-value.
+    order = ["tuned", *(name for name in outputs if name != "tuned")]
+    first = evaluate(garden, {name: outputs[name] for name in order}).entry["systems"]["other"]["versus"]["tuned"]
+    assert entry["systems"]["other"]["versus"]["tuned"] == first
+    assert (
+        first["ter"]["p_randomisation"]
+        < 0.05
+        < evaluate(garden, outputs).entry["systems"]["other"]["versus"]["start"]["ter"]["p_randomisation"]
+    )
 
 
 def test_equal_outputs_do_not_differ(garden, outputs):
@@ -293,6 +302,11 @@ def test_wins_ties_and_losses_are_counted_by_segment(evaluation):
 def test_clusters_separate_what_differs(evaluation):
     clusters = {name: row["metrics"]["chrf"]["cluster"] for name, row in evaluation.entry["systems"].items()}
     assert clusters == {"tuned": 1, "start": 2, "other": 2}
+    # TER is better where it is lower.
+    rates = {name: row["metrics"]["ter"] for name, row in evaluation.entry["systems"].items()}
+    assert rates["tuned"]["cluster"] == 1
+    assert {rates["start"]["cluster"], rates["other"]["cluster"]} == {2}
+    assert rates["tuned"]["score"] < min(rates["start"]["score"], rates["other"]["score"])
 
 
 def test_scores_by_length_are_those_of_the_groups_alone(evaluation, garden, outputs):

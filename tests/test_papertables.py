@@ -27,6 +27,11 @@ def test_markdown_by_hand(entry):
     assert any(line.startswith("- BLEU: `nrefs:1|case:mixed|eff:no|tok:13a") for line in lines)
 
 
+def test_one_system_alone_is_not_the_best_of_any():
+    test_set = german_test_set(10)
+    assert "**" not in to_markdown(evaluate(test_set, german_outputs(test_set, {"only": 0.3})).entry)
+
+
 def test_latex_escapes_names_and_closes_what_it_opens(entry):
     text = to_latex(entry)
     assert r"a\_b\textbar{}c & " in text

@@ -227,6 +227,15 @@ def test_a_chain_of_small_steps_is_one_cluster():
     assert significance_clusters([40.0, 30.0, 20.0, 10.0], wide, 0.05) == [1, 2, 3, 4]
 
 
+def test_a_system_that_hardly_varies_is_no_line_between_two_that_do():
+    # The second is surely above the third; the first, far above both on average, is above the third by chance.
+    wild = np.random.default_rng(4).uniform(-20, 20, size=500)
+    scores = [12.0, 11.0, 10.0]
+    draws = [12.0 + wild, np.full(500, 11.0), np.full(500, 10.0)]
+    assert significance_clusters(scores, draws, 0.05) == [1, 1, 1]
+    assert significance_clusters(scores[1:], draws[1:], 0.05) == [1, 2]
+
+
 def real_tables(num_segments):
     """BLEU's and chrF's statistics of two systems, as many segments as are asked for."""
     test_set = german_test_set(200)

@@ -187,6 +187,9 @@ def test_a_short_submission_is_refused(wmt):
 def test_another_year_is_not_taken_for_this_one(wmt):
     with pytest.raises(UserError, match=r"no test set wmt23:de-en in it; place sources/generaltest2023\."):
         load_test_set("wmt23:de-en", wmt)
+    # Until 2021 the general task was called news.
+    with pytest.raises(UserError, match=r"no test set wmt21:de-en in it; place sources/newstest2021\."):
+        load_test_set("wmt21:de-en", wmt)
 
 
 def test_what_is_missing_is_named_with_what_there_is(wmt):
