@@ -58,16 +58,16 @@ def test_commands_run_in_their_order(after_demo):
         result = CliRunner().invoke(mtcpo, shortened(command), catch_exceptions=False)
         assert result.exit_code == 0, f"mtcpo {shlex.join(command)}\n{result.output}"
     for made in (
-        "candidates.jsonl",
-        "prefs.jsonl",
-        "prefs-report.json",
-        "tuned/model.safetensors",
-        "adapters/adapter_model.safetensors",
-        "trl.jsonl",
+        "runs/candidates.jsonl",
+        "runs/prefs.jsonl",
+        "runs/prefs-report.json",
+        "runs/tuned/model.safetensors",
+        "runs/adapters/adapter_model.safetensors",
+        "runs/trl.jsonl",
     ):
         assert (after_demo / made).is_file(), made
-    assert (after_demo / "evaluation/evaluation.json").is_file()
-    assert (after_demo / "systems/evaluation.json").is_file()
+    assert (after_demo / "runs/evaluation/evaluation.json").is_file()
+    assert (after_demo / "runs/systems/evaluation.json").is_file()
 
 
 def test_the_command_that_needs_a_network_says_so_without_one(after_demo, monkeypatch):

@@ -104,7 +104,7 @@ def test_the_page_has_both_tests_wins_and_lengths(page, html):
     text = Outline(html).text
     for row in versus.values():
         assert f"{row['p_value']:.4f} {row['p_randomisation']:.4f}" in text
-        assert f"{row['wins']}–{row['ties']}–{row['losses']}" in text
+        assert f"{row['wins']} won, {row['ties']} tied, {row['losses']} lost" in text
     assert "Paired approximate randomisation" in text
     for metric in ("BLEU", "chrF", "TER"):
         assert f"{metric} by length of the source" in text
