@@ -26,7 +26,7 @@ from demo_grammar.templates import TEMPLATES, Template  # noqa: E402
 
 SEED = 20240217
 SEEN_SIZES = {"train": 6000, "prefs": 2000}
-UNSEEN_SIZES = {"dev": 300, "test": 600}
+UNSEEN_SIZES = {"dev": 300, "test": 1000}
 HELD_OUT_SHARE = 0.2
 MIN_ENGLISH_WORDS, MAX_WORDS = 4, 20
 MIN_TRAIN_COUNT = 3

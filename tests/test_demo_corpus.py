@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 DATA = Path(__file__).resolve().parents[1] / "data"
-SPLITS = {"train": 6000, "prefs": 2000, "dev": 300, "test": 600}
+SPLITS = {"train": 6000, "prefs": 2000, "dev": 300, "test": 1000}
 
 
 def load_script() -> ModuleType:

@@ -24,7 +24,7 @@ NEEDS_NETWORK = ["run", "mt5-small-wmt-en-de", "--output-dir", "runs/mt5"]
 @pytest.fixture
 def after_demo(tmp_path, model_folder, monkeypatch):
     """A folder as `make demo` leaves it, with few lines and a tiny model."""
-    for name, lines in (("prefs", 12), ("dev", 40), ("test", 600)):
+    for name, lines in (("prefs", 12), ("dev", 40), ("test", 1000)):
         for language in ("en", "de"):
             source, target = ROOT / f"data/demo/{name}.{language}", tmp_path / f"data/demo/{name}.{language}"
             target.parent.mkdir(parents=True, exist_ok=True)
