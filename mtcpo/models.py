@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from mtcpo.adapters import adapters_base, merge_adapters, quantization_settings, save_adapters
+from mtcpo.adapters import adapters_base, keep_differentiable, merge_adapters, quantization_settings, save_adapters
 from mtcpo.canary import CANARY_FILE, check_canary, write_canary
 from mtcpo.errors import UserError
 from mtcpo.families import Family, LayoutName, family_of
@@ -143,9 +143,11 @@ def _load_quantized(
     options = {"quantization_config": quantization_settings(quantization), "device_map": {"": device}}
     # bfloat16 on every GPU, where it is slow too: what stays unquantized must not overflow.
     try:
-        return load_weights(path, config, written, family, torch.bfloat16, **options)
+        model = load_weights(path, config, written, family, torch.bfloat16, **options)
     except (RuntimeError, ImportError) as error:  # no kernels of the library for this device
         raise UserError(f"train.lora.quantization: {' '.join(str(error).split())}") from error
+    keep_differentiable(model)
+    return model
 
 
 def _proved(name: str, path: str, model: Any, tokenizer: Any, family: Family, prompt: str | None) -> LoadedModel:
