@@ -17,13 +17,11 @@ from mtcpo.options import (
     model_options,
     overwrite,
     part_settings,
-    peeked,
     quiet,
     section,
     settings,
     system_of,
     told,
-    triplets_of,
 )
 from mtcpo.outputs import writing
 
@@ -56,6 +54,7 @@ def translate(
     """
     from mtcpo.corpora import Drops, read_corpus
     from mtcpo.recipe import check_prompt
+    from mtcpo.rows import peeked
     from mtcpo.translation import TranslateConfig, translate_to_file
 
     values = {"num_candidates": num_candidates, "sampling": sampling}
@@ -128,7 +127,7 @@ def train(
     Every field of the library's training arguments is reachable: --set train.args.optim=adamw_torch_fused
     Several GPUs: accelerate launch -m mtcpo train ...
     """
-    from mtcpo.corpora import Drops
+    from mtcpo.corpora import Drops, open_triplets
     from mtcpo.recipe import check_prompt
     from mtcpo.trainconfig import TrainConfig
 
@@ -152,7 +151,7 @@ def train(
     drops = Drops()
     with writing(output_dir, overwrite, folder=True):
         corpus = corpus_of(prefs or source or "", references, (), src_lang, tgt_lang, of_data, allow_code)
-        triplets = iter(()) if prefs is None else triplets_of(corpus, drops)
+        triplets = iter(()) if prefs is None else open_triplets(corpus, drops)
         segments = iter(()) if source is None else _references(corpus, drops)
         quiet()
         from mtcpo.examples import pair_texts, reference_texts
@@ -175,5 +174,6 @@ def train(
 
 def _references(corpus: CorpusConfig, drops: Drops) -> Iterator[Segment]:
     from mtcpo.corpora import read_corpus
+    from mtcpo.rows import peeked
 
     return peeked(read_corpus(corpus, drops), f"{corpus.source}: every source in it is empty")

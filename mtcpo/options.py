@@ -2,21 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from itertools import chain
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from mtcpo.errors import UserError
-
 if TYPE_CHECKING:
     from mtcpo.corpora import CorpusConfig, Drops
-    from mtcpo.records import Triplet
 
 Command = TypeVar("Command", bound=Callable[..., Any])
-Item = TypeVar("Item")
 
 
 def _options(*options: Callable[[Command], Command]) -> Callable[[Command], Command]:
@@ -93,26 +88,6 @@ def system_of(model: str, name: str | None = None) -> str:
     from mtcpo.corpora import check_system_name
 
     return check_system_name(name or Path(model).resolve().name)
-
-
-def peeked(items: Iterator[Item], nothing: str) -> Iterator[Item]:
-    """Return the same items once the first has been read.
-
-    Raises:
-        UserError: there is none; `nothing` says so.
-    """
-    first = next(items, None)
-    if first is None:
-        raise UserError(nothing)
-    return chain([first], items)
-
-
-def triplets_of(corpus: CorpusConfig, drops: Drops) -> Iterator[Triplet]:
-    """Read triplets, the first one now."""
-    from mtcpo.corpora import read_triplets
-
-    nothing = f"{corpus.source}: no triplet in it with two different translations"
-    return peeked(read_triplets(corpus, drops), nothing)
 
 
 def told(drops: Drops) -> str:

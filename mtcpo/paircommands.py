@@ -16,7 +16,6 @@ from mtcpo.options import (
     section,
     settings,
     told,
-    triplets_of,
 )
 from mtcpo.outputs import writing
 
@@ -105,7 +104,7 @@ def export(
     overrides: tuple[str, ...], allow_code: bool, overwrite: bool,
 ) -> None:  # fmt: skip
     """Write triplets in the layout of another trainer: TRL's standard prompt, chosen, rejected."""
-    from mtcpo.corpora import Drops, triplets_to_trl
+    from mtcpo.corpora import Drops, open_triplets, triplets_to_trl
     from mtcpo.files import write_json_lines
     from mtcpo.recipe import check_prompt
 
@@ -113,5 +112,5 @@ def export(
     drops = Drops()
     with writing(output, overwrite):
         corpus = corpus_of(prefs, (), (), src_lang, tgt_lang, overrides, allow_code)
-        count = write_json_lines(output, triplets_to_trl(triplets_of(corpus, drops), prompt))
+        count = write_json_lines(output, triplets_to_trl(open_triplets(corpus, drops), prompt))
     click.echo(f"{output}: {count} rows{told(drops)}")
