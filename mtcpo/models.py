@@ -23,7 +23,7 @@ from mtcpo.logprobs import Head, LogitTransform
 from mtcpo.tokenization import TOKENIZER_FILES, check_vocabulary, has_tokenizer, load_tokenizer, save_tokenizer
 from mtcpo.trainconfig import DType, Quantization
 from mtcpo.versions import load_config, mend_config
-from mtcpo.weights import load_weights
+from mtcpo.weights import believe_tables, load_weights
 
 ALIASES = {
     "mt5": "google/mt5-small",
@@ -108,6 +108,7 @@ def adopt_model(model: Any, tokenizer: Any, prompt: str | None = None) -> Loaded
     name = str(getattr(model, "name_or_path", "") or type(model).__name__)
     layout: LayoutName = "encoder-decoder" if model.config.is_encoder_decoder else "decoder-only"
     family = family_of(model.config.model_type, tokenizer.get_vocab(), layout)
+    believe_tables(name, model)
     # No folder with a canary of its own: the weights may have been trained since they were loaded.
     with TemporaryDirectory() as empty:
         return _proved(name, empty, model, tokenizer, family, prompt)
