@@ -258,7 +258,8 @@ def test_tables_of_a_model_in_memory(model_folder, kind, lora):
     torch.testing.assert_close(logps_of(trainer.loaded), logps_of(load_model(str(source), "float32", device="cpu")))
     trainer.train()
     trainer.save_model("saved")
-    assert json.loads(Path("saved/config.json").read_text())["tie_word_embeddings"] == (kind == "t5")
+    written = json.loads(Path("saved/config.json").read_text())
+    assert written.get("tie_word_embeddings", True) == (kind == "t5")  # 4.57 leaves the default out
     found = logps_of(load_model("saved", "float32", device="cpu"))
     torch.testing.assert_close(found, logps_of(trainer.loaded), atol=1e-4, rtol=1e-4)
 

@@ -236,6 +236,14 @@ def test_marian_with_vocabularies_of_their_own(tmp_path, larger_target, tied):
     torch.testing.assert_close(both_logps(*parts(load_here(tmp_path / "saved")), batch)[0].sum(), ours)
 
 
+def test_a_target_vocabulary_larger_than_its_table(copy):
+    folder = copy("marian-separate")
+    vocabulary = json.loads((folder / "target_vocab.json").read_text(encoding="utf-8"))
+    edit_json(folder / "target_vocab.json", more=len(vocabulary))
+    with pytest.raises(UserError, match="the model's decoder's embedding only [0-9]+ rows; this tokenizer belongs to"):
+        load_here(folder)
+
+
 # --- tokenizers -----------------------------------------------------------------------------------------------------
 
 
