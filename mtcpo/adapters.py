@@ -161,16 +161,28 @@ def quantization_settings(quantization: Quantization) -> Any:
         UserError: bitsandbytes is missing.
     """
     from transformers import BitsAndBytesConfig
-    from transformers.utils import is_bitsandbytes_available
 
-    if not is_bitsandbytes_available():
+    try:
+        import bitsandbytes  # noqa: F401
+    except ImportError:
         raise UserError(
             f"train.lora.quantization = {quantization!r} needs the package bitsandbytes, and to be of use a GPU; "
             "install it with: pip install 'mtcpo[qlora]', or leave quantization out"
-        )
+        ) from None
     if quantization == "8bit":
         return BitsAndBytesConfig(load_in_8bit=True)
     return BitsAndBytesConfig(
         load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True,
         bnb_4bit_compute_dtype=torch.bfloat16,
     )  # fmt: skip
+
+
+def keep_differentiable(model: Any) -> None:
+    """Keep the layers of a base in 4 bits in a form that gradients pass through.
+
+    On CPUs with AVX512-BF16 the library repacks a layer at its first pass in evaluation, the canary's, for a kernel
+    that has no derivative: whatever lies below the layer would then be trained on wrong gradients.
+    """
+    for module in model.modules():
+        if hasattr(module, "support_avx512bf16_for_cpu"):
+            module.support_avx512bf16_for_cpu = False

@@ -18,7 +18,16 @@ from mtcpo.config import load_section
 from mtcpo.corpora import Drops, read_corpus, read_triplets
 from mtcpo.devset import dev_set_of
 from mtcpo.errors import UserError
-from mtcpo.examples import Encoded, encode_within_limits, evaluation_examples, not_empty, pair_texts, reference_texts
+from mtcpo.examples import (
+    Encoded,
+    EvaluationTexts,
+    encode_within_limits,
+    evaluation_texts,
+    not_empty,
+    pair_texts,
+    reference_texts,
+    with_template,
+)
 from mtcpo.files import complete_folder, write_text
 from mtcpo.layouts import Layout
 from mtcpo.modelcard import CARD_FILE, model_card
@@ -67,13 +76,14 @@ class PreferenceTrainer(trainer.PreferenceTrainer):
             UserError: as `mtcpo train`.
         """
         config = load_section(TrainConfig, settings, "PreferenceTrainer", allow_code=True)  # it is Python that calls
-        self._config, self._corpus_settings = config, data
+        self._config, self._corpus_settings, self._prompt = config, data, prompt
         arguments = training_arguments(config, Path(output_dir), evaluates=eval_dataset is not None)
         dev, dev_dropped = dev_set_of(config, arguments)
+        held_out = None if eval_dataset is not None else evaluation_texts(config, prompt=prompt)
         loaded = _loaded(model, tokenizer, config, prompt)
         check_precision(arguments, loaded.family)
         training = self._encoded("training", loaded.layout, train_dataset)
-        evaluation = self._evaluation(loaded.layout, eval_dataset)
+        evaluation = self._evaluation(loaded.layout, eval_dataset, held_out)
         origin = str(train_dataset) if isinstance(train_dataset, (str, Path)) else ""
         self._data = RunData(training, evaluation, dev, dev_dropped, origin)
         self.languages = training.languages
@@ -98,18 +108,19 @@ class PreferenceTrainer(trainer.PreferenceTrainer):
         if self._config.loss == "sft":
             texts = reference_texts(read_corpus(corpus, drops, items=items))
         else:
-            texts = pair_texts(read_triplets(corpus, drops, items))
+            texts = with_template(pair_texts(read_triplets(corpus, drops, items)), self._prompt)
         found = encode_within_limits(layout, texts, self._config)
         found.dropped.update(drops)
         tell(found.dropped, f"{kind} data")
         return not_empty(kind, found)
 
-    def _evaluation(self, layout: Layout, dataset: Source | None) -> Encoded | None:
+    def _evaluation(self, layout: Layout, dataset: Source | None, held_out: EvaluationTexts | None) -> Encoded | None:
         if dataset is not None:
             return self._encoded("evaluation", layout, dataset)
-        found = evaluation_examples(layout, self._config)
-        if found is not None:
-            tell(found.dropped, "evaluation data")
+        if held_out is None:
+            return None
+        found = held_out.encode(layout, self._config)
+        tell(found.dropped, "evaluation data")
         return found
 
     def evaluate(self, eval_dataset: Any = None, *args: Any, **kwargs: Any) -> dict[str, float]:

@@ -12,13 +12,20 @@ from typing import Annotated, Any, Self
 from pydantic import AfterValidator, Field, ValidationInfo, model_validator
 
 from mtcpo.config import Config, PathOrName, load_section
-from mtcpo.errors import UserError, nearest
+from mtcpo.errors import UserError
 from mtcpo.files import count_lines, read_lines
-from mtcpo.formats import check_template, fill_template, preference_triplet, translation_segments, trl_row
+from mtcpo.formats import (
+    check_template,
+    column_text,
+    fill_template,
+    preference_triplet,
+    translation_segments,
+    trl_row,
+)
 from mtcpo.languages import UNDETERMINED, check_language
 from mtcpo.owncode import check_allowed, is_code, rows_of
 from mtcpo.records import Candidate, Segment, Triplet, segment_from_json, triplet_from_json
-from mtcpo.rows import Row, is_table, is_text, read_rows
+from mtcpo.rows import Row, is_table, is_text, peeked, read_rows
 
 Drops = Counter[str]
 """How many segments were dropped, by reason. Readers add to it; reports print it."""
@@ -58,6 +65,14 @@ Template = Annotated[str, AfterValidator(_valid_template)]
 CorpusSource = Annotated[PathOrName, AfterValidator(_allowed_source)]
 
 
+PAIR_TEXTS = ("source", "chosen", "rejected")
+PAIR_FIELDS = tuple(f"{text}_{kind}" for text in PAIR_TEXTS for kind in ("column", "template"))
+CORPUS_FIELDS = (
+    "references", "hypotheses", "reference_columns", "reference_templates", "hypothesis_columns",
+    "hypothesis_templates", "doc_column",
+)  # fmt: skip
+
+
 class CorpusConfig(Config):
     """Where a corpus is: source, references and systems' outputs, as files or as columns of one file.
 
@@ -65,7 +80,8 @@ class CorpusConfig(Config):
     a data set's directory or hub name, or `python:package.module:Class`, which needs --allow-code.
     references and hypotheses: text files line by line beside a text source.
     The columns count for TSV/CSV and for rows that are neither segments nor translation pairs; templates such as
-    "{title}. {body}" put a text together from columns of any rows, {{ and }} are braces. options: what a class of
+    "{title}. {body}" put a text together from columns of any rows, {{ and }} are braces. chosen and rejected: of
+    preference sets, which have no references and outputs of systems. options: what a class of
     one's own is called with. skip, take: of the rows, before anything is dropped.
     """
 
@@ -80,6 +96,10 @@ class CorpusConfig(Config):
     reference_templates: tuple[Template, ...] = ()
     hypothesis_columns: dict[SystemName, str] = Field(default_factory=dict)
     hypothesis_templates: dict[SystemName, Template] = Field(default_factory=dict)
+    chosen_column: str = "chosen"
+    chosen_template: Template | None = None
+    rejected_column: str = "rejected"
+    rejected_template: Template | None = None
     doc_column: str | None = None
     subset: str | None = None
     split: str = "train"
@@ -90,13 +110,19 @@ class CorpusConfig(Config):
     @property
     def has_templates(self) -> bool:
         """Whether texts are put together from columns."""
-        return bool(self.source_template or self.reference_templates or self.hypothesis_templates)
+        of_pairs = self.chosen_template or self.rejected_template
+        return bool(self.source_template or self.reference_templates or self.hypothesis_templates or of_pairs)
+
+    def given(self, names: Iterable[str]) -> list[str]:
+        """Return which of the fields are set to something else than their defaults."""
+        fields = CorpusConfig.model_fields
+        return [name for name in names if getattr(self, name) != fields[name].get_default(call_default_factory=True)]
 
     @model_validator(mode="after")
     def _one_way_each(self) -> Self:
-        fields = type(self).model_fields
-        for column, template in (("source_column", "source_template"), ("reference_columns", "reference_templates")):
-            if getattr(self, template) and getattr(self, column) != fields[column].default:
+        plural = [("reference_columns", "reference_templates")]
+        for column, template in [*((f"{name}_column", f"{name}_template") for name in PAIR_TEXTS), *plural]:
+            if getattr(self, template) and self.given([column]):
                 raise ValueError(f"give either {column} or {template}")
         twice = sorted(self.hypothesis_columns.keys() & self.hypothesis_templates.keys())
         if twice:
@@ -148,6 +174,8 @@ def read_corpus(
         UserError: a file is missing, empty, not UTF-8, or of another length than the others.
     """
     drops = Drops() if drops is None else drops
+    if strange := config.given(PAIR_FIELDS[2:]):
+        raise UserError(f"{config.source}: {strange[0]} is for preference sets, which this is not read as")
     text = items is None and is_text(config.source)
     if not text and (config.references or config.hypotheses):
         raise UserError(
@@ -252,11 +280,7 @@ def _column_segment(row: Mapping[str, Any], config: CorpusConfig, row_id: str, w
         raise UserError(f"{where}: the row does not say its languages; give src_lang and tgt_lang")
 
     def column(name: str, key: str) -> str:
-        value = row.get(name)
-        if not isinstance(value, str):
-            has = f"{nearest(name, row)}; it has {', '.join(sorted(row))}" if name not in row else ", or it is no text"
-            raise UserError(f"{where}: no column {name!r}{has}; set {key}")
-        return value
+        return column_text(row, name, key, where)
 
     def filled(template: str) -> str:
         return fill_template(template, row, where)
@@ -287,31 +311,46 @@ def read_triplets(
 ) -> Iterator[Triplet]:
     """Yield the triplets of a file or data set: our own, TRL's preference sets, or X-ALMA's.
 
-    config: of its fields source, languages, subset, split, options, skip and take count here; the name of a source is
-    enough. Those that do not say their languages get the config's. Triplets without text, or whose chosen and rejected
-    are equal, are dropped and counted in `drops`. items: rows or triplets in memory in place of `config.source`.
+    config: where they are, and the columns of source, chosen and rejected where they have other names; the name of a
+    source is enough. Those that do not say their languages get the config's. Triplets without text, or whose chosen
+    and rejected are equal, are dropped and counted in `drops`. items: rows or triplets in memory in place of
+    `config.source`.
 
     Raises:
-        UserError: another layout; for scored candidates the message names `mtcpo build-prefs`.
+        UserError: another layout, for scored candidates the message names `mtcpo build-prefs`; or other languages than
+            the config's.
     """
     drops = Drops() if drops is None else drops
     config = load_section(CorpusConfig, {"source": config}, "triplets") if isinstance(config, str) else config
-    found = False
+    if strange := config.given(CORPUS_FIELDS):
+        named = ", ".join(PAIR_FIELDS)
+        raise UserError(f"{config.source}: {strange[0]} has no meaning for a preference set, which has {named}")
+    by_columns, found = bool(config.given(PAIR_FIELDS)), False
     for where, row in _rows(config, items):
         found = True
-        if "translation" in row or "candidates" in row:
+        if not by_columns and ("translation" in row or "candidates" in row):
             raise UserError(
                 f"{where}: these are candidates, not triplets; choose pairs first: mtcpo build-prefs {config.source}"
             )
-        triplet = _triplet(row, _row_id(row, where), where)
+        row_id = _row_id(row, where)
+        triplet = _column_triplet(row, config, row_id, where) if by_columns else _triplet(row, row_id, where)
         if not (triplet.chosen.strip() and triplet.rejected.strip() and (triplet.source.strip() or triplet.prompt)):
             drops["empty_text"] += 1
         elif triplet.chosen == triplet.rejected:
             drops["identical"] += 1
         else:
-            yield _with_languages(triplet, config)
+            yield _with_languages(triplet, config, where)
     if not found:
         raise UserError(f"{config.source}: nothing in it; at least one triplet is needed")
+
+
+def open_triplets(config: CorpusConfig, drops: Drops) -> Iterator[Triplet]:
+    """Read triplets as `read_triplets` does, the first one now.
+
+    Raises:
+        UserError: there is none.
+    """
+    return peeked(read_triplets(config, drops), f"{config.source}: no triplet in it with two different translations")
 
 
 def _triplet(row: Mapping[str, Any], row_id: str, where: str) -> Triplet:
@@ -319,10 +358,30 @@ def _triplet(row: Mapping[str, Any], row_id: str, where: str) -> Triplet:
     return triplet_from_json({**row, "id": row_id}, where) if own else preference_triplet(row, row_id, where)
 
 
-def _with_languages(triplet: Triplet, config: CorpusConfig) -> Triplet:
-    source = (config.src_lang or UNDETERMINED) if triplet.src_lang == UNDETERMINED else triplet.src_lang
-    target = (config.tgt_lang or UNDETERMINED) if triplet.tgt_lang == UNDETERMINED else triplet.tgt_lang
-    return replace(triplet, src_lang=source, tgt_lang=target)
+def _column_triplet(row: Mapping[str, Any], config: CorpusConfig, row_id: str, where: str) -> Triplet:
+    """Make a triplet of the columns, or templates over columns, that the settings name."""
+
+    def text(name: str) -> str:
+        template = getattr(config, f"{name}_template")
+        key = f"{name}_column"
+        return (
+            column_text(row, getattr(config, key), key, where)
+            if template is None
+            else fill_template(template, row, where)
+        )
+
+    source_lang, target_lang = (check_language(str(row.get(key) or UNDETERMINED)) for key in ("src_lang", "tgt_lang"))
+    return Triplet(row_id, source_lang, target_lang, text("source"), text("chosen"), text("rejected"))
+
+
+def _with_languages(triplet: Triplet, config: CorpusConfig, where: str) -> Triplet:
+    """Give a triplet the languages that it does not say itself."""
+    languages = []
+    for wanted, own in ((config.src_lang, triplet.src_lang), (config.tgt_lang, triplet.tgt_lang)):
+        if wanted is not None and own != UNDETERMINED and check_language(own) != wanted:
+            raise UserError(f"{where}: the triplet's language is {own!r}, not {wanted!r} as given")
+        languages.append((wanted or UNDETERMINED) if own == UNDETERMINED else own)
+    return replace(triplet, src_lang=languages[0], tgt_lang=languages[1])
 
 
 def triplets_to_trl(triplets: Iterable[Triplet], template: str = "{source}") -> Iterator[dict[str, str]]:

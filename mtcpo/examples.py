@@ -7,7 +7,7 @@ import itertools
 from collections import Counter
 from collections.abc import Iterable, Iterator
 
-from mtcpo.corpora import Drops, read_triplets
+from mtcpo.corpora import Drops, open_triplets
 from mtcpo.errors import UserError
 from mtcpo.layouts import Example, Layout, Text
 from mtcpo.records import Segment, Triplet
@@ -88,20 +88,51 @@ def not_empty(kind: str, data: Encoded) -> Encoded:
     return data
 
 
-def evaluation_examples(layout: Layout, config: TrainConfig, texts: Iterable[Text] | None = None) -> Encoded | None:
-    """Tokenize the pairs that training does not see: `texts`, else those of `config.eval`; None where there are none.
+@dataclasses.dataclass(frozen=True, slots=True)
+class EvaluationTexts:
+    """Pairs that training does not see, and what is dropped of them as they are read."""
+
+    texts: Iterable[Text]
+    drops: Drops
+
+    def encode(self, layout: Layout, config: TrainConfig) -> Encoded:
+        """Tokenize them.
+
+        Raises:
+            UserError: no pair is left.
+        """
+        found = encode_within_limits(layout, self.texts, config)
+        found.dropped.update(self.drops)
+        return not_empty("evaluation", found)
+
+
+def evaluation_texts(
+    config: TrainConfig, texts: Iterable[Text] | None = None, prompt: str | None = None
+) -> EvaluationTexts | None:
+    """Return `texts`, else the pairs of `config.eval`, the first of which is read now; None where there are none.
 
     Raises:
-        UserError: no pair is left.
+        UserError: the file is missing, or no triplet is in it.
     """
     drops = Drops()
     if texts is None and config.eval is not None:
-        texts = pair_texts(read_triplets(config.eval.corpus, drops))
-    if texts is None:
-        return None
-    found = encode_within_limits(layout, texts, config)
-    found.dropped.update(drops)
-    return not_empty("evaluation", found)
+        texts = pair_texts(open_triplets(config.eval.corpus, drops))
+    return None if texts is None else EvaluationTexts(with_template(texts, prompt), drops)
+
+
+def with_template(texts: Iterable[Text], template: str | None) -> Iterator[Text]:
+    """Yield the same texts, which a template that was asked for is to be used for.
+
+    Raises:
+        UserError: one of them has a prompt of its own, in place of which the template would do nothing.
+    """
+    for text in texts:
+        if template is not None and text.prompt is not None:
+            raise UserError(
+                f"{text.id or 'a pair'}: it has a prompt of its own, so the template {template!r} would not be used; "
+                "leave the template out, or take the column for the source: --set data.source_column=prompt"
+            )
+        yield text
 
 
 def _reason_to_drop(text: Text, example: Example, layout: Layout, config: TrainConfig) -> str | None:

@@ -166,12 +166,25 @@ def _written(row: Mapping[str, Any], name: str, where: str) -> str:
     return str(value)
 
 
+def column_text(row: Mapping[str, Any], name: str, key: str, where: str) -> str:
+    """Return the text in a column, which the setting `key` names.
+
+    Raises:
+        UserError: no such column, or no text in it.
+    """
+    value = row.get(name)
+    if not isinstance(value, str):
+        has = f"{nearest(name, row)}; it has {', '.join(sorted(row))}" if name not in row else ", or it is no text"
+        raise UserError(f"{where}: no column {name!r}{has}; set {key}")
+    return value
+
+
 def preference_triplet(row: Mapping[str, Any], row_id: str, where: str) -> Triplet:
     """Make a triplet of a TRL preference row: `prompt`, `chosen`, `rejected`, as strings or as conversations.
 
     Without `prompt` it is `source`, to which the model's own prompt is given, or else what chosen and rejected begin
-    with in common: whole messages, or whole words. The X-ALMA
-    layout (`source`, `chosen`, `reject`, `directions`) is read too.
+    with in common: whole messages, or whole words. The X-ALMA layout (`source`, `chosen`, `reject`, `directions`) is
+    read too.
 
     Raises:
         UserError: a field is missing, or a completion is not exactly one message.

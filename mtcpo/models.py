@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from mtcpo.adapters import adapters_base, merge_adapters, quantization_settings, save_adapters
+from mtcpo.adapters import adapters_base, keep_differentiable, merge_adapters, quantization_settings, save_adapters
 from mtcpo.canary import CANARY_FILE, check_canary, write_canary
 from mtcpo.errors import UserError
 from mtcpo.families import Family, LayoutName, family_of
@@ -23,7 +23,7 @@ from mtcpo.logprobs import Head, LogitTransform
 from mtcpo.tokenization import TOKENIZER_FILES, check_vocabulary, has_tokenizer, load_tokenizer, save_tokenizer
 from mtcpo.trainconfig import DType, Quantization
 from mtcpo.versions import load_config, mend_config
-from mtcpo.weights import load_weights
+from mtcpo.weights import believe_tables, load_weights
 
 ALIASES = {
     "mt5": "google/mt5-small",
@@ -108,6 +108,7 @@ def adopt_model(model: Any, tokenizer: Any, prompt: str | None = None) -> Loaded
     name = str(getattr(model, "name_or_path", "") or type(model).__name__)
     layout: LayoutName = "encoder-decoder" if model.config.is_encoder_decoder else "decoder-only"
     family = family_of(model.config.model_type, tokenizer.get_vocab(), layout)
+    believe_tables(name, model)
     # No folder with a canary of its own: the weights may have been trained since they were loaded.
     with TemporaryDirectory() as empty:
         return _proved(name, empty, model, tokenizer, family, prompt)
@@ -143,9 +144,11 @@ def _load_quantized(
     options = {"quantization_config": quantization_settings(quantization), "device_map": {"": device}}
     # bfloat16 on every GPU, where it is slow too: what stays unquantized must not overflow.
     try:
-        return load_weights(path, config, written, family, torch.bfloat16, **options)
+        model = load_weights(path, config, written, family, torch.bfloat16, **options)
     except (RuntimeError, ImportError) as error:  # no kernels of the library for this device
         raise UserError(f"train.lora.quantization: {' '.join(str(error).split())}") from error
+    keep_differentiable(model)
+    return model
 
 
 def _proved(name: str, path: str, model: Any, tokenizer: Any, family: Family, prompt: str | None) -> LoadedModel:

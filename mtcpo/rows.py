@@ -8,14 +8,16 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from mtcpo.errors import UserError, choose
 from mtcpo.files import read_json_lines, read_lines
 from mtcpo.hub import unreachable_hub
 from mtcpo.owncode import code_rows, is_code
 
+Item = TypeVar("Item")
 Row = tuple[str, dict[str, Any]]
 """("file:line", the row)."""
 
@@ -24,6 +26,18 @@ ROW_SUFFIXES = (".parquet", *(f"{kind}{packed}" for kind in (".jsonl", ".json") 
 TABLE_SUFFIXES = {
     f"{kind}{packed}": mark for kind, mark in ((".tsv", "\t"), (".csv", ",")) for packed in COMPRESSED
 }  # fmt: skip
+
+
+def peeked(items: Iterator[Item], nothing: str) -> Iterator[Item]:
+    """Return the same items once the first has been read, so that a mistake in it shows now.
+
+    Raises:
+        UserError: there is none; `nothing` says so.
+    """
+    first = next(items, None)
+    if first is None:
+        raise UserError(nothing)
+    return chain([first], items)
 
 
 def is_file(name: str) -> bool:

@@ -71,13 +71,16 @@ def restore_normalizer(tokenizer: Any, path: str) -> None:
 
 def check_vocabulary(path: str, model: Any, tokenizer: Any) -> None:
     """Refuse a tokenizer with ids that the model has no embedding for."""
-    rows = model.get_input_embeddings().weight.shape[0]
-    largest = max(tokenizer.get_vocab().values())
-    if largest >= rows:
-        raise UserError(
-            f"{path}: the tokenizer has token ids up to {largest}, the model's embedding only {rows} rows; "
-            "this tokenizer belongs to another model"
-        )
+    tables = [(tokenizer.get_vocab(), model.get_input_embeddings(), "embedding")]
+    if getattr(tokenizer, "separate_vocabs", False):  # Marian with one for the source and one for the target
+        tables.append((tokenizer.target_encoder, model.get_decoder().get_input_embeddings(), "decoder's embedding"))
+    for vocabulary, table, name in tables:
+        rows, largest = table.weight.shape[0], max(vocabulary.values())
+        if largest >= rows:
+            raise UserError(
+                f"{path}: the tokenizer has token ids up to {largest}, the model's {name} only {rows} rows; "
+                "this tokenizer belongs to another model"
+            )
 
 
 def save_tokenizer(tokenizer: Any, folder: Path) -> None:

@@ -27,7 +27,7 @@ from mtcpo.checkpoints import prepare_work, stopped_early_at, stopping_at_a_step
 from mtcpo.corpora import Drops
 from mtcpo.devset import DevSet, dev_set_of
 from mtcpo.errors import UserError
-from mtcpo.examples import Encoded, encode_within_limits, evaluation_examples, not_empty
+from mtcpo.examples import Encoded, encode_within_limits, evaluation_texts, not_empty, with_template
 from mtcpo.files import complete_folder, partial_path, refuse_existing, write_json, write_json_lines, write_text
 from mtcpo.layouts import Example, Text
 from mtcpo.modelcard import CARD_FILE, model_card
@@ -99,10 +99,11 @@ def train(
     if args.push_to_hub and args.hub_model_id is None:
         args.hub_model_id = output_dir.name
     dev, dev_dropped = dev_set_of(config, args)
+    held_out = evaluation_texts(config, eval_texts, prompt)
     loaded = load_model(model, dtype_of(config), prompt, quantization=config.quantization)
     check_precision(args, loaded.family)
-    training = not_empty("training", encode_within_limits(loaded.layout, texts, config))
-    evaluation = evaluation_examples(loaded.layout, config, eval_texts)
+    training = not_empty("training", encode_within_limits(loaded.layout, with_template(texts, prompt), config))
+    evaluation = None if held_out is None else held_out.encode(loaded.layout, config)
     data = RunData(training, evaluation, dev, dev_dropped, origin)
     with args.main_process_first(local=False):
         resume = prepare_work(work, _fingerprint(model, config, data), overwrite)

@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from mtcpo.errors import UserError
+
 
 def running_major() -> int:
     """Return the major version of the transformers library that is running."""
@@ -44,12 +46,29 @@ def classic_rope(written: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def load_config(path: str) -> tuple[Any, dict[str, Any]]:
-    """Return the config of a directory or hub name as this version reads it, and as it stands in its file."""
+    """Return the config of a directory or hub name as this version reads it, and as it stands in its file.
+
+    Raises:
+        UserError: this version cannot load such a model.
+    """
     from transformers import AutoConfig, PretrainedConfig
 
     written, _ = PretrainedConfig.get_config_dict(path)
     known = classic_rope(written) if running_major() < 5 else {}
-    return AutoConfig.from_pretrained(path, **known), written
+    config = AutoConfig.from_pretrained(path, **known)
+    _check_vocabularies(path, config)
+    return config, written
+
+
+def _check_vocabularies(path: str, config: Any) -> None:
+    """Refuse what 4.57 cannot hold: it makes the table of Marian's target as large as that of the source."""
+    if config.model_type != "marian" or config.share_encoder_decoder_embeddings or running_major() >= 5:
+        return
+    if config.decoder_vocab_size != config.vocab_size:
+        raise UserError(
+            f"{path}: its source and target vocabularies have different sizes ({config.vocab_size} and "
+            f"{config.decoder_vocab_size}), which transformers 4 cannot load; use transformers 5"
+        )
 
 
 def mend_config(folder: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,8 @@ from torch import nn
 from mtcpo.errors import UserError
 from mtcpo.families import Family
 from mtcpo.versions import running_major, written_major
+
+LOG = logging.getLogger(__name__)
 
 WEIGHT_FILES = (
     "model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json",
@@ -123,10 +126,9 @@ def check_tables(path: str, model: Any, family: Family, written: Mapping[str, An
     Raises:
         UserError: tied tables that differ, or two tables of which one is missing.
     """
-    stack = model.get_decoder() if model.config.is_encoder_decoder else model
-    inputs, outputs = stack.get_input_embeddings(), model.get_output_embeddings()
+    inputs, outputs = _tables(model)
     names = _names_of(model, inputs.weight), _names_of(model, outputs.weight)
-    apart = inputs.weight.data_ptr() != outputs.weight.data_ptr()
+    apart = _are_apart(model)
     since = family.unscaled_since
     if written.get("tie_word_embeddings") is False:
         if not apart:
@@ -153,6 +155,30 @@ def check_tables(path: str, model: Any, family: Family, written: Mapping[str, An
         outputs.weight = nn.Parameter(inputs.weight.detach() * scale)
         apart = True
     model.config.tie_word_embeddings = not apart
+
+
+def believe_tables(name: str, model: Any) -> None:
+    """Let the config of a model in memory say that its tables are two, where they are.
+
+    transformers 5 says "tied" of every T5 it has loaded: a UMT5 would be scaled as tied ones are, and all of them saved
+    with a config under which they cannot be loaded.
+    """
+    if _are_apart(model) and model.config.tie_word_embeddings:
+        LOG.warning(
+            f"{name}: its config says tie_word_embeddings, but its input and output tables are two; it is untied, then"
+        )
+        model.config.tie_word_embeddings = False
+
+
+def _tables(model: Any) -> tuple[Any, Any]:
+    """Return the modules of the decoder's input table and of the output table."""
+    stack = model.get_decoder() if model.config.is_encoder_decoder else model
+    return stack.get_input_embeddings(), model.get_output_embeddings()
+
+
+def _are_apart(model: Any) -> bool:
+    inputs, outputs = _tables(model)
+    return bool(inputs.weight.data_ptr() != outputs.weight.data_ptr())
 
 
 def _names_of(model: nn.Module, weight: torch.Tensor) -> list[str]:

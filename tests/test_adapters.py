@@ -1,4 +1,4 @@
-import importlib.util
+import functools
 import json
 import shutil
 import sys
@@ -239,26 +239,60 @@ def test_without_peft(moved, model_folder, tmp_path, monkeypatch):
             attempt()
 
 
-def test_quantization_without_bitsandbytes(model_folder, tmp_path):
-    if importlib.util.find_spec("bitsandbytes") is not None:
-        pytest.skip("bitsandbytes is there")
+def test_quantization_without_bitsandbytes(model_folder, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "bitsandbytes", None)  # what an import of a missing package finds
     settings = lora_config(LoraConfig(quantization="4bit"))
     with pytest.raises(UserError, match=r"quantization = '4bit' needs the package bitsandbytes, .*'mtcpo\[qlora\]'"):
         train(str(model_folder("llama")), preference_texts(4), settings, tmp_path / "out")
 
 
+@pytest.fixture(scope="module")
+def wide(tmp_path_factory):
+    """A function from a kind to a model wide enough for a block of 64 weights to share a scale."""
+    pytest.importorskip("bitsandbytes")
+
+    @functools.cache
+    def of(kind):
+        folder = tmp_path_factory.mktemp("wide")
+        create_model(CreateConfig(architecture=kind, **(SIZES | {"d_model": 64, "d_ff": 128})), TEXTS, folder)
+        return folder
+
+    return of
+
+
+@pytest.mark.parametrize("bits", ["4bit", "8bit"])
+@pytest.mark.parametrize("kind", ["mt5", "llama"])
+def test_gradients_through_a_quantized_base(wide, kind, bits):
+    """Of adapters at every depth they are those of the same weights in bfloat16, whatever was evaluated before."""
+    found = []
+    for whole in (False, True):
+        loaded = load_model(str(wide(kind)), quantization=bits, device="cpu")
+        loaded = loaded.with_model(loaded.model.dequantize()) if whole else loaded
+        torch.manual_seed(0)
+        model = add_adapters(loaded.model, loaded.family, LoraConfig(r=4, quantization=bits), "base")
+        trained = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
+        for name, parameter in trained.items():
+            if "lora_B" in name:  # zero at first, and then nothing below it would have a gradient
+                torch.nn.init.normal_(parameter, std=0.05)
+        loaded = loaded.with_model(model)
+        logps(loaded, preference_texts(2))
+        batch = loaded.layout.collate(loaded.layout.encode(preference_texts(8)))
+        loaded.layout.score(model.train(), loaded.head, batch).token_logps.sum().backward()
+        found.append({name: parameter.grad.flatten() for name, parameter in trained.items()})
+    quantized, plain = found
+    likeness = {name: float(torch.cosine_similarity(quantized[name], plain[name], dim=0)) for name in plain}
+    assert min(likeness.values()) > 0.99, likeness
+
+
 @pytest.mark.parametrize(("bits", "layer"), [("4bit", "Linear4bit"), ("8bit", "Linear8bitLt")])
 @pytest.mark.parametrize("kind", ["mt5", "llama"])
-def test_adapters_on_a_quantized_base(kind, bits, layer, tmp_path):
+def test_adapters_on_a_quantized_base(wide, kind, bits, layer, tmp_path):
     """Trained on 4 or 8 bits, they move the unquantized model the same way, and are merged into that one."""
-    pytest.importorskip("bitsandbytes")
-    base = tmp_path / "base"
-    base.mkdir()  # wide enough for a block of 64 weights to share a scale
-    create_model(CreateConfig(architecture=kind, **(SIZES | {"d_model": 64, "d_ff": 128})), TEXTS, base)
+    base = wide(kind)
     quantized = load_model(str(base), quantization=bits)
     assert any(type(module).__name__ == layer for module in quantized.model.modules())
     lora = LoraConfig(r=4, alpha=8, quantization=bits, merge=True)
-    settings = lora_config(lora, gradient_checkpointing=True, num_train_epochs=8)
+    settings = lora_config(lora, gradient_checkpointing=True, num_train_epochs=4)
     train(str(base), preference_texts(8), settings, tmp_path / "out")
     logs = [json.loads(line) for line in (tmp_path / "out" / "metrics.jsonl").read_text().splitlines()]
     losses = [row["loss"] for row in logs if "loss" in row]
@@ -270,6 +304,18 @@ def test_adapters_on_a_quantized_base(kind, bits, layer, tmp_path):
     )
     torch.testing.assert_close(merged, beside, atol=1e-5, rtol=1e-5)
     assert float(merged[:8].sum() - merged[8:].sum()) > float(before[:8].sum() - before[8:].sum())
+
+
+def test_optimizer_in_8_bits(wide, tmp_path):
+    """Its state is kept in 8 bits, and the loss falls."""
+    args = ROUNDS | {"optim": "adamw_bnb_8bit", "learning_rate": 1e-3, "save_strategy": "epoch"}
+    train(str(wide("mt5")), preference_texts(8), config(args=args), tmp_path / "out")
+    (newest,) = (tmp_path / "out" / "checkpoints").iterdir()
+    state = torch.load(newest / "optimizer.pt", weights_only=True)["state"]
+    assert "dtype=torch.uint8" in repr(state)
+    rows = [json.loads(line) for line in (tmp_path / "out" / "metrics.jsonl").read_text().splitlines()]
+    losses = [row["loss"] for row in rows if "loss" in row]
+    assert losses[-1] < losses[0]
 
 
 def test_adapters_are_no_base_for_quantization(moved):

@@ -11,7 +11,7 @@ import torch
 from click.testing import CliRunner
 from datasets import Dataset, DatasetDict
 from safetensors.torch import load_file
-from tiny_models import PAIRS
+from tiny_models import PAIRS, preference_texts
 from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM, AutoTokenizer, Seq2SeqTrainer
 
 import mtcpo
@@ -239,6 +239,29 @@ def test_adapters_of_a_model_in_memory_are_merged(model_folder):
     trainer.train()
     trainer.save_model("saved")
     assert Path("saved/model.safetensors").exists()
+
+
+@pytest.mark.parametrize("lora", [None, {"r": 2}])
+@pytest.mark.parametrize("kind", ["umt5", "madlad", "t5"])
+def test_tables_of_a_model_in_memory(model_folder, kind, lora):
+    """transformers 5 says "tied" of every T5; as it stands in memory it is trained and saved, and so it loads again."""
+    from mtcpo.canary import both_logps
+
+    def logps_of(loaded):
+        batch = loaded.layout.collate(loaded.layout.encode(preference_texts(4)))
+        return both_logps(loaded.model, loaded.layout, loaded.head, batch)[0]
+
+    source = model_folder(kind)
+    model, tokenizer = AutoModelForSeq2SeqLM.from_pretrained(source), AutoTokenizer.from_pretrained(source)
+    settings = {"args": ARGS | {"max_steps": 1, "learning_rate": 1e-3}} | ({"lora": lora} if lora else {})
+    trainer = PreferenceTrainer(model, TRIPLETS, tokenizer=tokenizer, **settings)
+    torch.testing.assert_close(logps_of(trainer.loaded), logps_of(load_model(str(source), "float32", device="cpu")))
+    trainer.train()
+    trainer.save_model("saved")
+    written = json.loads(Path("saved/config.json").read_text())
+    assert written.get("tie_word_embeddings", True) == (kind == "t5")  # 4.57 leaves the default out
+    found = logps_of(load_model("saved", "float32", device="cpu"))
+    torch.testing.assert_close(found, logps_of(trainer.loaded), atol=1e-4, rtol=1e-4)
 
 
 def test_what_judges_a_training_judges_it_here_too(model_folder, folder):

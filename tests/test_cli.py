@@ -81,6 +81,7 @@ def scored(here, capsys):
         "id": "1", "src_lang": "en", "tgt_lang": "de", "source": "One bird.", "references": ["Ein Vogel."],
         "candidates": [{"system": "a", "text": "Ein Vogel."}, {"system": "b", "text": "Zwei Hunde."}],
     })])  # fmt: skip
+    write_lines(here / "prompts.jsonl", [json.dumps({"prompt": "One bird.", "chosen": "Ein V.", "rejected": "Ein W."})])
     return here
 
 
@@ -258,6 +259,18 @@ MISTAKES = [
      "train.args: --load_best_model_at_end requires the save and eval strategy to match, "),
     (f"{TRAIN} --prefs p.jsonl --set max_target_tokens=1 --output-dir t",
      "no training example is left: 6 target_too_long"),
+    ("train --model no/such --prefs p.jsonl --eval-prefs no.jsonl --output-dir t", "no.jsonl: no such file"),
+    (f"{TRAIN} --prefs p.jsonl --dev-source s.en --dev-reference r.de --src-lang en --tgt-lang de "
+     "--set args.fsdp=full_shard --output-dir t",
+     "train.dev: no process has the whole model under FSDP or DeepSpeed; evaluate on train.eval"),
+    (f"{TRAIN} --prefs prompts.jsonl --prompt {{{{source}}}}: --output-dir t",
+     "prompts.jsonl:1: it has a prompt of its own, so the template '{{source}}:' would not be used; leave the"),
+    (f"{TRAIN} --prefs prompts.jsonl --set data.reference_columns=['a'] --output-dir t",
+     "prompts.jsonl: reference_columns has no meaning for a preference set, which has source_column, source_template"),
+    (f"{TRAIN} --prefs prompts.jsonl --set data.chosen_column=best --output-dir t",
+     "prompts.jsonl:1: no column 'source'; it has chosen, prompt, rejected; set source_column"),
+    (f"{TRAIN} --prefs p.jsonl --tgt-lang fr --output-dir t",
+     "the triplet's language is 'de', not 'fr' as given"),
     # export
     ("export no.jsonl --to trl --output x.jsonl", "no.jsonl: no such file"),
     ("export c.jsonl --to trl --output x.jsonl", "c.jsonl:1: these are candidates, not triplets"),

@@ -325,6 +325,50 @@ def test_trl_sets_are_read_and_written(folder):
     assert list(triplets_to_trl(own)) == [{"prompt": "Ja.", "chosen": "Yes.", "rejected": "No."}]
 
 
+def test_preferences_in_columns_of_any_name(folder):
+    row = {"prompt": "Ja {x}.", "good": "Yes", "bad": "No", "mark": 3, "src_lang": "de", "chosen": 1, "tgt_lang": None}
+    write_json_lines(folder / "odd.jsonl", [row, row | {"bad": "Yes"}, row | {"good": " "}])
+    columns = {"source_column": "prompt", "chosen_template": "{good}. {mark}", "rejected_column": "bad"}
+    drops = Drops()
+    [first, *rest] = read_triplets(CorpusConfig(source="odd.jsonl", tgt_lang="en", **columns), drops)
+    assert first == Triplet("odd.jsonl:1", "de", "en", "Ja {x}.", "Yes. 3", "No")
+    assert len(rest) == 2
+    plain = {"source_column": "prompt", "chosen_column": "good", "rejected_column": "bad"}
+    assert len(list(read_triplets(CorpusConfig(source="odd.jsonl", **plain), drops))) == 1
+    assert drops == {"identical": 1, "empty_text": 1}
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        (
+            {"chosen_column": "goood"},
+            r"odd\.jsonl:1: no column 'goood' \(did you mean 'good'\?\); it has bad, good, source; set",
+        ),
+        ({"chosen_template": "{goood}"}, "odd.jsonl:1: no column 'goood'"),
+        ({"chosen_column": "good", "rejected_column": "bad", "src_lang": "xx"}, "xx"),
+        ({"reference_columns": ("good",)}, "odd.jsonl: reference_columns has no meaning for a preference set"),
+        ({"chosen_column": "good", "chosen_template": "{good}"}, "give either chosen_column or chosen_template"),
+    ],
+)
+def test_wrong_columns_of_preferences(folder, settings, message):
+    write_json_lines(folder / "odd.jsonl", [{"source": "Ja.", "good": "Yes", "bad": "No"}])
+    with pytest.raises((UserError, ValueError), match=message):
+        list(read_triplets(CorpusConfig(source="odd.jsonl", **settings)))
+
+
+def test_a_preference_set_in_other_languages_than_said_is_refused(folder):
+    write_json_lines(folder / "p.jsonl", [triplet_to_json(Triplet("1", "de", "en", "Ja.", "Yes.", "No."))])
+    with pytest.raises(UserError, match=r"p\.jsonl:1: the triplet's language is 'en', not 'fr' as given"):
+        list(read_triplets(CorpusConfig(source="p.jsonl", src_lang="de", tgt_lang="fr")))
+
+
+def test_a_corpus_has_no_chosen_column(folder):
+    write_json_lines(folder / "odd.jsonl", [{"source": "Ja.", "good": "Yes"}])
+    with pytest.raises(UserError, match="chosen_column is for preference sets"):
+        list(read_corpus(CorpusConfig(source="odd.jsonl", src_lang="de", tgt_lang="en", chosen_column="good")))
+
+
 def test_candidates_are_no_triplets(folder):
     write_json_lines(folder / "c.jsonl", [segment_to_json(Segment("1", "de", "en", "Ja."))])
     with pytest.raises(UserError, match=r"choose pairs first: mtcpo build-prefs .*c\.jsonl"):

@@ -50,10 +50,13 @@ def test_the_page_on_data_runs(here, capsys):
     for name, text in files:
         (here / name).write_text(text, encoding="utf-8")
     commands = [shlex.split(line)[1:] for line in PAGE.splitlines() if line.startswith("    mtcpo ")]
-    assert len(commands) == 3
+    assert len(commands) == 4
     for command in commands:
         outcome = run(capsys, *command)
         assert (outcome.code, outcome.err) == (0, ""), outcome.err
+    assert rows_of(here / "columns.jsonl")[0] == {
+        "prompt": "Rain. It rains.", "chosen": "Regen. Es rennt.", "rejected": "Regen. Es regnet.",
+    }  # fmt: skip
     first, second = rows_of(here / "articles.jsonl")
     assert (first["source"], first["chosen_system"], first["id"]) == ("Rain. It rains.", "a", "articles.csv:2")
     assert (second["source"], second["chosen_system"]) == ("Snow. It snows, again.", "b")

@@ -1,6 +1,5 @@
 import dataclasses
 import gc
-import importlib.util
 import json
 import os
 import re
@@ -460,15 +459,3 @@ def test_compiled_layers_give_the_same_weights(model_folder, tmp_path):
         train(str(model_folder("llama")), preference_texts(8), config(args={"max_steps": 2} | compiled), out)
         results.append(out)
     assert_same_weights(*results)
-
-
-def test_8_bit_adam(model_folder, tmp_path):
-    settings = config(args={"optim": "adamw_bnb_8bit", "num_train_epochs": 4})
-    if importlib.util.find_spec("bitsandbytes") is None:
-        with pytest.raises(UserError, match=r"train\.args: .*bitsandbytes"):
-            train(str(model_folder("mt5")), preference_texts(8), settings, tmp_path / "out")
-        return
-    train(str(model_folder("mt5")), preference_texts(8), settings, tmp_path / "out")
-    rows = [json.loads(line) for line in (tmp_path / "out" / "metrics.jsonl").read_text().splitlines()]
-    losses = [row["loss"] for row in rows if "loss" in row]
-    assert losses[-1] < losses[0]

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from tiny_families import _marian_separate
 from tiny_models import preference_texts
 
 from mtcpo.canary import CANARY_FILE, TEXTS, both_logps
@@ -47,9 +48,13 @@ def load_here(folder):
     return load_model(str(folder), "float32", device="cpu")
 
 
+def parts(loaded):
+    return loaded.model, loaded.layout, loaded.head
+
+
 def logps_of(loaded):
     batch = loaded.layout.collate(loaded.layout.encode(preference_texts(4)))
-    return both_logps(loaded.model, loaded.layout, loaded.head, batch)[0]
+    return both_logps(*parts(loaded), batch)[0]
 
 
 # --- tables ---------------------------------------------------------------------------------------------------------
@@ -203,6 +208,40 @@ def test_a_config_of_version_5_alone_is_understood(copy, kind):
 )
 def test_version_that_wrote_a_config(written, major):
     assert written_major(written) == major
+
+
+@pytest.mark.parametrize(("larger_target", "tied"), [(False, False), (True, True), (True, False)])
+def test_marian_with_vocabularies_of_their_own(tmp_path, larger_target, tied):
+    """Of one size both versions know them; of two sizes version 5 alone, and 4.57 would take the source's for both."""
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    _marian_separate(folder, larger_target, tied)
+    if larger_target and MAJOR < 5:
+        sizes = r"different sizes \([0-9]+ and [0-9]+\)"
+        with pytest.raises(UserError, match=rf"source and target vocabularies have {sizes}, .*; use transformers 5"):
+            load_here(folder)
+        return
+    loaded = load_here(folder)
+    (example,) = loaded.layout.encode([text_of("The bear hears.", "Das Bärchen hört.")])
+    (target,) = example.targets
+    assert loaded.tokenizer.decode(target, skip_special_tokens=True) == "Das Bärchen hört."
+    assert target != loaded.layout.encode([text_of("Das Bärchen hört.", "")])[0].source
+    batch = loaded.layout.collate([example])
+    with torch.no_grad():
+        own = loaded.model(**batch).loss * len(target)
+    ours = both_logps(*parts(loaded), batch)[0].sum()
+    torch.testing.assert_close(ours, -own, atol=1e-4, rtol=1e-5)
+    (tmp_path / "saved").mkdir()
+    save_model(loaded, tmp_path / "saved", ("en", "de"))
+    torch.testing.assert_close(both_logps(*parts(load_here(tmp_path / "saved")), batch)[0].sum(), ours)
+
+
+def test_a_target_vocabulary_larger_than_its_table(copy):
+    folder = copy("marian-separate")
+    vocabulary = json.loads((folder / "target_vocab.json").read_text(encoding="utf-8"))
+    edit_json(folder / "target_vocab.json", more=len(vocabulary))
+    with pytest.raises(UserError, match="the model's decoder's embedding only [0-9]+ rows; this tokenizer belongs to"):
+        load_here(folder)
 
 
 # --- tokenizers -----------------------------------------------------------------------------------------------------

@@ -196,6 +196,32 @@ def _marian_multilingual(folder: Path) -> None:
     _marian(folder, languages=(">>deu<<", ">>fra<<", ">>ukr<<", ">>por<<", ">>srp_Cyrl<<", ">>srp_Latn<<"))
 
 
+def _marian_separate(folder: Path, larger_target: bool = False, tied: bool = True) -> None:
+    """Two vocabularies with tables of their own, as converted checkpoints have them: of one size, padding last."""
+    from tiny_models import PAIRS
+    from transformers import MarianConfig, MarianMTModel
+
+    vocabularies = []
+    for name, column, size in (("source", 0, 120), ("target", 1, 140)):
+        pieces = _sentencepiece(folder / f"{name}.spm", [pair[column] for pair in PAIRS], size)
+        vocabularies.append(["</s>", "<unk>", *sorted(set(pieces) - {"</s>", "<unk>", "<s>"})])
+    longest = max(len(words) for words in vocabularies)
+    for file, words in zip(("vocab.json", "target_vocab.json"), vocabularies, strict=True):
+        if not larger_target:
+            words += [f"<unused{i}>" for i in range(longest - len(words))]
+        words.append("<pad>")
+        _write_json(folder / file, {word: i for i, word in enumerate(words)})
+    settings = {"source_lang": "en", "target_lang": "de", "model_max_length": 64, "separate_vocabs": True}
+    _settings(folder, "MarianTokenizer", **settings)
+    source, target = map(len, vocabularies)
+    sizes = _bart_sizes(source) | {"pad_token_id": source - 1, "bos_token_id": None, "eos_token_id": 0}
+    config = MarianConfig(
+        **sizes, decoder_vocab_size=target, decoder_start_token_id=source - 1, forced_eos_token_id=0,
+        share_encoder_decoder_embeddings=False, tie_word_embeddings=tied,
+    )  # fmt: skip
+    _save(MarianMTModel, config, folder)
+
+
 # --- decoder-only -----------------------------------------------------------------------------------------------------
 
 
@@ -388,6 +414,7 @@ MAKERS = {
     "mbart-50": _mbart_50,
     "mbart-cc25": _mbart_cc25,
     "marian-multilingual": _marian_multilingual,
+    "marian-separate": _marian_separate,
     "alma": _alma,
     "llama3": _llama3,
     "qwen2": _qwen2,

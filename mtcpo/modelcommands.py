@@ -1,0 +1,182 @@
+"""The commands that need a model alone: translate and train."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from mtcpo.errors import UserError
+from mtcpo.options import (
+    allow_code,
+    corpus_of,
+    languages,
+    model_options,
+    overwrite,
+    part_settings,
+    quiet,
+    section,
+    settings,
+    system_of,
+    told,
+)
+from mtcpo.outputs import writing
+
+if TYPE_CHECKING:
+    from mtcpo.corpora import CorpusConfig, Drops
+    from mtcpo.records import Segment
+
+
+@click.command()
+@click.argument("sources", nargs=-1, required=True, metavar="SOURCE...")
+@click.option("--model", required=True, help="Alias (mt5, nllb, ...), hub name or directory.")
+@languages
+@click.option("--num-candidates", type=int, help="Candidates a source; default 1.")
+@click.option("--sampling", type=click.Choice(["beam", "diverse", "nucleus", "epsilon"]), help="Default: beam.")
+@click.option(
+    "--logprobs", is_flag=True, default=None, help="Also give each candidate its log-probability (nats, summed)."
+)
+@click.option("--reference", "references", multiple=True, help="References to carry along; repeatable.")
+@click.option("--system", help="Name of the system in the candidates; default: the model's.")
+@click.option("--output", required=True, type=click.Path(path_type=Path), help="candidates.jsonl")
+@model_options
+@settings
+@allow_code
+@overwrite
+def translate(
+    sources: tuple[str, ...], model: str, src_lang: str | None, tgt_lang: str | None, num_candidates: int | None,
+    sampling: str | None, logprobs: bool | None, references: tuple[str, ...], system: str | None, output: Path,
+    dtype: Any, prompt: str | None, overrides: tuple[str, ...], allow_code: bool, overwrite: bool,
+) -> None:  # fmt: skip
+    """Translate SOURCE files into candidates, in input order; interrupted, the same command goes on.
+
+    Every setting of the search is reachable: --set num_beams=8 --set epsilon=0.05 --set batch_size=64
+    """
+    from mtcpo.corpora import Drops, read_corpus
+    from mtcpo.recipe import check_prompt
+    from mtcpo.rows import peeked
+    from mtcpo.translation import TranslateConfig, translate_to_file
+
+    values = {"num_candidates": num_candidates, "sampling": sampling, "logprobs": logprobs}
+    own, of_data = part_settings(overrides)
+    config = section(TranslateConfig, "command line", values, own, "translate")
+    if references and len(sources) > 1:
+        raise UserError("--reference goes with one SOURCE; translate several files one by one")
+    names = [Path(source).name for source in sources]
+    if len(set(names)) < len(names):
+        raise UserError(f"two sources are named {max(names, key=names.count)}; their segments would have the same ids")
+    name, template = system_of(model, system), None if prompt is None else check_prompt(prompt)
+    drops = Drops()
+    with writing(output, overwrite):
+        of_all = (references, (), src_lang, tgt_lang, of_data, allow_code)
+        corpora = [corpus_of(source, *of_all) for source in sources]
+        read = (segment for corpus in corpora for segment in _numbered(read_corpus(corpus, drops), corpus, corpora))
+        # A mistake in the files shows before the model is loaded.
+        segments = peeked(read, f"{', '.join(names)}: every source is empty")
+        quiet()
+        from mtcpo.translation.generate import open_engine
+
+        with open_engine(model, name, dtype, template) as engine:
+            figures = translate_to_file(engine, segments, config, output, overwrite)
+    click.echo(f"{output}: {figures['segments']} sources, {config.num_candidates} candidates each{told(drops)}")
+
+
+def _numbered(segments: Iterator[Segment], corpus: CorpusConfig, corpora: Sequence[CorpusConfig]) -> Iterator[Segment]:
+    """Keep ids apart where several files are translated into one; those of text have their file's name already."""
+    from dataclasses import replace
+
+    name = Path(corpus.source).name
+    for segment in segments:
+        is_apart = len(corpora) == 1 or segment.id.startswith(f"{name}:")
+        yield segment if is_apart else replace(segment, id=f"{name}:{segment.id}")
+
+
+@click.command()
+@click.option("--model", required=True, help="Alias (mt5, nllb, ...), hub name or directory.")
+@click.option("--prefs", help="Triplets: ours, ALMA-R's or TRL's layout; a file or a data set.")
+@click.option("--source", help="With --loss sft: source text (or a file with records).")
+@click.option("--reference", "references", multiple=True, help="With --loss sft: its translation.")
+@languages
+@click.option(
+    "--loss",
+    type=click.Choice(["sft", "sigmoid", "hinge", "ipo", "simpo", "alphapo", "arpo"]),
+    help="Default: sigmoid (CPO).",
+)
+@click.option("--beta", type=float, help="Default 0.1.")
+@click.option("--cpo-alpha", type=float, help="Weight of the NLL of the chosen; default 1.")
+@click.option("--learning-rate", type=float, help="Default 1e-4.")
+@click.option("--epochs", type=float, help="Default 1.")
+@click.option("--eval-prefs", help="Triplets that training does not see; their figures are logged as eval_*.")
+@click.option("--dev-source", help="Source text that is translated and scored at every evaluation.")
+@click.option("--dev-reference", "dev_references", multiple=True, help="Its translation; repeatable.")
+@click.option("--dev-metric", "dev_metrics", multiple=True, help="The first chooses the model; default: chrf, bleu.")
+@click.option("--output-dir", required=True, type=click.Path(path_type=Path))
+@model_options
+@settings
+@allow_code
+@overwrite
+def train(
+    model: str, prefs: str | None, source: str | None, references: tuple[str, ...], src_lang: str | None,
+    tgt_lang: str | None, loss: str | None, beta: float | None, cpo_alpha: float | None, learning_rate: float | None,
+    epochs: float | None, eval_prefs: str | None, dev_source: str | None, dev_references: tuple[str, ...],
+    dev_metrics: tuple[str, ...], output_dir: Path, dtype: Any, prompt: str | None,
+    overrides: tuple[str, ...], allow_code: bool, overwrite: bool,
+) -> None:  # fmt: skip
+    """Train on preferences, or on references with --loss sft; interrupted, the same command goes on.
+
+    Every field of the library's training arguments is reachable: --set train.args.optim=adamw_torch_fused
+    Several GPUs: accelerate launch -m mtcpo train ...
+    """
+    from mtcpo.corpora import Drops, open_triplets
+    from mtcpo.recipe import check_prompt
+    from mtcpo.trainconfig import TrainConfig
+
+    if dev_source is None and (dev_references or dev_metrics):
+        raise UserError("--dev-reference and --dev-metric go with --dev-source")
+    spoken = {"src_lang": src_lang, "tgt_lang": tgt_lang}
+    args = {"learning_rate": learning_rate, "num_train_epochs": epochs}
+    values: dict[str, Any] = {"loss": loss, "beta": beta, "cpo_alpha": cpo_alpha, "dtype": dtype}
+    if eval_prefs is not None:
+        values["eval"] = {"prefs": eval_prefs, **spoken}
+    if dev_source is not None:
+        dev = {"source": dev_source, "references": dev_references, "metrics": dev_metrics, **spoken}
+        values["dev"] = {key: value for key, value in dev.items() if value not in (None, ())}
+    values["args"] = {key: value for key, value in args.items() if value is not None}
+    own, of_data = part_settings(overrides)
+    config: TrainConfig = section(TrainConfig, "command line", values, own, "train", allow_code)
+    sft = source is not None and config.loss == "sft"
+    if sft == (prefs is not None) or (prefs is not None and references) or (source is not None and not sft):
+        raise UserError("give --prefs FILE, or --loss sft with --source FILE --reference FILE")
+    template = None if prompt is None else check_prompt(prompt)
+    drops = Drops()
+    with writing(output_dir, overwrite, folder=True):
+        corpus = corpus_of(prefs or source or "", references, (), src_lang, tgt_lang, of_data, allow_code)
+        triplets = iter(()) if prefs is None else open_triplets(corpus, drops)
+        segments = iter(()) if source is None else _references(corpus, drops)
+        quiet()
+        from mtcpo.examples import pair_texts, reference_texts
+        from mtcpo.training import train
+
+        texts = reference_texts(segments) if prefs is None else pair_texts(triplets)
+        origin = prefs or source or ""
+        report = train(model, texts, config, output_dir, prompt=template, origin=origin, overwrite=overwrite)
+    if int(os.environ.get("RANK", "0")) > 0:  # of several processes the first one tells
+        return
+    drops.update(report["dropped"])
+    click.echo(f"{output_dir}: {report['examples']} examples, {report['steps']} steps{told(drops)}")
+    for what, dropped in (("eval", report.get("eval_dropped")), ("dev", report.get("dev", {}).get("dropped"))):
+        if dropped:
+            click.echo(f"  {what}{told(Drops(dropped))}")
+    if "best" in report:
+        best = report["best"]
+        click.echo(f"  kept step {best['step']}, the best by {best['metric']} ({best['score']:.4g})")
+
+
+def _references(corpus: CorpusConfig, drops: Drops) -> Iterator[Segment]:
+    from mtcpo.corpora import read_corpus
+    from mtcpo.rows import peeked
+
+    return peeked(read_corpus(corpus, drops), f"{corpus.source}: every source in it is empty")

@@ -1,0 +1,102 @@
+"""Options that several commands share, and how the values of a command line become sections of the configuration."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+if TYPE_CHECKING:
+    from mtcpo.corpora import CorpusConfig, Drops
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+
+def _options(*options: Callable[[Command], Command]) -> Callable[[Command], Command]:
+    def add(command: Command) -> Command:
+        for option in reversed(options):
+            command = option(command)
+        return command
+
+    return add
+
+
+languages = _options(
+    click.option("--src-lang", metavar="LANG", help="Language of the source, BCP-47 (de, zh-Hans)."),
+    click.option("--tgt-lang", metavar="LANG", help="Language of the translations, BCP-47."),
+)
+overwrite = click.option("--overwrite", is_flag=True, help="Replace an output that exists.")
+settings = click.option(
+    "--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Any other setting, as a recipe names it."
+)
+allow_code = click.option(
+    "--allow-code",
+    is_flag=True,
+    help="Let a source (python:package.module:Class, data.options: arguments) or a metric be code of yours.",
+)
+model_options = _options(
+    click.option("--dtype", type=click.Choice(["auto", "float32", "bfloat16", "float16"]), default="auto"),
+    click.option("--prompt", help="Template in place of the family's own, for example 'translate: {source}'."),
+)
+metrics = click.option(
+    "--metric",
+    "metrics",
+    multiple=True,
+    help="bleu, spbleu, chrf, chrf++, ter, comet, cometkiwi, ...; repeatable.",
+)
+
+
+def section(
+    cls: Any, where: str, values: dict[str, Any], overrides: Iterable[str] = (), prefix: str = "", code: bool = False
+) -> Any:
+    """Check the values of a command line, unset ones left out, against a section of the configuration.
+
+    `--set train.beta=0.2` and `--set beta=0.2` mean the same where `prefix` is "train".
+    """
+    from mtcpo.config import apply_overrides, load_section
+
+    given = {key: value for key, value in values.items() if value not in (None, (), {})}
+    short = [text.removeprefix(f"{prefix}.") for text in overrides]
+    return load_section(cls, apply_overrides(given, short), where, allow_code=code)
+
+
+def part_settings(overrides: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Part the settings of a command that reads a corpus: its own, and those of the corpus (`data.take=100`)."""
+    data = [text for text in overrides if text.startswith("data.")]
+    return [text for text in overrides if text not in data], data
+
+
+def corpus_of(
+    source: str, references: Sequence[str], hyps: Sequence[str], src_lang: str | None, tgt_lang: str | None,
+    overrides: Sequence[str] = (), code: bool = False,
+) -> CorpusConfig:  # fmt: skip
+    """Return the corpus that a command line names, checked."""
+    from mtcpo.corpora import CorpusConfig, parse_named_files
+
+    values = {
+        "source": source, "references": references, "hypotheses": parse_named_files(hyps),
+        "src_lang": src_lang, "tgt_lang": tgt_lang,
+    }  # fmt: skip
+    corpus: CorpusConfig = section(CorpusConfig, "command line", values, overrides, "data", code)
+    return corpus
+
+
+def system_of(model: str, name: str | None = None) -> str:
+    """Return the name of a model's translations: the one given, or the last part of the model's."""
+    from mtcpo.corpora import check_system_name
+
+    return check_system_name(name or Path(model).resolve().name)
+
+
+def told(drops: Drops) -> str:
+    """Return what was dropped as the end of a command's line, "" where nothing was."""
+    return "".join(f"; dropped: {number} {reason}" for reason, number in sorted(drops.items()))
+
+
+def quiet() -> None:
+    """Let libraries speak only of what a user has to know."""
+    from mtcpo.progress import quiet_libraries
+
+    quiet_libraries()

@@ -1,0 +1,116 @@
+"""The commands of pairs: build-prefs, and export for other trainers."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from mtcpo.errors import UserError
+from mtcpo.options import (
+    allow_code,
+    corpus_of,
+    languages,
+    overwrite,
+    part_settings,
+    section,
+    settings,
+    told,
+)
+from mtcpo.outputs import writing
+
+CUT = " (the file ends in the middle of a line; the complete lines were used)"
+
+
+@click.command("build-prefs")
+@click.argument("candidates", required=False)
+@click.option("--source", help="Source text, one segment a line (or TSV, CSV, JSON Lines, Parquet, a data set).")
+@click.option("--reference", "references", multiple=True, help="Reference, line by line with the source; repeatable.")
+@click.option("--hyp", "hyps", multiple=True, metavar="NAME=FILE", help="A system's output; repeatable.")
+@languages
+@click.option(
+    "--metric",
+    "metrics",
+    multiple=True,
+    help="bleu, chrf, chrf++, ter, comet, cometkiwi, xcomet, comet:DIR; mbr:chrf, mbr:comet (the candidates against "
+    "each other, no reference needed); a score that they have; NAME=python:package.module:function; repeatable.",
+)
+@click.option("--select", help="best-worst (default), best-rest, all-pairs, mu-2sigma, confidence.")
+@click.option("--combine", help="Several metrics: mean (default), zscore, zscore-set, rank, minimum.")
+@click.option("--min-margin", type=float, help="Least difference of chosen and rejected.")
+@click.option("--use-reference", help="References as chosen: never (default), by-score, always.")
+@click.option("--score-cache", help="Keeps the scores of models; default: scores.sqlite3 beside the output.")
+@click.option("--workers", type=int, help="Processes for BLEU, chrF and TER; default: one a core.")
+@click.option("--output", required=True, type=click.Path(path_type=Path), help="prefs.jsonl")
+@settings
+@allow_code
+@overwrite
+def build_prefs(
+    candidates: str | None, source: str | None, references: tuple[str, ...], hyps: tuple[str, ...],
+    src_lang: str | None, tgt_lang: str | None, metrics: tuple[str, ...], select: str | None, combine: str | None,
+    min_margin: float | None, use_reference: str | None, score_cache: str | None, workers: int | None, output: Path,
+    overrides: tuple[str, ...], allow_code: bool, overwrite: bool,
+) -> None:  # fmt: skip
+    """Build triplets from CANDIDATES, or from a source with outputs of several systems.
+
+    Beside OUTPUT comes its report (prefs-report.json and .html): what was kept, and what was dropped for which reason.
+    Interrupted, the same command again computes only the scores of models that are new. Every other setting of
+    [prefs], filters among them: --set max_similarity=0.9 --set check_script=true --set weights.chrf=2
+    """
+    from mtcpo.corpora import Drops, read_corpus
+    from mtcpo.files import refuse_existing
+    from mtcpo.pairpage import page_path_of, write_pair_page
+    from mtcpo.preferences import PrefsConfig, build_preferences, report_path_of
+
+    if (candidates is None) == (source is None):
+        raise UserError("give either a CANDIDATES file or --source with --hyp NAME=FILE")
+    if source is None and (references or hyps):
+        raise UserError("--reference and --hyp go with --source; a CANDIDATES file has its own")
+    values = {
+        "metrics": metrics, "select": select, "combine": combine, "min_margin": min_margin,
+        "reference": use_reference, "score_cache": score_cache, "workers": workers,
+    }  # fmt: skip
+    if not metrics and not any(text.removeprefix("prefs.").startswith("metrics=") for text in overrides):
+        raise UserError("no metric to choose pairs by; give one, for example --metric chrf")
+    own, of_data = part_settings(overrides)
+    config = section(PrefsConfig, "command line", values, own, "prefs", allow_code)
+    drops = Drops()
+    with writing(output, overwrite):
+        path = report_path_of(output)
+        refuse_existing(path, overwrite)
+        refuse_existing(page_path_of(path), overwrite)
+        corpus = corpus_of(candidates or source or "", references, hyps, src_lang, tgt_lang, of_data, allow_code)
+        report = build_preferences(read_corpus(corpus, drops), config, output, path, drops=drops)
+        page = write_pair_page(path)
+    for note in report["notes"]:
+        click.echo(f"mtcpo: {note}", err=True)
+    click.echo(f"{output}: {report['kept']} triplets of {report['segments']} segments")
+    for reason, number in sorted(report["dropped"].items()):
+        click.echo(f"  dropped {number}: {reason}{CUT if reason == 'cut_line' else ''}")
+    click.echo(f"  {path} has the figures, {page} the plots")
+
+
+@click.command()
+@click.argument("prefs")
+@click.option("--to", "target", type=click.Choice(["trl"]), required=True)
+@click.option("--output", required=True, type=click.Path(path_type=Path))
+@click.option("--prompt", default="{source}", help="Template: {source}, {src_name}, {tgt_name}; default: the source.")
+@languages
+@settings
+@allow_code
+@overwrite
+def export(
+    prefs: str, target: str, output: Path, prompt: str, src_lang: str | None, tgt_lang: str | None,
+    overrides: tuple[str, ...], allow_code: bool, overwrite: bool,
+) -> None:  # fmt: skip
+    """Write triplets in the layout of another trainer: TRL's standard prompt, chosen, rejected."""
+    from mtcpo.corpora import Drops, open_triplets, triplets_to_trl
+    from mtcpo.files import write_json_lines
+    from mtcpo.recipe import check_prompt
+
+    check_prompt(prompt, ("source", "src_name", "tgt_name"))
+    drops = Drops()
+    with writing(output, overwrite):
+        corpus = corpus_of(prefs, (), (), src_lang, tgt_lang, overrides, allow_code)
+        count = write_json_lines(output, triplets_to_trl(open_triplets(corpus, drops), prompt))
+    click.echo(f"{output}: {count} rows{told(drops)}")
