@@ -158,6 +158,14 @@ model_options = _options(
     click.option("--dtype", type=click.Choice(["auto", "float32", "bfloat16", "float16"]), default="auto"),
     click.option("--prompt", help="Template in place of the family's own, for example 'translate: {source}'."),
 )
+comet_options = _options(
+    click.option("--comet-python", metavar="PYTHON", help="Interpreter of another environment that has unbabel-comet."),
+    click.option(
+        "--comet-precision",
+        type=click.Choice(["auto", "fp32", "bf16", "fp16"]),
+        help="Default: fp32 on a CPU, bf16 on a GPU.",
+    ),
+)
 metrics = click.option(
     "--metric",
     "metrics",
@@ -198,6 +206,14 @@ def _corpus(
     }  # fmt: skip
     corpus: CorpusConfig = _section(CorpusConfig, "command line", values, overrides, "data", code)
     return corpus
+
+
+def _comet(python: str | None, precision: str | None) -> dict[str, str]:
+    """Return what was said of how COMET is run; a path given here starts at the working directory."""
+    from mtcpo.config import CommandLineText
+
+    given = {"python": python and CommandLineText(python), "precision": precision}
+    return {key: value for key, value in given.items() if value is not None}
 
 
 # --- commands -------------------------------------------------------------------------------------------------------
@@ -304,6 +320,7 @@ def _told(drops: Drops) -> str:
 @click.option("--min-margin", type=float, help="Least difference of chosen and rejected.")
 @click.option("--use-reference", help="References as chosen: never (default), by-score, always.")
 @click.option("--score-cache", help="Keeps the scores of models; default: scores.sqlite3 beside the output.")
+@comet_options
 @click.option("--workers", type=int, help="Processes for BLEU, chrF and TER; default: one a core.")
 @click.option("--output", required=True, type=click.Path(path_type=Path), help="prefs.jsonl")
 @settings
@@ -312,8 +329,9 @@ def _told(drops: Drops) -> str:
 def build_prefs(
     candidates: str | None, source: str | None, references: tuple[str, ...], hyps: tuple[str, ...],
     src_lang: str | None, tgt_lang: str | None, metrics: tuple[str, ...], select: str | None, combine: str | None,
-    min_margin: float | None, use_reference: str | None, score_cache: str | None, workers: int | None, output: Path,
-    overrides: tuple[str, ...], allow_code: bool, overwrite: bool,
+    min_margin: float | None, use_reference: str | None, score_cache: str | None, comet_python: str | None,
+    comet_precision: str | None, workers: int | None, output: Path, overrides: tuple[str, ...], allow_code: bool,
+    overwrite: bool,
 ) -> None:  # fmt: skip
     """Build triplets from CANDIDATES, or from a source with outputs of several systems.
 
@@ -333,6 +351,7 @@ def build_prefs(
     values = {
         "metrics": metrics, "select": select, "combine": combine, "min_margin": min_margin,
         "reference": use_reference, "score_cache": score_cache, "workers": workers,
+        "comet": _comet(comet_python, comet_precision),
     }  # fmt: skip
     if not metrics and not any(text.removeprefix("prefs.").startswith("metrics=") for text in overrides):
         raise UserError("no metric to choose pairs by; give one, for example --metric chrf")
@@ -463,6 +482,8 @@ def _triplets(corpus: CorpusConfig, drops: Drops) -> Iterator[Triplet]:
 @click.option("--hyp", "hyps", multiple=True, metavar="NAME=FILE", help="A system's output; repeatable.")
 @languages
 @metrics
+@comet_options
+@click.option("--score-cache", help="Keeps the scores of models; default: scores.sqlite3 in --output-dir.")
 @click.option("--baseline", help="System that the others are compared with; default: the first.")
 @click.option("--output-dir", type=click.Path(path_type=Path), help="For evaluation.json, translations, report.html.")
 @model_options
@@ -472,8 +493,9 @@ def evaluate(
     runs: tuple[Path, ...], compare: bool, model: str | None, baseline_model: str | None, suites: tuple[str, ...],
     test_set_dir: Path | None, submitted: bool | None, source: str | None, references: tuple[str, ...],
     each_reference: bool | None, hyps: tuple[str, ...], src_lang: str | None, tgt_lang: str | None,
-    metrics: tuple[str, ...], baseline: str | None, output_dir: Path | None, dtype: Any, prompt: str | None,
-    overrides: tuple[str, ...], overwrite: bool,
+    metrics: tuple[str, ...], comet_python: str | None, comet_precision: str | None, score_cache: str | None,
+    baseline: str | None, output_dir: Path | None, dtype: Any, prompt: str | None, overrides: tuple[str, ...],
+    overwrite: bool,
 ) -> None:  # fmt: skip
     """Score a model on test sets, or output files against references, with signatures and significance.
 
@@ -485,7 +507,8 @@ def evaluate(
     sets = [] if source is None else [_own_set(source, references, src_lang, tgt_lang)]
     values = {
         "suites": suites, "sets": sets, "test_set_dir": test_set_dir and str(test_set_dir), "submitted": submitted,
-        "metrics": metrics, "each_reference": each_reference, "baseline": baseline,
+        "metrics": metrics, "each_reference": each_reference, "baseline": baseline, "score_cache": score_cache,
+        "comet": _comet(comet_python, comet_precision),
     }  # fmt: skip
     config = _section(RunEvaluateConfig, "command line", values, overrides, "evaluate")
     _check_evaluate(runs, compare, model, hyps, baseline_model, source, references, config)
@@ -500,9 +523,9 @@ def evaluate(
         if compare:
             return compare_runs(runs, config)
         if not models:
-            return assess_files(config, files)
+            return assess_files(config, files, output_dir)
         _quiet()
-        return assess_models(config, models, config.decoding, dtype, template)
+        return assess_models(config, models, config.decoding, dtype, template, output_dir)
 
     texts = [source, *(file.partition("=")[2] or file for file in references)] if source else []
     inputs = files | {text: Path(text) for text in texts if text} | {f"{run}": run / "evaluation.json" for run in runs}

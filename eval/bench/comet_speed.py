@@ -123,6 +123,7 @@ class Clock:
     """Runs a function; `seconds` are its CPU and wall seconds."""
 
     def run(self, function: Any) -> Any:
+        """Return what a function returned, called with nothing."""
         start, before = time.perf_counter(), os.times()
         result = function()
         after = os.times()
@@ -140,9 +141,7 @@ def compare(kind: str, model: Any, segments: list[Segment], repeats: int) -> dic
     from mtcpo.comet.engine import engine_of
 
     with_references = kind not in ("referenceless", "unified-qe")
-    rows = [
-        (s.source, c.text, *(s.references[:1] if with_references else ())) for s in segments for c in s.candidates
-    ]
+    rows = [(s.source, c.text, *(s.references[:1] if with_references else ())) for s in segments for c in s.candidates]
     samples = [dict(zip(("src", "mt", "ref"), row, strict=False)) for row in rows]
     engine = engine_of(model, torch.device("cpu"))
     clock, found, seconds = Clock(), {}, {name: [] for name in (*BATCH_SIZES, "mtcpo")}

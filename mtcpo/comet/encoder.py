@@ -73,7 +73,8 @@ def _attention(attention: Any, inputs: Tensor, bias: Tensor | None, prefix: int 
     inputs = inputs.to(attention.query.weight.dtype)
 
     def heads(module: Any, of: Tensor) -> Tensor:
-        return linear(of, module.weight, module.bias).unflatten(-1, (attention.num_attention_heads, -1)).transpose(1, 2)
+        whole = linear(of, module.weight, module.bias)
+        return whole.view(*whole.shape[:2], attention.num_attention_heads, -1).transpose(1, 2)
 
     context = scaled_dot_product_attention(
         heads(attention.query, inputs[:, :prefix]), heads(attention.key, inputs), heads(attention.value, inputs), bias
