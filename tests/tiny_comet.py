@@ -133,6 +133,12 @@ def make_comet(
     with torch.no_grad():
         for parameter in model.estimator.parameters():
             parameter.mul_(3.0)
+        if kind == "xcomet":  # it cuts scores at 1: most of them shall be below, and some words right
+            model.estimator.ff[-1].weight.mul_(0.1)
+            model.estimator.ff[-1].bias.fill_(0.6)
+        if getattr(model, "hidden2tag", None) is not None:
+            model.hidden2tag.weight.mul_(3.0)
+            model.hidden2tag.bias.copy_(torch.tensor([0.5, 0.0, 0.0, 0.0]))
         if model.layerwise_attention is not None:
             # Zeros at first, which makes every layer transformation the plain mean.
             for parameter in model.layerwise_attention.scalar_parameters:
