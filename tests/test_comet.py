@@ -19,9 +19,9 @@ from mtcpo.preferences import PrefsConfig, build_preferences
 from mtcpo.records import Candidate, Segment
 
 
-def comet_imports() -> bool:
+def comet_imports(python=sys.executable) -> bool:
     code = "import comet"
-    return subprocess.run([sys.executable, "-c", code], capture_output=True, check=False).returncode == 0
+    return subprocess.run([python, "-c", code], capture_output=True, check=False).returncode == 0
 
 
 needs_comet = pytest.mark.skipif(not comet_imports(), reason="needs unbabel-comet: mtcpo[comet], or docs/pairs.md")
