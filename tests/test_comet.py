@@ -19,12 +19,12 @@ from mtcpo.preferences import PrefsConfig, build_preferences
 from mtcpo.records import Candidate, Segment
 
 
-def comet_imports(python=sys.executable) -> bool:
-    code = "import comet"
+def has_comet(python=sys.executable) -> bool:
+    code = "import importlib.metadata as metadata; metadata.version('unbabel-comet')"
     return subprocess.run([python, "-c", code], capture_output=True, check=False).returncode == 0
 
 
-needs_comet = pytest.mark.skipif(not comet_imports(), reason="needs unbabel-comet: mtcpo[comet], or docs/pairs.md")
+needs_comet = pytest.mark.skipif(not has_comet(), reason="needs unbabel-comet: mtcpo[comet], or docs/pairs.md")
 
 
 @pytest.fixture(scope="session")

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from console import finish, mistake, run, start, write_lines
-from test_comet import comet_imports, make_segments, models, needs_comet
+from test_comet import has_comet, make_segments, models, needs_comet
 from tiny_comet import sentences
 
 from mtcpo.errors import UserError
@@ -24,7 +24,7 @@ __all__ = ["models"]  # a fixture
 OTHER = os.environ.get("MTCPO_OTHER_PYTHON", sys.executable)
 """Where `make test-latest` runs, the interpreter of the pinned environment; else this one, as a process of its own."""
 
-needs_other = pytest.mark.skipif(not comet_imports(OTHER), reason=f"{OTHER} has no unbabel-comet")
+needs_other = pytest.mark.skipif(not has_comet(OTHER), reason=f"{OTHER} has no unbabel-comet")
 
 
 def scores_of(metric, count=30):
