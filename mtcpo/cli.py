@@ -208,6 +208,11 @@ def _corpus(
     return corpus
 
 
+def _is_one_of_several() -> bool:
+    """Whether a launcher started this process beside the first, which itself starts one for each GPU to score with."""
+    return int(os.environ.get("RANK", "0")) > 0
+
+
 def _comet(python: str | None, precision: str | None) -> dict[str, str]:
     """Return what was said of how COMET is run; a path given here starts at the working directory."""
     from mtcpo.config import CommandLineText
@@ -344,6 +349,8 @@ def build_prefs(
     from mtcpo.pairpage import page_path_of, write_pair_page
     from mtcpo.preferences import PrefsConfig, build_preferences, report_path_of
 
+    if _is_one_of_several():
+        return
     if (candidates is None) == (source is None):
         raise UserError("give either a CANDIDATES file or --source with --hyp NAME=FILE")
     if source is None and (references or hyps):
@@ -442,7 +449,7 @@ def train(
         texts = reference_texts(segments) if prefs is None else pair_texts(triplets)
         origin = prefs or source or ""
         report = train(model, texts, config, output_dir, prompt=template, origin=origin, overwrite=overwrite)
-    if int(os.environ.get("RANK", "0")) > 0:  # of several processes the first one tells
+    if _is_one_of_several():  # the first one tells
         return
     drops.update(report["dropped"])
     click.echo(f"{output_dir}: {report['examples']} examples, {report['steps']} steps{_told(drops)}")
@@ -504,6 +511,8 @@ def evaluate(
     from mtcpo.corpora import parse_named_files
     from mtcpo.recipe import RunEvaluateConfig, check_prompt
 
+    if _is_one_of_several():
+        return
     sets = [] if source is None else [_own_set(source, references, src_lang, tgt_lang)]
     values = {
         "suites": suites, "sets": sets, "test_set_dir": test_set_dir and str(test_set_dir), "submitted": submitted,

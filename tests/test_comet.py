@@ -3,6 +3,7 @@ import importlib.util
 import json
 import logging
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -174,6 +175,24 @@ def test_loading_restores_levels(models):
     before = logging.getLogger("comet").level, logging.getLogger().level
     opened(models["regression"])
     assert (logging.getLogger("comet").level, logging.getLogger().level) == before
+
+
+@needs_comet
+def test_signals_are_obeyed_while_it_scores(models, monkeypatch):
+    metric = opened(models["unified-ref"])
+    engine, during = metric.runner._engine, []
+    read = engine._read
+    numbers = (signal.SIGINT, signal.SIGTERM)
+
+    def watched(*arguments):
+        during.append([signal.getsignal(number) for number in numbers])
+        return read(*arguments)
+
+    monkeypatch.setattr(engine, "_read", watched)
+    before = [signal.getsignal(number) for number in numbers]
+    metric.score_candidates(make_segments(3))
+    assert during
+    assert all(handlers == before for handlers in during)
 
 
 def resave(folder, change):

@@ -128,7 +128,7 @@ def test_a_cached_model_is_the_model(models, tmp_path, monkeypatch):
 
 
 @pytest.fixture
-def corpus(tmp_path, models):
+def corpus(tmp_path):
     """Files of two systems' outputs in a folder of their own."""
     for seed, name in enumerate(("s.de", "r.en", "a.en", "b.en")):
         write_lines(tmp_path / name, sentences(400, seed))
@@ -152,6 +152,18 @@ def test_evaluate_keeps_scores_and_scores_elsewhere(corpus, models, capsys, monk
     assert second.code == 0, second.err
     assert json.loads((corpus / "e" / "evaluation.json").read_text())["pairs"]["de-en"]["systems"] == before
     assert mistake(capsys, *command, "--overwrite", "--comet-python", "./no").startswith("--comet-python")
+
+
+def test_under_a_launcher_the_first_process_does_the_work(corpus, capsys, monkeypatch):
+    monkeypatch.chdir(corpus)
+    for command, made in ((f"build-prefs {FILES} --metric chrf --output p.jsonl", "p.jsonl"),
+                          (f"evaluate {FILES} --metric chrf --output-dir e", "e")):  # fmt: skip
+        monkeypatch.setenv("RANK", "1")
+        assert run(capsys, *command.split()).out == ""
+        assert not (corpus / made).exists()
+        monkeypatch.setenv("RANK", "0")
+        assert run(capsys, *command.split()).code == 0
+        assert (corpus / made).exists()
 
 
 def children_of(pid):
