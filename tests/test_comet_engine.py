@@ -7,7 +7,8 @@ from hypothesis import strategies as st
 from test_comet import library_model, make_segments, models, needs_comet
 from tiny_comet import make_comet, make_encoder, sentences
 
-from mtcpo.comet.engine import batches
+from mtcpo.comet.tokens import batches
+from mtcpo.errors import UserError
 
 __all__ = ["models"]  # a fixture
 
@@ -132,6 +133,14 @@ def test_confidence_is_the_librarys(models):
     expected = [span["confidence"] for of_row in theirs for span in of_row]
     assert len(expected) > 5
     np.testing.assert_allclose([s.confidence for of_row in ours for s in of_row], expected, atol=1e-6)
+
+
+@needs_comet
+def test_a_layer_that_the_encoder_lacks_is_named(models, tmp_path):
+    for kind, settings in (("regression", {"layer": 3}), ("xcomet", {"word_layer": 24})):
+        folder = make_comet(tmp_path / kind, kind, models["encoder"], **settings)
+        with pytest.raises(UserError, match=r"reads layer (3|24) of an encoder of 2"):
+            engine_for(folder)
 
 
 @needs_comet

@@ -22,7 +22,13 @@ from torch.nn.functional import linear, scaled_dot_product_attention
 
 
 def states(
-    model: Any, ids: Tensor, mask: Tensor | None, token_types: Tensor | None, depth: int, prefix: int | None
+    model: Any,
+    ids: Tensor,
+    mask: Tensor | None,
+    token_types: Tensor | None,
+    depth: int,
+    prefix: int | None,
+    keep: Tensor | None = None,
 ) -> Iterator[Tensor]:
     """Yield the embeddings and the states after each of the first `depth` layers, in float32.
 
@@ -33,6 +39,7 @@ def states(
         token_types: Ids of token types, for encoders that tell segments apart. Shape (B, S).
         depth: How many layers to compute.
         prefix: How many positions of the last of them to compute; None: all.
+        keep: Which of those; the others are 0 there. None: all. Shape (B, P).
 
     Yields:
         Shape (B, S, D), the last (B, P, D).
@@ -47,23 +54,34 @@ def states(
     final_norm = getattr(model.encoder, "LayerNorm", None)
     for number, layer in enumerate(model.encoder.layer[:depth], start=1):
         yield hidden
-        hidden = _layer(layer, hidden, bias, prefix if number == depth else None)
+        is_last = number == depth
+        hidden = _layer(layer, hidden, bias, prefix if is_last else None, keep if is_last else None)
         if final_norm is not None and number == total:
             hidden = final_norm(hidden)
     yield hidden if depth or prefix is None else hidden[:, :prefix]
 
 
-def _layer(layer: Any, hidden: Tensor, bias: Tensor | None, prefix: int | None) -> Tensor:
+def _layer(layer: Any, hidden: Tensor, bias: Tensor | None, prefix: int | None, keep: Tensor | None) -> Tensor:
     """Return the states after a layer, of the first `prefix` positions. Shape (B, S, D) -> (B, P, D)."""
     attention = layer.attention
     norm_first = hasattr(attention, "self_attn_layer_norm")
     inputs = attention.self_attn_layer_norm(hidden) if norm_first else hidden
     context = _attention(attention.self, inputs, bias, prefix)
     hidden = hidden[:, :prefix]
+    if keep is None:
+        return _after_attention(layer, hidden, context, norm_first)
+    result = torch.zeros_like(hidden)
+    result[keep] = _after_attention(layer, hidden[keep], context[keep], norm_first)
+    return result
+
+
+def _after_attention(layer: Any, hidden: Tensor, context: Tensor, norm_first: bool) -> Tensor:
+    """Return the states after a layer, from those before it and what they gathered. Shape (..., D)."""
+    output = layer.attention.output
     if norm_first:
-        hidden = hidden + _dense(attention.output.dense, context)
+        hidden = hidden + _dense(output.dense, context)
         return hidden + _feed_forward(layer, layer.LayerNorm(hidden))
-    hidden = attention.output.LayerNorm(hidden + _dense(attention.output.dense, context))
+    hidden = output.LayerNorm(hidden + _dense(output.dense, context))
     normalised: Tensor = layer.output.LayerNorm(hidden + _feed_forward(layer, hidden))
     return normalised
 

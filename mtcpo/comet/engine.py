@@ -9,7 +9,7 @@ Dimensions: N rows, U distinct texts or inputs, B of them in a batch, S tokens, 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from typing import Any
@@ -19,15 +19,14 @@ from torch import Tensor
 
 from mtcpo.comet.encoder import states
 from mtcpo.comet.spans import Run, Span, find_runs, mqm_score, to_spans
+from mtcpo.comet.tokens import Text, Tokens, batches
+from mtcpo.errors import UserError
 
 Row = tuple[str, ...]
 """Source, translation, and the reference where the model needs one."""
 
 TOKENS_PER_BATCH = {"cpu": 2048, "cuda": 32768}
 """Padded tokens. On a CPU what a layer computes stays in its cache; a GPU wants much at once."""
-
-PARTS_OF_A_BATCH = 4
-"""A quarter of those tokens is enough to keep the device busy."""
 
 ROWS_PER_HEAD = 4096
 
@@ -38,14 +37,6 @@ class Predictions:
 
     scores: list[float]
     spans: list[list[Span]] | None = None
-
-
-@dataclass(frozen=True)
-class Text:
-    """A tokenized text, special tokens included. offsets: characters (first, end) of each token."""
-
-    ids: list[int]
-    offsets: list[tuple[int, int]]
 
 
 @dataclass(frozen=True)
@@ -69,62 +60,18 @@ def mix_of(model: Any) -> Mix:
     """Return how a model of the library mixes its layers."""
     attention = model.layerwise_attention
     if attention is None:
-        return Mix(tuple(float(number == model.hparams.layer) for number in range(model.encoder.num_layers)))
+        layer = _existing(model.hparams.layer, model)
+        return Mix(tuple(float(number == layer) for number in range(model.encoder.num_layers)))
     with torch.inference_mode():
         weights = attention.transform_fn(torch.cat(list(attention.scalar_parameters)).float(), dim=0)
     return Mix(tuple(weights.tolist()), attention.gamma.item(), bool(attention.layer_norm))
 
 
-class Tokens:
-    """Tokenizes for a model: each distinct text once, cut where the library cuts it."""
-
-    def __init__(self, encoder: Any) -> None:
-        self.tokenizer = encoder.tokenizer
-        self.pad = int(encoder.tokenizer.pad_token_id)
-        self._max_length = encoder.max_positions
-        self._separators = encoder.size_separator
-
-    def __call__(self, texts: Sequence[str]) -> dict[str, Text]:
-        """Return the tokens of each text."""
-        if not texts:
-            return {}
-        encoded = self.tokenizer(list(texts), truncation=True, max_length=self._max_length - 2)
-        return {text: Text(encoded[at].ids, encoded[at].offsets) for at, text in enumerate(texts)}
-
-    def joined(self, texts: Sequence[Text]) -> list[int]:
-        """Return the ids of several texts as one input: <s> a </s></s> b </s>, BERT's with one separator between."""
-        # A text may spell the padding token; the library takes it out of what it joins.
-        parts = [[token for token in text.ids if token != self.pad][1:-1] for text in texts]
-        between = [self.tokenizer.sep_token_id] * self._separators
-        ids = [self.tokenizer.cls_token_id, *parts[0]]
-        for part in parts[1:]:
-            ids += [*between, *part]
-        ids.append(self.tokenizer.sep_token_id)
-        specials = 1 + len(parts) * self._separators
-        return ids[: self._max_length] if sum(map(len, parts)) > self._max_length - specials else ids
-
-
-def batches(lengths: Sequence[int], tokens: int, groups: Sequence[int] | None = None) -> Iterator[list[int]]:
-    """Yield the indices of sequences in batches of like length, of at most so many padded tokens, the longest first.
-
-    A batch that is large enough to keep the device busy ends before a shorter sequence would need padding.
-
-    groups: sequences of different ones are never in one batch.
-    """
-    keys = groups or [0] * len(lengths)
-    order = sorted(range(len(lengths)), key=lambda index: (keys[index], lengths[index]), reverse=True)
-    batch: list[int] = []
-    for index in order:
-        if batch:
-            longest = lengths[batch[0]]
-            is_full = (len(batch) + 1) * longest > tokens
-            would_pad = lengths[index] < longest and len(batch) * longest * PARTS_OF_A_BATCH >= tokens
-            if is_full or would_pad or keys[index] != keys[batch[0]]:
-                yield batch
-                batch = []
-        batch.append(index)
-    if batch:
-        yield batch
+def _existing(layer: Any, model: Any) -> int:
+    """Return a layer's number if the encoder has it; 0 is that of the embeddings."""
+    if not isinstance(layer, int) or not 0 <= layer < model.encoder.num_layers:
+        raise UserError(f"the COMET model reads layer {layer!r} of an encoder of {model.encoder.num_layers - 1}")
+    return layer
 
 
 @dataclass(frozen=True)
@@ -162,25 +109,32 @@ class Engine:
         return ids.to(self._device), mask
 
     def _read(
-        self, sequences: Sequence[list[int]], first: int | None, words: int = 0, token_types: Tensor | None = None
+        self,
+        sequences: Sequence[list[int]],
+        first: int | None,
+        words: Sequence[int] = (),
+        token_types: Tensor | None = None,
     ) -> Reading:
-        """Encode a batch. first: how many positions of the mix are wanted; None: all. words: of the words' layer."""
+        """Encode a batch.
+
+        first: how many positions of the mix are wanted; None: all. words: how many of the words' layer, of each.
+        """
         ids, mask = self._batch(sequences)
-        mix, word_layer = self._mix, self._word_layer
-        depth = max(mix.depth, word_layer)
-        of_last = []
-        if mix.weights[depth]:
-            of_last.append(None if mix.norm else first)
-        if word_layer == depth:
-            of_last.append(words)
-        prefix = None if None in of_last else max(filter(None, of_last))
+        mix, longest = self._mix, max(words, default=0)
+        depth = max(mix.depth, self._word_layer)
+        whole = bool(mix.weights[depth]) and (mix.norm or first is None)
+        prefix, keep = None if whole else 1, None
+        if self._word_layer == depth and not whole:
+            prefix = longest
+            keep = torch.arange(longest, device=self._device) < torch.tensor(words, device=self._device)[:, None]
         mixed, of_words = torch.zeros((), device=self._device), None
-        for number, state in enumerate(states(self._model.encoder.model, ids, mask, token_types, depth, prefix)):
+        of_layers = states(self._model.encoder.model, ids, mask, token_types, depth, prefix, keep)
+        for number, state in enumerate(of_layers):
             if mix.weights[number]:
                 part = _normalised(state, mask, first) if mix.norm else state[:, :first]
                 mixed = mixed + mix.weights[number] * part
-            if number == word_layer:
-                of_words = state[:, :words]
+            if number == self._word_layer:
+                of_words = state[:, :longest]
         return Reading(ids, mask, mix.gamma * mixed, of_words)
 
 
@@ -260,7 +214,7 @@ class Unified(Engine):
         self._typed = "token_type_ids" in inspect.signature(model.encoder.forward).parameters
         self._severities: tuple[str, ...] = ()
         if model.word_level:
-            self._word_layer = model.hparams.word_layer
+            self._word_layer = _existing(model.hparams.word_layer, model)
             names = model.label_encoder.ids_to_label
             self._severities = tuple(names[number].partition("-")[2] for number in range(len(names)))
 
@@ -306,9 +260,9 @@ class Unified(Engine):
         labels: list[Tensor] = [scores] * len(inputs)
         for batch in batches([len(of_input) for of_input in ids], self._budget, [len(parts) for parts in inputs]):
             sequences = [ids[index] for index in batch]
-            of_batch = [words[index] for index in batch] if words else [0]
+            of_batch = [words[index] for index in batch] if words else []
             types = self._token_types([inputs[index][0] for index in batch], max(map(len, sequences)))
-            read = self._read(sequences, 1, max(of_batch), types)
+            read = self._read(sequences, 1, of_batch, types)
             scores[batch] = self._model.estimator(read.mixed[:, 0]).view(-1)
             if read.words is not None:
                 probabilities = self._model.hidden2tag(read.words).softmax(-1).cpu()
