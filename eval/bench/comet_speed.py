@@ -234,6 +234,7 @@ def main() -> None:
         sys.exit(f"{arguments.data}: no WMT22 data there; give its folder with --data")
     warnings.simplefilter("ignore")
     logging.disable(logging.WARNING)
+    made = provenance(gpus=False)
     outcome: dict[str, Any] = {"settings": {k: v for k, v in vars(arguments).items() if k not in ("data", "output")}}
     corpora = {pair: read(arguments.data / pair, arguments.segments) for pair in arguments.pairs}
     with tempfile.TemporaryDirectory() as folder:
@@ -245,7 +246,6 @@ def main() -> None:
             for pair, segments in corpora.items():
                 outcome.setdefault(pair, {})[kind] = compare(kind, model, segments, arguments.repeats)
                 print(pair, kind, json.dumps(outcome[pair][kind]), flush=True)
-    made = provenance(gpus=False)
     made["machine"] |= {"processor": processor(), "threads": os.environ.get("OMP_NUM_THREADS", "all")}
     if arguments.output:
         arguments.output.write_text(json.dumps(outcome | {"made": made}, indent=2) + "\n", encoding="utf-8")
