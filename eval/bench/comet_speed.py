@@ -163,6 +163,7 @@ def compare(kind: str, model: Any, segments: list[Segment], repeats: int) -> dic
     best = min(BATCH_SIZES, key=lambda size: cpu[size])
     outcome = {
         "rows": len(rows),
+        "distinct_rows": len(set(rows)),
         "seconds": {str(name): {k: round(statistics.median(r[k] for r in runs), 3) for k in ("cpu", "wall")}
                     for name, runs in seconds.items()},
         "ratio_to_batch_16": ratios(seconds[16], seconds["mtcpo"]),
