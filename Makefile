@@ -2,6 +2,8 @@
 PYTHON ?= python3
 # The CPU build of torch where the index can be reached; elsewhere pip takes what its own indexes have.
 TORCH = torch==2.13.0 --extra-index-url https://download.pytorch.org/whl/cpu --retries 1 --timeout 15
+# Beside transformers 5: without its pins, which forbid that, and with what it imports.
+COMET = unbabel-comet==2.2.7 entmax pytorch-lightning lightning-utilities torchmetrics
 BIN = .venv/bin
 LATEST = .venv-latest/bin
 
@@ -36,6 +38,8 @@ install: .venv/ready
 	$(LATEST)/pip install --quiet --upgrade pip
 	$(LATEST)/pip install --quiet $(TORCH)
 	$(LATEST)/pip install --quiet --upgrade --upgrade-strategy eager torch==2.13.0 'transformers>=5,<6' 'numpy>=2' --editable '.[dev,langid]'
+	$(LATEST)/pip install --quiet scipy pandas
+	$(LATEST)/pip install --quiet --no-deps $(COMET)
 	touch $@
 
 clean:

@@ -16,6 +16,7 @@ from mtcpo.corpora import CorpusConfig, Drops, check_system_name, read_corpus
 from mtcpo.errors import UserError
 from mtcpo.evaluation import evaluate_outputs, load_metrics_for, to_document, write_evaluation
 from mtcpo.files import read_json_lines
+from mtcpo.metrics.contract import open_models
 from mtcpo.preferences import PrefsConfig
 from mtcpo.preferences import build_preferences as write_preferences
 from mtcpo.recipe import RunEvaluateConfig
@@ -134,7 +135,8 @@ def evaluate(
     else:
         test_sets = [_test_set(dataset, data)]
     # First, so that a missing one shows before the work.
-    loaded = load_metrics_for(test_sets, config)
+    loaded = load_metrics_for(test_sets, config, None if output_dir is None else Path(output_dir))
+    open_models({id(metric): metric for of_set in loaded for metric in of_set}.values())
     named = systems if isinstance(systems, Mapping) else {_name_of(systems): systems}
     outputs = {name: _outputs(name, system, test_sets, config.decoding, prompt) for name, system in named.items()}
     evaluations = []

@@ -17,20 +17,23 @@ from mtcpo.evaluation import (
     read_outputs,
 )
 from mtcpo.files import sha256_of
+from mtcpo.metrics.contract import open_models
 from mtcpo.provenance import provenance
 from mtcpo.suites import decoding_of, load_test_sets
 from mtcpo.testsets import TestSet
 from mtcpo.translation import TranslateConfig
 
 
-def assess_files(config: EvaluateConfig, files: Mapping[str, Path]) -> list[Evaluation]:
+def assess_files(config: EvaluateConfig, files: Mapping[str, Path], folder: Path | None = None) -> list[Evaluation]:
     """Score files of systems' outputs, one translation a line, on the test sets of a configuration.
+
+    folder: where the evaluation goes; scores of models are kept there.
 
     Raises:
         UserError: as the loading of test sets, metrics and outputs; and as `evaluate_outputs`.
     """
     test_sets = _load(config)
-    metrics = load_metrics_for(test_sets, config)
+    metrics = load_metrics_for(test_sets, config, folder)
     return [
         evaluate_outputs(test_set, read_outputs(files.items(), test_set), loaded, config)
         for test_set, loaded in zip(test_sets, metrics, strict=True)
@@ -38,15 +41,17 @@ def assess_files(config: EvaluateConfig, files: Mapping[str, Path]) -> list[Eval
 
 
 def assess_models(
-    config: EvaluateConfig, models: Mapping[str, str], decoding: TranslateConfig, dtype: Any, prompt: str | None
-) -> list[Evaluation]:
-    """Translate the test sets of a configuration with models (name -> path), then score.
+    config: EvaluateConfig, models: Mapping[str, str], decoding: TranslateConfig, dtype: Any, prompt: str | None,
+    folder: Path | None = None,
+) -> list[Evaluation]:  # fmt: skip
+    """Translate the test sets of a configuration with models (name -> path), then score; folder as in `assess_files`.
 
     Raises:
         UserError: as `assess_files`, and where a model cannot be loaded.
     """
     test_sets = _load(config)
-    metrics = load_metrics_for(test_sets, config)  # first, so that a missing one shows before the work
+    metrics = load_metrics_for(test_sets, config, folder)
+    open_models({id(metric): metric for of_set in metrics for metric in of_set}.values())
     outputs = _translate(test_sets, models, decoding, dtype, prompt)
     return [
         evaluate_outputs(test_set, {name: texts[number] for name, texts in outputs.items()}, loaded, config)

@@ -12,13 +12,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from mtcpo.errors import UserError
 from mtcpo.evaluation import EvaluateConfig, Evaluation, evaluate_outputs, translations_dir
 from mtcpo.metrics import Metric, load_metric, metric_kind
+from mtcpo.metrics.contract import MeanOfSegments
 from mtcpo.records import Segment, read_segments
-from mtcpo.significance import Array
 from mtcpo.testsets import TestSet
 
 
@@ -36,7 +34,7 @@ class Run:
 
 
 @dataclass(frozen=True, slots=True)
-class KnownScores:
+class KnownScores(MeanOfSegments):
     """A metric whose segment scores are known already. See `Metric` for the contract.
 
     scores: of each segment, translation -> score. described: what evaluation.json says of the metric.
@@ -64,20 +62,6 @@ class KnownScores:
     def score_candidates(self, segments: Sequence[Segment]) -> list[list[float]]:
         """Return the known scores of each candidate."""
         return [[self.scores[segment.id, c.text] for c in segment.candidates] for segment in segments]
-
-    def statistics(self, hypotheses: Sequence[str], segments: Sequence[Segment]) -> Array:
-        """Return (score, 1) of each hypothesis. Shape (N, 2)."""
-        known = [self.scores[segment.id, text] for text, segment in zip(hypotheses, segments, strict=True)]
-        return np.stack([np.array(known, dtype=np.float64), np.ones(len(known))], axis=1)
-
-    def corpus_score(self, sums: Array) -> Array:
-        """Return the mean score of summed statistics. Shape (..., 2) -> (...)."""
-        score: Array = sums[..., 0] / sums[..., 1]
-        return score
-
-    def segment_scores(self, statistics: Array) -> Array:
-        """Return the score of each segment. Shape (N, 2) -> (N,)."""
-        return self.corpus_score(statistics)
 
 
 def compare_runs(folders: Sequence[Path], config: EvaluateConfig) -> list[Evaluation]:
@@ -163,7 +147,9 @@ def _metrics(
     tgt_lang, found = runs[0].entries[key]["tgt_lang"], list[Metric]()
     for spec in wanted:
         is_known = not metric_kind(spec).is_formula and all(spec in one for one in described)
-        found.append(_known_scores(spec, runs, segments, described) if is_known else load_metric(spec, tgt_lang))
+        found.append(
+            _known_scores(spec, runs, segments, described) if is_known else load_metric(spec, tgt_lang, config.comet)
+        )
     return found
 
 

@@ -105,5 +105,5 @@ def load_dev_set(config: DevConfig) -> tuple[DevSet, Drops]:
     if bare is not None:
         raise UserError(f"train.dev: segment {bare} of {config.source} has no reference, and a dev set needs them")
     assert config.tgt_lang is not None  # the section checks it
-    metrics = [load_metric(spec, config.tgt_lang) for spec in config.metrics]
+    metrics = [load_metric(spec, config.tgt_lang, config.comet) for spec in config.metrics]
     return DevSet(segments, tuple(metrics), config.decoding, config.samples), drops

@@ -16,7 +16,7 @@ REMEDIES = {
     "datasets": "pip install datasets",
     "sacrebleu": "pip install sacrebleu",
     "peft": "pip install 'mtcpo[lora]', for adapters",
-    "comet": "pip install 'mtcpo[comet]', which pins what COMET needs to import",
+    "comet": "pip install 'mtcpo[comet]', which pins what COMET needs to import; docs/pairs.md has two other ways",
 }
 """Module -> what to do if it does not import."""
 

@@ -23,8 +23,9 @@ from mtcpo.config import Config, PathOrName
 from mtcpo.errors import UserError, choose
 from mtcpo.files import read_lines, refuse_existing, write_json, write_json_lines, write_text
 from mtcpo.langid import why_unchecked
-from mtcpo.metrics import Metric, MetricSpec, load_metric, metric_kind
+from mtcpo.metrics import CometConfig, Metric, MetricSpec, load_metric, metric_kind
 from mtcpo.records import Candidate, Segment, segment_to_json
+from mtcpo.scorecache import CACHE_FILE, CachedModel, ScoreCache
 from mtcpo.significance import Array
 from mtcpo.standings import by_length, comparisons, resampled, score_rows, swapped
 from mtcpo.suites import SuiteSpec
@@ -48,6 +49,10 @@ class EvaluateConfig(Config):
     submitted: bool = Field(False, description="Score the systems that took part as well, where the test set has them")
     metrics: tuple[MetricSpec, ...] | None = Field(
         None, min_length=1, description="Metrics, as in --metric; default: the suite's, else bleu and chrf"
+    )
+    comet: CometConfig = Field(CometConfig(), description="How COMET models are run")
+    score_cache: PathOrName | None = Field(
+        None, description="File that keeps the scores of models; default: scores.sqlite3 in the output's folder"
     )
     each_reference: bool = Field(False, description="Score against each of several references alone, too: bleu-A, ...")
     baseline: str | None = Field(None, description="System that the others are compared with; default: the first")
@@ -91,18 +96,27 @@ def metrics_of(config: EvaluateConfig, test_set: TestSet) -> tuple[str, ...]:
     return config.metrics or test_set.metrics or DEFAULT_METRICS
 
 
-def load_metrics_for(test_sets: Sequence[TestSet], config: EvaluateConfig) -> list[list[Metric]]:
+def load_metrics_for(
+    test_sets: Sequence[TestSet], config: EvaluateConfig, folder: Path | None = None
+) -> list[list[Metric]]:
     """Load the metrics of each test set; one that is a model, and no formula, once for all of them.
+
+    folder: where what is evaluated goes, and the scores of models are kept unless the configuration says where else.
 
     Raises:
         UserError: an unknown name, a checkpoint that cannot be loaded, or a package that is not installed.
     """
     loaded: dict[tuple[str, str], Metric] = {}
+    specs = {spec for test_set in test_sets for spec in metrics_of(config, test_set)}
+    path = Path(config.score_cache) if config.score_cache else folder and folder / CACHE_FILE
+    cache = ScoreCache(path) if path and not all(metric_kind(spec).is_formula for spec in specs) else None
     for test_set in test_sets:
         for spec in metrics_of(config, test_set):
             key = _metric_key(spec, test_set)
             if key not in loaded:
-                loaded[key] = load_metric(*key)
+                loaded[key] = load_metric(*key, config.comet)
+                if cache is not None and not metric_kind(spec).is_formula:
+                    loaded[key] = CachedModel(loaded[key], cache)
     return [[loaded[_metric_key(spec, one)] for spec in metrics_of(config, one)] for one in test_sets]
 
 

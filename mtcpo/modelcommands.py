@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,6 +12,7 @@ from mtcpo.errors import UserError
 from mtcpo.options import (
     allow_code,
     corpus_of,
+    is_one_of_several,
     languages,
     model_options,
     overwrite,
@@ -163,7 +163,7 @@ def train(
         texts = reference_texts(segments) if prefs is None else pair_texts(triplets)
         origin = prefs or source or ""
         report = train(model, texts, config, output_dir, prompt=template, origin=origin, overwrite=overwrite)
-    if int(os.environ.get("RANK", "0")) > 0:  # of several processes the first one tells
+    if is_one_of_several():  # the first one tells
         return
     drops.update(report["dropped"])
     click.echo(f"{output_dir}: {report['examples']} examples, {report['steps']} steps{told(drops)}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -39,6 +40,14 @@ allow_code = click.option(
 model_options = _options(
     click.option("--dtype", type=click.Choice(["auto", "float32", "bfloat16", "float16"]), default="auto"),
     click.option("--prompt", help="Template in place of the family's own, for example 'translate: {source}'."),
+)
+comet_options = _options(
+    click.option("--comet-python", metavar="PYTHON", help="Interpreter of another environment that has unbabel-comet."),
+    click.option(
+        "--comet-precision",
+        type=click.Choice(["auto", "fp32", "bf16", "fp16"]),
+        help="Default: fp32 on a CPU, bf16 on a GPU.",
+    ),
 )
 metrics = click.option(
     "--metric",
@@ -81,6 +90,19 @@ def corpus_of(
     }  # fmt: skip
     corpus: CorpusConfig = section(CorpusConfig, "command line", values, overrides, "data", code)
     return corpus
+
+
+def is_one_of_several() -> bool:
+    """Whether a launcher started this process beside the first, which itself starts one for each GPU to score with."""
+    return int(os.environ.get("RANK", "0")) > 0
+
+
+def comet_settings(python: str | None, precision: str | None) -> dict[str, str]:
+    """Return what was said of how COMET is run; a path given here starts at the working directory."""
+    from mtcpo.config import CommandLineText
+
+    given = {"python": python and CommandLineText(python), "precision": precision}
+    return {key: value for key, value in given.items() if value is not None}
 
 
 def system_of(model: str, name: str | None = None) -> str:

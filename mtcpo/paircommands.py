@@ -9,7 +9,10 @@ import click
 from mtcpo.errors import UserError
 from mtcpo.options import (
     allow_code,
+    comet_options,
+    comet_settings,
     corpus_of,
+    is_one_of_several,
     languages,
     overwrite,
     part_settings,
@@ -40,6 +43,7 @@ CUT = " (the file ends in the middle of a line; the complete lines were used)"
 @click.option("--min-margin", type=float, help="Least difference of chosen and rejected.")
 @click.option("--use-reference", help="References as chosen: never (default), by-score, always.")
 @click.option("--score-cache", help="Keeps the scores of models; default: scores.sqlite3 beside the output.")
+@comet_options
 @click.option("--workers", type=int, help="Processes for BLEU, chrF and TER; default: one a core.")
 @click.option("--output", required=True, type=click.Path(path_type=Path), help="prefs.jsonl")
 @settings
@@ -48,8 +52,9 @@ CUT = " (the file ends in the middle of a line; the complete lines were used)"
 def build_prefs(
     candidates: str | None, source: str | None, references: tuple[str, ...], hyps: tuple[str, ...],
     src_lang: str | None, tgt_lang: str | None, metrics: tuple[str, ...], select: str | None, combine: str | None,
-    min_margin: float | None, use_reference: str | None, score_cache: str | None, workers: int | None, output: Path,
-    overrides: tuple[str, ...], allow_code: bool, overwrite: bool,
+    min_margin: float | None, use_reference: str | None, score_cache: str | None, comet_python: str | None,
+    comet_precision: str | None, workers: int | None, output: Path, overrides: tuple[str, ...], allow_code: bool,
+    overwrite: bool,
 ) -> None:  # fmt: skip
     """Build triplets from CANDIDATES, or from a source with outputs of several systems.
 
@@ -62,6 +67,8 @@ def build_prefs(
     from mtcpo.pairpage import page_path_of, write_pair_page
     from mtcpo.preferences import PrefsConfig, build_preferences, report_path_of
 
+    if is_one_of_several():
+        return
     if (candidates is None) == (source is None):
         raise UserError("give either a CANDIDATES file or --source with --hyp NAME=FILE")
     if source is None and (references or hyps):
@@ -69,6 +76,7 @@ def build_prefs(
     values = {
         "metrics": metrics, "select": select, "combine": combine, "min_margin": min_margin,
         "reference": use_reference, "score_cache": score_cache, "workers": workers,
+        "comet": comet_settings(comet_python, comet_precision),
     }  # fmt: skip
     if not metrics and not any(text.removeprefix("prefs.").startswith("metrics=") for text in overrides):
         raise UserError("no metric to choose pairs by; give one, for example --metric chrf")

@@ -253,7 +253,7 @@ def _prefs(places: Places) -> Stage:
         return {key: report[key] for key in ("segments", "kept", "dropped")} | notes
 
     what = f"triplets by {' + '.join(prefs.metrics)}, {prefs.select}"
-    choice = prefs.model_dump(mode="json", exclude=PROCESS_SETTINGS)
+    choice = prefs.model_dump(mode="json", exclude=PROCESS_SETTINGS) | {"comet.precision": prefs.comet.precision}
     if candidates is None:
         return _stage(places, "prefs", what, [choice, data], _corpus_files(data), outputs, run)
     return _stage(places, "prefs", what, [choice], [candidates], outputs, run)
@@ -324,7 +324,7 @@ def _evaluate(places: Places) -> Stage:
 
         chosen_by = [metric_name(spec) for spec in places.recipe.prefs.metrics]
         evaluations, test_sets = [], places.test_sets()
-        metrics = load_metrics_for(test_sets, evaluate)
+        metrics = load_metrics_for(test_sets, evaluate, places.run)
         for number, test_set in enumerate(test_sets):
             outputs = read_outputs([(system, paths[number]) for system, paths in files.items()], test_set)
             evaluations.append(evaluate_outputs(test_set, outputs, metrics[number], evaluate, chosen_by))

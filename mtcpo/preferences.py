@@ -24,7 +24,7 @@ from mtcpo.config import PathOrName
 from mtcpo.corpora import Drops
 from mtcpo.errors import UserError
 from mtcpo.files import json_line, write_json, write_json_lines
-from mtcpo.metrics import candidate_kind, is_computed, metric_name
+from mtcpo.metrics import CometConfig, candidate_kind, is_computed, metric_name
 from mtcpo.prefsreport import Tally
 from mtcpo.records import (
     Segment,
@@ -35,22 +35,24 @@ from mtcpo.records import (
     triplet_from_json,
     triplet_to_json,
 )
+from mtcpo.scorecache import CACHE_FILE
 from mtcpo.scoring import Scorer
 from mtcpo.selection import Chooser, SelectionConfig, add_references, balanced, length_log_ratio
 
-PROCESS_SETTINGS = {"workers", "score_cache"}
-"""Settings that change how fast pairs are built, and not which."""
+PROCESS_SETTINGS = {"workers", "score_cache", "comet"}
+"""Settings that change how fast pairs are built, and not which: a precision is in its metric's signature."""
 
 
 class PrefsConfig(SelectionConfig):
     """How preference pairs are built.
 
     workers: processes for BLEU, chrF and TER; unset: one a core. score_cache: file that keeps the scores of models;
-    unset: `scores.sqlite3` beside the output.
+    unset: `scores.sqlite3` beside the output. comet: how COMET models are run.
     """
 
     workers: int | None = Field(None, ge=1)
     score_cache: PathOrName | None = None
+    comet: CometConfig = CometConfig()
 
 
 def report_path_of(output: Path) -> Path:
@@ -80,8 +82,8 @@ def build_preferences(
     drops = Drops() if drops is None else drops
     tally, chooser = Tally(config.seed), Chooser(config)
     output.parent.mkdir(parents=True, exist_ok=True)
-    cache = Path(config.score_cache) if config.score_cache else output.with_name("scores.sqlite3")
-    with closing(Scorer(config.metrics, config.workers, cache)) as scorer:
+    cache = Path(config.score_cache) if config.score_cache else output.with_name(CACHE_FILE)
+    with closing(Scorer(config.metrics, config.workers, cache, config.comet)) as scorer:
         stream = scorer.score(_prepared(segments, config, tally))
         if scored is not None:
             write_json_lines(scored, map(segment_to_json, stream))

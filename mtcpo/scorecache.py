@@ -14,18 +14,20 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from mtcpo.errors import UserError
+from mtcpo.metrics.contract import CandidateMetric, MeanOfSegments, Metric, open_models, processes_of
 from mtcpo.records import Segment
 
-if TYPE_CHECKING:
-    from mtcpo.metrics.contract import CandidateMetric
+CACHE_FILE = "scores.sqlite3"
+"""Its name where nothing else is said: beside the pairs, or in the folder of an evaluation."""
 
 APPLICATION = 0x6D746370  # "mtcp": what tells our file from anybody else's database
 VERSION = 1
 SECONDS_TO_WAIT = 60.0
 KEYS_PER_QUERY = 500
+SEGMENTS_AT_ONCE = 512
+"""So many segments' scores are lost at most where an evaluation is killed."""
 
 
 class ScoreCache:
@@ -123,6 +125,11 @@ class CachedMetric:
         """Return the name of the metric itself."""
         return self.metric.name
 
+    @property
+    def processes(self) -> int:
+        """In how many processes the metric itself scores."""
+        return processes_of(self.metric)
+
     def signature(self, num_references: int, sentence: bool = False) -> str:
         """Return the signature of the metric itself: a cached score is the same score."""
         return self.metric.signature(num_references, sentence)
@@ -149,3 +156,47 @@ class CachedMetric:
     def _key(self, segment: Segment, text: str) -> bytes:
         references = segment.references if self.depends_on_references else ()
         return score_key(self.signature(len(references), sentence=True), segment.source, text, references)
+
+
+@dataclass(frozen=True, slots=True)
+class CachedModel(MeanOfSegments):
+    """A model as a metric of corpora, its scores looked up before they are computed. See `Metric` for the contract."""
+
+    metric: Metric
+    cache: ScoreCache
+
+    @property
+    def name(self) -> str:
+        """As the model's."""
+        return self.metric.name
+
+    @property
+    def needs_references(self) -> bool:
+        """As the model's."""
+        return self.metric.needs_references
+
+    @property
+    def higher_is_better(self) -> bool:
+        """As the model's."""
+        return self.metric.higher_is_better
+
+    @property
+    def percent(self) -> bool:
+        """As the model's."""
+        return self.metric.percent
+
+    def signature(self, num_references: int, sentence: bool = False) -> str:
+        """Return the model's own: a cached score is the same score."""
+        return self.metric.signature(num_references, sentence)
+
+    def open(self) -> None:
+        """Load the model now."""
+        open_models([self.metric])
+
+    def score_candidates(self, segments: Sequence[Segment]) -> list[list[float]]:
+        """Return the score of each candidate of each segment, a part of the segments at a time."""
+        cached = CachedMetric(self.metric, self.cache, self.metric.needs_references)
+        size, scores = SEGMENTS_AT_ONCE * cached.processes, list[list[float]]()
+        for start in range(0, len(segments), size):
+            scores += cached.score_candidates(segments[start : start + size])
+        return scores

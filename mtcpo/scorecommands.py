@@ -9,7 +9,19 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from mtcpo.errors import UserError
-from mtcpo.options import languages, metrics, model_options, overwrite, quiet, section, settings, system_of
+from mtcpo.options import (
+    comet_options,
+    comet_settings,
+    is_one_of_several,
+    languages,
+    metrics,
+    model_options,
+    overwrite,
+    quiet,
+    section,
+    settings,
+    system_of,
+)
 from mtcpo.outputs import writing
 
 if TYPE_CHECKING:
@@ -30,6 +42,8 @@ if TYPE_CHECKING:
 @click.option("--hyp", "hyps", multiple=True, metavar="NAME=FILE", help="A system's output; repeatable.")
 @languages
 @metrics
+@comet_options
+@click.option("--score-cache", help="Keeps the scores of models; default: scores.sqlite3 in --output-dir.")
 @click.option("--baseline", help="System that the others are compared with; default: the first.")
 @click.option("--output-dir", type=click.Path(path_type=Path), help="For evaluation.json, translations, report.html.")
 @model_options
@@ -39,8 +53,9 @@ def evaluate(
     runs: tuple[Path, ...], compare: bool, model: str | None, baseline_model: str | None, suites: tuple[str, ...],
     test_set_dir: Path | None, submitted: bool | None, source: str | None, references: tuple[str, ...],
     each_reference: bool | None, hyps: tuple[str, ...], src_lang: str | None, tgt_lang: str | None,
-    metrics: tuple[str, ...], baseline: str | None, output_dir: Path | None, dtype: Any, prompt: str | None,
-    overrides: tuple[str, ...], overwrite: bool,
+    metrics: tuple[str, ...], comet_python: str | None, comet_precision: str | None, score_cache: str | None,
+    baseline: str | None, output_dir: Path | None, dtype: Any, prompt: str | None, overrides: tuple[str, ...],
+    overwrite: bool,
 ) -> None:  # fmt: skip
     """Score a model on test sets, or output files against references, with signatures and significance.
 
@@ -49,10 +64,13 @@ def evaluate(
     from mtcpo.corpora import parse_named_files
     from mtcpo.recipe import RunEvaluateConfig, check_prompt
 
+    if is_one_of_several():
+        return
     sets = [] if source is None else [_own_set(source, references, src_lang, tgt_lang)]
     values = {
         "suites": suites, "sets": sets, "test_set_dir": test_set_dir and str(test_set_dir), "submitted": submitted,
-        "metrics": metrics, "each_reference": each_reference, "baseline": baseline,
+        "metrics": metrics, "each_reference": each_reference, "baseline": baseline, "score_cache": score_cache,
+        "comet": comet_settings(comet_python, comet_precision),
     }  # fmt: skip
     config = section(RunEvaluateConfig, "command line", values, overrides, "evaluate")
     _check_evaluate(runs, compare, model, hyps, baseline_model, source, references, config)
@@ -67,9 +85,9 @@ def evaluate(
         if compare:
             return compare_runs(runs, config)
         if not models:
-            return assess_files(config, files)
+            return assess_files(config, files, output_dir)
         quiet()
-        return assess_models(config, models, config.decoding, dtype, template)
+        return assess_models(config, models, config.decoding, dtype, template, output_dir)
 
     texts = [source, *(file.partition("=")[2] or file for file in references)] if source else []
     inputs = files | {text: Path(text) for text in texts if text} | {f"{run}": run / "evaluation.json" for run in runs}

@@ -27,12 +27,14 @@ from mtcpo.errors import UserError, choose
 from mtcpo.metrics import (
     METRICS,
     CandidateMetric,
+    CometConfig,
     candidate_kind,
     depends_on_set,
     is_computed,
     load_candidate_metric,
     metric_name,
 )
+from mtcpo.metrics.contract import processes_of
 from mtcpo.records import Candidate, Segment
 from mtcpo.scorecache import CachedMetric, ScoreCache
 
@@ -52,7 +54,7 @@ class Scorer:
 
     A score that a candidate already has under the metric's name is kept. A name that is no metric must be such a
     score of every candidate. workers: processes for the formulas; None: one a core. cache: the file that keeps the
-    scores of models; it is made when the first of them is loaded.
+    scores of models; it is made when the first of them is loaded. comet: how COMET models are run.
     """
 
     def __init__(
@@ -60,11 +62,13 @@ class Scorer:
         metrics: Sequence[str],
         workers: int | None = None,
         cache: Path | None = None,
+        comet: CometConfig | None = None,
     ) -> None:
         self.metrics = tuple(metrics)
         self.workers = workers or os.cpu_count() or 1
         self.notes: list[str] = []
         self._cache_path = cache
+        self._comet = comet
         self._cache: ScoreCache | None = None
         self._used: dict[tuple[str, str], CandidateMetric] = {}
 
@@ -121,12 +125,20 @@ class Scorer:
                 yield from self._merge(chunk, specs, result_of(future))
 
     def _by_model(self, segments: Iterator[Segment], spec: str) -> Iterator[Segment]:
-        for chunk in _chunks(segments, SEGMENTS_PER_MODEL_CHUNK):
+        for chunk in self._model_chunks(segments, spec):
             todo = [_unscored(segment, spec) for segment in chunk]
             scores: Scores = [[] for _ in chunk]
             if any(segment.candidates for segment in todo):
                 scores = self._loaded(spec, chunk[0].tgt_lang).score_candidates(todo)
             yield from self._merge(chunk, [spec], [scores])
+
+    def _model_chunks(self, segments: Iterator[Segment], spec: str) -> Iterator[list[Segment]]:
+        """Yield the segments in chunks: as many more at a time as the metric's processes score."""
+        size = SEGMENTS_PER_MODEL_CHUNK
+        while chunk := list(islice(segments, size)):
+            yield chunk
+            if (metric := self._used.get((spec, ""))) is not None:
+                size = SEGMENTS_PER_MODEL_CHUNK * processes_of(metric)
 
     def _merge(self, chunk: Sequence[Segment], specs: Sequence[str], scores: Sequence[Scores]) -> Iterator[Segment]:
         for index, segment in enumerate(chunk):
@@ -141,7 +153,7 @@ class Scorer:
         """Return the metric, loaded once; only formulas differ by target language."""
         key = spec, tgt_lang if candidate_kind(spec).is_formula else ""
         if key not in self._used:
-            self._used[key] = load_candidate_metric(spec, tgt_lang, self._cached)
+            self._used[key] = load_candidate_metric(spec, tgt_lang, self._cached, self._comet)
         return self._used[key]
 
     def _cached(self, metric: CandidateMetric, depends_on_references: bool) -> CandidateMetric:

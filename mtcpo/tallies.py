@@ -98,7 +98,7 @@ def tally(
     formulas = [metric for metric in metrics if _is_formula(metric)]
     workers = os.cpu_count() or 1
     if workers == 1 or len(segments) * len(outputs) * len(formulas) < TEXTS_FOR_WORKERS:
-        return {metric.name: [metric.statistics(texts, segments) for texts in outputs.values()] for metric in metrics}
+        return {metric.name: _of_systems(metric, outputs, segments) for metric in metrics}
     found: dict[str, list[Array]] = {metric.name: [] for metric in metrics}
     parts = [slice(start, start + SEGMENTS_PER_TASK) for start in range(0, len(segments), SEGMENTS_PER_TASK)]
     with worker_pool(workers) as submit:
@@ -108,10 +108,17 @@ def tally(
         ]
         for metric in metrics:
             if metric not in formulas:
-                found[metric.name] = [metric.statistics(texts, segments) for texts in outputs.values()]
+                found[metric.name] = _of_systems(metric, outputs, segments)
         for name, futures in waiting:
             found[name].append(np.concatenate([result_of(future) for future in futures]))
     return found
+
+
+def _of_systems(metric: Metric, outputs: Mapping[str, Sequence[str]], segments: Sequence[Segment]) -> list[Array]:
+    """Return the statistics (N, K) of each system, all systems' texts of a segment after each other."""
+    texts = [text for of_segment in zip(*outputs.values(), strict=True) for text in of_segment]
+    found = metric.statistics(texts, [segment for segment in segments for _ in outputs])
+    return [found[number :: len(outputs)] for number in range(len(outputs))]
 
 
 def _is_formula(metric: Metric) -> bool:

@@ -9,7 +9,7 @@ from pydantic import Field, model_validator
 from mtcpo.config import Config, load_section
 from mtcpo.corpora import CorpusConfig, CorpusSource, Language
 from mtcpo.errors import UserError
-from mtcpo.metrics import MetricSpec, metric_kind, metric_name
+from mtcpo.metrics import CometConfig, MetricSpec, metric_kind, metric_name
 from mtcpo.translation import TranslateConfig
 
 DType = Literal["float32", "bfloat16", "float16", "auto"]
@@ -105,6 +105,7 @@ class DevConfig(CorpusConfig):
     """
 
     metrics: tuple[MetricSpec, ...] = Field(("chrf", "bleu"), min_length=1)
+    comet: CometConfig = CometConfig()
     decoding: TranslateConfig = TranslateConfig()
     samples: int = Field(3, ge=0)
     """Translations logged at every evaluation, spread evenly over the set."""

@@ -3,28 +3,29 @@ import importlib.util
 import json
 import logging
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
-from tiny_comet import KINDS, make_comet, make_encoder, sentences
+from tiny_comet import KINDS, library_model, make_comet, make_encoder, sentences
 
+from mtcpo.comet.checkpoint import find_checkpoint
 from mtcpo.corpora import read_triplets
 from mtcpo.errors import UserError
-from mtcpo.metrics import load_metric
-from mtcpo.metrics.comet import find_checkpoint
+from mtcpo.metrics import CometConfig, load_metric
 from mtcpo.preferences import PrefsConfig, build_preferences
 from mtcpo.records import Candidate, Segment
 
 
-def comet_imports() -> bool:
-    code = "import importlib.metadata as m; import comet; assert m.version('transformers') < '5'"
-    return subprocess.run([sys.executable, "-c", code], capture_output=True, check=False).returncode == 0
+def has_comet(python=sys.executable) -> bool:
+    code = "import importlib.metadata as metadata; metadata.version('unbabel-comet')"
+    return subprocess.run([python, "-c", code], capture_output=True, check=False).returncode == 0
 
 
-needs_comet = pytest.mark.skipif(not comet_imports(), reason="needs unbabel-comet with transformers 4.57: mtcpo[comet]")
+needs_comet = pytest.mark.skipif(not has_comet(), reason="needs unbabel-comet: mtcpo[comet], or docs/pairs.md")
 
 
 @pytest.fixture(scope="session")
@@ -52,10 +53,14 @@ def make_segments(count=12):
 
 
 def library_scores(folder, rows):
-    import comet
+    return library_model(folder).predict(rows, batch_size=5, gpus=0, progress_bar=False).scores
 
-    model = comet.load_from_checkpoint(str(folder / "checkpoints" / "model.ckpt"), local_files_only=True)
-    return model.predict(rows, batch_size=5, gpus=0, progress_bar=False).scores
+
+def opened(folder, **settings):
+    """The metric, its model loaded."""
+    metric = load_metric(f"comet:{folder}", "en", CometConfig(**settings))
+    metric.open()
+    return metric
 
 
 @needs_comet
@@ -153,7 +158,7 @@ def test_the_ckpt_file_itself_can_be_given(models):
 def test_no_noise_is_left_behind(models):
     code = (
         "import logging\n"
-        "from mtcpo.metrics import load_metric\n"
+        "from mtcpo.metrics import CometConfig, load_metric\n"
         "from mtcpo.records import Segment, Candidate\n"
         f"m = load_metric('comet:{models['regression']}', 'en')\n"
         "m.score_candidates([Segment('1', 'de', 'en', 'ka.', ('lo.',), candidates=(Candidate('a', 'mi.'),))])\n"
@@ -168,8 +173,26 @@ def test_no_noise_is_left_behind(models):
 @needs_comet
 def test_loading_restores_levels(models):
     before = logging.getLogger("comet").level, logging.getLogger().level
-    load_metric(f"comet:{models['regression']}", "en")
+    opened(models["regression"])
     assert (logging.getLogger("comet").level, logging.getLogger().level) == before
+
+
+@needs_comet
+def test_signals_are_obeyed_while_it_scores(models, monkeypatch):
+    metric = opened(models["unified-ref"])
+    engine, during = metric.runner._engine, []
+    read = engine._read
+    numbers = (signal.SIGINT, signal.SIGTERM)
+
+    def watched(*arguments):
+        during.append([signal.getsignal(number) for number in numbers])
+        return read(*arguments)
+
+    monkeypatch.setattr(engine, "_read", watched)
+    before = [signal.getsignal(number) for number in numbers]
+    metric.score_candidates(make_segments(3))
+    assert during
+    assert all(handlers == before for handlers in during)
 
 
 def resave(folder, change):
@@ -185,7 +208,7 @@ def resave(folder, change):
 def test_missing_layers_are_refused(copy):
     resave(copy, lambda content: content["state_dict"].pop("estimator.ff.0.weight"))
     with pytest.raises(UserError, match=r"1 tensors are missing and would be random: estimator\.ff\.0\.weight"):
-        load_metric(f"comet:{copy}", "en")
+        opened(copy)
 
 
 @needs_comet
@@ -204,39 +227,39 @@ def test_a_pickle_of_more_than_tensors_is_refused(copy):
     path = copy / "checkpoints" / "model.ckpt"
     torch.save({"state_dict": {}, "hyper_parameters": {"data": Path("x")}}, path)
     with pytest.raises(UserError, match="refused, its pickle holds more than tensors"):
-        load_metric(f"comet:{copy}", "en")
+        opened(copy)
     path.write_bytes(b"not a checkpoint")
     with pytest.raises(UserError, match=r"model\.ckpt: (refused|not a readable checkpoint)"):
-        load_metric(f"comet:{copy}", "en")
+        opened(copy)
     torch.save({"weights": {}}, path)
     with pytest.raises(UserError, match="not a COMET checkpoint"):
-        load_metric(f"comet:{copy}", "en")
+        opened(copy)
 
 
 @needs_comet
 def test_an_empty_tokenizer_is_refused(copy, models, tmp_path):
     encoder = Path(shutil.copytree(models["encoder"], tmp_path / "encoder"))
     resave(copy, lambda content: content["hyper_parameters"].update(pretrained_model=str(encoder)))
-    load_metric(f"comet:{copy}", "en")
+    opened(copy)
     tokenizer = json.loads((encoder / "tokenizer.json").read_text())
     tokenizer["model"]["vocab"] = tokenizer["model"]["vocab"][:4]
     tokenizer["added_tokens"] = tokenizer["added_tokens"][:4]
     (encoder / "tokenizer.json").write_text(json.dumps(tokenizer))
     with pytest.raises(UserError, match=r"its tokenizer has 5 tokens, but the model has 32"):
-        load_metric(f"comet:{copy}", "en")
+        opened(copy)
     (encoder / "tokenizer.json").unlink()
     with pytest.raises(UserError, match=r"config\.json and tokenizer\.json are needed in .*encoder"):
-        load_metric(f"comet:{copy}", "en")
+        opened(copy)
 
 
 @needs_comet
 def test_directory_without_hparams_or_with_an_unknown_class(copy):
     (copy / "hparams.yaml").write_text("class_identifier: ranking_metric\n")
     with pytest.raises(UserError, match=r"unknown COMET class in .*'ranking_metric'.*; choose from ref"):
-        load_metric(f"comet:{copy}", "en")
+        opened(copy)
     (copy / "hparams.yaml").unlink()
     with pytest.raises(UserError, match=r"hparams\.yaml: no such file"):
-        load_metric(f"comet:{copy}", "en")
+        opened(copy)
 
 
 def test_directory_without_checkpoint(tmp_path):
@@ -259,5 +282,7 @@ def test_hub_name_offline_says_the_way_out(monkeypatch, tmp_path):
 
 @pytest.mark.skipif(importlib.util.find_spec("comet") is not None, reason="needs an environment without unbabel-comet")
 def test_comet_absent_says_how_to_install():
-    with pytest.raises(UserError, match=r"COMET is not installed; install it with: pip install 'mtcpo\[comet\]'"):
+    with pytest.raises(
+        UserError, match=r"COMET is not installed; install it with: pip install 'mtcpo\[comet\]'.* --comet-python"
+    ):
         load_metric("comet", "de")

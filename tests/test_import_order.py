@@ -14,7 +14,9 @@ PACKAGE = Path(mtcpo.__file__).parent
 
 _ORDER = """
 errors files provenance outputs config records languages langid shipped hub owncode rows formats corpora
-metrics.contract metrics.ngrams metrics.lexical metrics.comet metrics.mbr metrics.usercode metrics scorecache scoring
+comet comet.checkpoint comet.encoder comet.spans comet.tokens comet.engine comet.loading comet.runner comet.worker
+metrics.cometconfig metrics.contract metrics.ngrams metrics.lexical metrics.comet metrics.mbr metrics.usercode metrics
+scorecache scoring
 combining filters selection prefsreport preferences
 translation trainconfig families logprobs layouts adapters canary versions weights tokenization models creation
 progress translation.generate devset batching losses trainer arguments examples checkpoints modelcard training

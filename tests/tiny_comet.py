@@ -21,10 +21,54 @@ def sentences(count: int, seed: int = 0) -> list[str]:
     ]
 
 
-def make_encoder(folder: Path) -> Path:
+XLMR_SPECIALS = {
+    "bos": "<s>",
+    "cls": "<s>",
+    "eos": "</s>",
+    "sep": "</s>",
+    "pad": "<pad>",
+    "unk": "<unk>",
+    "mask": "<mask>",
+}
+BERT_SPECIALS = {"cls": "[CLS]", "sep": "[SEP]", "pad": "[PAD]", "unk": "[UNK]", "mask": "[MASK]"}
+
+ENCODERS = {
+    "XLM-RoBERTa": ("XLMRobertaConfig", "XLMRobertaTokenizer", {"type_vocab_size": 1, "pad_token_id": 1}),
+    "XLM-RoBERTa-XL": ("XLMRobertaXLConfig", "XLMRobertaTokenizer", {"type_vocab_size": 1, "pad_token_id": 1}),
+    "BERT": ("BertConfig", "BertTokenizer", {"pad_token_id": 0}),
+}
+"""The library's name of an encoder -> class of its config and of its tokenizer, and settings of the former."""
+
+
+def make_encoder(folder: Path, kind: str = "XLM-RoBERTa") -> Path:
     """Write config.json and a tokenizer.json whose pieces are the characters and syllables of `sentences`."""
+    import transformers
+
+    config, tokenizer_class, settings = ENCODERS[kind]
+    folder.mkdir(parents=True)
+    tokenizer, specials = (_wordpieces(), BERT_SPECIALS) if kind == "BERT" else (_unigrams(), XLMR_SPECIALS)
+    tokenizer.save(str(folder / "tokenizer.json"))
+    if kind == "BERT":
+        (folder / "vocab.txt").write_text("".join(f"{piece}\n" for piece in BERT_PIECES), encoding="utf-8")
+    described = {"tokenizer_class": tokenizer_class, "model_max_length": 64}
+    described |= {f"{name}_token": token for name, token in specials.items()}
+    (folder / "tokenizer_config.json").write_text(json.dumps(described), encoding="utf-8")
+    getattr(transformers, config)(
+        vocab_size=tokenizer.get_vocab_size(),
+        hidden_size=HIDDEN,
+        num_hidden_layers=LAYERS,
+        num_attention_heads=2,
+        intermediate_size=2 * HIDDEN,
+        max_position_embeddings=80,
+        # Large, or the sentence embedding of so small a model hardly depends on the sentence.
+        initializer_range=0.4,
+        **settings,
+    ).save_pretrained(folder)
+    return folder
+
+
+def _unigrams() -> Any:
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
-    from transformers import XLMRobertaConfig
 
     special = ["<s>", "<pad>", "</s>", "<unk>"]
     letters = sorted({c for syllable in SYLLABLES for c in syllable} | {".", "▁"})
@@ -37,28 +81,30 @@ def make_encoder(folder: Path) -> Path:
         single="<s> $A </s>", pair="<s> $A </s> </s> $B </s>", special_tokens=[("<s>", 0), ("</s>", 2)]
     )
     tokenizer.add_special_tokens([*special, "<mask>"])
-    folder.mkdir(parents=True)
-    tokenizer.save(str(folder / "tokenizer.json"))
-    settings = {"tokenizer_class": "XLMRobertaTokenizer", "model_max_length": 64}
-    names = {"bos": "<s>", "cls": "<s>", "eos": "</s>", "sep": "</s>", "pad": "<pad>", "unk": "<unk>", "mask": "<mask>"}
-    settings |= {f"{name}_token": token for name, token in names.items()}
-    (folder / "tokenizer_config.json").write_text(json.dumps(settings), encoding="utf-8")
-    XLMRobertaConfig(
-        vocab_size=len(pieces),
-        hidden_size=HIDDEN,
-        num_hidden_layers=LAYERS,
-        num_attention_heads=2,
-        intermediate_size=2 * HIDDEN,
-        max_position_embeddings=80,
-        type_vocab_size=1,
-        pad_token_id=1,
-        # Large, or the sentence embedding of so small a model hardly depends on the sentence.
-        initializer_range=0.4,
-    ).save_pretrained(folder)
-    return folder
+    return tokenizer
 
 
-def make_comet(folder: Path, kind: str, encoder: Path, seed: int = 0) -> Path:
+BERT_PIECES = [*BERT_SPECIALS.values(), *(prefix + piece for prefix in ("", "##") for piece in [*SYLLABLES, "."])]
+
+
+def _wordpieces() -> Any:
+    from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
+
+    vocabulary = {piece: number for number, piece in enumerate(BERT_PIECES)}
+    tokenizer = Tokenizer(models.WordPiece(vocabulary, unk_token="[UNK]"))
+    tokenizer.normalizer, tokenizer.decoder = normalizers.BertNormalizer(), decoders.WordPiece()
+    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="[CLS] $A [SEP]", pair="[CLS] $A [SEP] $B:1 [SEP]:1",
+        special_tokens=[(token, vocabulary[token]) for token in ("[CLS]", "[SEP]")],
+    )  # fmt: skip
+    tokenizer.add_special_tokens(list(BERT_SPECIALS.values()))
+    return tokenizer
+
+
+def make_comet(
+    folder: Path, kind: str, encoder: Path, seed: int = 0, encoder_model: str = "XLM-RoBERTa", **settings: Any
+) -> Path:
     """Write hparams.yaml and checkpoints/model.ckpt of a model with random weights; return `folder`."""
     import torch
     from comet.models import ReferencelessRegression, RegressionMetric, UnifiedMetric, XCOMETMetric
@@ -72,12 +118,13 @@ def make_comet(folder: Path, kind: str, encoder: Path, seed: int = 0) -> Path:
         "xcomet": (XCOMETMetric, "xcomet_metric", unified | {"word_level_training": True}),
     }[kind]
     arguments: dict[str, Any] = {
-        "encoder_model": "XLM-RoBERTa",
+        "encoder_model": encoder_model,
         "pretrained_model": str(encoder.resolve()),
         "hidden_sizes": [HIDDEN],
         "layer": "mix",
         "layer_norm": False,
         **own,
+        **settings,
     }
     if identifier in ("unified_metric", "xcomet_metric"):
         del arguments["layer"]
@@ -86,16 +133,44 @@ def make_comet(folder: Path, kind: str, encoder: Path, seed: int = 0) -> Path:
     with torch.no_grad():
         for parameter in model.estimator.parameters():
             parameter.mul_(3.0)
-        # Zeros at first, which makes every layer transformation the plain mean.
-        for parameter in model.layerwise_attention.scalar_parameters:
-            parameter.normal_()
+        if kind == "xcomet":  # it cuts scores at 1: most of them shall be below, and some words right
+            model.estimator.ff[-1].weight.mul_(0.1)
+            model.estimator.ff[-1].bias.fill_(0.6)
+        if getattr(model, "hidden2tag", None) is not None:
+            model.hidden2tag.weight.mul_(3.0)
+            model.hidden2tag.bias.copy_(torch.tensor([0.5, 0.0, 0.0, 0.0]))
+        if model.layerwise_attention is not None:
+            # Zeros at first, which makes every layer transformation the plain mean.
+            for parameter in model.layerwise_attention.scalar_parameters:
+                parameter.normal_()
     checkpoint = folder / "checkpoints" / "model.ckpt"
     checkpoint.parent.mkdir(parents=True)
     torch.save({"state_dict": model.state_dict(), "hyper_parameters": dict(arguments), **LIGHTNING}, checkpoint)
     (folder / "hparams.yaml").write_text(
-        f"class_identifier: {identifier}\nencoder_model: XLM-RoBERTa\n", encoding="utf-8"
+        f"class_identifier: {identifier}\nencoder_model: {encoder_model}\n", encoding="utf-8"
     )
     return folder
+
+
+def library_model(folder: Path) -> Any:
+    """The library's own model, with what its `predict` needs beside transformers 5, which gives fewer values."""
+    import comet
+
+    model = comet.load_from_checkpoint(str(folder / "checkpoints" / "model.ckpt"), local_files_only=True)
+    encoder = model.encoder
+    tokenizer, forward = encoder.tokenizer, encoder.model.forward
+    if not hasattr(tokenizer, "build_inputs_with_special_tokens"):
+        between = [tokenizer.sep_token_id] * encoder.size_separator
+        tokenizer.build_inputs_with_special_tokens = lambda a, b: [
+            tokenizer.cls_token_id, *a, *between, *b, tokenizer.sep_token_id
+        ]  # fmt: skip
+
+    def three(*arguments: Any, **named: Any) -> Any:
+        values = forward(*arguments, **named)
+        return values if len(values) == 3 else (values[0], None, values[1])
+
+    encoder.model.forward = three
+    return model
 
 
 LIGHTNING = {"epoch": 0, "global_step": 0, "pytorch-lightning_version": "2.0.0", "hparams_name": "kwargs"}

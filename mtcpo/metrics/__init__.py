@@ -16,6 +16,7 @@ from pydantic import BeforeValidator, ValidationInfo
 
 from mtcpo.config import resolve_path
 from mtcpo.errors import UserError, choose
+from mtcpo.metrics.cometconfig import CometConfig as CometConfig
 from mtcpo.metrics.contract import CandidateMetric as CandidateMetric
 from mtcpo.metrics.contract import Metric as Metric
 from mtcpo.owncode import check_allowed, is_code
@@ -123,10 +124,10 @@ def depends_on_set(spec: str) -> bool:
     return spec.startswith(f"{MBR}:")
 
 
-def load_candidate_metric(spec: str, tgt_lang: str, keep: Wrapper) -> CandidateMetric:
+def load_candidate_metric(spec: str, tgt_lang: str, keep: Wrapper, comet: CometConfig | None = None) -> CandidateMetric:
     """Load the metric of candidates that `spec` names; a function of the user's own is imported.
 
-    keep: what is put around a metric that is no formula, such as a cache.
+    keep: what is put around a metric that is no formula, such as a cache. comet: how COMET models are run.
 
     Raises:
         UserError: as `load_metric`, or the function cannot be imported.
@@ -139,8 +140,8 @@ def load_candidate_metric(spec: str, tgt_lang: str, keep: Wrapper) -> CandidateM
     if depends_on_set(spec):
         from mtcpo.metrics.mbr import MbrMetric
 
-        return MbrMetric(load_candidate_metric(spec.removeprefix(f"{MBR}:"), tgt_lang, keep))
-    metric = load_metric(spec, tgt_lang)
+        return MbrMetric(load_candidate_metric(spec.removeprefix(f"{MBR}:"), tgt_lang, keep, comet))
+    metric = load_metric(spec, tgt_lang, comet)
     return metric if kind.is_formula else keep(metric, kind.needs_references)
 
 
@@ -162,8 +163,10 @@ def metric_kind(spec: str) -> MetricKind:
     return kind
 
 
-def load_metric(spec: str, tgt_lang: str) -> Metric:
+def load_metric(spec: str, tgt_lang: str, comet: CometConfig | None = None) -> Metric:
     """Load the metric that `spec` names; BLEU's tokenizer follows the target language.
+
+    comet: how COMET models are run; None: as its defaults say.
 
     Raises:
         UserError: an unknown name, a checkpoint that cannot be loaded, or a package that is not installed.
@@ -176,4 +179,4 @@ def load_metric(spec: str, tgt_lang: str) -> Metric:
         return lexical_metric(name, tgt_lang)
     from mtcpo.metrics.comet import load_comet
 
-    return load_comet(name, location or kind.checkpoint)
+    return load_comet(name, location or kind.checkpoint, comet)

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Protocol
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from itertools import groupby
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
+
+from mtcpo.records import Candidate
 
 if TYPE_CHECKING:
     import numpy as np
@@ -60,3 +64,64 @@ class Metric(CandidateMetric, Protocol):
 
     def segment_scores(self, statistics: NDArray[np.float64]) -> NDArray[np.float64]:
         """Return what `score_candidates` would, of statistics. Shape (N, K) -> (N,)."""
+
+
+@runtime_checkable
+class InProcesses(Protocol):
+    """A metric that scores in several processes, and so wants several times as many segments at once."""
+
+    @property
+    def processes(self) -> int:
+        """How many there are."""
+
+
+def processes_of(metric: CandidateMetric) -> int:
+    """Return in how many processes a metric scores."""
+    return metric.processes if isinstance(metric, InProcesses) else 1
+
+
+@runtime_checkable
+class Loadable(Protocol):
+    """A metric that loads a model when it first scores."""
+
+    def open(self) -> None:
+        """Load the model now, so that what is wrong with it shows."""
+
+
+def open_models(metrics: Iterable[CandidateMetric]) -> None:
+    """Load the models of metrics now: before work that would be lost if one cannot be loaded."""
+    for metric in metrics:
+        if isinstance(metric, Loadable):
+            metric.open()
+
+
+class MeanOfSegments:
+    """The part of `Metric` that a metric has whose corpus score is the mean of its segments' scores."""
+
+    __slots__ = ()
+
+    def score_candidates(self, segments: Sequence[Segment]) -> list[list[float]]:
+        """Return scores[segment][candidate]."""
+        raise NotImplementedError
+
+    def statistics(self, hypotheses: Sequence[str], segments: Sequence[Segment]) -> NDArray[np.float64]:
+        """Return (score, 1) of each hypothesis. Shape (N, 2)."""
+        import numpy as np
+
+        # The hypotheses of one segment that follow each other are scored as its candidates, together.
+        asked = []
+        for _, group in groupby(zip(segments, hypotheses, strict=True), key=lambda pair: id(pair[0])):
+            rows = list(group)
+            candidates = tuple(Candidate(str(number), text) for number, (_, text) in enumerate(rows))
+            asked.append(replace(rows[0][0], candidates=candidates))
+        scores = np.array([score for of_segment in self.score_candidates(asked) for score in of_segment], np.float64)
+        return np.stack([scores, np.ones(len(scores))], axis=1)
+
+    def corpus_score(self, sums: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Return the mean score of summed statistics. Shape (..., 2) -> (...)."""
+        score: NDArray[np.float64] = sums[..., 0] / sums[..., 1]
+        return score
+
+    def segment_scores(self, statistics: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Return the score of each segment. Shape (N, 2) -> (N,)."""
+        return self.corpus_score(statistics)

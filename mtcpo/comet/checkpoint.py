@@ -1,0 +1,114 @@
+"""COMET checkpoints on disk: where one lies, what class it is of, and what is in it, without loading the model."""
+
+from __future__ import annotations
+
+import pickle
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from mtcpo.errors import UserError, choose
+
+MODEL_FILE = "checkpoints/model.ckpt"
+
+CLASSES = {
+    "regression_metric": "RegressionMetric",
+    "referenceless_regression_metric": "ReferencelessRegression",
+    "unified_metric": "UnifiedMetric",
+    "xcomet_metric": "XCOMETMetric",
+}
+"""class_identifier of hparams.yaml -> class in comet.models."""
+
+
+def find_checkpoint(location: str) -> Path:
+    """Return the .ckpt file of a directory (`hparams.yaml`, `checkpoints/model.ckpt`), a .ckpt file or a hub name.
+
+    Raises:
+        UserError: it is not there, or the hub's repository is neither in the cache nor to be fetched.
+    """
+    path = Path(location)
+    if path.suffix != ".ckpt":
+        if not path.is_dir() and location.startswith(("/", ".", "~")):
+            raise UserError(f"{location}: no such directory; a COMET directory has hparams.yaml and {MODEL_FILE}")
+        folder = path if path.is_dir() else hub_folder(location, lambda folder: (folder / MODEL_FILE).is_file())
+        path = folder / MODEL_FILE
+    if not path.is_file():
+        raise UserError(f"{path}: no such file; a COMET directory has hparams.yaml and checkpoints/model.ckpt")
+    # Not resolved: in the hub's cache it is a link, and hparams.yaml lies beside the link.
+    return path.absolute()
+
+
+def hub_folder(name: str, complete: Callable[[Path], bool], patterns: list[str] | None = None) -> Path:
+    """Return the local folder of a hub repository; one that is complete in the cache without asking the network.
+
+    patterns: which files to fetch; None: all.
+
+    Raises:
+        UserError: not in the cache, and it cannot be fetched.
+    """
+    from huggingface_hub import snapshot_download
+
+    try:
+        folder = Path(snapshot_download(name, local_files_only=True))
+        if complete(folder):
+            return folder
+    except (FileNotFoundError, ValueError):
+        pass  # not in the cache, or no name of a repository: the attempt below says which
+    try:
+        return Path(snapshot_download(name, allow_patterns=patterns))
+    except Exception as error:  # the hub's and the network's errors are some twenty kinds
+        reason = str(error).strip().partition("\n")[0]
+        raise UserError(
+            f"{name}: not a directory here, not in the hub's cache, and it cannot be fetched "
+            f"({type(error).__name__}: {reason}); fetch it elsewhere (hf download) and give its directory: comet:PATH"
+        ) from error
+
+
+def class_of(checkpoint: Path) -> str:
+    """Return the class_identifier that the hparams.yaml beside a checkpoint says.
+
+    Raises:
+        UserError: there is no such file, or no such class.
+    """
+    path = checkpoint.parents[1] / "hparams.yaml"
+    identifier = read_hparams(path).get("class_identifier", "")
+    if identifier not in CLASSES:
+        raise choose(f"COMET class in {path}:", identifier, CLASSES)
+    return identifier
+
+
+def read_hparams(path: Path) -> dict[str, str]:
+    """Return the plain top-level values of hparams.yaml: the library reads one or two of them, no YAML is needed."""
+    if not path.is_file():
+        raise UserError(f"{path}: no such file; it lies beside checkpoints/ and says the class of a COMET model")
+    text = path.read_text(encoding="utf-8", errors="replace")
+    return dict(re.findall(r"^(\w+):[ ]*[\"']?([\w.-]+)[\"']?[ ]*$", text, flags=re.MULTILINE))
+
+
+def read_checkpoint(path: Path) -> dict[str, Any]:
+    """Return the checkpoint's content, its tensors still on disk. weights_only: a pickle could run any code.
+
+    Raises:
+        UserError: no checkpoint, damaged, or more than tensors and plain values.
+    """
+    import torch
+
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+    except pickle.UnpicklingError as error:
+        reason = str(error).strip().partition("\n")[0]
+        raise UserError(f"{path}: refused, its pickle holds more than tensors and plain values ({reason})") from None
+    except (RuntimeError, EOFError) as error:
+        reason = str(error).strip().partition("\n")[0]
+        raise UserError(f"{path}: not a readable checkpoint ({reason}); fetch it again") from None
+    if not isinstance(content, dict) or not {"state_dict", "hyper_parameters"} <= content.keys():
+        raise UserError(f"{path}: not a COMET checkpoint: it has no state_dict and hyper_parameters")
+    return content
+
+
+def needs_references(identifier: str, hyper_parameters: Any) -> bool:
+    """Whether a model's score depends on references: estimators by their class, the others by what they read."""
+    if identifier == "unified_metric":
+        return "ref" in hyper_parameters.get("input_segments", ("mt", "src", "ref"))
+    return identifier != "referenceless_regression_metric"

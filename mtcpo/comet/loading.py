@@ -1,0 +1,137 @@
+"""Loading a COMET model through the library: weights all there, tokenizer whole, and nothing of its noise.
+
+The library's own `load_from_checkpoint` takes silently what is refused here: layers that the checkpoint lacks, which
+are random then, and tokenizers that are empty.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import importlib.util
+import inspect
+import logging
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mtcpo.comet.checkpoint import CLASSES, class_of, hub_folder, read_checkpoint, read_hparams
+from mtcpo.errors import UserError
+
+INSTALL = "install it with: pip install 'mtcpo[comet]', or beside transformers 5 as docs/pairs.md says"
+# transformers 5.0 tokenizes some lines otherwise; with 5.17 and 5.23 24,000 lines of WMT were the same as with 4.57.
+FIRST_OF_TRANSFORMERS_5 = (5, 17)
+# XLM-R-XL has 250,002 tokens for 250,880 rows of its table; an empty tokenizer has five.
+MIN_TOKENIZER_SHARE = 0.9
+ENCODER_FILES = ["config.json", "tokenizer*", "sentencepiece*", "special_tokens_map.json", "vocab*"]
+
+
+@dataclass(frozen=True)
+class Environment:
+    """What scores in an interpreter: version of the library, number of GPUs, and whether they can bf16."""
+
+    comet: str
+    gpus: int
+    bf16: bool
+
+
+def environment() -> Environment:
+    """Return what scores in this interpreter.
+
+    Raises:
+        UserError: the library is not installed, or beside a release of transformers that tokenizes otherwise.
+    """
+    if importlib.util.find_spec("comet") is None:
+        raise UserError(f"COMET is not installed; {INSTALL}; or name another environment's with --comet-python")
+    version = importlib.metadata.version("transformers")
+    major, minor = (int(part) for part in version.split(".")[:2])
+    if (5, 0) <= (major, minor) < FIRST_OF_TRANSFORMERS_5:
+        raise UserError(
+            f"COMET's texts are tokenized otherwise by transformers {version}; 4.57 or from 5.17 on is right"
+        )
+    import torch
+
+    gpus = torch.cuda.device_count()
+    return Environment(importlib.metadata.version("unbabel-comet"), gpus, gpus > 0 and torch.cuda.is_bf16_supported())
+
+
+def load_model(checkpoint: Path) -> Any:
+    """Return the library's model of a checkpoint, in float32 on the CPU, ready to score.
+
+    Raises:
+        UserError: the library does not import, the checkpoint is not one, tensors are missing, or the tokenizer is
+            empty.
+    """
+    with quiet():
+        try:
+            import comet.models
+        except Exception as error:  # beside libraries that it does not expect, its import fails in many ways
+            raise UserError(f"COMET does not import here ({type(error).__name__}: {error}); {INSTALL}") from error
+        cls = getattr(comet.models, CLASSES[class_of(checkpoint)])
+        return _build(cls, read_checkpoint(checkpoint), checkpoint).eval().float()
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Undo what importing and loading do to logging, and hold back their warnings and progress lines."""
+    root, noisy = logging.getLogger(), [logging.getLogger(name) for name in ("comet", "pytorch_lightning")]
+    handlers, level, levels = root.handlers[:], root.level, [logger.level for logger in noisy]
+    for logger in noisy:
+        logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        root.handlers[:], root.level = handlers, level
+        for logger, before in zip(noisy, levels, strict=True):
+            logger.setLevel(before)
+
+
+def _build(cls: Any, content: Mapping[str, Any], checkpoint: Path) -> Any:
+    """Make the model and fill in its weights; the encoder's own weights are part of the checkpoint."""
+    encoder = _encoder_folder(content["hyper_parameters"], checkpoint)
+    arguments = content["hyper_parameters"] | {
+        "pretrained_model": str(encoder),
+        "load_pretrained_weights": False,
+        "local_files_only": True,
+    }
+    if read_hparams(checkpoint.parents[1] / "hparams.yaml").get("layer_transformation") == "sparsemax_patch":
+        arguments["layer_transformation"] = "softmax"  # as the library reads that mark since 2.2.4
+    known = inspect.signature(cls.__init__).parameters
+    model = cls(**{key: value for key, value in arguments.items() if key in known})
+    missing = model.load_state_dict(content["state_dict"], strict=False).missing_keys
+    if missing:
+        shown = ", ".join(missing[:5])
+        raise UserError(f"{checkpoint}: {len(missing)} tensors are missing and would be random: {shown}")
+    _check_tokenizer(model.encoder, encoder)
+    return model
+
+
+def _encoder_folder(hyper_parameters: Mapping[str, Any], checkpoint: Path) -> Path:
+    """Return the folder with the encoder's config and tokenizer, which are not in the checkpoint."""
+    name = str(hyper_parameters.get("pretrained_model"))
+    if not name.startswith(("/", ".")) and not Path(name).is_dir():
+        return hub_folder(name, _has_encoder, ENCODER_FILES)
+    if not _has_encoder(Path(name)):
+        raise UserError(
+            f"{checkpoint}: its encoder's config.json and tokenizer.json are needed in {name}, and are not there"
+        )
+    return Path(name)
+
+
+def _has_encoder(folder: Path) -> bool:
+    vocabularies = ("tokenizer.json", "sentencepiece.bpe.model", "vocab.txt")
+    return (folder / "config.json").is_file() and any((folder / name).is_file() for name in vocabularies)
+
+
+def _check_tokenizer(encoder: Any, folder: Path) -> None:
+    """Refuse the empty tokenizer that some versions load, without a word, where its files are missing."""
+    size, vocabulary = len(encoder.tokenizer), encoder.model.config.vocab_size
+    if size < MIN_TOKENIZER_SHARE * vocabulary:
+        raise UserError(
+            f"{folder}: its tokenizer has {size} tokens, but the model has {vocabulary}; "
+            "put tokenizer.json or sentencepiece.bpe.model there"
+        )

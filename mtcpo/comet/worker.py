@@ -1,0 +1,61 @@
+"""The other end of `runner.Worker`: a line of JSON in, a line of JSON out, until the input ends."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+import traceback
+from dataclasses import asdict
+from queue import SimpleQueue
+from threading import Thread
+from typing import Any, BinaryIO
+
+from mtcpo.comet.loading import environment
+from mtcpo.comet.runner import Job, make_engine
+from mtcpo.errors import UserError
+
+
+def main() -> None:
+    """Answer until the parent process is gone."""
+    # The terminal's interrupt is for the parent, which then ends this process; its SIGTERM is obeyed at once.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    answers = os.fdopen(os.dup(1), "wb")
+    os.dup2(2, 1)  # what a library prints must not come between the answers
+    questions: SimpleQueue[bytes] = SimpleQueue()
+    Thread(target=_listen, args=(sys.stdin.buffer, questions), daemon=True).start()
+    engine = None
+    while True:
+        question = json.loads(questions.get())
+        try:
+            if question["question"] == "load":
+                engine = _load(**question)
+                found: Any = None
+            elif question["question"] == "score":
+                assert engine is not None
+                found = engine.predict([tuple(row) for row in question["rows"]]).scores
+            else:
+                found = asdict(environment())
+            answer = {"answer": found}
+        except UserError as error:
+            answer = {"mistake": str(error)}
+        except Exception:
+            answer = {"fault": traceback.format_exc()}
+        answers.write(json.dumps(answer).encode() + b"\n")
+        answers.flush()
+
+
+def _listen(source: BinaryIO, questions: SimpleQueue[bytes]) -> None:
+    """Pass questions on; end the process, whatever it is doing, when no more can come."""
+    for line in source:
+        questions.put(line)
+    os._exit(0)
+
+
+def _load(job: dict[str, Any], device: str, processes: int, **_: Any) -> Any:
+    import torch
+
+    if processes > 1 and "OMP_NUM_THREADS" not in os.environ:
+        torch.set_num_threads(max(1, (os.cpu_count() or 1) // processes))  # or each would take all cores
+    return make_engine(Job(**job), device)
