@@ -240,7 +240,7 @@ def test_a_target_vocabulary_larger_than_its_table(copy):
     folder = copy("marian-separate")
     vocabulary = json.loads((folder / "target_vocab.json").read_text(encoding="utf-8"))
     edit_json(folder / "target_vocab.json", more=len(vocabulary))
-    with pytest.raises(UserError, match="the model's decoder's embedding only [0-9]+ rows; this tokenizer belongs to"):
+    with pytest.raises(UserError, match=r"the model's decoder's embedding only [0-9]+ rows; this tokenizer belongs to"):
         load_here(folder)
 
 
