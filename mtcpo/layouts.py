@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import torch
@@ -18,8 +18,10 @@ from torch import Tensor, nn
 
 from mtcpo.errors import UserError
 from mtcpo.families import ALMA_PROMPT, CHAT_PROMPT, Family, language_token
+from mtcpo.head import Objective, Scored
 from mtcpo.languages import UNDETERMINED, english_name
-from mtcpo.logprobs import IGNORE, Head
+from mtcpo.logprobs import Head
+from mtcpo.places import IGNORE
 from mtcpo.records import Messages
 
 Batch = dict[str, Tensor]
@@ -50,19 +52,6 @@ class Example:
         return len(self.source) + sum(len(target) for target in self.targets)
 
 
-@dataclass(frozen=True, slots=True)
-class Scored:
-    """The outcome of a forward pass: all (R, T), and the router loss of a mixture of experts.
-
-    mean_logps: mean over the vocabulary of log-probabilities; zeros unless the head was asked for them.
-    """
-
-    token_logps: Tensor
-    mean_logps: Tensor
-    labels: Tensor
-    router_loss: Tensor | None
-
-
 class Layout(Protocol):
     """The interface of both layouts; after `layout_for`, no code asks which one it has."""
 
@@ -85,8 +74,19 @@ class Layout(Protocol):
         """Return how many real tokens a batch has, on its device, and how many positions with padding."""
         ...
 
-    def score(self, model: nn.Module, head: Head, batch: Batch, router_loss: bool | None = None) -> Scored:
-        """Run the model's own forward pass, its head tapped; `router_loss`: None, as the model's config says."""
+    def score(
+        self, model: nn.Module, head: Head, batch: Batch, objective: Objective | None = None,
+        router_loss: bool | None = None,
+    ) -> Scored:  # fmt: skip
+        """Run the model's own forward pass, its head tapped.
+
+        Args:
+            model: as wrapped for training.
+            head: its head.
+            batch: what `collate` made.
+            objective: the loss to compute with its gradients; log-probabilities alone have none.
+            router_loss: of a mixture of experts; None: as the model's config says.
+        """
         ...
 
     def own_logits(self, model: nn.Module, batch: Batch) -> Tensor:
@@ -116,6 +116,18 @@ def pad_rows(rows: Sequence[Sequence[int]], value: int, left: bool = False) -> T
 def _target_rows(examples: Sequence[Example]) -> list[tuple[int, ...]]:
     """Return all first targets, then all second ones."""
     return [example.targets[i] for i in range(len(examples[0].targets)) for example in examples]
+
+
+def _shared_positions(inputs: Tensor, sources: int) -> Tensor:
+    """Return where the states of decoder inputs (R, T) are: for the tokens with which targets of a source begin alike,
+    in the row of the first target.
+
+    The states are equal there, and so are the logits. (With dropout they would not be: such tokens share one mask.)
+    """
+    positions = torch.arange(inputs.numel(), device=inputs.device).view(-1, sources, inputs.shape[1])
+    rows = inputs.view(positions.shape)
+    alike = (rows == rows[:1]).cumprod(-1).bool()
+    return torch.where(alike, positions[:1], positions).view(inputs.shape)
 
 
 def _prompt_text(template: str, text: Text, codes: tuple[str, str] | None = None) -> str:
@@ -268,14 +280,21 @@ class EncoderDecoderLayout:
         shifted[:, 1:] = labels[:, :-1]
         return shifted.masked_fill(shifted == IGNORE, config.pad_token_id)
 
-    def score(self, model: nn.Module, head: Head, batch: Batch, router_loss: bool | None = None) -> Scored:
+    def score(
+        self, model: nn.Module, head: Head, batch: Batch, objective: Objective | None = None,
+        router_loss: bool | None = None,
+    ) -> Scored:  # fmt: skip
         """Run encoder once a source, decoder once a target, and the head on real target positions."""
         inputs, copies = self._model_inputs(batch)
         inputs |= _router_option(router_loss)
-        sources = len(batch["input_ids"])
-        with encode_once(self.model.get_encoder(), sources, copies), head.scoring(batch["labels"]) as logps:
+        sources, labels = len(batch["input_ids"]), batch["labels"]
+        positions = _shared_positions(inputs["decoder_input_ids"], sources)
+        with (
+            encode_once(self.model.get_encoder(), sources, copies),
+            head.scoring(labels, sources, positions, objective) as scored,
+        ):
             output = model(**inputs)
-        return Scored(logps[0], logps[1], batch["labels"], getattr(output, "aux_loss", None))
+        return replace(scored[0], router_loss=getattr(output, "aux_loss", None))
 
     def own_logits(self, model: nn.Module, batch: Batch) -> Tensor:
         """Return the logits of a plain forward pass, (R, T, V)."""
@@ -365,6 +384,7 @@ class DecoderOnlyLayout:
             "input_ids": pad_rows([source + target for source, target in rows], self._pad),
             "attention_mask": pad_rows([[1] * (len(source) + len(target)) for source, target in rows], 0),
             "labels": pad_rows([[IGNORE] * (len(source) - 1) + [*target, IGNORE] for source, target in rows], IGNORE),
+            "prompt_lengths": torch.tensor([len(example.source) for example in examples]),
         }
 
     def count_tokens(self, batch: Batch) -> tuple[Tensor, int]:
@@ -377,12 +397,15 @@ class DecoderOnlyLayout:
         pad = self.tokenizer.pad_token_id
         return int(self.tokenizer.eos_token_id if pad is None else pad)
 
-    def score(self, model: nn.Module, head: Head, batch: Batch, router_loss: bool | None = None) -> Scored:
+    def score(
+        self, model: nn.Module, head: Head, batch: Batch, objective: Objective | None = None,
+        router_loss: bool | None = None,
+    ) -> Scored:  # fmt: skip
         """Run the decoder over prompt and target, and the head on target positions."""
         inputs = {key: batch[key] for key in ("input_ids", "attention_mask")}
-        with head.scoring(batch["labels"]) as logps:
+        with head.scoring(batch["labels"], len(batch["prompt_lengths"]), None, objective) as scored:
             output = model(**inputs, use_cache=False, **_router_option(router_loss))
-        return Scored(logps[0], logps[1], batch["labels"], getattr(output, "aux_loss", None))
+        return replace(scored[0], router_loss=getattr(output, "aux_loss", None))
 
     def own_logits(self, model: nn.Module, batch: Batch) -> Tensor:
         """Return the logits of a plain forward pass, (R, P, V)."""

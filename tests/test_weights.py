@@ -12,8 +12,9 @@ from tiny_models import preference_texts
 
 from mtcpo.canary import CANARY_FILE, TEXTS, both_logps
 from mtcpo.errors import UserError
+from mtcpo.head import LogitTransform
 from mtcpo.layouts import Text
-from mtcpo.logprobs import Head, LogitTransform
+from mtcpo.logprobs import Head
 from mtcpo.models import load_model, save_model
 from mtcpo.trainconfig import TrainConfig
 from mtcpo.training import train
