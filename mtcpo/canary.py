@@ -19,7 +19,7 @@ from mtcpo.errors import UserError
 from mtcpo.families import Family, language_token, some_language
 from mtcpo.layouts import Batch, Layout, Text
 from mtcpo.logprobs import Head
-from mtcpo.places import IGNORE
+from mtcpo.scored import IGNORE
 
 CANARY_FILE = "canary.json"
 

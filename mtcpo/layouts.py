@@ -17,13 +17,12 @@ from torch import Tensor, nn
 
 from mtcpo.errors import UserError
 from mtcpo.families import ALMA_PROMPT, CHAT_PROMPT, Family, language_token
-from mtcpo.head import Objective, Scored
 from mtcpo.languages import UNDETERMINED, english_name
 from mtcpo.logprobs import Head
 from mtcpo.onepass import encode_once, look_up_once
 from mtcpo.packing import Row, attention_window, can_pack, pack, packed_length, packed_mask
-from mtcpo.places import IGNORE
 from mtcpo.records import Messages
+from mtcpo.scored import IGNORE, Objective, Scored
 
 Batch = dict[str, Tensor]
 

@@ -10,8 +10,8 @@ from typing import Any, Literal, cast
 import torch
 from torch import Tensor, nn
 
-from mtcpo.head import LogitTransform, Objective, Scored, score_tokens
-from mtcpo.places import IGNORE
+from mtcpo.head import score_tokens
+from mtcpo.scored import IGNORE, LogitTransform, Objective, Scored
 
 
 @dataclass(slots=True)

@@ -11,8 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-IGNORE = -100
-"""The label of a position that does not count."""
+from mtcpo.scored import IGNORE
 
 
 @dataclass(frozen=True, slots=True)

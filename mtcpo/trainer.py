@@ -22,11 +22,10 @@ from mtcpo.batching import BatchLimits, LengthBatchSampler
 from mtcpo.config import load_section
 from mtcpo.devset import DevSet
 from mtcpo.errors import UserError
-from mtcpo.head import Scored
 from mtcpo.layouts import Batch, Example
 from mtcpo.losses import PREFERENCE_LOSSES, PairLogps, rewards, router_weight
 from mtcpo.models import LoadedModel
-from mtcpo.places import IGNORE
+from mtcpo.scored import IGNORE, Scored
 from mtcpo.trainconfig import LossConfig
 
 COUNTS = ("pairs", "chosen_tokens", "real_tokens", "padded_tokens")

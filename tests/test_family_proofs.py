@@ -20,7 +20,7 @@ from mtcpo.canary import CANARY_FILE, both_logps
 from mtcpo.families import FAMILIES, language_token
 from mtcpo.layouts import Text
 from mtcpo.models import load_model, save_model
-from mtcpo.places import IGNORE
+from mtcpo.scored import IGNORE
 from mtcpo.trainconfig import TrainConfig
 from mtcpo.trainer import pair_logps
 from mtcpo.training import train

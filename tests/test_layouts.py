@@ -9,7 +9,7 @@ from mtcpo.layouts import Example, Text, _prompt_text, max_positions_of, pad_row
 from mtcpo.models import set_dropout
 from mtcpo.onepass import encode_once
 from mtcpo.packing import can_pack, packed_mask
-from mtcpo.places import IGNORE
+from mtcpo.scored import IGNORE
 
 ENCODER_DECODERS = ("mt5", "marian", "m2m100", "nllb")
 DECODERS = tuple(kind for kind in KINDS if kind not in ENCODER_DECODERS)

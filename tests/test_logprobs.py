@@ -3,9 +3,10 @@ import torch
 from torch import nn
 
 from mtcpo import head
-from mtcpo.head import LogitTransform, score_tokens
+from mtcpo.head import score_tokens
 from mtcpo.logprobs import Head
-from mtcpo.places import IGNORE, chunks_of, groups, place_tokens
+from mtcpo.places import chunks_of, groups, place_tokens
+from mtcpo.scored import IGNORE, LogitTransform, Scored
 
 ROWS, TOKENS, HIDDEN, VOCABULARY = 3, 5, 8, 17
 
@@ -207,7 +208,7 @@ def test_loss_of_pairs_with_shared_positions(monkeypatch, chunk_positions):
     logps = torch.log_softmax(states @ weight.T, -1)[positions]
     logps = logps.gather(2, labels.clamp(min=0)[..., None]).squeeze(2).masked_fill(labels == IGNORE, 0.0)
     torch.testing.assert_close(scored.token_logps, logps.detach(), atol=1e-5, rtol=1e-5)
-    own = objective(head.Scored(logps, logps, labels))
+    own = objective(Scored(logps, logps, labels))
     assert scored.loss.item() == pytest.approx(own.item(), rel=1e-5)
     for ours, theirs in zip(found, torch.autograd.grad(3 * own, (states, weight)), strict=True):
         torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=1e-4)
