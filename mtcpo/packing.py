@@ -31,9 +31,11 @@ def can_pack(model: Any) -> bool:
     Attention other than torch's own takes no such mask; the router loss of a mixture of experts counts prompts.
     """
     config = model.config
+    # Adapters hand on what they do not know themselves.
+    base = model.get_base_model() if hasattr(model, "get_base_model") else model
     return (
         getattr(config, "_attn_implementation", None) == "sdpa"
-        and "position_ids" in inspect.signature(model.forward).parameters
+        and "position_ids" in inspect.signature(base.forward).parameters
         and not hasattr(config, "router_aux_loss_coef")
     )
 

@@ -13,7 +13,7 @@ gradients and optimizer state. Losses: 20 steps of the same batches, in our samp
 
 A machine without network needs this checkout, torch, transformers, and beside PYTHONPATH=. the wheels of TRL and of
 what the image lacks of mtcpo's dependencies (see eval/results/bench/README.md); GPU rows run where there is a GPU.
-Results: eval/results/bench/train-step.json and train-step.svg.
+Results: eval/results/bench/train-step.json, and of that train-step.md and train-step.svg (`--rows` alone makes them anew).
 """
 
 from __future__ import annotations
@@ -342,8 +342,45 @@ def _panel(left: float, width: float, height: float, title: str, curves: dict[st
     return "".join(parts)
 
 
+def table(rows: dict[str, Any]) -> str:
+    """Return the figures as Markdown: medians, and in brackets the least and the most of all alternations."""
+    lines = [
+        "| row | pairs a step | times faster | less processor time | GiB above, ours | TRL | share | goal |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    losses = ["", "| 20 steps from the same start | largest relative difference of a loss |", "|---|---|"]
+    for name, row in rows.items():
+        pairs = row["settings"]["pairs"]
+        if "largest_relative_difference" in row:
+            losses.append(f"| {name}, {pairs} pairs a step | {row['largest_relative_difference']:.1e} |")
+        elif "times_faster" in row:
+            cells = [_cell(row[key]) for key in ("times_faster", "times_less_cpu_time")]
+            cells += [_cell(row[f"{side}_figures"]["above_gib"]) for side in ("ours", "trl")]
+            cells.append(_cell(row["share_of_memory"]))
+            speed, memory = row["settings"].get("goal") or (None, None)
+            goal = [f"{speed:g} times" if speed else "", f"share {memory:.2f}" if memory else ""]
+            lines.append(f"| {name} | {pairs} | {' | '.join(cells)} | {', '.join(filter(None, goal))} |")
+        else:
+            lines.append(f"| {name} | {pairs} | {row.get('status', 'out of memory')} | | | | | |")
+    return "\n".join([*lines, *losses]) + "\n"
+
+
+def _cell(value: dict[str, float]) -> str:
+    only = value["least"] == value["most"]
+    return f"{value['median']:.2f}" + ("" if only else f" ({value['least']:.2f}–{value['most']:.2f})")
+
+
+def write(rows: dict[str, Any]) -> None:
+    """Write the figures, their table and their curves."""
+    rows = {name: rows[name] for name in ROWS if name in rows}
+    RESULTS.mkdir(parents=True, exist_ok=True)
+    (RESULTS / "train-step.json").write_text(json.dumps({"rows": rows}, indent=1) + "\n", encoding="utf-8")
+    (RESULTS / "train-step.md").write_text(table(rows), encoding="utf-8")
+    (RESULTS / "train-step.svg").write_text(draw(rows), encoding="utf-8")
+
+
 def main() -> None:
-    """Measure the chosen rows and write both files."""
+    """Measure the chosen rows and write all files."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rows", nargs="*", help="Names of rows, or beginnings of names; default: all that can run.")
     parser.add_argument("--repeats", type=int, default=2, help="Alternations of a row.")
@@ -373,11 +410,8 @@ def main() -> None:
         rows[name] = run_row(name, row, arguments.repeats) | {"made_by": made_by}
         if row["gpu"]:
             rows[name]["matmul_peak_flops"] = matmul_peak()
-        # After each row: an interrupt loses one.
-        rows = {name: rows[name] for name in ROWS if name in rows}
-        RESULTS.mkdir(parents=True, exist_ok=True)
-        file.write_text(json.dumps({"rows": rows}, indent=1) + "\n", encoding="utf-8")
-        (RESULTS / "train-step.svg").write_text(draw(rows), encoding="utf-8")
+        write(rows)  # after each: an interrupt loses one
+    write(rows)
 
 
 if __name__ == "__main__":
