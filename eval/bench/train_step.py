@@ -13,7 +13,7 @@ gradients and optimizer state. Losses: 20 steps of the same batches, in our samp
 
 A machine without network needs this checkout, torch, transformers, and beside PYTHONPATH=. the wheels of TRL and of
 what the image lacks of mtcpo's dependencies (see eval/results/bench/README.md); GPU rows run where there is a GPU.
-Results: eval/results/bench/train-step.json, and of that train-step.md and train-step.svg (`--rows` alone makes them anew).
+Results: eval/results/bench/train-step.json, and made of that train-step.md and train-step.svg (anew by `--rows` alone).
 """
 
 from __future__ import annotations
@@ -284,6 +284,23 @@ def matmul_peak() -> float:
     return 2 * 8192**3 / statistics.median(times[3:])
 
 
+def profile(row: dict[str, Any]) -> str:
+    """Return where the time of one of our steps goes: the operations that take most of it."""
+    import torch
+    import train_sides as sides
+
+    loaded = sides.make_model(row["shape"])
+    examples = sides.pairs_of(row["pairs"], loaded.model.config.vocab_size, row.get("lengths", {}))
+    sides.our_trainer(loaded, examples[:2], row | {"pairs": 2}, 1).train()
+    trainer = sides.our_trainer(loaded, examples, row, 1)
+    with torch.profiler.profile(record_shapes=True) as found:
+        trainer.train()
+    events = found.key_averages(group_by_input_shape=True)
+    options = {"sort_by": "self_cpu_time_total", "row_limit": 30, "max_shapes_column_width": 70}
+    text = str(events.table(max_name_column_width=40, **options))
+    return "\n".join(line.rstrip() for line in text.splitlines()) + "\n"
+
+
 # --- plot -------------------------------------------------------------------------------------------------------------
 
 
@@ -384,13 +401,18 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rows", nargs="*", help="Names of rows, or beginnings of names; default: all that can run.")
     parser.add_argument("--repeats", type=int, default=2, help="Alternations of a row.")
+    parser.add_argument("--profile", metavar="ROW", choices=ROWS, help="Write what a step of ours spends its time on.")
     parser.add_argument("--measure", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.measure:
         sys.path.insert(0, str(Path(__file__).parent))
         print(json.dumps(measure(json.loads(arguments.measure))))
         return
-    sys.path.insert(0, str(ROOT))
+    sys.path[:0] = [str(ROOT), str(Path(__file__).parent)]
+    if arguments.profile:
+        text = profile(ROWS[arguments.profile])
+        (RESULTS / f"profile-{arguments.profile}.txt").write_text(text, encoding="utf-8")
+        return
     from importlib.metadata import version
 
     import torch
