@@ -149,4 +149,4 @@ def _reason_to_drop(text: Text, example: Example, layout: Layout, config: TrainC
     if config.max_target_tokens is not None and longest > config.max_target_tokens:
         return "target_too_long"
     limit = layout.max_positions
-    return "too_long_for_model" if limit is not None and max(layout.lengths(example)) > limit else None
+    return "too_long_for_model" if limit is not None and layout.longest(example) > limit else None

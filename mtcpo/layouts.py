@@ -8,9 +8,8 @@ log-probability of labels[i, t]; labels equal to IGNORE (-100) do not count; cho
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import torch
@@ -19,8 +18,11 @@ from torch import Tensor, nn
 from mtcpo.errors import UserError
 from mtcpo.families import ALMA_PROMPT, CHAT_PROMPT, Family, language_token
 from mtcpo.languages import UNDETERMINED, english_name
-from mtcpo.logprobs import IGNORE, Head
+from mtcpo.logprobs import Head
+from mtcpo.onepass import encode_once, look_up_once
+from mtcpo.packing import Row, attention_window, can_pack, pack, packed_length, packed_mask
 from mtcpo.records import Messages
+from mtcpo.scored import IGNORE, Objective, Scored
 
 Batch = dict[str, Tensor]
 
@@ -50,19 +52,6 @@ class Example:
         return len(self.source) + sum(len(target) for target in self.targets)
 
 
-@dataclass(frozen=True, slots=True)
-class Scored:
-    """The outcome of a forward pass: all (R, T), and the router loss of a mixture of experts.
-
-    mean_logps: mean over the vocabulary of log-probabilities; zeros unless the head was asked for them.
-    """
-
-    token_logps: Tensor
-    mean_logps: Tensor
-    labels: Tensor
-    router_loss: Tensor | None
-
-
 class Layout(Protocol):
     """The interface of both layouts; after `layout_for`, no code asks which one it has."""
 
@@ -74,7 +63,11 @@ class Layout(Protocol):
         ...
 
     def lengths(self, example: Example) -> tuple[int, int]:
-        """Return how many positions the example takes in the encoder (0 without one) and in the decoder."""
+        """Return how many positions of a batch the example takes: once, and again for each of its targets."""
+        ...
+
+    def longest(self, example: Example) -> int:
+        """Return the most positions that the model is to tell apart for the example."""
         ...
 
     def collate(self, examples: Sequence[Example]) -> Batch:
@@ -85,8 +78,19 @@ class Layout(Protocol):
         """Return how many real tokens a batch has, on its device, and how many positions with padding."""
         ...
 
-    def score(self, model: nn.Module, head: Head, batch: Batch, router_loss: bool | None = None) -> Scored:
-        """Run the model's own forward pass, its head tapped; `router_loss`: None, as the model's config says."""
+    def score(
+        self, model: nn.Module, head: Head, batch: Batch, objective: Objective | None = None,
+        router_loss: bool | None = None,
+    ) -> Scored:  # fmt: skip
+        """Run the model's own forward pass, its head tapped.
+
+        Args:
+            model: as wrapped for training.
+            head: its head.
+            batch: what `collate` made.
+            objective: the loss to compute with its gradients; log-probabilities alone have none.
+            router_loss: of a mixture of experts; None: as the model's config says.
+        """
         ...
 
     def own_logits(self, model: nn.Module, batch: Batch) -> Tensor:
@@ -118,6 +122,18 @@ def _target_rows(examples: Sequence[Example]) -> list[tuple[int, ...]]:
     return [example.targets[i] for i in range(len(examples[0].targets)) for example in examples]
 
 
+def _shared_positions(inputs: Tensor, sources: int) -> Tensor:
+    """Return where the states of decoder inputs (R, T) are: for the tokens with which targets of a source begin alike,
+    in the row of the first target.
+
+    The states are equal there, and so are the logits. (With dropout they would not be: such tokens share one mask.)
+    """
+    positions = torch.arange(inputs.numel(), device=inputs.device).view(-1, sources, inputs.shape[1])
+    rows = inputs.view(positions.shape)
+    alike = (rows == rows[:1]).cumprod(-1).bool()
+    return torch.where(alike, positions[:1], positions).view(inputs.shape)
+
+
 def _prompt_text(template: str, text: Text, codes: tuple[str, str] | None = None) -> str:
     """Fill a template; `codes` are what source and target language are called in it, by default their BCP-47 tags."""
     codes = codes or (text.src_lang, text.tgt_lang)
@@ -147,35 +163,6 @@ def _split_keeping(part: str, field: str, value: str) -> Iterator[str]:
         if i:
             yield _Filled(value)
         yield piece
-
-
-@contextmanager
-def encode_once(encoder: nn.Module, sources: int, copies: int) -> Iterator[None]:
-    """Let the next forward pass encode only the first `sources` rows and give the decoder `copies` of the result.
-
-    The model is called with every row repeated, so the masks that its decoder derives fit. Exact, dropout included:
-    both targets of a pair see the same encoding.
-    """
-
-    def keep_sources(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
-        def cut(value: Any) -> Any:
-            return value[:sources] if isinstance(value, Tensor) else value
-
-        return tuple(cut(value) for value in args), {key: cut(value) for key, value in kwargs.items()}
-
-    def repeat(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> Any:
-        output.last_hidden_state = output.last_hidden_state.repeat(copies, 1, 1)
-        return output
-
-    handles = [
-        encoder.register_forward_pre_hook(keep_sources, with_kwargs=True),
-        encoder.register_forward_hook(repeat, with_kwargs=True),
-    ]
-    try:
-        yield
-    finally:
-        for handle in handles:
-            handle.remove()
 
 
 @dataclass(slots=True)
@@ -234,6 +221,10 @@ class EncoderDecoderLayout:
         """Return the lengths of the source and of the longest target."""
         return len(example.source), max((len(target) for target in example.targets), default=0)
 
+    def longest(self, example: Example) -> int:
+        """Return the length of the longest sequence."""
+        return max(self.lengths(example))
+
     def collate(self, examples: Sequence[Example]) -> Batch:
         """Return input_ids (B, S), attention_mask (B, S), labels (R, T)."""
         sources = [example.source for example in examples]
@@ -268,14 +259,24 @@ class EncoderDecoderLayout:
         shifted[:, 1:] = labels[:, :-1]
         return shifted.masked_fill(shifted == IGNORE, config.pad_token_id)
 
-    def score(self, model: nn.Module, head: Head, batch: Batch, router_loss: bool | None = None) -> Scored:
+    def score(
+        self, model: nn.Module, head: Head, batch: Batch, objective: Objective | None = None,
+        router_loss: bool | None = None,
+    ) -> Scored:  # fmt: skip
         """Run encoder once a source, decoder once a target, and the head on real target positions."""
         inputs, copies = self._model_inputs(batch)
         inputs |= _router_option(router_loss)
-        sources = len(batch["input_ids"])
-        with encode_once(self.model.get_encoder(), sources, copies), head.scoring(batch["labels"]) as logps:
+        sources, labels = len(batch["input_ids"]), batch["labels"]
+        targets = inputs["decoder_input_ids"]
+        positions = _shared_positions(targets, sources)
+        encoder, decoder = self.model.get_encoder(), self.model.get_decoder()
+        with (
+            encode_once(encoder, sources, copies),
+            look_up_once(encoder, decoder, targets),
+            head.scoring(labels, sources, positions, objective) as scored,
+        ):
             output = model(**inputs)
-        return Scored(logps[0], logps[1], batch["labels"], getattr(output, "aux_loss", None))
+        return replace(scored[0], router_loss=getattr(output, "aux_loss", None))
 
     def own_logits(self, model: nn.Module, batch: Batch) -> Tensor:
         """Return the logits of a plain forward pass, (R, T, V)."""
@@ -304,12 +305,16 @@ class EncoderDecoderLayout:
 
 @dataclass(slots=True)
 class DecoderOnlyLayout:
-    """Llama, Qwen, Gemma, Mistral and their like: prompt and target in one row, the prompt without labels."""
+    """Llama, Qwen, Gemma, Mistral and their like: a prompt and its targets in one row, the prompt without labels.
+
+    packs: both targets may be in that row; else each is in one of its own, the prompt before it.
+    """
 
     model: Any
     tokenizer: Any
     prompt: str | None
     max_positions: int | None
+    packs: bool
 
     def encode(self, texts: Sequence[Text]) -> list[Example]:
         """Tokenize prompts as generation sees them, and targets as they follow the prompt, with the end token."""
@@ -354,41 +359,72 @@ class DecoderOnlyLayout:
         options = {"tokenize": False, "add_generation_prompt": True, "enable_thinking": False}
         return str(self.tokenizer.apply_chat_template(messages, **options))
 
+    def _row(self, example: Example) -> Row | None:
+        """Return what is packed of a pair; None where it takes a row for each target."""
+        if not self.packs or len(example.targets) != 2:
+            return None
+        window = attention_window(self.model.config)
+        if window is not None and self.longest(example) > window:
+            return None
+        return example.source, example.targets[0], example.targets[1]
+
     def lengths(self, example: Example) -> tuple[int, int]:
-        """Return 0, and the length of prompt and longest target together."""
-        return 0, len(example.source) + max((len(target) for target in example.targets), default=0)
+        """Return the length of the packed row and 0, or 0 and that of prompt and longest target."""
+        row = self._row(example)
+        return (0, self.longest(example)) if row is None else (packed_length(row), 0)
+
+    def longest(self, example: Example) -> int:
+        """Return the length of prompt and longest target together."""
+        return len(example.source) + max((len(target) for target in example.targets), default=0)
 
     def collate(self, examples: Sequence[Example]) -> Batch:
-        """Return input_ids (R, P), attention_mask (R, P), labels (R, P): position t predicts labels[:, t]."""
+        """Return packed pairs (see `pack`), or where one of them cannot be, one row for each target.
+
+        Those are input_ids (R, P), attention_mask (R, P), labels (R, P): position t predicts labels[:, t]; and the
+        prompt_lengths (B,).
+        """
+        packed = [row for row in map(self._row, examples) if row is not None]
+        if len(packed) == len(examples):
+            return pack(packed, self._pad)
         rows = [(example.source, example.targets[i]) for i in range(len(examples[0].targets)) for example in examples]
         return {
             "input_ids": pad_rows([source + target for source, target in rows], self._pad),
             "attention_mask": pad_rows([[1] * (len(source) + len(target)) for source, target in rows], 0),
             "labels": pad_rows([[IGNORE] * (len(source) - 1) + [*target, IGNORE] for source, target in rows], IGNORE),
+            "prompt_lengths": torch.tensor([len(example.source) for example in examples]),
         }
 
     def count_tokens(self, batch: Batch) -> tuple[Tensor, int]:
-        """Count rows, which hold prompt and target."""
-        mask = batch["attention_mask"]
-        return mask.sum(), mask.numel()
+        """Count rows, which hold prompt and target, or both targets."""
+        real = batch["parts"] >= 0 if "parts" in batch else batch["attention_mask"]
+        return real.sum(), real.numel()
+
+    def _model_inputs(self, batch: Batch) -> dict[str, Any]:
+        if "parts" in batch:
+            given = {key: batch[key] for key in ("input_ids", "position_ids")}
+            return given | {"attention_mask": packed_mask(batch["parts"]), "use_cache": False}
+        return {key: batch[key] for key in ("input_ids", "attention_mask")} | {"use_cache": False}
 
     @property
     def _pad(self) -> int:
         pad = self.tokenizer.pad_token_id
         return int(self.tokenizer.eos_token_id if pad is None else pad)
 
-    def score(self, model: nn.Module, head: Head, batch: Batch, router_loss: bool | None = None) -> Scored:
-        """Run the decoder over prompt and target, and the head on target positions."""
-        inputs = {key: batch[key] for key in ("input_ids", "attention_mask")}
-        with head.scoring(batch["labels"]) as logps:
-            output = model(**inputs, use_cache=False, **_router_option(router_loss))
-        return Scored(logps[0], logps[1], batch["labels"], getattr(output, "aux_loss", None))
+    def score(
+        self, model: nn.Module, head: Head, batch: Batch, objective: Objective | None = None,
+        router_loss: bool | None = None,
+    ) -> Scored:  # fmt: skip
+        """Run the decoder over prompts and targets, and the head on target positions."""
+        positions = batch.get("positions")
+        sources = len(batch["prompt_lengths" if positions is None else "input_ids"])
+        with head.scoring(batch["labels"], sources, positions, objective) as scored:
+            output = model(**self._model_inputs(batch), **_router_option(router_loss))
+        return replace(scored[0], router_loss=getattr(output, "aux_loss", None))
 
     def own_logits(self, model: nn.Module, batch: Batch) -> Tensor:
-        """Return the logits of a plain forward pass, (R, P, V)."""
-        inputs: Mapping[str, Tensor] = {key: batch[key] for key in ("input_ids", "attention_mask")}
-        logits: Tensor = model(**inputs, use_cache=False).logits
-        return logits
+        """Return the logits of a plain forward pass, (R, T, V) or, not packed, (R, P, V)."""
+        logits: Tensor = model(**self._model_inputs(batch)).logits
+        return logits.flatten(0, 1)[batch["positions"]] if "positions" in batch else logits
 
     def generation_batch(self, examples: Sequence[Example]) -> Batch:
         """Return prompts padded on the left, so that all rows continue from the same column."""
@@ -445,5 +481,5 @@ def layout_for(model: Any, tokenizer: Any, family: Family, prompt: str | None) -
     """Return the layout of a loaded model; `prompt` replaces the family's template."""
     limit = max_positions_of(model.config)
     if family.layout == "decoder-only":
-        return DecoderOnlyLayout(model, tokenizer, prompt, limit)
+        return DecoderOnlyLayout(model, tokenizer, prompt, limit, can_pack(model))
     return EncoderDecoderLayout(model, tokenizer, family, prompt or family.prompt or "{source}", limit)

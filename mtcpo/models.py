@@ -19,7 +19,8 @@ from mtcpo.families import Family, LayoutName, family_of
 from mtcpo.files import sha256_of
 from mtcpo.hub import unreachable_hub
 from mtcpo.layouts import Layout, layout_for
-from mtcpo.logprobs import Head, LogitTransform
+from mtcpo.logprobs import Head
+from mtcpo.scored import LogitTransform
 from mtcpo.tokenization import TOKENIZER_FILES, check_vocabulary, has_tokenizer, load_tokenizer, save_tokenizer
 from mtcpo.trainconfig import DType, Quantization
 from mtcpo.versions import load_config, mend_config

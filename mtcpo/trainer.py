@@ -22,10 +22,10 @@ from mtcpo.batching import BatchLimits, LengthBatchSampler
 from mtcpo.config import load_section
 from mtcpo.devset import DevSet
 from mtcpo.errors import UserError
-from mtcpo.layouts import Batch, Example, Scored
-from mtcpo.logprobs import IGNORE
+from mtcpo.layouts import Batch, Example
 from mtcpo.losses import PREFERENCE_LOSSES, PairLogps, rewards, router_weight
 from mtcpo.models import LoadedModel
+from mtcpo.scored import IGNORE, Scored
 from mtcpo.trainconfig import LossConfig
 
 COUNTS = ("pairs", "chosen_tokens", "real_tokens", "padded_tokens")
@@ -213,13 +213,17 @@ class PreferenceTrainer(Seq2SeqTrainer):
             num_items_in_batch: (3,) pairs, chosen tokens and tokens of the optimizer step; None: of this batch alone.
         """
         weight = router_weight(self.model.config, self.loss)
-        scored = self.layout.score(model, self.head, inputs, None if weight is None else weight > 0)
         here = self._items(inputs)
         step = here if num_items_in_batch is None else num_items_in_batch
-        padded = self.layout.count_tokens(inputs)[1]
-        self._add(model.training, dict(zip(COUNTS, (*here, padded), strict=True)))
         share = self._sft_share if self.sft else self._preference_share
-        loss = share(scored, step, model.training)
+        scored = self.layout.score(
+            model, self.head, inputs, lambda part: share(part, step), None if weight is None else weight > 0
+        )
+        padded = self.layout.count_tokens(inputs)[1]
+        counts = dict(zip(COUNTS, (*here, padded), strict=True))
+        self._add(model.training, counts | self._metrics(scored))
+        assert scored.loss is not None
+        loss = scored.loss
         if weight:
             loss = loss + weight * self._router_share(scored, here, step, model.training)
         if num_items_in_batch is not None:
@@ -227,23 +231,19 @@ class PreferenceTrainer(Seq2SeqTrainer):
             loss = loss * self.accelerator.num_processes
         return (loss, {"token_logps": scored.token_logps}) if return_outputs else loss
 
-    def _nll(self, scored: Scored, step: Tensor, training: bool) -> Tensor:
-        """Return the (smoothed) NLL of chosen targets, the first rows, over its denominator."""
+    def _smoothed_nll(self, scored: Scored) -> Tensor:
+        """Return the (smoothed) NLL of chosen targets, the first rows."""
         rows, smoothing = len(scored.labels) if self.sft else len(scored.labels) // 2, self.loss.nll_smoothing
-        likelihood = (1 - smoothing) * scored.token_logps[:rows] + smoothing * scored.mean_logps[:rows]
-        nll = -likelihood.sum()
-        self._add(training, {"smoothed_nll": nll.detach()})
-        return nll / (step[1] if self.loss.nll_normalization == "token" else step[0])
+        return -((1 - smoothing) * scored.token_logps[:rows] + smoothing * scored.mean_logps[:rows]).sum()
 
-    def _sft_share(self, scored: Scored, step: Tensor, training: bool) -> Tensor:
-        self._add(training, {"nll": -scored.token_logps.detach().sum()})
-        return self._nll(scored, step, training)
+    def _sft_share(self, part: Scored, step: Tensor) -> Tensor:
+        """Return what some of the sources add to the loss of the step."""
+        return self._smoothed_nll(part) / (step[1] if self.loss.nll_normalization == "token" else step[0])
 
-    def _preference_share(self, scored: Scored, step: Tensor, training: bool) -> Tensor:
-        logps = pair_logps(scored)
-        losses = PREFERENCE_LOSSES[self.loss.loss](logps, self.loss)
-        self._add(training, self._pair_metrics(logps) | {"preference": losses.detach().sum()})
-        return losses.sum() / step[0] + self.loss.cpo_alpha * self._nll(scored, step, training)
+    def _preference_share(self, part: Scored, step: Tensor) -> Tensor:
+        """Return what some of the pairs add to the loss of the step."""
+        losses = PREFERENCE_LOSSES[self.loss.loss](pair_logps(part), self.loss)
+        return losses.sum() / step[0] + self.loss.cpo_alpha * self._sft_share(part, step)
 
     def _router_share(self, scored: Scored, here: Tensor, step: Tensor, training: bool) -> Tensor:
         """Return this batch's share of the load-balancing loss of a mixture of experts.
@@ -258,6 +258,15 @@ class PreferenceTrainer(Seq2SeqTrainer):
         return scored.router_loss * (here[2] / step[2])
 
     # --- what is logged -----------------------------------------------------------------------------------------
+
+    def _metrics(self, scored: Scored) -> dict[str, Tensor]:
+        """Return what is logged of a batch, summed."""
+        nll = {"smoothed_nll": self._smoothed_nll(scored).detach()}
+        if self.sft:
+            return nll | {"nll": -scored.token_logps.detach().sum()}
+        logps = pair_logps(scored)
+        losses = PREFERENCE_LOSSES[self.loss.loss](logps, self.loss)
+        return nll | self._pair_metrics(logps) | {"preference": losses.detach().sum()}
 
     def _pair_metrics(self, logps: PairLogps) -> dict[str, Tensor]:
         chosen, rejected = rewards(logps, self.loss)

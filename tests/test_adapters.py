@@ -14,7 +14,7 @@ from mtcpo.creation import CreateConfig, create_model
 from mtcpo.errors import UserError
 from mtcpo.models import load_model
 from mtcpo.trainconfig import LoraConfig
-from mtcpo.training import train
+from mtcpo.training import ready_to_train, train
 
 LORA = LoraConfig(r=4, alpha=8)
 ROUNDS = {"num_train_epochs": 2, "learning_rate": 1e-2}
@@ -49,6 +49,16 @@ def trained(model_folder, tmp_path_factory):
         return made[kind]
 
     return of
+
+
+def test_pairs_share_a_row_under_adapters_too(load):
+    loaded = load("llama")
+    texts = preference_texts(4)
+    before = logps(loaded, texts)
+    wrapped = ready_to_train(loaded, lora_config(), seed=0)
+    assert wrapped.layout.packs
+    assert "parts" in wrapped.layout.collate(wrapped.layout.encode(texts))
+    torch.testing.assert_close(logps(wrapped, texts), before)  # new adapters change nothing
 
 
 # --- what comes out -------------------------------------------------------------------------------------------------

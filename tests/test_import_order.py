@@ -18,7 +18,8 @@ comet comet.checkpoint comet.encoder comet.spans comet.tokens comet.engine comet
 metrics.cometconfig metrics.contract metrics.ngrams metrics.lexical metrics.comet metrics.mbr metrics.usercode metrics
 scorecache scoring
 combining filters selection prefsreport preferences
-translation trainconfig families logprobs layouts adapters canary versions weights tokenization models creation
+translation trainconfig families scored places head logprobs onepass packing layouts adapters canary versions
+weights tokenization models creation
 progress translation.generate devset batching losses trainer arguments examples checkpoints modelcard training
 testsets sacrebleusets testfolders suites symptoms significance tallies standings evaluation assessment comparison
 tables papertables sidebyside plots figures report pairpage

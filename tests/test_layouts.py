@@ -1,11 +1,15 @@
+from dataclasses import replace
+
 import pytest
 import torch
 from tiny_models import KINDS, PAIRS, preference_texts
 
 from mtcpo.errors import UserError
-from mtcpo.layouts import Example, Text, _prompt_text, encode_once, max_positions_of, pad_rows
-from mtcpo.logprobs import IGNORE
+from mtcpo.layouts import Example, Text, _prompt_text, max_positions_of, pad_rows
 from mtcpo.models import set_dropout
+from mtcpo.onepass import encode_once
+from mtcpo.packing import can_pack, packed_mask
+from mtcpo.scored import IGNORE
 
 ENCODER_DECODERS = ("mt5", "marian", "m2m100", "nllb")
 DECODERS = tuple(kind for kind in KINDS if kind not in ENCODER_DECODERS)
@@ -13,6 +17,11 @@ DECODERS = tuple(kind for kind in KINDS if kind not in ENCODER_DECODERS)
 
 def examples_of(loaded, count=5, start=0):
     return loaded.layout.encode(preference_texts(count, start))
+
+
+def row_layout(loaded):
+    """The layout of a decoder-only model, with a row for each target; any other layout as it is."""
+    return replace(loaded.layout, packs=False) if hasattr(loaded.layout, "packs") else loaded.layout
 
 
 def own_inputs(loaded, batch):
@@ -26,26 +35,29 @@ def own_inputs(loaded, batch):
     return both | {"labels": batch["labels"]}
 
 
-def score(loaded, batch):
-    return loaded.layout.score(loaded.model, loaded.head, batch)
+def score(loaded, batch, objective=None):
+    return loaded.layout.score(loaded.model, loaded.head, batch, objective)
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_nll_is_the_models_own_token_for_token(load, kind):
     loaded = load(kind)
-    batch = loaded.layout.collate(examples_of(loaded))
+    examples = examples_of(loaded)
+    batch, rows = loaded.layout.collate(examples), row_layout(loaded).collate(examples)
     options = {"output_router_logits": False} if kind == "mixtral" else {}
     with torch.no_grad():
         ours = score(loaded, batch)
-        own = loaded.model(**own_inputs(loaded, batch), **options)
-    real = batch["labels"] != IGNORE
+        own = loaded.model(**own_inputs(loaded, rows), **options)
+    real, own_real = batch["labels"] != IGNORE, rows["labels"] != IGNORE
     assert ours.labels is batch["labels"]
+    assert torch.equal(batch["labels"][real], rows["labels"][own_real])
     assert float(-ours.token_logps.sum()) == pytest.approx(float(own.loss * real.sum()), rel=1e-5)
-    own_logps = torch.log_softmax(own.logits[real].double(), -1).gather(1, batch["labels"][real, None]).squeeze(1)
+    own_logps = torch.log_softmax(own.logits[own_real].double(), -1)
+    own_logps = own_logps.gather(1, batch["labels"][real, None]).squeeze(1)
     torch.testing.assert_close(ours.token_logps[real].double(), own_logps, atol=2e-5, rtol=1e-5)
     assert (ours.token_logps[~real] == 0).all()
     aligned = loaded.layout.own_logits(loaded.model, batch)
-    torch.testing.assert_close(aligned[real], own.logits[real])
+    torch.testing.assert_close(aligned[real], own.logits[own_real], atol=2e-5, rtol=1e-5)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -53,7 +65,8 @@ def test_gradients_are_the_models_own(load, kind):
     loaded = load(kind)
     set_dropout(loaded.model, 0.0)
     loaded.model.train()
-    batch = loaded.layout.collate(examples_of(loaded, count=3))
+    examples = examples_of(loaded, count=3)
+    batch, rows = loaded.layout.collate(examples), row_layout(loaded).collate(examples)
     options = {"output_router_logits": False} if kind == "mixtral" else {}
 
     def gradients(loss):
@@ -61,8 +74,8 @@ def test_gradients_are_the_models_own(load, kind):
         loss.backward()
         return {name: p.grad.clone() for name, p in loaded.model.named_parameters() if p.grad is not None}
 
-    ours = gradients(-score(loaded, batch).token_logps.sum())
-    own = gradients(loaded.model(**own_inputs(loaded, batch), **options).loss * (batch["labels"] != IGNORE).sum())
+    ours = gradients(score(loaded, batch, lambda part: -part.token_logps.sum()).loss)
+    own = gradients(loaded.model(**own_inputs(loaded, rows), **options).loss * (batch["labels"] != IGNORE).sum())
     assert ours.keys() == own.keys()
     for name, grad in own.items():
         torch.testing.assert_close(
@@ -110,7 +123,7 @@ def test_generation_starts_from_the_tokens_that_training_saw(load, kind):
 def test_prompt_is_masked_and_is_what_generation_is_given(load, kind):
     loaded = load(kind)
     examples = examples_of(loaded)
-    batch = loaded.layout.collate(examples)
+    batch = row_layout(loaded).collate(examples)
     prompts = loaded.layout.generation_batch(
         loaded.layout.encode([Text(t.source, "en", "de") for t in preference_texts(5)])
     )
@@ -184,6 +197,24 @@ def test_encoder_runs_once_a_source_and_both_targets_see_one_dropout_mask(load, 
     assert not torch.equal(first, second)
 
 
+@pytest.mark.parametrize("kind", ENCODER_DECODERS)
+def test_tokens_are_looked_up_once(load, kind, monkeypatch):
+    """A lookup's gradient is as large as the table: there is one, and of the same value."""
+    loaded = load(kind)
+    batch = loaded.layout.collate(examples_of(loaded, count=4))
+    calls, look_up = [], torch.nn.functional.embedding
+
+    def counted(ids, weight, *args, **kwargs):
+        if weight is loaded.model.get_input_embeddings().weight:
+            calls.append(ids.numel())
+        return look_up(ids, weight, *args, **kwargs)
+
+    monkeypatch.setattr(torch.nn.functional, "embedding", counted)
+    score(loaded, batch)
+    assert calls == [batch["input_ids"].numel() + batch["labels"].numel(), 0]
+    assert not any(module._forward_hooks or module._forward_pre_hooks for module in loaded.model.modules())
+
+
 def test_hooks_are_gone_after_an_exception(load):
     encoder = load("mt5").model.get_encoder()
     with pytest.raises(RuntimeError, match="in the middle"), encode_once(encoder, 1, 2):
@@ -200,7 +231,8 @@ def test_one_target_a_source(load, kind):
     double = loaded.layout.collate(loaded.layout.encode([Text(t.source, "en", "de", t.targets * 2) for t in texts]))
     assert len(single["labels"]) == 3
     with torch.no_grad():
-        torch.testing.assert_close(score(loaded, single).token_logps.repeat(2, 1), score(loaded, double).token_logps)
+        ours = score(loaded, single).token_logps.sum(-1)
+        torch.testing.assert_close(ours.repeat(2), score(loaded, double).token_logps.sum(-1))
 
 
 @pytest.mark.parametrize(("kind", "aux"), [("mixtral", True), ("llama", False), ("mt5", False)])
@@ -231,7 +263,7 @@ def test_collate_encoder_decoder_by_hand(load):
 
 
 def test_collate_decoder_only_by_hand(load):
-    layout = load("llama").layout
+    layout = row_layout(load("llama"))
     batch = layout.collate(TWO)
     n = IGNORE
     assert batch["input_ids"].tolist() == [
@@ -241,12 +273,70 @@ def test_collate_decoder_only_by_hand(load):
     assert batch["labels"].tolist() == [
         [n, n, 21, 1, n, n], [n, 24, 25, 26, 1, n], [n, n, 22, 23, 1, n], [n, 27, 1, n, n, n],
     ]  # fmt: skip
+    assert batch["prompt_lengths"].tolist() == [3, 2]
     assert layout.lengths(TWO[0]) == (0, 6)
+    assert layout.longest(TWO[0]) == 6
     assert [int(n) for n in layout.count_tokens(batch)] == [21, 24]
     left = layout.generation_batch(TWO)
     assert left["input_ids"].tolist() == [[11, 12, 1], [0, 13, 1]]
     assert left["attention_mask"].tolist() == [[1, 1, 1], [0, 1, 1]]
     assert layout.new_tokens(torch.tensor([[11, 12, 1, 7], [0, 13, 1, 8]]), left).tolist() == [[7], [8]]
+
+
+ALIKE = [Example((11, 12, 1), ((21, 22, 1), (21, 23, 24, 1))), Example((13, 1), ((24, 1), (25, 26, 27, 1)))]
+
+
+def test_packed_pairs_by_hand(load):
+    """Prompt, chosen, rejected; the first pair begins alike with 21. End tokens are predicted and not read."""
+    layout = load("llama").layout
+    batch = layout.collate(ALIKE)
+    n = IGNORE
+    assert batch["input_ids"].tolist() == [[11, 12, 1, 21, 22, 23, 24], [13, 1, 24, 25, 26, 27, 0]]
+    assert batch["position_ids"].tolist() == [[0, 1, 2, 3, 4, 4, 5], [0, 1, 2, 2, 3, 4, 0]]
+    assert batch["parts"].tolist() == [[0, 0, 0, 0, 1, 2, 2], [0, 0, 1, 2, 2, 2, -1]]
+    assert batch["labels"].tolist() == [[21, 22, 1, n], [24, 1, n, n], [21, 23, 24, 1], [25, 26, 27, 1]]
+    assert batch["positions"].tolist() == [[2, 3, 4, 0], [8, 9, 0, 0], [2, 3, 5, 6], [8, 10, 11, 12]]
+    assert [layout.lengths(example) for example in ALIKE] == [(7, 0), (6, 0)]
+    assert [int(count) for count in layout.count_tokens(batch)] == [13, 14]
+    seen = packed_mask(batch["parts"])[0, 0].int().tolist()
+    assert seen == [
+        [1, 0, 0, 0, 0, 0, 0],
+        [1, 1, 0, 0, 0, 0, 0],
+        [1, 1, 1, 0, 0, 0, 0],
+        [1, 1, 1, 1, 0, 0, 0],
+        [1, 1, 1, 1, 1, 0, 0],
+        [1, 1, 1, 1, 0, 1, 0],
+        [1, 1, 1, 1, 0, 1, 1],
+    ]
+
+
+@pytest.mark.parametrize(
+    "rest", [((5, 1), (5, 1)), ((5, 1), (5, 6, 1)), ((5, 6, 1), (5, 1)), ((1,), (7, 1)), ((1,), (1,))]
+)
+def test_packed_rows_of_targets_that_contain_each_other(load, rest):
+    loaded = load("llama")
+    examples = [Example((13, 14, 15), rest), Example((16, 17), ((4, 5, 1), (4, 6, 1)))]
+    packed, rows = loaded.layout.collate(examples), row_layout(loaded).collate(examples)
+    with torch.no_grad():
+        found, expected = (score(loaded, batch).token_logps[batch["labels"] != IGNORE] for batch in (packed, rows))
+    torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
+
+
+def test_what_is_not_packed(load):
+    loaded = load("llama")
+    attention = loaded.model.config._attn_implementation
+    assert can_pack(loaded.model)
+    loaded.model.config._attn_implementation = "eager"
+    assert not can_pack(loaded.model)
+    loaded.model.config._attn_implementation = attention
+    assert not can_pack(load("mixtral").model)
+    assert not can_pack(load("mt5").model)
+    # A model whose tokens see 6 positions back: the second pair is as long as that, with a target of 6 too long.
+    loaded.model.config.sliding_window = 6
+    assert "parts" in loaded.layout.collate(ALIKE[1:])
+    longer = Example((13, 1), ((24, 1), (25, 26, 27, 28, 1)))
+    assert loaded.layout.lengths(longer) == (0, 7)
+    assert "parts" not in loaded.layout.collate([ALIKE[1], longer])
 
 
 def test_token_counts_do_not_mistake_one_layout_for_the_other(load):

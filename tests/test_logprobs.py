@@ -2,8 +2,11 @@ import pytest
 import torch
 from torch import nn
 
-from mtcpo import logprobs
-from mtcpo.logprobs import IGNORE, Head, LogitTransform, token_logps
+from mtcpo import head
+from mtcpo.head import score_tokens
+from mtcpo.logprobs import Head
+from mtcpo.places import chunks_of, groups, place_tokens
+from mtcpo.scored import IGNORE, LogitTransform, Scored
 
 ROWS, TOKENS, HIDDEN, VOCABULARY = 3, 5, 8, 17
 
@@ -35,22 +38,41 @@ def plain(hidden, weight, bias, labels, transform):
     return torch.where(labels == IGNORE, 0.0, logps)
 
 
+def weights_of(logps, labels):
+    """A weight for each position, so that each position's gradient differs; the same wherever its row is."""
+    places = torch.arange(1.0, logps.shape[1] + 1)
+    return places * (1 + labels.clamp(min=0).sum(1, keepdim=True) % 7)
+
+
 def gradients(function, hidden, weight, bias, labels, transform):
-    """Values, and gradients of a weighted sum, so that each position's gradient differs."""
+    """Values, and gradients of a weighted sum."""
     leaves = [t for t in (hidden, weight, bias) if t is not None and t.requires_grad]
     logps = function(hidden, weight, bias, labels, transform)
-    weights = torch.arange(1.0, logps.numel() + 1).reshape(logps.shape)
-    return logps, torch.autograd.grad((logps * weights).sum(), leaves)
+    return logps, torch.autograd.grad((logps * weights_of(logps, labels)).sum(), leaves)
+
+
+def weighted_sum(part):
+    """The same as an objective."""
+    return (part.token_logps * weights_of(part.token_logps, part.labels)).sum()
+
+
+def our_gradients(hidden, weight, bias, labels, transform):
+    """Values and gradients by the head."""
+    leaves = [t for t in (hidden, weight, bias) if t is not None and t.requires_grad]
+    positions = torch.arange(labels.numel()).view(labels.shape)
+    scored = score_tokens(hidden.flatten(0, 1), weight, bias, labels, positions, len(labels), transform, weighted_sum)
+    assert scored.loss.item() == pytest.approx(weighted_sum(scored).item(), rel=1e-5)
+    return scored.token_logps, torch.autograd.grad(scored.loss, leaves)
 
 
 @pytest.mark.parametrize("chunk_positions", [1, 4, 1000])
 @pytest.mark.parametrize("with_bias", [True, False])
 @pytest.mark.parametrize("transform", TRANSFORMS.values(), ids=list(TRANSFORMS))
 def test_equals_the_plain_computation(monkeypatch, transform, with_bias, chunk_positions):
-    monkeypatch.setattr(logprobs, "CHUNK_LOGITS", chunk_positions * VOCABULARY)
+    monkeypatch.setitem(head.CHUNK_LOGITS, "cpu", chunk_positions * VOCABULARY)
     hidden, weight, bias, labels = tensors()
     bias = bias if with_bias else None
-    ours, our_grads = gradients(token_logps, hidden, weight, bias, labels, transform)
+    ours, our_grads = our_gradients(hidden, weight, bias, labels, transform)
     own, own_grads = gradients(plain, hidden, weight, bias, labels, transform)
     assert ours.dtype == torch.float32
     torch.testing.assert_close(ours.double(), own, atol=1e-5, rtol=1e-5)
@@ -62,23 +84,24 @@ def test_equals_the_plain_computation(monkeypatch, transform, with_bias, chunk_p
 @pytest.mark.parametrize("transform", TRANSFORMS.values(), ids=list(TRANSFORMS))
 def test_means_over_the_vocabulary(monkeypatch, transform, chunk_positions):
     """For label smoothing: a mixture of a label's log-probability and the mean of all, with its gradients."""
-    monkeypatch.setattr(logprobs, "CHUNK_LOGITS", chunk_positions * VOCABULARY)
+    monkeypatch.setitem(head.CHUNK_LOGITS, "cpu", chunk_positions * VOCABULARY)
     module = nn.Linear(HIDDEN, VOCABULARY)
     hidden, _, _, labels = tensors()
 
-    def ours(hidden, weight, bias, labels, transform):
-        with Head(module, None, transform, with_means=True).scoring(labels) as result:
-            module(hidden)
-        logps, means = result
-        return 0.7 * logps + 0.3 * means
+    def mixture(part):
+        mixed = 0.7 * part.token_logps + 0.3 * part.mean_logps
+        return (mixed * weights_of(mixed, part.labels)).sum()
 
     def own(hidden, weight, bias, labels, transform):
         every = [plain(hidden, weight, bias, torch.full_like(labels, y), transform) for y in range(VOCABULARY)]
         mean = torch.stack(every).mean(0).masked_fill(labels == IGNORE, 0.0)
         return 0.7 * plain(hidden, weight, bias, labels, transform) + 0.3 * mean
 
-    arguments = (hidden, module.weight, module.bias, labels, transform)
-    (found, our_grads), (expected, own_grads) = gradients(ours, *arguments), gradients(own, *arguments)
+    with Head(module, None, transform, with_means=True).scoring(labels, ROWS, None, mixture) as result:
+        module(hidden)
+    our_grads = torch.autograd.grad(result[0].loss, (hidden, module.weight, module.bias))
+    found = 0.7 * result[0].token_logps + 0.3 * result[0].mean_logps
+    expected, own_grads = gradients(own, hidden, module.weight, module.bias, labels, transform)
     torch.testing.assert_close(found.double(), expected, atol=1e-5, rtol=1e-5)
     for our, theirs in zip(our_grads, own_grads, strict=True):
         torch.testing.assert_close(our, theirs, atol=1e-4, rtol=1e-5)
@@ -86,7 +109,7 @@ def test_means_over_the_vocabulary(monkeypatch, transform, chunk_positions):
 
 def test_ignored_positions_are_zero_and_have_no_gradient():
     hidden, weight, bias, labels = tensors()
-    logps, (grad, _, _) = gradients(token_logps, hidden, weight, bias, labels, LogitTransform())
+    logps, (grad, _, _) = our_gradients(hidden, weight, bias, labels, LogitTransform())
     assert (logps[labels == IGNORE] == 0).all()
     assert (grad[labels == IGNORE] == 0).all()
     assert (grad[labels != IGNORE] != 0).any(dim=-1).all()
@@ -94,31 +117,31 @@ def test_ignored_positions_are_zero_and_have_no_gradient():
 
 def test_nothing_but_ignored_positions():
     hidden, weight, bias, labels = tensors()
-    logps, grads = gradients(token_logps, hidden, weight, bias, torch.full_like(labels, IGNORE), LogitTransform())
+    logps, grads = our_gradients(hidden, weight, bias, torch.full_like(labels, IGNORE), LogitTransform())
     assert (logps == 0).all()
     assert all((grad == 0).all() for grad in grads)
 
 
 def test_frozen_weight_gets_no_gradient_and_hidden_the_same():
     hidden, weight, bias, labels = tensors()
-    _, (expected, _, _) = gradients(token_logps, hidden, weight, bias, labels, LogitTransform())
+    _, (expected, _, _) = our_gradients(hidden, weight, bias, labels, LogitTransform())
     frozen, frozen_bias = weight.detach(), bias.detach()
-    _, (found,) = gradients(token_logps, hidden, frozen, frozen_bias, labels, LogitTransform())
+    _, (found,) = our_gradients(hidden, frozen, frozen_bias, labels, LogitTransform())
     torch.testing.assert_close(found, expected)
     assert frozen.grad is None
 
 
 def test_only_the_weight_may_need_a_gradient():
     hidden, weight, bias, labels = tensors()
-    _, (_, expected, _) = gradients(token_logps, hidden, weight, bias, labels, LogitTransform())
-    _, (found,) = gradients(token_logps, hidden.detach(), weight, bias.detach(), labels, LogitTransform())
+    _, (_, expected, _) = our_gradients(hidden, weight, bias, labels, LogitTransform())
+    _, (found,) = our_gradients(hidden.detach(), weight, bias.detach(), labels, LogitTransform())
     torch.testing.assert_close(found, expected)
 
 
 def test_half_precision_weights_lose_nothing_after_the_product(monkeypatch):
-    monkeypatch.setattr(logprobs, "CHUNK_LOGITS", 2 * VOCABULARY)
+    monkeypatch.setitem(head.CHUNK_LOGITS, "cpu", 2 * VOCABULARY)
     hidden, weight, bias, labels = tensors(torch.bfloat16)
-    ours, our_grads = gradients(token_logps, hidden, weight, bias, labels, LogitTransform())
+    ours, our_grads = our_gradients(hidden, weight, bias, labels, LogitTransform())
     own, own_grads = gradients(plain, hidden, weight, bias, labels, LogitTransform())
     assert ours.dtype == torch.float32
     assert [grad.dtype for grad in our_grads] == [torch.bfloat16] * 3
@@ -131,7 +154,7 @@ def test_autocast_multiplies_in_half_precision_and_keeps_float32_gradients():
     hidden, weight, bias, labels = tensors()
     own, own_grads = gradients(plain, hidden, weight, bias, labels, LogitTransform())
     with torch.autocast("cpu", torch.bfloat16):
-        ours, our_grads = gradients(token_logps, hidden, weight, bias, labels, LogitTransform())
+        ours, our_grads = our_gradients(hidden, weight, bias, labels, LogitTransform())
     assert ours.dtype == torch.float32
     assert [grad.dtype for grad in our_grads] == [torch.float32] * 3
     torch.testing.assert_close(ours.double(), own, atol=0.1, rtol=0.02)
@@ -140,13 +163,75 @@ def test_autocast_multiplies_in_half_precision_and_keeps_float32_gradients():
         torch.testing.assert_close(our.float(), theirs.float(), atol=0.5, rtol=0.1)
 
 
-def test_no_more_logits_than_a_chunk(monkeypatch):
-    monkeypatch.setattr(logprobs, "CHUNK_LOGITS", 4 * VOCABULARY + 3)
-    sizes = [chunk.stop - chunk.start for chunk in logprobs._chunks(10, VOCABULARY)]
+def test_no_more_logits_than_a_chunk():
+    sizes = [chunk.stop - chunk.start for chunk in chunks_of(slice(0, 10), 4)]
     assert sizes == [4, 4, 2]
-    assert list(logprobs._chunks(0, VOCABULARY)) == []
-    monkeypatch.setattr(logprobs, "CHUNK_LOGITS", 1)
-    assert [chunk.start for chunk in logprobs._chunks(3, VOCABULARY)] == [0, 1, 2]
+    assert chunks_of(slice(0, 0), 4) == []
+    assert [chunk.start for chunk in chunks_of(slice(5, 8), 1)] == [5, 6, 7]
+
+
+def test_sources_are_taken_together_as_far_as_a_chunk_goes():
+    found = [(s.start, s.stop, p.start, p.stop) for s, p in groups([3, 2, 9, 1, 3, 0], 5)]
+    assert found == [(0, 2, 0, 5), (2, 3, 5, 14), (3, 6, 14, 18)]
+    assert list(groups([], 5)) == []
+
+
+def test_places_by_hand():
+    """Two sources with two targets each; the first source's share their first two positions."""
+    n = IGNORE
+    labels = torch.tensor([[5, 6, 7], [5, 6, n], [5, 8, n], [9, n, n]])
+    positions = torch.tensor([[0, 1, 2], [3, 4, 5], [0, 1, 8], [9, 10, 11]])
+    found = place_tokens(labels, positions, 2)
+    assert found.order.tolist() == [0, 1, 2, 3, 4, 9]
+    assert found.counts == [3, 3]
+    slots = found.slots.masked_fill(labels == n, n)
+    assert slots.tolist() == [[0, 1, 2], [3, 4, n], [0, 1, n], [5, n, n]]
+
+
+@pytest.mark.parametrize("chunk_positions", [1, 3, 1000])
+def test_loss_of_pairs_with_shared_positions(monkeypatch, chunk_positions):
+    """A loss that couples the targets of a source, some of whose tokens share a state; autograd over all logits."""
+    monkeypatch.setitem(head.CHUNK_LOGITS, "cpu", chunk_positions * VOCABULARY)
+    generator = torch.Generator().manual_seed(3)
+    states = torch.randn(9, HIDDEN, generator=generator).requires_grad_()
+    weight = torch.randn(VOCABULARY, HIDDEN, generator=generator).requires_grad_()
+    labels = torch.tensor([[3, 4, 5], [6, 7, IGNORE], [3, 9, IGNORE], [6, 7, 8]])
+    positions = torch.tensor([[0, 1, 2], [3, 4, 0], [0, 1, 0], [3, 7, 8]])
+
+    def objective(part):
+        chosen, rejected = part.token_logps.sum(1).chunk(2)
+        return -torch.nn.functional.logsigmoid(0.3 * (chosen - rejected)).sum() - 0.2 * chosen.sum()
+
+    options = weight, None, labels, positions, 2, LogitTransform(), objective
+    scored = score_tokens(states, *options)
+    found = torch.autograd.grad(3 * scored.loss, (states, weight))
+    logps = torch.log_softmax(states @ weight.T, -1)[positions]
+    logps = logps.gather(2, labels.clamp(min=0)[..., None]).squeeze(2).masked_fill(labels == IGNORE, 0.0)
+    torch.testing.assert_close(scored.token_logps, logps.detach(), atol=1e-5, rtol=1e-5)
+    own = objective(Scored(logps, logps, labels))
+    assert scored.loss.item() == pytest.approx(own.item(), rel=1e-5)
+    for ours, theirs in zip(found, torch.autograd.grad(3 * own, (states, weight)), strict=True):
+        torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=1e-4)
+    with torch.no_grad():
+        assert score_tokens(states, *options).loss.item() == pytest.approx(own.item(), rel=1e-5)
+    with pytest.raises(TypeError):
+        scored.loss.backward()  # what it had is handed out
+
+
+def test_float16_keeps_gradients_that_are_smaller_than_it_can_hold():
+    """As a loss's scaler has it: the loss times 65536 is what is differentiated."""
+    generator = torch.Generator().manual_seed(0)
+    states = torch.randn(4, HIDDEN, generator=generator)
+    weight = torch.randn(50_000, HIDDEN, generator=generator) * 0.1
+    labels, positions = torch.tensor([[1, 2], [3, 4]]), torch.arange(4).view(2, 2)
+    found = []
+    for dtype in (torch.float32, torch.float16):
+        leaves = states.to(dtype).requires_grad_(), weight.to(dtype).requires_grad_()
+        options = labels, positions, 2, LogitTransform(), lambda part: part.token_logps.sum() / 1000
+        loss = 65536 * score_tokens(*leaves, None, *options).loss
+        found.append([grad.float() for grad in torch.autograd.grad(loss, leaves)])
+    for full, half in zip(*found, strict=True):
+        assert float((half - full).norm() / full.norm()) < 0.01
 
 
 class Model(nn.Module):
@@ -165,21 +250,21 @@ def test_head_is_tapped_and_builds_no_logits():
     hidden, _, _, labels = tensors()
     model = Model()
     extra = torch.randn(1, VOCABULARY)
-    head = Head(model.head, extra, LogitTransform(scale=0.5))
-    with head.scoring(labels) as result:
+    tapped = Head(model.head, extra, LogitTransform(scale=0.5))
+    with tapped.scoring(labels, ROWS) as result:
         model(hidden)
     assert model.seen.shape == (ROWS, 0, VOCABULARY)
     expected = plain(hidden, model.head.weight, model.head.bias + extra[0], labels, LogitTransform(scale=0.5))
-    torch.testing.assert_close(result[0].double(), expected, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(result[0].token_logps.double(), expected, atol=1e-5, rtol=1e-5)
     torch.testing.assert_close(model(hidden).shape, (ROWS, TOKENS, VOCABULARY))
 
 
 def test_hooks_are_gone_after_an_exception():
     hidden, _, _, labels = tensors()
     model = Model()
-    with pytest.raises(RuntimeError, match="in the middle"), Head(model.head).scoring(labels):
+    with pytest.raises(RuntimeError, match="in the middle"), Head(model.head).scoring(labels, ROWS):
         raise RuntimeError("in the middle")
-    with pytest.raises(RuntimeError), Head(model.head).scoring(labels):
+    with pytest.raises(RuntimeError), Head(model.head).scoring(labels, ROWS):
         model(hidden[..., :3])
     assert not model.head._forward_hooks
     assert not model.head._forward_pre_hooks
@@ -190,8 +275,8 @@ def test_hidden_states_beyond_the_labels_do_not_count():
     hidden, _, _, labels = tensors()
     model = Model()
     longer = torch.cat([hidden, torch.randn(ROWS, 2, HIDDEN)], dim=1)
-    with Head(model.head).scoring(labels) as expected:
+    with Head(model.head).scoring(labels, ROWS) as expected:
         model(hidden)
-    with Head(model.head).scoring(labels) as found:
+    with Head(model.head).scoring(labels, ROWS) as found:
         model(longer)
-    torch.testing.assert_close(found[0], expected[0])
+    torch.testing.assert_close(found[0].token_logps, expected[0].token_logps)

@@ -12,8 +12,8 @@ from tiny_models import KINDS, preference_texts
 
 from mtcpo.canary import CANARY_FILE, TEXTS, both_logps
 from mtcpo.errors import UserError
-from mtcpo.logprobs import LogitTransform
 from mtcpo.models import ALIASES, identity_of, load_model, save_model, set_dropout, transform_of
+from mtcpo.scored import LogitTransform
 
 
 @pytest.fixture

@@ -14,8 +14,9 @@ from tiny_models import preference_texts
 from mtcpo.canary import CANARY_FILE, TEXTS, both_logps
 from mtcpo.errors import UserError
 from mtcpo.layouts import Text
-from mtcpo.logprobs import Head, LogitTransform
+from mtcpo.logprobs import Head
 from mtcpo.models import load_model, save_model
+from mtcpo.scored import LogitTransform
 from mtcpo.trainconfig import TrainConfig
 from mtcpo.training import train
 from mtcpo.versions import classic_rope, running_major, written_major

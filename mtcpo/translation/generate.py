@@ -19,8 +19,9 @@ from transformers import (
     TopPLogitsWarper,
 )
 
-from mtcpo.layouts import Text, encode_once
+from mtcpo.layouts import Text
 from mtcpo.models import LoadedModel, identity_of, load_model
+from mtcpo.onepass import encode_once
 from mtcpo.progress import bar
 from mtcpo.records import Candidate, Segment
 from mtcpo.trainconfig import DType
