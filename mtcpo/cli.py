@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn
@@ -46,6 +47,7 @@ def run(
     from mtcpo.pipeline import run_recipe, stages_of
     from mtcpo.recipe import find_recipe, load_recipe
     from mtcpo.stages import plan
+    from mtcpo.tables import print_table
 
     path = find_recipe(recipe)
     loaded = load_recipe(path, overrides, allow_code)
@@ -56,6 +58,7 @@ def run(
         return
     with writing(folder, overwrite=True, folder=True):  # its stages decide what may be replaced
         report = run_recipe(loaded, folder, overwrite, click.echo)
+    print_table(json.loads((folder / "evaluation.json").read_text(encoding="utf-8")))
     click.echo(f"{report}")
 
 

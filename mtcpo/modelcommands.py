@@ -70,7 +70,7 @@ def translate(
         raise UserError(f"two sources are named {max(names, key=names.count)}; their segments would have the same ids")
     name, template = system_of(model, system), None if prompt is None else check_prompt(prompt)
     drops = Drops()
-    with writing(output, overwrite):
+    with writing(output, overwrite, inputs=[*sources, *references]):
         of_all = (references, (), src_lang, tgt_lang, of_data, allow_code)
         corpora = [corpus_of(source, *of_all) for source in sources]
         read = (segment for corpus in corpora for segment in _numbered(read_corpus(corpus, drops), corpus, corpora))
@@ -152,7 +152,7 @@ def train(
         raise UserError("give --prefs FILE, or --loss sft with --source FILE --reference FILE")
     template = None if prompt is None else check_prompt(prompt)
     drops = Drops()
-    with writing(output_dir, overwrite, folder=True):
+    with writing(output_dir, overwrite, folder=True, inputs=[model]):
         corpus = corpus_of(prefs or source or "", references, (), src_lang, tgt_lang, of_data, allow_code)
         triplets = iter(()) if prefs is None else open_triplets(corpus, drops)
         segments = iter(()) if source is None else _references(corpus, drops)

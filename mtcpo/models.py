@@ -12,7 +12,14 @@ from typing import Any
 import torch
 from torch import nn
 
-from mtcpo.adapters import adapters_base, keep_differentiable, merge_adapters, quantization_settings, save_adapters
+from mtcpo.adapters import (
+    ADAPTER_CONFIG,
+    adapters_base,
+    keep_differentiable,
+    merge_adapters,
+    quantization_settings,
+    save_adapters,
+)
 from mtcpo.canary import CANARY_FILE, check_canary, write_canary
 from mtcpo.errors import UserError
 from mtcpo.families import Family, LayoutName, family_of
@@ -84,6 +91,7 @@ def load_model(
     """
     path = place_of(name)
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    _check_reachable(path)
     base = adapters_base(path)
     if base is not None:
         return _load_with_adapters(name, path, base, dtype, prompt, device, quantization)
@@ -174,14 +182,20 @@ def transform_of(config: Any) -> LogitTransform:
     return LogitTransform(scale, getattr(config, "final_logit_softcapping", None))
 
 
+def _check_reachable(path: str) -> None:
+    """Refuse at once a directory that is not there, and a hub model that cannot be had."""
+    if Path(path).is_dir():
+        return
+    if path.startswith(("/", "./", "../", "~")) or path.count("/") > 1:
+        raise UserError(f"{path}: no such model directory")
+    if not _in_cache(path) and unreachable_hub():
+        raise UserError(_unavailable(path, "no network"))
+
+
 def _check_place(path: str) -> None:
-    """Refuse at once a directory that is not there or no model's, and a hub model that cannot be had."""
+    """Refuse a directory that is no model's."""
     folder = Path(path)
     if not folder.is_dir():
-        if path.startswith(("/", "./", "../", "~")) or path.count("/") > 1:
-            raise UserError(f"{path}: no such model directory")
-        if not _in_cache(path) and unreachable_hub():
-            raise UserError(_unavailable(path, "no network"))
         return
     if not (folder / "config.json").exists():
         raise UserError(f"{path}: no config.json in it, so it is no model directory")
@@ -219,7 +233,8 @@ def _in_cache(name: str) -> bool:
     from huggingface_hub.errors import HFValidationError
 
     try:
-        return isinstance(try_to_load_from_cache(name, "config.json"), str)
+        found = (try_to_load_from_cache(name, file) for file in ("config.json", ADAPTER_CONFIG))
+        return any(isinstance(file, str) for file in found)
     except HFValidationError:
         raise UserError(
             f"{name!r} is neither a directory, nor one of {', '.join(ALIASES)}, nor a hub name (owner/name)"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -20,16 +20,19 @@ FORBIDDEN = (
 
 
 @contextmanager
-def writing(output: Path, overwrite: bool, folder: bool = False) -> Iterator[None]:
+def writing(output: Path, overwrite: bool, folder: bool = False, inputs: Iterable[str | None] = ()) -> Iterator[None]:
     """Refuse an output that cannot or may not be written; say of the block what the disk had against it.
 
+    inputs: what the command reads, as far as it is files; None and names of other things do not matter.
+
     Raises:
-        UserError: it exists and `overwrite` is off; it is a folder where a file is meant, or the other way round;
-            another process is writing it; no permission, or no space.
+        UserError: it exists and `overwrite` is off; it is one of the inputs; it is a folder where a file is meant, or
+            the other way round; another process is writing it; no permission, or no space.
     """
     try:
-        refuse_existing(output, overwrite)
         _check_place(output, folder)
+        _check_inputs(output, inputs)
+        refuse_existing(output, overwrite)
         with _alone(output):
             yield
     except UserError:
@@ -75,6 +78,14 @@ def _check_place(output: Path, folder: bool) -> None:
         raise UserError(f"{output}: {place} is a file and no folder; choose another output")
     if not os.access(place, os.W_OK | os.X_OK):
         raise UserError(f"{output}: no permission to write in {place}; choose another output")
+
+
+def _check_inputs(output: Path, inputs: Iterable[str | None]) -> None:
+    if not output.exists():
+        return
+    for name in inputs:
+        if name and Path(name).exists() and Path(name).samefile(output):
+            raise UserError(f"{output} is an input of this command too, and would be lost; choose another output")
 
 
 def _disk_trouble(error: Exception, output: Path) -> str | None:

@@ -83,7 +83,8 @@ def build_prefs(
     own, of_data = part_settings(overrides)
     config = section(PrefsConfig, "command line", values, own, "prefs", allow_code)
     drops = Drops()
-    with writing(output, overwrite):
+    read = [candidates, source, *references, *(hyp.partition("=")[2] for hyp in hyps)]
+    with writing(output, overwrite, inputs=read):
         path = report_path_of(output)
         refuse_existing(path, overwrite)
         refuse_existing(page_path_of(path), overwrite)
@@ -118,7 +119,7 @@ def export(
 
     check_prompt(prompt, ("source", "src_name", "tgt_name"))
     drops = Drops()
-    with writing(output, overwrite):
+    with writing(output, overwrite, inputs=[prefs]):
         corpus = corpus_of(prefs, (), (), src_lang, tgt_lang, overrides, allow_code)
         count = write_json_lines(output, triplets_to_trl(open_triplets(corpus, drops), prompt))
     click.echo(f"{output}: {count} rows{told(drops)}")

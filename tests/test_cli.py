@@ -141,8 +141,11 @@ MISTAKES = [
     (f"{PREFS} --set min_margin --output q.jsonl",
      "--set 'min_margin': write it as KEY=VALUE, for example --set train.beta=0.2"),
     # outputs
-    (f"{PREFS} --output s.en", "s.en exists; pass --overwrite to replace it, or choose another name"),
+    (f"{PREFS} --output s.en", "s.en is an input of this command too, and would be lost"),
     (f"{PREFS} --output folder --overwrite", "folder is a folder, and a file is needed; choose another output"),
+    (f"{PREFS} --output folder", "folder is a folder, and a file is needed; choose another output"),
+    (f"{PREFS} --output s.en --overwrite", "s.en is an input of this command too, and would be lost; choose another"),
+    ("export p.jsonl --to trl --output ./p.jsonl --overwrite", "p.jsonl is an input of this command too, and would be"),
     (f"{PREFS} --output s.en/p.jsonl", "s.en/p.jsonl: {here}/s.en is a file and no folder; choose another output"),
     (f"{PREFS} --output {'n' * 300}", "cannot be written (file name too long); choose another output"),
     (f"{TRAIN} --prefs p.jsonl --output-dir folder", "folder exists; pass --overwrite to replace it"),
