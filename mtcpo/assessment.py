@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +22,13 @@ from mtcpo.evaluation import (
 from mtcpo.files import sha256_of
 from mtcpo.metrics.contract import open_models
 from mtcpo.provenance import provenance
+from mtcpo.records import Segment, read_segments
 from mtcpo.suites import decoding_of, load_test_sets
 from mtcpo.testsets import TestSet
-from mtcpo.translation import TranslateConfig
+from mtcpo.translation import Engine, TranslateConfig, translate_texts, translate_to_file
+
+KEPT = ".translations"
+"""Where translations are kept until their evaluation is written."""
 
 
 def assess_files(config: EvaluateConfig, files: Mapping[str, Path], folder: Path | None = None) -> list[Evaluation]:
@@ -44,7 +51,10 @@ def assess_models(
     config: EvaluateConfig, models: Mapping[str, str], decoding: TranslateConfig, dtype: Any, prompt: str | None,
     folder: Path | None = None,
 ) -> list[Evaluation]:  # fmt: skip
-    """Translate the test sets of a configuration with models (name -> path), then score; folder as in `assess_files`.
+    """Translate the test sets of a configuration with models (name -> path), then score.
+
+    folder: as in `assess_files`; translations are kept there too until `forget_translations`, so that a call that was
+    interrupted goes on where it was.
 
     Raises:
         UserError: as `assess_files`, and where a model cannot be loaded.
@@ -52,7 +62,7 @@ def assess_models(
     test_sets = _load(config)
     metrics = load_metrics_for(test_sets, config, folder)
     open_models({id(metric): metric for of_set in metrics for metric in of_set}.values())
-    outputs = _translate(test_sets, models, decoding, dtype, prompt)
+    outputs = _translate(test_sets, models, decoding, dtype, prompt, folder)
     return [
         evaluate_outputs(test_set, {name: texts[number] for name, texts in outputs.items()}, loaded, config)
         for number, (test_set, loaded) in enumerate(zip(test_sets, metrics, strict=True))
@@ -65,17 +75,35 @@ def _load(config: EvaluateConfig) -> list[TestSet]:
 
 
 def _translate(
-    test_sets: Sequence[TestSet], models: Mapping[str, str], decoding: TranslateConfig, dtype: Any, prompt: str | None
-) -> dict[str, list[list[str]]]:
+    test_sets: Sequence[TestSet], models: Mapping[str, str], decoding: TranslateConfig, dtype: Any,
+    prompt: str | None, folder: Path | None,
+) -> dict[str, list[list[str]]]:  # fmt: skip
     """Translate every test set with every model: system -> texts of each test set."""
-    from mtcpo.translation import translate_texts
     from mtcpo.translation.generate import open_engine
 
     total, found = sum(len(test_set.segments) for test_set in test_sets), {}
     for name, path in models.items():
         with open_engine(path, name, dtype, prompt, total) as engine:
-            found[name] = [translate_texts(engine, one.segments, decoding_of(one, decoding)) for one in test_sets]
+            found[name] = [_texts(engine, one.segments, decoding_of(one, decoding), folder) for one in test_sets]
     return found
+
+
+def _texts(engine: Engine, segments: Sequence[Segment], decoding: TranslateConfig, folder: Path | None) -> list[str]:
+    if folder is None:
+        return translate_texts(engine, segments, decoding)
+    bare = [replace(segment, candidates=()) for segment in segments]
+    # The name holds all that the translations depend on, so what lies there under it is what would be made.
+    what = [engine.name, decoding.model_dump_json(), *(repr(segment) for segment in bare)]
+    digest = sha256("\n".join(what).encode()).hexdigest()
+    path = folder / KEPT / f"{digest[:16]}.jsonl"
+    if not path.exists():
+        translate_to_file(engine, bare, decoding, path)
+    return [segment.candidates[0].text for segment in read_segments(path)]
+
+
+def forget_translations(folder: Path) -> None:
+    """Remove what `assess_models` kept for a call that might have been interrupted."""
+    shutil.rmtree(folder / KEPT, ignore_errors=True)
 
 
 def made_by(config: EvaluateConfig, inputs: Mapping[str, Path], started: float, gpus: bool) -> dict[str, Any]:

@@ -119,7 +119,7 @@ def _publish(
     """Evaluate; write what was found where it shall lie, and print it."""
     import time
 
-    from mtcpo.assessment import made_by
+    from mtcpo.assessment import forget_translations, made_by
     from mtcpo.evaluation import to_document, write_evaluation
     from mtcpo.tables import print_table
 
@@ -134,6 +134,7 @@ def _publish(
         found = evaluations()
         write_evaluation(output_dir, found, overwrite, made_by(config, inputs, started, gpus))
         report = write_report(output_dir)
+        forget_translations(output_dir)
     print_table(to_document(found))
     click.echo(f"{path}\n{report}")
 

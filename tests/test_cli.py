@@ -7,6 +7,7 @@ import itertools
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from contextlib import ExitStack
@@ -420,6 +421,30 @@ def test_evaluate_files_and_a_model(here, capsys):
     outcome = run(capsys, *model, "--output-dir", "m")
     assert (outcome.code, outcome.err) == (0, "")
     assert len((here / "m/translations/s/en-de").glob("*.txt").__next__().read_text().splitlines()) == 6
+
+
+def test_evaluate_interrupted_translates_nothing_twice(here, capsys, monkeypatch):
+    from mtcpo import assessment
+    from mtcpo.translation.generate import GenerateEngine
+
+    model = [*EVALUATE.split(), "--model", "mt5dir", "--set", "decoding.max_new_tokens=3", "--set", "resamples=50"]
+    assert run(capsys, *model, "--output-dir", "whole").code == 0
+    with monkeypatch.context() as patch:
+        patch.setattr(assessment, "evaluate_outputs", lambda *_: signal.raise_signal(signal.SIGINT))
+        outcome = run(capsys, *model, "--output-dir", "m")
+        assert (outcome.code, outcome.err) == (130, "mtcpo: interrupted; repeat the command to go on\n")
+    kept = list((here / "m/.translations").iterdir())
+    assert [path.suffix for path in kept] == [".jsonl"]
+    # With other settings they are others.
+    with monkeypatch.context() as patch:
+        patch.setattr(GenerateEngine, "_texts", lambda *_: signal.raise_signal(signal.SIGINT))
+        assert run(capsys, *model, "--set", "decoding.num_beams=2", "--output-dir", "m").code == 130
+        assert run(capsys, *model, "--output-dir", "m").code == 0
+    names = [path.name for path in (here / "m").iterdir()]
+    assert ".translations" not in names
+    assert sorted(names) == sorted(path.name for path in (here / "whole").iterdir())
+    translations = "translations/s/en-de/mt5dir.txt"
+    assert (here / "m" / translations).read_bytes() == (here / "whole" / translations).read_bytes()
 
 
 def test_evaluate_beside_the_submitted_systems(here, capsys):
