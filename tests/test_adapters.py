@@ -287,7 +287,8 @@ def test_gradients_through_a_quantized_base(wide, kind, bits):
         loaded = loaded.with_model(model)
         logps(loaded, preference_texts(2))
         batch = loaded.layout.collate(loaded.layout.encode(preference_texts(8)))
-        loaded.layout.score(model.train(), loaded.head, batch).token_logps.sum().backward()
+        scored = loaded.layout.score(model.train(), loaded.head, batch, lambda part: part.token_logps.sum())
+        scored.loss.backward()
         found.append({name: parameter.grad.flatten() for name, parameter in trained.items()})
     quantized, plain = found
     likeness = {name: float(torch.cosine_similarity(quantized[name], plain[name], dim=0)) for name in plain}
