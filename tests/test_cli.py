@@ -7,7 +7,6 @@ import itertools
 import json
 import os
 import shutil
-import signal
 import subprocess
 import sys
 from contextlib import ExitStack
@@ -16,6 +15,7 @@ import pytest
 from console import ENVIRONMENT, call, contents, lines_of, mistake, run, small_disk, words, write_lines
 
 from mtcpo.corpora import read_triplets
+from mtcpo.errors import UserError
 from mtcpo.outputs import writing
 from mtcpo.records import read_segments
 
@@ -423,28 +423,31 @@ def test_evaluate_files_and_a_model(here, capsys):
     assert len((here / "m/translations/s/en-de").glob("*.txt").__next__().read_text().splitlines()) == 6
 
 
-def test_evaluate_interrupted_translates_nothing_twice(here, capsys, monkeypatch):
+def test_evaluate_repeated_translates_nothing_twice(here, capsys, monkeypatch):
     from mtcpo import assessment
     from mtcpo.translation.generate import GenerateEngine
 
     model = [*EVALUATE.split(), "--model", "mt5dir", "--set", "decoding.max_new_tokens=3", "--set", "resamples=50"]
     assert run(capsys, *model, "--output-dir", "whole").code == 0
+
+    def stop(*_):
+        raise UserError("stopped here")
+
     with monkeypatch.context() as patch:
-        patch.setattr(assessment, "evaluate_outputs", lambda *_: signal.raise_signal(signal.SIGINT))
-        outcome = run(capsys, *model, "--output-dir", "m")
-        assert (outcome.code, outcome.err) == (130, "mtcpo: interrupted; repeat the command to go on\n")
+        patch.setattr(assessment, "evaluate_outputs", stop)
+        assert mistake(capsys, *model, "--output-dir", "m") == "stopped here"
     kept = list((here / "m/.translations").iterdir())
     assert [path.suffix for path in kept] == [".jsonl"]
     # With other settings they are others.
     with monkeypatch.context() as patch:
-        patch.setattr(GenerateEngine, "_texts", lambda *_: signal.raise_signal(signal.SIGINT))
-        assert run(capsys, *model, "--set", "decoding.num_beams=2", "--output-dir", "m").code == 130
+        patch.setattr(GenerateEngine, "_texts", stop)
+        assert mistake(capsys, *model, "--set", "decoding.num_beams=2", "--output-dir", "m") == "stopped here"
         assert run(capsys, *model, "--output-dir", "m").code == 0
     names = [path.name for path in (here / "m").iterdir()]
     assert ".translations" not in names
     assert sorted(names) == sorted(path.name for path in (here / "whole").iterdir())
-    translations = "translations/s/en-de/mt5dir.txt"
-    assert (here / "m" / translations).read_bytes() == (here / "whole" / translations).read_bytes()
+    first, second = (next((here / folder / "translations/s/en-de").glob("*.txt")) for folder in ("whole", "m"))
+    assert first.read_bytes() == second.read_bytes()
 
 
 def test_evaluate_beside_the_submitted_systems(here, capsys):
