@@ -35,6 +35,9 @@ def peers(model_folder, tmp_path_factory):
 def test_loss_metrics_and_gradients_are_those_of_trl(peers, kind, loss):
     for settings in trl_peer.random_cases(loss, CASES):
         found = peers(kind).differences(settings)
+        # A pair in one row is summed in another order than two rows are: the last digits of large gradients differ.
+        gradients = found.pop("gradients")
+        assert gradients <= (2 if kind == "llama" else 1) * TOLERANCE, (settings, gradients)
         assert all(difference <= TOLERANCE for difference in found.values()), (settings, found)
 
 
