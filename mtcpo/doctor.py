@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import platform
 import warnings
 from collections.abc import Iterator
@@ -16,11 +17,13 @@ REMEDIES = {
     "datasets": "pip install datasets",
     "sacrebleu": "pip install sacrebleu",
     "peft": "pip install 'mtcpo[lora]', for adapters",
+    "bitsandbytes": "pip install 'mtcpo[qlora]', for adapters on quantized weights",
+    "lingua": "pip install 'mtcpo[langid]', which counts outputs in a wrong language",
     "comet": "pip install 'mtcpo[comet]', which pins what COMET needs to import; docs/pairs.md has two other ways",
 }
 """Module -> what to do if it does not import."""
 
-DISTRIBUTIONS = {"comet": "unbabel-comet"}
+DISTRIBUTIONS = {"comet": "unbabel-comet", "lingua": "lingua-language-detector"}
 
 
 def check_environment() -> Iterator[str]:
@@ -40,6 +43,7 @@ def _check(module: str, remedy: str) -> str:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # a library's advice to its developers
+            logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
             import_module(module)
     except Exception as error:  # whatever a broken package raises is what the user wants to read
         return f"broken   {name} {version}: {type(error).__name__}: {error}; {remedy}"
