@@ -34,6 +34,13 @@ CPO_CITATION = """@inproceedings{xu2024contrastive,
 PACKAGES = ("torch", "transformers", "peft", "sacrebleu", "unbabel-comet")
 
 
+PAPERS = {
+    "sigmoid": "2401.08417", "hinge": "2305.10425", "ipo": "2310.12036", "simpo": "2405.14734",
+    "alphapo": "2501.03884", "arpo": "2410.03115",
+}  # fmt: skip
+"""Loss -> the paper that it comes from."""
+
+
 def model_card(report: Mapping[str, Any], name: str) -> str:
     """Return the card of the model that training.json tells of; `name` is its title."""
     from huggingface_hub import ModelCardData
@@ -52,7 +59,7 @@ def model_card(report: Mapping[str, Any], name: str) -> str:
         f"# {name}",
         _summary(report, adapters),
         _data(report),
-        f"## Recipe\n\n````toml\n{_recipe(settings)}````",
+        f"## Recipe\n\n````toml\n{_recipe(settings)}````\n\n{_arguments(report)}",
         _scores(report),
         _use(languages),
         "## Made with\n\n" + ", ".join([f"mtcpo {__version__}", *_versions()]) + ".",
@@ -81,14 +88,21 @@ def _recipe(settings: Mapping[str, Any]) -> str:
     return tomli_w.dumps({"train": _public(settings)}, indent=2)
 
 
+def _arguments(report: Mapping[str, Any]) -> str:
+    return "Arguments of the trainer, given or not: " + ", ".join(
+        f"`{name}` {value}" for name, value in report["arguments"].items()
+    )
+
+
 def _summary(report: Mapping[str, Any], adapters: bool) -> str:
     loss, base = report["settings"]["loss"], _public(report["model"])
     what = "Low-rank adapters for" if adapters else "A translation model made from"
     if loss == "sft":
         return f"{what} `{base}`, fine-tuned on references."
     return (
-        f"{what} `{base}`, trained on pairs of translations, one preferred over the other, with loss `{loss}`: "
-        "Contrastive Preference Optimization ([arXiv 2401.08417](https://arxiv.org/abs/2401.08417)) and its relatives."
+        f"{what} `{base}`, trained on pairs of translations, one preferred over the other, with loss `{loss}` "
+        f"([arXiv {PAPERS[loss]}](https://arxiv.org/abs/{PAPERS[loss]})) and the NLL term of Contrastive Preference "
+        "Optimization ([arXiv 2401.08417](https://arxiv.org/abs/2401.08417))."
     )
 
 

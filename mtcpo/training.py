@@ -194,6 +194,18 @@ def _hash_of(examples: Sequence[Example]) -> str:
     return digest.hexdigest()
 
 
+ARGUMENTS = (
+    "learning_rate", "lr_scheduler_type", "warmup_steps", "num_train_epochs", "max_steps",
+    "per_device_train_batch_size", "gradient_accumulation_steps", "world_size", "optim", "weight_decay",
+    "max_grad_norm", "seed",
+)  # fmt: skip
+"""Arguments of the library that say how a model was trained, given or not."""
+
+
+def _plain(value: Any) -> Any:
+    return getattr(value, "value", value)
+
+
 def report_of(model: str, config: TrainConfig, trainer: PreferenceTrainer, data: RunData) -> dict[str, Any]:
     """Return what training.json and the card say of a training, as far as it has come."""
     state = trainer.state
@@ -201,6 +213,7 @@ def report_of(model: str, config: TrainConfig, trainer: PreferenceTrainer, data:
     report = {
         "model": model,
         "settings": config.model_dump(mode="json"),
+        "arguments": {name: _plain(getattr(trainer.args, name)) for name in ARGUMENTS},
         "data": {"origin": data.origin, "sha256": data.sha256, "languages": list(data.training.languages)},
         "examples": len(data.training.examples),
         "dropped": dict(sorted(data.training.dropped.items())),

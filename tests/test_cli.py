@@ -15,6 +15,7 @@ import pytest
 from console import ENVIRONMENT, call, contents, lines_of, mistake, run, small_disk, words, write_lines
 
 from mtcpo.corpora import read_triplets
+from mtcpo.doctor import REMEDIES
 from mtcpo.errors import UserError
 from mtcpo.outputs import writing
 from mtcpo.records import read_segments
@@ -512,7 +513,7 @@ def test_doctor_names_each_part_with_its_version(tmp_path):
     assert all(line.startswith(("ok  ", "missing  ", "broken  ")) for line in parts)
     assert any(line.startswith("ok       torch 2.") for line in parts)
     assert any(line.startswith("ok       CPU, ") or "GPU" in line for line in parts)
-    assert len(parts) == 8
+    assert len(parts) == len(REMEDIES) + 1
 
 
 def test_a_fault_of_ours_shows_its_traceback_and_exits_1(tmp_path):

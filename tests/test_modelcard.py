@@ -8,13 +8,15 @@ from tiny_models import PAIRS, preference_texts
 from mtcpo import __version__
 from mtcpo.config import load_section
 from mtcpo.layouts import Text
-from mtcpo.modelcard import model_card
+from mtcpo.losses import PREFERENCE_LOSSES
+from mtcpo.modelcard import PAPERS, model_card
 from mtcpo.trainconfig import LoraConfig, TrainConfig
 from mtcpo.training import train
 
 REPORT = {
     "model": "google/mt5-small",
     "settings": TrainConfig(loss="simpo", beta=2.0, args={"learning_rate": 1e-4}).model_dump(mode="json"),
+    "arguments": {"learning_rate": 1e-4, "optim": "adamw_torch_fused", "num_train_epochs": 3.0},
     "data": {"origin": "prefs.jsonl", "sha256": "ab12", "languages": ["en", "pt-BR"]},
     "examples": 90, "dropped": {"empty_target": 3}, "steps": 12, "seconds": 1.5,
     "eval_examples": 20,
@@ -49,10 +51,16 @@ def test_data_scores_versions_and_citations():
     assert "On 50 segments of the dev set. On 20 pairs that training did not see. The checkpoint of step 8" in card
     assert "| chrf | 33.25 | `nrefs:1\\|case:mixed` |\n| rewards/accuracies | 0.75 |  |\n" in card
     assert "eval_loss" not in card  # it was no number
+    assert "with loss `simpo` ([arXiv 2405.14734]" in card
     assert "2401.08417" in card
+    assert "given or not: `learning_rate` 0.0001, `optim` adamw_torch_fused, `num_train_epochs` 3.0\n" in card
     assert "@software{mtcpo," in card
     assert f"mtcpo {__version__}, torch " in card
     assert "Not stated here" in card
+
+
+def test_every_loss_has_its_paper():
+    assert PAPERS.keys() == PREFERENCE_LOSSES.keys()
 
 
 def test_the_recipe_in_it_is_one():
