@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import platform
 import warnings
 from collections.abc import Iterator
@@ -43,7 +42,6 @@ def _check(module: str, remedy: str) -> str:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # a library's advice to its developers
-            logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
             import_module(module)
     except Exception as error:  # whatever a broken package raises is what the user wants to read
         return f"broken   {name} {version}: {type(error).__name__}: {error}; {remedy}"

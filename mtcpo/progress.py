@@ -23,8 +23,6 @@ def quiet_libraries() -> None:
     import logging
     import warnings
 
-    # Set before transformers is imported, which may import it: on a CPU it asks for one more package.
-    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
     from transformers.utils import logging as library
 
     library.set_verbosity_error()

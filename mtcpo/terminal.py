@@ -5,6 +5,7 @@ from __future__ import annotations
 import atexit
 import gc
 import io
+import logging
 import os
 import signal
 import sys
@@ -25,6 +26,8 @@ _asked_to_stop = Event()
 def run_and_leave(group: click.Group, arguments: Sequence[str] | None) -> NoReturn:
     """Run a command and leave with its exit code: 0 done, 1 our fault, 2 the user's mistake, 130 interrupted."""
     _listen_for_interrupts()
+    # transformers and peft import it where it is there, and on a CPU it then asks for one more package.
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")  # a terminal of ASCII gets "?" and no crash
