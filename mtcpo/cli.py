@@ -33,7 +33,7 @@ def mtcpo() -> None:
     """
 
 
-@click.command()
+@click.command(short_help="Run all stages of a recipe.")
 @click.argument("recipe")
 @settings
 @click.option("--output-dir", type=click.Path(path_type=Path), help="Run directory; default: runs/NAME.")
@@ -72,7 +72,7 @@ def recipes() -> None:
         click.echo(f"{name:24} {first}")
 
 
-@click.command()
+@click.command(short_help="Say what this environment can do.")
 def doctor() -> None:
     """Say what this environment can do, and what to install for the rest."""
     from mtcpo.doctor import check_environment

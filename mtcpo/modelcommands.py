@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from mtcpo.records import Segment
 
 
-@click.command()
+@click.command(short_help="Make candidates for every source.")
 @click.argument("sources", nargs=-1, required=True, metavar="SOURCE...")
 @click.option("--model", required=True, help="Alias (mt5, nllb, ...), hub name or directory.")
 @languages
@@ -94,7 +94,7 @@ def _numbered(segments: Iterator[Segment], corpus: CorpusConfig, corpora: Sequen
         yield segment if is_apart else replace(segment, id=f"{name}:{segment.id}")
 
 
-@click.command()
+@click.command(short_help="Train on preferences, or on references.")
 @click.option("--model", required=True, help="Alias (mt5, nllb, ...), hub name or directory.")
 @click.option("--prefs", help="Triplets: ours, ALMA-R's or TRL's layout; a file or a data set.")
 @click.option("--source", help="With --loss sft: source text (or a file with records).")

@@ -51,6 +51,7 @@ def _alone(output: Path) -> Iterator[None]:
     if os.environ.get("RANK", "0") != "0":
         yield
         return
+    made = [folder for folder in output.parents if not folder.exists()]
     output.parent.mkdir(parents=True, exist_ok=True)
     path = output.with_name(f".{output.name}.lock")
     lock = FileLock(path, timeout=0)
@@ -66,6 +67,16 @@ def _alone(output: Path) -> Iterator[None]:
         if os.name != "nt":  # there the library removes it, which an open file could not be
             path.unlink(missing_ok=True)
         lock.release()
+        _remove_empty(made)
+
+
+def _remove_empty(folders: Iterable[Path]) -> None:
+    """Remove folders, the innermost first, that a refused command has made for nothing."""
+    for folder in folders:
+        try:
+            folder.rmdir()
+        except OSError:
+            return  # something lies in it, or it is gone with what was replaced
 
 
 def _check_place(output: Path, folder: bool) -> None:

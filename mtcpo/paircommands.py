@@ -25,7 +25,7 @@ from mtcpo.outputs import writing
 CUT = " (the file ends in the middle of a line; the complete lines were used)"
 
 
-@click.command("build-prefs")
+@click.command("build-prefs", short_help="Choose pairs among candidates.")
 @click.argument("candidates", required=False)
 @click.option("--source", help="Source text, one segment a line (or TSV, CSV, JSON Lines, Parquet, a data set).")
 @click.option("--reference", "references", multiple=True, help="Reference, line by line with the source; repeatable.")
@@ -99,7 +99,7 @@ def build_prefs(
     click.echo(f"  {path} has the figures, {page} the plots")
 
 
-@click.command()
+@click.command(short_help="Write triplets for another trainer.")
 @click.argument("prefs")
 @click.option("--to", "target", type=click.Choice(["trl"]), required=True)
 @click.option("--output", required=True, type=click.Path(path_type=Path))

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from mtcpo.evaluation import EvaluateConfig, Evaluation
 
 
-@click.command()
+@click.command(short_help="Score models or outputs, with significance.")
 @click.argument("runs", nargs=-1, metavar="[RUN...]", type=click.Path(path_type=Path))
 @click.option("--compare", is_flag=True, help="Compare the systems of evaluated run directories, given as RUN.")
 @click.option("--model", help="Translate with this model, then score.")

@@ -424,6 +424,21 @@ def test_evaluate_files_and_a_model(here, capsys):
     assert len((here / "m/translations/s/en-de").glob("*.txt").__next__().read_text().splitlines()) == 6
 
 
+def test_a_refused_command_leaves_no_folder_behind(here, capsys):
+    before = contents(here)
+    line = mistake(capsys, *EVALUATE.split(), "--hyp", "a=short.de", "--output-dir", "new/folder")
+    assert "short.de" in line
+    assert not (here / "new").exists()
+    assert contents(here) == before
+
+
+def test_help_lists_the_commands_in_their_order_and_cuts_nothing(capsys):
+    lines = run(capsys, "--help").out.split("Commands:\n")[1].splitlines()
+    names = [line.split()[0] for line in lines]
+    assert names == ["translate", "build-prefs", "train", "evaluate", "run", "export", "recipes", "doctor"]
+    assert not [line for line in lines if line.endswith("...")]
+
+
 def test_evaluate_repeated_translates_nothing_twice(here, capsys, monkeypatch):
     from mtcpo import assessment
     from mtcpo.translation.generate import GenerateEngine

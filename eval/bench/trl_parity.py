@@ -33,8 +33,8 @@ each layout: {cases} random settings of every parameter of the loss (`beta`, `la
 by the largest value where that is above 1; of the metrics the one that is furthest apart (rewards, accuracies, margins,
 log-probabilities, NLL); of gradients, over all parameters. Mixtral is there with its router loss.
 
-`tests/test_trl_parity.py` asserts 1e-5 for fewer settings (2e-5 for the gradients of Llama, whose pairs run in one row),
-and shows each place where we differ on purpose:
+`tests/test_trl_parity.py` asserts 1e-5 for fewer settings (2e-5 for the gradients of Llama, whose pairs run in one
+row), and shows each place where we differ on purpose:
 
 - micro-batches are shares of the step's loss, not averaged, so their sizes change nothing;
 - the NLL can be per sentence, and is logged where it has no weight too;
