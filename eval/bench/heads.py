@@ -26,7 +26,7 @@ from torch.nn.functional import cross_entropy, linear
 
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
-POSITIONS, HIDDEN, VOCABULARY, REPEATS = 1024, 512, 250_112, 2
+POSITIONS, HIDDEN, VOCABULARY, REPEATS = 1024, 512, 250_112, 1
 WAYS = ("plain", "torch chunked", "ours")
 
 
