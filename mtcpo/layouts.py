@@ -227,12 +227,7 @@ class EncoderDecoderLayout:
 
     def collate(self, examples: Sequence[Example]) -> Batch:
         """Return input_ids (B, S), attention_mask (B, S), labels (R, T)."""
-        sources = [example.source for example in examples]
-        return {
-            "input_ids": pad_rows(sources, self.tokenizer.pad_token_id),
-            "attention_mask": pad_rows([[1] * len(source) for source in sources], 0),
-            "labels": pad_rows(_target_rows(examples), IGNORE),
-        }
+        return self.generation_batch(examples) | {"labels": pad_rows(_target_rows(examples), IGNORE)}
 
     def count_tokens(self, batch: Batch) -> tuple[Tensor, int]:
         """Count sources once, beside the targets."""

@@ -76,10 +76,8 @@ def load_model(checkpoint: Path) -> Any:
 @contextmanager
 def quiet() -> Iterator[None]:
     """Undo what importing and loading do to logging, and hold back their warnings and progress lines."""
-    root, noisy = (
-        logging.getLogger(),
-        [logging.getLogger(name) for name in ("comet", "pytorch_lightning", "bitsandbytes")],
-    )
+    root = logging.getLogger()
+    noisy = [logging.getLogger(name) for name in ("comet", "pytorch_lightning", "bitsandbytes")]
     handlers, level, levels = root.handlers[:], root.level, [logger.level for logger in noisy]
     for logger in noisy:
         logger.setLevel(logging.ERROR)

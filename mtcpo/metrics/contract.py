@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from itertools import groupby
@@ -95,14 +96,14 @@ def open_models(metrics: Iterable[CandidateMetric]) -> None:
             metric.open()
 
 
-class MeanOfSegments:
+class MeanOfSegments(ABC):
     """The part of `Metric` that a metric has whose corpus score is the mean of its segments' scores."""
 
     __slots__ = ()
 
+    @abstractmethod
     def score_candidates(self, segments: Sequence[Segment]) -> list[list[float]]:
         """Return scores[segment][candidate]."""
-        raise NotImplementedError
 
     def statistics(self, hypotheses: Sequence[str], segments: Sequence[Segment]) -> NDArray[np.float64]:
         """Return (score, 1) of each hypothesis. Shape (N, 2)."""
