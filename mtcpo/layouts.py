@@ -58,6 +58,10 @@ class Layout(Protocol):
     tokenizer: Any
     max_positions: int | None
 
+    def identity(self) -> list[str | int | None]:
+        """Return what decides, beside the tokenizer, which tokens a text becomes and whether they are too many."""
+        ...
+
     def encode(self, texts: Sequence[Text]) -> list[Example]:
         """Tokenize; an example without targets is for generation."""
         ...
@@ -174,6 +178,10 @@ class EncoderDecoderLayout:
     family: Family
     prompt: str
     max_positions: int | None
+
+    def identity(self) -> list[str | int | None]:
+        """Return layout, family, template and limit."""
+        return ["encoder-decoder", self.family.name, self.prompt, self.max_positions]
 
     def encode(self, texts: Sequence[Text]) -> list[Example]:
         """Tokenize sources as sources and targets as targets, each language pair in one call."""
@@ -310,6 +318,10 @@ class DecoderOnlyLayout:
     prompt: str | None
     max_positions: int | None
     packs: bool
+
+    def identity(self) -> list[str | int | None]:
+        """Return layout, template and limit."""
+        return ["decoder-only", self.prompt, self.max_positions]
 
     def encode(self, texts: Sequence[Text]) -> list[Example]:
         """Tokenize prompts as generation sees them, and targets as they follow the prompt, with the end token."""

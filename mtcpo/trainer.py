@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import torch
 from accelerate.data_loader import prepare_data_loader
 from torch import Tensor, nn
@@ -37,7 +38,7 @@ SUMS = (*COUNTS, "preference", "nll", "smoothed_nll", "router_loss", *PAIR_METRI
 
 
 class ExampleSet(Dataset[Example]):
-    """Tokenized examples in memory."""
+    """Tokenized examples, in memory or mapped into it."""
 
     def __init__(self, examples: Sequence[Example]) -> None:
         self.examples = examples
@@ -161,7 +162,8 @@ class PreferenceTrainer(Seq2SeqTrainer):
         return self._loader(dataset, self.args.per_device_eval_batch_size, shuffle=False)
 
     def _loader(self, dataset: Any, pairs: int, shuffle: bool) -> DataLoader[Example]:
-        lengths = [self.layout.lengths(example) for example in dataset.examples]
+        found = (length for example in dataset.examples for length in self.layout.lengths(example))
+        lengths = np.fromiter(found, np.int32, 2 * len(dataset)).reshape(-1, 2)
         limits = BatchLimits(pairs, self.batch_tokens, targets=1 if self.sft else 2)
         args = self.args
         seed = args.seed if args.data_seed is None else args.data_seed

@@ -20,7 +20,8 @@ scorecache scoring
 combining filters selection prefsreport preferences
 translation trainconfig families scored places head logprobs onepass packing layouts adapters canary versions
 weights tokenization models creation
-progress translation.generate devset batching losses trainer arguments examples checkpoints modelcard training
+progress translation.generate devset batching losses trainer arguments tokencache examples checkpoints
+modelcard training
 testsets sacrebleusets testfolders suites symptoms significance tallies standings evaluation assessment comparison
 tables papertables sidebyside plots figures report pairpage
 doctor recipe stages pipeline api apitrainer terminal options paircommands modelcommands scorecommands cli __main__
