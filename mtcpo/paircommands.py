@@ -113,9 +113,10 @@ def export(
     overrides: tuple[str, ...], allow_code: bool, overwrite: bool,
 ) -> None:  # fmt: skip
     """Write triplets in the layout of another trainer: TRL's standard prompt, chosen, rejected."""
-    from mtcpo.corpora import Drops, open_triplets, triplets_to_trl
+    from mtcpo.corpora import Drops
     from mtcpo.files import write_json_lines
     from mtcpo.recipe import check_prompt
+    from mtcpo.triplets import open_triplets, triplets_to_trl
 
     check_prompt(prompt, ("source", "src_name", "tgt_name"))
     drops = Drops()

@@ -14,11 +14,11 @@ from contextlib import ExitStack
 import pytest
 from console import ENVIRONMENT, call, contents, lines_of, mistake, run, small_disk, words, write_lines
 
-from mtcpo.corpora import read_triplets
 from mtcpo.doctor import REMEDIES
 from mtcpo.errors import UserError
 from mtcpo.outputs import writing
 from mtcpo.records import read_segments
+from mtcpo.triplets import read_triplets
 
 CORPUS = "--source s.en --reference r.de --src-lang en --tgt-lang de"
 HYPS = "--hyp a=wrong.de --hyp b=r.de"

@@ -9,12 +9,12 @@ import pytest
 from console import contents, lines_of, mistake, run, small_disk, write_lines
 
 from mtcpo.config import to_toml
-from mtcpo.corpora import read_triplets
 from mtcpo.files import read_json_lines
 from mtcpo.pipeline import stages_of
 from mtcpo.recipe import load_recipe
 from mtcpo.records import read_segments
 from mtcpo.stages import plan
+from mtcpo.triplets import read_triplets
 
 RECIPE = """
 # A tiny mT5 from scratch, seconds in all.

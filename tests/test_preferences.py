@@ -9,13 +9,14 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from mtcpo.corpora import CorpusConfig, Drops, read_corpus, read_triplets
+from mtcpo.corpora import CorpusConfig, Drops, read_corpus
 from mtcpo.errors import UserError
 from mtcpo.files import read_json_lines, write_json_lines
 from mtcpo.preferences import PrefsConfig, build_preferences, report_path_of
 from mtcpo.prefsreport import Reservoir, SourceCorrelation, binned
 from mtcpo.records import Candidate, Segment, read_segments, segment_to_json
 from mtcpo.selection import length_log_ratio
+from mtcpo.triplets import read_triplets
 
 WMT22 = Path(__file__).resolve().parents[2] / "shared" / "data" / "wmt22"
 CHRF = PrefsConfig(metrics=("chrf",))
