@@ -22,7 +22,7 @@ from mtcpo.options import (
 )
 from mtcpo.outputs import writing
 
-CUT = " (the file ends in the middle of a line; the complete lines were used)"
+CUT = " (the file was cut in the middle of a line; the complete lines were used)"
 
 
 @click.command("build-prefs", short_help="Choose pairs among candidates.")

@@ -1,4 +1,5 @@
 import math
+from contextlib import closing
 from dataclasses import replace
 
 import pytest
@@ -7,6 +8,7 @@ from hypothesis import strategies as st
 
 from mtcpo.config import load_section
 from mtcpo.errors import UserError
+from mtcpo.ondisk import Column
 from mtcpo.records import Candidate, Segment, Triplet
 from mtcpo.selection import (
     ROUNDING,
@@ -16,12 +18,12 @@ from mtcpo.selection import (
     SelectionConfig,
     add_references,
     all_pairs,
-    balanced,
     best_rest,
     best_worst,
     confidence,
     length_log_ratio,
     mu_2sigma,
+    unbalanced,
 )
 
 CHRF = SelectionConfig(metrics=("chrf",))
@@ -30,6 +32,15 @@ CHRF = SelectionConfig(metrics=("chrf",))
 def segment(*candidates, source="Die Katze.", references=()):
     made = tuple(Candidate(f"s{n}", text, scores) for n, (text, scores) in enumerate(candidates))
     return Segment("1", "de", "en", source, references, candidates=made)
+
+
+def balanced(ratios):
+    """Which of the pairs with these log length ratios are kept."""
+    with closing(Column()) as column:
+        for ratio in ratios:
+            column.append(ratio)
+        dropped = set(unbalanced(column))
+    return [place not in dropped for place in range(len(ratios))]
 
 
 def choose_pair(made, config):
