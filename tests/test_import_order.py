@@ -24,7 +24,8 @@ weights tokenization models creation
 progress translation.generate devset batching losses trainer arguments examples checkpoints modelcard training
 testsets sacrebleusets testfolders suites symptoms significance tallies standings evaluation assessment comparison
 tables papertables sidebyside plots figures report pairpage
-doctor recipe stages pipeline api apitrainer terminal options paircommands modelcommands scorecommands cli __main__
+doctor recipe stages runfolder readiness pipeline api apitrainer
+terminal options paircommands modelcommands scorecommands cli __main__
 """
 ORDER = _ORDER.split()
 
