@@ -102,7 +102,7 @@ def _numbered(segments: Iterator[Segment], corpus: CorpusConfig, corpora: Sequen
 @languages
 @click.option(
     "--loss",
-    type=click.Choice(["sft", "sigmoid", "hinge", "ipo", "simpo", "alphapo", "arpo"]),
+    metavar="[sft|sigmoid|hinge|ipo|simpo|alphapo|arpo]",
     help="Default: sigmoid (CPO).",
 )
 @click.option("--beta", type=float, help="Default 0.1.")
