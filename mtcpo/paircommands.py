@@ -38,7 +38,7 @@ CUT = " (the file was cut in the middle of a line; the complete lines were used)
     help="bleu, chrf, chrf++, ter, comet, cometkiwi, xcomet, comet:DIR; mbr:chrf, mbr:comet (the candidates against "
     "each other, no reference needed); a score that they have; NAME=python:package.module:function; repeatable.",
 )
-@click.option("--select", help="best-worst (default), best-rest, all-pairs, mu-2sigma, confidence.")
+@click.option("--select", help="best-worst (default), best-vs-rest, all-pairs, mu-2sigma, confidence.")
 @click.option("--combine", help="Several metrics: mean (default), zscore, zscore-set, rank, minimum.")
 @click.option("--min-margin", type=float, help="Least difference of chosen and rejected.")
 @click.option("--use-reference", help="References as chosen: never (default), by-score, always.")

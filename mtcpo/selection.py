@@ -116,7 +116,7 @@ def best_worst(pool: Pool) -> list[Pair]:
     return [(pool.best, min(pool.others(pool.best), key=pool.values.__getitem__))]
 
 
-def best_rest(pool: Pool) -> list[Pair]:
+def best_vs_rest(pool: Pool) -> list[Pair]:
     """Pair the best with each of the others."""
     return [(pool.best, index) for index in pool.others(pool.best)]
 
@@ -163,7 +163,7 @@ def confidence(pool: Pool) -> list[Pair]:
 
 SELECTORS: dict[str, Callable[[Pool], list[Pair]]] = {
     "best-worst": best_worst,
-    "best-rest": best_rest,
+    "best-vs-rest": best_vs_rest,
     "all-pairs": all_pairs,
     "mu-2sigma": mu_2sigma,
     "confidence": confidence,

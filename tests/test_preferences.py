@@ -181,7 +181,7 @@ rows = st.lists(st.tuples(words, words, st.lists(words, max_size=4)), min_size=1
     st.sampled_from(["never", "by-score", "always"]),
     st.booleans(),
     st.sampled_from([None, 0.2]),
-    st.sampled_from(["best-worst", "best-rest", "all-pairs", "mu-2sigma"]),
+    st.sampled_from(["best-worst", "best-vs-rest", "all-pairs", "mu-2sigma"]),
     st.sampled_from([None, 2]),
 )
 def test_every_pair_is_kept_or_counted(tmp_path, rows, reference, balance, max_difference, select, cap):

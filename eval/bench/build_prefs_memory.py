@@ -31,7 +31,7 @@ SIZES = (10_000, 100_000, 1_000_000)
 WAYS: dict[str, dict[str, Any]] = {
     "chrf and bleu": {"metrics": ("chrf", "bleu")},
     "all that waits for the last": {
-        "metrics": ("chrf", "bleu"), "combine": "zscore-set", "select": "best-rest", "deduplicate": True,
+        "metrics": ("chrf", "bleu"), "combine": "zscore-set", "select": "best-vs-rest", "deduplicate": True,
         "balance_length": True, "max_per_language": 1_000,
     },
     "comet": {"metrics": ("comet",)},
