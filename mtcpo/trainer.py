@@ -63,7 +63,8 @@ def count_items(batch: Batch, sft: bool) -> Tensor:
     """Return (pairs, target tokens of the chosen), the denominators that a batch adds to its optimizer step."""
     labels = batch["labels"]
     chosen = labels if sft else labels[: len(labels) // 2]
-    return torch.stack([torch.tensor(len(chosen), device=labels.device), (chosen != IGNORE).sum()])
+    # Not torch.tensor: what it copies to a GPU, it waits for.
+    return torch.stack([torch.full((), len(chosen), device=labels.device), (chosen != IGNORE).sum()])
 
 
 class PreferenceTrainer(Seq2SeqTrainer):
@@ -178,7 +179,7 @@ class PreferenceTrainer(Seq2SeqTrainer):
         )
         # The sampler knows its process already, so accelerate is told of one: it only moves batches to the device.
         prepared: DataLoader[Example] = prepare_data_loader(
-            loader, device=args.device, num_processes=1, process_index=0, put_on_device=True
+            loader, device=args.device, num_processes=1, process_index=0, put_on_device=True, non_blocking=True
         )
         return prepared
 

@@ -21,7 +21,8 @@ from mtcpo.logprobs import Head
 from mtcpo.records import Messages
 from mtcpo.scored import Objective, Scored
 
-Batch = dict[str, Tensor]
+Batch = dict[str, Any]
+"""Tensors by name, and what of it code reads without waiting for a device: lists."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +73,7 @@ class Layout(Protocol):
         ...
 
     def collate(self, examples: Sequence[Example]) -> Batch:
-        """Pad examples into one batch, chosen rows first."""
+        """Pad examples into one batch, chosen rows first, with the places of its tokens (see `Places`)."""
         ...
 
     def count_tokens(self, batch: Batch) -> tuple[Tensor, int]:
