@@ -55,19 +55,12 @@ class Head:
             return (args[0][:, :0],)
 
         def score(module: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> None:
-            weight, bias = cast(Tensor, module.weight), cast("Tensor | None", getattr(module, "bias", None))
-            if self.extra_bias is not None:
-                bias = self.extra_bias.flatten() + (0.0 if bias is None else bias)
-            options = self.transform, objective, self.with_means
-            result.append(score_tokens(seen.pop(), weight, bias, labels, places, *options))
+            result.append(self._of_states(seen.pop(), labels, places, objective))
 
         def read(module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
             logits = output.logits.flatten(0, 1)
-            every = torch.log_softmax((logits if self.own_logits == "real" else logits[places.order]).float(), -1)
-            real = labels != IGNORE
-            slots = places.slots.where(real, 0)
-            logps, means = every[slots, labels.where(real, 0)], every.mean(-1)[slots]
-            scored = Scored(logps.where(real, 0.0), means.where(real, 0.0), labels)
+            needed = logits if self.own_logits == "real" else logits[places.order]
+            scored = _of_logits(needed, labels, places)
             result.append(scored if objective is None else replace(scored, loss=objective(scored)))
 
         handles = [self.module.register_forward_pre_hook(part)]
@@ -81,3 +74,20 @@ class Head:
         finally:
             for handle in handles:
                 handle.remove()
+
+    def _of_states(self, states: Tensor, labels: Tensor, places: Places, objective: Objective | None) -> Scored:
+        """Score labels (R, T) by the states (P, D) of all positions, while the module's weight is there."""
+        weight, bias = cast(Tensor, self.module.weight), cast("Tensor | None", getattr(self.module, "bias", None))
+        if self.extra_bias is not None:
+            bias = self.extra_bias.flatten() + (0.0 if bias is None else bias)
+        return score_tokens(states, weight, bias, labels, places, self.transform, objective, self.with_means)
+
+
+def _of_logits(logits: Tensor, labels: Tensor, places: Places) -> Scored:
+    """Score labels (R, T) by the logits (U, V) of the positions that are needed, in their order."""
+    logps = torch.log_softmax(logits.float(), -1)
+    real = labels != IGNORE
+    slots = places.slots.where(real, 0)
+    values = logps[slots, labels.where(real, 0)], logps.mean(-1)[slots]
+    of_labels, means = (value.where(real, 0.0) for value in values)
+    return Scored(of_labels, means, labels)

