@@ -1,0 +1,88 @@
+"""What it saves to compute tokens with which chosen and rejected begin alike once: our training step, with and without.
+
+    OMP_NUM_THREADS=1 python eval/bench/alike.py
+
+mT5-small's shape (such tokens meet the vocabulary once) and a decoder-only one (they are run once, too), 8 pairs a
+step of Multi30k's lengths, or with ALMA's prompt; 0, 3 and 8 tokens alike. 3 is the mean of pairs made of a model's own
+candidates. Both ways alternate in one process, on the same pairs; processor time of 2 steps, SGD, float32. Result:
+eval/results/bench/alike.json.
+"""
+
+from __future__ import annotations
+
+import json
+import statistics
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[2]
+sys.path[:0] = [str(ROOT), str(Path(__file__).parent)]
+PAIRS, STEPS, REPEATS = 8, 2, 3
+SHAPES = {"mt5-small": {}, "qwen2-small": {"prompt": 14, "scale": 2.0}}
+ALIKE = (0, 3, 8)
+
+
+@contextmanager
+def apart() -> Iterator[None]:
+    """Let each target have all its positions for itself."""
+    import torch
+
+    from mtcpo import packing
+    from mtcpo.layouts import encoderdecoder
+
+    kept = encoderdecoder._shared_positions, packing._begin_alike
+    encoderdecoder._shared_positions = lambda inputs, sources: torch.arange(inputs.numel()).view(inputs.shape)
+    packing._begin_alike = lambda row: 0
+    try:
+        yield
+    finally:
+        encoderdecoder._shared_positions, packing._begin_alike = kept
+
+
+def seconds(loaded: Any, examples: list[Any]) -> float:
+    """Return the processor time of an epoch."""
+    import train_sides as sides
+
+    run = {"pairs": PAIRS, "gpu": False, "optim": "sgd", "dtype": "float32"}
+    trainer = sides.our_trainer(loaded, examples, run, STEPS)
+    start = time.process_time()
+    trainer.train()
+    return time.process_time() - start
+
+
+def main() -> None:
+    """Measure all shapes and numbers of tokens, alternating, and write the file."""
+    import torch
+    import train_sides as sides
+
+    from mtcpo.provenance import provenance
+
+    rows = []
+    for shape, lengths in SHAPES.items():
+        loaded = sides.make_model(shape)
+        for alike in ALIKE:
+            settings = {**lengths, "alike": alike}
+            examples = sides.pairs_of(PAIRS * STEPS, loaded.model.config.vocab_size, settings)
+            seconds(loaded, examples[:2])  # warm
+            times: dict[str, list[float]] = {"together": [], "apart": []}
+            for _ in range(REPEATS):
+                times["together"].append(seconds(loaded, examples))
+                with apart():
+                    times["apart"].append(seconds(loaded, examples))
+            ratios = [one / other for one, other in zip(times["apart"], times["together"], strict=True)]
+            tokens = statistics.mean(len(target) for example in examples for target in example.targets)
+            row = {"shape": shape, "alike": alike, "tokens_of_a_target": round(tokens, 1)}
+            row["times_faster"] = {"median": statistics.median(ratios), "least": min(ratios), "most": max(ratios)}
+            rows.append(row | {"cpu_seconds": times})
+            print(row, flush=True)
+    outcome = {"rows": rows, "threads": torch.get_num_threads(), "made_by": provenance(gpus=False)}
+    file = ROOT / "eval" / "results" / "bench" / "alike.json"
+    file.write_text(json.dumps(outcome, indent=1) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
