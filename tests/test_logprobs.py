@@ -142,6 +142,27 @@ def test_only_the_weight_may_need_a_gradient():
     torch.testing.assert_close(found, expected)
 
 
+def test_no_table_of_gradients_that_nobody_asked_for(monkeypatch):
+    """The weight's is as large as the weight."""
+    made = []
+
+    class Seen(head._Head):
+        def __init__(self, *args):
+            super().__init__(*args)
+            made.append([grad is not None for grad in (self.grad_hidden, self.grad_weight, self.grad_bias)])
+
+    monkeypatch.setattr(head, "_Head", Seen)
+    hidden, weight, bias, labels = tensors()
+    our_gradients(hidden, weight, bias, labels, LogitTransform())
+    our_gradients(hidden, weight.detach(), bias.detach(), labels, LogitTransform())
+    our_gradients(hidden.detach(), weight, None, labels, LogitTransform())
+    given = hidden.flatten(0, 1), weight, bias, labels, in_order(labels), LogitTransform()
+    assert score_tokens(*given).loss is None
+    with torch.no_grad():
+        assert not score_tokens(*given, weighted_sum).loss.requires_grad
+    assert made == [[True, True, True], [True, False, False], [False, True, False], [False] * 3, [False] * 3]
+
+
 def test_half_precision_weights_lose_nothing_after_the_product(monkeypatch):
     monkeypatch.setitem(head.CHUNK_LOGITS, "cpu", 2 * VOCABULARY)
     hidden, weight, bias, labels = tensors(torch.bfloat16)
@@ -227,13 +248,14 @@ def test_float16_keeps_gradients_that_are_smaller_than_it_can_hold():
     generator = torch.Generator().manual_seed(0)
     states = torch.randn(4, HIDDEN, generator=generator)
     weight = torch.randn(50_000, HIDDEN, generator=generator) * 0.1
+    bias = torch.randn(50_000, generator=generator) * 0.1
     labels, positions = torch.tensor([[1, 2], [3, 4]]), torch.arange(4).view(2, 2)
     found = []
     for dtype in (torch.float32, torch.float16):
-        leaves = states.to(dtype).requires_grad_(), weight.to(dtype).requires_grad_()
+        leaves = states.to(dtype).requires_grad_(), weight.to(dtype).requires_grad_(), bias.to(dtype).requires_grad_()
         places = place_tokens(labels, positions, 2)
         options = labels, places, LogitTransform(), lambda part: part.token_logps.sum() / 1000
-        loss = 65536 * score_tokens(*leaves, None, *options).loss
+        loss = 65536 * score_tokens(*leaves, *options).loss
         found.append([grad.float() for grad in torch.autograd.grad(loss, leaves)])
     for full, half in zip(*found, strict=True):
         assert float((half - full).norm() / full.norm()) < 0.01
