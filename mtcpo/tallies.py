@@ -78,13 +78,17 @@ class AgainstOne:
 
 
 def with_each_reference(metrics: Sequence[Metric], test_set: TestSet) -> list[Metric]:
-    """Return each metric that uses references, followed by itself against each of them where they are several."""
-    labels = test_set.reference_names
+    """Return each metric, followed, where it uses references, by itself against each of them alone.
+
+    A single reference has its own score too, though it is the same, so that `bleu-A` is there for every pair; unless
+    it has no name.
+    """
+    labels = [] if test_set.reference_names == ("",) else test_set.reference_names
     found: list[Metric] = []
     for metric in metrics:
         found.append(metric)
-        if metric.needs_references and len(labels) > 1:
-            found += [AgainstOne(metric, label, index) for index, label in enumerate(labels)]
+        if metric.needs_references:
+            found += [AgainstOne(metric, label or "unnamed", index) for index, label in enumerate(labels)]
     return found
 
 

@@ -341,6 +341,17 @@ def test_each_reference_alone(garden, outputs):
     assert entry["metrics"]["bleu-B"]["signature"].endswith("|ref:B")
 
 
+def test_a_single_reference_has_its_own_score_too(garden, outputs):
+    one = replace(garden, reference_names=("stud",))
+    config = EvaluateConfig(resamples=20, each_reference=True)
+    entry = evaluate_outputs(one, {"start": outputs["start"]}, [metric("bleu"), metric("chrf")], config).entry
+    rows = entry["systems"]["start"]["metrics"]
+    assert list(rows) == ["bleu", "bleu-stud", "chrf", "chrf-stud"]
+    assert rows["bleu-stud"]["score"] == rows["bleu"]["score"]
+    unnamed = replace(garden, reference_names=("",))
+    assert list(evaluate_outputs(unnamed, outputs, [metric("bleu")], config).entry["metrics"]) == ["bleu"]
+
+
 def test_submitted_systems_stand_beside_ones_own(garden, outputs):
     submitted = replace(garden, submitted={"other": outputs["other"]})
     entry = evaluate(submitted, {"tuned": outputs["tuned"]}).entry
