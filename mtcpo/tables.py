@@ -176,7 +176,8 @@ def _print_entry(key: str, entry: Mapping[str, Any], console: Console) -> None:
             for name, described in entry["metrics"].items()
         ]
         ratio = "-" if row["length_ratio"] is None else f"{row['length_ratio']:.2f}"
-        name = Text(system) + Text("\nbaseline" if system == entry["baseline"] else "", style="dim")
+        is_baseline = system == entry["baseline"] and len(order) > 1
+        name = Text(system) + Text("\nbaseline" if is_baseline else "", style="dim")
         ends = after is not None and shows_clusters(entry) and (
             cluster_of(entry, system, leading) != cluster_of(entry, after, leading)
         )  # fmt: skip

@@ -140,10 +140,12 @@ def choose_references(spec: Spec, there: Mapping[str, Value], default: Sequence[
     The name `all` stands for all of them.
 
     Raises:
-        UserError: one is not there; the message lists those that are.
+        UserError: one is named twice, or is not there; the message lists those that are.
     """
     wanted = list(there) if spec.references == ("all",) else [plain_label(name) for name in spec.references]
     for name in wanted:
+        if wanted.count(name) > 1:
+            raise UserError(f"{spec.suite}:{spec.pair}: reference {name!r} is named twice; name it once")
         if name not in there:
             raise choose(f"reference of {spec.suite}:{spec.pair}", name, [label or "(unnamed)" for label in there])
     wanted = wanted or [name for name in map(plain_label, default) if name in there] or list(there)

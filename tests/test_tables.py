@@ -142,6 +142,16 @@ def test_the_table_in_the_terminal():
     assert f"{score['score']:.1f} ±{score['ci']:.1f}" in text
 
 
+def test_a_single_system_is_no_baseline():
+    test_set = german_test_set(10)
+    one, two = (
+        printed(to_document([evaluate(test_set, german_outputs(test_set, dict.fromkeys(names, 0.3)))]))
+        for names in (["start"], ["start", "tuned"])
+    )
+    assert "baseline" not in one
+    assert "baseline" in two
+
+
 def test_a_terminal_that_has_colours_shows_better_green_and_worse_red():
     test_set = german_test_set(40)
     outputs = german_outputs(test_set, {"start": 0.3, "tuned": 0.05, "spoilt": 0.9})
