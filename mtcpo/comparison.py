@@ -17,6 +17,7 @@ from mtcpo.evaluation import EvaluateConfig, Evaluation, evaluate_outputs, trans
 from mtcpo.metrics import Metric, load_metric, metric_kind
 from mtcpo.metrics.contract import MeanOfSegments
 from mtcpo.records import Segment, read_segments
+from mtcpo.tallies import main_metrics
 from mtcpo.testsets import TestSet
 
 
@@ -141,7 +142,8 @@ def _metrics(
 ) -> list[Metric]:
     described = [run.entries[key]["metrics"] for run in runs]
     shared = [name for name in described[0] if all(name in one for one in described)]
-    wanted = config.metrics or [name for name in shared if not _is_of_one_reference(name, runs, key)]
+    main = main_metrics(runs[0].entries[key])
+    wanted = config.metrics or [name for name in shared if name in main]
     if not wanted:
         raise UserError(f"{' '.join(key)}: no metric that all runs have; choose one, for example --metric chrf")
     tgt_lang, found = runs[0].entries[key]["tgt_lang"], list[Metric]()
@@ -151,11 +153,6 @@ def _metrics(
             _known_scores(spec, runs, segments, described) if is_known else load_metric(spec, tgt_lang, config.comet)
         )
     return found
-
-
-def _is_of_one_reference(name: str, runs: Sequence[Run], key: tuple[str, str]) -> bool:
-    """Tell whether a metric is like `bleu-A`, which --each-reference makes of `bleu`."""
-    return any(name.endswith(f"-{label}") for label in runs[0].entries[key]["reference_names"])
 
 
 def _known_scores(

@@ -51,8 +51,10 @@ from mtcpo.tables import (
     signed_delta,
     significance_in_words,
     summarise,
+    too_few_resamples,
     warn_of_choosers,
 )
+from mtcpo.tallies import main_metrics
 
 MAX_FIGURES = 3
 """Metrics that are plotted against the length of the source: one row of the page."""
@@ -155,6 +157,7 @@ def page_environment() -> jinja2.Environment:
         count_text=count_text,
         shows_clusters=shows_clusters,
         significance_in_words=significance_in_words,
+        too_few_resamples=too_few_resamples,
     )
     environment.filters.update(score=format_score, delta=signed_delta, p=format_p, decisive_p=decisive_p)
     return environment
@@ -217,7 +220,7 @@ def view_of(entry: Mapping[str, Any], run_dir: Path) -> SetView:
 
 
 def _by_length(entry: Mapping[str, Any], others: Sequence[str]) -> tuple[Figure, ...]:
-    found = (length_figure(entry, _strongest(entry, others, one), one) for one in list(entry["metrics"])[:MAX_FIGURES])
+    found = (length_figure(entry, _strongest(entry, others, one), one) for one in main_metrics(entry)[:MAX_FIGURES])
     return tuple(figure for figure in found if figure is not None)
 
 
@@ -239,7 +242,8 @@ def _tiles(entry: Mapping[str, Any], system: str) -> tuple[Tile, ...]:
     """Return one tile a metric: a system's score, and its difference to the baseline."""
     baseline = entry["baseline"]
     tiles = []
-    for metric, described in entry["metrics"].items():
+    for metric in main_metrics(entry):
+        described = entry["metrics"][metric]
         versus = entry["systems"][system]["versus"][baseline][metric]
         scores = [entry["systems"][name]["metrics"][metric]["score"] for name in (system, baseline)]
         tiles.append(

@@ -22,7 +22,10 @@ def test_markdown_by_hand(entry):
     cells = [f"**{second[name]['score']:.1f}*** ±{second[name]['ci']:.1f}".replace("***", "**\\*") for name in
              ("bleu", "chrf", "ter")]  # fmt: skip
     assert lines[5] == r"| 100%&\{x\}\~ | " + " | ".join(cells) + " |"
-    assert "paired bootstrap, 300 resamples, seed 12345" in "\n".join(lines)
+    assert (
+        "the larger p of paired bootstrap and paired approximate randomisation, 300 resamples each, seed 12345"
+        in "\n".join(lines)
+    )
     assert "chrF chose the training pairs." in lines
     assert any(line.startswith("- BLEU: `nrefs:1|case:mixed|eff:no|tok:13a") for line in lines)
 

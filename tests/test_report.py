@@ -92,7 +92,7 @@ def test_the_page_says_what_was_found(html):
     assert re.search(r"tuned is better than start on BLEU \(\+[\d.]+, p = 0\.003\), chrF .* and TER \(−", text)
     assert "chrF chose the training pairs" in text
     assert "nrefs:1|case:mixed|eff:no|tok:13a|smooth:exp|version:" in text
-    assert "paired bootstrap, 300 resamples, seed 12345" in text
+    assert "the larger p of paired bootstrap and paired approximate randomisation, 300 resamples each, seed" in text
     assert "300 of 400 segments: the 100 largest gains and losses each of tuned on chrF" in text
     for part in ("sft", "cpo", "small margin", "torch", "2.13.0", "learning_rate = 1e-4", "Log-probabilities"):
         assert part in text
@@ -166,13 +166,17 @@ def test_absent_parts_are_named(tmp_path):
     for file in ("prefs-report.json", "metrics.jsonl", "recipe.toml", "stamp.json"):
         assert re.search(rf"Not in this run: [^.]*\(there is no {re.escape(file)} \)", text), file
     assert "BLEU: of 8 systems" in text
+    # What is not there gets no part of the page, and all that is missing is named in one place.
+    html = (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert re.findall(r'<a href="#([a-z]+)">', html) == ["results", "translations", "made"]
+    assert re.findall(r'<h2 id="([a-z]+)">', html) == ["results", "translations", "made"]
     assert "evaluation.json )" not in text
 
 
 def test_a_run_that_has_only_pairs(tmp_path):
     write_json(tmp_path / "prefs-report.json", {"kept": 3, "dropped": {"tie": 1}})
     text = Outline(write_report(tmp_path).read_text(encoding="utf-8")).text
-    assert "scores on a test set (there is no evaluation.json )" in text
+    assert "scores and translations of a test set (there is no evaluation.json )" in text
     assert "What became of the sources" in text
 
 
@@ -337,6 +341,33 @@ def test_right_to_left_text_starts_at_the_right(browser, page):
     assert abs(offsets[1]) < 3
     japanese = "[...document.querySelectorAll('.text')].find(p => p.textContent.startsWith('私'))"
     assert browser.evaluate(f"getComputedStyle({japanese}).direction") == "ltr"
+
+
+def on_paper(browser: Browser, page) -> None:
+    """Lay the page out as it is printed on US letter with Chromium's margins: 7.7 inches of 96 pixels."""
+    browser.resize(739, 1000)
+    browser.open(page)
+    browser.call("Emulation.setEmulatedMedia", media="print")
+
+
+def test_on_paper_nothing_is_cut_or_folded_up(page, tmp_path):
+    run = write_many_systems(tmp_path)
+    texts = "[...document.querySelectorAll('details.paper')].map(d => d.checkVisibility() && d.open)"
+    inside = (
+        "[...document.querySelectorAll('.scroll table')].every(t => t.getBoundingClientRect().right"
+        " <= t.closest('.card').getBoundingClientRect().right)"
+    )
+    with Browser() as opened:
+        for one in (page, write_report(run)):
+            on_paper(opened, one)
+            assert set(opened.evaluate(texts)) == {False}
+            opened.call("Page.printToPDF")
+            assert set(opened.evaluate(texts)) == {True}
+            assert opened.evaluate(inside) is True
+            shown = "[...document.querySelectorAll('.tools .count')].every(p => p.checkVisibility())"
+            assert opened.evaluate(shown) is True
+            assert opened.evaluate("document.querySelector('.tools label').checkVisibility()") is False
+        assert opened.problems == []
 
 
 @pytest.mark.parametrize("width", [320, 375, 768, 1200])
