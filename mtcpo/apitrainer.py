@@ -15,7 +15,7 @@ from mtcpo.api import Source, corpus_of, tell
 from mtcpo.arguments import check_precision, dtype_of, keeping_environment, training_arguments
 from mtcpo.canary import CANARY_FILE
 from mtcpo.config import load_section
-from mtcpo.corpora import Drops, read_corpus, read_triplets
+from mtcpo.corpora import Drops, read_corpus
 from mtcpo.devset import dev_set_of
 from mtcpo.errors import UserError
 from mtcpo.examples import (
@@ -34,6 +34,7 @@ from mtcpo.modelcard import CARD_FILE, model_card
 from mtcpo.models import LoadedModel, adopt_model, load_model
 from mtcpo.trainconfig import TrainConfig
 from mtcpo.training import RunData, early_stopping, ready_to_train, report_of, save_trained
+from mtcpo.triplets import read_triplets
 
 
 class PreferenceTrainer(trainer.PreferenceTrainer):

@@ -7,11 +7,12 @@ import itertools
 from collections import Counter
 from collections.abc import Iterable, Iterator
 
-from mtcpo.corpora import Drops, open_triplets
+from mtcpo.corpora import Drops
 from mtcpo.errors import UserError
 from mtcpo.layouts import Example, Layout, Text
 from mtcpo.records import Segment, Triplet
 from mtcpo.trainconfig import TrainConfig
+from mtcpo.triplets import open_triplets
 
 ENCODE_AT_ONCE = 1000
 """Texts tokenized in one call: enough to keep the tokenizer's threads busy, few enough to keep memory flat."""

@@ -11,6 +11,7 @@ import hashlib
 import io
 import json
 import shutil
+import zlib
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -25,6 +26,11 @@ PARQUET_ROWS_AT_ONCE = 1_000
 
 COMPRESSED_BYTES = 1 << 12
 """Read at one time: repetitive text becomes a hundred times as much."""
+
+
+class CutArchiveError(UserError):
+    """A compressed file that ends before its end."""
+
 
 AS_LINES = "; of one document make one object a line, for example with jq -c '.[]'"
 
@@ -76,7 +82,7 @@ class _ZstandardReader(io.RawIOBase):
             try:
                 self._ready = memoryview(self._frame.decompress(data))
             except self._error as error:
-                raise EOFError(str(error)) from None
+                raise gzip.BadGzipFile(str(error)) from None
         count = min(len(buffer), len(self._ready))
         buffer[:count], self._ready = self._ready[:count], self._ready[count:]
         return count
@@ -95,7 +101,9 @@ def _raw_lines(path: Path) -> Iterator[tuple[int, bytes]]:
                 yield number, raw
     except PermissionError:
         raise UserError(f"{path}: no permission to read it") from None
-    except (EOFError, gzip.BadGzipFile) as error:
+    except EOFError as error:
+        raise CutArchiveError(f"{path}: cut after line {number} ({error}); make or fetch it again") from None
+    except (gzip.BadGzipFile, zlib.error) as error:
         raise UserError(f"{path}: damaged archive after line {number} ({error}); make or fetch it again") from None
 
 
@@ -131,7 +139,8 @@ def count_lines(path: Path) -> int:
 def read_json_lines(path: Path, drops: Counter[str] | None = None) -> Iterator[tuple[str, dict[str, Any]]]:
     """Yield ("path:line", object) for each row of a JSON Lines (also .gz, .zst) or Parquet file.
 
-    drops: where a last line that was cut in its middle is counted as `cut_line`; without it such a file is refused.
+    drops: where it is counted as `cut_line` that the file, or its archive, ends in the middle of a line which is not
+    its first; without it such a file is refused.
 
     Raises:
         UserError: a row that is no JSON object, with file and line.
@@ -139,22 +148,37 @@ def read_json_lines(path: Path, drops: Counter[str] | None = None) -> Iterator[t
     if path.suffix == ".parquet":
         yield from _read_parquet(path)
         return
-    for number, raw in _raw_lines(path):
-        if drops is not None and number > 1 and _is_cut(raw):
-            drops["cut_line"] += 1
-            return
+    for number, raw in _raw_lines(path) if drops is None else _complete_lines(path, drops):
         line = _decoded(raw, path, number)
-        if not line.strip():
-            continue
-        try:
-            row = json.loads(line)
-        except json.JSONDecodeError as error:
-            way_out = AS_LINES if number == 1 and line.lstrip()[0] in "[{" else ""
-            raise UserError(f"{path}:{number}: not JSON ({error.msg} at column {error.colno}){way_out}") from None
-        if not isinstance(row, dict):
-            way_out = AS_LINES if isinstance(row, list) else ""
-            raise UserError(f"{path}:{number}: a JSON object is needed, not {type(row).__name__}{way_out}")
-        yield f"{path}:{number}", row
+        if line.strip():
+            yield f"{path}:{number}", _object_of(line, path, number)
+
+
+def _object_of(line: str, path: Path, number: int) -> dict[str, Any]:
+    try:
+        row = json.loads(line)
+    except json.JSONDecodeError as error:
+        way_out = AS_LINES if number == 1 and line.lstrip()[0] in "[{" else ""
+        raise UserError(f"{path}:{number}: not JSON ({error.msg} at column {error.colno}){way_out}") from None
+    if not isinstance(row, dict):
+        way_out = AS_LINES if isinstance(row, list) else ""
+        raise UserError(f"{path}:{number}: a JSON object is needed, not {type(row).__name__}{way_out}")
+    return row
+
+
+def _complete_lines(path: Path, drops: Counter[str]) -> Iterator[tuple[int, bytes]]:
+    """Yield the lines of a file up to where it was cut, in the middle of a line or of its archive."""
+    number = 0
+    try:
+        for number, raw in _raw_lines(path):
+            if number > 1 and _is_cut(raw):
+                drops["cut_line"] += 1
+            else:
+                yield number, raw
+    except CutArchiveError:
+        if number == 0:
+            raise
+        drops["cut_line"] += 1
 
 
 def _is_cut(raw: bytes) -> bool:

@@ -102,7 +102,7 @@ def _numbered(segments: Iterator[Segment], corpus: CorpusConfig, corpora: Sequen
 @languages
 @click.option(
     "--loss",
-    type=click.Choice(["sft", "sigmoid", "hinge", "ipo", "simpo", "alphapo", "arpo"]),
+    metavar="[sft|sigmoid|hinge|ipo|simpo|alphapo|arpo]",
     help="Default: sigmoid (CPO).",
 )
 @click.option("--beta", type=float, help="Default 0.1.")
@@ -130,9 +130,10 @@ def train(
     Every field of the library's training arguments is reachable: --set train.args.optim=adamw_torch_fused
     Several GPUs: accelerate launch -m mtcpo train ...
     """
-    from mtcpo.corpora import Drops, open_triplets
+    from mtcpo.corpora import Drops
     from mtcpo.recipe import check_prompt
     from mtcpo.trainconfig import TrainConfig
+    from mtcpo.triplets import open_triplets
 
     if dev_source is None and (dev_references or dev_metrics):
         raise UserError("--dev-reference and --dev-metric go with --dev-source")

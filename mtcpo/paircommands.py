@@ -22,7 +22,7 @@ from mtcpo.options import (
 )
 from mtcpo.outputs import writing
 
-CUT = " (the file ends in the middle of a line; the complete lines were used)"
+CUT = " (the file was cut in the middle of a line; the complete lines were used)"
 
 
 @click.command("build-prefs", short_help="Choose pairs among candidates.")
@@ -38,7 +38,7 @@ CUT = " (the file ends in the middle of a line; the complete lines were used)"
     help="bleu, chrf, chrf++, ter, comet, cometkiwi, xcomet, comet:DIR; mbr:chrf, mbr:comet (the candidates against "
     "each other, no reference needed); a score that they have; NAME=python:package.module:function; repeatable.",
 )
-@click.option("--select", help="best-worst (default), best-rest, all-pairs, mu-2sigma, confidence.")
+@click.option("--select", help="best-worst (default), best-vs-rest, all-pairs, mu-2sigma, confidence.")
 @click.option("--combine", help="Several metrics: mean (default), zscore, zscore-set, rank, minimum.")
 @click.option("--min-margin", type=float, help="Least difference of chosen and rejected.")
 @click.option("--use-reference", help="References as chosen: never (default), by-score, always.")
@@ -113,9 +113,10 @@ def export(
     overrides: tuple[str, ...], allow_code: bool, overwrite: bool,
 ) -> None:  # fmt: skip
     """Write triplets in the layout of another trainer: TRL's standard prompt, chosen, rejected."""
-    from mtcpo.corpora import Drops, open_triplets, triplets_to_trl
+    from mtcpo.corpora import Drops
     from mtcpo.files import write_json_lines
     from mtcpo.recipe import check_prompt
+    from mtcpo.triplets import open_triplets, triplets_to_trl
 
     check_prompt(prompt, ("source", "src_name", "tgt_name"))
     drops = Drops()

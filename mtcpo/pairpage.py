@@ -55,7 +55,7 @@ def write_pair_page(report: Path) -> Path:
         page_environment()
         .get_template("prefs.html")
         .render(
-            title=report.with_suffix("").name,
+            title=f"Preference pairs: {report.stem.removesuffix('-report')}",
             version=__version__,
             style=inline_files()["style"],
             prefs=prefs,

@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import heapq
 import json
-import sqlite3
 import tempfile
-from array import array
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import closing
 from dataclasses import replace
 from hashlib import blake2b
-from itertools import compress
 from pathlib import Path
 from typing import IO, Any
 
@@ -25,6 +22,7 @@ from mtcpo.corpora import Drops
 from mtcpo.errors import UserError
 from mtcpo.files import json_line, write_json, write_json_lines
 from mtcpo.metrics import CometConfig, candidate_kind, is_computed, metric_name
+from mtcpo.ondisk import Column, temporary_database
 from mtcpo.prefsreport import Tally
 from mtcpo.records import (
     Segment,
@@ -37,7 +35,7 @@ from mtcpo.records import (
 )
 from mtcpo.scorecache import CACHE_FILE
 from mtcpo.scoring import Scorer
-from mtcpo.selection import Chooser, SelectionConfig, add_references, balanced, length_log_ratio
+from mtcpo.selection import Chooser, SelectionConfig, add_references, length_log_ratio, unbalanced
 
 PROCESS_SETTINGS = {"workers", "score_cache", "comet"}
 """Settings that change how fast pairs are built, and not which: a precision is in its metric's signature."""
@@ -74,7 +72,7 @@ def build_preferences(
     """Score `segments`, choose their pairs, write the triplets to `output` and the report beside it; return the report.
 
     scored: where to keep the scored segments. drops: what the reader of `segments` drops, counted in the report; it may
-    still grow while they are read. Memory: some 16 bytes for each triplet kept.
+    still grow while they are read. Memory does not grow with them: what must wait for the last lies in temporary files.
 
     Raises:
         UserError: what scoring raises, or no pair is left (the message says why; `output` is not written).
@@ -83,7 +81,7 @@ def build_preferences(
     tally, chooser = Tally(config.seed), Chooser(config)
     output.parent.mkdir(parents=True, exist_ok=True)
     cache = Path(config.score_cache) if config.score_cache else output.with_name(CACHE_FILE)
-    with closing(Scorer(config.metrics, config.workers, cache, config.comet)) as scorer:
+    with closing(tally), closing(Scorer(config.metrics, config.workers, cache, config.comet)) as scorer:
         stream = scorer.score(_prepared(segments, config, tally))
         if scored is not None:
             write_json_lines(scored, map(segment_to_json, stream))
@@ -94,14 +92,13 @@ def build_preferences(
         if config.max_per_language is not None:
             triplets = _capped(triplets, config.max_per_language, config.seed, tally, output.parent)
         write_json_lines(output, map(triplet_to_json, _kept(triplets, tally, drops)))
-        signatures, notes = scorer.signatures(tally.num_references()), scorer.notes
-    summary = {
-        **tally.figures(drops),
-        "metrics": signatures,
-        **config.model_dump(mode="json", exclude=PROCESS_SETTINGS | {"metrics"}),
-        "notes": notes,
-        "mtcpo": __version__,
-    }
+        summary = {
+            **tally.figures(drops),
+            "metrics": scorer.signatures(tally.num_references()),
+            **config.model_dump(mode="json", exclude=PROCESS_SETTINGS | {"metrics"}),
+            "notes": scorer.notes,
+            "mtcpo": __version__,
+        }
     write_json(report or report_path_of(output), summary)
     return summary
 
@@ -172,10 +169,7 @@ def _without_repeats(triplets: Iterable[Triplet], config: SelectionConfig, tally
     if not config.deduplicate:
         yield from triplets
         return
-    # A nameless database lies in a temporary file that nobody else sees, and only some pages of it in memory.
-    with closing(sqlite3.connect("", isolation_level=None)) as seen:
-        seen.execute("CREATE TABLE seen (key BLOB PRIMARY KEY) WITHOUT ROWID")
-        seen.execute("BEGIN")
+    with closing(temporary_database("CREATE TABLE seen (key BLOB PRIMARY KEY) WITHOUT ROWID")) as seen:
         for triplet in triplets:
             parts = (triplet.src_lang, triplet.tgt_lang, triplet.source, triplet.chosen, triplet.rejected)
             if seen.execute("INSERT OR IGNORE INTO seen VALUES (?)", (_hash(*parts),)).rowcount:
@@ -190,15 +184,23 @@ def _hash(*parts: str) -> bytes:
 
 def _balanced(triplets: Iterable[Triplet], tally: Tally, folder: Path) -> Iterator[Triplet]:
     """Drop triplets until chosen and rejected are equally long on average: two passes, the first to a file."""
-    ratios = array("d")
-    with tempfile.TemporaryFile(dir=folder) as spool:
+    with (
+        tempfile.TemporaryFile(dir=folder) as spool,
+        closing(Column()) as ratios,
+        closing(temporary_database("CREATE TABLE dropped (place INTEGER PRIMARY KEY)")) as database,
+    ):
         for triplet in triplets:
             ratios.append(length_log_ratio(triplet))
             spool.write(json_line(triplet_to_json(triplet)))
-        keep = balanced(ratios)
-        tally.dropped["length_balance"] += len(keep) - sum(keep)
-        for where, row in compress(_read_again(spool), keep):
-            yield triplet_from_json(row, where)
+        database.executemany("INSERT INTO dropped VALUES (?)", ((place,) for place in unbalanced(ratios)))
+        places = (place for (place,) in database.execute("SELECT place FROM dropped ORDER BY place"))
+        dropped = next(places, None)
+        for place, (where, row) in enumerate(_read_again(spool)):
+            if place == dropped:
+                tally.dropped["length_balance"] += 1
+                dropped = next(places, None)
+            else:
+                yield triplet_from_json(row, where)
 
 
 def _capped(triplets: Iterable[Triplet], limit: int, seed: int, tally: Tally, folder: Path) -> Iterator[Triplet]:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import math
-from array import array
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from random import Random
 from typing import Any, Generic, TypeVar
 
+from mtcpo.ondisk import Column
 from mtcpo.records import Segment, Triplet, triplet_to_json
 from mtcpo.selection import Choice, length_log_ratio
 
@@ -57,7 +57,7 @@ class SourceCorrelation:
         self._second_squares = 0.0
         self._products = 0.0
 
-    def add(self, first: Sequence[float], second: Sequence[float]) -> None:
+    def add(self, first: Collection[float], second: Collection[float]) -> None:
         """Add the two figures of each candidate of one source."""
         if not first:
             return
@@ -107,7 +107,7 @@ class Figures:
 
 
 class Tally:
-    """Counts of what was read, dropped and kept. Memory: 16 bytes for each triplet kept, and a bounded sample.
+    """Counts of what was read, dropped and kept. Memory: a bounded sample; two numbers a triplet are on disk.
 
     dropped: segments without a pair, and pairs that were proposed and not kept, by reason. removed: single candidates
     left out, by reason. considered: proposed pairs, where a segment without a proposal counts as one.
@@ -123,7 +123,7 @@ class Tally:
         self.reference_counts: set[int] = set()
         self.languages: Counter[str] = Counter()
         self.chosen, self.rejected = Side(), Side()
-        self.margins, self.log_ratios = array("d"), array("d")
+        self.margins, self.log_ratios = Column(), Column()
         self.length_and_value = SourceCorrelation()
         self.agreement: dict[tuple[str, str], SourceCorrelation] = {}
         self._last_source: tuple[str, str] | None = None
@@ -161,10 +161,16 @@ class Tally:
         self.chosen.add(triplet.chosen, triplet.chosen_system, triplet.chosen_scores)
         self.rejected.add(triplet.rejected, triplet.rejected_system, triplet.rejected_scores)
         self.margins.append(triplet.margin)
-        self.log_ratios.append(length_log_ratio(triplet))
+        log_ratio = length_log_ratio(triplet)
+        self.log_ratios.append(log_ratio)
         scores = tuple(triplet.chosen_scores.items()), tuple(triplet.rejected_scores.items())
-        self._sample.add(Figures(triplet.margin, self.log_ratios[-1], *scores))
+        self._sample.add(Figures(triplet.margin, log_ratio, *scores))
         self._examples.add(triplet)
+
+    def close(self) -> None:
+        """Forget what is on disk."""
+        self.margins.close()
+        self.log_ratios.close()
 
     def num_references(self) -> int:
         """Return how many references the segments had, -1 if that varied, as sacreBLEU's signatures count them."""
@@ -211,12 +217,11 @@ class Tally:
         }
 
 
-def _distribution(values: array[float]) -> dict[str, Any]:
-    import numpy as np
-
-    figures = np.frombuffer(values, dtype=np.float64)
-    quantiles = np.quantile(figures, QUANTILES).tolist()
-    return {"mean": float(figures.mean()), "quantiles": dict(zip(map(str, QUANTILES), quantiles, strict=True))}
+def _distribution(values: Column) -> dict[str, Any]:
+    return {
+        "mean": values.mean(),
+        "quantiles": dict(zip(map(str, QUANTILES), values.quantiles(QUANTILES), strict=True)),
+    }
 
 
 def histograms(sample: Sequence[Figures]) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """Scoring candidates with several metrics, as a stream: order kept, memory flat, several processes.
 
-Metrics that are formulas (BLEU, chrF, TER) run in worker processes that import neither torch nor transformers;
+Metrics that are formulas (BLEU, chrF, TER) run here and in worker processes, which import neither torch nor
+transformers;
 models (COMET) and functions of the user's own run in this process, a chunk of segments at a time, and their scores
 are kept in a cache where there is one.
 """
@@ -39,7 +40,9 @@ from mtcpo.records import Candidate, Segment
 from mtcpo.scorecache import CachedMetric, ScoreCache
 
 SEGMENTS_PER_CHUNK = 64
-CHUNKS_PER_WORKER = 4
+CHUNKS_PER_WORKER = 2
+CHUNKS_WAITING = 32
+"""For one that a worker still has: so many more are scored meanwhile, and then all wait."""
 # Below this a second process costs more to start (0.3 s) than it saves.
 SEGMENTS_FOR_WORKERS = 512
 # COMET sorts what it is given by length to pad less, so its chunks are larger.
@@ -115,10 +118,15 @@ class Scorer:
                 yield from self._merge(chunk, specs, _score_chunk(chunk, specs))
             return
         waiting: deque[tuple[list[Segment], Future[list[Scores]]]] = deque()
-        with worker_pool(self.workers) as submit:
+        # This process is one of the workers: it does not wait for those that still start.
+        others = self.workers - 1
+        with worker_pool(others) as submit:
             for chunk in chunks:
-                waiting.append((chunk, submit(_score_chunk, chunk, specs)))
-                if len(waiting) >= self.workers * CHUNKS_PER_WORKER:
+                if sum(not future.done() for _, future in waiting) < others * CHUNKS_PER_WORKER:
+                    waiting.append((chunk, submit(_score_chunk, chunk, specs)))
+                else:
+                    waiting.append((chunk, _finished(_score_chunk(chunk, specs))))
+                while waiting and (waiting[0][1].done() or len(waiting) >= CHUNKS_WAITING):
                     oldest, future = waiting.popleft()
                     yield from self._merge(oldest, specs, result_of(future))
             for chunk, future in waiting:
@@ -254,6 +262,12 @@ def _end_with_parent() -> None:
             os._exit(1)
 
     Thread(target=wait, daemon=True).start()
+
+
+def _finished(result: Any) -> Future[Any]:
+    future: Future[Any] = Future()
+    future.set_result(result)
+    return future
 
 
 def result_of(future: Future[Any]) -> Any:

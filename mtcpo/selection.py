@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal, Self
 
@@ -15,6 +15,7 @@ from mtcpo.errors import UserError, choose
 from mtcpo.filters import FilterConfig, Filters
 from mtcpo.formats import HUMAN, REFERENCE_SYSTEM, is_reference
 from mtcpo.metrics import MetricSpec, is_computed, metric_name
+from mtcpo.ondisk import Column
 from mtcpo.records import Candidate, Segment, Triplet
 
 # Metrics that cancel each other out leave 1e-17 or so: a tie, and no preference.
@@ -115,7 +116,7 @@ def best_worst(pool: Pool) -> list[Pair]:
     return [(pool.best, min(pool.others(pool.best), key=pool.values.__getitem__))]
 
 
-def best_rest(pool: Pool) -> list[Pair]:
+def best_vs_rest(pool: Pool) -> list[Pair]:
     """Pair the best with each of the others."""
     return [(pool.best, index) for index in pool.others(pool.best)]
 
@@ -162,7 +163,7 @@ def confidence(pool: Pool) -> list[Pair]:
 
 SELECTORS: dict[str, Callable[[Pool], list[Pair]]] = {
     "best-worst": best_worst,
-    "best-rest": best_rest,
+    "best-vs-rest": best_vs_rest,
     "all-pairs": all_pairs,
     "mu-2sigma": mu_2sigma,
     "confidence": confidence,
@@ -314,18 +315,14 @@ def length_log_ratio(triplet: Triplet) -> float:
     return math.log(len(triplet.chosen.strip()) / len(triplet.rejected.strip()))
 
 
-def balanced(log_ratios: Sequence[float]) -> list[bool]:
-    """Return which pairs to keep so that the mean of their log length ratios is as near to zero as can be.
+def unbalanced(log_ratios: Column) -> Iterator[int]:
+    """Yield which pairs to drop so that the mean of the others' log length ratios is as near to zero as can be.
 
     The most extreme ratios of the heavier side go first, so that few pairs go; among equals the first to come.
     """
     total = math.fsum(log_ratios)
-    sign = math.copysign(1.0, total)
     excess = abs(total)
-    keep = [True] * len(log_ratios)
-    for index in sorted(range(len(log_ratios)), key=lambda i: -sign * log_ratios[i]):
-        ratio = sign * log_ratios[index]
-        if 0 < ratio < 2 * excess:
-            keep[index] = False
-            excess -= ratio
-    return keep
+    for place, ratio in log_ratios.by_size(largest_first=total > 0):
+        if 0 < math.copysign(1.0, total) * ratio < 2 * excess:
+            yield place
+            excess -= abs(ratio)

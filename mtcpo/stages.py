@@ -19,6 +19,7 @@ from typing import Any, Literal
 from mtcpo.errors import UserError
 from mtcpo.files import sha256_of, write_json
 from mtcpo.provenance import provenance
+from mtcpo.rows import is_file
 
 STAMP_FILE = "stamp.json"
 
@@ -183,9 +184,14 @@ def _identity(path: Path) -> list[int] | None:
 
 
 def plan(stages: Sequence[Stage], folder: Path) -> Iterator[str]:
-    """Yield a line for every stage with its state."""
-    for number, (_, state) in enumerate(_states(stages, folder), start=1):
-        yield f"{_head(number, stages)} - {state}"
+    """Yield a line for every stage with its state, and with those of its files that neither are there nor will be."""
+    made: set[Path] = set()
+    for number, (stage, state) in enumerate(_states(stages, folder), start=1):
+        absent = [
+            name for name in stage.inputs if is_file(name) and not (Path(name).exists() or _is_pending(name, made))
+        ]
+        made |= set(stage.outputs)
+        yield f"{_head(number, stages)} - {state}" + (f"; not there: {', '.join(absent)}" if absent else "")
 
 
 def _head(number: int, stages: Sequence[Stage]) -> str:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from mtcpo.config import Config, load_section
 from mtcpo.corpora import CorpusConfig, CorpusSource, Language
@@ -61,6 +61,13 @@ class LossConfig(Config):
     """Mixtures of experts: add the loss that balances their load. Default: what the model's config says."""
     router_aux_loss_coef: Annotated[Number, Field(ge=0)] | None = None
     """Weight of that loss; a weight switches it on. Default: the model's own."""
+
+    @field_validator("loss", mode="before")
+    @classmethod
+    def _known_loss(cls, name: Any) -> Any:
+        if name not in get_args(LossName):
+            raise ValueError(f"choose from {', '.join(get_args(LossName))}; that of the CPO paper is sigmoid")
+        return name
 
     @model_validator(mode="before")
     @classmethod

@@ -15,11 +15,11 @@ from pathlib import Path
 import pytest
 from console import ENVIRONMENT, call, contents, lines_of, mistake, run, small_disk, words, write_lines
 
-from mtcpo.corpora import read_triplets
 from mtcpo.doctor import REMEDIES
 from mtcpo.errors import UserError
 from mtcpo.outputs import writing
 from mtcpo.records import read_segments
+from mtcpo.triplets import read_triplets
 
 CORPUS = "--source s.en --reference r.de --src-lang en --tgt-lang de"
 HYPS = "--hyp a=wrong.de --hyp b=r.de"
@@ -99,7 +99,9 @@ MISTAKES = [
     # usage
     ("nonsense", "no such command 'nonsense'; see mtcpo --help"),
     ("build-prefs", "missing option '--output'; see mtcpo build-prefs --help"),
-    ("train --loss dpo", "invalid value for '--loss': 'dpo' is not one of"),
+    ("train --model m --prefs p.jsonl --loss cpo --output-dir out",
+     "command line: loss: choose from sft, sigmoid, hinge, ipo, simpo, alphapo, arpo; that of the CPO paper is sigmoid "
+     "(got 'cpo')"),
     ("evaluate s.en", "unexpected argument 's.en': files go with options, run directories with --compare"),
     ("export p.jsonl --to xlsx --output x", "invalid value for '--to': 'xlsx' is not "),
     # texts
@@ -118,7 +120,7 @@ MISTAKES = [
      "--output q.jsonl", "no preference pair is left (empty_source: 2)"),
     ("build-prefs broken.jsonl --metric chrf --output q.jsonl", "{here}/broken.jsonl:1: not JSON"),
     ("build-prefs list.jsonl --metric chrf --output q.jsonl", "{here}/list.jsonl:1: a JSON object is needed, not list"),
-    ("build-prefs cut.jsonl.gz --metric chrf --output q.jsonl", "{here}/cut.jsonl.gz: damaged archive after line "),
+    ("build-prefs cut.jsonl.gz --metric chrf --output q.jsonl", "{here}/cut.jsonl.gz: cut after line 0 ("),
     ("build-prefs s.en --metric chrf --src-lang en --tgt-lang de --output q.jsonl",
      "no preference pair is left (no_candidates: 6)"),
     # options of build-prefs

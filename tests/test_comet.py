@@ -13,11 +13,11 @@ import pytest
 from tiny_comet import KINDS, library_model, make_comet, make_encoder, sentences
 
 from mtcpo.comet.checkpoint import find_checkpoint
-from mtcpo.corpora import read_triplets
 from mtcpo.errors import UserError
 from mtcpo.metrics import CometConfig, load_metric
 from mtcpo.preferences import PrefsConfig, build_preferences
 from mtcpo.records import Candidate, Segment
+from mtcpo.triplets import read_triplets
 
 
 def has_comet(python=sys.executable) -> bool:

@@ -19,13 +19,12 @@ from mtcpo.corpora import (
     Drops,
     parse_named_files,
     read_corpus,
-    read_triplets,
-    triplets_to_trl,
 )
 from mtcpo.errors import UserError
 from mtcpo.files import write_json_lines
 from mtcpo.records import Candidate, Segment, Triplet, segment_to_json, triplet_to_json
 from mtcpo.rows import read_rows
+from mtcpo.triplets import read_triplets, triplets_to_trl
 
 
 @pytest.fixture

@@ -1,6 +1,7 @@
 import gzip
 import hashlib
 import json
+from collections import Counter
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -65,7 +66,7 @@ def test_invalid_utf8_names_file_line_and_column(tmp_path):
 def test_cut_archive_is_reported_and_not_read_as_shorter(tmp_path):
     whole = gzip.compress("".join(f"{n} {hashlib.sha256(str(n).encode()).hexdigest()}\n" for n in range(5000)).encode())
     (tmp_path / "cut.txt.gz").write_bytes(whole[: len(whole) // 2])
-    with pytest.raises(UserError, match=r"cut\.txt\.gz: damaged archive after line \d+"):
+    with pytest.raises(UserError, match=r"cut\.txt\.gz: cut after line \d+ \(Compressed file ended"):
         list(read_lines(tmp_path / "cut.txt.gz"))
 
 
@@ -73,8 +74,40 @@ def test_cut_zstandard_is_reported_and_not_read_as_shorter(tmp_path):
     path = tmp_path / "rows.jsonl.zst"
     write_json_lines(path, ({"n": n, "h": hashlib.sha256(str(n).encode()).hexdigest()} for n in range(20000)))
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
-    with pytest.raises(UserError, match="damaged archive"):
+    with pytest.raises(UserError, match=r"rows\.jsonl\.zst: cut after line \d+ \(it ends in the middle of a frame\)"):
         list(read_json_lines(path))
+
+
+@pytest.mark.parametrize("suffix", [".gz", ".zst"])
+def test_a_damaged_archive_is_no_cut_one(tmp_path, suffix):
+    path = tmp_path / f"rows.jsonl{suffix}"
+    write_json_lines(path, ({"n": n, "h": hashlib.sha256(str(n).encode()).hexdigest()} for n in range(20000)))
+    data = bytearray(path.read_bytes())
+    middle = len(data) // 2
+    data[middle : middle + 64] = bytes(64)
+    path.write_bytes(bytes(data))
+    drops = Counter()
+    with pytest.raises(UserError, match=rf"rows\.jsonl\{suffix}(: damaged archive after line \d+|:\d+: not )"):
+        list(read_json_lines(path, drops))
+    assert not drops
+
+
+@pytest.mark.parametrize("suffix", [".gz", ".zst"])
+def test_a_cut_archive_gives_its_complete_lines_where_they_are_counted(tmp_path, suffix):
+    path = tmp_path / f"rows.jsonl{suffix}"
+    rows = [{"n": n, "h": hashlib.sha256(str(n).encode()).hexdigest()} for n in range(3000)]
+    write_json_lines(path, rows)
+    data = path.read_bytes()
+    for end in (len(data) * 2 // 3, len(data) - 5, len(data) - 1):
+        path.write_bytes(data[:end])
+        drops = Counter()
+        found = [row for _, row in read_json_lines(path, drops)]
+        assert drops == {"cut_line": 1}
+        assert len(found) > 900
+        assert found == rows[: len(found)]
+    path.write_bytes(data[:12])
+    with pytest.raises(UserError, match=rf"rows\.jsonl\{suffix}: cut after line 0"):
+        list(read_json_lines(path, Counter()))
 
 
 def test_several_zstandard_frames_are_one_file(tmp_path):

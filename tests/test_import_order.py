@@ -13,17 +13,19 @@ import mtcpo
 PACKAGE = Path(mtcpo.__file__).parent
 
 _ORDER = """
-errors files provenance outputs config records languages langid shipped hub owncode rows formats corpora
+errors files ondisk provenance outputs config records languages langid shipped hub owncode rows formats corpora triplets
 comet comet.checkpoint comet.encoder comet.spans comet.tokens comet.engine comet.loading comet.runner comet.worker
 metrics.cometconfig metrics.contract metrics.ngrams metrics.lexical metrics.comet metrics.mbr metrics.usercode metrics
 scorecache scoring
 combining filters selection prefsreport preferences
-translation trainconfig families scored places head logprobs onepass packing layouts adapters canary versions
+translation trainconfig families scored places head logprobs onepass packing
+layouts.contract layouts.encoderdecoder layouts.decoderonly layouts adapters canary versions
 weights tokenization models creation
 progress translation.generate devset batching losses trainer arguments examples checkpoints modelcard training
 testsets sacrebleusets testfolders suites symptoms significance tallies standings evaluation assessment comparison
 tables papertables sidebyside plots figures report pairpage
-doctor recipe stages pipeline api apitrainer terminal options paircommands modelcommands scorecommands cli __main__
+doctor recipe stages runfolder readiness pipeline api apitrainer
+terminal options paircommands modelcommands scorecommands cli __main__
 """
 ORDER = _ORDER.split()
 

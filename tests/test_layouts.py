@@ -5,7 +5,8 @@ import torch
 from tiny_models import KINDS, PAIRS, preference_texts
 
 from mtcpo.errors import UserError
-from mtcpo.layouts import Example, Text, _prompt_text, max_positions_of, pad_rows
+from mtcpo.layouts import Example, Text, max_positions_of
+from mtcpo.layouts.contract import fill_prompt, pad_rows
 from mtcpo.models import set_dropout
 from mtcpo.onepass import encode_once
 from mtcpo.packing import can_pack, packed_mask
@@ -358,11 +359,11 @@ def test_pad_rows():
 def test_template_fields_are_filled_once():
     text = Text("a {tgt_name} and {source} in {braces}", "en", "de")
     template = "{src_name}>{tgt_name} {src_code}{tgt_code}: {source}|{source} {other}"
-    assert _prompt_text(template, text, ("<en>", "<de>")) == (
+    assert fill_prompt(template, text, ("<en>", "<de>")) == (
         "English>German <en><de>: a {tgt_name} and {source} in {braces}|a {tgt_name} and {source} in {braces} {other}"
     )
     # Names of languages are only asked for where the template wants them: preference sets may not know theirs.
-    assert _prompt_text("translate: {source}", Text("x", "und", "und"), ("", "")) == "translate: x"
+    assert fill_prompt("translate: {source}", Text("x", "und", "und"), ("", "")) == "translate: x"
 
 
 def test_own_prompts_replace_source_and_template(load):

@@ -109,7 +109,7 @@ def test_reports_that_make_no_page(tmp_path):
 def test_in_a_browser_in_light_and_dark(page, dark):
     with Browser(dark=dark) as opened:
         opened.open(page)
-        assert opened.evaluate("document.title") == "prefs-report: mtcpo training pairs"
+        assert opened.evaluate("document.title") == "Preference pairs: prefs (mtcpo)"
         body = opened.evaluate("getComputedStyle(document.body).backgroundColor")
         assert body == ("rgb(19, 22, 25)" if dark else "rgb(246, 246, 243)")
         assert opened.evaluate(CONTRAST) == []

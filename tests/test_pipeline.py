@@ -9,12 +9,12 @@ import pytest
 from console import contents, lines_of, mistake, run, small_disk, write_lines
 
 from mtcpo.config import to_toml
-from mtcpo.corpora import read_triplets
 from mtcpo.files import read_json_lines
 from mtcpo.pipeline import stages_of
 from mtcpo.recipe import load_recipe
 from mtcpo.records import read_segments
 from mtcpo.stages import plan
+from mtcpo.triplets import read_triplets
 
 RECIPE = """
 # A tiny mT5 from scratch, seconds in all.
@@ -230,6 +230,8 @@ def test_a_dry_run_prints_the_plan_and_writes_nothing(done, capsys):
     assert states[5:7] == ["done"] * 2, "the control and the base know no beta"
     assert states[7] == "done, unless its inputs change"
     assert states[8] == "done"
+    lines = run(capsys, "run", "tiny.toml", "--dry-run", "--set", "data.source=away.en").out.splitlines()
+    assert [line.rpartition("not there: ")[2] for line in lines if "not there" in line] == ["away.en"]
     assert contents(done) == before
 
 

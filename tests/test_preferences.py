@@ -9,13 +9,14 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from mtcpo.corpora import CorpusConfig, Drops, read_corpus, read_triplets
+from mtcpo.corpora import CorpusConfig, Drops, read_corpus
 from mtcpo.errors import UserError
 from mtcpo.files import read_json_lines, write_json_lines
 from mtcpo.preferences import PrefsConfig, build_preferences, report_path_of
 from mtcpo.prefsreport import Reservoir, SourceCorrelation, binned
 from mtcpo.records import Candidate, Segment, read_segments, segment_to_json
 from mtcpo.selection import length_log_ratio
+from mtcpo.triplets import read_triplets
 
 WMT22 = Path(__file__).resolve().parents[2] / "shared" / "data" / "wmt22"
 CHRF = PrefsConfig(metrics=("chrf",))
@@ -180,7 +181,7 @@ rows = st.lists(st.tuples(words, words, st.lists(words, max_size=4)), min_size=1
     st.sampled_from(["never", "by-score", "always"]),
     st.booleans(),
     st.sampled_from([None, 0.2]),
-    st.sampled_from(["best-worst", "best-rest", "all-pairs", "mu-2sigma"]),
+    st.sampled_from(["best-worst", "best-vs-rest", "all-pairs", "mu-2sigma"]),
     st.sampled_from([None, 2]),
 )
 def test_every_pair_is_kept_or_counted(tmp_path, rows, reference, balance, max_difference, select, cap):

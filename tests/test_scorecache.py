@@ -186,7 +186,7 @@ def segments():
         made = tuple(Candidate(f"s{k}", f"text {n} {'x' * (k * n % 17)} {k}") for k in range(3))
         yield Segment(str(n), "de", "en", f"Satz {n}", candidates=made)
 
-settings = {"metrics": ["slow=python:slow_metric:slow"], "select": "best-rest", "balance_length": True}
+settings = {"metrics": ["slow=python:slow_metric:slow"], "select": "best-vs-rest", "balance_length": True}
 config = load_section(PrefsConfig, settings, "test", allow_code=True)
 build_preferences(segments(), config, Path(sys.argv[1]), scored=Path("scored.jsonl"))
 """

@@ -47,7 +47,7 @@ def test_scores_stream_and_do_not_wait_for_the_end(many):
 
     stream = score_segments(source(), ["chrf"], workers=2)
     next(stream)
-    assert len(taken) < 2 * len(many)
+    assert len(taken) < 4 * len(many)
     stream.close()
 
 
@@ -106,9 +106,10 @@ def test_wrong_metrics_are_refused_before_anything_is_scored(metrics, message, m
         next(score_segments(many, metrics))
 
 
-def test_users_mistakes_come_back_from_the_workers(many):
-    broken = [*many[:550], replace(many[550], references=())]
-    with pytest.raises(UserError, match="segment 550: no reference, and chrf needs one"):
+@pytest.mark.parametrize("place", [1, 550])  # the first chunk goes to a worker
+def test_users_mistakes_come_back_from_the_workers(many, place):
+    broken = [*many[:place], replace(many[place], references=()), *many[place + 1 :]]
+    with pytest.raises(UserError, match=f"segment {place}: no reference, and chrf needs one"):
         list(score_segments(broken, ["chrf"], workers=2))
 
 
@@ -131,7 +132,7 @@ from mtcpo.scoring import score_segments
 from test_scoring import make_segments
 
 if __name__ == "__main__":
-    for _ in score_segments(make_segments(10**9), ["chrf"], workers=2):
+    for _ in score_segments(make_segments(10**9), ["chrf"], workers=3):
         pass
 """
 
@@ -161,7 +162,7 @@ def wait_until(condition, seconds=20):
 
 @pytest.fixture
 def endless(tmp_path):
-    """A process that scores without end with two workers, started in a process group of its own, as a shell does."""
+    """A process that scores without end beside two more, started in a process group of its own, as a shell does."""
     script = tmp_path / "endless.py"
     script.write_text(SCRIPT.format(tests=str(Path(__file__).parent)), encoding="utf-8")
     process = subprocess.Popen(

@@ -1,4 +1,5 @@
 import math
+from contextlib import closing
 from dataclasses import replace
 
 import pytest
@@ -7,6 +8,7 @@ from hypothesis import strategies as st
 
 from mtcpo.config import load_section
 from mtcpo.errors import UserError
+from mtcpo.ondisk import Column
 from mtcpo.records import Candidate, Segment, Triplet
 from mtcpo.selection import (
     ROUNDING,
@@ -16,12 +18,12 @@ from mtcpo.selection import (
     SelectionConfig,
     add_references,
     all_pairs,
-    balanced,
-    best_rest,
+    best_vs_rest,
     best_worst,
     confidence,
     length_log_ratio,
     mu_2sigma,
+    unbalanced,
 )
 
 CHRF = SelectionConfig(metrics=("chrf",))
@@ -30,6 +32,15 @@ CHRF = SelectionConfig(metrics=("chrf",))
 def segment(*candidates, source="Die Katze.", references=()):
     made = tuple(Candidate(f"s{n}", text, scores) for n, (text, scores) in enumerate(candidates))
     return Segment("1", "de", "en", source, references, candidates=made)
+
+
+def balanced(ratios):
+    """Which of the pairs with these log length ratios are kept."""
+    with closing(Column()) as column:
+        for ratio in ratios:
+            column.append(ratio)
+        dropped = set(unbalanced(column))
+    return [place not in dropped for place in range(len(ratios))]
 
 
 def choose_pair(made, config):
@@ -63,7 +74,7 @@ def test_equal_scores_are_decided_by_order():
 
 def test_wrong_settings_name_the_choices():
     for key, message in [
-        ("select", "unknown selection 'x'; choose from all-pairs, best-rest, best-worst, confidence, mu-2sigma"),
+        ("select", "unknown selection 'x'; choose from all-pairs, best-vs-rest, best-worst, confidence, mu-2sigma"),
         ("combine", "unknown combination 'x'; choose from mean, minimum, rank, zscore, zscore-set"),
     ]:
         with pytest.raises(UserError, match=message):
@@ -160,7 +171,7 @@ def test_a_choice_is_triplets_and_reasons(pairs, min_margin, deduplicate, select
 def test_worked_strategies():
     values = (50.0, 90.0, 10.0, 70.0)
     assert best_worst(pool(*values)) == [(1, 2)]
-    assert best_rest(pool(*values)) == [(1, 0), (1, 2), (1, 3)]
+    assert best_vs_rest(pool(*values)) == [(1, 0), (1, 2), (1, 3)]
     assert all_pairs(pool(*values)) == [(0, 2), (1, 0), (1, 2), (1, 3), (3, 0), (3, 2)]
     assert all_pairs(pool(1, 1)) == []
 
@@ -193,7 +204,7 @@ def test_several_pairs_of_a_source_each_with_its_reason():
         ("Cats.", "Cat dog.", 30),
     ]  # fmt: skip
     assert choice.dropped == {"small_margin": 1}
-    choice = choose_pair(made, SelectionConfig(metrics=("chrf",), select="best-rest"))
+    choice = choose_pair(made, SelectionConfig(metrics=("chrf",), select="best-vs-rest"))
     assert [t.rejected for t in choice.triplets] == ["A cat.", "Cat dog.", "Cats."]
 
 

@@ -1,16 +1,17 @@
-"""Peak memory of build-prefs by number of candidates: synthetic segments of nine candidates, chrF and BLEU.
+"""Peak memory of build-prefs by number of candidates: synthetic segments of nine candidates, no two alike.
 
     python eval/bench/build_prefs_memory.py --output eval/results/bench/build-prefs-memory.json
 
-Each size runs in a process of its own; what is measured is the most memory that it ever had resident. All settings are
-the defaults, so that one triplet a source is written. What grows are 16 bytes for each triplet, for its quantiles.
+Three ways: chrF and BLEU, one triplet a source; the same with what must see all triplets before it keeps the first
+(z-scores over the whole set, eight triplets a source, repeats, length balance, a cap); and a COMET model with random
+weights, 2 layers x 32, with its score cache. Each size runs in a process of its own, on one thread; what is
+measured is the most memory that it ever had resident.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import platform
 import resource
 import subprocess
 import sys
@@ -18,30 +19,46 @@ import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from mtcpo.preferences import PrefsConfig, build_preferences
+from mtcpo.provenance import provenance
 from mtcpo.records import Candidate, Segment
 
+ROOT = Path(__file__).resolve().parents[2]
 SYSTEMS = 9
 SIZES = (10_000, 100_000, 1_000_000)
+WAYS: dict[str, dict[str, Any]] = {
+    "chrf and bleu": {"metrics": ("chrf", "bleu")},
+    "all that waits for the last": {
+        "metrics": ("chrf", "bleu"), "combine": "zscore-set", "select": "best-vs-rest", "deduplicate": True,
+        "balance_length": True, "max_per_language": 1_000,
+    },
+    "comet": {"metrics": ("comet",)},
+}  # fmt: skip
 
 
 def segments(candidates: int) -> Iterator[Segment]:
-    """Yield segments with nine candidates each, no two alike, until there are `candidates` of them."""
+    """Yield segments with nine candidates each until there are `candidates`: ever longer ones, then ever shorter."""
     for number in range(candidates // SYSTEMS):
         reference = f"the gardener number {number} sees the cat in house {number % 97} today"
-        texts = [f"the gardener number {number} sees {'a ' * k}cat in house {number % 97}" for k in range(SYSTEMS)]
+        words = f"the gardener number {number} sees the big grey cat in house {number % 97}".split()
+        texts = [" ".join(words[: len(words) - k] if number % 2 else [*words, *["a"] * k]) for k in range(SYSTEMS)]
         made = tuple(Candidate(f"s{k}", text) for k, text in enumerate(texts))
         yield Segment(str(number), "de", "en", f"Satz {number}", (reference,), candidates=made)
 
 
-def measure(candidates: int) -> dict[str, float]:
+def measure(candidates: int, way: str, model: str) -> dict[str, Any]:
     """Build preferences from that many candidates in this process; return seconds and peak memory in MiB."""
-    config = PrefsConfig(metrics=("chrf", "bleu"), workers=1)
+    settings = WAYS[way]
+    if way == "comet":
+        settings = {"metrics": (f"comet:{model}",)}
+    config = PrefsConfig(workers=1, **settings)
     start = time.perf_counter()
     with tempfile.TemporaryDirectory() as folder:
         report = build_preferences(segments(candidates), config, Path(folder) / "prefs.jsonl")
     return {
+        "way": way,
         "candidates": report["candidates"],
         "triplets": report["kept"],
         "peak_mib": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, 1),
@@ -49,26 +66,37 @@ def measure(candidates: int) -> dict[str, float]:
     }
 
 
+def tiny_model(folder: Path) -> Path:
+    """Make a COMET regression model with random weights; return its directory."""
+    sys.path.insert(0, str(ROOT / "tests"))
+    from tiny_comet import make_comet, make_encoder
+
+    return make_comet(folder / "comet", "regression", make_encoder(folder / "encoder"))
+
+
 def main() -> None:
     """Measure every size, each in its own process, and write the rows."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--output", type=Path)
-    parser.add_argument("--only", type=int, help="Measure one size in this process and print its row.")
+    parser.add_argument("--only", nargs=3, metavar=("SIZE", "WAY", "MODEL"), help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.only:
-        print(json.dumps(measure(arguments.only)))
+        size, way, model = arguments.only
+        print(json.dumps(measure(int(size), way, model)))
         return
     rows = []
-    for size in SIZES:
-        command = [sys.executable, __file__, "--only", str(size)]
-        rows.append(json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout))
-        print(rows[-1], flush=True)
-    peaks = [row["peak_mib"] for row in rows]
+    with tempfile.TemporaryDirectory() as folder:
+        model = tiny_model(Path(folder))
+        for way in WAYS:
+            for size in SIZES:
+                command = [sys.executable, __file__, "--only", str(size), way, str(model)]
+                rows.append(json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout))
+                print(rows[-1], flush=True)
+    peaks = {way: [row["peak_mib"] for row in rows if row["way"] == way] for way in WAYS}
     found = {
         "rows": rows,
-        "largest_over_smallest": round(max(peaks) / min(peaks), 3),
-        "python": platform.python_version(),
-        "machine": platform.platform(),
+        "largest_over_smallest": {way: round(max(found) / min(found), 3) for way, found in peaks.items()},
+        "made_by": provenance(gpus=False),
     }
     if arguments.output:
         arguments.output.parent.mkdir(parents=True, exist_ok=True)

@@ -1,0 +1,150 @@
+"""From text to aligned decoder states: what the two layouts have in common, and their interface.
+
+Dimensions: B pairs, R rows (B for one target a source, 2B for pairs), S source tokens, T target tokens.
+
+Contract, whatever the layout: one forward pass gives `token_logps` (R, T), whose position [i, t] is the
+log-probability of labels[i, t]; labels equal to IGNORE (-100) do not count; chosen rows first, rejected rows second.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from mtcpo.errors import UserError
+from mtcpo.languages import UNDETERMINED, english_name
+from mtcpo.logprobs import Head
+from mtcpo.records import Messages
+from mtcpo.scored import Objective, Scored
+
+Batch = dict[str, Tensor]
+
+
+@dataclass(frozen=True, slots=True)
+class Text:
+    """What is given to a layout: a source (or a ready prompt) with its targets. id: for messages."""
+
+    source: str
+    src_lang: str
+    tgt_lang: str
+    targets: tuple[str, ...] = ()
+    prompt: str | Messages | None = None
+    id: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Example:
+    """Token ids of one source and its targets (chosen, then rejected), each target with its end token."""
+
+    source: tuple[int, ...]
+    targets: tuple[tuple[int, ...], ...]
+
+    @property
+    def tokens(self) -> int:
+        """Return how many real tokens the example has."""
+        return len(self.source) + sum(len(target) for target in self.targets)
+
+
+class Layout(Protocol):
+    """The interface of both layouts; after `layout_for`, no code asks which one it has."""
+
+    tokenizer: Any
+    max_positions: int | None
+
+    def encode(self, texts: Sequence[Text]) -> list[Example]:
+        """Tokenize; an example without targets is for generation."""
+        ...
+
+    def lengths(self, example: Example) -> tuple[int, int]:
+        """Return how many positions of a batch the example takes: once, and again for each of its targets."""
+        ...
+
+    def longest(self, example: Example) -> int:
+        """Return the most positions that the model is to tell apart for the example."""
+        ...
+
+    def collate(self, examples: Sequence[Example]) -> Batch:
+        """Pad examples into one batch, chosen rows first."""
+        ...
+
+    def count_tokens(self, batch: Batch) -> tuple[Tensor, int]:
+        """Return how many real tokens a batch has, on its device, and how many positions with padding."""
+        ...
+
+    def score(
+        self, model: nn.Module, head: Head, batch: Batch, objective: Objective | None = None,
+        router_loss: bool | None = None,
+    ) -> Scored:  # fmt: skip
+        """Run the model's own forward pass, its head tapped.
+
+        Args:
+            model: as wrapped for training.
+            head: its head.
+            batch: what `collate` made.
+            objective: the loss to compute with its gradients; log-probabilities alone have none.
+            router_loss: of a mixture of experts; None: as the model's config says.
+        """
+        ...
+
+    def own_logits(self, model: nn.Module, batch: Batch) -> Tensor:
+        """Return the model's own logits (R, T, V), aligned with the labels of `score`, for comparison."""
+        ...
+
+    def generation_batch(self, examples: Sequence[Example]) -> Batch:
+        """Return what `generate` needs for the sources of examples."""
+        ...
+
+    def generation_settings(self, tgt_lang: str) -> dict[str, Any]:
+        """Return the settings of `generate` that the target language decides."""
+        ...
+
+    def new_tokens(self, sequences: Tensor, batch: Batch) -> Tensor:
+        """Return the part of what `generate` returned that is translation."""
+        ...
+
+
+def pad_rows(rows: Sequence[Sequence[int]], value: int, left: bool = False) -> Tensor:
+    """Pad to a (R, longest) int64 tensor with `value`, on the right or on the left."""
+    width = max(len(row) for row in rows)
+    fill = [[value] * (width - len(row)) for row in rows]
+    return torch.tensor([[*pad, *row] if left else [*row, *pad] for row, pad in zip(rows, fill, strict=True)])
+
+
+def fill_prompt(template: str, text: Text, codes: tuple[str, str] | None = None) -> str:
+    """Fill a template; `codes` are what source and target language are called in it, by default their BCP-47 tags."""
+    codes = codes or (text.src_lang, text.tgt_lang)
+    names = {}
+    if "_name}" in template:
+        if UNDETERMINED in (text.src_lang, text.tgt_lang):
+            raise UserError(f"the template {template!r} names its languages; give --src-lang and --tgt-lang")
+        names = {"src_name": english_name(text.src_lang), "tgt_name": english_name(text.tgt_lang)}
+    # Not str.format on the source: braces in a sentence are text.
+    fields = {**names, "src_code": codes[0], "tgt_code": codes[1], "source": text.source}
+    parts = [template]
+    for field, value in fields.items():
+        parts = [piece for part in parts for piece in _split_keeping(part, "{" + field + "}", value)]
+    return "".join(parts)
+
+
+class _Filled(str):
+    """A filled-in value: no further field is looked for inside it."""
+
+
+def _split_keeping(part: str, field: str, value: str) -> Iterator[str]:
+    if isinstance(part, _Filled) or field not in part:
+        yield part
+        return
+    pieces = part.split(field)
+    for i, piece in enumerate(pieces):
+        if i:
+            yield _Filled(value)
+        yield piece
+
+
+def router_option(router_loss: bool | None) -> dict[str, bool]:
+    """Return the argument of a mixture of experts that asks for its router loss; other models do not know it."""
+    return {} if router_loss is None else {"output_router_logits": router_loss}

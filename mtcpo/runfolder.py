@@ -1,0 +1,79 @@
+"""A run directory: which folders and files the stages of a recipe make in it, and which files they read."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+from mtcpo.corpora import CorpusConfig
+from mtcpo.evaluation import translations_dir
+from mtcpo.owncode import code_file, is_code
+from mtcpo.recipe import BASE, CONTROL, TUNED, Recipe
+from mtcpo.suites import load_test_sets, name_test_sets
+from mtcpo.testsets import TestSet
+from mtcpo.trainconfig import USED_BY, TrainConfig
+
+FOLDERS = {BASE: "base", TUNED: "model", CONTROL: "control"}
+NEW = "new"
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class RunFolder:
+    """A recipe's run directory: where its stages find each other's files."""
+
+    recipe: Recipe
+    path: Path
+
+    @property
+    def start(self) -> str:
+        """The model before fine-tuning: a name, or the folder of the new one."""
+        return str(self.path / NEW) if self.recipe.model.create is not None else str(self.recipe.model.name)
+
+    @property
+    def base(self) -> str:
+        """The model that preferences are made for: the start, fine-tuned where the recipe says so."""
+        return str(self.path / FOLDERS[BASE]) if self.recipe.sft is not None else self.start
+
+    @property
+    def systems(self) -> dict[str, str]:
+        """The models that are compared, by name; the baseline first."""
+        models = {BASE: self.base, TUNED: str(self.path / FOLDERS[TUNED])}
+        return models | ({CONTROL: str(self.path / FOLDERS[CONTROL])} if self.recipe.control is not None else {})
+
+    def translations(self, file: str) -> list[Path]:
+        """A file of each test set's folder: a system's translations, or the segments with all of them."""
+        evaluate = self.recipe.evaluate
+        names = name_test_sets(evaluate.suites, evaluate.sets)
+        return [translations_dir(self.path, name, pair) / file for name, pair in names]
+
+    def test_sets(self) -> list[TestSet]:
+        """Load what the run is judged by."""
+        evaluate = self.recipe.evaluate
+        folder = None if evaluate.test_set_dir is None else Path(evaluate.test_set_dir)
+        return load_test_sets(evaluate.suites, evaluate.sets, folder, evaluate.submitted)
+
+    def test_files(self) -> list[str]:
+        """Return the local files that the test sets are read from."""
+        evaluate = self.recipe.evaluate
+        files = [file for test in evaluate.sets for file in (test.source, *test.references)]
+        return [*files, *(spec for spec in evaluate.suites if spec.endswith(".toml"))]
+
+
+def control_settings(recipe: Recipe) -> TrainConfig | None:
+    """Return [train] for `sft`, without what only preference losses have: to change that changes no control."""
+    if recipe.control is None:
+        return None
+    plain = {name: TrainConfig.model_fields[name].default for name in USED_BY}
+    return recipe.train.model_copy(update=plain | {"loss": "sft", "args": recipe.train.args | recipe.control.args})
+
+
+def corpus_files(corpus: CorpusConfig) -> list[str]:
+    """Return what a corpus is read from: files, or the name of a data set."""
+    source = code_file(corpus.source) if is_code(corpus.source) else corpus.source
+    return [source, *corpus.references, *corpus.hypotheses.values()]
+
+
+def judged_by(config: TrainConfig) -> list[str]:
+    """Return the files that a stage of training is evaluated on."""
+    pairs = [] if config.eval is None else corpus_files(config.eval.corpus)
+    return pairs + ([] if config.dev is None else corpus_files(config.dev))
