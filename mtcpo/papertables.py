@@ -59,7 +59,8 @@ def to_latex(entry: Mapping[str, Any]) -> str:
         cells = [_cell(entry, system, name, r"\textbf{{{}}}", 1, r" {{\scriptsize$\pm${}}}") for name in names]
         lines.append(" & ".join([_tex(system), *cells]) + r" \\")
     caption = f"{entry['suite']} {entry['src_lang']}-{entry['tgt_lang']}, {entry['segments']} segments. "
-    notes = " ".join(_notes(entry, *CAPTION_MARKS, str))
+    better, worse = CAPTION_MARKS
+    notes = " ".join(_notes(entry, better, worse, str))
     caption = _tex(caption + notes).replace("±", r"$\pm$")
     for mark, tex in CAPTION_MARKS.items():
         caption = caption.replace(mark, tex)

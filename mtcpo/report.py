@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -29,6 +30,7 @@ from mtcpo.figures import (
     pair_figures,
     read_pairs,
     read_training_log,
+    spoken,
     training_figures,
 )
 from mtcpo.files import write_text
@@ -129,8 +131,9 @@ def write_report(run_dir: Path) -> Path:
             prefs=None if prefs is None else flatten(without_plots(prefs)),
             pair_figures=[] if prefs is None else pair_figures(prefs, read_pairs(run_dir / "prefs.jsonl")),
             recipe=recipe.read_text(encoding="utf-8") if recipe.exists() else None,
-            stamp=None if stamp is None else flatten(stamp),
-            made=flatten((evaluation or {}).get("made", {})),
+            stamp=None if stamp is None else flatten({key: stamp[key] for key in stamp if key != "stages"}),
+            run_stages=stages_of(stamp or {}),
+            made=flatten(_with_command((evaluation or {}).get("made", {}))),
         )
     )
     if evaluation is not None:
@@ -259,6 +262,48 @@ def _tiles(entry: Mapping[str, Any], system: str) -> tuple[Tile, ...]:
             )
         )
     return tuple(tiles)
+
+
+def _with_command(made: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what made an evaluation, its command as it is typed."""
+    return dict(made) | ({"command": shlex.join(made["command"])} if "command" in made else {})
+
+
+@dataclass(frozen=True, slots=True)
+class StageView:
+    """A stage of a run as the page shows it. inputs: (name, sha256). settings: as JSON."""
+
+    name: str
+    seconds: str
+    figures: str
+    inputs: tuple[tuple[str, str], ...]
+    settings: str
+
+
+def stages_of(stamp: Mapping[str, Any]) -> tuple[StageView, ...]:
+    """Return the stages of stamp.json: how long each took, what it counted, what it was given."""
+    return tuple(
+        StageView(
+            name=name,
+            seconds="" if stage.get("seconds") is None else f"{stage['seconds']:,.1f}",
+            figures="; ".join(_counted(stage.get("figures", {}))),
+            inputs=tuple(stage.get("inputs", {}).items()),
+            settings=json.dumps(stage.get("settings"), ensure_ascii=False, indent=2),
+        )
+        for name, stage in stamp.get("stages", {}).items()
+    )
+
+
+def _counted(figures: Mapping[str, Any]) -> Iterable[str]:
+    """Say what a stage counted; of what there is none of, nothing is said."""
+    for name, value in figures.items():
+        if isinstance(value, Mapping):
+            if value:
+                yield f"{spoken(name)}: " + ", ".join(_counted(value))
+        elif name == "seed":
+            yield f"seed {value}"
+        elif value:
+            yield f"{spoken(name)} {value:,}" if isinstance(value, int) else f"{spoken(name)} {value}"
 
 
 def without_plots(prefs: Mapping[str, Any]) -> dict[str, Any]:

@@ -131,14 +131,33 @@ def test_many_systems_are_ranked_with_lines_between_clusters(tmp_path):
 
 def test_what_made_an_evaluation_is_shown(tmp_path):
     test_set = german_test_set(5)
-    made = {"command": ["mtcpo", "evaluate"], "versions": {"numpy": "1.2.3"}, "inputs": {"<a>": "f.de 00ff"}}
+    made = {
+        "command": ["mtcpo", "evaluate", "--hyp", "a b=f.de"],
+        "versions": {"numpy": "1.2.3"},
+        "inputs": {"<a>": "f.de 00ff"},
+    }
     write_evaluation(tmp_path, [evaluate(test_set, german_outputs(test_set, {"start": 0.3}))], made=made)
     text = Outline(write_report(tmp_path).read_text(encoding="utf-8")).text
-    assert '["mtcpo", "evaluate"]' in text
+    assert "command mtcpo evaluate --hyp 'a b=f.de'" in text
     assert "numpy 1.2.3" in text
     assert "<a> f.de 00ff" in text
     assert (tmp_path / "evaluation.md").exists()
     assert (tmp_path / "evaluation.tex").exists()
+
+
+def test_the_stages_of_a_run_are_a_table(tmp_path):
+    stage = {
+        "settings": [{"loss": "<sft>"}], "inputs": {"train.en": "ab" * 32}, "seconds": 1094.12,
+        "figures": {"examples": 6000, "tokens": 1234567, "dropped": {"same_text": 251, "tie": 3}, "seed": 12345},
+    }  # fmt: skip
+    none = {"settings": None, "inputs": {}, "seconds": None, "figures": {"dropped": {}, "resumed_at": 0}}
+    write_json(tmp_path / "stamp.json", {"mtcpo": "0.1", "stages": {"sft": stage, "report": none}})
+    write_json(tmp_path / "prefs-report.json", {"kept": 3})
+    text = Outline(write_report(tmp_path).read_text(encoding="utf-8")).text
+    counted = "examples 6,000; tokens 1,234,567; dropped: same text 251, tie 3; seed 12345"
+    assert f"sft 1,094.1 {counted} train.en abababababab… report Settings of each stage" in text
+    assert "ab" * 32 in text
+    assert '"loss": "<sft>"' in text
 
 
 def test_numbers_of_the_table_are_those_of_evaluation_json(page, html):
