@@ -9,8 +9,8 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
-import shlex
-from collections.abc import Iterable, Mapping, Sequence
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -30,11 +30,11 @@ from mtcpo.figures import (
     pair_figures,
     read_pairs,
     read_training_log,
-    spoken,
     training_figures,
 )
 from mtcpo.files import write_text
-from mtcpo.languages import english_name
+from mtcpo.howmade import flatten, stages_of, with_command, without_plots
+from mtcpo.languages import english_name, script_of
 from mtcpo.papertables import write_paper_tables
 from mtcpo.records import read_segments
 from mtcpo.sidebyside import Selection, select_rows
@@ -60,6 +60,9 @@ from mtcpo.tallies import main_metrics
 
 MAX_FIGURES = 3
 """Metrics that are plotted against the length of the source: one row of the page."""
+
+RTL_SCRIPTS = ("Arab", "Hebr", "Syrc", "Thaa", "Nkoo", "Adlm", "Rohg", "Mand", "Samr")
+RTL_LETTER = re.compile("[\u0590-\u08ff\ufb1d-\ufdff\ufe70-\ufefc\U00010800-\U00010fff\U0001e800-\U0001efff]")
 
 TEMPLATES = Path(__file__).parent / "templates"
 
@@ -133,7 +136,7 @@ def write_report(run_dir: Path) -> Path:
             recipe=recipe.read_text(encoding="utf-8") if recipe.exists() else None,
             stamp=None if stamp is None else flatten({key: stamp[key] for key in stamp if key != "stages"}),
             run_stages=stages_of(stamp or {}),
-            made=flatten(_with_command((evaluation or {}).get("made", {}))),
+            made=flatten(with_command((evaluation or {}).get("made", {}))),
         )
     )
     if evaluation is not None:
@@ -152,6 +155,7 @@ def page_environment() -> jinja2.Environment:
         lstrip_blocks=True,
     )
     environment.globals.update(
+        direction=direction,
         metric_title=metric_title,
         judge=judge,
         summarise=summarise,
@@ -193,6 +197,22 @@ def language_name(tag: str) -> str:
         return english_name(tag)
     except UserError:
         return tag
+
+
+@lru_cache(maxsize=256)
+def _is_rtl(tag: str) -> bool:
+    try:
+        return script_of(tag) in RTL_SCRIPTS
+    except UserError:
+        return False
+
+
+def direction(text: str, tag: str) -> str:
+    """Return a text's base direction, for `dir`: "auto", by its first letter, but for a right-to-left language's own.
+
+    A sentence of Arabic or Hebrew that begins with a name in Latin letters still reads from the right.
+    """
+    return "rtl" if _is_rtl(tag) and RTL_LETTER.search(text) else "auto"
 
 
 def view_of(entry: Mapping[str, Any], run_dir: Path) -> SetView:
@@ -262,73 +282,3 @@ def _tiles(entry: Mapping[str, Any], system: str) -> tuple[Tile, ...]:
             )
         )
     return tuple(tiles)
-
-
-def _with_command(made: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what made an evaluation, its command as it is typed."""
-    return dict(made) | ({"command": shlex.join(made["command"])} if "command" in made else {})
-
-
-@dataclass(frozen=True, slots=True)
-class StageView:
-    """A stage of a run as the page shows it. inputs: (name, sha256). settings: as JSON."""
-
-    name: str
-    seconds: str
-    figures: str
-    inputs: tuple[tuple[str, str], ...]
-    settings: str
-
-
-def stages_of(stamp: Mapping[str, Any]) -> tuple[StageView, ...]:
-    """Return the stages of stamp.json: how long each took, what it counted, what it was given."""
-    return tuple(
-        StageView(
-            name=name,
-            seconds="" if stage.get("seconds") is None else f"{stage['seconds']:,.1f}",
-            figures="; ".join(_counted(stage.get("figures", {}))),
-            inputs=tuple(stage.get("inputs", {}).items()),
-            settings=json.dumps(stage.get("settings"), ensure_ascii=False, indent=2),
-        )
-        for name, stage in stamp.get("stages", {}).items()
-    )
-
-
-def _counted(figures: Mapping[str, Any]) -> Iterable[str]:
-    """Say what a stage counted; of what there is none of, nothing is said."""
-    for name, value in figures.items():
-        if isinstance(value, Mapping):
-            if value:
-                yield f"{spoken(name)}: " + ", ".join(_counted(value))
-        elif name == "seed":
-            yield f"seed {value}"
-        elif value:
-            yield f"{spoken(name)} {value:,}" if isinstance(value, int) else f"{spoken(name)} {value}"
-
-
-def without_plots(prefs: Mapping[str, Any]) -> dict[str, Any]:
-    """Return prefs-report.json without what is drawn on a page and not read as a figure."""
-    return {key: value for key, value in prefs.items() if key not in ("histograms", "examples")}
-
-
-def flatten(value: Mapping[str, Any]) -> dict[str, list[tuple[str, str]]]:
-    """Return a nested object as groups of (name, text): the scalars at the top, then one group for each object."""
-    groups: dict[str, list[tuple[str, str]]] = {"": []}
-    for key, item in value.items():
-        if isinstance(item, Mapping) and item:
-            groups[key] = list(_leaves(item, ""))
-        else:
-            groups[""].append((key, _plain(item)))
-    return {name: rows for name, rows in groups.items() if rows}
-
-
-def _leaves(value: Mapping[str, Any], prefix: str) -> Iterable[tuple[str, str]]:
-    for key, item in value.items():
-        if isinstance(item, Mapping) and item:
-            yield from _leaves(item, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}", _plain(item)
-
-
-def _plain(value: Any) -> str:
-    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)

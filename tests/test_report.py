@@ -1,5 +1,6 @@
 import json
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 from itertools import pairwise
 
@@ -10,7 +11,8 @@ from made_up_run import evaluate, german_outputs, german_test_set, write_full_ru
 from mtcpo.errors import UserError
 from mtcpo.evaluation import write_evaluation
 from mtcpo.files import write_json
-from mtcpo.report import flatten, language_name, write_report
+from mtcpo.howmade import flatten
+from mtcpo.report import direction, language_name, write_report
 
 
 @pytest.fixture(scope="module")
@@ -172,8 +174,32 @@ def test_text_carries_its_language_and_direction(html):
     texts = [
         a for tag, a in Outline(html).tags if tag == "p" and (a.get("class") or "").startswith("text") and "lang" in a
     ]
-    assert all(attributes["dir"] == "auto" for attributes in texts)
+    assert {attributes["dir"] for attributes in texts if attributes["lang"] != "ar"} == {"auto"}
     assert {attributes["lang"] for attributes in texts} == {"en", "de", "ar"}
+
+
+@pytest.mark.parametrize(
+    ("text", "lang", "expected"),
+    [
+        ("iPhone الجديد", "ar", "rtl"),
+        ("3 ספרים", "he", "rtl"),
+        ("WMT22 خبریں", "ur", "rtl"),
+        ("an English copy", "ar", "auto"),
+        ("iPhone الجديد", "en", "auto"),
+        ("iPhone الجديد", "no language", "auto"),
+        ("", "fa", "auto"),
+    ],
+)
+def test_what_begins_with_latin_letters_may_still_read_from_the_right(text, lang, expected):
+    assert direction(text, lang) == expected
+
+
+def test_an_empty_reference_is_shown_as_such(tmp_path):
+    test_set = german_test_set(3)
+    segments = (replace(test_set.segments[0], references=(" ",)), *test_set.segments[1:])
+    outputs = german_outputs(test_set, {"start": 0.1})
+    write_evaluation(tmp_path, [evaluate(replace(test_set, segments=segments), outputs)])
+    assert write_report(tmp_path).read_text(encoding="utf-8").count('<p class="text empty">empty</p>') == 1
 
 
 def test_an_empty_translation_is_shown_as_such(html):
