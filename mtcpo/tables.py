@@ -157,7 +157,7 @@ def print_table(document: Mapping[str, Any], console: Console | None = None) -> 
     from rich.console import Console
 
     # A file or a pipe has no width: numbers must not be cut there.
-    console = console or Console(width=None if Console().is_terminal else 200, highlight=False)
+    console = console or Console(width=None if Console().is_terminal else 1000, highlight=False)
     for key, entry in document["pairs"].items():
         _print_entry(key, entry, console)
 

@@ -223,3 +223,18 @@ def test_a_pipe_gets_a_whole_table(capsys):
     text = capsys.readouterr().out
     assert "start" in text
     assert "\x1b" not in text
+
+
+def test_however_many_metrics_no_number_is_broken_in_a_pipe(capsys):
+    test_set = german_test_set(10)
+    labels = tuple("ABCDEFGH")
+    many = replace(
+        test_set, reference_names=labels,
+        segments=tuple(replace(one, references=one.references * len(labels)) for one in test_set.segments),
+    )  # fmt: skip
+    outputs = german_outputs(many, {"start": 0.3, "tuned": 0.1})
+    print_table(to_document([evaluate(many, outputs, each_reference=True)]))
+    lines = capsys.readouterr().out.splitlines()
+    assert sum(line.count("±") for line in lines if line.startswith("│")) == 2 * 27
+    # One line for each system's scores, one for its differences.
+    assert len([line for line in lines if line.startswith("│")]) == 4
