@@ -7,7 +7,7 @@ scores of models (COMET) are taken as they are, where all runs have them by one 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from mtcpo.evaluation import EvaluateConfig, Evaluation, evaluate_outputs, trans
 from mtcpo.metrics import Metric, load_metric, metric_kind
 from mtcpo.metrics.contract import MeanOfSegments
 from mtcpo.records import Segment, read_segments
+from mtcpo.tallies import main_metrics
 from mtcpo.testsets import TestSet
 
 
@@ -29,8 +30,16 @@ class Run:
     entries: Mapping[tuple[str, str], Mapping[str, Any]]
 
     def segments(self, key: tuple[str, str]) -> tuple[Segment, ...]:
-        """Read the segments of a test set, with the run's systems as candidates."""
-        return tuple(read_segments(translations_dir(self.folder, *key) / "segments.jsonl"))
+        """Read the segments of a test set, with the run's systems as candidates.
+
+        Raises:
+            UserError: no such file, or not as many segments as were evaluated.
+        """
+        path, expected = translations_dir(self.folder, *key) / "segments.jsonl", self.entries[key]["segments"]
+        found = tuple(read_segments(path))
+        if len(found) != expected:
+            raise UserError(f"{path}: {len(found)} segments, but {expected} were evaluated; evaluate the run again")
+        return found
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,10 +73,16 @@ class KnownScores(MeanOfSegments):
         return [[self.scores[segment.id, c.text] for c in segment.candidates] for segment in segments]
 
 
-def compare_runs(folders: Sequence[Path], config: EvaluateConfig) -> list[Evaluation]:
+def compare_runs(folders: Sequence[Path], config: EvaluateConfig, tell: Callable[[str], object]) -> list[Evaluation]:
     """Evaluate the systems of several runs together, on the test sets that all of them have.
 
-    A system is called RUN-SYSTEM, or by its own name where all runs have it with the same translations.
+    A system is called RUN-SYSTEM, or by its own name where all runs have it with the same translations. Without
+    metrics in the configuration those of the runs are taken: formulas of any run, models that all runs have.
+
+    Args:
+        folders: The run directories.
+        config: Metrics, baseline, resamples and seed.
+        tell: Is told, a line each, which test sets and metrics are left out.
 
     Raises:
         UserError: fewer than two runs, one that was not evaluated, no test set in common, other texts under one name,
@@ -84,7 +99,11 @@ def compare_runs(folders: Sequence[Path], config: EvaluateConfig) -> list[Evalua
     if not common:
         have = "; ".join(f"{run.folder} has {', '.join(map(' '.join, run.entries))}" for run in runs)
         raise UserError(f"no test set that all runs were evaluated on: {have}")
-    return [_compare_on(key, runs, config) for key in common]
+    for run in runs:
+        for key in run.entries:
+            if key not in common:
+                tell(f"{' '.join(key)} is left out: {run.folder} has it, but not every run")
+    return [_compare_on(key, runs, config, tell) for key in common]
 
 
 def _read_run(folder: Path) -> Run:
@@ -99,7 +118,9 @@ def _read_run(folder: Path) -> Run:
     return Run(folder.resolve().name, folder, entries)
 
 
-def _compare_on(key: tuple[str, str], runs: Sequence[Run], config: EvaluateConfig) -> Evaluation:
+def _compare_on(
+    key: tuple[str, str], runs: Sequence[Run], config: EvaluateConfig, tell: Callable[[str], object]
+) -> Evaluation:
     first = runs[0].entries[key]
     for run in runs[1:]:
         if run.entries[key]["sha256"] != first["sha256"]:
@@ -116,7 +137,7 @@ def _compare_on(key: tuple[str, str], runs: Sequence[Run], config: EvaluateConfi
     chosen_by = {
         name for run in runs for name, described in run.entries[key]["metrics"].items() if described.get("chose_pairs")
     }
-    metrics = _metrics(key, runs, segments, config)
+    metrics = _metrics(key, runs, segments, config, tell)
     return evaluate_outputs(test_set, _outputs(runs, segments), metrics, config, chosen_by)
 
 
@@ -137,13 +158,19 @@ def _outputs(runs: Sequence[Run], segments: Sequence[Sequence[Segment]]) -> dict
 
 
 def _metrics(
-    key: tuple[str, str], runs: Sequence[Run], segments: Sequence[Sequence[Segment]], config: EvaluateConfig
-) -> list[Metric]:
+    key: tuple[str, str], runs: Sequence[Run], segments: Sequence[Sequence[Segment]], config: EvaluateConfig,
+    tell: Callable[[str], object],
+) -> list[Metric]:  # fmt: skip
     described = [run.entries[key]["metrics"] for run in runs]
-    shared = [name for name in described[0] if all(name in one for one in described)]
-    wanted = config.metrics or [name for name in shared if not _is_of_one_reference(name, runs, key)]
+    names = dict.fromkeys(name for run in runs for name in main_metrics(run.entries[key]))
+    wanted = config.metrics or [
+        name for name in names if metric_kind(name).is_formula or all(name in one for one in described)
+    ]
     if not wanted:
         raise UserError(f"{' '.join(key)}: no metric that all runs have; choose one, for example --metric chrf")
+    for name in () if config.metrics else names:
+        if name not in wanted:
+            tell(f"{name} on {' '.join(key)} is left out: not every run has scores of this model")
     tgt_lang, found = runs[0].entries[key]["tgt_lang"], list[Metric]()
     for spec in wanted:
         is_known = not metric_kind(spec).is_formula and all(spec in one for one in described)
@@ -151,11 +178,6 @@ def _metrics(
             _known_scores(spec, runs, segments, described) if is_known else load_metric(spec, tgt_lang, config.comet)
         )
     return found
-
-
-def _is_of_one_reference(name: str, runs: Sequence[Run], key: tuple[str, str]) -> bool:
-    """Tell whether a metric is like `bleu-A`, which --each-reference makes of `bleu`."""
-    return any(name.endswith(f"-{label}") for label in runs[0].entries[key]["reference_names"])
 
 
 def _known_scores(

@@ -14,6 +14,7 @@ import re
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -106,18 +107,15 @@ def load_metrics_for(
     Raises:
         UserError: an unknown name, a checkpoint that cannot be loaded, or a package that is not installed.
     """
-    loaded: dict[tuple[str, str], Metric] = {}
-    specs = {spec for test_set in test_sets for spec in metrics_of(config, test_set)}
+    keys = [[_metric_key(spec, one) for spec in metrics_of(config, one)] for one in test_sets]
+    loaded = {key: load_metric(*key, config.comet) for key in dict.fromkeys(chain.from_iterable(keys))}
     path = Path(config.score_cache) if config.score_cache else folder and folder / CACHE_FILE
-    cache = ScoreCache(path) if path and not all(metric_kind(spec).is_formula for spec in specs) else None
-    for test_set in test_sets:
-        for spec in metrics_of(config, test_set):
-            key = _metric_key(spec, test_set)
-            if key not in loaded:
-                loaded[key] = load_metric(*key, config.comet)
-                if cache is not None and not metric_kind(spec).is_formula:
-                    loaded[key] = CachedModel(loaded[key], cache)
-    return [[loaded[_metric_key(spec, one)] for spec in metrics_of(config, one)] for one in test_sets]
+    models = [key for key in loaded if not metric_kind(key[0]).is_formula]
+    if path and models:
+        # Only now: a checkpoint that cannot be loaded leaves no file.
+        cache = ScoreCache(path)
+        loaded |= {key: CachedModel(loaded[key], cache) for key in models}
+    return [[loaded[key] for key in of_set] for of_set in keys]
 
 
 def _metric_key(spec: str, test_set: TestSet) -> tuple[str, str]:

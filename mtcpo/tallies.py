@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, replace
 from itertools import product
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -78,14 +78,31 @@ class AgainstOne:
 
 
 def with_each_reference(metrics: Sequence[Metric], test_set: TestSet) -> list[Metric]:
-    """Return each metric that uses references, followed by itself against each of them where they are several."""
-    labels = test_set.reference_names
+    """Return each metric, followed, where it uses references, by itself against each of them alone.
+
+    A single reference has its own score too, though it is the same, so that `bleu-A` is there for every pair; unless
+    it has no name.
+    """
+    labels = [] if test_set.reference_names == ("",) else test_set.reference_names
     found: list[Metric] = []
     for metric in metrics:
         found.append(metric)
-        if metric.needs_references and len(labels) > 1:
-            found += [AgainstOne(metric, label, index) for index, label in enumerate(labels)]
+        if metric.needs_references:
+            found += [AgainstOne(metric, _spoken(label), index) for index, label in enumerate(labels)]
     return found
+
+
+def main_metrics(entry: Mapping[str, Any]) -> list[str]:
+    """Return the metrics that sentences and plots speak of: all but those against one reference alone (`bleu-A`).
+
+    entry: a test set's part of evaluation.json.
+    """
+    alone = {f"{name}-{_spoken(label)}" for name in entry["metrics"] for label in entry["reference_names"]}
+    return [name for name in entry["metrics"] if name not in alone]
+
+
+def _spoken(label: str) -> str:
+    return label or "unnamed"
 
 
 def tally(
