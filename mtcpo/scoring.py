@@ -34,7 +34,7 @@ from mtcpo.metrics import (
     load_candidate_metric,
     metric_name,
 )
-from mtcpo.metrics.contract import processes_of
+from mtcpo.metrics.contract import Judgement, judge, judged_by, processes_of
 from mtcpo.records import Candidate, Segment
 from mtcpo.scorecache import CachedMetric, ScoreCache
 
@@ -45,7 +45,7 @@ SEGMENTS_FOR_WORKERS = 512
 # COMET sorts what it is given by length to pad less, so its chunks are larger.
 SEGMENTS_PER_MODEL_CHUNK = 512
 
-Scores = list[list[float]]
+Judged = list[list[Judgement]]
 """[segment][candidate], of the candidates that did not have the score yet."""
 
 
@@ -114,7 +114,7 @@ class Scorer:
             for chunk in chunks:
                 yield from self._merge(chunk, specs, _score_chunk(chunk, specs))
             return
-        waiting: deque[tuple[list[Segment], Future[list[Scores]]]] = deque()
+        waiting: deque[tuple[list[Segment], Future[list[Judged]]]] = deque()
         with worker_pool(self.workers) as submit:
             for chunk in chunks:
                 waiting.append((chunk, submit(_score_chunk, chunk, specs)))
@@ -127,10 +127,10 @@ class Scorer:
     def _by_model(self, segments: Iterator[Segment], spec: str) -> Iterator[Segment]:
         for chunk in self._model_chunks(segments, spec):
             todo = [_unscored(segment, spec) for segment in chunk]
-            scores: Scores = [[] for _ in chunk]
+            judged: Judged = [[] for _ in chunk]
             if any(segment.candidates for segment in todo):
-                scores = self._loaded(spec, chunk[0].tgt_lang).score_candidates(todo)
-            yield from self._merge(chunk, [spec], [scores])
+                judged = judge(self._loaded(spec, chunk[0].tgt_lang), todo)
+            yield from self._merge(chunk, [spec], [judged])
 
     def _model_chunks(self, segments: Iterator[Segment], spec: str) -> Iterator[list[Segment]]:
         """Yield the segments in chunks: as many more at a time as the metric's processes score."""
@@ -140,10 +140,10 @@ class Scorer:
             if (metric := self._used.get((spec, ""))) is not None:
                 size = SEGMENTS_PER_MODEL_CHUNK * processes_of(metric)
 
-    def _merge(self, chunk: Sequence[Segment], specs: Sequence[str], scores: Sequence[Scores]) -> Iterator[Segment]:
+    def _merge(self, chunk: Sequence[Segment], specs: Sequence[str], judged: Sequence[Judged]) -> Iterator[Segment]:
         for index, segment in enumerate(chunk):
             candidates: Sequence[Candidate] = segment.candidates
-            for spec, of_spec in zip(specs, scores, strict=True):
+            for spec, of_spec in zip(specs, judged, strict=True):
                 if of_spec[index]:
                     self._loaded(spec, segment.tgt_lang)
                 candidates = _with_scores(segment.id, candidates, spec, of_spec[index])
@@ -276,11 +276,10 @@ def _formula(spec: str, tgt_lang: str) -> CandidateMetric:
     return load_candidate_metric(spec, tgt_lang, lambda metric, _: metric)
 
 
-def _score_chunk(chunk: Sequence[Segment], specs: Sequence[str]) -> list[Scores]:
+def _score_chunk(chunk: Sequence[Segment], specs: Sequence[str]) -> list[Judged]:
     """Score the candidates of a chunk that lack the score, by each formula. Runs in a worker."""
     return [
-        [_formula(spec, segment.tgt_lang).score_candidates([_unscored(segment, spec)])[0] for segment in chunk]
-        for spec in specs
+        [judge(_formula(spec, segment.tgt_lang), [_unscored(segment, spec)])[0] for segment in chunk] for spec in specs
     ]
 
 
@@ -292,13 +291,11 @@ def _unscored(segment: Segment, spec: str) -> Segment:
 
 
 def _with_scores(
-    segment_id: str, candidates: Sequence[Candidate], spec: str, scores: Sequence[float]
+    segment_id: str, candidates: Sequence[Candidate], spec: str, judged: Sequence[Judgement]
 ) -> tuple[Candidate, ...]:
-    """Return the candidates with their new scores: all of them, or those that had none."""
-    name, new, every = metric_name(spec), iter(scores), len(scores) == len(candidates)
-    scored = tuple(
-        c if name in c.scores and not every else replace(c, scores={**c.scores, name: next(new)}) for c in candidates
-    )
+    """Return the candidates with their new scores and errors: all of them, or those that had none."""
+    name, new, every = metric_name(spec), iter(judged), len(judged) == len(candidates)
+    scored = tuple(c if name in c.scores and not every else judged_by(name, c, next(new)) for c in candidates)
     for candidate in scored:
         _require_finite(segment_id, candidate, name)
     return scored

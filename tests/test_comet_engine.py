@@ -72,7 +72,7 @@ def test_every_way_to_make_a_score_of_layers(models, tmp_path, kind, settings):
     folder = make_comet(tmp_path / "model", kind, models["encoder"], seed=3, **settings)
     rows = rows_of(kind)
     expected = by_library(folder, rows)
-    found = engine_for(folder, batch_tokens=150).predict(rows, spans=True)
+    found = engine_for(folder, batch_tokens=150).predict(rows)
     np.testing.assert_allclose(found.scores, expected.scores, atol=1e-5)
     assert np.std(expected.scores) > 1e-3
     if found.spans is not None:
@@ -90,7 +90,7 @@ def test_every_encoder(tmp_path, encoder, kind):
     )
     rows = rows_of(kind)
     expected = by_library(folder, rows)
-    found = engine_for(folder).predict(rows, spans=True)
+    found = engine_for(folder).predict(rows)
     np.testing.assert_allclose(found.scores, expected.scores, atol=1e-5)
     assert np.std(expected.scores) > 1e-3
     if found.spans is not None:
@@ -105,7 +105,7 @@ def test_texts_too_long_empty_or_with_special_tokens(models, kind):
     texts = [long, "", "ka", "ka <pad> lo", "</s> mi <s>", "€ ??", " \u2028 ", "lo  mi "]
     rows = [(source, text, texts[-number]) for number, text in enumerate(texts) for source in ("so.", long)]
     expected = by_library(models[kind], rows, batch_size=1)
-    found = engine_for(models[kind]).predict(rows, spans=True)
+    found = engine_for(models[kind]).predict(rows)
     np.testing.assert_allclose(found.scores, expected.scores, atol=1e-5)
     if found.spans is not None:
         assert plain(found.spans) == plain_of_library(expected)
@@ -116,9 +116,9 @@ def test_texts_too_long_empty_or_with_special_tokens(models, kind):
 @pytest.mark.parametrize("batch_tokens", [1, 40, 100_000])
 def test_batching_and_order_change_nothing(models, kind, batch_tokens):
     rows = rows_of(kind)
-    expected = engine_for(models[kind]).predict(rows, spans=True)
+    expected = engine_for(models[kind]).predict(rows)
     engine = engine_for(models[kind], batch_tokens)
-    found = engine.predict(rows[::-1], spans=True)
+    found = engine.predict(rows[::-1])
     np.testing.assert_allclose(found.scores[::-1], expected.scores, atol=2e-6)
     if expected.spans is not None:
         assert plain(found.spans[::-1]) == plain(expected.spans)
@@ -129,7 +129,7 @@ def test_batching_and_order_change_nothing(models, kind, batch_tokens):
 def test_confidence_is_the_librarys(models):
     rows = rows_of("xcomet")
     theirs = by_library(models["xcomet"], rows).metadata.error_spans
-    ours = engine_for(models["xcomet"]).predict(rows, spans=True).spans
+    ours = engine_for(models["xcomet"]).predict(rows).spans
     expected = [span["confidence"] for of_row in theirs for span in of_row]
     assert len(expected) > 5
     np.testing.assert_allclose([s.confidence for of_row in ours for s in of_row], expected, atol=1e-6)
