@@ -34,7 +34,7 @@ from mtcpo.metrics import (
     load_candidate_metric,
     metric_name,
 )
-from mtcpo.metrics.contract import Judgement, judge, judged_by, processes_of
+from mtcpo.metrics.contract import Judgement, bare_judgements, judge, judged_by, processes_of
 from mtcpo.records import Candidate, Segment
 from mtcpo.scorecache import CachedMetric, ScoreCache
 
@@ -45,6 +45,7 @@ SEGMENTS_FOR_WORKERS = 512
 # COMET sorts what it is given by length to pad less, so its chunks are larger.
 SEGMENTS_PER_MODEL_CHUNK = 512
 
+Scores = list[list[float]]
 Judged = list[list[Judgement]]
 """[segment][candidate], of the candidates that did not have the score yet."""
 
@@ -112,17 +113,17 @@ class Scorer:
         chunks = _chunks(chain(head, segments), SEGMENTS_PER_CHUNK)
         if self.workers == 1 or len(head) < SEGMENTS_FOR_WORKERS:
             for chunk in chunks:
-                yield from self._merge(chunk, specs, _score_chunk(chunk, specs))
+                yield from self._merge(chunk, specs, map(bare_judgements, _score_chunk(chunk, specs)))
             return
-        waiting: deque[tuple[list[Segment], Future[list[Judged]]]] = deque()
+        waiting: deque[tuple[list[Segment], Future[list[Scores]]]] = deque()
         with worker_pool(self.workers) as submit:
             for chunk in chunks:
                 waiting.append((chunk, submit(_score_chunk, chunk, specs)))
                 if len(waiting) >= self.workers * CHUNKS_PER_WORKER:
                     oldest, future = waiting.popleft()
-                    yield from self._merge(oldest, specs, result_of(future))
+                    yield from self._merge(oldest, specs, map(bare_judgements, result_of(future)))
             for chunk, future in waiting:
-                yield from self._merge(chunk, specs, result_of(future))
+                yield from self._merge(chunk, specs, map(bare_judgements, result_of(future)))
 
     def _by_model(self, segments: Iterator[Segment], spec: str) -> Iterator[Segment]:
         for chunk in self._model_chunks(segments, spec):
@@ -140,10 +141,11 @@ class Scorer:
             if (metric := self._used.get((spec, ""))) is not None:
                 size = SEGMENTS_PER_MODEL_CHUNK * processes_of(metric)
 
-    def _merge(self, chunk: Sequence[Segment], specs: Sequence[str], judged: Sequence[Judged]) -> Iterator[Segment]:
+    def _merge(self, chunk: Sequence[Segment], specs: Sequence[str], judged: Iterable[Judged]) -> Iterator[Segment]:
+        by_spec = list(zip(specs, judged, strict=True))
         for index, segment in enumerate(chunk):
             candidates: Sequence[Candidate] = segment.candidates
-            for spec, of_spec in zip(specs, judged, strict=True):
+            for spec, of_spec in by_spec:
                 if of_spec[index]:
                     self._loaded(spec, segment.tgt_lang)
                 candidates = _with_scores(segment.id, candidates, spec, of_spec[index])
@@ -276,10 +278,11 @@ def _formula(spec: str, tgt_lang: str) -> CandidateMetric:
     return load_candidate_metric(spec, tgt_lang, lambda metric, _: metric)
 
 
-def _score_chunk(chunk: Sequence[Segment], specs: Sequence[str]) -> list[Judged]:
+def _score_chunk(chunk: Sequence[Segment], specs: Sequence[str]) -> list[Scores]:
     """Score the candidates of a chunk that lack the score, by each formula. Runs in a worker."""
     return [
-        [judge(_formula(spec, segment.tgt_lang), [_unscored(segment, spec)])[0] for segment in chunk] for spec in specs
+        [_formula(spec, segment.tgt_lang).score_candidates([_unscored(segment, spec)])[0] for segment in chunk]
+        for spec in specs
     ]
 
 
