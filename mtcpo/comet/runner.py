@@ -16,6 +16,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from queue import SimpleQueue
+from signal import Signals
 from typing import Any, Protocol
 
 from mtcpo.comet.loading import Environment, load_model
@@ -131,6 +132,11 @@ class Worker:
 
     def _why(self) -> str:
         code = self._process.wait()
+        if code < 0:
+            return (
+                f"a scoring process of {self._python} was killed ({Signals(-code).name}), perhaps since memory ran "
+                "out; repeat the command to go on, with fewer comet.processes or comet.batch_tokens if that recurs"
+            )
         self._said.seek(0)
         lines = self._said.read().decode("utf-8", errors="replace").strip().splitlines() or ["it said nothing"]
         return f"the scoring process of {self._python} ended (exit code {code}): {lines[-1]}"
