@@ -38,6 +38,9 @@ from mtcpo.testsets import TestSet, TestSetConfig, check_name
 
 LINE_BREAK = re.compile(r"\r\n|\r|\n")
 
+ERRORS = "errors_per_segment"
+"""What evaluation.json calls the errors of each severity that a metric finds in a system's translation, on average."""
+
 DEFAULT_METRICS = ("bleu", "chrf")
 """Where neither the command nor the suite says more: quick, and each with its own blind spots. TER takes ten times as
 long as both together."""
@@ -169,9 +172,9 @@ def evaluate_outputs(
             if system != baseline:
                 systems[system]["versus"].setdefault(baseline, {})[metric.name] = versus[system]
         segments = _with_judgements(segments, metric, alone)
-    for at, system in enumerate(outputs):
-        for metric in filter(finds_errors, metrics):
-            systems[system]["metrics"][metric.name]["errors_per_segment"] = _count_errors(segments, at, metric.name)
+        if finds_errors(metric):
+            for system, counts in zip(outputs, _count_errors(segments, metric.name), strict=True):
+                systems[system]["metrics"][metric.name][ERRORS] = counts
     entry = _entry(test_set, baseline, config, described, systems)
     return Evaluation(test_set, entry | {"by_length": by_length(test_set.segments, metrics, tables, outputs)}, segments)
 
@@ -267,10 +270,12 @@ def _with_judgements(segments: tuple[Segment, ...], metric: Metric, scores: Sequ
     )
 
 
-def _count_errors(segments: Sequence[Segment], at: int, metric: str) -> dict[str, float]:
-    """Return how many errors of each severity a translation of one system has on average."""
-    found = Counter(error.severity for segment in segments for error in segment.candidates[at].errors[metric])
-    return {name: found[name] / len(segments) for name in dict.fromkeys((*SEVERITIES, *sorted(found)))}
+def _count_errors(segments: Sequence[Segment], metric: str) -> list[dict[str, float]]:
+    """Return how many errors of each severity a translation has on average, by system."""
+    of_systems = zip(*(segment.candidates for segment in segments), strict=True)
+    found = [Counter(error.severity for one in texts for error in one.errors[metric]) for texts in of_systems]
+    severities = dict.fromkeys((*SEVERITIES, *sorted(set[str]().union(*found))))
+    return [{severity: counts[severity] / len(segments) for severity in severities} for counts in found]
 
 
 def _num_references(test_set: TestSet) -> int:
