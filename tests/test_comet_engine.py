@@ -1,11 +1,13 @@
 """The engine's scores and spans are the library's, whatever the model is made of and however the rows are batched."""
 
+import json
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from test_comet import library_model, make_segments, models, needs_comet
-from tiny_comet import make_comet, make_encoder, sentences
+from tiny_comet import ENCODERS, make_comet, make_encoder, sentences
 
 from mtcpo.comet.tokens import batches
 from mtcpo.errors import UserError
@@ -82,9 +84,11 @@ def test_every_way_to_make_a_score_of_layers(models, tmp_path, kind, settings):
 
 
 @needs_comet
-@pytest.mark.parametrize("encoder", ["XLM-RoBERTa-XL", "BERT"])
-@pytest.mark.parametrize("kind", ["regression", "unified-qe", "xcomet"])
-def test_every_encoder(tmp_path, encoder, kind):
+@pytest.mark.parametrize("encoder", [name for name in ENCODERS if name != "XLM-RoBERTa"])
+@pytest.mark.parametrize("kind", ["regression", "referenceless", "unified-qe", "unified-ref", "xcomet"])
+def test_every_encoder(tmp_path, encoder, kind, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    make_encoder(tmp_path / "xlm-roberta-base")  # whose tokenizer MiniLM has, whatever lies beside its own config
     folder = make_comet(
         tmp_path / "model", kind, make_encoder(tmp_path / "encoder", encoder), encoder_model=encoder, seed=5
     )
@@ -95,6 +99,54 @@ def test_every_encoder(tmp_path, encoder, kind):
     assert np.std(expected.scores) > 1e-3
     if found.spans is not None:
         assert plain(found.spans) == plain_of_library(expected)
+
+
+@needs_comet
+def test_these_are_all_encoders_of_the_library():
+    from comet.encoders import str2encoder
+
+    assert ENCODERS.keys() == str2encoder.keys()
+
+
+@needs_comet
+def test_an_encoder_that_computes_otherwise_is_refused(tmp_path, models):
+    """Words that see only those before them: what the weights say nothing of, and its config does."""
+    encoder = make_encoder(tmp_path / "encoder", "BERT")
+    folder = make_comet(tmp_path / "model", "regression", encoder, encoder_model="BERT")
+    engine_for(folder)
+    config = json.loads((encoder / "config.json").read_text())
+    (encoder / "config.json").write_text(json.dumps(config | {"is_decoder": True}))
+    with pytest.raises(UserError, match=r"encoder: this encoder \(bert\) computes otherwise than those that are known"):
+        engine_for(folder)
+    resave(models["regression"], folder, encoder_model="DeBERTa")
+    with pytest.raises(UserError, match=r"unknown encoder of .*model\.ckpt 'DeBERTa'.*; choose from BERT, MiniLM, "):
+        engine_for(folder)
+
+
+@needs_comet
+def test_minilm_without_its_tokenizer_says_where_it_is_from(tmp_path, monkeypatch):
+    from huggingface_hub import constants
+
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    tokenizer = make_encoder(tmp_path / "xlm-roberta-base")
+    encoder = make_encoder(tmp_path / "encoder", "MiniLM")
+    folder = make_comet(tmp_path / "model", "regression", encoder, encoder_model="MiniLM")
+    tokenizer.rename(tmp_path / "elsewhere")
+    with pytest.raises(
+        UserError, match=r"xlm-roberta-base: not a directory here, not in the hub's cache, and it cannot"
+    ):
+        engine_for(folder)
+
+
+def resave(source, folder, **hyper_parameters):
+    """Save a model's checkpoint into another folder, with other parameters."""
+    import torch
+
+    content = torch.load(source / "checkpoints" / "model.ckpt", weights_only=True)
+    content["hyper_parameters"] |= hyper_parameters
+    torch.save(content, folder / "checkpoints" / "model.ckpt")
 
 
 @needs_comet

@@ -20,6 +20,9 @@ import torch
 from torch import Tensor
 from torch.nn.functional import linear, scaled_dot_product_attention
 
+TOLERANCE = 1e-3
+"""Of the largest state of a layer: far above float32's rounding, far below what another kind of attention changes."""
+
 
 def states(
     model: Any,
@@ -112,6 +115,13 @@ def _feed_forward(layer: Any, inputs: Tensor) -> Tensor:
 def _dense(module: Any, inputs: Tensor) -> Tensor:
     """Apply a linear layer in its own precision; float32 is what is added up."""
     return linear(inputs.to(module.weight.dtype), module.weight, module.bias).float()
+
+
+def is_known(model: Any, ids: Tensor) -> bool:
+    """Whether the states of some tokens (B, S) are those that the model itself computes."""
+    own = model(input_ids=ids, output_hidden_states=True, return_dict=True).hidden_states
+    ours = states(model, ids, None, None, len(own) - 1, None)
+    return all(bool((a - b).abs().max() <= TOLERANCE * b.abs().max()) for a, b in zip(ours, own, strict=True))
 
 
 def reduce_precision(model: Any, dtype: torch.dtype) -> None:
