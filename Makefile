@@ -34,14 +34,14 @@ install: .venv/ready
 	$(PYTHON) -m venv .venv
 	$(BIN)/pip install --quiet --upgrade pip
 	$(BIN)/pip install --quiet $(TORCH)
-	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[comet,dev,langid]'
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[comet,dev,langid,mecab]'
 	touch $@
 
 .venv-latest/ready: pyproject.toml
 	$(PYTHON) -m venv .venv-latest
 	$(LATEST)/pip install --quiet --upgrade pip
 	$(LATEST)/pip install --quiet $(TORCH)
-	$(LATEST)/pip install --quiet --upgrade --upgrade-strategy eager torch==2.13.0 'transformers>=5,<6' 'numpy>=2' --editable '.[dev,langid]'
+	$(LATEST)/pip install --quiet --upgrade --upgrade-strategy eager torch==2.13.0 'transformers>=5,<6' 'numpy>=2' --editable '.[dev,langid,mecab]'
 	$(LATEST)/pip install --quiet scipy pandas
 	$(LATEST)/pip install --quiet --no-deps $(COMET)
 	touch $@

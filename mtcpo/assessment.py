@@ -40,11 +40,9 @@ def assess_files(config: EvaluateConfig, files: Mapping[str, Path], folder: Path
         UserError: as the loading of test sets, metrics and outputs; and as `evaluate_outputs`.
     """
     test_sets = _load(config)
+    outputs = [read_outputs(files.items(), test_set) for test_set in test_sets]
     metrics = load_metrics_for(test_sets, config, folder)
-    return [
-        evaluate_outputs(test_set, read_outputs(files.items(), test_set), loaded, config)
-        for test_set, loaded in zip(test_sets, metrics, strict=True)
-    ]
+    return [evaluate_outputs(*of_set, config) for of_set in zip(test_sets, outputs, metrics, strict=True)]
 
 
 def assess_models(

@@ -7,7 +7,7 @@ scores of models (COMET) are taken as they are, where all runs have them by one 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -15,8 +15,9 @@ from typing import Any
 from mtcpo.errors import UserError
 from mtcpo.evaluation import EvaluateConfig, Evaluation, evaluate_outputs, translations_dir
 from mtcpo.metrics import Metric, load_metric, metric_kind
-from mtcpo.metrics.contract import MeanOfSegments
+from mtcpo.metrics.contract import Judgement, MeanOfSegments, scores_of
 from mtcpo.records import Segment, read_segments
+from mtcpo.tallies import main_metrics
 from mtcpo.testsets import TestSet
 
 
@@ -29,19 +30,27 @@ class Run:
     entries: Mapping[tuple[str, str], Mapping[str, Any]]
 
     def segments(self, key: tuple[str, str]) -> tuple[Segment, ...]:
-        """Read the segments of a test set, with the run's systems as candidates."""
-        return tuple(read_segments(translations_dir(self.folder, *key) / "segments.jsonl"))
+        """Read the segments of a test set, with the run's systems as candidates.
+
+        Raises:
+            UserError: no such file, or not as many segments as were evaluated.
+        """
+        path, expected = translations_dir(self.folder, *key) / "segments.jsonl", self.entries[key]["segments"]
+        found = tuple(read_segments(path))
+        if len(found) != expected:
+            raise UserError(f"{path}: {len(found)} segments, but {expected} were evaluated; evaluate the run again")
+        return found
 
 
 @dataclass(frozen=True, slots=True)
 class KnownScores(MeanOfSegments):
     """A metric whose segment scores are known already. See `Metric` for the contract.
 
-    scores: of each segment, translation -> score. described: what evaluation.json says of the metric.
+    judged: of each segment, translation -> score and errors. described: what evaluation.json says of the metric.
     """
 
     name: str
-    scores: Mapping[tuple[str, str], float]
+    judged: Mapping[tuple[str, str], Judgement]
     described: Mapping[str, Any]
     needs_references: bool = False
 
@@ -55,19 +64,34 @@ class KnownScores(MeanOfSegments):
         """As it was."""
         return bool(self.described["percent"])
 
+    @property
+    def finds_errors(self) -> bool:
+        """Whether all errors are known."""
+        return all(one.errors is not None for one in self.judged.values())
+
     def signature(self, num_references: int, sentence: bool = False) -> str:
         """Return the signature under which the scores were made."""
         return str(self.described["signature"])
 
     def score_candidates(self, segments: Sequence[Segment]) -> list[list[float]]:
         """Return the known scores of each candidate."""
-        return [[self.scores[segment.id, c.text] for c in segment.candidates] for segment in segments]
+        return scores_of(self.judge_candidates(segments))
+
+    def judge_candidates(self, segments: Sequence[Segment]) -> list[list[Judgement]]:
+        """Return the known scores and errors of each candidate."""
+        return [[self.judged[segment.id, c.text] for c in segment.candidates] for segment in segments]
 
 
-def compare_runs(folders: Sequence[Path], config: EvaluateConfig) -> list[Evaluation]:
+def compare_runs(folders: Sequence[Path], config: EvaluateConfig, tell: Callable[[str], object]) -> list[Evaluation]:
     """Evaluate the systems of several runs together, on the test sets that all of them have.
 
-    A system is called RUN-SYSTEM, or by its own name where all runs have it with the same translations.
+    A system is called RUN-SYSTEM, or by its own name where all runs have it with the same translations. Without
+    metrics in the configuration those of the runs are taken: formulas of any run, models that all runs have.
+
+    Args:
+        folders: The run directories.
+        config: Metrics, baseline, resamples and seed.
+        tell: Is told, a line each, which test sets and metrics are left out.
 
     Raises:
         UserError: fewer than two runs, one that was not evaluated, no test set in common, other texts under one name,
@@ -84,7 +108,11 @@ def compare_runs(folders: Sequence[Path], config: EvaluateConfig) -> list[Evalua
     if not common:
         have = "; ".join(f"{run.folder} has {', '.join(map(' '.join, run.entries))}" for run in runs)
         raise UserError(f"no test set that all runs were evaluated on: {have}")
-    return [_compare_on(key, runs, config) for key in common]
+    for run in runs:
+        for key in run.entries:
+            if key not in common:
+                tell(f"{' '.join(key)} is left out: {run.folder} has it, but not every run")
+    return [_compare_on(key, runs, config, tell) for key in common]
 
 
 def _read_run(folder: Path) -> Run:
@@ -99,7 +127,9 @@ def _read_run(folder: Path) -> Run:
     return Run(folder.resolve().name, folder, entries)
 
 
-def _compare_on(key: tuple[str, str], runs: Sequence[Run], config: EvaluateConfig) -> Evaluation:
+def _compare_on(
+    key: tuple[str, str], runs: Sequence[Run], config: EvaluateConfig, tell: Callable[[str], object]
+) -> Evaluation:
     first = runs[0].entries[key]
     for run in runs[1:]:
         if run.entries[key]["sha256"] != first["sha256"]:
@@ -116,7 +146,7 @@ def _compare_on(key: tuple[str, str], runs: Sequence[Run], config: EvaluateConfi
     chosen_by = {
         name for run in runs for name, described in run.entries[key]["metrics"].items() if described.get("chose_pairs")
     }
-    metrics = _metrics(key, runs, segments, config)
+    metrics = _metrics(key, runs, segments, config, tell)
     return evaluate_outputs(test_set, _outputs(runs, segments), metrics, config, chosen_by)
 
 
@@ -137,13 +167,19 @@ def _outputs(runs: Sequence[Run], segments: Sequence[Sequence[Segment]]) -> dict
 
 
 def _metrics(
-    key: tuple[str, str], runs: Sequence[Run], segments: Sequence[Sequence[Segment]], config: EvaluateConfig
-) -> list[Metric]:
+    key: tuple[str, str], runs: Sequence[Run], segments: Sequence[Sequence[Segment]], config: EvaluateConfig,
+    tell: Callable[[str], object],
+) -> list[Metric]:  # fmt: skip
     described = [run.entries[key]["metrics"] for run in runs]
-    shared = [name for name in described[0] if all(name in one for one in described)]
-    wanted = config.metrics or [name for name in shared if not _is_of_one_reference(name, runs, key)]
+    names = dict.fromkeys(name for run in runs for name in main_metrics(run.entries[key]))
+    wanted = config.metrics or [
+        name for name in names if metric_kind(name).is_formula or all(name in one for one in described)
+    ]
     if not wanted:
         raise UserError(f"{' '.join(key)}: no metric that all runs have; choose one, for example --metric chrf")
+    for name in () if config.metrics else names:
+        if name not in wanted:
+            tell(f"{name} on {' '.join(key)} is left out: not every run has scores of this model")
     tgt_lang, found = runs[0].entries[key]["tgt_lang"], list[Metric]()
     for spec in wanted:
         is_known = not metric_kind(spec).is_formula and all(spec in one for one in described)
@@ -151,11 +187,6 @@ def _metrics(
             _known_scores(spec, runs, segments, described) if is_known else load_metric(spec, tgt_lang, config.comet)
         )
     return found
-
-
-def _is_of_one_reference(name: str, runs: Sequence[Run], key: tuple[str, str]) -> bool:
-    """Tell whether a metric is like `bleu-A`, which --each-reference makes of `bleu`."""
-    return any(name.endswith(f"-{label}") for label in runs[0].entries[key]["reference_names"])
 
 
 def _known_scores(
@@ -167,10 +198,10 @@ def _known_scores(
             f"{name}: {' and '.join(str(run.folder) for run in runs)} have it by different signatures "
             f"({'; '.join(sorted(signatures))}); leave it out with --metric, or evaluate again"
         )
-    scores = {
-        (segment.id, candidate.text): candidate.scores[name]
+    judged = {
+        (segment.id, candidate.text): Judgement(candidate.scores[name], candidate.errors.get(name))
         for of_run in segments
         for segment in of_run
         for candidate in segment.candidates
     }
-    return KnownScores(name, scores, described[0][name])
+    return KnownScores(name, judged, described[0][name])

@@ -18,11 +18,18 @@ REMEDIES = {
     "peft": "pip install 'mtcpo[lora]', for adapters",
     "bitsandbytes": "pip install 'mtcpo[qlora]', for adapters on quantized weights",
     "lingua": "pip install 'mtcpo[langid]', which counts outputs in a wrong language",
+    "MeCab": "pip install 'mtcpo[mecab]', for BLEU of Japanese",
+    "mecab_ko": "pip install 'mtcpo[mecab]', for BLEU of Korean",
     "comet": "pip install 'mtcpo[comet]', which pins what COMET needs to import; docs/pairs.md has two other ways",
 }
 """Module -> what to do if it does not import."""
 
-DISTRIBUTIONS = {"comet": "unbabel-comet", "lingua": "lingua-language-detector"}
+DISTRIBUTIONS = {
+    "comet": "unbabel-comet",
+    "lingua": "lingua-language-detector",
+    "MeCab": "mecab-python3",
+    "mecab_ko": "mecab-ko",
+}
 
 
 def check_environment() -> Iterator[str]:

@@ -17,6 +17,7 @@ from mtcpo.files import read_json_lines
 from mtcpo.plots import Interval, Series, bars, histogram, interval_plot, line_plot
 from mtcpo.records import triplet_from_json
 from mtcpo.tables import FEW_SYSTEMS, decisive_p, format_p, judge, metric_title
+from mtcpo.tallies import main_metrics
 
 BINS = 24
 MAX_BARS = 9
@@ -57,9 +58,9 @@ def delta_figures(entry: Mapping[str, Any], others: Sequence[str]) -> tuple[Figu
     """Plot the differences to the baseline, turned so that right is better: by metric, or by system if many."""
     baseline = entry["baseline"]
     if len(others) <= FEW_SYSTEMS:
-        groups = [(f"{system} against {baseline}", [(system, m) for m in entry["metrics"]]) for system in others]
+        groups = [(f"{system} against {baseline}", [(system, m) for m in main_metrics(entry)]) for system in others]
     else:
-        groups = [(metric_title(m), [(system, m) for system in others]) for m in entry["metrics"]]
+        groups = [(metric_title(m), [(system, m) for system in others]) for m in main_metrics(entry)]
     figures = []
     for title, members in groups:
         rows = [_interval(entry, system, metric, len(others) <= FEW_SYSTEMS) for system, metric in members]

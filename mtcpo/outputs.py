@@ -52,7 +52,10 @@ def _alone(output: Path) -> Iterator[None]:
         yield
         return
     made = [folder for folder in output.parents if not folder.exists()]
-    output.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        output.parent.mkdir(parents=True, exist_ok=True)
+    except FileNotFoundError:  # the answer of a file system that is no disk, such as /proc
+        raise UserError(f"{output}: no folder can be made there; choose another output") from None
     path = output.with_name(f".{output.name}.lock")
     lock = FileLock(path, timeout=0)
     try:

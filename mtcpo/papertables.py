@@ -14,11 +14,14 @@ from mtcpo.tables import format_score, judge, metric_title, ranked, significance
 LATEX = {
     "\\": r"\textbackslash{}", "{": r"\{", "}": r"\}", "$": r"\$", "&": r"\&", "#": r"\#", "_": r"\_", "%": r"\%",
     "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "<": r"\textless{}", ">": r"\textgreater{}",
-    "|": r"\textbar{}",
+    "|": r"\textbar{}", "[": "{[}", "*": "{*}",  # both mean something after the end of a row
 }  # fmt: skip
 """What LaTeX would read as its own."""
 
 MARKS = {"better": (r"\*", r"\rlap{$^{*}$}"), "worse": ("†", r"\rlap{$^{\dagger}$}"), "same": ("", "")}
+
+CAPTION_MARKS = {"\ue000": r"$^{*}$", "\ue001": r"$^{\dagger}$"}
+"""What stands in a caption, until its text is escaped, for the marks of better and worse: no name has it."""
 
 
 def write_paper_tables(folder: Path, document: Mapping[str, Any]) -> None:
@@ -49,15 +52,18 @@ def to_latex(entry: Mapping[str, Any]) -> str:
     heads = [_tex(head) + (_arrow(entry, name, r" $\uparrow$", r" $\downarrow$") if name else "")
              for head, name in zip(heads, ["", *names], strict=True)]  # fmt: skip
     lines = [f"% {_one_line(metric_title(name))}: {_one_line(entry['metrics'][name]['signature'])}" for name in names]
-    lines += [r"\begin{table}", r"\centering", rf"\begin{{tabular}}{{l{'r' * len(names)}}}", r"\toprule"]
+    lines += [r"% in the preamble: \usepackage{booktabs}", r"\begin{table}", r"\centering"]
+    lines += [rf"\begin{{tabular}}{{l{'r' * len(names)}}}", r"\toprule"]
     lines += [" & ".join(heads) + r" \\", r"\midrule"]
     for system in ranked(entry):
         cells = [_cell(entry, system, name, r"\textbf{{{}}}", 1, r" {{\scriptsize$\pm${}}}") for name in names]
         lines.append(" & ".join([_tex(system), *cells]) + r" \\")
     caption = f"{entry['suite']} {entry['src_lang']}-{entry['tgt_lang']}, {entry['segments']} segments. "
-    notes = " ".join(_notes(entry, "STAR", "DAGGER", str))
-    caption = _tex(caption + notes).replace("STAR", "$^{*}$").replace("DAGGER", r"$^{\dagger}$")
-    caption = caption.replace("±", r"$\pm$")
+    better, worse = CAPTION_MARKS
+    notes = " ".join(_notes(entry, better, worse, str))
+    caption = _tex(caption + notes).replace("±", r"$\pm$")
+    for mark, tex in CAPTION_MARKS.items():
+        caption = caption.replace(mark, tex)
     lines += [r"\bottomrule", r"\end{tabular}", rf"\caption{{{caption}}}", r"\end{table}"]
     return "\n".join(lines) + "\n"
 

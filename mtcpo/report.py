@@ -9,7 +9,8 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
-from collections.abc import Iterable, Mapping, Sequence
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -20,7 +21,7 @@ from markupsafe import Markup
 
 from mtcpo import __version__
 from mtcpo.errors import UserError
-from mtcpo.evaluation import translations_dir
+from mtcpo.evaluation import ERRORS, translations_dir
 from mtcpo.figures import (
     MAX_CURVES,
     Figure,
@@ -32,7 +33,8 @@ from mtcpo.figures import (
     training_figures,
 )
 from mtcpo.files import write_text
-from mtcpo.languages import english_name
+from mtcpo.howmade import flatten, stages_of, with_command, without_plots
+from mtcpo.languages import english_name, script_of
 from mtcpo.papertables import write_paper_tables
 from mtcpo.records import read_segments
 from mtcpo.sidebyside import Selection, select_rows
@@ -51,11 +53,16 @@ from mtcpo.tables import (
     signed_delta,
     significance_in_words,
     summarise,
+    too_few_resamples,
     warn_of_choosers,
 )
+from mtcpo.tallies import main_metrics
 
 MAX_FIGURES = 3
 """Metrics that are plotted against the length of the source: one row of the page."""
+
+RTL_SCRIPTS = ("Arab", "Hebr", "Syrc", "Thaa", "Nkoo", "Adlm", "Rohg", "Mand", "Samr")
+RTL_LETTER = re.compile("[\u0590-\u08ff\ufb1d-\ufdff\ufe70-\ufefc\U00010800-\U00010fff\U0001e800-\U0001efff]")
 
 TEMPLATES = Path(__file__).parent / "templates"
 
@@ -80,8 +87,9 @@ class SetView:
 
     order: all systems as they are listed; others: those but the baseline. first: the metric by which systems are
     ranked; leading: that by which translations are sorted first. by_length: scores by length.
-    symptoms: which faults of outputs were counted. best: the systems
-    with the best score, by metric. gains, changed: for each shown segment JSON of numbers, for the page's script.
+    symptoms: which faults of outputs were counted. errors_by: the first metric that finds errors; they are marked.
+    best: the systems with the best score, by metric. gains, changed: for each shown segment JSON of numbers, for the
+    page's script.
     """
 
     entry: Mapping[str, Any]
@@ -96,6 +104,7 @@ class SetView:
     by_length: tuple[Figure, ...]
     symptoms: tuple[str, ...]
     translations: Selection | None
+    errors_by: str | None = None
     gains: tuple[str, ...] = ()
     changed: tuple[str, ...] = ()
 
@@ -127,8 +136,9 @@ def write_report(run_dir: Path) -> Path:
             prefs=None if prefs is None else flatten(without_plots(prefs)),
             pair_figures=[] if prefs is None else pair_figures(prefs, read_pairs(run_dir / "prefs.jsonl")),
             recipe=recipe.read_text(encoding="utf-8") if recipe.exists() else None,
-            stamp=None if stamp is None else flatten(stamp),
-            made=flatten((evaluation or {}).get("made", {})),
+            stamp=None if stamp is None else flatten({key: stamp[key] for key in stamp if key != "stages"}),
+            run_stages=stages_of(stamp or {}),
+            made=flatten(with_command((evaluation or {}).get("made", {}))),
         )
     )
     if evaluation is not None:
@@ -147,6 +157,7 @@ def page_environment() -> jinja2.Environment:
         lstrip_blocks=True,
     )
     environment.globals.update(
+        direction=direction,
         metric_title=metric_title,
         judge=judge,
         summarise=summarise,
@@ -155,6 +166,7 @@ def page_environment() -> jinja2.Environment:
         count_text=count_text,
         shows_clusters=shows_clusters,
         significance_in_words=significance_in_words,
+        too_few_resamples=too_few_resamples,
     )
     environment.filters.update(score=format_score, delta=signed_delta, p=format_p, decisive_p=decisive_p)
     return environment
@@ -189,6 +201,22 @@ def language_name(tag: str) -> str:
         return tag
 
 
+@lru_cache(maxsize=256)
+def _is_rtl(tag: str) -> bool:
+    try:
+        return script_of(tag) in RTL_SCRIPTS
+    except UserError:
+        return False
+
+
+def direction(text: str, tag: str) -> str:
+    """Return a text's base direction, for `dir`: "auto", by its first letter, but for a right-to-left language's own.
+
+    A sentence of Arabic or Hebrew that begins with a name in Latin letters still reads from the right.
+    """
+    return "rtl" if _is_rtl(tag) and RTL_LETTER.search(text) else "auto"
+
+
 def view_of(entry: Mapping[str, Any], run_dir: Path) -> SetView:
     """Return what the page shows of one test set."""
     baseline, metrics = entry["baseline"], entry["metrics"]
@@ -196,7 +224,8 @@ def view_of(entry: Mapping[str, Any], run_dir: Path) -> SetView:
     others = tuple(system for system in order if system != baseline)
     leading = "chrf" if "chrf" in metrics else next(iter(metrics))
     segments = translations_dir(run_dir, entry["suite"], f"{entry['src_lang']}-{entry['tgt_lang']}") / "segments.jsonl"
-    shown = select_rows(read_segments(segments), baseline, others, leading) if segments.exists() else None
+    errors_by = next((name for name, row in entry["systems"][baseline]["metrics"].items() if ERRORS in row), None)
+    shown = select_rows(read_segments(segments), baseline, others, leading, errors_by) if segments.exists() else None
     rows = shown.rows if shown is not None else ()
     return SetView(
         entry=entry,
@@ -211,13 +240,14 @@ def view_of(entry: Mapping[str, Any], run_dir: Path) -> SetView:
         by_length=_by_length(entry, others),
         symptoms=checked_symptoms(entry),
         translations=shown,
+        errors_by=errors_by,
         gains=tuple(json.dumps([[o.gains.get(m) for m in metrics] for o in row.outputs[1:]]) for row in rows),
         changed=tuple(json.dumps([int(output.changed) for output in row.outputs[1:]]) for row in rows),
     )
 
 
 def _by_length(entry: Mapping[str, Any], others: Sequence[str]) -> tuple[Figure, ...]:
-    found = (length_figure(entry, _strongest(entry, others, one), one) for one in list(entry["metrics"])[:MAX_FIGURES])
+    found = (length_figure(entry, _strongest(entry, others, one), one) for one in main_metrics(entry)[:MAX_FIGURES])
     return tuple(figure for figure in found if figure is not None)
 
 
@@ -239,7 +269,8 @@ def _tiles(entry: Mapping[str, Any], system: str) -> tuple[Tile, ...]:
     """Return one tile a metric: a system's score, and its difference to the baseline."""
     baseline = entry["baseline"]
     tiles = []
-    for metric, described in entry["metrics"].items():
+    for metric in main_metrics(entry):
+        described = entry["metrics"][metric]
         versus = entry["systems"][system]["versus"][baseline][metric]
         scores = [entry["systems"][name]["metrics"][metric]["score"] for name in (system, baseline)]
         tiles.append(
@@ -255,31 +286,3 @@ def _tiles(entry: Mapping[str, Any], system: str) -> tuple[Tile, ...]:
             )
         )
     return tuple(tiles)
-
-
-def without_plots(prefs: Mapping[str, Any]) -> dict[str, Any]:
-    """Return prefs-report.json without what is drawn on a page and not read as a figure."""
-    return {key: value for key, value in prefs.items() if key not in ("histograms", "examples")}
-
-
-def flatten(value: Mapping[str, Any]) -> dict[str, list[tuple[str, str]]]:
-    """Return a nested object as groups of (name, text): the scalars at the top, then one group for each object."""
-    groups: dict[str, list[tuple[str, str]]] = {"": []}
-    for key, item in value.items():
-        if isinstance(item, Mapping) and item:
-            groups[key] = list(_leaves(item, ""))
-        else:
-            groups[""].append((key, _plain(item)))
-    return {name: rows for name, rows in groups.items() if rows}
-
-
-def _leaves(value: Mapping[str, Any], prefix: str) -> Iterable[tuple[str, str]]:
-    for key, item in value.items():
-        if isinstance(item, Mapping) and item:
-            yield from _leaves(item, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}", _plain(item)
-
-
-def _plain(value: Any) -> str:
-    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)

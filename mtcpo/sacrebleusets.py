@@ -160,8 +160,10 @@ def _members(archive: Path) -> dict[str, int]:
 
 def _not_to_be_had(dataset: Any, spec: Spec, error: BaseException, where_to_put: str) -> str:
     reason = str(error) or type(error).__name__
-    cache = Path(dataset._outdir).parent
+    folder = Path(dataset._outdir)
+    texts = next(iter(sorted(folder.glob(f"*.{spec.pair}.*"))), None)
+    state = f"not in {folder.parent}" if texts is None else f"{texts} has no archive beside it to be checked against"
     return (
-        f"test set {spec.suite}:{spec.pair}: not in {cache}, and the download failed ({reason}); "
+        f"test set {spec.suite}:{spec.pair}: {state}, and the download failed ({reason}); "
         f"pass --test-set-dir DIR with {where_to_put}, or delete {dataset._outdir} and try again with a network"
     )

@@ -83,7 +83,7 @@ def evaluate(
         from mtcpo.comparison import compare_runs
 
         if compare:
-            return compare_runs(runs, config)
+            return compare_runs(runs, config, lambda line: click.echo(line, err=True))
         if not models:
             return assess_files(config, files, output_dir)
         quiet()

@@ -14,7 +14,6 @@ import numpy as np
 from mtcpo.metrics import Metric
 from mtcpo.records import Segment
 from mtcpo.significance import (
-    ALPHA,
     Array,
     bootstrap_p_value,
     bootstrap_scores,
@@ -58,7 +57,7 @@ def score_rows(
 ) -> list[dict[str, Any]]:
     """Return of each system its score with interval and cluster. draws: its scores (R,) on the resamples."""
     sign = 1.0 if metric.higher_is_better else -1.0
-    clusters = significance_clusters([sign * s for s in scores], [sign * d for d in draws], ALPHA)
+    clusters = significance_clusters([sign * s for s in scores], [sign * d for d in draws])
     mark = {"chose_pairs": True} if "chose_pairs" in described else {}
     return [
         {"score": score, "ci": half_width_95(drawn), "signature": described["signature"], "cluster": cluster} | mark
@@ -76,8 +75,8 @@ def comparisons(
 ) -> dict[str, dict[str, Any]]:
     """Return of each system but the baseline how it compares with it on one metric.
 
-    p_value: paired bootstrap; p_holm: it, corrected over the systems, where they are several; p_randomisation: the
-    other test. wins, ties, losses: segments on which it scores higher, the same, lower.
+    p_value: paired bootstrap; p_randomisation: the other test; p_holm: the larger of both, corrected over the systems,
+    where they are several. wins, ties, losses: segments on which it scores higher, the same, lower.
     """
     names = list(systems)
     base, found = names.index(baseline), dict[str, dict[str, Any]]()
@@ -98,7 +97,7 @@ def comparisons(
             "losses": int((gains < -TIE).sum()),
         }
     if len(found) > 1:
-        corrected = holm([row["p_value"] for row in found.values()])
+        corrected = holm([max(row["p_value"], row["p_randomisation"]) for row in found.values()])
         for row, p_value in zip(found.values(), corrected, strict=True):
             row["p_holm"] = p_value
     return found

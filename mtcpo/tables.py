@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from mtcpo.significance import ALPHA
 from mtcpo.symptoms import SYMPTOMS
+from mtcpo.tallies import main_metrics
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -58,8 +59,11 @@ def judge(versus: Mapping[str, float], higher_is_better: bool) -> str:
 
 
 def decisive_p(versus: Mapping[str, float]) -> float:
-    """Return the p-value that decides: corrected by Holm's method where several systems were compared."""
-    return versus.get("p_holm", versus["p_value"])
+    """Return the p-value that decides: the larger of the two tests', corrected by Holm where systems are several.
+
+    The bootstrap's own is too small: sacreBLEU's way to compute it comes near a one-sided test.
+    """
+    return versus.get("p_holm", max(versus["p_value"], versus["p_randomisation"]))
 
 
 def ranked(entry: Mapping[str, Any]) -> list[str]:
@@ -73,9 +77,12 @@ def ranked(entry: Mapping[str, Any]) -> list[str]:
 
 
 def significance_in_words(entry: Mapping[str, Any]) -> str:
-    """Return for example "paired bootstrap, 1000 resamples, seed 12345, Holm's correction over 8 systems"."""
+    """Return for example "the larger p of paired bootstrap and …, 1000 resamples each, seed 12345"."""
     test = entry["significance"]
-    words = f"{test['test']}, {test['resamples']} resamples, seed {test['seed']}"
+    words = (
+        f"the larger p of {test['test']} and {test['second_test']}, {test['resamples']} resamples each, "
+        f"seed {test['seed']}"
+    )
     return words + (f", Holm's correction over {len(entry['systems']) - 1} systems" if test.get("correction") else "")
 
 
@@ -89,12 +96,12 @@ def summarise(entry: Mapping[str, Any]) -> tuple[str, ...]:
     baseline = entry["baseline"]
     others = [system for system in entry["systems"] if system != baseline]
     if not others:
-        scores = [_score_text(entry, baseline, metric) for metric in entry["metrics"]]
+        scores = [_score_text(entry, baseline, metric) for metric in main_metrics(entry)]
         return (f"{baseline} scores {_listed(scores)}. There is no other system to compare it with.",)
     if len(others) <= FEW_SYSTEMS:
         sentences = [_compared(entry, system) for system in others]
     else:
-        sentences = [_counted(entry, metric, others) for metric in entry["metrics"]]
+        sentences = [_counted(entry, metric, others) for metric in main_metrics(entry)]
     return tuple(sentences)
 
 
@@ -118,8 +125,8 @@ def _compared(entry: Mapping[str, Any], system: str) -> str:
     """Return for example "tuned is better than start on chrF (+2.1, p < 0.001); no significant difference on BLEU"."""
     baseline = entry["baseline"]
     found: dict[str, list[str]] = {"better": [], "worse": [], "same": []}
-    for metric, versus in entry["systems"][system]["versus"][baseline].items():
-        described = entry["metrics"][metric]
+    for metric in main_metrics(entry):
+        described, versus = entry["metrics"][metric], entry["systems"][system]["versus"][baseline][metric]
         # No line break inside "p < 0.001".
         p_value = format_p(decisive_p(versus)).replace(" ", "\u00a0")
         text = f"({signed_delta(versus['delta'], described['percent'])}, {p_value})"
@@ -150,7 +157,7 @@ def print_table(document: Mapping[str, Any], console: Console | None = None) -> 
     from rich.console import Console
 
     # A file or a pipe has no width: numbers must not be cut there.
-    console = console or Console(width=None if Console().is_terminal else 200, highlight=False)
+    console = console or Console(width=None if Console().is_terminal else 1000, highlight=False)
     for key, entry in document["pairs"].items():
         _print_entry(key, entry, console)
 
@@ -176,7 +183,8 @@ def _print_entry(key: str, entry: Mapping[str, Any], console: Console) -> None:
             for name, described in entry["metrics"].items()
         ]
         ratio = "-" if row["length_ratio"] is None else f"{row['length_ratio']:.2f}"
-        name = Text(system) + Text("\nbaseline" if system == entry["baseline"] else "", style="dim")
+        is_baseline = system == entry["baseline"] and len(order) > 1
+        name = Text(system) + Text("\nbaseline" if is_baseline else "", style="dim")
         ends = after is not None and shows_clusters(entry) and (
             cluster_of(entry, system, leading) != cluster_of(entry, after, leading)
         )  # fmt: skip
@@ -195,11 +203,27 @@ def notes_of(entry: Mapping[str, Any]) -> list[str]:
         notes[0] += f"; * differs from {entry['baseline']} (p < {ALPHA}, {significance_in_words(entry)})"
     if shows_clusters(entry):
         leading = metric_title(next(iter(entry["metrics"])))
-        notes.append(f"#: cluster; lines: every system above is better by {leading} than every one below (p < {ALPHA})")
+        notes.append(
+            f"#: cluster; lines: every system above is better by {leading} than every one below (the 95 % interval of "
+            "their difference leaves out zero)"
+        )
+    if too_few := too_few_resamples(entry):
+        notes.append(too_few)
     if any(_chose(described) for described in entry["metrics"].values()):
         notes.append("◆ chose the training pairs, so its gain counts for less")
     notes += [f"{what.replace('_', ' ')} not checked: {reason}" for what, reason in entry.get("unchecked", {}).items()]
     return notes
+
+
+def too_few_resamples(entry: Mapping[str, Any]) -> str:
+    """Say that no difference can be significant, where even the smallest p of so many resamples is too large, or ""."""
+    others, resamples = len(entry["systems"]) - 1, entry["significance"]["resamples"]
+    if others / (resamples + 1) < ALPHA:
+        return ""
+    return (
+        f"{resamples} resamples are too few for {others} comparison{'s' if others > 1 else ''}: no p can be below "
+        f"{ALPHA}; take more (--set evaluate.resamples=10000)"
+    )
 
 
 def shows_clusters(entry: Mapping[str, Any]) -> bool:

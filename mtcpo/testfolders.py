@@ -2,6 +2,8 @@
 
 WMT "news-systems"   sources/generaltest2022.de-en.src.de  references/generaltest2022.de-en.ref.A.en
                      system-outputs/generaltest2022.de-en.hyp.SYSTEM.en        (all also under txt/)
+the same of 2024     sources/en-de.txt  references/en-de.refA.txt  system-outputs/en-de/SYSTEM.txt
+mt-metrics-eval      wmt22/sources/en-de.txt, and the others like these
 FLORES-200           devtest/deu_Latn.devtest                                  (also under flores200_dataset/)
 Multi30k             test_2016_flickr.de, or .de.gz                            (also under data/task1/raw/)
 any other            NAME.de-en.de, NAME.de-en.en
@@ -42,6 +44,9 @@ RELEASES = {
     "flores200/dev": Release("dev", 997, FLORES),
 }
 """By name. sacreBLEU knows the first three too, and the others not."""
+
+NAMELESS = "wmt24"
+"""The suite of published files that are named by their language pair alone."""
 
 ROOTS = {MULTI30K: (".", "data/task1/raw"), FLORES: (".", "flores200_dataset")}
 
@@ -114,8 +119,10 @@ def _expected(spec: Spec) -> tuple[str, ...]:
     release = RELEASES.get(spec.suite)
     if release is not None:
         return _release_name(release, spec.src), _release_name(release, spec.tgt)
-    stem, base = _stems(spec.suite)[0], spec.suite.split("/")[0]
+    stem, base = _stems(spec.suite)[0], _base(spec.suite)
     label = next(iter(default_references(spec)), "A") or "A"
+    if base == NAMELESS:
+        return f"sources/{spec.pair}.txt", f"references/{spec.pair}.ref{plain_label(label)}.txt"
     return (
         f"sources/{stem}.{spec.pair}.src.{spec.src}",
         f"references/{stem}.{spec.pair}.ref.{label}.{spec.tgt}",
@@ -133,7 +140,9 @@ def _release_name(release: Release, language: str) -> str:
 
 def _find(folder: Path, spec: Spec) -> Files | None:
     release = RELEASES.get(spec.suite)
-    return _find_wmt(folder, spec) if release is None else _find_release(folder, spec, release)
+    if release is not None:
+        return _find_release(folder, spec, release)
+    return _find_wmt(folder, spec) or _find_nameless(folder, spec) or _find_plain(folder, spec)
 
 
 def _find_release(folder: Path, spec: Spec, release: Release) -> Files | None:
@@ -154,22 +163,55 @@ def _find_wmt(folder: Path, spec: Spec) -> Files | None:
             if source.is_file():
                 found = _labelled(root / "references", f"{stem}.{spec.pair}.ref.", f".{spec.tgt}")
                 systems = _labelled(root / "system-outputs", f"{stem}.{spec.pair}.hyp.", f".{spec.tgt}")
-                return Files(source, {plain_label(name): path for name, path in found.items()}, systems)
-    base = spec.suite.split("/")[0]
-    source, reference = folder / f"{base}.{spec.pair}.{spec.src}", folder / f"{base}.{spec.pair}.{spec.tgt}"
+                return _files(source, found, systems)
+    return None
+
+
+def _find_nameless(folder: Path, spec: Spec) -> Files | None:
+    """Find files that do not say which test set they are of: a folder above them does, or they are WMT24's."""
+    base = _base(spec.suite)
+    roots = [folder / base] + ([folder, folder / "txt"] if _nameless_suite(folder) == base else [])
+    for root in roots:
+        source = root / "sources" / f"{spec.pair}.txt"
+        if source.is_file():
+            found = _labelled(root / "references", f"{spec.pair}.", ".txt")
+            return _files(source, found, _labelled(root / "system-outputs" / spec.pair, "", ".txt"))
+    return None
+
+
+def _nameless_suite(folder: Path) -> str:
+    """Return the suite of a folder whose files are not named after one: the year in its name, else WMT24."""
+    years = re.findall(r"wmt\d\d", "/".join(folder.resolve().parts[-2:]))
+    return years[-1] if years else NAMELESS
+
+
+def _find_plain(folder: Path, spec: Spec) -> Files | None:
+    stem = f"{_base(spec.suite)}.{spec.pair}"
+    source, reference = folder / f"{stem}.{spec.src}", folder / f"{stem}.{spec.tgt}"
     if source.is_file():
         return Files(source, {"": reference} if reference.is_file() else {})
     return None
 
 
+def _files(source: Path, references: Mapping[str, Path], outputs: Mapping[str, Path]) -> Files:
+    """Return the files of a test set; an output that is named as a reference is that, and no system's."""
+    systems = {name: path for name, path in outputs.items() if name not in references}
+    return Files(source, {plain_label(name): path for name, path in references.items()}, systems)
+
+
+def _base(suite: str) -> str:
+    """Return what the files of a suite are called: `wmt21` of sacreBLEU's `wmt21/AB`."""
+    return suite.split("/")[0]
+
+
 def _stems(suite: str) -> list[str]:
     """Return how the files of a suite may start: WMT's `wmt22` is `generaltest2022`, up to 2021 `newstest2021`."""
-    base = suite.split("/")[0]
+    base = _base(suite)
     year = re.fullmatch(r"wmt(\d\d)", base)
     if year is None:
         return [base]
     names = ["generaltest", "newstest"] if int(year[1]) >= 22 else ["newstest", "generaltest"]
-    return [f"{name}20{year[1]}" for name in (*names, "wmttest")] + [base]
+    return [f"{name}20{year[1]}" for name in (*names, "wmttest", "florestest")] + [base]
 
 
 def _labelled(folder: Path, prefix: str, suffix: str) -> dict[str, Path]:
@@ -186,6 +228,9 @@ def _test_sets_in(folder: Path) -> list[str]:
     for path in [*folder.glob("sources/*.src.*"), *folder.glob("txt/sources/*.src.*")]:
         match = re.fullmatch(r"(.+)\.([a-z]+-[a-z]+)\.src\.[a-z]+", path.name)
         if match:
-            stem = re.sub(r"^(?:general|news|wmt)test20(?=\d\d$)", "wmt", match[1])
+            stem = re.sub(r"^(?:general|news|wmt|flores)test20(?=\d\d$)", "wmt", match[1])
             found.add(f"{stem}:{match[2]}")
+    for path in [*folder.glob("sources/*.txt"), *folder.glob("txt/sources/*.txt"), *folder.glob("wmt??/sources/*.txt")]:
+        if re.fullmatch(r"[a-z]+-[a-z]+", path.stem):
+            found.add(f"{_nameless_suite(path.parents[1])}:{path.stem}")
     return sorted(found)

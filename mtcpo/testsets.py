@@ -89,7 +89,7 @@ def check_name(kind: str, name: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Spec:
-    """A test set as it is named: `SUITE:SRC-TGT`, or `SUITE:SRC-TGT:REF,REF` with references by name."""
+    """A test set as it is named: `SUITE:SRC-TGT`, or `SUITE:SRC-TGT:REF,REF` with references by name, or `:all`."""
 
     suite: str
     src: str
@@ -137,11 +137,15 @@ def plain_label(name: str) -> str:
 def choose_references(spec: Spec, there: Mapping[str, Value], default: Sequence[str]) -> dict[str, Value]:
     """Return the wanted of the references that are there: those that the spec names, else the default ones, else all.
 
+    The name `all` stands for all of them.
+
     Raises:
-        UserError: one is not there; the message lists those that are.
+        UserError: one is named twice, or is not there; the message lists those that are.
     """
-    wanted = [plain_label(name) for name in spec.references]
+    wanted = list(there) if spec.references == ("all",) else [plain_label(name) for name in spec.references]
     for name in wanted:
+        if wanted.count(name) > 1:
+            raise UserError(f"{spec.suite}:{spec.pair}: reference {name!r} is named twice; name it once")
         if name not in there:
             raise choose(f"reference of {spec.suite}:{spec.pair}", name, [label or "(unnamed)" for label in there])
     wanted = wanted or [name for name in map(plain_label, default) if name in there] or list(there)

@@ -315,6 +315,7 @@ class PreferenceTrainer(Seq2SeqTrainer):
             return {"loss": loss} | means
         now = time.perf_counter()
         means["tokens_per_second"] = sums["real_tokens"] / (now - (self._since or 0.0))
+        means["tokens"] = sums["real_tokens"]
         means["padding_share"] = 1 - sums["real_tokens"] / sums["padded_tokens"]
         self._since = now
         return means
@@ -333,6 +334,8 @@ class PreferenceTrainer(Seq2SeqTrainer):
                     f"training diverged before step {self.state.global_step}: the loss is no number any more; lower "
                     f"train.args.learning_rate{alpha}, or train in float32 (train.args.bf16=false)"
                 )
+        elif "train_runtime" in logs and (rest := self._take("train")):  # of the steps since the last log
+            logs = logs | {"tokens": rest["tokens"]}
         super().log(logs, *args, **kwargs)
         if self._samples:
             # Beside the figures and not among them: what loggers the user has can take no text.

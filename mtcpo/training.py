@@ -212,6 +212,7 @@ def report_of(model: str, config: TrainConfig, trainer: PreferenceTrainer, data:
         "dropped": dict(sorted(data.training.dropped.items())),
         "dropped_ids": dict(sorted(data.training.dropped_ids.items())),
         "steps": state.global_step,
+        "tokens": int(sum(row.get("tokens", 0) for row in state.log_history)),  # of sources and targets
         "seconds": round(float(last.get("train_runtime", 0.0)), 1),
     }
     if data.evaluation is not None:

@@ -10,6 +10,7 @@ import shutil
 import subprocess
 import sys
 from contextlib import ExitStack
+from pathlib import Path
 
 import pytest
 from console import ENVIRONMENT, call, contents, lines_of, mistake, run, small_disk, words, write_lines
@@ -188,6 +189,8 @@ MISTAKES = [
      'bare.toml: no metric in it; add one, for example metrics = ["bleu", "chrf"]'),
     (f"evaluate --suite wmt22:de-en:C --test-set-dir wmt {HYPS}",
      "unknown reference of wmt22:de-en 'C'; choose from A, B"),
+    (f"evaluate --suite wmt22:de-en:A,refA --test-set-dir wmt {HYPS}",
+     "wmt22:de-en: reference 'A' is named twice; name it once"),
     (f"evaluate --suite wmt23:de-en --test-set-dir wmt {HYPS}", "it has wmt22:de-en (did you mean 'wmt22:de-en'?)"),
     (f"evaluate --suite wmt222:de-en {HYPS}",
      "unknown test set 'wmt222' (did you mean 'wmt22'?); sacrebleu --list names"),
@@ -320,10 +323,20 @@ def test_a_mistake_gets_one_line(scored, capsys, arguments, message):
 def test_a_comet_directory_that_is_missing(scored, capsys):
     pytest.importorskip("comet", reason="COMET is not installed")
     prefs = PREFS.replace("chrf", "comet:./no")
-    for command in (f"{prefs} --output q.jsonl", f"{EVALUATE} {HYPS} --metric comet:./no"):
+    before = contents(scored)
+    evaluate = f"{EVALUATE} {HYPS} --metric comet:./no"
+    for command in (f"{prefs} --output q.jsonl", evaluate, f"{evaluate} --output-dir e"):
         line = mistake(capsys, *command.split())
         assert line == f"{scored}/no: no such directory; a COMET directory has hparams.yaml and checkpoints/model.ckpt"
-    assert not (scored / "q.jsonl").exists()
+    assert contents(scored) == before
+
+
+def test_a_file_system_that_makes_no_folder(here, capsys):
+    if not Path("/proc/self").exists():
+        pytest.skip("no /proc here")
+    line = mistake(capsys, *f"{EVALUATE} --hyp a=r.de --output-dir /proc/none".split())
+    assert line.startswith("/proc/none/evaluation.json: no ")
+    assert line.endswith("; choose another output")
 
 
 def test_without_network_the_answer_comes_at_once_and_alone(here):

@@ -58,7 +58,7 @@ def runs(tmp_path, garden, outputs):
 
 
 def test_runs_together_are_as_if_evaluated_together(runs, garden, outputs):
-    (found,) = compare_runs([runs / "alpha", runs / "beta"], EvaluateConfig(resamples=100))
+    (found,) = compare_runs([runs / "alpha", runs / "beta"], EvaluateConfig(resamples=100), pytest.fail)
     texts = {"start": outputs["start"], "alpha-tuned": outputs["one"], "beta-tuned": outputs["two"]}
     metrics = [load_metric("bleu", "de"), load_metric("ter", "de"), FakeModel()]
     together = evaluate_outputs(garden, texts, metrics, EvaluateConfig(resamples=100), {"bleu"})
@@ -83,9 +83,21 @@ def test_the_command(runs, capsys):
 def test_systems_that_are_not_the_same_keep_their_runs_names(runs, garden, outputs):
     shutil.rmtree(runs / "beta")
     write_evaluation(runs / "beta", [evaluate(garden, {"start": outputs["two"]})])
-    (found,) = compare_runs([runs / "alpha", runs / "beta"], EvaluateConfig(resamples=50))
+    lines = []
+    (found,) = compare_runs([runs / "alpha", runs / "beta"], EvaluateConfig(resamples=50), lines.append)
     assert list(found.entry["systems"]) == ["alpha-start", "alpha-tuned", "beta-start"]
-    assert list(found.entry["metrics"]) == ["bleu", "ter"]  # what both have
+    # Formulas are computed where they were not; the model's scores are not there for all.
+    assert list(found.entry["metrics"]) == ["bleu", "ter", "chrf"]
+    assert lines == ["comet on garden en-de is left out: not every run has scores of this model"]
+
+
+def test_test_sets_that_not_all_runs_have_are_named(runs, garden, outputs, capsys):
+    shutil.rmtree(runs / "beta")
+    park = replace(garden, name="park")
+    write_evaluation(runs / "beta", [evaluate(one, {"start": outputs["start"]}) for one in (garden, park)])
+    outcome = run(capsys, "evaluate", "--compare", runs / "alpha", runs / "beta", "--metric", "chrf")
+    assert outcome.code == 0
+    assert outcome.err == f"park en-de is left out: {runs}/beta has it, but not every run\n"
 
 
 def test_mistakes(runs, garden, outputs, capsys):
@@ -98,6 +110,12 @@ def test_mistakes(runs, garden, outputs, capsys):
     assert line(alpha, alpha) == "two run directories are named 'alpha'; rename one, since it names the systems"
     assert line(alpha, beta, "--baseline", "strat").startswith("unknown baseline 'strat' (did you mean 'start'?)")
     assert line(alpha, beta, "--suite", "demo").startswith("--compare takes run directories and nothing to score")
+    kept = beta / "translations/garden/en-de/segments.jsonl"
+    text = kept.read_text(encoding="utf-8")
+    kept.write_text("".join(text.splitlines(keepends=True)[:3]), encoding="utf-8")
+    assert line(alpha, beta) == f"{kept}: 3 segments, but 50 were evaluated; evaluate the run again"
+    kept.unlink()
+    assert line(alpha, beta) == f"{kept}: no such file"
     # The same name, other text.
     changed = replace(garden, segments=tuple(replace(s, source=s.source + "!") for s in garden.segments))
     shutil.rmtree(beta)
@@ -116,4 +134,4 @@ def test_scores_of_different_models_are_not_mixed(runs):
     document["pairs"]["en-de"]["metrics"]["comet"]["signature"] = "another model"
     write_json(path, document)
     with pytest.raises(UserError, match=r"comet: .* have it by different signatures \(another model; by length\)"):
-        compare_runs([runs / "alpha", runs / "beta"], EvaluateConfig())
+        compare_runs([runs / "alpha", runs / "beta"], EvaluateConfig(), print)

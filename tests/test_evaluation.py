@@ -278,7 +278,7 @@ def test_several_systems_are_corrected_together(evaluation):
     rows = [row["versus"]["start"] for name, row in evaluation.entry["systems"].items() if name != "start"]
     for metric in ("bleu", "chrf", "ter"):
         found = [row[metric] for row in rows]
-        assert [row["p_holm"] for row in found] == holm([row["p_value"] for row in found])
+        assert [row["p_holm"] for row in found] == holm([max(row["p_value"], row["p_randomisation"]) for row in found])
 
 
 def test_one_comparison_needs_no_correction(garden, outputs):
@@ -339,6 +339,17 @@ def test_each_reference_alone(garden, outputs):
     }, abs=1e-9)  # fmt: skip
     assert entry["metrics"]["bleu-B"]["signature"].startswith("nrefs:1|")
     assert entry["metrics"]["bleu-B"]["signature"].endswith("|ref:B")
+
+
+def test_a_single_reference_has_its_own_score_too(garden, outputs):
+    one = replace(garden, reference_names=("stud",))
+    config = EvaluateConfig(resamples=20, each_reference=True)
+    entry = evaluate_outputs(one, {"start": outputs["start"]}, [metric("bleu"), metric("chrf")], config).entry
+    rows = entry["systems"]["start"]["metrics"]
+    assert list(rows) == ["bleu", "bleu-stud", "chrf", "chrf-stud"]
+    assert rows["bleu-stud"]["score"] == rows["bleu"]["score"]
+    unnamed = replace(garden, reference_names=("",))
+    assert list(evaluate_outputs(unnamed, outputs, [metric("bleu")], config).entry["metrics"]) == ["bleu"]
 
 
 def test_submitted_systems_stand_beside_ones_own(garden, outputs):

@@ -1,3 +1,5 @@
+import re
+
 import pytest
 from made_up_run import evaluate, german_outputs, german_test_set
 
@@ -22,7 +24,10 @@ def test_markdown_by_hand(entry):
     cells = [f"**{second[name]['score']:.1f}*** ±{second[name]['ci']:.1f}".replace("***", "**\\*") for name in
              ("bleu", "chrf", "ter")]  # fmt: skip
     assert lines[5] == r"| 100%&\{x\}\~ | " + " | ".join(cells) + " |"
-    assert "paired bootstrap, 300 resamples, seed 12345" in "\n".join(lines)
+    assert (
+        "the larger p of paired bootstrap and paired approximate randomisation, 300 resamples each, seed 12345"
+        in "\n".join(lines)
+    )
     assert "chrF chose the training pairs." in lines
     assert any(line.startswith("- BLEU: `nrefs:1|case:mixed|eff:no|tok:13a") for line in lines)
 
@@ -49,6 +54,18 @@ def test_latex_escapes_names_and_closes_what_it_opens(entry):
             depth += 1 if character == "{" else -1
             assert depth >= 0
     assert depth == 0
+
+
+def test_latex_of_names_that_mean_something_to_it_or_to_us():
+    test_set = german_test_set(10)
+    outputs = german_outputs(test_set, {"STAR-1": 0.3, "[red]": 0.2, "*best": 0.1})
+    text = to_latex(evaluate(test_set, outputs).entry)
+    # Behind the end of a row a bracket would be its height, and a star a ban on a page's end.
+    assert not re.search(r"\\\\\s*[\[*]", text)
+    assert "\n{[}red] & " in text
+    assert "\n{*}best & " in text
+    assert r"$^{*}$ better, $^{\dagger}$ worse than STAR-1 (p" in text
+    assert r"\usepackage{booktabs}" in text.split(r"\begin{table}")[0]
 
 
 def test_both_are_written_beside_the_evaluation(tmp_path, entry):

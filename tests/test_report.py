@@ -1,5 +1,6 @@
 import json
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 from itertools import pairwise
 
@@ -10,7 +11,8 @@ from made_up_run import evaluate, german_outputs, german_test_set, write_full_ru
 from mtcpo.errors import UserError
 from mtcpo.evaluation import write_evaluation
 from mtcpo.files import write_json
-from mtcpo.report import flatten, language_name, write_report
+from mtcpo.howmade import flatten
+from mtcpo.report import direction, language_name, write_report
 
 
 @pytest.fixture(scope="module")
@@ -92,7 +94,7 @@ def test_the_page_says_what_was_found(html):
     assert re.search(r"tuned is better than start on BLEU \(\+[\d.]+, p = 0\.003\), chrF .* and TER \(−", text)
     assert "chrF chose the training pairs" in text
     assert "nrefs:1|case:mixed|eff:no|tok:13a|smooth:exp|version:" in text
-    assert "paired bootstrap, 300 resamples, seed 12345" in text
+    assert "the larger p of paired bootstrap and paired approximate randomisation, 300 resamples each, seed" in text
     assert "300 of 400 segments: the 100 largest gains and losses each of tuned on chrF" in text
     for part in ("sft", "cpo", "small margin", "torch", "2.13.0", "learning_rate = 1e-4", "Log-probabilities"):
         assert part in text
@@ -131,14 +133,33 @@ def test_many_systems_are_ranked_with_lines_between_clusters(tmp_path):
 
 def test_what_made_an_evaluation_is_shown(tmp_path):
     test_set = german_test_set(5)
-    made = {"command": ["mtcpo", "evaluate"], "versions": {"numpy": "1.2.3"}, "inputs": {"<a>": "f.de 00ff"}}
+    made = {
+        "command": ["mtcpo", "evaluate", "--hyp", "a b=f.de"],
+        "versions": {"numpy": "1.2.3"},
+        "inputs": {"<a>": "f.de 00ff"},
+    }
     write_evaluation(tmp_path, [evaluate(test_set, german_outputs(test_set, {"start": 0.3}))], made=made)
     text = Outline(write_report(tmp_path).read_text(encoding="utf-8")).text
-    assert '["mtcpo", "evaluate"]' in text
+    assert "command mtcpo evaluate --hyp 'a b=f.de'" in text
     assert "numpy 1.2.3" in text
     assert "<a> f.de 00ff" in text
     assert (tmp_path / "evaluation.md").exists()
     assert (tmp_path / "evaluation.tex").exists()
+
+
+def test_the_stages_of_a_run_are_a_table(tmp_path):
+    stage = {
+        "settings": [{"loss": "<sft>"}], "inputs": {"train.en": "ab" * 32}, "seconds": 1094.12,
+        "figures": {"examples": 6000, "tokens": 1234567, "dropped": {"same_text": 251, "tie": 3}, "seed": 12345},
+    }  # fmt: skip
+    none = {"settings": None, "inputs": {}, "seconds": None, "figures": {"dropped": {}, "resumed_at": 0}}
+    write_json(tmp_path / "stamp.json", {"mtcpo": "0.1", "stages": {"sft": stage, "report": none}})
+    write_json(tmp_path / "prefs-report.json", {"kept": 3})
+    text = Outline(write_report(tmp_path).read_text(encoding="utf-8")).text
+    counted = "examples 6,000; tokens 1,234,567; dropped: same text 251, tie 3; seed 12345"
+    assert f"sft 1,094.1 {counted} train.en abababababab… report Settings of each stage" in text
+    assert "ab" * 32 in text
+    assert '"loss": "<sft>"' in text
 
 
 def test_numbers_of_the_table_are_those_of_evaluation_json(page, html):
@@ -153,8 +174,32 @@ def test_text_carries_its_language_and_direction(html):
     texts = [
         a for tag, a in Outline(html).tags if tag == "p" and (a.get("class") or "").startswith("text") and "lang" in a
     ]
-    assert all(attributes["dir"] == "auto" for attributes in texts)
+    assert {attributes["dir"] for attributes in texts if attributes["lang"] != "ar"} == {"auto"}
     assert {attributes["lang"] for attributes in texts} == {"en", "de", "ar"}
+
+
+@pytest.mark.parametrize(
+    ("text", "lang", "expected"),
+    [
+        ("iPhone الجديد", "ar", "rtl"),
+        ("3 ספרים", "he", "rtl"),
+        ("WMT22 خبریں", "ur", "rtl"),
+        ("an English copy", "ar", "auto"),
+        ("iPhone الجديد", "en", "auto"),
+        ("iPhone الجديد", "no language", "auto"),
+        ("", "fa", "auto"),
+    ],
+)
+def test_what_begins_with_latin_letters_may_still_read_from_the_right(text, lang, expected):
+    assert direction(text, lang) == expected
+
+
+def test_an_empty_reference_is_shown_as_such(tmp_path):
+    test_set = german_test_set(3)
+    segments = (replace(test_set.segments[0], references=(" ",)), *test_set.segments[1:])
+    outputs = german_outputs(test_set, {"start": 0.1})
+    write_evaluation(tmp_path, [evaluate(replace(test_set, segments=segments), outputs)])
+    assert write_report(tmp_path).read_text(encoding="utf-8").count('<p class="text empty">empty</p>') == 1
 
 
 def test_an_empty_translation_is_shown_as_such(html):
@@ -166,13 +211,17 @@ def test_absent_parts_are_named(tmp_path):
     for file in ("prefs-report.json", "metrics.jsonl", "recipe.toml", "stamp.json"):
         assert re.search(rf"Not in this run: [^.]*\(there is no {re.escape(file)} \)", text), file
     assert "BLEU: of 8 systems" in text
+    # What is not there gets no part of the page, and all that is missing is named in one place.
+    html = (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert re.findall(r'<a href="#([a-z]+)">', html) == ["results", "translations", "made"]
+    assert re.findall(r'<h2 id="([a-z]+)">', html) == ["results", "translations", "made"]
     assert "evaluation.json )" not in text
 
 
 def test_a_run_that_has_only_pairs(tmp_path):
     write_json(tmp_path / "prefs-report.json", {"kept": 3, "dropped": {"tie": 1}})
     text = Outline(write_report(tmp_path).read_text(encoding="utf-8")).text
-    assert "scores on a test set (there is no evaluation.json )" in text
+    assert "scores and translations of a test set (there is no evaluation.json )" in text
     assert "What became of the sources" in text
 
 
@@ -337,6 +386,33 @@ def test_right_to_left_text_starts_at_the_right(browser, page):
     assert abs(offsets[1]) < 3
     japanese = "[...document.querySelectorAll('.text')].find(p => p.textContent.startsWith('私'))"
     assert browser.evaluate(f"getComputedStyle({japanese}).direction") == "ltr"
+
+
+def on_paper(browser: Browser, page) -> None:
+    """Lay the page out as it is printed on US letter with Chromium's margins: 7.7 inches of 96 pixels."""
+    browser.resize(739, 1000)
+    browser.open(page)
+    browser.call("Emulation.setEmulatedMedia", media="print")
+
+
+def test_on_paper_nothing_is_cut_or_folded_up(page, tmp_path):
+    run = write_many_systems(tmp_path)
+    texts = "[...document.querySelectorAll('details.paper')].map(d => d.checkVisibility() && d.open)"
+    inside = (
+        "[...document.querySelectorAll('.scroll table')].every(t => t.getBoundingClientRect().right"
+        " <= t.closest('.card').getBoundingClientRect().right)"
+    )
+    with Browser() as opened:
+        for one in (page, write_report(run)):
+            on_paper(opened, one)
+            assert set(opened.evaluate(texts)) == {False}
+            opened.call("Page.printToPDF")
+            assert set(opened.evaluate(texts)) == {True}
+            assert opened.evaluate(inside) is True
+            shown = "[...document.querySelectorAll('.tools .count')].every(p => p.checkVisibility())"
+            assert opened.evaluate(shown) is True
+            assert opened.evaluate("document.querySelector('.tools label').checkVisibility()") is False
+        assert opened.problems == []
 
 
 @pytest.mark.parametrize("width", [320, 375, 768, 1200])

@@ -23,6 +23,8 @@ from mtcpo.significance import (
     significance_clusters,
     swap_masks,
 )
+from mtcpo.standings import comparisons
+from mtcpo.tables import decisive_p
 
 
 def mean(sums):
@@ -213,8 +215,8 @@ def test_clusters_by_hand():
     noise = np.random.default_rng(2).normal(scale=0.5, size=(4, 500))
     scores = [10.0, 30.0, 29.9, 10.1]
     draws = [score + row for score, row in zip(scores, noise, strict=True)]
-    assert significance_clusters(scores, draws, 0.05) == [2, 1, 1, 2]
-    assert significance_clusters([1.0], [np.ones(5)], 0.05) == [1]
+    assert significance_clusters(scores, draws) == [2, 1, 1, 2]
+    assert significance_clusters([1.0], [np.ones(5)]) == [1]
 
 
 def test_a_chain_of_small_steps_is_one_cluster():
@@ -222,9 +224,9 @@ def test_a_chain_of_small_steps_is_one_cluster():
     noise = np.random.default_rng(3).normal(scale=0.5, size=(4, 500))
     scores = [4.0, 3.0, 2.0, 1.0]
     draws = [score + row for score, row in zip(scores, noise, strict=True)]
-    assert significance_clusters(scores, draws, 0.05) == [1, 1, 1, 1]
+    assert significance_clusters(scores, draws) == [1, 1, 1, 1]
     wide = [10 * score + row for score, row in zip(scores, noise, strict=True)]
-    assert significance_clusters([40.0, 30.0, 20.0, 10.0], wide, 0.05) == [1, 2, 3, 4]
+    assert significance_clusters([40.0, 30.0, 20.0, 10.0], wide) == [1, 2, 3, 4]
 
 
 def test_a_system_that_hardly_varies_is_no_line_between_two_that_do():
@@ -232,8 +234,34 @@ def test_a_system_that_hardly_varies_is_no_line_between_two_that_do():
     wild = np.random.default_rng(4).uniform(-20, 20, size=500)
     scores = [12.0, 11.0, 10.0]
     draws = [12.0 + wild, np.full(500, 11.0), np.full(500, 10.0)]
-    assert significance_clusters(scores, draws, 0.05) == [1, 1, 1]
-    assert significance_clusters(scores[1:], draws[1:], 0.05) == [1, 2]
+    assert significance_clusters(scores, draws) == [1, 1, 1]
+    assert significance_clusters(scores[1:], draws[1:]) == [1, 2]
+
+
+def test_a_line_needs_an_interval_without_zero():
+    # A bootstrap's p that is below 0.05, as sacreBLEU computes it, while the interval holds zero.
+    difference = np.random.default_rng(5).normal(loc=1.8, size=2000)
+    draws = [30 + difference, np.full(2000, 30.0)]
+    assert bootstrap_p_value(difference, 1.8) < 0.05
+    assert interval_95(difference)[0] < 0
+    assert significance_clusters([31.8, 30.0], draws) == [1, 1]
+    assert significance_clusters([33.0, 30.0], [draws[0] + 1.2, draws[1]]) == [1, 2]
+
+
+def test_what_decides_is_right_in_nineteen_of_twenty_cases():
+    # Systems that are equal but for chance. The bootstrap's p alone is below 0.05 in about one of nine.
+    rng, found = np.random.default_rng(6), []
+    for seed in range(400):
+        a, b = (with_ones(scores) for scores in rng.normal(size=(2, 40)))
+        draws = bootstrap_scores([a, b], [mean, mean], 200, seed)
+        swaps = randomised_differences([(a, a), (a, b)], [mean, mean], 200, seed)
+        scores = [float(mean(one.sum(axis=0))) for one in (a, b)]
+        row = comparisons(["a", "b"], "a", scores, draws, swaps, [a[:, 0], b[:, 0]])["b"]
+        found.append((row["p_value"] < 0.05, decisive_p(row) < 0.05, row["low"] <= 0 <= row["high"]))
+    bootstrap, decided, covered = np.sum(found, axis=0)
+    assert bootstrap > 35
+    assert decided < 33  # 400 x 5 % and three standard deviations
+    assert covered > 360
 
 
 def real_tables(num_segments):

@@ -1,4 +1,5 @@
 import re
+from dataclasses import replace
 from io import StringIO
 
 import pytest
@@ -7,6 +8,7 @@ from rich.console import Console
 
 from mtcpo.evaluation import to_document
 from mtcpo.tables import (
+    decisive_p,
     format_delta,
     format_p,
     format_score,
@@ -14,6 +16,7 @@ from mtcpo.tables import (
     metric_title,
     print_table,
     summarise,
+    too_few_resamples,
     warn_of_choosers,
 )
 
@@ -49,11 +52,29 @@ def test_p_values_in_words(p, text):
 
 
 def test_judgement():
-    assert judge({"delta": 1.0, "p_value": 0.049}, True) == "better"
-    assert judge({"delta": 1.0, "p_value": 0.05}, True) == "same"
-    assert judge({"delta": 1.0, "p_value": 0.001}, False) == "worse"
-    assert judge({"delta": -1.0, "p_value": 0.001}, False) == "better"
-    assert judge({"delta": 0.0, "p_value": 0.001}, True) == "same"
+    def row(delta, bootstrap, randomisation):
+        return {"delta": delta, "p_value": bootstrap, "p_randomisation": randomisation}
+
+    assert judge(row(1.0, 0.049, 0.049), True) == "better"
+    assert judge(row(1.0, 0.05, 0.049), True) == "same"
+    assert judge(row(1.0, 0.049, 0.05), True) == "same"
+    assert judge(row(1.0, 0.001, 0.001), False) == "worse"
+    assert judge(row(-1.0, 0.001, 0.001), False) == "better"
+    assert judge(row(0.0, 0.001, 0.001), True) == "same"
+    assert judge(row(1.0, 0.001, 0.002) | {"p_holm": 0.06}, True) == "same"
+    assert decisive_p(row(1.0, 0.01, 0.02)) == 0.02
+    assert decisive_p(row(1.0, 0.02, 0.01)) == 0.02
+
+
+def test_too_few_resamples_for_any_verdict_are_named():
+    entry = entry_of("tuned", "other", tuned=[(1.0, 0.3)] * 3, other=[(1.0, 0.3)] * 3)
+    for resamples, others in ((39, 2), (19, 1)):
+        systems = dict(list(entry["systems"].items())[: others + 1])
+        text = too_few_resamples(entry | {"systems": systems, "significance": {"resamples": resamples}})
+        assert bool(text) == (others / (resamples + 1) >= 0.05)
+        few = too_few_resamples(entry | {"systems": systems, "significance": {"resamples": resamples - 1}})
+        assert few.startswith(f"{resamples - 1} resamples are too few for {others} comparison")
+    assert too_few_resamples({"systems": {"one": {}}, "significance": {"resamples": 1}}) == ""
 
 
 def entry_of(*systems: str, **rows) -> dict:
@@ -64,13 +85,23 @@ def entry_of(*systems: str, **rows) -> dict:
         "comet": {"signature": "s", "higher_is_better": True, "percent": False, "chose_pairs": True},
     }
     base = {"bleu": 30.0, "ter": 50.0, "comet": 0.8}
-    entry = {"baseline": "start", "metrics": metrics, "systems": {"start": {"metrics": {}, "versus": {}}}}
+    entry = {
+        "baseline": "start",
+        "reference_names": ["A"],
+        "metrics": metrics,
+        "systems": {"start": {"metrics": {}, "versus": {}}},
+    }
     entry["systems"]["start"]["metrics"] = {name: {"score": score, "ci": 1.0} for name, score in base.items()}
     for system in systems:
         changes = dict(zip(metrics, rows[system], strict=True))
         entry["systems"][system] = {
             "metrics": {name: {"score": base[name] + change[0], "ci": 1.0} for name, change in changes.items()},
-            "versus": {"start": {name: {"delta": change[0], "p_value": change[1]} for name, change in changes.items()}},
+            "versus": {
+                "start": {
+                    name: {"delta": change[0], "p_value": change[1], "p_randomisation": change[1]}
+                    for name, change in changes.items()
+                }
+            },
         }
     return entry
 
@@ -120,6 +151,21 @@ def test_many_systems_are_counted():
     assert sentences[2].startswith("COMET: of 4 systems 0 are significantly better than start and 0 worse")
 
 
+def test_of_metrics_against_one_reference_no_sentence_speaks():
+    test_set = german_test_set(20)
+    two = replace(
+        test_set, reference_names=("A", ""),
+        segments=tuple(replace(one, references=(*one.references, one.source)) for one in test_set.segments),
+    )  # fmt: skip
+    for shares in ({"start": 0.3}, {"start": 0.3, "tuned": 0.1}, dict.fromkeys("abcdef", 0.2)):
+        entry = evaluate(two, german_outputs(two, shares), each_reference=True).entry
+        assert list(entry["metrics"])[:4] == ["bleu", "bleu-A", "bleu-unnamed", "chrf"]
+        text = " ".join(summarise(entry))
+        assert "BLEU" in text
+        assert "BLEU-" not in text
+        assert "TER-" not in text
+
+
 def printed(document, width=160) -> str:
     out = StringIO()
     print_table(document, Console(file=out, width=width, color_system=None))
@@ -140,6 +186,16 @@ def test_the_table_in_the_terminal():
     assert "nrefs:1|case:mixed|eff:no|tok:13a" in text
     score = document["pairs"]["en-de"]["systems"]["start"]["metrics"]["bleu"]
     assert f"{score['score']:.1f} ±{score['ci']:.1f}" in text
+
+
+def test_a_single_system_is_no_baseline():
+    test_set = german_test_set(10)
+    one, two = (
+        printed(to_document([evaluate(test_set, german_outputs(test_set, dict.fromkeys(names, 0.3)))]))
+        for names in (["start"], ["start", "tuned"])
+    )
+    assert "baseline" not in one
+    assert "baseline" in two
 
 
 def test_a_terminal_that_has_colours_shows_better_green_and_worse_red():
@@ -167,3 +223,18 @@ def test_a_pipe_gets_a_whole_table(capsys):
     text = capsys.readouterr().out
     assert "start" in text
     assert "\x1b" not in text
+
+
+def test_however_many_metrics_no_number_is_broken_in_a_pipe(capsys):
+    test_set = german_test_set(10)
+    labels = tuple("ABCDEFGH")
+    many = replace(
+        test_set, reference_names=labels,
+        segments=tuple(replace(one, references=one.references * len(labels)) for one in test_set.segments),
+    )  # fmt: skip
+    outputs = german_outputs(many, {"start": 0.3, "tuned": 0.1})
+    print_table(to_document([evaluate(many, outputs, each_reference=True)]))
+    lines = capsys.readouterr().out.splitlines()
+    assert sum(line.count("±") for line in lines if line.startswith("│")) == 2 * 27
+    # One line for each system's scores, one for its differences.
+    assert len([line for line in lines if line.startswith("│")]) == 4

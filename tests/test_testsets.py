@@ -231,6 +231,56 @@ def test_older_years_have_other_stems(tmp_path):
     assert both.name == "wmt21_AB"
 
 
+def test_all_references_without_knowing_their_names(wmt):
+    assert load_test_set("wmt22:de-en:all", wmt).reference_names == ("A", "B")
+    (wmt / "references" / "generaltest2022.de-en.ref.B.en").rename(wmt / "references/generaltest2022.de-en.ref.stud.en")
+    assert load_test_set("wmt22:de-en:all", wmt).reference_names == ("A", "stud")
+
+
+def test_the_flores_part_of_2021(tmp_path):
+    write(
+        tmp_path,
+        **{"sources__florestest2021.bn-hi.src.bn": GERMAN, "references__florestest2021.bn-hi.ref.A.hi": ENGLISH},
+    )
+    assert load_test_set("wmt21:bn-hi", tmp_path).segments[0].references == ("Good day.",)
+    with pytest.raises(UserError, match="it has wmt21:bn-hi"):
+        load_test_set("wmt21:hi-bn", tmp_path)
+
+
+NAMELESS = {
+    "sources__de-en.txt": GERMAN,
+    "references__de-en.refA.txt": ENGLISH,
+    "references__de-en.refB.txt": OTHER,
+    "system-outputs__de-en__ONLINE-A.txt": OTHER,
+    "system-outputs__de-en__refA.txt": ENGLISH,
+    "system-outputs__en-de__Other.txt": GERMAN,
+}
+
+
+@pytest.mark.parametrize("place", ["wmt24-news-systems/txt", "mine/txt", "mine", "data/wmt24"])
+def test_the_layout_of_2024(tmp_path, place):
+    write(tmp_path / place, **NAMELESS)
+    folder = tmp_path / place
+    test_set = load_test_set("wmt24:de-en", folder.parent if folder.name in ("txt", "wmt24") else folder, True)
+    assert (test_set.reference_names, test_set.segments[1].references) == (("A",), ("See you soon.",))
+    # A reference that lies among the outputs too is no system that took part.
+    assert test_set.submitted == {"ONLINE-A": ["Hello.", "See you."]}
+    assert load_test_set("wmt24:de-en:B,A", folder).segments[0].references == ("Hello.", "Good day.")
+    with pytest.raises(
+        UserError, match=r"place sources/en-de\.txt and references/en-de\.refA\.txt there; it has wmt24:de-"
+    ):
+        load_test_set("wmt24:en-de", folder)
+
+
+def test_files_without_a_years_name_are_those_of_the_folders_year(tmp_path):
+    write(tmp_path / "mt-metrics-eval-v2" / "wmt22", **NAMELESS)
+    for folder in (tmp_path / "mt-metrics-eval-v2", tmp_path / "mt-metrics-eval-v2" / "wmt22"):
+        assert load_test_set("wmt22:de-en", folder).segments[0].references == ("Good day.",)
+        for other in ("wmt24:de-en", "wmt23:de-en"):
+            with pytest.raises(UserError, match=r"no test set wmt2.:de-en in it; .* it has wmt22:de-en"):
+                load_test_set(other, folder)
+
+
 def test_the_plain_layout(tmp_path):
     write(tmp_path, **{"mine.de-en.de": GERMAN, "mine.de-en.en": ENGLISH})
     test_set = load_test_set("mine:de-en", tmp_path)
@@ -380,6 +430,16 @@ def test_a_text_that_an_interrupt_cut_is_not_believed(cached):
         (cached / f"greetings.de-en.{field}").write_text(text)
     assert len(list(sacrebleu.dataset.DATASETS["greetings"].source("de-en"))) == 1
     assert len(load_test_set("greetings:de-en").segments) == 2
+
+
+def test_texts_without_the_archive_that_they_came_from_are_not_believed(cached):
+    (cached / "raw" / "greetings.g.tar.gz").unlink()
+    for field, text in {"src": "Guten Tag.\n", "ref": "Good day.\n"}.items():
+        (cached / f"greetings.de-en.{field}").write_text(text)
+    with pytest.raises(
+        UserError, match=r"greetings\.de-en\.ref has no archive beside it to be checked against, and the d"
+    ):
+        load_test_set("greetings:de-en")
 
 
 @pytest.mark.parametrize("size", [20, 60, -1])

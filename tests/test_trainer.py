@@ -398,6 +398,18 @@ def test_tokens_and_padding_of_a_known_batch(load, tmp_path):
     log = trainer.state.log_history[0]
     assert log["padding_share"] == pytest.approx(1 - 16 / 22)
     assert log["tokens_per_second"] >= 16 / seconds
+    assert log["tokens"] == 16
+
+
+def test_all_tokens_are_counted_those_after_the_last_log_too(load, tmp_path):
+    loaded = load("mt5")
+    examples = [Example((11, 12, 1), ((21, 22, 1), (23, 1))), Example((13, 1), ((24, 1), (25, 26, 27, 1)))]
+    trainer = trainer_for(
+        loaded, LOSSES["sigmoid"], examples, tmp_path, logging_steps=2, max_steps=5, save_strategy="no"
+    )
+    trainer.train()
+    tokens = [row["tokens"] for row in trainer.state.log_history]
+    assert tokens == [32, 32, 16]
 
 
 def test_speed_is_that_of_training_alone(load, tmp_path, monkeypatch):

@@ -5,6 +5,8 @@
   const STEP = 50;
   const explorers = [...document.querySelectorAll("[data-explorer]")].map(explorer);
   addEventListener("hashchange", () => explorers.forEach((one) => one.read()));
+  // What is folded up on the screen belongs on paper: signatures, all p-values.
+  addEventListener("beforeprint", () => document.querySelectorAll(".paper").forEach((node) => { node.open = true; }));
 
   function explorer(root) {
     const rows = [...root.querySelectorAll(".segment")].map((node, order) => ({
