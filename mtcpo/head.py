@@ -144,7 +144,7 @@ class _Scores(torch.autograd.Function):
                 loss += share
                 for chunk in chunks if any(needs) else ():
                     if len(chunks) > 1:
-                        slope = head.softmax(chunk, own, tokens, flat.clone())
+                        slope = head.softmax(chunk, own, tokens, flat)
                     head.add_gradients(chunk, own, tokens, grads.view(2, -1), slope)
             outcome[:, :, sources] = values.view(2, -1, *by_source[:, sources].shape[1:])
         ctx.grads = head.grad_hidden, head.grad_weight, head.grad_bias
