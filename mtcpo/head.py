@@ -100,7 +100,7 @@ class _Head:
         low = grad.to(self.weight.dtype)
         if self.grad_hidden is not None:
             self.grad_hidden[chunk] = (low @ self.weight).float() / self.scale
-        if self.grad_weight is not None and self.scale == 1.0 and low is grad:
+        if self.grad_weight is not None and low is grad:
             self.grad_weight.addmm_(low.T, self.hidden[chunk])
         elif self.grad_weight is not None:
             self.grad_weight.add_(low.T @ self.hidden[chunk], alpha=1 / self.scale)
@@ -164,7 +164,7 @@ class _Scores(torch.autograd.Function):
 
 def _gradients(objective: Objective, values: Tensor, labels: Tensor, needed: bool) -> tuple[Tensor, Tensor]:
     """Return the loss of some sources, from logps and means (2, R, T), and its gradient, (2, R, T)."""
-    with torch.set_grad_enabled(needed):
+    with torch.enable_grad():
         leaf = values.detach().requires_grad_(needed)
         loss = objective(Scored(leaf[0], leaf[1], labels))
     grads = torch.autograd.grad(loss, leaf)[0] if needed else values

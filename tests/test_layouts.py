@@ -4,6 +4,7 @@ import pytest
 import torch
 from tiny_models import KINDS, PAIRS, preference_texts
 
+from mtcpo.adapters import add_adapters
 from mtcpo.errors import UserError
 from mtcpo.layouts import Example, Text, max_positions_of
 from mtcpo.layouts.contract import fill_prompt, pad_rows
@@ -11,6 +12,7 @@ from mtcpo.models import set_dropout
 from mtcpo.onepass import encode_once
 from mtcpo.packing import can_pack, packed_mask
 from mtcpo.scored import IGNORE
+from mtcpo.trainconfig import LoraConfig
 
 ENCODER_DECODERS = ("mt5", "marian", "m2m100", "nllb")
 DECODERS = tuple(kind for kind in KINDS if kind not in ENCODER_DECODERS)
@@ -330,6 +332,25 @@ def test_packed_rows_of_targets_that_contain_each_other(load, rest):
     with torch.no_grad():
         found, expected = (score(loaded, batch).token_logps[batch["labels"] != IGNORE] for batch in (packed, rows))
     torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
+
+
+class WithoutPositions(torch.nn.Module):
+    """A model that counts positions itself."""
+
+    def __init__(self, model):
+        super().__init__()
+        self.config, self.model = model.config, model
+
+    def forward(self, input_ids, attention_mask=None):
+        return self.model(input_ids, attention_mask)
+
+
+def test_who_packs(load):
+    """Not a model that takes no positions; one with adapters as it would without."""
+    loaded = load("llama")
+    assert can_pack(loaded.model)
+    assert not can_pack(WithoutPositions(loaded.model))
+    assert can_pack(add_adapters(loaded.model, loaded.family, LoraConfig(r=2), loaded.name))
 
 
 def test_what_is_not_packed(load):

@@ -1,6 +1,7 @@
 import pytest
 import torch
 from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from mtcpo import head
 from mtcpo.head import score_tokens
@@ -158,9 +159,18 @@ def test_no_table_of_gradients_that_nobody_asked_for(monkeypatch):
     our_gradients(hidden.detach(), weight, None, labels, LogitTransform())
     given = hidden.flatten(0, 1), weight, bias, labels, in_order(labels), LogitTransform()
     assert score_tokens(*given).loss is None
+    scored = score_tokens(*given, weighted_sum)
+    assert [t.requires_grad for t in (scored.loss, scored.token_logps, scored.mean_logps)] == [True, False, False]
     with torch.no_grad():
         assert not score_tokens(*given, weighted_sum).loss.requires_grad
-    assert made == [[True, True, True], [True, False, False], [False, True, False], [False] * 3, [False] * 3]
+    assert made == [
+        [True, True, True],
+        [True, False, False],
+        [False, True, False],
+        [False] * 3,
+        [True] * 3,
+        [False] * 3,
+    ]
 
 
 def test_half_precision_weights_lose_nothing_after_the_product(monkeypatch):
@@ -173,6 +183,32 @@ def test_half_precision_weights_lose_nothing_after_the_product(monkeypatch):
     torch.testing.assert_close(ours.double(), own, atol=0.05, rtol=0.01)
     for our, theirs in zip(our_grads, own_grads, strict=True):
         torch.testing.assert_close(our.float(), theirs.float(), atol=0.3, rtol=0.05)
+
+
+class Products(TorchDispatchMode):
+    """The types of what is multiplied."""
+
+    def __init__(self):
+        super().__init__()
+        self.types = []
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        if function.overloadpacket in (torch.ops.aten.mm, torch.ops.aten.addmm_, torch.ops.aten.addmm):
+            self.types.append(tuple(arg.dtype for arg in args[-2:]))
+        return function(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+def test_three_products_in_the_precision_that_was_asked_for(dtype):
+    """And two where the weight is frozen."""
+    hidden, weight, bias, labels = tensors(dtype)
+    with Products() as seen:
+        our_gradients(hidden, weight, bias, labels, LogitTransform())
+    assert seen.types == [(dtype, dtype)] * 3
+    hidden, weight, bias, labels = tensors()
+    with Products() as seen, torch.autocast("cpu", torch.bfloat16):
+        our_gradients(hidden, weight.detach(), bias, labels, LogitTransform())
+    assert seen.types == [(torch.bfloat16, torch.bfloat16)] * 2
 
 
 def test_autocast_multiplies_in_half_precision_and_keeps_float32_gradients():
@@ -211,6 +247,13 @@ def test_places_by_hand():
     assert found.counts == [3, 3]
     slots = found.slots.masked_fill(labels == n, n)
     assert slots.tolist() == [[0, 1, 2], [3, 4, n], [0, 1, n], [5, n, n]]
+
+
+def test_places_are_not_shared_with_a_token_without_label():
+    labels, positions = torch.tensor([[5, IGNORE], [6, 7]]), torch.tensor([[0, 1], [0, 1]])
+    found = place_tokens(labels, positions, 1)
+    assert (found.order.tolist(), found.counts) == ([0, 1], [2])
+    assert found.slots[1].tolist() == [0, 1]
 
 
 @pytest.mark.parametrize("chunk_positions", [1, 3, 1000])
