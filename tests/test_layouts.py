@@ -10,7 +10,7 @@ from mtcpo.layouts import Example, Text, max_positions_of
 from mtcpo.layouts.contract import fill_prompt, pad_rows
 from mtcpo.models import set_dropout
 from mtcpo.onepass import encode_once
-from mtcpo.packing import can_pack, packed_mask
+from mtcpo.packing import can_pack, packed_length, packed_mask
 from mtcpo.scored import IGNORE
 from mtcpo.trainconfig import LoraConfig
 
@@ -343,6 +343,13 @@ class WithoutPositions(torch.nn.Module):
 
     def forward(self, input_ids, attention_mask=None):
         return self.model(input_ids, attention_mask)
+
+
+def test_what_a_target_begins_with_takes_no_room_twice():
+    assert [packed_length(((13, 14), *targets)) for targets in (
+        ((5, 1), (5, 6, 1)), ((5, 6, 1), (5, 1)), ((5, 1), (5, 1)), ((1,), (5, 1)), ((5, 7, 1), (5, 6, 1)),
+        ((5, 1), (6, 1)),
+    )] == [4, 4, 3, 3, 5, 4]  # fmt: skip
 
 
 def test_who_packs(load):
