@@ -34,6 +34,10 @@ def test_worked_example():
     assert length_batches(lengths, BatchLimits(examples=8, tokens=22, targets=2), seed=0) == [[1, 2], [3], [0]]
     assert length_batches(lengths, BatchLimits(examples=3), seed=0) == [[1, 2, 3], [0]]
     assert length_batches([], BatchLimits(examples=3), seed=0) == []
+    # A new batch knows nothing of the long source before it: 3 x (1 + 2 x 3) = 21 fits.
+    lengths = [(20, 2), (1, 3), (1, 3), (1, 3)]
+    first, second = length_batches(lengths, BatchLimits(examples=8, tokens=24, targets=2), seed=0)
+    assert (first, sorted(second)) == ([0], [1, 2, 3])
 
 
 @given(lengths_strategy, limits_strategy, st.integers(0, 5))
@@ -105,6 +109,8 @@ def test_without_shuffling_the_order_is_by_length():
     sampler = LengthBatchSampler(lengths, BatchLimits(examples=1), 0, shuffle=False)
     sampler.set_epoch(3)
     assert list(sampler) == [[1], [2], [0]]
+    alike = LengthBatchSampler([(9, 5), (1, 5), (4, 5)], BatchLimits(examples=1), 0, shuffle=False)
+    assert list(alike) == [[1], [2], [0]]
 
 
 def test_batches_of_like_length_save_padding():

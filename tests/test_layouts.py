@@ -9,7 +9,7 @@ from mtcpo.errors import UserError
 from mtcpo.layouts import Example, Text, max_positions_of
 from mtcpo.layouts.contract import fill_prompt, pad_rows
 from mtcpo.models import set_dropout
-from mtcpo.onepass import encode_once
+from mtcpo.onepass import encode_once, look_up_once
 from mtcpo.packing import can_pack, packed_length, packed_mask
 from mtcpo.scored import IGNORE
 from mtcpo.trainconfig import LoraConfig
@@ -216,6 +216,64 @@ def test_tokens_are_looked_up_once(load, kind, monkeypatch):
     score(loaded, batch)
     assert calls == [batch["input_ids"].numel() + batch["labels"].numel(), 0]
     assert not any(module._forward_hooks or module._forward_pre_hooks for module in loaded.model.modules())
+
+
+class Scaled(torch.nn.Embedding):
+    """As M2M100 has them."""
+
+    def __init__(self, weight, scale):
+        super().__init__(*weight.shape)
+        self.weight, self.embed_scale = weight, scale
+
+    def forward(self, ids):
+        return super().forward(ids) * self.embed_scale
+
+
+class Part(torch.nn.Module):
+    """An encoder or decoder that looks up and does nothing else; `name` is what it calls its table."""
+
+    def __init__(self, table, name="embed_tokens"):
+        super().__init__()
+        self.name = name
+        setattr(self, name, table)
+
+    def forward(self, ids):
+        return getattr(self, self.name)(ids)
+
+
+def lookups(case):
+    one, other = torch.nn.Embedding(9, 4), torch.nn.Embedding(9, 4)
+    weight = one.weight
+    return {
+        "one table": (Part(one), Part(one)),
+        "one weight": (Part(Scaled(weight, 2.0)), Part(Scaled(weight, 2.0))),
+        "two scales": (Part(Scaled(weight, 2.0)), Part(Scaled(weight, 3.0))),
+        "two weights": (Part(one), Part(other)),
+        "two kinds": (Part(one), Part(Scaled(weight, 2.0))),
+        "by other names": (Part(one, "words"), Part(one, "words")),
+        "no table": (Part(torch.nn.Flatten()), Part(torch.nn.Flatten())),
+    }[case]
+
+
+@pytest.mark.parametrize(
+    ("case", "calls"),
+    [("one table", 1), ("one weight", 1), ("two scales", 2), ("two weights", 2), ("two kinds", 2),
+     ("by other names", 2), ("no table", 0)],
+)  # fmt: skip
+def test_only_one_and_the_same_table_is_looked_up_once(case, calls):
+    encoder, decoder = lookups(case)
+    sources, targets = torch.tensor([[1, 2, 3]]), torch.tensor([[4, 5], [6, 7]])
+    expected = encoder(sources), decoder(targets)
+    rows = []
+    tables = {module for part in (encoder, decoder) for module in part.modules()
+              if isinstance(module, torch.nn.Embedding)}  # fmt: skip
+    for table in tables:
+        table.register_forward_hook(lambda module, args, output: rows.append(args[0].numel()))
+    with look_up_once(encoder, decoder, targets):
+        found = encoder(sources), decoder(targets)
+    for ours, theirs in zip(found, expected, strict=True):
+        torch.testing.assert_close(ours, theirs)
+    assert len([row for row in rows if row]) == calls
 
 
 def test_hooks_are_gone_after_an_exception(load):

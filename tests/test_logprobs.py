@@ -1,3 +1,5 @@
+from types import SimpleNamespace
+
 import pytest
 import torch
 from torch import nn
@@ -313,7 +315,7 @@ class Model(nn.Module):
 
     def forward(self, hidden):
         self.seen = self.head(hidden)
-        return self.seen
+        return SimpleNamespace(logits=self.seen)
 
 
 def test_head_is_tapped_and_builds_no_logits():
@@ -326,7 +328,7 @@ def test_head_is_tapped_and_builds_no_logits():
     assert model.seen.shape == (ROWS, 0, VOCABULARY)
     expected = plain(hidden, model.head.weight, model.head.bias + extra[0], labels, LogitTransform(scale=0.5))
     torch.testing.assert_close(result[0].token_logps.double(), expected, atol=1e-5, rtol=1e-5)
-    torch.testing.assert_close(model(hidden).shape, (ROWS, TOKENS, VOCABULARY))
+    assert model(hidden).logits.shape == (ROWS, TOKENS, VOCABULARY)
 
 
 def test_hooks_are_gone_after_an_exception():
@@ -338,4 +340,33 @@ def test_hooks_are_gone_after_an_exception():
         model(hidden[..., :3])
     assert not model.head._forward_hooks
     assert not model.head._forward_pre_hooks
-    assert model(hidden).shape == (ROWS, TOKENS, VOCABULARY)
+    assert model(hidden).logits.shape == (ROWS, TOKENS, VOCABULARY)
+
+
+@pytest.mark.parametrize("own_logits", ["none", "real", "all"])
+def test_ways_to_the_same_scores(own_logits):
+    """By the head's weight, or by the model's own logits of some or all positions; two targets share a state."""
+    generator = torch.Generator().manual_seed(1)
+    hidden = torch.randn(4, 3, HIDDEN, generator=generator).requires_grad_()
+    labels = torch.tensor([[3, 4, 5], [6, 7, IGNORE], [3, 9, IGNORE], [6, IGNORE, IGNORE]])
+    positions = torch.arange(12).view(4, 3)
+    positions[2, 0] = 0  # as the first source's first target
+    model = Model()
+
+    def objective(part):
+        mixed = 0.8 * part.token_logps + 0.2 * part.mean_logps
+        return (mixed * torch.arange(1.0, 4.0)).sum()
+
+    tapped = Head(model.head, with_means=True, model=model, own_logits=own_logits)
+    with tapped.scoring(labels, place_tokens(labels, positions, 2), objective) as result:
+        model(hidden)
+    logps = torch.log_softmax(model.head(hidden), -1).flatten(0, 1)[positions]
+    of_labels = logps.gather(2, labels.clamp(min=0)[..., None]).squeeze(2).masked_fill(labels == IGNORE, 0.0)
+    expected = Scored(of_labels, logps.mean(-1).masked_fill(labels == IGNORE, 0.0), labels)
+    torch.testing.assert_close(result[0].token_logps, expected.token_logps)
+    torch.testing.assert_close(result[0].mean_logps, expected.mean_logps)
+    assert result[0].loss.item() == pytest.approx(objective(expected).item(), rel=1e-5)
+    leaves = hidden, model.head.weight, model.head.bias
+    found = torch.autograd.grad(result[0].loss, leaves)
+    for ours, theirs in zip(found, torch.autograd.grad(objective(expected), leaves), strict=True):
+        torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=1e-4)
