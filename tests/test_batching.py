@@ -104,6 +104,13 @@ def test_same_seed_same_batches_and_another_order_each_epoch(seed):
     assert list(first) == order
 
 
+def test_the_seed_decides_the_order_where_batches_are_alike():
+    lengths = [(1, n) for n in range(40)]
+    orders = [list(LengthBatchSampler(lengths, BatchLimits(examples=4), seed)) for seed in range(4)]
+    assert len({tuple(map(tuple, order)) for order in orders}) > 1
+    assert len({tuple(sorted(map(tuple, order))) for order in orders}) == 1
+
+
 def test_without_shuffling_the_order_is_by_length():
     lengths = [(1, 5), (1, 3), (1, 4)]
     sampler = LengthBatchSampler(lengths, BatchLimits(examples=1), 0, shuffle=False)
