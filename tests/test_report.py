@@ -376,6 +376,15 @@ def test_the_view_is_in_the_address(browser, page):
     assert bleu[-1] > 0
     choose(browser, "find", "a&b=<c>")
     assert browser.evaluate("new URLSearchParams(location.hash.slice(1)).get('find')") == "a&b=<c>"
+    # It is a view of this test set and of no other.
+    assert browser.evaluate("new URLSearchParams(location.hash.slice(1)).get('set')") == "1"
+    others = (
+        "[...document.querySelectorAll('[data-explorer]')].map(one => one.querySelector('[data-field=find]').value)"
+    )
+    browser.open(page, "#set=2&find=tea")
+    assert browser.evaluate(others) == ["", "tea"]
+    browser.open(page, "#find=tea")
+    assert browser.evaluate(others) == ["tea", "tea"]
     # Values that no menu has are left alone.
     browser.open(page, "#sort=nonsense&show=")
     assert len(browser.evaluate(NUMBERS)) == 20
@@ -392,6 +401,26 @@ def test_of_many_systems_one_at_a_time_is_compared(browser, tmp_path):
     assert browser.evaluate(names) == ["System-D", "System-I"]
     choose(browser, "system", "all")
     assert len(browser.evaluate(names)) == 9
+    assert browser.problems == []
+
+
+def test_of_a_few_systems_the_largest_gain_or_loss_of_any_counts(browser, tmp_path):
+    test_set = german_test_set(60)
+    shares = {"start": 0.2, "one": 0.2, "two": 0.2, "three": 0.2}
+    write_evaluation(tmp_path, [evaluate(test_set, german_outputs(test_set, shares))])
+    browser.open(write_report(tmp_path))
+    every = f"{SHOWN}.map(s => JSON.parse(s.dataset.gains).map(of => of[1]))"
+    choose(browser, "sort", "gain")
+    best = [max(gains) for gains in browser.evaluate(every)]
+    assert best == sorted(best, reverse=True)
+    assert any(gains[0] < best[at] for at, gains in enumerate(browser.evaluate(every)))
+    choose(browser, "sort", "loss")
+    worst = [min(gains) for gains in browser.evaluate(every)]
+    assert worst == sorted(worst)
+    choose(browser, "show", "worse")
+    assert all(min(gains) < 0 for gains in browser.evaluate(every))
+    choose(browser, "system", "1")
+    assert all(gains[1] < 0 for gains in browser.evaluate(every))
     assert browser.problems == []
 
 
