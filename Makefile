@@ -9,6 +9,8 @@ LATEST = .venv-latest/bin
 
 .PHONY: demo test check test-latest install clean
 
+# What it tokenizes stays beside what it makes.
+demo: export HF_DATASETS_CACHE ?= $(CURDIR)/runs/.cache
 demo: .venv/ready
 	$(BIN)/mtcpo run demo
 

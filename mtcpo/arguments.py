@@ -28,12 +28,14 @@ DEFAULT_ARGS: dict[str, Any] = {
     "lr_scheduler_type": "linear",
     "warmup_ratio": 0.05,
     "logging_steps": 20,
+    "logging_nan_inf_filter": False,
     "save_total_limit": 1,
     "hub_strategy": "end",
     "report_to": "none",
     "seed": 0,
 }
-"""What we set where the user does not; no service reports anywhere that nobody asked for."""
+"""What we set where the user does not; no service reports anywhere that nobody asked for. The filter would look at the
+loss of every step, for which a GPU is waited for, and hide what is no number, which we stop at."""
 
 OWN_ARGS = {
     "output_dir": "pass --output-dir",

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from accelerate.utils import send_to_device
 from torch import Tensor
 
 from mtcpo.errors import UserError
@@ -120,7 +121,8 @@ def _batch(layout: Layout, family: Family, src: str, tgt: str, device: torch.dev
     # As prompts, not as sources: a template is a setting, and no part of the model.
     src, tgt = _known(src, tgt, family, layout.tokenizer)
     texts = [Text(source, src, tgt, (target,), prompt=source) for source, target in TEXTS[:count]]
-    return {key: value.to(device) for key, value in layout.collate(layout.encode(texts)).items()}
+    moved: Batch = send_to_device(layout.collate(layout.encode(texts)), device)
+    return moved
 
 
 def _known(src: str, tgt: str, family: Family, tokenizer: Any) -> tuple[str, str]:

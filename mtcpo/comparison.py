@@ -15,7 +15,7 @@ from typing import Any
 from mtcpo.errors import UserError
 from mtcpo.evaluation import EvaluateConfig, Evaluation, evaluate_outputs, translations_dir
 from mtcpo.metrics import Metric, load_metric, metric_kind
-from mtcpo.metrics.contract import MeanOfSegments
+from mtcpo.metrics.contract import Judgement, MeanOfSegments, scores_of
 from mtcpo.records import Segment, read_segments
 from mtcpo.tallies import main_metrics
 from mtcpo.testsets import TestSet
@@ -46,11 +46,11 @@ class Run:
 class KnownScores(MeanOfSegments):
     """A metric whose segment scores are known already. See `Metric` for the contract.
 
-    scores: of each segment, translation -> score. described: what evaluation.json says of the metric.
+    judged: of each segment, translation -> score and errors. described: what evaluation.json says of the metric.
     """
 
     name: str
-    scores: Mapping[tuple[str, str], float]
+    judged: Mapping[tuple[str, str], Judgement]
     described: Mapping[str, Any]
     needs_references: bool = False
 
@@ -64,13 +64,22 @@ class KnownScores(MeanOfSegments):
         """As it was."""
         return bool(self.described["percent"])
 
+    @property
+    def finds_errors(self) -> bool:
+        """Whether all errors are known."""
+        return all(one.errors is not None for one in self.judged.values())
+
     def signature(self, num_references: int, sentence: bool = False) -> str:
         """Return the signature under which the scores were made."""
         return str(self.described["signature"])
 
     def score_candidates(self, segments: Sequence[Segment]) -> list[list[float]]:
         """Return the known scores of each candidate."""
-        return [[self.scores[segment.id, c.text] for c in segment.candidates] for segment in segments]
+        return scores_of(self.judge_candidates(segments))
+
+    def judge_candidates(self, segments: Sequence[Segment]) -> list[list[Judgement]]:
+        """Return the known scores and errors of each candidate."""
+        return [[self.judged[segment.id, c.text] for c in segment.candidates] for segment in segments]
 
 
 def compare_runs(folders: Sequence[Path], config: EvaluateConfig, tell: Callable[[str], object]) -> list[Evaluation]:
@@ -189,10 +198,10 @@ def _known_scores(
             f"{name}: {' and '.join(str(run.folder) for run in runs)} have it by different signatures "
             f"({'; '.join(sorted(signatures))}); leave it out with --metric, or evaluate again"
         )
-    scores = {
-        (segment.id, candidate.text): candidate.scores[name]
+    judged = {
+        (segment.id, candidate.text): Judgement(candidate.scores[name], candidate.errors.get(name))
         for of_run in segments
         for segment in of_run
         for candidate in segment.candidates
     }
-    return KnownScores(name, scores, described[0][name])
+    return KnownScores(name, judged, described[0][name])

@@ -5,6 +5,7 @@
     evaluation.json                                 all scores, with signatures
     translations/<suite>/<pair>/<system>.txt        one translation a line
     translations/<suite>/<pair>/segments.jsonl      segments, their candidates the systems, with segment scores
+    spans/<suite>/<pair>/<system>.jsonl             the errors that a metric finds, a translation a line
 """
 
 from __future__ import annotations
@@ -12,9 +13,9 @@ from __future__ import annotations
 import hashlib
 import re
 from collections import Counter
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import chain
+from itertools import chain, repeat
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,8 @@ from mtcpo.errors import UserError, choose
 from mtcpo.files import read_lines, refuse_existing, write_json, write_json_lines, write_text
 from mtcpo.langid import why_unchecked
 from mtcpo.metrics import CometConfig, Metric, MetricSpec, load_metric, metric_kind
-from mtcpo.records import Candidate, Segment, segment_to_json
+from mtcpo.metrics.contract import bare_judgements, finds_errors, judge, judged_by
+from mtcpo.records import SEVERITIES, Candidate, Segment, errors_to_json, segment_to_json
 from mtcpo.scorecache import CACHE_FILE, CachedModel, ScoreCache
 from mtcpo.significance import Array
 from mtcpo.standings import by_length, comparisons, resampled, score_rows, swapped
@@ -35,6 +37,9 @@ from mtcpo.tallies import tally, with_each_reference
 from mtcpo.testsets import TestSet, TestSetConfig, check_name
 
 LINE_BREAK = re.compile(r"\r\n|\r|\n")
+
+ERRORS = "errors_per_segment"
+"""What evaluation.json calls the errors of each severity that a metric finds in a system's translation, on average."""
 
 DEFAULT_METRICS = ("bleu", "chrf")
 """Where neither the command nor the suite says more: quick, and each with its own blind spots. TER takes ten times as
@@ -111,9 +116,10 @@ def load_metrics_for(
     loaded = {key: load_metric(*key, config.comet) for key in dict.fromkeys(chain.from_iterable(keys))}
     path = Path(config.score_cache) if config.score_cache else folder and folder / CACHE_FILE
     models = [key for key in loaded if not metric_kind(key[0]).is_formula]
-    if path and models:
-        # Only now: a checkpoint that cannot be loaded leaves no file.
-        cache = ScoreCache(path)
+    if models:
+        # Only now: a checkpoint that cannot be loaded leaves no file. Without a folder scores are kept in memory: what
+        # a model says is asked for more than once.
+        cache = ScoreCache(path or Path(":memory:"))
         loaded |= {key: CachedModel(loaded[key], cache) for key in models}
     return [[loaded[key] for key in of_set] for of_set in keys]
 
@@ -162,7 +168,10 @@ def evaluate_outputs(
             systems[system]["metrics"][metric.name] = row
             if system != baseline:
                 systems[system]["versus"].setdefault(baseline, {})[metric.name] = versus[system]
-        segments = _with_scores(segments, metric.name, alone)
+        segments = _with_judgements(segments, metric, alone)
+        if finds_errors(metric):
+            for system, counts in zip(outputs, _count_errors(segments, metric.name), strict=True):
+                systems[system]["metrics"][metric.name][ERRORS] = counts
     entry = _entry(test_set, baseline, config, described, systems)
     return Evaluation(test_set, entry | {"by_length": by_length(test_set.segments, metrics, tables, outputs)}, segments)
 
@@ -248,19 +257,22 @@ def _with_candidates(segments: Sequence[Segment], outputs: Mapping[str, Sequence
     )
 
 
-def _with_scores(segments: tuple[Segment, ...], metric: str, scores: Sequence[Array]) -> tuple[Segment, ...]:
-    """Add the metric's scores (N,) of each candidate, higher is better."""
-    rows = zip(*(of_system.tolist() for of_system in scores), strict=True)
+def _with_judgements(segments: tuple[Segment, ...], metric: Metric, scores: Sequence[Array]) -> tuple[Segment, ...]:
+    """Add the metric's scores (N,) of each candidate, higher is better, and the errors where it finds them."""
+    of_segments = zip(*(of_system.tolist() for of_system in scores), strict=True)
+    judged = judge(metric, segments) if finds_errors(metric) else bare_judgements(of_segments)
     return tuple(
-        replace(
-            segment,
-            candidates=tuple(
-                replace(candidate, scores={**candidate.scores, metric: score})
-                for candidate, score in zip(segment.candidates, of_segment, strict=True)
-            ),
-        )
-        for segment, of_segment in zip(segments, rows, strict=True)
+        replace(segment, candidates=tuple(map(judged_by, repeat(metric.name), segment.candidates, of_segment)))
+        for segment, of_segment in zip(segments, judged, strict=True)
     )
+
+
+def _count_errors(segments: Sequence[Segment], metric: str) -> list[dict[str, float]]:
+    """Return how many errors of each severity a translation has on average, by system."""
+    of_systems = zip(*(segment.candidates for segment in segments), strict=True)
+    found = [Counter(error.severity for one in texts for error in one.errors[metric]) for texts in of_systems]
+    severities = dict.fromkeys((*SEVERITIES, *sorted(set[str]().union(*found))))
+    return [{severity: counts[severity] / len(segments) for severity in severities} for counts in found]
 
 
 def _num_references(test_set: TestSet) -> int:
@@ -281,7 +293,7 @@ def write_evaluation(
     overwrite: bool = False,
     made: Mapping[str, Any] | None = None,
 ) -> Path:
-    """Write translations, segments.jsonl and, last, evaluation.json; return the path of the latter.
+    """Write translations, segments.jsonl, errors and, last, evaluation.json; return the path of the latter.
 
     made: what made it, where no stamp of a run says so. Line breaks inside a translation become spaces in the .txt
     files, where a line is a segment.
@@ -293,11 +305,16 @@ def write_evaluation(
     refuse_existing(path, overwrite)
     document = to_document(evaluations) | ({} if made is None else {"made": made})
     for evaluation in evaluations:
-        folder = translations_dir(output_dir, evaluation.test_set.name, evaluation.test_set.pair)
+        folder, of_errors = (
+            named(output_dir, evaluation.test_set.name, evaluation.test_set.pair)
+            for named in (translations_dir, spans_dir)
+        )
         write_json_lines(folder / "segments.jsonl", map(segment_to_json, evaluation.segments))
         for at, system in enumerate(evaluation.entry["systems"]):
-            texts = (segment.candidates[at].text for segment in evaluation.segments)
-            write_translations(folder / f"{check_name('system', system)}.txt", texts)
+            file, texts = check_name("system", system), (segment.candidates[at].text for segment in evaluation.segments)
+            write_translations(folder / f"{file}.txt", texts)
+            if any(segment.candidates[at].errors for segment in evaluation.segments):
+                write_json_lines(of_errors / f"{file}.jsonl", _error_rows(evaluation.segments, at))
     write_json(path, document)
     return path
 
@@ -307,9 +324,21 @@ def write_translations(path: Path, texts: Iterable[str]) -> None:
     write_text(path, "".join(LINE_BREAK.sub(" ", text) + "\n" for text in texts))
 
 
+def _error_rows(segments: Iterable[Segment], at: int) -> Iterator[dict[str, Any]]:
+    """Yield the errors of a system in each segment, with the text in which they are found."""
+    for segment in segments:
+        found = segment.candidates[at]
+        yield {"id": segment.id, "text": found.text, "errors": errors_to_json(found.errors)}
+
+
 def translations_dir(run_dir: Path, suite: str, pair: str) -> Path:
     """Return the folder of a test set's translations; the names are checked, since they become a path."""
     return run_dir / "translations" / check_name("test set", suite) / check_name("language pair", pair)
+
+
+def spans_dir(run_dir: Path, suite: str, pair: str) -> Path:
+    """Return the folder of the errors in a test set's translations; the names are checked."""
+    return run_dir / "spans" / check_name("test set", suite) / check_name("language pair", pair)
 
 
 def to_document(evaluations: Sequence[Evaluation]) -> dict[str, Any]:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import dataclasses
 import itertools
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
 from mtcpo.corpora import Drops
 from mtcpo.errors import UserError
 from mtcpo.layouts import Example, Layout, Text
 from mtcpo.records import Segment, Triplet
+from mtcpo.tokencache import Notes, cached, spooled
 from mtcpo.trainconfig import TrainConfig
 from mtcpo.triplets import open_triplets
 
@@ -25,20 +26,14 @@ NAMED_IDS = 5
 class Encoded:
     """Tokenized examples, what was dropped on the way (reason -> number), and their languages.
 
-    dropped_ids: reason -> the first ids, where they are known.
+    dropped_ids: reason -> the first ids, where they are known. sha256: of all token ids.
     """
 
-    examples: list[Example]
+    examples: Sequence[Example]
     dropped: Counter[str]
     languages: tuple[str, str]
-    dropped_ids: dict[str, list[str]] = dataclasses.field(default_factory=dict)
-
-    def drop(self, reason: str, text: Text) -> None:
-        """Count a text that is left out, and keep its id if it is among the first."""
-        self.dropped[reason] += 1
-        ids = self.dropped_ids.setdefault(reason, [])
-        if text.id and len(ids) < NAMED_IDS:
-            ids.append(text.id)
+    dropped_ids: dict[str, list[str]]
+    sha256: str
 
 
 def pair_texts(triplets: Iterable[Triplet]) -> Iterator[Text]:
@@ -59,21 +54,49 @@ def reference_texts(segments: Iterable[Segment]) -> Iterator[Text]:
 def encode_within_limits(layout: Layout, texts: Iterable[Text], config: TrainConfig) -> Encoded:
     """Tokenize texts; drop and count those that are empty, without a contrast, or too long for model or config.
 
-    Nothing is ever cut: a cut target has no end token.
+    Nothing is ever cut: a cut target has no end token. What has been tokenized before comes from the cache.
     """
-    found = Encoded([], Counter(), ("und", "und"))
-    iterator = iter(texts)
-    while group := list(itertools.islice(iterator, ENCODE_AT_ONCE)):
-        if config.loss == "sft":
-            group = [dataclasses.replace(text, targets=text.targets[:1]) for text in group]
-        found.languages = (group[-1].src_lang, group[-1].tgt_lang)
-        for text, example in zip(group, layout.encode(group), strict=True):
-            reason = _reason_to_drop(text, example, layout, config)
-            if reason:
-                found.drop(reason, text)
-            else:
-                found.examples.append(example)
-    return found
+    work = _Tokenizing(layout, config)
+    settings = config.loss == "sft", config.max_source_tokens, config.max_target_tokens
+    with spooled(texts) as spool:
+        examples, notes = cached(layout, spool, settings, work.examples, work.notes)
+    src_lang, tgt_lang = notes["languages"]
+    dropped = Counter[str](notes["dropped"])
+    return Encoded(examples, dropped, (src_lang, tgt_lang), notes["dropped_ids"], notes["sha256"])
+
+
+@dataclasses.dataclass(slots=True)
+class _Tokenizing:
+    """One pass over texts, and what there is to report of it afterwards."""
+
+    layout: Layout
+    config: TrainConfig
+    languages: tuple[str, str] = ("und", "und")
+    dropped: Counter[str] = dataclasses.field(default_factory=Counter)
+    dropped_ids: dict[str, list[str]] = dataclasses.field(default_factory=dict)
+
+    def examples(self, texts: Iterable[Text]) -> Iterator[Example]:
+        iterator = iter(texts)
+        while group := list(itertools.islice(iterator, ENCODE_AT_ONCE)):
+            if self.config.loss == "sft":
+                group = [dataclasses.replace(text, targets=text.targets[:1]) for text in group]
+            self.languages = (group[-1].src_lang, group[-1].tgt_lang)
+            for text, example in zip(group, self.layout.encode(group), strict=True):
+                reason = _reason_to_drop(text, example, self.layout, self.config)
+                if reason:
+                    self._drop(reason, text)
+                else:
+                    yield example
+
+    def notes(self) -> Notes:
+        return {"languages": self.languages, "dropped": self.dropped, "dropped_ids": self.dropped_ids}
+
+    def _drop(self, reason: str, text: Text) -> None:
+        """Count a text that is left out, and keep its id if it is among the first."""
+        self.dropped[reason] += 1
+        ids = self.dropped_ids.setdefault(reason, [])
+        if text.id and len(ids) < NAMED_IDS:
+            ids.append(text.id)
 
 
 def not_empty(kind: str, data: Encoded) -> Encoded:

@@ -33,7 +33,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mtcpo.places import Places, chunks_of, groups, place_tokens
+from mtcpo.places import Places, chunks_of, groups
 from mtcpo.scored import IGNORE, LogitTransform, Objective, Scored
 
 CHUNK_LOGITS = {"cpu": 64 * 1024 * 1024, "cuda": 256 * 1024 * 1024}
@@ -172,8 +172,8 @@ def _gradients(objective: Objective, values: Tensor, labels: Tensor, needed: boo
 
 
 def score_tokens(
-    hidden: Tensor, weight: Tensor, bias: Tensor | None, labels: Tensor, positions: Tensor, sources: int,
-    transform: LogitTransform, objective: Objective | None = None, with_means: bool = False,
+    hidden: Tensor, weight: Tensor, bias: Tensor | None, labels: Tensor, places: Places, transform: LogitTransform,
+    objective: Objective | None = None, with_means: bool = False,
 ) -> Scored:  # fmt: skip
     """Return the log-probability of each label (nats, float32), and the loss that an objective makes of them.
 
@@ -182,13 +182,11 @@ def score_tokens(
         weight: (V, D).
         bias: (V,) or None.
         labels: (R, T), IGNORE where there is none; the first targets of all sources first.
-        positions: (R, T), the position in `hidden` that predicts each label.
-        sources: B.
+        places: which of the states predicts each label.
         transform: from the product to the logits.
         objective: what the loss is; its gradients reach hidden, weight and bias.
         with_means: also give the mean over the vocabulary of log-probabilities.
     """
-    places = place_tokens(labels, positions, sources)
     options = places, transform, with_means, objective, torch.is_grad_enabled()
     found = _Scores.apply(hidden[places.order], weight, bias, labels, *options)  # type: ignore[no-untyped-call]
     loss, logps, means = found

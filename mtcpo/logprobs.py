@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from mtcpo.head import score_tokens
+from mtcpo.places import Places
 from mtcpo.scored import IGNORE, LogitTransform, Objective, Scored
 
 
@@ -33,55 +34,33 @@ class Head:
     """Positions whose logits are the `model`'s own, all alive at once: those with a label, or every one."""
 
     @contextmanager
-    def scoring(
-        self, labels: Tensor, sources: int, positions: Tensor | None = None, objective: Objective | None = None
-    ) -> Iterator[list[Scored]]:
+    def scoring(self, labels: Tensor, places: Places, objective: Objective | None = None) -> Iterator[list[Scored]]:
         """Tap the next forward pass; afterwards the list holds its outcome.
 
         Args:
             labels: (R, T), the first targets of all sources first.
-            sources: how many sources there are.
-            positions: (R, T), where the label's state is in (rows, positions of a row), counted row by row; default:
-                position t of row r is that of labels[r, t].
+            places: where the states that predict them are.
             objective: the loss, if there is to be one.
         """
         seen: list[Tensor] = []
         result: list[Scored] = []
 
-        def flat(states: Tensor) -> tuple[Tensor, Tensor]:
-            """Return states (P, D) and the positions (R, T) among them."""
-            if positions is not None:
-                return states.flatten(0, 1), positions
-            states = states[:, : labels.shape[1]]
-            return states.flatten(0, 1), torch.arange(labels.numel(), device=labels.device).view(labels.shape)
-
         def part(module: nn.Module, args: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-            if self.own_logits == "none":
-                seen.append(args[0])
-                return (args[0][:, :0],)
             if self.own_logits == "all":
                 return args
-            states, where = flat(args[0])
-            return (states[where[labels != IGNORE]][None],)
+            states = args[0].flatten(0, 1)
+            if self.own_logits == "real":
+                return (states[places.order][None],)
+            seen.append(states)
+            return (args[0][:, :0],)
 
         def score(module: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> None:
-            weight, bias = cast(Tensor, module.weight), cast("Tensor | None", getattr(module, "bias", None))
-            if self.extra_bias is not None:
-                bias = self.extra_bias.flatten() + (0.0 if bias is None else bias)
-            states, where = flat(seen.pop())
-            options = self.transform, objective, self.with_means
-            result.append(score_tokens(states, weight, bias, labels, where, sources, *options))
+            result.append(self._of_states(seen.pop(), labels, places, objective))
 
         def read(module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
-            real = labels != IGNORE
-            logits = output.logits[0]
-            if self.own_logits == "all":
-                states, where = flat(output.logits)
-                logits = states[where[real]]
-            logps = torch.log_softmax(logits.float(), -1)
-            values = logps.gather(1, labels[real, None]).squeeze(1), logps.mean(-1)
-            spread = [torch.zeros(real.shape, device=real.device).masked_scatter(real, v) for v in values]
-            scored = Scored(spread[0], spread[1], labels)
+            logits = output.logits.flatten(0, 1)
+            needed = logits if self.own_logits == "real" else logits[places.order]
+            scored = _of_logits(needed, labels, places)
             result.append(scored if objective is None else replace(scored, loss=objective(scored)))
 
         handles = [self.module.register_forward_pre_hook(part)]
@@ -95,3 +74,20 @@ class Head:
         finally:
             for handle in handles:
                 handle.remove()
+
+    def _of_states(self, states: Tensor, labels: Tensor, places: Places, objective: Objective | None) -> Scored:
+        """Score labels (R, T) by the states (P, D) of all positions, while the module's weight is there."""
+        weight, bias = cast(Tensor, self.module.weight), cast("Tensor | None", getattr(self.module, "bias", None))
+        if self.extra_bias is not None:
+            bias = self.extra_bias.flatten() + (0.0 if bias is None else bias)
+        return score_tokens(states, weight, bias, labels, places, self.transform, objective, self.with_means)
+
+
+def _of_logits(logits: Tensor, labels: Tensor, places: Places) -> Scored:
+    """Score labels (R, T) by the logits (U, V) of the positions that are needed, in their order."""
+    logps = torch.log_softmax(logits.float(), -1)
+    real = labels != IGNORE
+    slots = places.slots.where(real, 0)
+    values = logps[slots, labels.where(real, 0)], logps.mean(-1)[slots]
+    of_labels, means = (value.where(real, 0.0) for value in values)
+    return Scored(of_labels, means, labels)

@@ -1,12 +1,15 @@
 """Which positions meet the vocabulary, in what order, and in which chunks.
 
+That is known where a batch is made. To find it out on a GPU, in the middle of a step, would make us wait for the GPU.
+
 Dimensions: R rows (B sources times their targets, the first targets of all first), T target tokens, U positions.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -26,9 +29,25 @@ class Places:
     slots: Tensor
     counts: list[int]
 
+    def as_batch(self) -> dict[str, Any]:
+        """Return them as parts of a batch; the counts stay where they are when that goes to its device."""
+        return {"order": self.order, "slots": self.slots, "counts": self.counts}
+
+    @classmethod
+    def of(cls, batch: Mapping[str, Any]) -> Places:
+        """Return those of a batch."""
+        return cls(batch["order"], batch["slots"], batch["counts"])
+
 
 def place_tokens(labels: Tensor, positions: Tensor, sources: int) -> Places:
-    """Order the positions (R, T) of tokens by source; tokens of a source's first target share theirs with others."""
+    """Order the positions of tokens by source; tokens of a source's first target share theirs with others.
+
+    Args:
+        labels: (R, T), the first targets of all sources first.
+        positions: (R, T), where the state that predicts each label is in (rows, positions of a row), counted row by
+            row.
+        sources: B.
+    """
     real = (labels != IGNORE).view(-1, sources, labels.shape[1])
     where = positions.view(real.shape)
     own = real.clone()

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -15,17 +15,37 @@ Messages = tuple[Mapping[str, str], ...]
 """A conversation: messages with `role` and `content`."""
 
 
+SEVERITIES = ("minor", "major", "critical")
+
+
+@dataclass(frozen=True, slots=True)
+class ErrorSpan:
+    """An error in a translation, as a metric finds it.
+
+    text: as the metric reads it. start, end: its first character in the translation and the one after its last.
+    severity: one of SEVERITIES, unless a model has labels of its own. confidence: 0 to 1.
+    """
+
+    text: str
+    start: int
+    end: int
+    severity: str
+    confidence: float
+
+
 @dataclass(frozen=True, slots=True)
 class Candidate:
     """One translation of a segment.
 
-    scores: metric name -> value, higher is better (TER is stored negated). logprob: nats, summed over tokens.
+    scores: metric name -> value, higher is better (TER is stored negated). logprob: nats, summed over tokens. errors:
+    by the name of each metric that finds errors.
     """
 
     system: str
     text: str
     scores: Mapping[str, float] = field(default_factory=dict)
     logprob: float | None = None
+    errors: Mapping[str, tuple[ErrorSpan, ...]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +100,14 @@ def segment_to_json(segment: Segment) -> dict[str, Any]:
 
 def _candidate_to_json(candidate: Candidate) -> dict[str, Any]:
     row: dict[str, Any] = {"system": candidate.system, "text": candidate.text, "scores": dict(candidate.scores)}
-    return row if candidate.logprob is None else row | {"logprob": candidate.logprob}
+    if candidate.logprob is not None:
+        row["logprob"] = candidate.logprob
+    return row | ({"errors": errors_to_json(candidate.errors)} if candidate.errors else {})
+
+
+def errors_to_json(errors: Mapping[str, Iterable[ErrorSpan]]) -> dict[str, Any]:
+    """Return the JSON object of errors by metric."""
+    return {metric: [asdict(error) for error in found] for metric, found in errors.items()}
 
 
 def triplet_to_json(triplet: Triplet) -> dict[str, Any]:
@@ -165,7 +192,22 @@ def _candidate_from_json(row: Any, where: str) -> Candidate:
         text=text_field(row, "text", where),
         scores=_scores(row, "scores", where),
         logprob=None if logprob is None else _number(logprob, "logprob", where),
+        errors=_errors(row, where),
     )
+
+
+def _errors(row: Mapping[str, Any], where: str) -> dict[str, tuple[ErrorSpan, ...]]:
+    errors = row.get("errors") or {}
+    try:
+        # As with scores, Parquet gives None for a metric that a row lacks.
+        return {
+            metric: tuple(ErrorSpan(**error) for error in found)
+            for metric, found in errors.items()
+            if found is not None
+        }
+    except (TypeError, AttributeError):
+        names = ", ".join(field.name for field in fields(ErrorSpan))
+        raise UserError(f"{where}: field 'errors' must map metric names to lists of objects with {names}") from None
 
 
 def triplet_from_json(row: Mapping[str, Any], where: str) -> Triplet:

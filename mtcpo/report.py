@@ -21,7 +21,7 @@ from markupsafe import Markup
 
 from mtcpo import __version__
 from mtcpo.errors import UserError
-from mtcpo.evaluation import translations_dir
+from mtcpo.evaluation import ERRORS, translations_dir
 from mtcpo.figures import (
     MAX_CURVES,
     Figure,
@@ -74,8 +74,9 @@ class SetView:
 
     order: all systems as they are listed; others: those but the baseline. first: the metric by which systems are
     ranked; leading: that by which translations are sorted first. by_length: scores by length.
-    symptoms: which faults of outputs were counted. best: the systems
-    with the best score, by metric. gains, changed: for each shown segment JSON of numbers, for the page's script.
+    symptoms: which faults of outputs were counted. errors_by: the first metric that finds errors; they are marked.
+    best: the systems with the best score, by metric. gains, changed: for each shown segment JSON of numbers, for the
+    page's script.
     """
 
     entry: Mapping[str, Any]
@@ -90,6 +91,7 @@ class SetView:
     by_length: tuple[Figure, ...]
     symptoms: tuple[str, ...]
     translations: Selection | None
+    errors_by: str | None = None
     gains: tuple[str, ...] = ()
     changed: tuple[str, ...] = ()
 
@@ -210,7 +212,8 @@ def view_of(entry: Mapping[str, Any], run_dir: Path) -> SetView:
     others = tuple(system for system in order if system != baseline)
     leading = "chrf" if "chrf" in metrics else next(iter(metrics))
     segments = translations_dir(run_dir, entry["suite"], f"{entry['src_lang']}-{entry['tgt_lang']}") / "segments.jsonl"
-    shown = select_rows(read_segments(segments), baseline, others, leading) if segments.exists() else None
+    errors_by = next((name for name, row in entry["systems"][baseline]["metrics"].items() if ERRORS in row), None)
+    shown = select_rows(read_segments(segments), baseline, others, leading, errors_by) if segments.exists() else None
     rows = shown.rows if shown is not None else ()
     return SetView(
         entry=entry,
@@ -225,6 +228,7 @@ def view_of(entry: Mapping[str, Any], run_dir: Path) -> SetView:
         by_length=_by_length(entry, others),
         symptoms=checked_symptoms(entry),
         translations=shown,
+        errors_by=errors_by,
         gains=tuple(json.dumps([[o.gains.get(m) for m in metrics] for o in row.outputs[1:]]) for row in rows),
         changed=tuple(json.dumps([int(output.changed) for output in row.outputs[1:]]) for row in rows),
     )

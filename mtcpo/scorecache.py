@@ -1,4 +1,4 @@
-"""Scores of models on disk, so that a second run, a new candidate or a crash costs only what is new.
+"""What models say of translations on disk, so that a second run, a new candidate or a crash costs only what is new.
 
 One SQLite file: rows are only ever added, each batch in one transaction, so that a kill at any moment loses at most
 the batch in flight, and several processes may share the file.
@@ -12,18 +12,29 @@ import math
 import sqlite3
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import astuple, dataclass, replace
 from pathlib import Path
 
 from mtcpo.errors import UserError
-from mtcpo.metrics.contract import CandidateMetric, MeanOfSegments, Metric, open_models, processes_of
-from mtcpo.records import Segment
+from mtcpo.metrics.contract import (
+    CandidateMetric,
+    Judgement,
+    MeanOfSegments,
+    Metric,
+    StandsFor,
+    finds_errors,
+    judge,
+    open_models,
+    processes_of,
+    scores_of,
+)
+from mtcpo.records import ErrorSpan, Segment
 
 CACHE_FILE = "scores.sqlite3"
 """Its name where nothing else is said: beside the pairs, or in the folder of an evaluation."""
 
 APPLICATION = 0x6D746370  # "mtcp": what tells our file from anybody else's database
-VERSION = 1
+VERSION = 2
 SECONDS_TO_WAIT = 60.0
 KEYS_PER_QUERY = 500
 SEGMENTS_AT_ONCE = 512
@@ -31,7 +42,7 @@ SEGMENTS_AT_ONCE = 512
 
 
 class ScoreCache:
-    """A file of scores by key. note: what there is to say about its opening, or "".
+    """A file of scores, and of the errors found with them, by key. note: what there is to say about its opening, or "".
 
     Raises:
         UserError: not a score cache, damaged, or it cannot be opened or written.
@@ -52,21 +63,23 @@ class ScoreCache:
         """Close the file."""
         self._connection.close()
 
-    def get(self, keys: Sequence[bytes]) -> dict[bytes, float]:
-        """Return the scores of those keys that are there."""
-        found: dict[bytes, float] = {}
+    def get(self, keys: Sequence[bytes]) -> dict[bytes, Judgement]:
+        """Return what is known of those keys that are there."""
+        found: dict[bytes, Judgement] = {}
         with self._explained():
             for start in range(0, len(keys), KEYS_PER_QUERY):
                 some = keys[start : start + KEYS_PER_QUERY]
                 places = ",".join("?" * len(some))
-                found.update(self._connection.execute(f"SELECT key, score FROM scores WHERE key IN ({places})", some))
+                query = f"SELECT key, score, errors FROM scores WHERE key IN ({places})"
+                for key, score, errors in self._connection.execute(query, some):
+                    found[key] = Judgement(score, None if errors is None else _errors_of(errors))
         return found
 
-    def add(self, scores: Mapping[bytes, float]) -> None:
-        """Add scores, all of them or none; one that is there already stays. Only finite ones are kept."""
-        rows = [(key, score) for key, score in scores.items() if math.isfinite(score)]
+    def add(self, judged: Mapping[bytes, Judgement]) -> None:
+        """Add scores and errors, all or none; a key that is there already stays. Only finite scores are kept."""
+        rows = [(key, *_columns(one)) for key, one in judged.items() if math.isfinite(one.score)]
         with self._explained(), self._transaction():
-            self._connection.executemany("INSERT OR IGNORE INTO scores VALUES (?, ?)", rows)
+            self._connection.executemany("INSERT OR IGNORE INTO scores VALUES (?, ?, ?)", rows)
 
     def _prepare(self) -> None:
         with self._transaction():
@@ -78,7 +91,9 @@ class ScoreCache:
                 if not is_new:
                     self.note = f"{self._path} was written by another version of mtcpo ({version}); begun anew"
                 self._connection.execute("DROP TABLE IF EXISTS scores")
-                self._connection.execute("CREATE TABLE scores (key BLOB PRIMARY KEY, score REAL) WITHOUT ROWID")
+                self._connection.execute(
+                    "CREATE TABLE scores (key BLOB PRIMARY KEY, score REAL, errors TEXT) WITHOUT ROWID"
+                )
                 self._connection.execute(f"PRAGMA application_id = {APPLICATION}")
                 self._connection.execute(f"PRAGMA user_version = {VERSION}")
 
@@ -104,6 +119,17 @@ class ScoreCache:
             raise UserError(
                 f"{self._path}: cannot be used as a score cache ({error}); delete it, or choose another --score-cache"
             ) from error
+
+
+def _columns(judged: Judgement) -> tuple[float, str | None]:
+    """Return the score, and the errors as JSON: a list of the fields of each."""
+    if judged.errors is None:
+        return judged.score, None
+    return judged.score, json.dumps([astuple(error) for error in judged.errors], ensure_ascii=False)
+
+
+def _errors_of(column: str) -> tuple[ErrorSpan, ...]:
+    return tuple(ErrorSpan(*values) for values in json.loads(column))
 
 
 def score_key(signature: str, source: str, hypothesis: str, references: Iterable[str]) -> bytes:
@@ -134,24 +160,32 @@ class CachedMetric:
         """Return the signature of the metric itself: a cached score is the same score."""
         return self.metric.signature(num_references, sentence)
 
+    @property
+    def finds_errors(self) -> bool:
+        """Whether the metric itself does."""
+        return finds_errors(self.metric)
+
     def score_candidates(self, segments: Sequence[Segment]) -> list[list[float]]:
-        """Return the score of each candidate of each segment; new ones are computed together and added at once."""
+        """Return the score of each candidate of each segment."""
+        return scores_of(self.judge_candidates(segments))
+
+    def judge_candidates(self, segments: Sequence[Segment]) -> list[list[Judgement]]:
+        """Return scores and errors of each candidate of each segment; new ones are computed together, added at once."""
         keys = [[self._key(segment, candidate.text) for candidate in segment.candidates] for segment in segments]
-        scores = self.cache.get(list({key: None for of_segment in keys for key in of_segment}))
+        known = self.cache.get(list({key: None for of_segment in keys for key in of_segment}))
         missing = [
-            replace(s, candidates=tuple(c for c, key in zip(s.candidates, ks, strict=True) if key not in scores))
+            replace(s, candidates=tuple(c for c, key in zip(s.candidates, ks, strict=True) if key not in known))
             for s, ks in zip(segments, keys, strict=True)
         ]
         if any(segment.candidates for segment in missing):
-            computed = self.metric.score_candidates(missing)
             new = {
-                self._key(segment, candidate.text): score
-                for segment, of_segment in zip(missing, computed, strict=True)
-                for candidate, score in zip(segment.candidates, of_segment, strict=True)
+                self._key(segment, candidate.text): one
+                for segment, of_segment in zip(missing, judge(self.metric, missing), strict=True)
+                for candidate, one in zip(segment.candidates, of_segment, strict=True)
             }
             self.cache.add(new)
-            scores |= new
-        return [[scores[key] for key in of_segment] for of_segment in keys]
+            known |= new
+        return [[known[key] for key in of_segment] for of_segment in keys]
 
     def _key(self, segment: Segment, text: str) -> bytes:
         references = segment.references if self.depends_on_references else ()
@@ -159,31 +193,11 @@ class CachedMetric:
 
 
 @dataclass(frozen=True, slots=True)
-class CachedModel(MeanOfSegments):
+class CachedModel(StandsFor, MeanOfSegments):
     """A model as a metric of corpora, its scores looked up before they are computed. See `Metric` for the contract."""
 
     metric: Metric
     cache: ScoreCache
-
-    @property
-    def name(self) -> str:
-        """As the model's."""
-        return self.metric.name
-
-    @property
-    def needs_references(self) -> bool:
-        """As the model's."""
-        return self.metric.needs_references
-
-    @property
-    def higher_is_better(self) -> bool:
-        """As the model's."""
-        return self.metric.higher_is_better
-
-    @property
-    def percent(self) -> bool:
-        """As the model's."""
-        return self.metric.percent
 
     def signature(self, num_references: int, sentence: bool = False) -> str:
         """Return the model's own: a cached score is the same score."""
@@ -194,9 +208,13 @@ class CachedModel(MeanOfSegments):
         open_models([self.metric])
 
     def score_candidates(self, segments: Sequence[Segment]) -> list[list[float]]:
-        """Return the score of each candidate of each segment, a part of the segments at a time."""
+        """Return the score of each candidate of each segment."""
+        return scores_of(self.judge_candidates(segments))
+
+    def judge_candidates(self, segments: Sequence[Segment]) -> list[list[Judgement]]:
+        """Return scores and errors of each candidate of each segment, a part of the segments at a time."""
         cached = CachedMetric(self.metric, self.cache, self.metric.needs_references)
-        size, scores = SEGMENTS_AT_ONCE * cached.processes, list[list[float]]()
+        size, judged = SEGMENTS_AT_ONCE * cached.processes, list[list[Judgement]]()
         for start in range(0, len(segments), size):
-            scores += cached.score_candidates(segments[start : start + size])
-        return scores
+            judged += cached.judge_candidates(segments[start : start + size])
+        return judged

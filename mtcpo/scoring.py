@@ -35,7 +35,7 @@ from mtcpo.metrics import (
     load_candidate_metric,
     metric_name,
 )
-from mtcpo.metrics.contract import processes_of
+from mtcpo.metrics.contract import Judgement, bare_judgements, judge, judged_by, processes_of
 from mtcpo.records import Candidate, Segment
 from mtcpo.scorecache import CachedMetric, ScoreCache
 
@@ -49,6 +49,7 @@ SEGMENTS_FOR_WORKERS = 512
 SEGMENTS_PER_MODEL_CHUNK = 512
 
 Scores = list[list[float]]
+Judged = list[list[Judgement]]
 """[segment][candidate], of the candidates that did not have the score yet."""
 
 
@@ -115,7 +116,7 @@ class Scorer:
         chunks = _chunks(chain(head, segments), SEGMENTS_PER_CHUNK)
         if self.workers == 1 or len(head) < SEGMENTS_FOR_WORKERS:
             for chunk in chunks:
-                yield from self._merge(chunk, specs, _score_chunk(chunk, specs))
+                yield from self._merge(chunk, specs, map(bare_judgements, _score_chunk(chunk, specs)))
             return
         waiting: deque[tuple[list[Segment], Future[list[Scores]]]] = deque()
         # This process is one of the workers: it does not wait for those that still start.
@@ -128,17 +129,17 @@ class Scorer:
                     waiting.append((chunk, _finished(_score_chunk(chunk, specs))))
                 while waiting and (waiting[0][1].done() or len(waiting) >= CHUNKS_WAITING):
                     oldest, future = waiting.popleft()
-                    yield from self._merge(oldest, specs, result_of(future))
+                    yield from self._merge(oldest, specs, map(bare_judgements, result_of(future)))
             for chunk, future in waiting:
-                yield from self._merge(chunk, specs, result_of(future))
+                yield from self._merge(chunk, specs, map(bare_judgements, result_of(future)))
 
     def _by_model(self, segments: Iterator[Segment], spec: str) -> Iterator[Segment]:
         for chunk in self._model_chunks(segments, spec):
             todo = [_unscored(segment, spec) for segment in chunk]
-            scores: Scores = [[] for _ in chunk]
+            judged: Judged = [[] for _ in chunk]
             if any(segment.candidates for segment in todo):
-                scores = self._loaded(spec, chunk[0].tgt_lang).score_candidates(todo)
-            yield from self._merge(chunk, [spec], [scores])
+                judged = judge(self._loaded(spec, chunk[0].tgt_lang), todo)
+            yield from self._merge(chunk, [spec], [judged])
 
     def _model_chunks(self, segments: Iterator[Segment], spec: str) -> Iterator[list[Segment]]:
         """Yield the segments in chunks: as many more at a time as the metric's processes score."""
@@ -148,10 +149,11 @@ class Scorer:
             if (metric := self._used.get((spec, ""))) is not None:
                 size = SEGMENTS_PER_MODEL_CHUNK * processes_of(metric)
 
-    def _merge(self, chunk: Sequence[Segment], specs: Sequence[str], scores: Sequence[Scores]) -> Iterator[Segment]:
+    def _merge(self, chunk: Sequence[Segment], specs: Sequence[str], judged: Iterable[Judged]) -> Iterator[Segment]:
+        by_spec = list(zip(specs, judged, strict=True))
         for index, segment in enumerate(chunk):
             candidates: Sequence[Candidate] = segment.candidates
-            for spec, of_spec in zip(specs, scores, strict=True):
+            for spec, of_spec in by_spec:
                 if of_spec[index]:
                     self._loaded(spec, segment.tgt_lang)
                 candidates = _with_scores(segment.id, candidates, spec, of_spec[index])
@@ -306,13 +308,11 @@ def _unscored(segment: Segment, spec: str) -> Segment:
 
 
 def _with_scores(
-    segment_id: str, candidates: Sequence[Candidate], spec: str, scores: Sequence[float]
+    segment_id: str, candidates: Sequence[Candidate], spec: str, judged: Sequence[Judgement]
 ) -> tuple[Candidate, ...]:
-    """Return the candidates with their new scores: all of them, or those that had none."""
-    name, new, every = metric_name(spec), iter(scores), len(scores) == len(candidates)
-    scored = tuple(
-        c if name in c.scores and not every else replace(c, scores={**c.scores, name: next(new)}) for c in candidates
-    )
+    """Return the candidates with their new scores and errors: all of them, or those that had none."""
+    name, new, every = metric_name(spec), iter(judged), len(judged) == len(candidates)
+    scored = tuple(c if name in c.scores and not every else judged_by(name, c, next(new)) for c in candidates)
     for candidate in scored:
         _require_finite(segment_id, candidate, name)
     return scored

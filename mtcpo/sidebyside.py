@@ -1,6 +1,6 @@
-"""Translations side by side: which segments are shown, and where two translations differ.
+"""Translations side by side: which segments are shown, where two translations differ, and the errors in them.
 
-Differences are Markup that is safe to put on a page: every piece of text is escaped before it is marked.
+Differences and errors are Markup that is safe to put on a page: every piece of text is escaped before it is marked.
 """
 
 from __future__ import annotations
@@ -10,12 +10,12 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
-from operator import itemgetter
+from operator import attrgetter, itemgetter
 
 from markupsafe import Markup, escape
 
 from mtcpo.errors import UserError
-from mtcpo.records import Candidate, Segment
+from mtcpo.records import Candidate, ErrorSpan, Segment
 from mtcpo.tables import metric_title
 
 MAX_TEXTS = 1200
@@ -29,6 +29,9 @@ MAX_COMPARISONS = 250_000
 _IDEOGRAPHS = "\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
 _PUNCTUATION = re.escape(".,;:!?…()[]{}<>\"'“”„‚‘’«»/。、，！？；：「」（）।؟،")
 _TOKEN = re.compile(rf"\s+|[{_IDEOGRAPHS}]|[{_PUNCTUATION}]|[^\s{_IDEOGRAPHS}{_PUNCTUATION}]+")
+
+
+ERROR = Markup('<span class="error {0}" title="{0} error, {1:.0%} sure">{2}</span>')
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,8 +69,13 @@ def words(text: str) -> list[str]:
     return _TOKEN.findall(text)
 
 
-def mark_differences(before: str, after: str) -> tuple[Markup, Markup]:
-    """Return both texts with what only one of them has in `<mark>`: class "gone" in the first, "new" in the second."""
+def mark_differences(
+    before: str, after: str, errors: tuple[Sequence[ErrorSpan], Sequence[ErrorSpan]] = ((), ())
+) -> tuple[Markup, Markup]:
+    """Return both texts with what only one of them has in `<mark>`: class "gone" in the first, "new" in the second.
+
+    errors: of the first and of the second, to be marked too.
+    """
     old, new = words(before), words(after)
     left: list[tuple[bool, str]] = []
     right: list[tuple[bool, str]] = []
@@ -78,20 +86,39 @@ def mark_differences(before: str, after: str) -> tuple[Markup, Markup]:
         plain = same and not (0 < place < len(spans) - 1 and texts[0].isspace())
         left.append((plain, texts[0]))
         right.append((plain, texts[1]))
-    return _marked(left, "gone"), _marked(right, "new")
+    return _marked(left, "gone", errors[0]), _marked(right, "new", errors[1])
 
 
-def _marked(pieces: Sequence[tuple[bool, str]], kind: str) -> Markup:
+def _marked(pieces: Sequence[tuple[bool, str]], kind: str, errors: Sequence[ErrorSpan]) -> Markup:
     """Join (plain, text) pieces, neighbouring differences under one mark."""
-    runs = [(plain, "".join(text for _, text in run)) for plain, run in groupby(pieces, key=itemgetter(0))]
-    return Markup("").join(escape(text) if plain else _mark(text, kind) for plain, text in runs)
+    found, at = [], 0
+    for plain, run in groupby(pieces, key=itemgetter(0)):
+        text = "".join(text for _, text in run)
+        found.append(mark_errors(text, errors, at) if plain else _mark(text, kind, errors, at))
+        at += len(text)
+    return Markup("").join(found)
 
 
-def _mark(text: str, kind: str) -> Markup:
+def _mark(text: str, kind: str, errors: Sequence[ErrorSpan], at: int) -> Markup:
     """Mark a text without the space around it; one that is nothing but space is marked as it is."""
     inner = text.strip() or text
-    before, _, after = text.partition(inner) if inner else ("", "", "")
-    return Markup('{}<mark class="{}">{}</mark>{}').format(before, kind, inner, after) if inner else Markup("")
+    if not inner:
+        return Markup("")
+    start = text.index(inner)
+    parts = ((0, start), (start, start + len(inner)), (start + len(inner), len(text)))
+    before, inside, after = (mark_errors(text[a:b], errors, at + a) for a, b in parts)
+    return Markup('{}<mark class="{}">{}</mark>{}').format(before, kind, inside, after)
+
+
+def mark_errors(text: str, errors: Sequence[ErrorSpan], at: int = 0) -> Markup:
+    """Return a text with the errors in `<span class="error SEVERITY">`; it begins at character `at` of the whole."""
+    found, done = Markup(""), 0
+    for error in sorted(errors, key=attrgetter("start")):
+        first, end = max(error.start - at, done), min(error.end - at, len(text))
+        if first < end:
+            found += escape(text[done:first]) + ERROR.format(error.severity, error.confidence, text[first:end])
+            done = end
+    return found + escape(text[done:])
 
 
 def _alignment(old: Sequence[str], new: Sequence[str]) -> list[tuple[bool, tuple[int, int], tuple[int, int]]]:
@@ -106,7 +133,9 @@ def _alignment(old: Sequence[str], new: Sequence[str]) -> list[tuple[bool, tuple
     return [(True, (0, start), (0, start)), (False, (start, a), (start, b)), (True, (a, len(old)), (b, len(new)))]
 
 
-def select_rows(segments: Iterable[Segment], baseline: str, others: Sequence[str], metric: str) -> Selection:
+def select_rows(
+    segments: Iterable[Segment], baseline: str, others: Sequence[str], metric: str, errors_by: str | None = None
+) -> Selection:
     """Choose what to show: all segments where they are few, else the largest gains and losses and an even sample.
 
     Args:
@@ -114,6 +143,7 @@ def select_rows(segments: Iterable[Segment], baseline: str, others: Sequence[str
         baseline: System that gains are measured against, and differences marked against.
         others: The other systems, in the order in which they are shown.
         metric: Whose gains and losses choose, of the first of `others`.
+        errors_by: The metric whose errors are marked.
 
     Raises:
         UserError: a segment lacks the translation of a system.
@@ -121,7 +151,7 @@ def select_rows(segments: Iterable[Segment], baseline: str, others: Sequence[str
     numbered = list(enumerate(segments, start=1))
     limit = max(30, MAX_TEXTS // (len(others) + 3))
     if len(numbered) <= limit:
-        return Selection(tuple(_row(n, segment, baseline, others) for n, segment in numbered), len(numbered), "")
+        return Selection(tuple(_row(*one, baseline, others, errors_by) for one in numbered), len(numbered), "")
     chosen, rule = set[int](), ""
     if others:
         third = limit // 3
@@ -131,7 +161,7 @@ def select_rows(segments: Iterable[Segment], baseline: str, others: Sequence[str
     rest = [n for n, _ in numbered if n not in chosen]
     count = limit - len(chosen)
     chosen |= {rest[place * len(rest) // count] for place in range(count)}
-    rows = tuple(_row(n, segment, baseline, others) for n, segment in numbered if n in chosen)
+    rows = tuple(_row(n, segment, baseline, others, errors_by) for n, segment in numbered if n in chosen)
     return Selection(rows, len(numbered), f"{rule}{count} spread evenly over the {'others' if others else 'test set'}")
 
 
@@ -147,11 +177,15 @@ def _gains(segment: Segment, system: str, baseline: str) -> dict[str, float]:
     return {metric: score - base[metric] for metric, score in scores.items() if metric in base}
 
 
-def _row(number: int, segment: Segment, baseline: str, others: Sequence[str]) -> Row:
+def _row(number: int, segment: Segment, baseline: str, others: Sequence[str], errors_by: str | None) -> Row:
     base = _candidate(segment, baseline)
-    # With one other system there is one thing to differ from; with several, the baseline stays unmarked.
-    marked = [mark_differences(base.text, _candidate(segment, system).text) for system in others]
-    base_text = marked[0][0] if len(others) == 1 else escape(base.text)
+    errors = {c.system: c.errors.get(errors_by or "", ()) for c in segment.candidates}
+    marked = [
+        mark_differences(base.text, _candidate(segment, system).text, (errors[baseline], errors[system]))
+        for system in others
+    ]
+    # With one other system there is one thing to differ from; with several, the baseline's differences stay unmarked.
+    base_text = marked[0][0] if len(others) == 1 else mark_errors(base.text, errors[baseline])
     outputs = [Output(baseline, base_text, not base.text.strip(), False, base.scores, {})]
     for system, (_, text) in zip(others, marked, strict=True):
         candidate = _candidate(segment, system)

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mtcpo.metrics import Metric, metric_kind
+from mtcpo.metrics.contract import Judgement, StandsFor, judge
 from mtcpo.records import Segment
 from mtcpo.scoring import result_of, worker_pool
 
@@ -30,28 +31,17 @@ TEXTS_FOR_WORKERS = 8000
 
 
 @dataclass(frozen=True, slots=True)
-class AgainstOne:
+class AgainstOne(StandsFor):
     """A metric against one of several references alone, named like WMT's `bleu-A`. See `Metric` for the contract."""
 
     metric: Metric
     label: str
     index: int
-    needs_references: bool = True
 
     @property
     def name(self) -> str:
         """The metric's name with the reference's."""
         return f"{self.metric.name}-{self.label}"
-
-    @property
-    def higher_is_better(self) -> bool:
-        """As the metric's."""
-        return self.metric.higher_is_better
-
-    @property
-    def percent(self) -> bool:
-        """As the metric's."""
-        return self.metric.percent
 
     def signature(self, num_references: int, sentence: bool = False) -> str:
         """Return the metric's signature for one reference, with its name."""
@@ -60,6 +50,10 @@ class AgainstOne:
     def score_candidates(self, segments: Sequence[Segment]) -> list[list[float]]:
         """Return the metric's scores against this reference."""
         return self.metric.score_candidates(self._alone(segments))
+
+    def judge_candidates(self, segments: Sequence[Segment]) -> list[list[Judgement]]:
+        """Return the metric's scores and errors against this reference."""
+        return judge(self.metric, self._alone(segments))
 
     def statistics(self, hypotheses: Sequence[str], segments: Sequence[Segment]) -> Array:
         """Return the metric's statistics against this reference. Shape (N, K)."""

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import torch
 from accelerate.data_loader import prepare_data_loader
 from torch import Tensor, nn
@@ -37,7 +38,7 @@ SUMS = (*COUNTS, "preference", "nll", "smoothed_nll", "router_loss", *PAIR_METRI
 
 
 class ExampleSet(Dataset[Example]):
-    """Tokenized examples in memory."""
+    """Tokenized examples, in memory or mapped into it."""
 
     def __init__(self, examples: Sequence[Example]) -> None:
         self.examples = examples
@@ -62,7 +63,8 @@ def count_items(batch: Batch, sft: bool) -> Tensor:
     """Return (pairs, target tokens of the chosen), the denominators that a batch adds to its optimizer step."""
     labels = batch["labels"]
     chosen = labels if sft else labels[: len(labels) // 2]
-    return torch.stack([torch.tensor(len(chosen), device=labels.device), (chosen != IGNORE).sum()])
+    # Not torch.tensor: what it copies to a GPU, it waits for.
+    return torch.stack([torch.full((), len(chosen), device=labels.device), (chosen != IGNORE).sum()])
 
 
 class PreferenceTrainer(Seq2SeqTrainer):
@@ -161,7 +163,8 @@ class PreferenceTrainer(Seq2SeqTrainer):
         return self._loader(dataset, self.args.per_device_eval_batch_size, shuffle=False)
 
     def _loader(self, dataset: Any, pairs: int, shuffle: bool) -> DataLoader[Example]:
-        lengths = [self.layout.lengths(example) for example in dataset.examples]
+        found = (length for example in dataset.examples for length in self.layout.lengths(example))
+        lengths = np.fromiter(found, np.int32, 2 * len(dataset)).reshape(-1, 2)
         limits = BatchLimits(pairs, self.batch_tokens, targets=1 if self.sft else 2)
         args = self.args
         seed = args.seed if args.data_seed is None else args.data_seed
@@ -176,7 +179,7 @@ class PreferenceTrainer(Seq2SeqTrainer):
         )
         # The sampler knows its process already, so accelerate is told of one: it only moves batches to the device.
         prepared: DataLoader[Example] = prepare_data_loader(
-            loader, device=args.device, num_processes=1, process_index=0, put_on_device=True
+            loader, device=args.device, num_processes=1, process_index=0, put_on_device=True, non_blocking=True
         )
         return prepared
 

@@ -29,7 +29,7 @@ from mtcpo.devset import DevSet, dev_set_of
 from mtcpo.errors import UserError
 from mtcpo.examples import Encoded, encode_within_limits, evaluation_texts, not_empty, with_template
 from mtcpo.files import complete_folder, partial_path, refuse_existing, write_json, write_json_lines, write_text
-from mtcpo.layouts import Example, Text
+from mtcpo.layouts import Text
 from mtcpo.modelcard import CARD_FILE, model_card
 from mtcpo.models import LoadedModel, identity_of, load_model, place_of, save_adapted, save_model, set_dropout
 from mtcpo.progress import TrainingBar
@@ -57,8 +57,8 @@ class RunData:
 
     @property
     def sha256(self) -> str:
-        """Hash the token ids that are trained on."""
-        return _hash_of(self.training.examples)
+        """Return the hash of the token ids that are trained on."""
+        return self.training.sha256
 
 
 @keeping_environment()
@@ -181,16 +181,9 @@ def _fingerprint(model: str, config: TrainConfig, data: RunData) -> str:
     """Return what must be equal for an unfinished run to go on: model, settings and data."""
     digest = hashlib.sha256(f"{model}\n{identity_of(model)}\n{config.model_dump_json()}\n{data.sha256}\n".encode())
     if data.evaluation is not None:
-        digest.update(_hash_of(data.evaluation.examples).encode())
+        digest.update(data.evaluation.sha256.encode())
     for segment in () if data.dev is None else data.dev.segments:
         digest.update(repr((segment.source, segment.references)).encode())
-    return digest.hexdigest()
-
-
-def _hash_of(examples: Sequence[Example]) -> str:
-    digest = hashlib.sha256()
-    for example in examples:
-        digest.update(repr((example.source, example.targets)).encode())
     return digest.hexdigest()
 
 

@@ -1,6 +1,9 @@
 """What all tests share: no network, one thread, and tiny models, each made once."""
 
+import atexit
 import os
+import shutil
+import tempfile
 
 # Before any import of the libraries, which read it once.
 os.environ["HF_HUB_OFFLINE"] = "1"
@@ -8,9 +11,14 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 # Tiny tensors: threads would only wait for each other, for seconds where the machine has other work.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+# Tokenized data of the tests, theirs alone; read by the library that keeps such data when it is imported.
+os.environ["HF_DATASETS_CACHE"] = tempfile.mkdtemp(prefix="mtcpo-tests-")
+
 import signal
 
 import pytest
+
+atexit.register(shutil.rmtree, os.environ["HF_DATASETS_CACHE"], ignore_errors=True)
 
 # A shell without job control starts background jobs deaf to Ctrl-C, and what they start is deaf too.
 signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -1,16 +1,26 @@
 import random
 from collections import Counter
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mtcpo.batching import BatchLimits, LengthBatchSampler, divide_evenly, length_batches
+from mtcpo import batching
+from mtcpo.batching import BatchLimits, LengthBatchSampler
 
 lengths_strategy = st.lists(st.tuples(st.integers(0, 40), st.integers(1, 40)), max_size=60)
 limits_strategy = st.builds(
     BatchLimits, st.integers(1, 9), st.one_of(st.none(), st.integers(1, 400)), st.sampled_from([1, 2])
 )
+
+
+def length_batches(*args, **options):
+    return [batch.tolist() for batch in batching.length_batches(*args, **options)]
+
+
+def divide_evenly(batches, processes):
+    return [batch.tolist() for batch in batching.divide_evenly([np.array(batch) for batch in batches], processes)]
 
 
 def padded(batch, lengths, targets):

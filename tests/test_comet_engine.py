@@ -1,11 +1,13 @@
 """The engine's scores and spans are the library's, whatever the model is made of and however the rows are batched."""
 
+import json
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from test_comet import library_model, make_segments, models, needs_comet
-from tiny_comet import make_comet, make_encoder, sentences
+from tiny_comet import ENCODERS, make_comet, make_encoder, sentences
 
 from mtcpo.comet.tokens import batches
 from mtcpo.errors import UserError
@@ -72,7 +74,7 @@ def test_every_way_to_make_a_score_of_layers(models, tmp_path, kind, settings):
     folder = make_comet(tmp_path / "model", kind, models["encoder"], seed=3, **settings)
     rows = rows_of(kind)
     expected = by_library(folder, rows)
-    found = engine_for(folder, batch_tokens=150).predict(rows, spans=True)
+    found = engine_for(folder, batch_tokens=150).predict(rows)
     np.testing.assert_allclose(found.scores, expected.scores, atol=1e-5)
     assert np.std(expected.scores) > 1e-3
     if found.spans is not None:
@@ -82,19 +84,69 @@ def test_every_way_to_make_a_score_of_layers(models, tmp_path, kind, settings):
 
 
 @needs_comet
-@pytest.mark.parametrize("encoder", ["XLM-RoBERTa-XL", "BERT"])
-@pytest.mark.parametrize("kind", ["regression", "unified-qe", "xcomet"])
-def test_every_encoder(tmp_path, encoder, kind):
+@pytest.mark.parametrize("encoder", [name for name in ENCODERS if name != "XLM-RoBERTa"])
+@pytest.mark.parametrize("kind", ["regression", "referenceless", "unified-qe", "unified-ref", "xcomet"])
+def test_every_encoder(tmp_path, encoder, kind, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    make_encoder(tmp_path / "xlm-roberta-base")  # whose tokenizer MiniLM has, whatever lies beside its own config
     folder = make_comet(
         tmp_path / "model", kind, make_encoder(tmp_path / "encoder", encoder), encoder_model=encoder, seed=5
     )
     rows = rows_of(kind)
     expected = by_library(folder, rows)
-    found = engine_for(folder).predict(rows, spans=True)
+    found = engine_for(folder).predict(rows)
     np.testing.assert_allclose(found.scores, expected.scores, atol=1e-5)
     assert np.std(expected.scores) > 1e-3
     if found.spans is not None:
         assert plain(found.spans) == plain_of_library(expected)
+
+
+@needs_comet
+def test_these_are_all_encoders_of_the_library():
+    from comet.encoders import str2encoder
+
+    assert ENCODERS.keys() == str2encoder.keys()
+
+
+@needs_comet
+def test_an_encoder_that_computes_otherwise_is_refused(tmp_path, models):
+    """Words that see only those before them: what the weights say nothing of, and its config does."""
+    encoder = make_encoder(tmp_path / "encoder", "BERT")
+    folder = make_comet(tmp_path / "model", "regression", encoder, encoder_model="BERT")
+    engine_for(folder)
+    config = json.loads((encoder / "config.json").read_text())
+    (encoder / "config.json").write_text(json.dumps(config | {"is_decoder": True}))
+    with pytest.raises(UserError, match=r"encoder: this encoder \(bert\) computes otherwise than those that are known"):
+        engine_for(folder)
+    resave(models["regression"], folder, encoder_model="DeBERTa")
+    with pytest.raises(UserError, match=r"unknown encoder of .*model\.ckpt 'DeBERTa'.*; choose from BERT, MiniLM, "):
+        engine_for(folder)
+
+
+@needs_comet
+def test_minilm_without_its_tokenizer_says_where_it_is_from(tmp_path, monkeypatch):
+    from huggingface_hub import constants
+
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    tokenizer = make_encoder(tmp_path / "xlm-roberta-base")
+    encoder = make_encoder(tmp_path / "encoder", "MiniLM")
+    folder = make_comet(tmp_path / "model", "regression", encoder, encoder_model="MiniLM")
+    tokenizer.rename(tmp_path / "elsewhere")
+    with pytest.raises(
+        UserError, match=r"xlm-roberta-base: not a directory here, not in the hub's cache, and it cannot"
+    ):
+        engine_for(folder)
+
+
+def resave(source, folder, **hyper_parameters):
+    """Save a model's checkpoint into another folder, with other parameters."""
+    import torch
+
+    content = torch.load(source / "checkpoints" / "model.ckpt", weights_only=True)
+    content["hyper_parameters"] |= hyper_parameters
+    torch.save(content, folder / "checkpoints" / "model.ckpt")
 
 
 @needs_comet
@@ -105,7 +157,7 @@ def test_texts_too_long_empty_or_with_special_tokens(models, kind):
     texts = [long, "", "ka", "ka <pad> lo", "</s> mi <s>", "€ ??", " \u2028 ", "lo  mi "]
     rows = [(source, text, texts[-number]) for number, text in enumerate(texts) for source in ("so.", long)]
     expected = by_library(models[kind], rows, batch_size=1)
-    found = engine_for(models[kind]).predict(rows, spans=True)
+    found = engine_for(models[kind]).predict(rows)
     np.testing.assert_allclose(found.scores, expected.scores, atol=1e-5)
     if found.spans is not None:
         assert plain(found.spans) == plain_of_library(expected)
@@ -116,9 +168,9 @@ def test_texts_too_long_empty_or_with_special_tokens(models, kind):
 @pytest.mark.parametrize("batch_tokens", [1, 40, 100_000])
 def test_batching_and_order_change_nothing(models, kind, batch_tokens):
     rows = rows_of(kind)
-    expected = engine_for(models[kind]).predict(rows, spans=True)
+    expected = engine_for(models[kind]).predict(rows)
     engine = engine_for(models[kind], batch_tokens)
-    found = engine.predict(rows[::-1], spans=True)
+    found = engine.predict(rows[::-1])
     np.testing.assert_allclose(found.scores[::-1], expected.scores, atol=2e-6)
     if expected.spans is not None:
         assert plain(found.spans[::-1]) == plain(expected.spans)
@@ -129,7 +181,7 @@ def test_batching_and_order_change_nothing(models, kind, batch_tokens):
 def test_confidence_is_the_librarys(models):
     rows = rows_of("xcomet")
     theirs = by_library(models["xcomet"], rows).metadata.error_spans
-    ours = engine_for(models["xcomet"]).predict(rows, spans=True).spans
+    ours = engine_for(models["xcomet"]).predict(rows).spans
     expected = [span["confidence"] for of_row in theirs for span in of_row]
     assert len(expected) > 5
     np.testing.assert_allclose([s.confidence for of_row in ours for s in of_row], expected, atol=1e-6)

@@ -256,7 +256,12 @@ def test_collate_encoder_decoder_by_hand(load):
     assert batch["attention_mask"].tolist() == [[1, 1, 1], [1, 1, 0]]
     n = IGNORE
     assert batch["labels"].tolist() == [[21, 1, n, n], [24, 25, 26, 1], [22, 23, 1, n], [27, 1, n, n]]
-    assert layout.decoder_input_ids(batch["labels"]).tolist()[:2] == [[0, 21, 1, 0], [0, 24, 25, 26]]
+    assert batch["decoder_input_ids"].tolist()[:2] == [[0, 21, 1, 0], [0, 24, 25, 26]]
+    # The first token of both targets is predicted from the start alone, at one position.
+    assert (batch["order"].tolist(), batch["counts"]) == ([0, 1, 9, 10, 4, 5, 6, 7, 13], [4, 5])
+    assert batch["slots"].masked_fill(batch["labels"] == n, n).tolist() == [
+        [0, 1, n, n], [4, 5, 6, 7], [0, 2, 3, n], [4, 8, n, n],
+    ]  # fmt: skip
     assert layout.lengths(TWO[0]) == (3, 3)
     assert TWO[0].tokens == 8
     # 5 source tokens of 6, 11 target tokens of 16: a source counts once, whatever its targets.
@@ -274,7 +279,7 @@ def test_collate_decoder_only_by_hand(load):
     assert batch["labels"].tolist() == [
         [n, n, 21, 1, n, n], [n, 24, 25, 26, 1, n], [n, n, 22, 23, 1, n], [n, 27, 1, n, n, n],
     ]  # fmt: skip
-    assert batch["prompt_lengths"].tolist() == [3, 2]
+    assert (batch["order"].tolist(), batch["counts"]) == ([2, 3, 14, 15, 16, 7, 8, 9, 10, 19, 20], [5, 6])
     assert layout.lengths(TWO[0]) == (0, 6)
     assert layout.longest(TWO[0]) == 6
     assert [int(n) for n in layout.count_tokens(batch)] == [21, 24]
@@ -297,6 +302,10 @@ def test_packed_pairs_by_hand(load):
     assert batch["parts"].tolist() == [[0, 0, 0, 0, 1, 2, 2], [0, 0, 1, 2, 2, 2, -1]]
     assert batch["labels"].tolist() == [[21, 22, 1, n], [24, 1, n, n], [21, 23, 24, 1], [25, 26, 27, 1]]
     assert batch["positions"].tolist() == [[2, 3, 4, 0], [8, 9, 0, 0], [2, 3, 5, 6], [8, 10, 11, 12]]
+    assert (batch["order"].tolist(), batch["counts"]) == ([2, 3, 4, 5, 6, 8, 9, 10, 11, 12], [5, 5])
+    assert batch["slots"].masked_fill(batch["labels"] == n, n).tolist() == [
+        [0, 1, 2, n], [5, 6, n, n], [0, 1, 3, 4], [5, 7, 8, 9],
+    ]  # fmt: skip
     assert [layout.lengths(example) for example in ALIKE] == [(7, 0), (6, 0)]
     assert [int(count) for count in layout.count_tokens(batch)] == [13, 14]
     seen = packed_mask(batch["parts"])[0, 0].int().tolist()

@@ -56,11 +56,15 @@ def weighted_sum(part):
     return (part.token_logps * weights_of(part.token_logps, part.labels)).sum()
 
 
+def in_order(labels):
+    """Places where position t of row r is that of labels[r, t], and each row a source of its own."""
+    return place_tokens(labels, torch.arange(labels.numel()).view(labels.shape), len(labels))
+
+
 def our_gradients(hidden, weight, bias, labels, transform):
     """Values and gradients by the head."""
     leaves = [t for t in (hidden, weight, bias) if t is not None and t.requires_grad]
-    positions = torch.arange(labels.numel()).view(labels.shape)
-    scored = score_tokens(hidden.flatten(0, 1), weight, bias, labels, positions, len(labels), transform, weighted_sum)
+    scored = score_tokens(hidden.flatten(0, 1), weight, bias, labels, in_order(labels), transform, weighted_sum)
     assert scored.loss.item() == pytest.approx(weighted_sum(scored).item(), rel=1e-5)
     return scored.token_logps, torch.autograd.grad(scored.loss, leaves)
 
@@ -97,7 +101,7 @@ def test_means_over_the_vocabulary(monkeypatch, transform, chunk_positions):
         mean = torch.stack(every).mean(0).masked_fill(labels == IGNORE, 0.0)
         return 0.7 * plain(hidden, weight, bias, labels, transform) + 0.3 * mean
 
-    with Head(module, None, transform, with_means=True).scoring(labels, ROWS, None, mixture) as result:
+    with Head(module, None, transform, with_means=True).scoring(labels, in_order(labels), mixture) as result:
         module(hidden)
     our_grads = torch.autograd.grad(result[0].loss, (hidden, module.weight, module.bias))
     found = 0.7 * result[0].token_logps + 0.3 * result[0].mean_logps
@@ -202,7 +206,7 @@ def test_loss_of_pairs_with_shared_positions(monkeypatch, chunk_positions):
         chosen, rejected = part.token_logps.sum(1).chunk(2)
         return -torch.nn.functional.logsigmoid(0.3 * (chosen - rejected)).sum() - 0.2 * chosen.sum()
 
-    options = weight, None, labels, positions, 2, LogitTransform(), objective
+    options = weight, None, labels, place_tokens(labels, positions, 2), LogitTransform(), objective
     scored = score_tokens(states, *options)
     found = torch.autograd.grad(3 * scored.loss, (states, weight))
     logps = torch.log_softmax(states @ weight.T, -1)[positions]
@@ -227,7 +231,8 @@ def test_float16_keeps_gradients_that_are_smaller_than_it_can_hold():
     found = []
     for dtype in (torch.float32, torch.float16):
         leaves = states.to(dtype).requires_grad_(), weight.to(dtype).requires_grad_()
-        options = labels, positions, 2, LogitTransform(), lambda part: part.token_logps.sum() / 1000
+        places = place_tokens(labels, positions, 2)
+        options = labels, places, LogitTransform(), lambda part: part.token_logps.sum() / 1000
         loss = 65536 * score_tokens(*leaves, None, *options).loss
         found.append([grad.float() for grad in torch.autograd.grad(loss, leaves)])
     for full, half in zip(*found, strict=True):
@@ -251,7 +256,7 @@ def test_head_is_tapped_and_builds_no_logits():
     model = Model()
     extra = torch.randn(1, VOCABULARY)
     tapped = Head(model.head, extra, LogitTransform(scale=0.5))
-    with tapped.scoring(labels, ROWS) as result:
+    with tapped.scoring(labels, in_order(labels)) as result:
         model(hidden)
     assert model.seen.shape == (ROWS, 0, VOCABULARY)
     expected = plain(hidden, model.head.weight, model.head.bias + extra[0], labels, LogitTransform(scale=0.5))
@@ -262,21 +267,10 @@ def test_head_is_tapped_and_builds_no_logits():
 def test_hooks_are_gone_after_an_exception():
     hidden, _, _, labels = tensors()
     model = Model()
-    with pytest.raises(RuntimeError, match="in the middle"), Head(model.head).scoring(labels, ROWS):
+    with pytest.raises(RuntimeError, match="in the middle"), Head(model.head).scoring(labels, in_order(labels)):
         raise RuntimeError("in the middle")
-    with pytest.raises(RuntimeError), Head(model.head).scoring(labels, ROWS):
+    with pytest.raises(RuntimeError), Head(model.head).scoring(labels, in_order(labels)):
         model(hidden[..., :3])
     assert not model.head._forward_hooks
     assert not model.head._forward_pre_hooks
     assert model(hidden).shape == (ROWS, TOKENS, VOCABULARY)
-
-
-def test_hidden_states_beyond_the_labels_do_not_count():
-    hidden, _, _, labels = tensors()
-    model = Model()
-    longer = torch.cat([hidden, torch.randn(ROWS, 2, HIDDEN)], dim=1)
-    with Head(model.head).scoring(labels, ROWS) as expected:
-        model(hidden)
-    with Head(model.head).scoring(labels, ROWS) as found:
-        model(longer)
-    torch.testing.assert_close(found[0].token_logps, expected[0].token_logps)

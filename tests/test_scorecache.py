@@ -11,8 +11,9 @@ import pytest
 
 import mtcpo
 from mtcpo.errors import UserError
+from mtcpo.metrics.contract import Judgement
 from mtcpo.preferences import PrefsConfig, build_preferences
-from mtcpo.records import Candidate, Segment
+from mtcpo.records import Candidate, ErrorSpan, Segment
 from mtcpo.scorecache import CachedMetric, ScoreCache, score_key
 
 ROOT = Path(mtcpo.__file__).parent.parent
@@ -82,7 +83,8 @@ def test_parts_of_a_key_do_not_run_together():
 
 
 def test_scores_come_back_to_the_last_bit(cache, tmp_path):
-    scores = {score_key("s", str(n), "h", []): (n + 1) / 3e7 for n in range(2000)}
+    found = (ErrorSpan("ka„\u2028", 0, 3, "major", 0.1 + 0.2),)
+    scores = {score_key("s", str(n), "h", []): Judgement((n + 1) / 3e7, (None, (), found)[n % 3]) for n in range(2000)}
     cache.add(scores)
     assert cache.get([*scores, b"unknown"]) == scores
     again = ScoreCache(tmp_path / "scores.sqlite3")
@@ -93,16 +95,16 @@ def test_scores_come_back_to_the_last_bit(cache, tmp_path):
 
 def test_what_is_there_stays_and_what_is_no_number_is_not_kept(cache):
     key, other = score_key("s", "a", "b", []), score_key("s", "a", "c", [])
-    cache.add({key: 1.0})
-    cache.add({key: 2.0, other: float("nan")})
-    assert cache.get([key, other]) == {key: 1.0}
+    cache.add({key: Judgement(1.0)})
+    cache.add({key: Judgement(2.0), other: Judgement(float("nan"))})
+    assert cache.get([key, other]) == {key: Judgement(1.0)}
 
 
 def test_a_cache_of_another_version_is_begun_anew_and_says_so(tmp_path):
     path = tmp_path / "scores.sqlite3"
     key = score_key("s", "a", "b", [])
     old = ScoreCache(path)
-    old.add({key: 1.0})
+    old.add({key: Judgement(1.0)})
     old.close()
     with sqlite3.connect(path) as connection:
         connection.execute("PRAGMA user_version = 7")
@@ -110,9 +112,9 @@ def test_a_cache_of_another_version_is_begun_anew_and_says_so(tmp_path):
     new = ScoreCache(path)
     assert new.note == f"{path} was written by another version of mtcpo (7); begun anew"
     assert new.get([key]) == {}
-    new.add({key: 2.0})
+    new.add({key: Judgement(2.0)})
     new.close()
-    assert ScoreCache(path).get([key]) == {key: 2.0}
+    assert ScoreCache(path).get([key]) == {key: Judgement(2.0)}
 
 
 def test_somebody_elses_file_is_left_alone(tmp_path):
@@ -134,11 +136,12 @@ def test_somebody_elses_file_is_left_alone(tmp_path):
 WRITER = """
 import sys
 from pathlib import Path
+from mtcpo.metrics.contract import Judgement
 from mtcpo.scorecache import ScoreCache, score_key
 
 cache = ScoreCache(Path(sys.argv[1]))
 for batch in range(40):
-    cache.add({score_key("s", str(n), "h", []): float(n) for n in range(batch * 10, batch * 10 + 10)})
+    cache.add({score_key("s", str(n), "h", []): Judgement(float(n)) for n in range(batch * 10, batch * 10 + 10)})
 """
 
 
@@ -156,7 +159,7 @@ def test_two_processes_write_one_file(tmp_path):
     assert [process.wait(timeout=60) for process in processes] == [0, 0]
     cache = ScoreCache(path)
     keys = [score_key("s", str(n), "h", []) for n in range(400)]
-    assert cache.get(keys) == {key: float(n) for n, key in enumerate(keys)}
+    assert cache.get(keys) == {key: Judgement(float(n)) for n, key in enumerate(keys)}
 
 
 SLOW = """

@@ -31,22 +31,34 @@ XLMR_SPECIALS = {
     "mask": "<mask>",
 }
 BERT_SPECIALS = {"cls": "[CLS]", "sep": "[SEP]", "pad": "[PAD]", "unk": "[UNK]", "mask": "[MASK]"}
+REMBERT_SPECIALS = {"bos": "[CLS]", "cls": "[CLS]", "eos": "[SEP]", "sep": "[SEP]", "pad": "<pad>", "unk": "<unk>",
+                    "mask": "[MASK]"}  # fmt: skip
 
 ENCODERS = {
     "XLM-RoBERTa": ("XLMRobertaConfig", "XLMRobertaTokenizer", {"type_vocab_size": 1, "pad_token_id": 1}),
     "XLM-RoBERTa-XL": ("XLMRobertaXLConfig", "XLMRobertaTokenizer", {"type_vocab_size": 1, "pad_token_id": 1}),
     "BERT": ("BertConfig", "BertTokenizer", {"pad_token_id": 0}),
+    "MiniLM": ("BertConfig", "XLMRobertaTokenizer", {"pad_token_id": 0}),  # that of the encoder, not of the tokenizer
+    "RemBERT": (
+        "RemBertConfig",
+        "RemBertTokenizer",
+        {"pad_token_id": 1, "input_embedding_size": 8, "hidden_dropout_prob": 0.0},
+    ),
 }
 """The library's name of an encoder -> class of its config and of its tokenizer, and settings of the former."""
 
 
-def make_encoder(folder: Path, kind: str = "XLM-RoBERTa") -> Path:
-    """Write config.json and a tokenizer.json whose pieces are the characters and syllables of `sentences`."""
+def make_encoder(folder: Path, kind: str = "XLM-RoBERTa", **changes: Any) -> Path:
+    """Write config.json and a tokenizer.json whose pieces are the characters and syllables of `sentences`.
+
+    changes: of the config.
+    """
     import transformers
 
     config, tokenizer_class, settings = ENCODERS[kind]
     folder.mkdir(parents=True)
-    tokenizer, specials = (_wordpieces(), BERT_SPECIALS) if kind == "BERT" else (_unigrams(), XLMR_SPECIALS)
+    specials = {"BERT": BERT_SPECIALS, "RemBERT": REMBERT_SPECIALS}.get(kind, XLMR_SPECIALS)
+    tokenizer = _wordpieces() if kind == "BERT" else _unigrams(specials, 1 if kind == "RemBERT" else 2)
     tokenizer.save(str(folder / "tokenizer.json"))
     if kind == "BERT":
         (folder / "vocab.txt").write_text("".join(f"{piece}\n" for piece in BERT_PIECES), encoding="utf-8")
@@ -62,25 +74,27 @@ def make_encoder(folder: Path, kind: str = "XLM-RoBERTa") -> Path:
         max_position_embeddings=80,
         # Large, or the sentence embedding of so small a model hardly depends on the sentence.
         initializer_range=0.4,
-        **settings,
+        **settings | changes,
     ).save_pretrained(folder)
     return folder
 
 
-def _unigrams() -> Any:
+def _unigrams(specials: dict[str, str], separators: int) -> Any:
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
 
-    special = ["<s>", "<pad>", "</s>", "<unk>"]
+    special = [specials[name] for name in ("cls", "pad", "sep", "unk")]
     letters = sorted({c for syllable in SYLLABLES for c in syllable} | {".", "▁"})
     pieces = [(piece, 0.0) for piece in special]
-    pieces += [(piece, -2.0) for piece in SYLLABLES] + [(c, -5.0) for c in letters] + [("<mask>", 0.0)]
+    pieces += [(piece, -2.0) for piece in SYLLABLES] + [(c, -5.0) for c in letters] + [(specials["mask"], 0.0)]
     tokenizer = Tokenizer(models.Unigram(pieces, unk_id=3, byte_fallback=False))
     tokenizer.pre_tokenizer = pre_tokenizers.Metaspace(replacement="▁", prepend_scheme="always")
     tokenizer.decoder = decoders.Metaspace(replacement="▁", prepend_scheme="always")
     tokenizer.post_processor = processors.TemplateProcessing(
-        single="<s> $A </s>", pair="<s> $A </s> </s> $B </s>", special_tokens=[("<s>", 0), ("</s>", 2)]
+        single=f"{special[0]} $A {special[2]}",
+        pair=f"{special[0]} $A {' '.join([special[2]] * separators)} $B {special[2]}",
+        special_tokens=[(special[0], 0), (special[2], 2)],
     )
-    tokenizer.add_special_tokens([*special, "<mask>"])
+    tokenizer.add_special_tokens([*special, specials["mask"]])
     return tokenizer
 
 

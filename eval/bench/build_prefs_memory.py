@@ -66,12 +66,17 @@ def measure(candidates: int, way: str, model: str) -> dict[str, Any]:
     }
 
 
-def tiny_model(folder: Path) -> Path:
-    """Make a COMET regression model with random weights; return its directory."""
+def apart(*arguments: str) -> str:
+    """Run this file in a process of its own; return what it printed."""
+    return subprocess.run([sys.executable, __file__, *arguments], capture_output=True, text=True, check=True).stdout
+
+
+def make_model(folder: Path) -> None:
+    """Make a COMET regression model with random weights, and its encoder beside it."""
     sys.path.insert(0, str(ROOT / "tests"))
     from tiny_comet import make_comet, make_encoder
 
-    return make_comet(folder / "comet", "regression", make_encoder(folder / "encoder"))
+    make_comet(folder / "comet", "regression", make_encoder(folder / "encoder"))
 
 
 def main() -> None:
@@ -79,18 +84,23 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--output", type=Path)
     parser.add_argument("--only", nargs=3, metavar=("SIZE", "WAY", "MODEL"), help=argparse.SUPPRESS)
+    parser.add_argument("--make-model", type=Path, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
+    if arguments.make_model:
+        make_model(arguments.make_model)
+        return
     if arguments.only:
         size, way, model = arguments.only
         print(json.dumps(measure(int(size), way, model)))
         return
     rows = []
     with tempfile.TemporaryDirectory() as folder:
-        model = tiny_model(Path(folder))
+        # Not here: a process begins with the peak of the one that starts it.
+        apart("--make-model", folder)
+        model = Path(folder) / "comet"
         for way in WAYS:
             for size in SIZES:
-                command = [sys.executable, __file__, "--only", str(size), way, str(model)]
-                rows.append(json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout))
+                rows.append(json.loads(apart("--only", str(size), way, str(model))))
                 print(rows[-1], flush=True)
     peaks = {way: [row["peak_mib"] for row in rows if row["way"] == way] for way in WAYS}
     found = {

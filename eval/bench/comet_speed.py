@@ -148,12 +148,12 @@ def compare(kind: str, model: Any, segments: list[Segment], repeats: int) -> dic
     samples = [dict(zip(("src", "mt", "ref"), row, strict=False)) for row in rows]
     engine = engine_of(model, torch.device("cpu"))
     clock, found, seconds = Clock(), {}, {name: [] for name in (*BATCH_SIZES, "mtcpo")}
-    engine.predict(rows[:90], spans=True)
+    engine.predict(rows[:90])
     model.predict(samples[:90], batch_size=16, gpus=0, progress_bar=False)
     for number in range(repeats):
         for name in seconds if number < ROUNDS_OF_ALL else (BATCH_SIZES[0], "mtcpo"):
             if name == "mtcpo":
-                found[name] = clock.run(lambda: engine.predict(rows, spans=True))
+                found[name] = clock.run(lambda: engine.predict(rows))
             else:
                 found[name] = clock.run(
                     lambda size=name: model.predict(samples, batch_size=size, gpus=0, progress_bar=False)

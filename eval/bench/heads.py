@@ -43,12 +43,12 @@ def loss_of(way: str, hidden: torch.Tensor, weight: torch.Tensor, labels: torch.
         options = torch.nn.LinearCrossEntropyOptions()
         return torch.nn.functional.linear_cross_entropy(hidden, weight, labels, reduction="sum", options=options)
     from mtcpo.head import score_tokens
+    from mtcpo.places import place_tokens
     from mtcpo.scored import LogitTransform
 
     rows = labels.view(64, -1)
-    positions = torch.arange(POSITIONS).view(rows.shape)
-    transform, objective = LogitTransform(), lambda part: -part.token_logps.sum()
-    loss = score_tokens(hidden, weight, None, rows, positions, 32, transform, objective).loss
+    places = place_tokens(rows, torch.arange(POSITIONS).view(rows.shape), 32)
+    loss = score_tokens(hidden, weight, None, rows, places, LogitTransform(), lambda part: -part.token_logps.sum()).loss
     assert loss is not None
     return loss
 

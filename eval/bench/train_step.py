@@ -27,13 +27,13 @@ import statistics
 import subprocess
 import sys
 import time
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[2]
 RESULTS = ROOT / "eval" / "results" / "bench"
 LOSS_STEPS = 20
+OUT_OF_MEMORY = "out of memory"
 
 CPU = {"gpu": False, "optim": "sgd", "dtype": "float32"}
 GPU = {"gpu": True, "optim": "adamw_torch_fused", "dtype": "bf16"}
@@ -88,7 +88,17 @@ ROWS: dict[str, dict[str, Any]] = {
 
 
 def measure(run: dict[str, Any]) -> dict[str, Any]:
-    """Train one side for an epoch; return its time, memory and losses, or that the memory was not enough."""
+    """Return what a run asks for: the figures of an epoch or the matmul peak, or that the memory was not enough."""
+    import torch
+
+    try:
+        return {"flops": matmul_peak()} if run.get("peak") else epoch(run)
+    except torch.OutOfMemoryError:
+        return {"error": OUT_OF_MEMORY}
+
+
+def epoch(run: dict[str, Any]) -> dict[str, Any]:
+    """Train one side for an epoch; return its time, memory and losses."""
     import torch
     import train_sides as sides
 
@@ -99,16 +109,16 @@ def measure(run: dict[str, Any]) -> dict[str, Any]:
     steps = LOSS_STEPS if run.get("losses") else run["steps"]
     examples = sides.pairs_of(steps * run["pairs"], loaded.model.config.vocab_size, run.get("lengths", {}))
     make = sides.SIDES[run["side"]]
-    make(loaded, examples[:2], run | {"pairs": 2}, 1).train()
+    if run["gpu"] and not run.get("losses"):
+        make(loaded, examples, run, steps).train()  # kernels are chosen, and memory is fetched, for these very shapes
+    else:
+        make(loaded, examples[:2], run | {"pairs": 2}, 1).train()
     gc.collect()  # its optimizer
     trainer = make(loaded, _in_our_order(loaded, examples, run) if run.get("losses") else examples, run, steps)
     if run.get("losses") and run["side"] == "trl":
         trainer._get_train_sampler = lambda *_: torch.utils.data.SequentialSampler(trainer.train_dataset)
     watch = _watch(trainer, run["gpu"])
-    try:
-        trainer.train()
-    except torch.OutOfMemoryError:
-        return {"error": "out of memory"}
+    trainer.train()
     held = _held(loaded.model, trainer.optimizer)
     if run["gpu"]:
         peak = torch.cuda.max_memory_allocated()
@@ -203,8 +213,8 @@ def _useful_flops(model: Any, examples: list[Any]) -> int:
 # --- rows -------------------------------------------------------------------------------------------------------------
 
 
-def run_row(name: str, row: dict[str, Any], repeats: int) -> dict[str, Any]:
-    """Let both sides alternate and put their figures together."""
+def run_row(name: str, row: dict[str, Any], repeats: int, peak: float | None) -> dict[str, Any]:
+    """Let both sides alternate and put their figures together. peak: FLOP/s of a GPU's matmul."""
     found: dict[str, list[dict[str, Any]]] = {"ours": [], "trl": []}
     for _ in range(1 if row.get("losses") else row.get("repeats", repeats)):
         for side in found:
@@ -212,21 +222,20 @@ def run_row(name: str, row: dict[str, Any], repeats: int) -> dict[str, Any]:
             found[side].append(result)
             print(name, side, {k: v for k, v in result.items() if k not in ("losses", "held")}, flush=True)
     runs = {side: {"runs": results} for side, results in found.items()}
-    outcome: dict[str, Any] = {"settings": row} | runs
-    if any("error" in result for results in found.values() for result in results):
-        return outcome
-    if row.get("losses"):
+    outcome: dict[str, Any] = {"settings": row} | runs | ({"matmul_peak_flops": peak} if peak else {})
+    whole = {side: results for side, results in found.items() if not any("error" in result for result in results)}
+    if not row.get("losses"):
+        outcome |= _compared(whole, peak)
+    elif len(whole) == len(found):
         both = zip(*(found[side][0]["losses"] for side in ("ours", "trl")), strict=True)
         outcome["largest_relative_difference"] = max(abs(a - b) / abs(b) for a, b in both)
-    else:
-        outcome |= _compared(found)
     if "largest" in row:
         outcome["largest_batch"] = {side: _largest(row | {"side": side}) for side in found}
     return outcome
 
 
-def _compared(found: dict[str, list[dict[str, Any]]]) -> dict[str, Any]:
-    """Return medians and ranges of both sides and of their ratios, run by run."""
+def _compared(found: dict[str, list[dict[str, Any]]], peak: float | None) -> dict[str, Any]:
+    """Return medians and ranges of each side, and of their ratios, run by run, where both got through."""
     outcome: dict[str, Any] = {}
     for side, results in found.items():
         rates = {
@@ -236,7 +245,11 @@ def _compared(found: dict[str, list[dict[str, Any]]]) -> dict[str, Any]:
             "above_gib": [r["above_bytes"] / 2**30 for r in results],
             "peak_gib": [r["peak_bytes"] / 2**30 for r in results],
         }
+        if peak:
+            rates["share_of_peak"] = [r["useful_flops"] / r["seconds"] / peak for r in results]
         outcome[f"{side}_figures"] = {name: _spread(values) for name, values in rates.items()}
+    if len(found) < 2:
+        return outcome
     both = list(zip(found["ours"], found["trl"], strict=True))
     outcome["times_faster"] = _spread([trl["seconds"] / ours["seconds"] for ours, trl in both])
     outcome["times_less_cpu_time"] = _spread([trl["cpu_seconds"] / ours["cpu_seconds"] for ours, trl in both])
@@ -249,22 +262,31 @@ def _spread(values: list[float]) -> dict[str, float]:
 
 
 def _largest(run: dict[str, Any]) -> dict[str, Any]:
-    """Return the largest power of two of pairs a step that fits, and its figures."""
-    pairs = run["largest"]
+    """Return the largest power of two of pairs a step that fits, and its figures; else the last error.
+
+    A size counts as too large whatever the process ended by: a product's library that gets no workspace and an index
+    beyond 32 bits are errors of their own. What was found at each size is kept.
+    """
+    pairs, tried = run["largest"], dict[str, str]()
     while pairs:
         result = _apart(run | {"pairs": pairs, "steps": 4})
+        print(run["shape"], run["side"], pairs, result.get("error", "fits"), flush=True)
         if "error" not in result:
-            return {"pairs": pairs} | result
+            return result | {"pairs_a_step": pairs, "too_large": tried}
+        tried[str(pairs)] = result["error"]
         pairs //= 2
-    return {"pairs": 0}
+    return {"pairs_a_step": 0, "too_large": tried, "error": "not even one pair fits"}
 
 
 def _apart(run: dict[str, Any]) -> dict[str, Any]:
+    """Measure in a process of its own, which gives all memory back; one that fails is an error with its last line."""
     command = [sys.executable, __file__, "--measure", json.dumps(run)]
     environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])}
     done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
     if done.returncode:
-        raise RuntimeError(done.stderr[-3000:])
+        print(done.stderr[-3000:], file=sys.stderr, flush=True)
+        last = done.stderr.strip().splitlines()[-1:] or ["nothing was said"]
+        return {"error": OUT_OF_MEMORY if done.returncode == -9 else f"exit {done.returncode}, {last[0][:200]}"}
     found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
     return found
 
@@ -301,118 +323,40 @@ def profile(row: dict[str, Any]) -> str:
     return "\n".join(line.rstrip() for line in text.splitlines()) + "\n"
 
 
-# --- plot -------------------------------------------------------------------------------------------------------------
-
-
-def draw(rows: dict[str, Any]) -> str:
-    """Return the two scaling curves as SVG: pairs a second by pairs a step, and by target length."""
-    panels = []
-    for kind in ("cpu-mt5-small", "gpu-mt5-base"):
-        for label, part in (("pairs a step", "pairs"), ("tokens of a target", "target")):
-            points = {side: sorted(_points(rows, kind, part, side)) for side in ("ours", "trl")}
-            if all(points.values()):
-                panels.append((f"{kind}: pairs a second by {label}", points))
-    width, height = 420, 260
-    parts = [_panel(width * i, width, height, *panel) for i, panel in enumerate(panels)]
-    return (
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width * max(1, len(panels))} {height}" '
-        'font-family="sans-serif" font-size="11"><rect width="100%" height="100%" fill="white"/>'
-        + "".join(parts) + "</svg>\n"
-    )  # fmt: skip
-
-
-def _points(rows: dict[str, Any], kind: str, part: str, side: str) -> list[tuple[float, float]]:
-    found = []
-    for name, row in rows.items():
-        ends = name.removeprefix(kind).strip("-").split("-")
-        if not name.startswith(kind) or f"{side}_figures" not in row:
-            continue
-        if part == "pairs" and (ends[-1] == "pairs" or ends == [""]):
-            x = row["settings"]["pairs"]
-        elif part == "target" and ends[0] == "target":
-            x = int(ends[1])
-        else:
-            continue
-        found.append((float(x), row[f"{side}_figures"]["pairs_per_second"]["median"]))
-    return found
-
-
-def _panel(left: float, width: float, height: float, title: str, curves: dict[str, list[tuple[float, float]]]) -> str:
-    """Draw curves on a linear y axis from 0 and an x axis of equal steps, as the sizes double."""
-    xs = sorted({x for points in curves.values() for x, _ in points})
-    top = max(y for points in curves.values() for _, y in points) * 1.1
-    x_of = lambda x: left + 50 + xs.index(x) * (width - 90) / max(1, len(xs) - 1)  # noqa: E731
-    y_of = lambda y: height - 35 - y / top * (height - 75)  # noqa: E731
-    parts = [f'<text x="{left + 50}" y="18" font-size="13">{title}</text>']
-    for share in (0, 0.25, 0.5, 0.75, 1):
-        y = y_of(top * share)
-        parts.append(f'<line x1="{left + 45}" x2="{left + width - 35}" y1="{y:.1f}" y2="{y:.1f}" stroke="#ddd"/>')
-        parts.append(f'<text x="{left + 40}" y="{y + 4:.1f}" text-anchor="end">{top * share:.3g}</text>')
-    parts += [f'<text x="{x_of(x):.1f}" y="{height - 18}" text-anchor="middle">{x:g}</text>' for x in xs]
-    for (name, points), colour in zip(curves.items(), ("#1f6feb", "#8c8c8c"), strict=True):
-        for (x1, y1), (x2, y2) in pairwise(points):
-            parts.append(f'<line x1="{x_of(x1):.1f}" y1="{y_of(y1):.1f}" x2="{x_of(x2):.1f}" y2="{y_of(y2):.1f}" '
-                         f'stroke="{colour}" stroke-width="2"/>')  # fmt: skip
-        parts += [f'<circle cx="{x_of(x):.1f}" cy="{y_of(y):.1f}" r="3" fill="{colour}"/>' for x, y in points]
-        x, y = points[-1]
-        parts.append(f'<text x="{x_of(x) + 6:.1f}" y="{y_of(y) + 4:.1f}" fill="{colour}">{name}</text>')
-    return "".join(parts)
-
-
-def table(rows: dict[str, Any]) -> str:
-    """Return the figures as Markdown: medians, and in brackets the least and the most of all alternations."""
-    lines = [
-        "| row | pairs a step | times faster | less processor time | GiB above, ours | TRL | share | goal |",
-        "|---|---|---|---|---|---|---|---|",
-    ]
-    losses = ["", "| 20 steps from the same start | largest relative difference of a loss |", "|---|---|"]
-    for name, row in rows.items():
-        pairs = row["settings"]["pairs"]
-        if "largest_relative_difference" in row:
-            losses.append(f"| {name}, {pairs} pairs a step | {row['largest_relative_difference']:.1e} |")
-        elif "times_faster" in row:
-            cells = [_cell(row[key]) for key in ("times_faster", "times_less_cpu_time")]
-            cells += [_cell(row[f"{side}_figures"]["above_gib"]) for side in ("ours", "trl")]
-            cells.append(_cell(row["share_of_memory"]))
-            speed, memory = row["settings"].get("goal") or (None, None)
-            goal = [f"{speed:g} times" if speed else "", f"share {memory:.2f}" if memory else ""]
-            lines.append(f"| {name} | {pairs} | {' | '.join(cells)} | {', '.join(filter(None, goal))} |")
-        else:
-            lines.append(f"| {name} | {pairs} | {row.get('status', 'out of memory')} | | | | | |")
-    return "\n".join([*lines, *losses]) + "\n"
-
-
-def _cell(value: dict[str, float]) -> str:
-    only = value["least"] == value["most"]
-    return f"{value['median']:.2f}" + ("" if only else f" ({value['least']:.2f}–{value['most']:.2f})")
+# --- all of them ----------------------------------------------------------------------------------------------------
 
 
 def write(rows: dict[str, Any]) -> None:
     """Write the figures, their table and their curves."""
+    import train_report as report
+
     rows = {name: rows[name] for name in ROWS if name in rows}
     RESULTS.mkdir(parents=True, exist_ok=True)
     (RESULTS / "train-step.json").write_text(json.dumps({"rows": rows}, indent=1) + "\n", encoding="utf-8")
-    (RESULTS / "train-step.md").write_text(table(rows), encoding="utf-8")
-    (RESULTS / "train-step.svg").write_text(draw(rows), encoding="utf-8")
+    (RESULTS / "train-step.md").write_text(report.table(rows), encoding="utf-8")
+    (RESULTS / "train-step.svg").write_text(report.draw(rows), encoding="utf-8")
 
 
 def main() -> None:
     """Measure the chosen rows and write all files."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rows", nargs="*", help="Names of rows, or beginnings of names; default: all that can run.")
+    parser.add_argument("--rows", nargs="*", help="Names of rows, or beginnings with a *; default: all that can run.")
     parser.add_argument("--repeats", type=int, default=2, help="Alternations of a row.")
     parser.add_argument("--profile", metavar="ROW", choices=ROWS, help="Write what a step of ours spends its time on.")
     parser.add_argument("--measure", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
-    if arguments.measure:
-        sys.path.insert(0, str(Path(__file__).parent))
-        print(json.dumps(measure(json.loads(arguments.measure))))
-        return
     sys.path[:0] = [str(ROOT), str(Path(__file__).parent)]
-    if arguments.profile:
+    if arguments.measure:
+        print(json.dumps(measure(json.loads(arguments.measure))))
+    elif arguments.profile:
         text = profile(ROWS[arguments.profile])
         (RESULTS / f"profile-{arguments.profile}.txt").write_text(text, encoding="utf-8")
-        return
+    else:
+        run_rows(arguments.rows, arguments.repeats)
+
+
+def run_rows(chosen: list[str] | None, repeats: int) -> None:
+    """Run what was chosen and this machine can; the other rows in the file stay, with what they were made by."""
     from importlib.metadata import version
 
     import torch
@@ -421,17 +365,15 @@ def main() -> None:
 
     file = RESULTS / "train-step.json"
     rows = json.loads(file.read_text(encoding="utf-8"))["rows"] if file.exists() else {}
+    gpu = torch.cuda.is_available()
+    wanted = [name for name, row in ROWS.items() if row["gpu"] == gpu and (chosen is None or any(
+        name == one or (one.endswith("*") and name.startswith(one[:-1])) for one in chosen))]  # fmt: skip
+    peak = _apart({"peak": True})["flops"] if gpu and wanted else None
     for name, row in ROWS.items():
         rows.setdefault(name, {"settings": row, "status": "not run"})
-        if arguments.rows is not None and not any(name == end or (end.endswith("*") and name.startswith(end[:-1]))
-                                                  for end in arguments.rows):  # fmt: skip
-            continue
-        if row["gpu"] != torch.cuda.is_available():
-            continue
+    for name in wanted:
         made_by = provenance(gpus=True) | {"trl": version("trl"), "threads": torch.get_num_threads()}
-        rows[name] = run_row(name, row, arguments.repeats) | {"made_by": made_by}
-        if row["gpu"]:
-            rows[name]["matmul_peak_flops"] = matmul_peak()
+        rows[name] = run_row(name, ROWS[name], repeats, peak) | {"made_by": made_by}
         write(rows)  # after each: an interrupt loses one
     write(rows)
 

@@ -20,6 +20,9 @@ import torch
 from torch import Tensor
 from torch.nn.functional import linear, scaled_dot_product_attention
 
+TOLERANCE = 1e-3
+"""Of the largest state of a layer: far above float32's rounding, far below what another kind of attention changes."""
+
 
 def states(
     model: Any,
@@ -79,10 +82,10 @@ def _after_attention(layer: Any, hidden: Tensor, context: Tensor, norm_first: bo
     """Return the states after a layer, from those before it and what they gathered. Shape (..., D)."""
     output = layer.attention.output
     if norm_first:
-        hidden = hidden + _dense(output.dense, context)
-        return hidden + _feed_forward(layer, layer.LayerNorm(hidden))
-    hidden = output.LayerNorm(hidden + _dense(output.dense, context))
-    normalised: Tensor = layer.output.LayerNorm(hidden + _feed_forward(layer, hidden))
+        hidden = _dense(output.dense, context).add_(hidden)
+        return _feed_forward(layer, layer.LayerNorm(hidden)).add_(hidden)
+    hidden = output.LayerNorm(_dense(output.dense, context).add_(hidden))
+    normalised: Tensor = layer.output.LayerNorm(_feed_forward(layer, hidden).add_(hidden))
     return normalised
 
 
@@ -95,7 +98,10 @@ def _attention(attention: Any, inputs: Tensor, bias: Tensor | None, prefix: int 
         return whole.view(*whole.shape[:2], attention.num_attention_heads, -1).transpose(1, 2)
 
     context = scaled_dot_product_attention(
-        heads(attention.query, inputs[:, :prefix]), heads(attention.key, inputs), heads(attention.value, inputs), bias
+        heads(attention.query, inputs[:, :prefix].contiguous()),
+        heads(attention.key, inputs),
+        heads(attention.value, inputs),
+        bias,
     )
     return context.transpose(1, 2).flatten(2)
 
@@ -109,6 +115,13 @@ def _feed_forward(layer: Any, inputs: Tensor) -> Tensor:
 def _dense(module: Any, inputs: Tensor) -> Tensor:
     """Apply a linear layer in its own precision; float32 is what is added up."""
     return linear(inputs.to(module.weight.dtype), module.weight, module.bias).float()
+
+
+def is_known(model: Any, ids: Tensor) -> bool:
+    """Whether the states of some tokens (B, S) are those that the model itself computes."""
+    own = model(input_ids=ids, output_hidden_states=True, return_dict=True).hidden_states
+    ours = states(model, ids, None, None, len(own) - 1, None)
+    return all(bool((a - b).abs().max() <= TOLERANCE * b.abs().max()) for a, b in zip(ours, own, strict=True))
 
 
 def reduce_precision(model: Any, dtype: torch.dtype) -> None:

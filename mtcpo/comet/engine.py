@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from mtcpo.comet.encoder import states
-from mtcpo.comet.spans import Run, Span, find_runs, mqm_score, to_spans
+from mtcpo.comet.spans import Predictions, Run, Span, find_runs, mqm_score, to_spans
 from mtcpo.comet.tokens import Text, Tokens, batches
 from mtcpo.errors import UserError
 
@@ -29,14 +29,6 @@ TOKENS_PER_BATCH = {"cpu": 2048, "cuda": 32768}
 """Padded tokens. On a CPU what a layer computes stays in its cache; a GPU wants much at once."""
 
 ROWS_PER_HEAD = 4096
-
-
-@dataclass(frozen=True)
-class Predictions:
-    """Scores of rows, in their order, and the errors found in each translation by the models that find them."""
-
-    scores: list[float]
-    spans: list[list[Span]] | None = None
 
 
 @dataclass(frozen=True)
@@ -157,7 +149,7 @@ class Estimator(Engine):
         if model.hparams.pool == "default":  # the last layer, whatever the mix
             self._mix = Mix((*[0.0] * (model.encoder.num_layers - 1), 1.0))
 
-    def predict(self, rows: Sequence[Row], spans: bool = False) -> Predictions:
+    def predict(self, rows: Sequence[Row]) -> Predictions:
         """Score rows; each distinct text is embedded once."""
         if not rows:
             return Predictions([])
@@ -218,8 +210,8 @@ class Unified(Engine):
             names = model.label_encoder.ids_to_label
             self._severities = tuple(names[number].partition("-")[2] for number in range(len(names)))
 
-    def predict(self, rows: Sequence[Row], spans: bool = False) -> Predictions:
-        """Score rows; each distinct input is read once. spans: also return the errors, where the model finds them."""
+    def predict(self, rows: Sequence[Row]) -> Predictions:
+        """Score rows, and find the errors where the model does; each distinct input is read once."""
         if not rows:
             return Predictions([])
         texts = self._tokens(list(dict.fromkeys(chain.from_iterable(rows))))
@@ -233,7 +225,7 @@ class Unified(Engine):
             if labels is not None:
                 runs = find_runs(self._label_sums(labels, at), [len(texts[row[1]].offsets) for row in rows])
             found = self._combined(scores[torch.tensor(at, device=self._device)], runs).tolist()
-        return Predictions(found, self._spans(rows, texts, runs) if spans and runs is not None else None)
+        return Predictions(found, None if runs is None else self._spans(rows, texts, runs))
 
     def _spans(self, rows: Sequence[Row], texts: Mapping[str, Text], runs: Sequence[Sequence[Run]]) -> list[list[Span]]:
         """Return the runs as errors with their texts."""

@@ -18,13 +18,16 @@ from pathlib import Path
 from typing import Any
 
 from mtcpo.comet.checkpoint import CLASSES, class_of, hub_folder, read_checkpoint, read_hparams
-from mtcpo.errors import UserError
+from mtcpo.errors import UserError, choose
 
 INSTALL = "install it with: pip install 'mtcpo[comet]', or beside transformers 5 as docs/pairs.md says"
 # transformers 5.0 tokenizes some lines otherwise; with 5.17 and 5.23 24,000 lines of WMT were the same as with 4.57.
 FIRST_OF_TRANSFORMERS_5 = (5, 17)
 # XLM-R-XL has 250,002 tokens for 250,880 rows of its table; an empty tokenizer has five.
 MIN_TOKENIZER_SHARE = 0.9
+TOKENIZER_OF_MINILM = "xlm-roberta-base"
+"""The library takes it from there, whatever lies beside the encoder's config."""
+SOME_TEXT = "1 2 3 4 5 6 7 8"
 ENCODER_FILES = ["config.json", "tokenizer*", "sentencepiece*", "special_tokens_map.json", "vocab*"]
 
 
@@ -101,6 +104,7 @@ def _build(cls: Any, content: Mapping[str, Any], checkpoint: Path) -> Any:
     }
     if read_hparams(checkpoint.parents[1] / "hparams.yaml").get("layer_transformation") == "sparsemax_patch":
         arguments["layer_transformation"] = "softmax"  # as the library reads that mark since 2.2.4
+    _check_encoder(content["hyper_parameters"].get("encoder_model"), checkpoint)
     known = inspect.signature(cls.__init__).parameters
     model = cls(**{key: value for key, value in arguments.items() if key in known})
     missing = model.load_state_dict(content["state_dict"], strict=False).missing_keys
@@ -108,7 +112,18 @@ def _build(cls: Any, content: Mapping[str, Any], checkpoint: Path) -> Any:
         shown = ", ".join(missing[:5])
         raise UserError(f"{checkpoint}: {len(missing)} tensors are missing and would be random: {shown}")
     _check_tokenizer(model.encoder, encoder)
+    _check_pass(model.encoder, encoder)
     return model
+
+
+def _check_encoder(name: Any, checkpoint: Path) -> None:
+    """Refuse an encoder that the library has not; have the tokenizer that it takes from elsewhere."""
+    from comet.encoders import str2encoder
+
+    if name not in str2encoder:
+        raise choose(f"encoder of {checkpoint}", str(name), str2encoder)
+    if name == "MiniLM" and not Path(TOKENIZER_OF_MINILM).is_dir():
+        hub_folder(TOKENIZER_OF_MINILM, _has_encoder, ENCODER_FILES)
 
 
 def _encoder_folder(hyper_parameters: Mapping[str, Any], checkpoint: Path) -> Path:
@@ -136,3 +151,18 @@ def _check_tokenizer(encoder: Any, folder: Path) -> None:
             f"{folder}: its tokenizer has {size} tokens, but the model has {vocabulary}; "
             "put tokenizer.json or sentencepiece.bpe.model there"
         )
+
+
+def _check_pass(encoder: Any, folder: Path) -> None:
+    """Refuse an encoder whose states the pass of ours does not give, for example one with relative positions."""
+    import torch
+
+    from mtcpo.comet.encoder import is_known
+
+    model = encoder.model.eval().float()
+    with torch.inference_mode():
+        if not is_known(model, torch.tensor([encoder.tokenizer(SOME_TEXT)["input_ids"]])):
+            raise UserError(
+                f"{folder}: this encoder ({model.config.model_type}) computes otherwise than those that are known; "
+                "score with the library (comet-score), and give its scores as a column"
+            )

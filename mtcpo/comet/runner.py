@@ -16,9 +16,11 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from queue import SimpleQueue
+from signal import Signals
 from typing import Any, Protocol
 
 from mtcpo.comet.loading import Environment, load_model
+from mtcpo.comet.spans import Predictions, Span
 from mtcpo.errors import UserError
 
 Block = Sequence[tuple[str, ...]]
@@ -50,8 +52,8 @@ class Job:
 class Runner(Protocol):
     """What scores blocks of rows."""
 
-    def predict(self, blocks: Sequence[Block]) -> list[list[float]]:
-        """Return the scores of each block's rows; the model is loaded at the first call."""
+    def predict(self, blocks: Sequence[Block]) -> list[Predictions]:
+        """Return what is found of each block's rows; the model is loaded at the first call."""
 
     def open(self) -> None:
         """Load the model now."""
@@ -83,10 +85,10 @@ class InProcess:
         if self._engine is None:
             self._engine = make_engine(self._job, self._device)
 
-    def predict(self, blocks: Sequence[Block]) -> list[list[float]]:
-        """Return the scores of each block's rows."""
+    def predict(self, blocks: Sequence[Block]) -> list[Predictions]:
+        """Return what is found of each block's rows."""
         self.open()
-        return [self._engine.predict(block).scores for block in blocks]
+        return [self._engine.predict(block) for block in blocks]
 
 
 class Worker:
@@ -130,6 +132,11 @@ class Worker:
 
     def _why(self) -> str:
         code = self._process.wait()
+        if code < 0:
+            return (
+                f"a scoring process of {self._python} was killed ({Signals(-code).name}), perhaps since memory ran "
+                "out; repeat the command to go on, with fewer comet.processes or comet.batch_tokens if that recurs"
+            )
         self._said.seek(0)
         lines = self._said.read().decode("utf-8", errors="replace").strip().splitlines() or ["it said nothing"]
         return f"the scoring process of {self._python} ended (exit code {code}): {lines[-1]}"
@@ -181,20 +188,21 @@ class Workers:
         device = f"cuda:{number % self.environment.gpus}" if self.environment.gpus else "cpu"
         self._workers[number].ask("load", job=asdict(self._job), device=device, processes=self._processes)
 
-    def predict(self, blocks: Sequence[Block]) -> list[list[float]]:
-        """Return the scores of each block's rows; whichever worker is free takes the next block."""
+    def predict(self, blocks: Sequence[Block]) -> list[Predictions]:
+        """Return what is found of each block's rows; whichever worker is free takes the next block."""
         self.open()
         free: SimpleQueue[Worker] = SimpleQueue()
         for worker in self._workers:
             free.put(worker)
 
-        def score(block: Block) -> list[float]:
+        def score(block: Block) -> Predictions:
             worker = free.get()
             try:
-                scores: list[float] = worker.ask("score", rows=list(block))
+                found = worker.ask("score", rows=list(block))
             finally:
                 free.put(worker)
-            return scores
+            spans = found["spans"]
+            return Predictions(found["scores"], spans and [[Span(**span) for span in of_row] for of_row in spans])
 
         with ThreadPoolExecutor(self._processes) as pool:
             try:

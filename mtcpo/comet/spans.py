@@ -7,9 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from torch import Tensor
+if TYPE_CHECKING:
+    from torch import Tensor
 
 # Freitag et al. 2021 (arXiv 2104.14478): what an error costs; the worst translation has 25.
 PENALTIES = {"minor": 1, "major": 5, "critical": 10}
@@ -25,6 +26,14 @@ class Span:
     severity: str
     start: int
     end: int
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """Scores of rows, in their order, and the errors found in each translation by the models that find them."""
+
+    scores: list[float]
+    spans: list[list[Span]] | None = None
 
 
 @dataclass(frozen=True)

@@ -34,7 +34,7 @@ def main() -> None:
                 found: Any = None
             elif question["question"] == "score":
                 assert engine is not None
-                found = engine.predict([tuple(row) for row in question["rows"]]).scores
+                found = asdict(engine.predict([tuple(row) for row in question["rows"]]))
             else:
                 found = asdict(environment())
             answer = {"answer": found}

@@ -21,7 +21,8 @@ from mtcpo.logprobs import Head
 from mtcpo.records import Messages
 from mtcpo.scored import Objective, Scored
 
-Batch = dict[str, Tensor]
+Batch = dict[str, Any]
+"""Tensors by name, and what of it code reads without waiting for a device: lists."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +56,10 @@ class Layout(Protocol):
     tokenizer: Any
     max_positions: int | None
 
+    def identity(self) -> list[str | int | None]:
+        """Return what decides, beside the tokenizer, which tokens a text becomes and whether they are too many."""
+        ...
+
     def encode(self, texts: Sequence[Text]) -> list[Example]:
         """Tokenize; an example without targets is for generation."""
         ...
@@ -68,7 +73,7 @@ class Layout(Protocol):
         ...
 
     def collate(self, examples: Sequence[Example]) -> Batch:
-        """Pad examples into one batch, chosen rows first."""
+        """Pad examples into one batch, chosen rows first, with the places of its tokens (see `Places`)."""
         ...
 
     def count_tokens(self, batch: Batch) -> tuple[Tensor, int]:

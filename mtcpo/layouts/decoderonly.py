@@ -14,6 +14,7 @@ from mtcpo.families import ALMA_PROMPT, CHAT_PROMPT
 from mtcpo.layouts.contract import Batch, Example, Text, fill_prompt, pad_rows, router_option
 from mtcpo.logprobs import Head
 from mtcpo.packing import Row, attention_window, pack, packed_length, packed_mask
+from mtcpo.places import Places, place_tokens
 from mtcpo.scored import IGNORE, Objective, Scored
 
 
@@ -29,6 +30,10 @@ class DecoderOnlyLayout:
     prompt: str | None
     max_positions: int | None
     packs: bool
+
+    def identity(self) -> list[str | int | None]:
+        """Return layout, template and limit."""
+        return ["decoder-only", self.prompt, self.max_positions]
 
     def encode(self, texts: Sequence[Text]) -> list[Example]:
         """Tokenize prompts as generation sees them, and targets as they follow the prompt, with the end token."""
@@ -92,20 +97,22 @@ class DecoderOnlyLayout:
         return len(example.source) + max((len(target) for target in example.targets), default=0)
 
     def collate(self, examples: Sequence[Example]) -> Batch:
-        """Return packed pairs (see `pack`), or where one of them cannot be, one row for each target.
+        """Return packed pairs (see `pack`), or where one of them cannot be, one row for each target; and places.
 
-        Those are input_ids (R, P), attention_mask (R, P), labels (R, P): position t predicts labels[:, t]; and the
-        prompt_lengths (B,).
+        Those are input_ids (R, P), attention_mask (R, P), labels (R, P): position t predicts labels[:, t].
         """
         packed = [row for row in map(self._row, examples) if row is not None]
-        if len(packed) == len(examples):
-            return pack(packed, self._pad)
+        batch = pack(packed, self._pad) if len(packed) == len(examples) else self._rows(examples)
+        labels = batch["labels"]
+        positions = batch.get("positions", torch.arange(labels.numel()).view(labels.shape))
+        return batch | place_tokens(labels, positions, len(examples)).as_batch()
+
+    def _rows(self, examples: Sequence[Example]) -> Batch:
         rows = [(example.source, example.targets[i]) for i in range(len(examples[0].targets)) for example in examples]
         return {
             "input_ids": pad_rows([source + target for source, target in rows], self._pad),
             "attention_mask": pad_rows([[1] * (len(source) + len(target)) for source, target in rows], 0),
             "labels": pad_rows([[IGNORE] * (len(source) - 1) + [*target, IGNORE] for source, target in rows], IGNORE),
-            "prompt_lengths": torch.tensor([len(example.source) for example in examples]),
         }
 
     def count_tokens(self, batch: Batch) -> tuple[Tensor, int]:
@@ -129,9 +136,7 @@ class DecoderOnlyLayout:
         router_loss: bool | None = None,
     ) -> Scored:  # fmt: skip
         """Run the decoder over prompts and targets, and the head on target positions."""
-        positions = batch.get("positions")
-        sources = len(batch["prompt_lengths" if positions is None else "input_ids"])
-        with head.scoring(batch["labels"], sources, positions, objective) as scored:
+        with head.scoring(batch["labels"], Places.of(batch), objective) as scored:
             output = model(**self._model_inputs(batch), **router_option(router_loss))
         return replace(scored[0], router_loss=getattr(output, "aux_loss", None))
 

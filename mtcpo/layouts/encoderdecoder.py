@@ -14,6 +14,7 @@ from mtcpo.families import Family, language_token
 from mtcpo.layouts.contract import Batch, Example, Text, fill_prompt, pad_rows, router_option
 from mtcpo.logprobs import Head
 from mtcpo.onepass import encode_once, look_up_once
+from mtcpo.places import Places, place_tokens
 from mtcpo.scored import IGNORE, Objective, Scored
 
 
@@ -26,6 +27,10 @@ class EncoderDecoderLayout:
     family: Family
     prompt: str
     max_positions: int | None
+
+    def identity(self) -> list[str | int | None]:
+        """Return layout, family, template and limit."""
+        return ["encoder-decoder", self.family.name, self.prompt, self.max_positions]
 
     def encode(self, texts: Sequence[Text]) -> list[Example]:
         """Tokenize sources as sources and targets as targets, each language pair in one call."""
@@ -78,8 +83,12 @@ class EncoderDecoderLayout:
         return max(self.lengths(example))
 
     def collate(self, examples: Sequence[Example]) -> Batch:
-        """Return input_ids (B, S), attention_mask (B, S), labels (R, T)."""
-        return self.generation_batch(examples) | {"labels": pad_rows(_target_rows(examples), IGNORE)}
+        """Return input_ids (B, S), attention_mask (B, S), labels and decoder_input_ids (R, T), and places."""
+        labels = pad_rows(_target_rows(examples), IGNORE)
+        inputs = self.decoder_input_ids(labels)
+        places = place_tokens(labels, _shared_positions(inputs, len(examples)), len(examples))
+        targets = {"labels": labels, "decoder_input_ids": inputs}
+        return self.generation_batch(examples) | targets | places.as_batch()
 
     def count_tokens(self, batch: Batch) -> tuple[Tensor, int]:
         """Count sources once, beside the targets."""
@@ -91,7 +100,7 @@ class EncoderDecoderLayout:
         return {
             "input_ids": batch["input_ids"].repeat(copies, 1),
             "attention_mask": batch["attention_mask"].repeat(copies, 1),
-            "decoder_input_ids": self.decoder_input_ids(batch["labels"]),
+            "decoder_input_ids": batch["decoder_input_ids"],
             "use_cache": False,
         }, copies
 
@@ -113,14 +122,11 @@ class EncoderDecoderLayout:
         """Run encoder once a source, decoder once a target, and the head on real target positions."""
         inputs, copies = self._model_inputs(batch)
         inputs |= router_option(router_loss)
-        sources, labels = len(batch["input_ids"]), batch["labels"]
-        targets = inputs["decoder_input_ids"]
-        positions = _shared_positions(targets, sources)
         encoder, decoder = self.model.get_encoder(), self.model.get_decoder()
         with (
-            encode_once(encoder, sources, copies),
-            look_up_once(encoder, decoder, targets),
-            head.scoring(labels, sources, positions, objective) as scored,
+            encode_once(encoder, len(batch["input_ids"]), copies),
+            look_up_once(encoder, decoder, inputs["decoder_input_ids"]),
+            head.scoring(batch["labels"], Places.of(batch), objective) as scored,
         ):
             output = model(**inputs)
         return replace(scored[0], router_loss=getattr(output, "aux_loss", None))

@@ -8,17 +8,18 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from mtcpo.comet.checkpoint import class_of, find_checkpoint, needs_references, read_checkpoint
+from mtcpo.comet.checkpoint import class_of, find_checkpoint, finds_errors, needs_references, read_checkpoint
 from mtcpo.comet.loading import Environment, environment
 from mtcpo.comet.runner import InProcess, Job, Runner, Workers
+from mtcpo.comet.spans import Predictions
 from mtcpo.errors import UserError
 from mtcpo.files import sha256_of
 from mtcpo.metrics.cometconfig import CometConfig
-from mtcpo.metrics.contract import MeanOfSegments
-from mtcpo.records import Segment
+from mtcpo.metrics.contract import Judgement, MeanOfSegments, scores_of
+from mtcpo.records import ErrorSpan, Segment
 
 SEGMENTS_PER_BLOCK = 512
 """Scored together, since texts of like length are found among many; a constant, so that scores depend on no setting."""
@@ -31,6 +32,7 @@ class CometMetric(MeanOfSegments):
     """A COMET model. See `Metric` for the contract; the score with several references is the mean over them.
 
     weights: sha256 of the checkpoint file. version: of the library. processes: how many blocks are scored at once.
+    finds_errors: whether it finds the errors in a translation; where there are several references, beside the first.
     """
 
     name: str
@@ -41,6 +43,7 @@ class CometMetric(MeanOfSegments):
     version: str
     needs_references: bool
     runner: Runner
+    finds_errors: bool = False
     processes: int = 1
     higher_is_better: bool = True
     percent: bool = False
@@ -58,7 +61,11 @@ class CometMetric(MeanOfSegments):
         self.runner.open()
 
     def score_candidates(self, segments: Sequence[Segment]) -> list[list[float]]:
-        """Return the score of each candidate of each segment; equal rows are computed once."""
+        """Return the score of each candidate of each segment."""
+        return scores_of(self.judge_candidates(segments))
+
+    def judge_candidates(self, segments: Sequence[Segment]) -> list[list[Judgement]]:
+        """Return the score of each candidate of each segment, and the errors; equal rows are computed once."""
         groups = [[self._rows(c.text, segment) for c in segment.candidates] for segment in segments]
         blocks, seen = list[list[Row]](), set[Row]()
         for start in range(0, len(groups), SEGMENTS_PER_BLOCK):
@@ -69,10 +76,12 @@ class CometMetric(MeanOfSegments):
             seen.update(rows)
         blocks = [block for block in blocks if block]
         found = self.runner.predict(blocks) if blocks else []
-        scores = {
-            row: score for block, of in zip(blocks, found, strict=True) for row, score in zip(block, of, strict=True)
+        judged = {
+            row: one
+            for block, of_block in zip(blocks, found, strict=True)
+            for row, one in zip(block, _judgements(of_block), strict=True)
         }
-        return [[sum(scores[row] for row in rows) / len(rows) for rows in group] for group in groups]
+        return [[_mean([judged[row] for row in rows]) for rows in group] for group in groups]
 
     def _rows(self, hypothesis: str, segment: Segment) -> list[Row]:
         """Return the (source, hypothesis[, reference]) rows whose mean is the score of a hypothesis."""
@@ -85,6 +94,18 @@ class CometMetric(MeanOfSegments):
                 "or choose --metric cometkiwi"
             )
         return [(segment.source, hypothesis, reference) for reference in segment.references]
+
+
+def _judgements(found: Predictions) -> list[Judgement]:
+    if found.spans is None:
+        return [Judgement(score) for score in found.scores]
+    errors = (tuple(ErrorSpan(**asdict(span)) for span in of_row) for of_row in found.spans)
+    return [Judgement(score, of_row) for score, of_row in zip(found.scores, errors, strict=True)]
+
+
+def _mean(of_references: Sequence[Judgement]) -> Judgement:
+    """Return the mean score of a translation over its references, and the errors beside the first of them."""
+    return Judgement(sum(one.score for one in of_references) / len(of_references), of_references[0].errors)
 
 
 def load_comet(name: str, location: str, config: CometConfig | None = None) -> CometMetric:
@@ -116,6 +137,7 @@ def load_comet(name: str, location: str, config: CometConfig | None = None) -> C
         version=where.comet,
         needs_references=needs_references(identifier, hyper_parameters),
         runner=workers or InProcess(job, "cuda" if where.gpus else "cpu"),
+        finds_errors=finds_errors(identifier, hyper_parameters),
         processes=processes,
     )
 

@@ -6,9 +6,9 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from itertools import groupby
-from typing import TYPE_CHECKING, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, NamedTuple, Protocol, runtime_checkable
 
-from mtcpo.records import Candidate
+from mtcpo.records import Candidate, ErrorSpan
 
 if TYPE_CHECKING:
     import numpy as np
@@ -81,6 +81,53 @@ def processes_of(metric: CandidateMetric) -> int:
     return metric.processes if isinstance(metric, InProcesses) else 1
 
 
+class Judgement(NamedTuple):
+    """What a metric says of a translation. errors: None of a metric that finds none but only scores."""
+
+    score: float
+    errors: tuple[ErrorSpan, ...] | None = None
+
+
+@runtime_checkable
+class Judge(Protocol):
+    """A metric that may find the errors in translations beside their scores."""
+
+    @property
+    def finds_errors(self) -> bool:
+        """Whether it does."""
+
+    def judge_candidates(self, segments: Sequence[Segment]) -> list[list[Judgement]]:
+        """Return the scores of `score_candidates`, with the errors."""
+
+
+def finds_errors(metric: CandidateMetric) -> bool:
+    """Whether a metric finds the errors in translations."""
+    return isinstance(metric, Judge) and metric.finds_errors
+
+
+def judge(metric: CandidateMetric, segments: Sequence[Segment]) -> list[list[Judgement]]:
+    """Return a metric's scores of each candidate of each segment, with the errors where it finds them."""
+    if isinstance(metric, Judge):
+        return metric.judge_candidates(segments)
+    return bare_judgements(metric.score_candidates(segments))
+
+
+def bare_judgements(scores: Iterable[Iterable[float]]) -> list[list[Judgement]]:
+    """Return scores as the judgements of a metric that finds no errors."""
+    return [[Judgement(score) for score in of_segment] for of_segment in scores]
+
+
+def scores_of(judged: Sequence[Sequence[Judgement]]) -> list[list[float]]:
+    """Return the scores alone."""
+    return [[one.score for one in of_segment] for of_segment in judged]
+
+
+def judged_by(metric: str, candidate: Candidate, judgement: Judgement) -> Candidate:
+    """Return a candidate with what the metric of that name says of it."""
+    errors = candidate.errors if judgement.errors is None else {**candidate.errors, metric: judgement.errors}
+    return replace(candidate, scores={**candidate.scores, metric: judgement.score}, errors=errors)
+
+
 @runtime_checkable
 class Loadable(Protocol):
     """A metric that loads a model when it first scores."""
@@ -126,3 +173,35 @@ class MeanOfSegments(ABC):
     def segment_scores(self, statistics: NDArray[np.float64]) -> NDArray[np.float64]:
         """Return the score of each segment. Shape (N, 2) -> (N,)."""
         return self.corpus_score(statistics)
+
+
+class StandsFor:
+    """What stands in for a metric says of itself what the metric says. A subclass has it as `metric`."""
+
+    __slots__ = ()
+    metric: Metric
+
+    @property
+    def name(self) -> str:
+        """As the metric's."""
+        return self.metric.name
+
+    @property
+    def needs_references(self) -> bool:
+        """As the metric's."""
+        return self.metric.needs_references
+
+    @property
+    def higher_is_better(self) -> bool:
+        """As the metric's."""
+        return self.metric.higher_is_better
+
+    @property
+    def percent(self) -> bool:
+        """As the metric's."""
+        return self.metric.percent
+
+    @property
+    def finds_errors(self) -> bool:
+        """As the metric does."""
+        return finds_errors(self.metric)
