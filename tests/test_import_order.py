@@ -24,7 +24,7 @@ weights tokenization models creation
 progress translation.generate devset batching losses trainer arguments tokencache examples checkpoints
 modelcard training
 testsets sacrebleusets testfolders suites symptoms significance tallies standings evaluation assessment comparison
-tables papertables sidebyside plots figures howmade report pairpage
+tables papertables sidebyside plots figures howmade overview report pairpage
 doctor recipe stages runfolder readiness pipeline api apitrainer
 terminal options paircommands modelcommands scorecommands cli __main__
 """
