@@ -11,6 +11,7 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 import re
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
@@ -35,6 +36,8 @@ from mtcpo.suites import SuiteSpec
 from mtcpo.symptoms import describe
 from mtcpo.tallies import tally, with_each_reference
 from mtcpo.testsets import TestSet, TestSetConfig, check_name
+
+LOG = logging.getLogger(__name__)
 
 LINE_BREAK = re.compile(r"\r\n|\r|\n")
 
@@ -117,6 +120,8 @@ def load_metrics_for(
     path = Path(config.score_cache) if config.score_cache else folder and folder / CACHE_FILE
     # Scores without a folder are kept too, in memory: what a model says is asked for more than once.
     cache = None if all(metric_kind(spec).is_formula for spec in specs) else ScoreCache(path or Path(":memory:"))
+    if cache is not None and cache.note:
+        LOG.warning("mtcpo: %s", cache.note)
     for test_set in test_sets:
         for spec in metrics_of(config, test_set):
             key = _metric_key(spec, test_set)
@@ -318,6 +323,8 @@ def write_evaluation(
             write_translations(folder / f"{file}.txt", texts)
             if any(segment.candidates[at].errors for segment in evaluation.segments):
                 write_json_lines(of_errors / f"{file}.jsonl", _error_rows(evaluation.segments, at))
+            else:  # those of an evaluation before are of other translations, perhaps
+                (of_errors / f"{file}.jsonl").unlink(missing_ok=True)
     write_json(path, document)
     return path
 
