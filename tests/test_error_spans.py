@@ -97,6 +97,9 @@ def test_errors_come_from_the_cache_and_through_compare(evaluated, capsys, monke
     both = [json.loads((folder / name / "evaluation.json").read_text())["pairs"]["de-en"] for name in ("both", "e")]
     counts = [entry["systems"]["second"]["metrics"]["xcomet"]["errors_per_segment"] for entry in both]
     assert counts[0] == counts[1]
+    bare = run(capsys, *f"evaluate {FILES} --metric chrf --overwrite --output-dir again".split())
+    assert bare.code == 0, bare.err
+    assert not list((folder / "again" / "spans").rglob("*.jsonl"))
     assert mistake(capsys, *f"evaluate {FILES} --hyp ../x=a.en --metric chrf --output-dir no".split())
     assert not (folder / "no").exists()
 
