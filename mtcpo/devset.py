@@ -50,10 +50,11 @@ class DevSet:
 
     def _translate(self, loaded: LoadedModel, accelerator: Any) -> list[str]:
         """Return the translation of every segment; each process makes every n-th, so that shares are alike."""
-        first, step = accelerator.process_index, accelerator.num_processes
-        share = translate_texts(GenerateEngine(loaded, "dev"), self.segments[first::step], self.decoding)
-        numbers = range(first, len(self.segments), step)
-        return [text for _, text in sorted(gather_object(list(zip(numbers, share, strict=True))))]
+        count, step = len(self.segments), accelerator.num_processes
+        # As many in each, some twice if need be: where weights are in shares, none can go on without the others.
+        numbers = [number % count for number in range(accelerator.process_index, -(-count // step) * step, step)]
+        share = translate_texts(GenerateEngine(loaded, "dev"), [self.segments[n] for n in numbers], self.decoding)
+        return [text for _, text in sorted(dict(gather_object(list(zip(numbers, share, strict=True)))).items())]
 
     def score(self, texts: Sequence[str]) -> dict[str, float]:
         """Return the corpus scores of the translations of all segments."""

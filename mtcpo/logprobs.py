@@ -21,6 +21,10 @@ class Head:
     Inside `scoring` the head module gets no position to multiply, so the model builds no logits; what it was to
     multiply (tied scaling included) goes to `score_tokens` at once, while its weight is there: sharded weights are
     gathered around the call of their module. A model that alters its logits in a way unknown to us builds its own.
+
+    The loss leaves the model by its output, as the gradient of a logits tensor (R, 0, V) with no element: what wraps a
+    model or a module of it (DDP, FSDP, DeepSpeed) has its hooks there, and without them would not gather weights for
+    the backward pass, or not hand gradients to the optimizer. `finished` takes it out.
     """
 
     module: nn.Module
@@ -64,13 +68,15 @@ class Head:
             states, where = flat(args[0])
             return (states[where[labels != IGNORE]][None],)
 
-        def score(module: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> None:
+        def score(module: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> Tensor:
             weight, bias = cast(Tensor, module.weight), cast("Tensor | None", getattr(module, "bias", None))
             if self.extra_bias is not None:
                 bias = self.extra_bias.flatten() + (0.0 if bias is None else bias)
             states, where = flat(seen.pop())
             options = self.transform, objective, self.with_means
             result.append(score_tokens(states, weight, bias, labels, where, sources, *options))
+            loss = result[0].loss
+            return output if loss is None else output.detach() + loss
 
         def read(module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
             real = labels != IGNORE
@@ -86,7 +92,8 @@ class Head:
 
         handles = [self.module.register_forward_pre_hook(part)]
         if self.own_logits == "none":
-            handles.append(self.module.register_forward_hook(score))
+            # First of all hooks: those of FSDP and DeepSpeed would take the gathered weight away.
+            handles.append(self.module.register_forward_hook(score, prepend=True))
         else:
             assert self.model is not None
             handles.append(self.model.register_forward_hook(read))
@@ -95,3 +102,10 @@ class Head:
         finally:
             for handle in handles:
                 handle.remove()
+
+
+def finished(scored: Scored, output: Any) -> Scored:
+    """Return what the head answered with what the model's output adds: the way of the loss, and a router loss."""
+    if scored.loss is not None and not output.logits.numel():
+        scored = replace(scored, loss=scored.loss + output.logits.sum())
+    return replace(scored, router_loss=getattr(output, "aux_loss", None))

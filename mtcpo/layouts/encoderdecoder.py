@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from mtcpo.errors import UserError
 from mtcpo.families import Family, language_token
 from mtcpo.layouts.contract import Batch, Example, Text, fill_prompt, pad_rows, router_option
-from mtcpo.logprobs import Head
+from mtcpo.logprobs import Head, finished
 from mtcpo.onepass import encode_once, look_up_once
 from mtcpo.scored import IGNORE, Objective, Scored
 
@@ -123,7 +123,7 @@ class EncoderDecoderLayout:
             head.scoring(labels, sources, positions, objective) as scored,
         ):
             output = model(**inputs)
-        return replace(scored[0], router_loss=getattr(output, "aux_loss", None))
+        return finished(scored[0], output)
 
     def own_logits(self, model: nn.Module, batch: Batch) -> Tensor:
         """Return the logits of a plain forward pass, (R, T, V)."""
