@@ -79,7 +79,7 @@ class PreferenceTrainer(trainer.PreferenceTrainer):
         config = load_section(TrainConfig, settings, "PreferenceTrainer", allow_code=True)  # it is Python that calls
         self._config, self._corpus_settings, self._prompt = config, data, prompt
         arguments = training_arguments(config, Path(output_dir), evaluates=eval_dataset is not None)
-        dev, dev_dropped = dev_set_of(config, arguments)
+        dev, dev_dropped = dev_set_of(config)
         held_out = None if eval_dataset is not None else evaluation_texts(config, prompt=prompt)
         loaded = _loaded(model, tokenizer, config, prompt)
         check_precision(arguments, loaded.family)

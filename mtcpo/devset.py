@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from accelerate.utils import broadcast_object_list, gather_object
-from transformers import Seq2SeqTrainingArguments
 
 from mtcpo.corpora import Drops, read_corpus
 from mtcpo.errors import UserError
@@ -79,17 +78,9 @@ class DevSet:
         return {metric.name: metric.signature(references if metric.needs_references else 0) for metric in self.metrics}
 
 
-def dev_set_of(config: TrainConfig, args: Seq2SeqTrainingArguments) -> tuple[DevSet | None, Drops]:
-    """Return the dev set of a training's settings, if any, as `load_dev_set` does.
-
-    Raises:
-        UserError: the model is in parts, too.
-    """
-    if config.dev is None:
-        return None, Drops()
-    if args.fsdp or args.deepspeed:
-        raise UserError("train.dev: no process has the whole model under FSDP or DeepSpeed; evaluate on train.eval")
-    return load_dev_set(config.dev)
+def dev_set_of(config: TrainConfig) -> tuple[DevSet | None, Drops]:
+    """Return the dev set of a training's settings, if any, as `load_dev_set` does."""
+    return (None, Drops()) if config.dev is None else load_dev_set(config.dev)
 
 
 def load_dev_set(config: DevConfig) -> tuple[DevSet, Drops]:

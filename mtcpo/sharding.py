@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from mtcpo.errors import UserError
 
+SHARES = "SHARDED_STATE_DICT"
 GATHER_AT_SAVE = "stage3_gather_16bit_weights_on_model_save"
 
 
@@ -32,17 +33,24 @@ def loading_whole() -> Iterator[None]:
 
 
 def shard_later(args: Any) -> None:
-    """Have the libraries load all weights in every process, which accelerate's launcher would have in one only.
+    """Settle how the libraries are to shard: after every process has loaded all weights, by the second FSDP.
+
+    Left to itself, accelerate's launcher has one process alone load weights, and transformers 4.57 takes the first
+    FSDP. Checkpoints of a run are in shares: of tied tables, whole ones cannot be read back into shares.
 
     Raises:
-        UserError: the settings ask for the other.
+        UserError: the settings ask for weights in one process.
     """
-    if (getattr(args, "fsdp_config", None) or {}).get("cpu_ram_efficient_loading") in (True, "true"):
+    if str((getattr(args, "fsdp_config", None) or {}).get("cpu_ram_efficient_loading", "")).lower() == "true":
         raise UserError(
             "train.args.fsdp_config: cpu_ram_efficient_loading leaves all processes but one without weights, so that "
             "none of them could be checked; leave it out"
         )
     os.environ["FSDP_CPU_RAM_EFFICIENT_LOADING"] = "false"
+    os.environ["FSDP_STATE_DICT_TYPE"] = SHARES
+    os.environ.setdefault("FSDP_VERSION", "2")
+    if getattr(args, "fsdp_plugin_args", None):  # transformers 5
+        args.fsdp_plugin_args["state_dict_type"] = SHARES
 
 
 def is_sharded(accelerator: Any) -> bool:
@@ -69,6 +77,11 @@ def check_sharding(accelerator: Any, args: Any, quantized: bool) -> None:
             )
     if not is_sharded(accelerator):
         return
+    if kind == "FSDP" and accelerator.state.fsdp_plugin.fsdp_version != 2:
+        raise UserError(
+            "train.args.fsdp: version 1 of FSDP is not proved here; take the second, by `accelerate launch --fsdp_version "
+            "2`, or fsdp_version: 2 in accelerate's file"
+        )
     if quantized:
         raise UserError("train.lora.quantization: weights in 4 or 8 bits cannot be sharded; train without one of both")
     if args.torch_compile:
@@ -78,17 +91,13 @@ def check_sharding(accelerator: Any, args: Any, quantized: bool) -> None:
 
 
 def join_tables(model: Any) -> None:
-    """Let stacks that look up the same table have one module for it: FSDP gathers by modules, not by tables."""
+    """Let all that look up one table be one module: FSDP gathers by modules, and refuses a table that two have."""
     base = model.get_base_model() if hasattr(model, "get_base_model") else model
-    shared = base.get_input_embeddings()
-    for stack in (base.get_encoder(), base.get_decoder()) if base.config.is_encoder_decoder else ():
-        own = stack.embed_tokens
-        if own is not shared and own.weight is shared.weight and type(own) is type(shared) and _scale(own) == _scale(shared):
-            stack.embed_tokens = shared
-
-
-def _scale(table: nn.Module) -> Any:
-    return getattr(table, "embed_scale", None)
+    table = base.get_input_embeddings()
+    for name, module in list(base.named_modules()):
+        alike = type(module) is type(table) and module.weight is table.weight
+        if alike and getattr(module, "embed_scale", None) == getattr(table, "embed_scale", None):
+            base.set_submodule(name, table)
 
 
 @contextmanager

@@ -99,7 +99,7 @@ def train(
     args = training_arguments(config, work.resolve() / "checkpoints", evaluates=eval_texts is not None)
     if args.push_to_hub and args.hub_model_id is None:
         args.hub_model_id = output_dir.name
-    dev, dev_dropped = dev_set_of(config, args)
+    dev, dev_dropped = dev_set_of(config)
     held_out = evaluation_texts(config, eval_texts, prompt)
     loaded = load_model(model, dtype_of(config), prompt, quantization=config.quantization)
     check_precision(args, loaded.family)

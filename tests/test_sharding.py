@@ -1,0 +1,110 @@
+"""Training with weights in shares: FSDP and DeepSpeed in two processes give what one process gives.
+
+Steps are plain gradient descent with a rate of 1, so what a weight moves by is the sum of its gradients.
+"""
+
+import importlib.util
+import json
+import os
+import signal
+from collections.abc import Sequence
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from test_training import interrupted_at
+from tiny_models import PAIRS, preference_texts
+from two_processes import be_sharded, run
+
+from mtcpo.errors import UserError
+from mtcpo.models import load_model
+from mtcpo.trainconfig import TrainConfig
+from mtcpo.training import train
+
+DESCENT = {
+    "optim": "sgd", "learning_rate": 1.0, "lr_scheduler_type": "constant", "warmup_steps": 0, "max_grad_norm": 0.0,
+    "max_steps": 2, "per_device_train_batch_size": 3, "logging_steps": 1,
+}  # fmt: skip
+
+FSDP = {"fsdp": "full_shard auto_wrap", "fsdp_config": {"version": 2}}
+
+
+def zero(stage):
+    auto = dict.fromkeys(("train_micro_batch_size_per_gpu", "gradient_accumulation_steps", "gradient_clipping"), "auto")
+    return {"deepspeed": auto | {"zero_optimization": {"stage": stage}, "zero_allow_untested_optimizer": True}}
+
+
+NEEDS_DEEPSPEED = pytest.mark.skipif(
+    importlib.util.find_spec("deepspeed") is None, reason="deepspeed is not installed: pip install deepspeed"
+)
+WAYS = [
+    pytest.param(FSDP, id="fsdp"),
+    pytest.param(zero(3), id="zero3", marks=NEEDS_DEEPSPEED),
+    pytest.param(zero(2), id="zero2", marks=NEEDS_DEEPSPEED),
+]
+
+
+def in_two(folder, function, *args, **environment):
+    return run(folder, function, *args, setup=be_sharded, DS_ACCELERATOR="cpu", **environment)
+
+
+def settings_of(args, **values):
+    return TrainConfig(args=DESCENT | args, **values)
+
+
+def train_pairs(model, args, out, values):
+    train(str(model), preference_texts(12), settings_of(args, **values), out, eval_texts=preference_texts(5, start=60))
+
+
+def weights(folder):
+    name = "model.safetensors" if (folder / "model.safetensors").exists() else "adapter_model.safetensors"
+    return load_file(folder / name)
+
+
+def assert_same_weights(one, other, tolerance):
+    one, other = weights(one), weights(other)
+    assert one.keys() == other.keys()
+    for name, tensor in one.items():
+        torch.testing.assert_close(tensor, other[name], atol=tolerance, rtol=0, msg=lambda text, name=name: name + text)
+
+
+def figures(folder):
+    rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
+    timed = ("runtime", "per_second", "preparation_time", "total_flos", "grad_norm", "samples")
+    return [{key: value for key, value in row.items() if not key.endswith(timed)} for row in rows]
+
+
+def files(folder):
+    return sorted(str(path.relative_to(folder)) for path in folder.rglob("*"))
+
+
+@pytest.fixture
+def dev(tmp_path):
+    for name, column in (("dev.en", 0), ("dev.de", 1)):
+        (tmp_path / name).write_text("".join(pair[column] + "\n" for pair in PAIRS[:7]), encoding="utf-8")
+    files = {"source": str(tmp_path / "dev.en"), "references": [str(tmp_path / "dev.de")]}
+    decoding = {"max_new_tokens": 8, "batch_size": 3}
+    return files | {"src_lang": "en", "tgt_lang": "de", "metrics": ["chrf"], "decoding": decoding}
+
+
+# --- one step, to the last digit --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("kind", ["t5", "mt5", "marian", "llama", "mt5 adapters"])
+def test_gradients_losses_and_files_are_those_of_one_process(model_folder, dev, way, kind, tmp_path):
+    """Tied and untied, with adapters; two micro-batches in each of two processes against four in one."""
+    model = model_folder(kind.split()[0])
+    values = {"lora": {"r": 4}} if "adapters" in kind else {"dev": dev}
+    train_pairs(model, {"gradient_accumulation_steps": 4}, tmp_path / "one", values)
+    outcome = in_two(
+        tmp_path, train_pairs, model, way | {"gradient_accumulation_steps": 2}, tmp_path / "two", values
+    )
+    assert [code for code, _ in outcome] == [0, 0], outcome[0][1]
+    assert_same_weights(tmp_path / "one", tmp_path / "two", 1e-6)
+    assert files(tmp_path / "one") == files(tmp_path / "two")
+    one, two = figures(tmp_path / "one"), figures(tmp_path / "two")
+    assert len(one) == len(two)
+    for row, other in zip(one, two, strict=True):
+        assert row == pytest.approx(other, rel=2e-5, abs=1e-6)
+    load_model(str(tmp_path / "two"), "float32", device="cpu")  # with its canary
