@@ -10,6 +10,7 @@ import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -171,6 +172,14 @@ class PreferenceTrainer(Seq2SeqTrainer):
         whole = anew()
         fill(whole.model, state)
         return whole
+
+    def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
+        """Save a checkpoint as the library does."""
+        if output_dir is not None:
+            # Of weights in shares it writes nothing yet, and then looks whether the best checkpoint's folder is there:
+            # one process would find it and another not, and wait for ever for the other to load it.
+            Path(output_dir).mkdir(parents=True, exist_ok=True)
+        super().save_model(output_dir, _internal_call=_internal_call)
 
     # --- data ---------------------------------------------------------------------------------------------------
 

@@ -45,7 +45,7 @@ WAYS = [
 
 
 def in_two(folder, function, *args, **environment):
-    return run(folder, function, *args, setup=be_sharded, DS_ACCELERATOR="cpu", **environment)
+    return run(folder, function, *args, setup=be_sharded, DS_ACCELERATOR="cpu", seconds=45, **environment)
 
 
 def settings_of(args, **values):

@@ -1,6 +1,7 @@
 """Two processes that train together over gloo, forked from a server that has imported the libraries once."""
 
 import contextlib
+import faulthandler
 import multiprocessing
 import os
 import socket
@@ -26,10 +27,11 @@ def be_sharded():
     PartialState._prepare_backend = lambda *_, **__: ("gloo", DistributedType.MULTI_GPU)
 
 
-def _be_one(function, args, rank, environment, setup, output):
+def _be_one(function, args, rank, environment, setup, output, seconds):
     os.environ.update(environment | {"RANK": str(rank), "LOCAL_RANK": str(rank)})
     with output.open("w", encoding="utf-8") as file, contextlib.redirect_stdout(file), contextlib.redirect_stderr(file):
         code = 1
+        faulthandler.dump_traceback_later(seconds - 5, file=file)  # where a process waits for ever
         try:
             if setup is not None:
                 setup()
@@ -51,7 +53,7 @@ def run(folder, function, *args, setup=None, seconds=120, **environment):
     environment |= {"LOCAL_WORLD_SIZE": "2", "CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"}
     outputs = [folder / f"process-{rank}.txt" for rank in range(2)]
     processes = [
-        SERVER.Process(target=_be_one, args=(function, args, rank, environment, setup, output))
+        SERVER.Process(target=_be_one, args=(function, args, rank, environment, setup, output, seconds))
         for rank, output in enumerate(outputs)
     ]
     for process in processes:
