@@ -95,11 +95,10 @@ def dev(tmp_path):
 def test_gradients_losses_and_files_are_those_of_one_process(model_folder, dev, way, kind, tmp_path):
     """Tied and untied, with adapters; two micro-batches in each of two processes against four in one."""
     model = model_folder(kind.split()[0])
-    values = {"lora": {"r": 4}} if "adapters" in kind else {"dev": dev}
-    train_pairs(model, {"gradient_accumulation_steps": 4}, tmp_path / "one", values)
-    outcome = in_two(
-        tmp_path, train_pairs, model, way | {"gradient_accumulation_steps": 2}, tmp_path / "two", values
-    )
+    values, steps = ({"lora": {"r": 4}}, 1) if "adapters" in kind else ({"dev": dev}, 2)
+    args = {"gradient_accumulation_steps": 2, "max_steps": steps}
+    train_pairs(model, args | {"gradient_accumulation_steps": 4}, tmp_path / "one", values)
+    outcome = in_two(tmp_path, train_pairs, model, way | args, tmp_path / "two", values)
     assert [code for code, _ in outcome] == [0, 0], outcome[0][1]
     assert_same_weights(tmp_path / "one", tmp_path / "two", 1e-6)
     assert files(tmp_path / "one") == files(tmp_path / "two")
@@ -108,3 +107,29 @@ def test_gradients_losses_and_files_are_those_of_one_process(model_folder, dev, 
     for row, other in zip(one, two, strict=True):
         assert row == pytest.approx(other, rel=2e-5, abs=1e-6)
     load_model(str(tmp_path / "two"), "float32", device="cpu")  # with its canary
+
+
+# --- interrupts and errors --------------------------------------------------------------------------------------------
+
+ADAPTIVE = {"optim": "adamw_torch", "learning_rate": 1e-3, "max_steps": 4}
+
+
+def train_interrupted(model, args, out, step):
+    """Have the second process alone be told to stop."""
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        if os.environ["RANK"] == "1":
+            interrupted_at(patch, step, signal.SIGTERM)
+        train_pairs(model, args, out, {"dropout": "model"})
+
+
+@pytest.mark.parametrize("way", WAYS[:2])
+def test_interrupted_shares_go_on_to_the_same_weights(model_folder, way, tmp_path):
+    model, args = model_folder("mt5"), way | ADAPTIVE
+    whole = in_two(tmp_path, train_pairs, model, args, tmp_path / "whole", {"dropout": "model"})
+    first = in_two(tmp_path, train_interrupted, model, args, tmp_path / "parts", 2)
+    assert [path.name for path in tmp_path.glob(".parts.partial/checkpoints/*")] == ["checkpoint-2"]
+    rest = in_two(tmp_path, train_pairs, model, args, tmp_path / "parts", {"dropout": "model"})
+    for outcome in (whole, first, rest):
+        assert [code for code, _ in outcome] == [0, 0], outcome[0][1]
+    assert json.loads((tmp_path / "parts" / "training.json").read_text())["steps"] == 4
+    assert_same_weights(tmp_path / "whole", tmp_path / "parts", 0.0)
