@@ -11,11 +11,15 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from mtcpo.errors import UserError
 
 SHARES = "SHARDED_STATE_DICT"
+LOST_CONNECTION = ("Connection closed by peer", "Connection reset by peer", "Broken pipe", "remote process exited")
+"""What gloo and NCCL say when a process is no longer there."""
+
 GATHER_AT_SAVE = "stage3_gather_16bit_weights_on_model_save"
 
 
@@ -98,6 +102,21 @@ def join_tables(model: Any) -> None:
         alike = type(module) is type(table) and module.weight is table.weight
         if alike and getattr(module, "embed_scale", None) == getattr(table, "embed_scale", None):
             base.set_submodule(name, table)
+
+
+@contextmanager
+def together() -> Iterator[None]:
+    """Say in one line that another process has ended, where this one finds its connection closed.
+
+    Raises:
+        UserError: so it is; the other one has said why.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        if any(sign in str(error) for sign in LOST_CONNECTION) and torch.distributed.is_initialized():
+            raise UserError("another process of this training has ended; what it said is the reason") from error
+        raise
 
 
 @contextmanager

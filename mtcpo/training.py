@@ -33,7 +33,7 @@ from mtcpo.layouts import Example, Text
 from mtcpo.modelcard import CARD_FILE, model_card
 from mtcpo.models import LoadedModel, identity_of, load_model, place_of, save_adapted, save_model, set_dropout
 from mtcpo.progress import TrainingBar
-from mtcpo.sharding import check_sharding
+from mtcpo.sharding import check_sharding, together
 from mtcpo.trainconfig import TrainConfig
 from mtcpo.trainer import PreferenceTrainer
 
@@ -63,6 +63,7 @@ class RunData:
 
 
 @keeping_environment()
+@together()
 def train(
     model: str,
     texts: Iterable[Text],

@@ -7,7 +7,6 @@ import importlib.util
 import json
 import os
 import signal
-from collections.abc import Sequence
 
 import pytest
 import torch
@@ -16,9 +15,13 @@ from test_training import interrupted_at
 from tiny_models import PAIRS, preference_texts
 from two_processes import be_sharded, run
 
+from mtcpo.cli import main
 from mtcpo.errors import UserError
+from mtcpo.files import write_json_lines
 from mtcpo.models import load_model
+from mtcpo.records import Triplet, triplet_to_json
 from mtcpo.trainconfig import TrainConfig
+from mtcpo.trainer import PreferenceTrainer
 from mtcpo.training import train
 
 DESCENT = {
@@ -133,3 +136,31 @@ def test_interrupted_shares_go_on_to_the_same_weights(model_folder, way, tmp_pat
         assert [code for code, _ in outcome] == [0, 0], outcome[0][1]
     assert json.loads((tmp_path / "parts" / "training.json").read_text())["steps"] == 4
     assert_same_weights(tmp_path / "whole", tmp_path / "parts", 0.0)
+
+
+def fail_alone(arguments):
+    """Run a command whose second process comes to grief at the second step."""
+    take = PreferenceTrainer.get_batch_samples
+
+    def take_or_fail(trainer, *args):
+        if trainer.state.global_step == 1 and os.environ["RANK"] == "1":
+            raise UserError("the disk of this machine is full")
+        return take(trainer, *args)
+
+    PreferenceTrainer.get_batch_samples = take_or_fail
+    main(arguments)
+
+
+@pytest.mark.parametrize("way", [pytest.param({}, id="replicas"), pytest.param(FSDP, id="fsdp")])
+def test_an_error_in_one_process_ends_all_with_a_line_each(model_folder, way, tmp_path):
+    triplets = [Triplet(str(i), "en", "de", t.source, *t.targets) for i, t in enumerate(preference_texts(12))]
+    write_json_lines(tmp_path / "p.jsonl", map(triplet_to_json, triplets))
+    command = ["train", "--model", model_folder("mt5"), "--prefs", tmp_path / "p.jsonl", "--output-dir", tmp_path / "o"]
+    settings = {"per_device_train_batch_size": 2, "use_cpu": not way} | way
+    command += [part for key, value in settings.items() for part in ("--set", f"train.args.{key}={json.dumps(value)}")]
+    outcome = run(tmp_path, fail_alone, [str(part) for part in command], setup=be_sharded if way else None)
+    for (code, output), line in zip(outcome, ("another process of this training has ended", "the disk"), strict=True):
+        assert code == 2, output
+        assert "Traceback" not in output
+        assert [part for part in output.splitlines() if part.startswith("mtcpo: ")][-1].startswith(f"mtcpo: {line}")
+    assert not (tmp_path / "o").exists()

@@ -37,6 +37,8 @@ def _be_one(function, args, rank, environment, setup, output, seconds):
                 setup()
             function(*args)
             code = 0
+        except SystemExit as error:
+            code = error.code
         except BaseException:
             traceback.print_exc()
         file.flush()
