@@ -27,7 +27,7 @@ from mtcpo.layouts import Batch, Example
 from mtcpo.losses import PREFERENCE_LOSSES, PairLogps, rewards, router_weight
 from mtcpo.models import LoadedModel
 from mtcpo.scored import IGNORE, Scored
-from mtcpo.sharding import fill, generating, is_sharded, join_tables
+from mtcpo.sharding import check_sharding, fill, generating, is_sharded, join_tables
 from mtcpo.trainconfig import LossConfig
 
 COUNTS = ("pairs", "chosen_tokens", "real_tokens", "padded_tokens")
@@ -93,6 +93,9 @@ class PreferenceTrainer(Seq2SeqTrainer):
             batch_tokens: tokens of a batch with its padding.
             dev: what is translated and scored at every evaluation.
             **kwargs: callbacks, optimizers and what else the library's trainer takes.
+
+        Raises:
+            UserError: weights are to be in shares, and will not be, or in a way that is not proved.
         """
         self.loss, self.batch_tokens, self.dev = loss, batch_tokens, dev
         self.sft = loss.loss == "sft"
@@ -114,6 +117,7 @@ class PreferenceTrainer(Seq2SeqTrainer):
             processing_class=self.loaded.tokenizer,
             **kwargs,
         )
+        check_sharding(self.accelerator, args, quantized=getattr(self.loaded.model, "is_quantized", False))
         if self.is_fsdp_enabled:
             join_tables(self.loaded.model)
         if self._load is not None:

@@ -33,7 +33,7 @@ from mtcpo.layouts import Example, Text
 from mtcpo.modelcard import CARD_FILE, model_card
 from mtcpo.models import LoadedModel, identity_of, load_model, place_of, save_adapted, save_model, set_dropout
 from mtcpo.progress import TrainingBar
-from mtcpo.sharding import check_sharding, together
+from mtcpo.sharding import together
 from mtcpo.trainconfig import TrainConfig
 from mtcpo.trainer import PreferenceTrainer
 
@@ -146,7 +146,6 @@ def _trainer(
         trainer = PreferenceTrainer(
             loaded, args, config, data.training.examples, evaluation, config.batch_tokens, data.dev
         )
-    check_sharding(trainer.accelerator, args, config.quantization is not None)
     for callback in (PrinterCallback, ProgressCallback):
         trainer.remove_callback(callback)
     for added in (TrainingBar(f"training ({config.loss})"), *early_stopping(config)):

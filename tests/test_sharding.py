@@ -7,11 +7,16 @@ import importlib.util
 import json
 import os
 import signal
+from pathlib import Path
 
 import pytest
 import torch
+from accelerate.commands import launch
+from accelerate.utils.launch import prepare_deepspeed_cmd_env, prepare_multi_gpu_env
 from safetensors.torch import load_file
 from test_training import interrupted_at
+from torch.distributed.fsdp import FullyShardedDataParallel, fully_shard
+from torch.distributed.fsdp.wrap import CustomPolicy
 from tiny_models import PAIRS, preference_texts
 from two_processes import be_sharded, run
 
@@ -20,9 +25,12 @@ from mtcpo.errors import UserError
 from mtcpo.files import write_json_lines
 from mtcpo.models import load_model
 from mtcpo.records import Triplet, triplet_to_json
+from mtcpo.sharding import join_tables
 from mtcpo.trainconfig import TrainConfig
 from mtcpo.trainer import PreferenceTrainer
 from mtcpo.training import train
+
+ROOT = Path(__file__).resolve().parent.parent
 
 DESCENT = {
     "optim": "sgd", "learning_rate": 1.0, "lr_scheduler_type": "constant", "warmup_steps": 0, "max_grad_norm": 0.0,
@@ -112,6 +120,25 @@ def test_gradients_losses_and_files_are_those_of_one_process(model_folder, dev, 
     load_model(str(tmp_path / "two"), "float32", device="cpu")  # with its canary
 
 
+def launcher_environment(file):
+    """What `accelerate launch --config_file` gives its processes."""
+    args = launch.launch_command_parser().parse_args(["--config_file", str(ROOT / "docs/accelerate" / file), "x.py"])
+    args, file, _ = launch._validate_launch_command(args)
+    args.deepspeed_fields_from_accelerate_config = ",".join(file.deepspeed_config)
+    found = prepare_deepspeed_cmd_env(args)[1] if args.use_deepspeed else prepare_multi_gpu_env(args)
+    return {key: value for key, value in found.items() if key.startswith(("ACCELERATE_", "FSDP_"))}
+
+
+@pytest.mark.parametrize("file", ["fsdp.yaml", pytest.param("zero3.yaml", marks=NEEDS_DEEPSPEED)])
+def test_the_files_that_the_docs_have(model_folder, file, tmp_path):
+    model = model_folder("llama")
+    args = {"max_grad_norm": 1.0}  # DeepSpeed has it by itself
+    train_pairs(model, args | {"gradient_accumulation_steps": 2}, tmp_path / "one", {})
+    outcome = in_two(tmp_path, train_pairs, model, args, tmp_path / "two", {}, **launcher_environment(file))
+    assert [code for code, _ in outcome] == [0, 0], outcome[0][1]
+    assert_same_weights(tmp_path / "one", tmp_path / "two", 1e-6)
+
+
 # --- interrupts and errors --------------------------------------------------------------------------------------------
 
 ADAPTIVE = {"optim": "adamw_torch", "learning_rate": 1e-3, "max_steps": 4}
@@ -164,3 +191,116 @@ def test_an_error_in_one_process_ends_all_with_a_line_each(model_folder, way, tm
         assert "Traceback" not in output
         assert [part for part in output.splitlines() if part.startswith("mtcpo: ")][-1].startswith(f"mtcpo: {line}")
     assert not (tmp_path / "o").exists()
+
+
+# --- a head with shares of its own --------------------------------------------------------------------------------------
+
+
+def pair_objective(part):
+    chosen, rejected = part.token_logps.sum(-1).chunk(2)
+    return -torch.nn.functional.logsigmoid(0.1 * (chosen - rejected)).sum() / 8 - chosen.sum() / 100
+
+
+def step(model, loaded, texts):
+    """Run forward and backward over pairs and return their loss."""
+    batch = loaded.layout.collate(loaded.layout.encode(texts))
+    loss = loaded.layout.score(model, loaded.head, batch, pair_objective).loss
+    processes = torch.distributed.get_world_size() if torch.distributed.is_initialized() else 1
+    (loss * processes).backward()  # shares of a sum; gradients are averaged over processes
+    return loss.detach()
+
+
+def shard_by_second(model, units):
+    for unit in units:
+        fully_shard(unit, reshard_after_forward=True)
+    fully_shard(model, reshard_after_forward=True)
+    return model
+
+
+def shard_by_first(model, units):
+    policy = CustomPolicy(lambda module: module in units)
+    return FullyShardedDataParallel(model, auto_wrap_policy=policy, use_orig_params=True, device_id=torch.device("cpu"))
+
+
+def gradients_of(model):
+    if isinstance(model, FullyShardedDataParallel):
+        with FullyShardedDataParallel.summon_full_params(model, with_grads=True):
+            found = model.module.named_parameters()
+            return {name.replace("_fsdp_wrapped_module.", ""): p.grad.clone() for name, p in found}
+    return {
+        name: p.grad.full_tensor() if hasattr(p.grad, "full_tensor") else p.grad.clone()
+        for name, p in model.named_parameters()
+    }
+
+
+def step_in_shares(name, shard, texts, out):
+    """Shard a model, with head and layers as units that are taken apart after use, and write loss and gradients."""
+    torch.distributed.init_process_group("gloo")
+    loaded = load_model(name, "float32", device="cpu")
+    join_tables(loaded.model)
+    head = loaded.model.get_output_embeddings()
+    units = [m for m in loaded.model.modules() if type(m).__name__ in loaded.model._no_split_modules]
+    if head.weight is not loaded.model.get_input_embeddings().weight:
+        units.append(head)
+    model = shard(loaded.model, units)
+    rank = torch.distributed.get_rank()
+    for _ in range(2):  # the second pass finds what the first has left
+        model.zero_grad()
+        loss = step(model, loaded, texts[rank::2])
+    torch.distributed.all_reduce(loss)
+    found = gradients_of(model)
+    if rank == 0:
+        torch.save({"loss": loss} | found, out)
+
+
+@pytest.mark.parametrize("kind", ["t5", "mt5", "llama"])
+@pytest.mark.parametrize("shard", [shard_by_first, shard_by_second])
+def test_a_head_that_is_gathered_by_itself(model_folder, shard, kind, tmp_path):
+    """Its weight is there in its own call alone, and not in the backward pass."""
+    name, texts = str(model_folder(kind)), preference_texts(8)
+    outcome = run(tmp_path, step_in_shares, name, shard, texts, tmp_path / "found.pt")
+    assert [code for code, _ in outcome] == [0, 0], outcome[0][1]
+    loaded = load_model(name, "float32", device="cpu")
+    expected = {"loss": step(loaded.model, loaded, texts)} | gradients_of(loaded.model)
+    found = torch.load(tmp_path / "found.pt")
+    assert found.keys() == expected.keys()
+    for key, value in expected.items():
+        torch.testing.assert_close(found[key], value, atol=1e-6, rtol=1e-5, msg=lambda text, key=key: key + text)
+
+
+# --- what is refused ----------------------------------------------------------------------------------------------------
+
+
+def refuse(model, args, values, out, message):
+    with pytest.raises(UserError, match=message):
+        train_pairs(model, args, out, values)
+
+
+REFUSED = {
+    "first": (
+        {"fsdp": "full_shard", "fsdp_config": {"version": 1, "sync_module_states": False}}, {},
+        r"version 1 of FSDP is not proved here", {"FSDP_VERSION": "1"},  # as 5 and 4.57 are told
+    ),
+    "compiled": (FSDP | {"torch_compile": True}, {}, r"train\.args\.torch_compile: compiled layers are not proved", {}),
+    "one reader": (
+        {"fsdp": "full_shard", "fsdp_config": {"version": 2, "cpu_ram_efficient_loading": True}}, {},
+        r"train\.args\.fsdp_config: cpu_ram_efficient_loading leaves all processes but one without weights", {},
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_what_is_not_proved_is_refused_before_the_work(model_folder, name, tmp_path):
+    args, values, message, environment = REFUSED[name]
+    outcome = in_two(tmp_path, refuse, model_folder("mt5"), args, values, tmp_path / "out", message, **environment)
+    assert [code for code, _ in outcome] == [0, 0], outcome[0][1]
+
+
+def test_shards_that_would_not_come_are_refused(model_folder, tmp_path):
+    """On CPUs, accelerate takes no notice of its own variables."""
+    args = {"use_cpu": True}
+    message = r"FSDP is asked for, and accelerate gives MULTI_CPU: it shards on GPUs only"
+    outcome = run(
+        tmp_path, refuse, model_folder("mt5"), args, {}, tmp_path / "out", message, ACCELERATE_USE_FSDP="true"
+    )
+    assert [code for code, _ in outcome] == [0, 0], outcome[0][1]
