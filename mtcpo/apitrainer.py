@@ -146,7 +146,8 @@ class PreferenceTrainer(trainer.PreferenceTrainer):
         folder = Path(output_dir)
         if folder.exists() and not (folder / CANARY_FILE).is_file():
             raise UserError(f"{folder} exists and is no model of mtcpo's; choose another name")
-        loaded = self.trained(None if self._anew is None else lambda: self._anew(None))
+        anew = self._anew
+        loaded = self.trained(None if anew is None else lambda: anew(None))
         if loaded is not None:
             config = self._config
             if config.lora is not None and self._anew is None:

@@ -83,8 +83,8 @@ def check_sharding(accelerator: Any, args: Any, quantized: bool) -> None:
         return
     if kind == "FSDP" and accelerator.state.fsdp_plugin.fsdp_version != 2:
         raise UserError(
-            "train.args.fsdp: version 1 of FSDP is not proved here; take the second, by `accelerate launch --fsdp_version "
-            "2`, or fsdp_version: 2 in accelerate's file"
+            "train.args.fsdp: version 1 of FSDP is not proved here; take the second, by `accelerate launch "
+            "--fsdp_version 2`, or fsdp_version: 2 in accelerate's file"
         )
     if quantized:
         raise UserError("train.lora.quantization: weights in 4 or 8 bits cannot be sharded; train without one of both")

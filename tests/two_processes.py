@@ -45,7 +45,7 @@ def _be_one(function, args, rank, environment, setup, output, seconds):
         os._exit(code)  # without a wait for the other one
 
 
-def run(folder, function, *args, setup=None, seconds=120, **environment):
+def run(folder, function, *args, setup=None, seconds=280, **environment):
     """Call a function of a module in two processes, which find each other by their environment.
 
     Returns:
@@ -67,4 +67,7 @@ def run(folder, function, *args, setup=None, seconds=120, **environment):
     finally:
         for process in processes:
             process.kill()
-    return [(process.exitcode, output.read_text(encoding="utf-8")) for process, output in zip(processes, outputs)]
+    return [
+        (process.exitcode, output.read_text(encoding="utf-8"))
+        for process, output in zip(processes, outputs, strict=True)
+    ]
