@@ -310,10 +310,8 @@ def write_evaluation(
     refuse_existing(path, overwrite)
     document = to_document(evaluations) | ({} if made is None else {"made": made})
     for evaluation in evaluations:
-        folder, of_errors = (
-            named(output_dir, evaluation.test_set.name, evaluation.test_set.pair)
-            for named in (translations_dir, spans_dir)
-        )
+        suite, pair = evaluation.test_set.name, evaluation.test_set.pair
+        folder, of_errors = translations_dir(output_dir, suite, pair), spans_dir(output_dir, suite, pair)
         write_json_lines(folder / "segments.jsonl", map(segment_to_json, evaluation.segments))
         for at, system in enumerate(evaluation.entry["systems"]):
             file, texts = check_name("system", system), (segment.candidates[at].text for segment in evaluation.segments)
