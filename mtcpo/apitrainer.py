@@ -79,7 +79,7 @@ class PreferenceTrainer(trainer.PreferenceTrainer):
         config = load_section(TrainConfig, settings, "PreferenceTrainer", allow_code=True)  # it is Python that calls
         self._config, self._corpus_settings, self._prompt = config, data, prompt
         arguments = training_arguments(config, Path(output_dir), evaluates=eval_dataset is not None)
-        dev, dev_dropped = dev_set_of(config, arguments)
+        dev, dev_dropped = dev_set_of(config)
         held_out = None if eval_dataset is not None else evaluation_texts(config, prompt=prompt)
         loaded = _loaded(model, tokenizer, config, prompt)
         check_precision(arguments, loaded.family)
@@ -146,16 +146,17 @@ class PreferenceTrainer(trainer.PreferenceTrainer):
         folder = Path(output_dir)
         if folder.exists() and not (folder / CANARY_FILE).is_file():
             raise UserError(f"{folder} exists and is no model of mtcpo's; choose another name")
-        if self.is_world_process_zero():
+        anew = self._anew
+        loaded = self.trained(None if anew is None else lambda: anew(None))
+        if loaded is not None:
             config = self._config
             if config.lora is not None and self._anew is None:
                 config = config.model_copy(update={"lora": config.lora.model_copy(update={"merge": True})})
-            model = self.accelerator.unwrap_model(self.model, keep_torch_compile=False)
-            if config.lora is not None and config.lora.merge:
-                model = copy.deepcopy(model)
+            if config.lora is not None and config.lora.merge and loaded.model is self.loaded.model:
+                loaded = loaded.with_model(copy.deepcopy(loaded.model))
             report = report_of(self.loaded.name, config, self, self._data)
             with complete_folder(folder) as partial:
-                save_trained(self.loaded.with_model(model), config, partial, self.languages)
+                save_trained(loaded, config, partial, self.languages)
                 write_text(partial / CARD_FILE, model_card(report, folder.name))
         self.accelerator.wait_for_everyone()
 

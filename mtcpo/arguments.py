@@ -17,6 +17,7 @@ from transformers import Seq2SeqTrainingArguments
 from mtcpo.errors import UserError, choose, nearest
 from mtcpo.families import Family
 from mtcpo.metrics import METRICS, metric_name
+from mtcpo.sharding import shard_later
 from mtcpo.trainconfig import DType, TrainConfig
 from mtcpo.trainer import PAIR_METRICS
 
@@ -51,6 +52,9 @@ OWN_ARGS = {
     "dataloader_drop_last": "no example is dropped",
 }
 """Fields that would have no effect, or that we decide, with the reason or the way out."""
+
+LIBRARY_VARIABLES = ("ACCELERATE_", "FSDP_")
+"""Beginnings of the names of what the library writes into the environment."""
 
 
 def training_arguments(config: TrainConfig, folder: Path, evaluates: bool = False) -> Seq2SeqTrainingArguments:
@@ -91,6 +95,7 @@ def training_arguments(config: TrainConfig, folder: Path, evaluates: bool = Fals
         checked = Seq2SeqTrainingArguments(output_dir=str(folder), remove_unused_columns=False, **args)
     except (ValueError, TypeError, ImportError) as error:  # ImportError: deepspeed, apex and their like
         raise UserError(f"train.args: {' '.join(str(error).split())}") from error
+    shard_later(checked)
     if checked.eval_strategy != "no" and not evaluates:
         raise UserError(
             "train.args.eval_strategy: there is nothing to evaluate on; pass --eval-prefs FILE, or add [train.dev]"
@@ -102,11 +107,11 @@ def training_arguments(config: TrainConfig, folder: Path, evaluates: bool = Fals
 @contextmanager
 def keeping_environment() -> Iterator[None]:
     """Undo what the library writes into the environment: bf16 of one training would be that of the next, too."""
-    before = {name: value for name, value in os.environ.items() if name.startswith("ACCELERATE_")}
+    before = {name: value for name, value in os.environ.items() if name.startswith(LIBRARY_VARIABLES)}
     try:
         yield
     finally:
-        for name in [name for name in os.environ if name.startswith("ACCELERATE_")]:
+        for name in [name for name in os.environ if name.startswith(LIBRARY_VARIABLES)]:
             del os.environ[name]
         os.environ.update(before)
 
@@ -154,6 +159,8 @@ def _check_best(args: Seq2SeqTrainingArguments, config: TrainConfig, pairs: bool
 
 def _check_type(name: str, value: Any, hint: Any) -> None:
     """Refuse text for a number and the like: the library would find out in the middle of its work, or never."""
+    if name == "fsdp":
+        return  # text to transformers 4.57; true to 5, whatever its hint says
     kinds = typing.get_args(hint) if typing.get_origin(hint) in (typing.Union, types.UnionType) else (hint,)
     if not set(kinds) <= {bool, int, float, str, type(None)}:
         return  # one of several words, or a table: the library checks those itself

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from accelerate.utils import broadcast_object_list, gather_object
-from transformers import Seq2SeqTrainingArguments
 
 from mtcpo.corpora import Drops, read_corpus
 from mtcpo.errors import UserError
@@ -50,10 +49,11 @@ class DevSet:
 
     def _translate(self, loaded: LoadedModel, accelerator: Any) -> list[str]:
         """Return the translation of every segment; each process makes every n-th, so that shares are alike."""
-        first, step = accelerator.process_index, accelerator.num_processes
-        share = translate_texts(GenerateEngine(loaded, "dev"), self.segments[first::step], self.decoding)
-        numbers = range(first, len(self.segments), step)
-        return [text for _, text in sorted(gather_object(list(zip(numbers, share, strict=True))))]
+        count, step = len(self.segments), accelerator.num_processes
+        # As many in each, some twice if need be: where weights are in shares, none can go on without the others.
+        numbers = [number % count for number in range(accelerator.process_index, -(-count // step) * step, step)]
+        share = translate_texts(GenerateEngine(loaded, "dev"), [self.segments[n] for n in numbers], self.decoding)
+        return [text for _, text in sorted(dict(gather_object(list(zip(numbers, share, strict=True)))).items())]
 
     def score(self, texts: Sequence[str]) -> dict[str, float]:
         """Return the corpus scores of the translations of all segments."""
@@ -78,17 +78,9 @@ class DevSet:
         return {metric.name: metric.signature(references if metric.needs_references else 0) for metric in self.metrics}
 
 
-def dev_set_of(config: TrainConfig, args: Seq2SeqTrainingArguments) -> tuple[DevSet | None, Drops]:
-    """Return the dev set of a training's settings, if any, as `load_dev_set` does.
-
-    Raises:
-        UserError: the model is in parts, too.
-    """
-    if config.dev is None:
-        return None, Drops()
-    if args.fsdp or args.deepspeed:
-        raise UserError("train.dev: no process has the whole model under FSDP or DeepSpeed; evaluate on train.eval")
-    return load_dev_set(config.dev)
+def dev_set_of(config: TrainConfig) -> tuple[DevSet | None, Drops]:
+    """Return the dev set of a training's settings, if any, as `load_dev_set` does."""
+    return (None, Drops()) if config.dev is None else load_dev_set(config.dev)
 
 
 def load_dev_set(config: DevConfig) -> tuple[DevSet, Drops]:

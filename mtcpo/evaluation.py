@@ -11,6 +11,7 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 import re
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
@@ -35,6 +36,8 @@ from mtcpo.suites import SuiteSpec
 from mtcpo.symptoms import describe
 from mtcpo.tallies import tally, with_each_reference
 from mtcpo.testsets import TestSet, TestSetConfig, check_name
+
+LOG = logging.getLogger(__name__)
 
 LINE_BREAK = re.compile(r"\r\n|\r|\n")
 
@@ -120,6 +123,8 @@ def load_metrics_for(
         # Only now: a checkpoint that cannot be loaded leaves no file. Without a folder scores are kept in memory: what
         # a model says is asked for more than once.
         cache = ScoreCache(path or Path(":memory:"))
+        if cache.note:
+            LOG.warning("mtcpo: %s", cache.note)
         loaded |= {key: CachedModel(loaded[key], cache) for key in models}
     return [[loaded[key] for key in of_set] for of_set in keys]
 
@@ -315,6 +320,8 @@ def write_evaluation(
             write_translations(folder / f"{file}.txt", texts)
             if any(segment.candidates[at].errors for segment in evaluation.segments):
                 write_json_lines(of_errors / f"{file}.jsonl", _error_rows(evaluation.segments, at))
+            else:  # those of an evaluation before are of other translations, perhaps
+                (of_errors / f"{file}.jsonl").unlink(missing_ok=True)
     write_json(path, document)
     return path
 

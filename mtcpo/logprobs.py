@@ -22,6 +22,10 @@ class Head:
     Inside `scoring` the head module gets no position to multiply, so the model builds no logits; what it was to
     multiply (tied scaling included) goes to `score_tokens` at once, while its weight is there: sharded weights are
     gathered around the call of their module. A model that alters its logits in a way unknown to us builds its own.
+
+    The loss leaves the model by its output, as the gradient of a logits tensor (R, 0, V) with no element: what wraps a
+    model or a module of it (DDP, FSDP, DeepSpeed) has its hooks there, and without them would not gather weights for
+    the backward pass, or not hand gradients to the optimizer. `finished` takes it out.
     """
 
     module: nn.Module
@@ -54,8 +58,10 @@ class Head:
             seen.append(states)
             return (args[0][:, :0],)
 
-        def score(module: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> None:
+        def score(module: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> Tensor:
             result.append(self._of_states(seen.pop(), labels, places, objective))
+            loss = result[0].loss
+            return output if loss is None else output.detach() + loss
 
         def read(module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
             logits = output.logits.flatten(0, 1)
@@ -65,7 +71,8 @@ class Head:
 
         handles = [self.module.register_forward_pre_hook(part)]
         if self.own_logits == "none":
-            handles.append(self.module.register_forward_hook(score))
+            # First of all hooks: those of FSDP and DeepSpeed would take the gathered weight away.
+            handles.append(self.module.register_forward_hook(score, prepend=True))
         else:
             assert self.model is not None
             handles.append(self.model.register_forward_hook(read))
@@ -91,3 +98,10 @@ def _of_logits(logits: Tensor, labels: Tensor, places: Places) -> Scored:
     values = logps[slots, labels.where(real, 0)], logps.mean(-1)[slots]
     of_labels, means = (value.where(real, 0.0) for value in values)
     return Scored(of_labels, means, labels)
+
+
+def finished(scored: Scored, output: Any) -> Scored:
+    """Return what the head answered with what the model's output adds: the way of the loss, and a router loss."""
+    if scored.loss is not None and not output.logits.numel():
+        scored = replace(scored, loss=scored.loss + output.logits.sum())
+    return replace(scored, router_loss=getattr(output, "aux_loss", None))

@@ -272,8 +272,8 @@ def _run_training(
     report = train(model, texts, config, output, prompt=prompt, origin=origin, overwrite=overwrite)
     dropped = Drops(report["dropped"]) + (drops or Drops())
     seed = (DEFAULT_ARGS | config.args)["seed"]
-    figures = {name: report[name] for name in ("examples", "steps", "tokens")}
-    return figures | {"dropped": dict(dropped), "seed": seed}
+    counted = {name: report[name] for name in ("steps", "tokens")}
+    return {"examples": report["examples"], "dropped": dict(dropped), **counted, "seed": seed}
 
 
 def _reference_texts(segments: Iterable[Segment]) -> Iterator[Text]:

@@ -35,6 +35,7 @@ from mtcpo.figures import (
 from mtcpo.files import write_text
 from mtcpo.howmade import flatten, stages_of, with_command, without_plots
 from mtcpo.languages import english_name, script_of
+from mtcpo.overview import Tile, overview_of, tiles_of
 from mtcpo.papertables import write_paper_tables
 from mtcpo.records import read_segments
 from mtcpo.sidebyside import Selection, select_rows
@@ -65,20 +66,6 @@ RTL_SCRIPTS = ("Arab", "Hebr", "Syrc", "Thaa", "Nkoo", "Adlm", "Rohg", "Mand", "
 RTL_LETTER = re.compile("[\u0590-\u08ff\ufb1d-\ufdff\ufe70-\ufefc\U00010800-\U00010fff\U0001e800-\U0001efff]")
 
 TEMPLATES = Path(__file__).parent / "templates"
-
-
-@dataclass(frozen=True, slots=True)
-class Tile:
-    """One metric of one system against the baseline, in words and numbers."""
-
-    metric: str
-    system: str
-    score: str
-    baseline_score: str
-    delta: str
-    p: str
-    verdict: str
-    chose_pairs: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,6 +119,7 @@ def write_report(run_dir: Path) -> Path:
             version=__version__,
             **inline_files(),
             sets=[view_of(entry, run_dir) for entry in entries],
+            overview=overview_of(list(entries)),
             stages=[(stage, training_figures(rows)) for stage, rows in stages.items()],
             prefs=None if prefs is None else flatten(without_plots(prefs)),
             pair_figures=[] if prefs is None else pair_figures(prefs, read_pairs(run_dir / "prefs.jsonl")),
@@ -235,7 +223,7 @@ def view_of(entry: Mapping[str, Any], run_dir: Path) -> SetView:
         leading=leading,
         first=next(iter(metrics)),
         best={metric: _best(entry, metric) for metric in metrics},
-        tiles=_tiles(entry, others[-1]) if 0 < len(others) <= FEW_SYSTEMS else (),
+        tiles=tiles_of(entry, others[-1]) if 0 < len(others) <= FEW_SYSTEMS else (),
         figures=delta_figures(entry, others),
         by_length=_by_length(entry, others),
         symptoms=checked_symptoms(entry),
@@ -263,26 +251,3 @@ def _best(entry: Mapping[str, Any], metric: str) -> frozenset[str]:
     scores = {system: row["metrics"][metric]["score"] for system, row in entry["systems"].items()}
     best = (max if entry["metrics"][metric]["higher_is_better"] else min)(scores.values())
     return frozenset(system for system, score in scores.items() if score == best and len(scores) > 1)
-
-
-def _tiles(entry: Mapping[str, Any], system: str) -> tuple[Tile, ...]:
-    """Return one tile a metric: a system's score, and its difference to the baseline."""
-    baseline = entry["baseline"]
-    tiles = []
-    for metric in main_metrics(entry):
-        described = entry["metrics"][metric]
-        versus = entry["systems"][system]["versus"][baseline][metric]
-        scores = [entry["systems"][name]["metrics"][metric]["score"] for name in (system, baseline)]
-        tiles.append(
-            Tile(
-                metric=metric,
-                system=system,
-                score=format_score(scores[0], described["percent"]),
-                baseline_score=format_score(scores[1], described["percent"]),
-                delta=signed_delta(versus["delta"], described["percent"]),
-                p=format_p(decisive_p(versus)),
-                verdict=judge(versus, described["higher_is_better"]),
-                chose_pairs=bool(described.get("chose_pairs")),
-            )
-        )
-    return tuple(tiles)

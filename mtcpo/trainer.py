@@ -10,6 +10,7 @@ import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -27,6 +28,7 @@ from mtcpo.layouts import Batch, Example
 from mtcpo.losses import PREFERENCE_LOSSES, PairLogps, rewards, router_weight
 from mtcpo.models import LoadedModel
 from mtcpo.scored import IGNORE, Scored
+from mtcpo.sharding import check_sharding, fill, generating, is_sharded, join_tables
 from mtcpo.trainconfig import LossConfig
 
 COUNTS = ("pairs", "chosen_tokens", "real_tokens", "padded_tokens")
@@ -93,6 +95,9 @@ class PreferenceTrainer(Seq2SeqTrainer):
             batch_tokens: tokens of a batch with its padding.
             dev: what is translated and scored at every evaluation.
             **kwargs: callbacks, optimizers and what else the library's trainer takes.
+
+        Raises:
+            UserError: weights are to be in shares, and will not be, or in a way that is not proved.
         """
         self.loss, self.batch_tokens, self.dev = loss, batch_tokens, dev
         self.sft = loss.loss == "sft"
@@ -114,6 +119,9 @@ class PreferenceTrainer(Seq2SeqTrainer):
             processing_class=self.loaded.tokenizer,
             **kwargs,
         )
+        check_sharding(self.accelerator, args, quantized=getattr(self.loaded.model, "is_quantized", False))
+        if self.is_fsdp_enabled:
+            join_tables(self.loaded.model)
         if self._load is not None:
             self.model_init = self._start_anew
         # Our loss has the denominators of the whole step already: the library must not divide it again.
@@ -149,6 +157,35 @@ class PreferenceTrainer(Seq2SeqTrainer):
             return super().hyperparameter_search(space, *args, **kwargs)
         finally:
             self.loss = before
+
+    def trained(self, anew: Callable[[], LoadedModel] | None) -> LoadedModel | None:
+        """Return the model as it is now, all of it, in the first process, and None in the others; all must call it.
+
+        Args:
+            anew: loads the model once more, to put the weights into where they are in shares.
+
+        Raises:
+            UserError: they are in shares, and there is no `anew`.
+        """
+        if not is_sharded(self.accelerator):
+            model = self.accelerator.unwrap_model(self.model, keep_torch_compile=False)
+            return self.loaded.with_model(model) if self.is_world_process_zero() else None
+        if anew is None:
+            raise UserError("a model that was given in memory cannot be saved from shares; train one that is named")
+        state = self.accelerator.get_state_dict(self.model_wrapped)
+        if not self.is_world_process_zero():
+            return None
+        whole = anew()
+        fill(whole.model, state)
+        return whole
+
+    def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
+        """Save a checkpoint as the library does."""
+        if output_dir is not None:
+            # Of weights in shares it writes nothing yet, and then looks whether the best checkpoint's folder is there:
+            # one process would find it and another not, and wait for ever for the other to load it.
+            Path(output_dir).mkdir(parents=True, exist_ok=True)
+        super().save_model(output_dir, _internal_call=_internal_call)
 
     # --- data ---------------------------------------------------------------------------------------------------
 
@@ -363,7 +400,8 @@ class PreferenceTrainer(Seq2SeqTrainer):
             output = super().evaluation_loop(*args, metric_key_prefix=metric_key_prefix, **kwargs)
             figures = self._take("eval")
             if self.dev is not None and metric_key_prefix == "eval":
-                scores, self._samples = self.dev.evaluate(self.loaded, self.accelerator)
+                with generating(self.model_wrapped):
+                    scores, self._samples = self.dev.evaluate(self.loaded, self.accelerator)
                 figures |= scores
         if self._since is not None:
             self._since += time.perf_counter() - start  # tokens_per_second is of training alone

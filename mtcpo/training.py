@@ -33,6 +33,7 @@ from mtcpo.layouts import Text
 from mtcpo.modelcard import CARD_FILE, model_card
 from mtcpo.models import LoadedModel, identity_of, load_model, place_of, save_adapted, save_model, set_dropout
 from mtcpo.progress import TrainingBar
+from mtcpo.sharding import together
 from mtcpo.trainconfig import TrainConfig
 from mtcpo.trainer import PreferenceTrainer
 
@@ -62,6 +63,7 @@ class RunData:
 
 
 @keeping_environment()
+@together()
 def train(
     model: str,
     texts: Iterable[Text],
@@ -98,7 +100,7 @@ def train(
     args = training_arguments(config, work.resolve() / "checkpoints", evaluates=eval_texts is not None)
     if args.push_to_hub and args.hub_model_id is None:
         args.hub_model_id = output_dir.name
-    dev, dev_dropped = dev_set_of(config, args)
+    dev, dev_dropped = dev_set_of(config)
     held_out = evaluation_texts(config, eval_texts, prompt)
     loaded = load_model(model, dtype_of(config), prompt, quantization=config.quantization)
     check_precision(args, loaded.family)
@@ -114,8 +116,11 @@ def train(
     with stopping_at_a_step(trainer):
         trainer.train(resume_from_checkpoint=resume)
     report = report_of(model, config, trainer, data)
-    if trainer.is_world_process_zero():
-        _finish(loaded, trainer, output_dir, report, config)
+    result = trainer.trained(
+        lambda: ready_to_train(load_model(model, dtype_of(config), prompt, "cpu"), config, args.seed)
+    )
+    if result is not None:
+        _finish(result, trainer, output_dir, report, config)
     trainer.accelerator.wait_for_everyone()
     return report
 
@@ -245,9 +250,8 @@ def _finish(
     Until the folder has its name the checkpoints are there: a run killed meanwhile goes on from its last step.
     """
     work = partial_path(folder)
-    model = trainer.accelerator.unwrap_model(trainer.model, keep_torch_compile=False)
     with complete_folder(work / "model") as result:
-        save_trained(loaded.with_model(model), config, result, tuple(report["data"]["languages"]))
+        save_trained(loaded, config, result, tuple(report["data"]["languages"]))
         write_json_lines(result / LOG_FILE, (_finite(row) for row in trainer.state.log_history))
         write_json(result / REPORT_FILE, report)
         write_text(result / CARD_FILE, model_card(report, folder.name))

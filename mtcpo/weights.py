@@ -12,6 +12,7 @@ from torch import nn
 
 from mtcpo.errors import UserError
 from mtcpo.families import Family
+from mtcpo.sharding import loading_whole
 from mtcpo.versions import running_major, written_major
 
 LOG = logging.getLogger(__name__)
@@ -44,9 +45,10 @@ def load_weights(
         config.tie_word_embeddings = False  # transformers 5 wrote "tied" of them all the same
     cls = AutoModelForSeq2SeqLM if family.layout == "encoder-decoder" else AutoModelForCausalLM
     # Other shapes are let through only to be named below.
-    model, info = cls.from_pretrained(
-        path, config=config, dtype=dtype, output_loading_info=True, ignore_mismatched_sizes=True, **options
-    )
+    with loading_whole():
+        model, info = cls.from_pretrained(
+            path, config=config, dtype=dtype, output_loading_info=True, ignore_mismatched_sizes=True, **options
+        )
     missing = {*info["missing_keys"], *_lost_buffers(path, family)}
     problems = [
         f"{len(keys)} {word} ({', '.join(_key(key) for key in sorted(keys, key=str)[:5])})"

@@ -270,9 +270,6 @@ MISTAKES = [
     (f"{TRAIN} --prefs p.jsonl --set max_target_tokens=1 --output-dir t",
      "no training example is left: 6 target_too_long"),
     ("train --model no/such --prefs p.jsonl --eval-prefs no.jsonl --output-dir t", "no.jsonl: no such file"),
-    (f"{TRAIN} --prefs p.jsonl --dev-source s.en --dev-reference r.de --src-lang en --tgt-lang de "
-     "--set args.fsdp=full_shard --output-dir t",
-     "train.dev: no process has the whole model under FSDP or DeepSpeed; evaluate on train.eval"),
     (f"{TRAIN} --prefs prompts.jsonl --prompt {{{{source}}}}: --output-dir t",
      "prompts.jsonl:1: it has a prompt of its own, so the template '{{source}}:' would not be used; leave the"),
     (f"{TRAIN} --prefs prompts.jsonl --set data.reference_columns=['a'] --output-dir t",

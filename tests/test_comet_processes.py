@@ -3,9 +3,11 @@
 import json
 import os
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
@@ -52,7 +54,7 @@ def test_processes_share_blocks_and_change_no_bit(models, monkeypatch):
     assert (alone.processes, two.processes) == (1, 2)
     found = judge(two, make_segments(40))
     assert found == judge(alone, make_segments(40))
-    assert sum(len(one.errors) for of_segment in found for one in of_segment) > 20
+    assert sum(len(one.errors) for of_segment in found for one in of_segment) > 5
     assert two.score_candidates([]) == []
     two.runner.close()
 
@@ -142,7 +144,7 @@ FILES = "--source s.de --reference r.en --hyp a=a.en --hyp b=b.en --src-lang de 
 
 @needs_comet
 @needs_other
-def test_evaluate_keeps_scores_and_scores_elsewhere(corpus, models, capsys, monkeypatch):
+def test_evaluate_keeps_scores_and_scores_elsewhere(corpus, models, capsys, monkeypatch, caplog):
     monkeypatch.chdir(corpus)
     command = f"evaluate {FILES} --metric comet:{models['regression']} --output-dir e --set resamples=10".split()
     first = run(capsys, *command, "--comet-python", OTHER)
@@ -154,6 +156,14 @@ def test_evaluate_keeps_scores_and_scores_elsewhere(corpus, models, capsys, monk
     assert second.code == 0, second.err
     assert json.loads((corpus / "e" / "evaluation.json").read_text())["pairs"]["de-en"]["systems"] == before
     assert mistake(capsys, *command, "--overwrite", "--comet-python", "./no").startswith("--comet-python")
+    assert not caplog.messages
+    with closing(sqlite3.connect("e/scores.sqlite3")) as connection:
+        connection.execute("PRAGMA user_version = 1")
+    monkeypatch.undo()
+    monkeypatch.chdir(corpus)
+    third = run(capsys, *command, "--overwrite")
+    assert third.code == 0, third.err
+    assert caplog.messages == ["mtcpo: e/scores.sqlite3 was written by another version of mtcpo (1); begun anew"]
 
 
 def test_under_a_launcher_the_first_process_does_the_work(corpus, capsys, monkeypatch):

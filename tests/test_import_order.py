@@ -20,11 +20,11 @@ scorecache scoring
 combining filters selection prefsreport preferences
 translation trainconfig families scored places head logprobs onepass packing
 layouts.contract layouts.encoderdecoder layouts.decoderonly layouts adapters canary versions
-weights tokenization models creation
+sharding weights tokenization models creation
 progress translation.generate devset batching losses trainer arguments tokencache examples checkpoints
 modelcard training
 testsets sacrebleusets testfolders suites symptoms significance tallies standings evaluation assessment comparison
-tables papertables sidebyside plots figures howmade report pairpage
+tables papertables sidebyside plots figures howmade overview report pairpage
 doctor recipe stages runfolder readiness pipeline api apitrainer
 terminal options paircommands modelcommands scorecommands cli __main__
 """

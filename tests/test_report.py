@@ -13,6 +13,7 @@ from mtcpo.evaluation import write_evaluation
 from mtcpo.files import write_json
 from mtcpo.howmade import flatten
 from mtcpo.report import direction, language_name, write_report
+from mtcpo.tables import ranked
 
 
 @pytest.fixture(scope="module")
@@ -145,6 +146,27 @@ def test_what_made_an_evaluation_is_shown(tmp_path):
     assert "<a> f.de 00ff" in text
     assert (tmp_path / "evaluation.md").exists()
     assert (tmp_path / "evaluation.tex").exists()
+
+
+def test_several_test_sets_have_an_overview(tmp_path):
+    garden, park = german_test_set(40), replace(german_test_set(30, seed=2), name="park")
+    found = []
+    for test_set, shares in ((garden, {"start": 0.3, "tuned": 0.05}), (park, dict.fromkeys("abcdef", 0.2))):
+        found.append(evaluate(test_set, german_outputs(test_set, shares)))
+    write_evaluation(tmp_path, found)
+    html = write_report(tmp_path).read_text(encoding="utf-8")
+    text = Outline(html).text
+    overview = text[text.index("All test sets") : text.index("garden , English")]
+    tuned = found[0].entry["systems"]["tuned"]
+    bleu = tuned["metrics"]["bleu"]["score"], tuned["versus"]["start"]["bleu"]["delta"]
+    assert f"garden en-de tuned {bleu[0]:.1f} +{bleu[1]:.1f} p = 0.003" in overview.replace("\u00a0", " ")
+    # Of many systems the best one stands for all.
+    best = next(system for system in ranked(found[1].entry) if system != "a")
+    assert f"park en-de {best} " in overview
+    assert overview.count("park en-de") == 1
+    assert '<a href="#set-2"><bdi>park</bdi>' in html
+    write_evaluation(tmp_path, found[:1], overwrite=True)
+    assert "All test sets" not in write_report(tmp_path).read_text(encoding="utf-8")
 
 
 def test_the_stages_of_a_run_are_a_table(tmp_path):
@@ -354,6 +376,15 @@ def test_the_view_is_in_the_address(browser, page):
     assert bleu[-1] > 0
     choose(browser, "find", "a&b=<c>")
     assert browser.evaluate("new URLSearchParams(location.hash.slice(1)).get('find')") == "a&b=<c>"
+    # It is a view of this test set and of no other.
+    assert browser.evaluate("new URLSearchParams(location.hash.slice(1)).get('set')") == "1"
+    others = (
+        "[...document.querySelectorAll('[data-explorer]')].map(one => one.querySelector('[data-field=find]').value)"
+    )
+    browser.open(page, "#set=2&find=tea")
+    assert browser.evaluate(others) == ["", "tea"]
+    browser.open(page, "#find=tea")
+    assert browser.evaluate(others) == ["tea", "tea"]
     # Values that no menu has are left alone.
     browser.open(page, "#sort=nonsense&show=")
     assert len(browser.evaluate(NUMBERS)) == 20
@@ -370,6 +401,26 @@ def test_of_many_systems_one_at_a_time_is_compared(browser, tmp_path):
     assert browser.evaluate(names) == ["System-D", "System-I"]
     choose(browser, "system", "all")
     assert len(browser.evaluate(names)) == 9
+    assert browser.problems == []
+
+
+def test_of_a_few_systems_the_largest_gain_or_loss_of_any_counts(browser, tmp_path):
+    test_set = german_test_set(60)
+    shares = {"start": 0.2, "one": 0.2, "two": 0.2, "three": 0.2}
+    write_evaluation(tmp_path, [evaluate(test_set, german_outputs(test_set, shares))])
+    browser.open(write_report(tmp_path))
+    every = f"{SHOWN}.map(s => JSON.parse(s.dataset.gains).map(of => of[1]))"
+    choose(browser, "sort", "gain")
+    best = [max(gains) for gains in browser.evaluate(every)]
+    assert best == sorted(best, reverse=True)
+    assert any(gains[0] < best[at] for at, gains in enumerate(browser.evaluate(every)))
+    choose(browser, "sort", "loss")
+    worst = [min(gains) for gains in browser.evaluate(every)]
+    assert worst == sorted(worst)
+    choose(browser, "show", "worse")
+    assert all(min(gains) < 0 for gains in browser.evaluate(every))
+    choose(browser, "system", "1")
+    assert all(gains[1] < 0 for gains in browser.evaluate(every))
     assert browser.problems == []
 
 

@@ -19,6 +19,7 @@ from mtcpo.examples import encode_within_limits, pair_texts, reference_texts
 from mtcpo.layouts import Text
 from mtcpo.models import load_model
 from mtcpo.records import Segment, Triplet
+from mtcpo.scored import IGNORE
 from mtcpo.trainconfig import LoraConfig, TrainConfig
 from mtcpo.trainer import PreferenceTrainer, pair_logps
 from mtcpo.training import train
@@ -437,6 +438,27 @@ def test_bfloat16_arithmetic(model_folder, tmp_path):
     assert all(tensor.dtype == torch.float32 for tensor in weights(tmp_path / "out").values())
 
 
+@pytest.mark.parametrize("kind", ["mt5", "llama"])
+def test_bfloat16_arithmetic_keeps_the_loss(load, kind):
+    """Logits have 8 bits, so a token's log-probability (of about 5 nats) is off by a few hundredths; sums have 24."""
+    loaded = load(kind)
+    batch = loaded.layout.collate(loaded.layout.encode(preference_texts(8)))
+    with torch.no_grad():
+        exact = loaded.layout.score(loaded.model, loaded.head, batch)
+        with torch.autocast("cpu", torch.bfloat16):
+            rounded = loaded.layout.score(loaded.model, loaded.head, batch)
+            sums = pair_logps(rounded)
+    assert not torch.equal(rounded.token_logps, exact.token_logps), "nothing was computed in bfloat16"
+    torch.testing.assert_close(rounded.token_logps, exact.token_logps, atol=0.1, rtol=0)
+    assert sums.chosen.dtype == torch.float32
+    own = rounded.token_logps.double().sum(-1).chunk(2)
+    torch.testing.assert_close(sums.chosen.double(), own[0], atol=1e-4, rtol=0)
+    # About 0.5 is what a sum of more than 64 nats would be rounded to in bfloat16.
+    assert min(sums.chosen.abs().max(), sums.rejected.abs().max()) > 64
+    means = [logps.sum() / (batch["labels"] != IGNORE).sum() for logps in (rounded.token_logps, exact.token_logps)]
+    assert means[0].item() == pytest.approx(means[1].item(), rel=2e-3)
+
+
 def test_a_gradient_norm_that_is_no_number_becomes_null(model_folder, tmp_path, monkeypatch):
     """JSON has no NaN; one overflow of the gradient's norm must not cost the run at its end."""
     log = PreferenceTrainer.log
@@ -451,11 +473,12 @@ def test_a_gradient_norm_that_is_no_number_becomes_null(model_folder, tmp_path, 
     assert not re.search("Infinity|NaN", text)
 
 
-def test_compiled_layers_give_the_same_weights(model_folder, tmp_path):
+@pytest.mark.parametrize("kind", ["mt5", "llama"])
+def test_compiled_layers_give_the_same_weights(model_folder, kind, tmp_path):
     """Traced and run as they are, without code generation: what is shown is that tracing loses none of our hooks."""
     results = []
     for compiled in ({}, {"torch_compile_backend": "eager"}):
         out = tmp_path / str(bool(compiled))
-        train(str(model_folder("llama")), preference_texts(8), config(args={"max_steps": 2} | compiled), out)
+        train(str(model_folder(kind)), preference_texts(8), config(args={"max_steps": 2} | compiled), out)
         results.append(out)
     assert_same_weights(*results)

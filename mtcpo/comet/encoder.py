@@ -82,10 +82,10 @@ def _after_attention(layer: Any, hidden: Tensor, context: Tensor, norm_first: bo
     """Return the states after a layer, from those before it and what they gathered. Shape (..., D)."""
     output = layer.attention.output
     if norm_first:
-        hidden = _dense(output.dense, context).add_(hidden)
-        return _feed_forward(layer, layer.LayerNorm(hidden)).add_(hidden)
-    hidden = output.LayerNorm(_dense(output.dense, context).add_(hidden))
-    normalised: Tensor = layer.output.LayerNorm(_feed_forward(layer, hidden).add_(hidden))
+        hidden = hidden + _dense(output.dense, context)
+        return hidden + _feed_forward(layer, layer.LayerNorm(hidden))
+    hidden = output.LayerNorm(hidden + _dense(output.dense, context))
+    normalised: Tensor = layer.output.LayerNorm(hidden + _feed_forward(layer, hidden))
     return normalised
 
 
@@ -98,10 +98,7 @@ def _attention(attention: Any, inputs: Tensor, bias: Tensor | None, prefix: int 
         return whole.view(*whole.shape[:2], attention.num_attention_heads, -1).transpose(1, 2)
 
     context = scaled_dot_product_attention(
-        heads(attention.query, inputs[:, :prefix].contiguous()),
-        heads(attention.key, inputs),
-        heads(attention.value, inputs),
-        bias,
+        heads(attention.query, inputs[:, :prefix]), heads(attention.key, inputs), heads(attention.value, inputs), bias
     )
     return context.transpose(1, 2).flatten(2)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from mtcpo.errors import UserError
 from mtcpo.families import ALMA_PROMPT, CHAT_PROMPT
 from mtcpo.layouts.contract import Batch, Example, Text, fill_prompt, pad_rows, router_option
-from mtcpo.logprobs import Head
+from mtcpo.logprobs import Head, finished
 from mtcpo.packing import Row, attention_window, pack, packed_length, packed_mask
 from mtcpo.places import Places, place_tokens
 from mtcpo.scored import IGNORE, Objective, Scored
@@ -138,7 +138,7 @@ class DecoderOnlyLayout:
         """Run the decoder over prompts and targets, and the head on target positions."""
         with head.scoring(batch["labels"], Places.of(batch), objective) as scored:
             output = model(**self._model_inputs(batch), **router_option(router_loss))
-        return replace(scored[0], router_loss=getattr(output, "aux_loss", None))
+        return finished(scored[0], output)
 
     def own_logits(self, model: nn.Module, batch: Batch) -> Tensor:
         """Return the logits of a plain forward pass, (R, T, V) or, not packed, (R, P, V)."""

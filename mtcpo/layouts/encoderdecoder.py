@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from mtcpo.errors import UserError
 from mtcpo.families import Family, language_token
 from mtcpo.layouts.contract import Batch, Example, Text, fill_prompt, pad_rows, router_option
-from mtcpo.logprobs import Head
+from mtcpo.logprobs import Head, finished
 from mtcpo.onepass import encode_once, look_up_once
 from mtcpo.places import Places, place_tokens
 from mtcpo.scored import IGNORE, Objective, Scored
@@ -129,7 +129,7 @@ class EncoderDecoderLayout:
             head.scoring(batch["labels"], Places.of(batch), objective) as scored,
         ):
             output = model(**inputs)
-        return replace(scored[0], router_loss=getattr(output, "aux_loss", None))
+        return finished(scored[0], output)
 
     def own_logits(self, model: nn.Module, batch: Batch) -> Tensor:
         """Return the logits of a plain forward pass, (R, T, V)."""

@@ -1,5 +1,5 @@
 // Sorting and filtering of the translations. Texts are only read, never written as markup.
-// The view is kept in the address: #sort=gain&metric=1&system=0&show=changed&find=word
+// The view is kept in the address: #set=1&sort=gain&metric=1&system=0&show=changed&find=word
 "use strict";
 (() => {
   const STEP = 50;
@@ -8,7 +8,8 @@
   // What is folded up on the screen belongs on paper: signatures, all p-values.
   addEventListener("beforeprint", () => document.querySelectorAll(".paper").forEach((node) => { node.open = true; }));
 
-  function explorer(root) {
+  function explorer(root, place) {
+    const name = String(place + 1); // which of several test sets a view in the address is of
     const rows = [...root.querySelectorAll(".segment")].map((node, order) => ({
       node,
       order,
@@ -26,7 +27,7 @@
     for (const field of Object.values(fields)) {
       field.addEventListener("input", () => {
         limit = Number(root.dataset.first);
-        history.replaceState(null, "", "#" + new URLSearchParams(state()));
+        history.replaceState(null, "", "#" + new URLSearchParams({ set: name, ...state() }));
         apply();
       });
     }
@@ -40,9 +41,10 @@
     }
 
     function read() {
-      if (location.hash.includes("=")) {
-        for (const [name, value] of new URLSearchParams(location.hash.slice(1))) {
-          const field = fields[name];
+      const view = new URLSearchParams(location.hash.includes("=") ? location.hash.slice(1) : "");
+      if ((view.get("set") ?? name) === name) {
+        for (const [key, value] of view) {
+          const field = fields[key];
           if (field && (field.tagName !== "SELECT" || [...field.options].some((option) => option.value === value))) {
             field.value = value;
           }
@@ -54,18 +56,20 @@
     function apply() {
       const view = state();
       const needle = view.find.trim().toLocaleLowerCase();
-      const system = Number(view.system) || 0;
-      const gain = (row) => row.gains[system]?.[Number(view.metric)] ?? 0;
-      const differs = (row) => (view.system === "all" ? row.changed.some(Boolean) : Boolean(row.changed[system]));
+      const metric = Number(view.metric);
+      const all = view.system === "all";
+      const chosen = (values) => (all ? values : [values[Number(view.system)]]);
+      const gains = (row) => chosen(row.gains).map((of) => of?.[metric] ?? 0);
       const keep = {
         all: () => true,
-        changed: differs,
-        better: (row) => gain(row) > 0,
-        worse: (row) => gain(row) < 0,
+        changed: (row) => chosen(row.changed).some(Boolean),
+        better: (row) => gains(row).some((gain) => gain > 0),
+        worse: (row) => gains(row).some((gain) => gain < 0),
       }[view.show];
       const found = rows.filter((row) => keep(row) && row.text.includes(needle));
-      const sign = { order: 0, gain: -1, loss: 1 }[view.sort];
-      found.sort((a, b) => sign * (gain(a) - gain(b)) || a.order - b.order);
+      // Of several systems the one with the largest gain, or loss, gives a segment its place.
+      const place = { order: () => 0, gain: (row) => -Math.max(...gains(row)), loss: (row) => Math.min(...gains(row)) }[view.sort];
+      found.sort((a, b) => place(a) - place(b) || a.order - b.order);
       const shown = found.slice(0, limit);
       for (const row of shown) {
         for (const cell of row.node.querySelectorAll("[data-system]")) {

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from accelerate.utils import send_to_device
 from torch import Tensor
 from transformers import (
     EpsilonLogitsWarper,
@@ -120,7 +121,7 @@ class GenerateEngine:
                 for start in range(0, len(rows), batch_size):
                     chunk = rows[start : start + batch_size]
                     batch = loaded.layout.collate([examples[i] for i in chunk])
-                    batch = {key: value.to(loaded.device) for key, value in batch.items()}
+                    batch = send_to_device(batch, loaded.device)
                     sums = loaded.layout.score(loaded.model, loaded.head, batch).token_logps.sum(-1)
                     for column, i in enumerate(chunk):
                         found[i] = sums[column :: len(chunk)].tolist()

@@ -1,0 +1,141 @@
+"""Models whose weights are in shares among processes, by FSDP or DeepSpeed ZeRO-3: what others must know of it.
+
+Every process loads the whole model, whose canary proves it, and the libraries take it apart when training begins. At
+the end the shares are gathered, and the first process puts them into the model loaded anew.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from mtcpo.errors import UserError
+
+SHARES = "SHARDED_STATE_DICT"
+LOST_CONNECTION = ("Connection closed by peer", "Connection reset by peer", "Broken pipe", "remote process exited")
+"""What gloo and NCCL say when a process is no longer there."""
+
+GATHER_AT_SAVE = "stage3_gather_16bit_weights_on_model_save"
+
+
+@contextmanager
+def loading_whole() -> Iterator[None]:
+    """Have the library load all weights, where DeepSpeed's settings would have it load a share."""
+    from transformers.integrations import deepspeed
+
+    settings = deepspeed._hf_deepspeed_config_weak_ref
+    deepspeed.unset_hf_deepspeed_config()
+    try:
+        yield
+    finally:
+        deepspeed._hf_deepspeed_config_weak_ref = settings
+
+
+def shard_later(args: Any) -> None:
+    """Settle how the libraries are to shard: after every process has loaded all weights, by the second FSDP.
+
+    Left to itself, accelerate's launcher has one process alone load weights, and transformers 4.57 takes the first
+    FSDP. Checkpoints of a run are in shares: of tied tables, whole ones cannot be read back into shares.
+
+    Raises:
+        UserError: the settings ask for weights in one process.
+    """
+    if str((getattr(args, "fsdp_config", None) or {}).get("cpu_ram_efficient_loading", "")).lower() == "true":
+        raise UserError(
+            "train.args.fsdp_config: cpu_ram_efficient_loading leaves all processes but one without weights, so that "
+            "none of them could be checked; leave it out"
+        )
+    os.environ["FSDP_CPU_RAM_EFFICIENT_LOADING"] = "false"
+    os.environ["FSDP_STATE_DICT_TYPE"] = SHARES
+    os.environ.setdefault("FSDP_VERSION", "2")
+    if getattr(args, "fsdp_plugin_args", None):  # transformers 5
+        args.fsdp_plugin_args["state_dict_type"] = SHARES
+
+
+def is_sharded(accelerator: Any) -> bool:
+    """Tell whether no process has all weights."""
+    kind = str(accelerator.distributed_type).rpartition(".")[2]
+    return kind == "FSDP" or (kind == "DEEPSPEED" and accelerator.state.deepspeed_plugin.zero_stage == 3)
+
+
+def check_sharding(accelerator: Any, args: Any, quantized: bool) -> None:
+    """Refuse what would not be done, or was never proved, and let ZeRO-3 gather what is to be saved.
+
+    Raises:
+        UserError: FSDP or DeepSpeed are asked for and do not come, or weights in shares that are compiled or quantized.
+    """
+    kind = str(accelerator.distributed_type).rpartition(".")[2]
+    for name, asked, variable in (
+        ("FSDP", args.fsdp, "ACCELERATE_USE_FSDP"),
+        ("DEEPSPEED", args.deepspeed, "ACCELERATE_USE_DEEPSPEED"),
+    ):
+        if (asked or os.environ.get(variable, "").lower() == "true") and kind != name:
+            raise UserError(
+                f"train.args: {name} is asked for, and accelerate gives {kind}: it shards on GPUs only, in processes "
+                "that `accelerate launch` or torchrun started, and with train.args.use_cpu unset"
+            )
+    if not is_sharded(accelerator):
+        return
+    if kind == "FSDP" and accelerator.state.fsdp_plugin.fsdp_version != 2:
+        raise UserError(
+            "train.args.fsdp: version 1 of FSDP is not proved here; take the second, by `accelerate launch "
+            "--fsdp_version 2`, or fsdp_version: 2 in accelerate's file"
+        )
+    if quantized:
+        raise UserError("train.lora.quantization: weights in 4 or 8 bits cannot be sharded; train without one of both")
+    if args.torch_compile:
+        raise UserError("train.args.torch_compile: compiled layers are not proved with sharded weights; leave it out")
+    if kind == "DEEPSPEED":
+        accelerator.state.deepspeed_plugin.deepspeed_config["zero_optimization"][GATHER_AT_SAVE] = True
+
+
+def join_tables(model: Any) -> None:
+    """Let all that look up one table be one module: FSDP gathers by modules, and refuses a table that two have."""
+    base = model.get_base_model() if hasattr(model, "get_base_model") else model
+    table = base.get_input_embeddings()
+    for name, module in list(base.named_modules()):
+        alike = type(module) is type(table) and module.weight is table.weight
+        if alike and getattr(module, "embed_scale", None) == getattr(table, "embed_scale", None):
+            base.set_submodule(name, table)
+
+
+@contextmanager
+def together() -> Iterator[None]:
+    """Say in one line that another process has ended, where this one finds its connection closed.
+
+    Raises:
+        UserError: so it is; the other one has said why.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        if any(sign in str(error) for sign in LOST_CONNECTION) and torch.distributed.is_initialized():
+            raise UserError("another process of this training has ended; what it said is the reason") from error
+        raise
+
+
+@contextmanager
+def generating(model: Any) -> Iterator[None]:
+    """Let the model inside a wrapped one generate; all processes must do so together, for as many batches."""
+    from torch.distributed.fsdp import FullyShardedDataParallel
+
+    if not isinstance(model, FullyShardedDataParallel):
+        yield
+        return
+    with FullyShardedDataParallel.summon_full_params(model, recurse=False, writeback=False):
+        yield
+
+
+def fill(model: nn.Module, state: Mapping[str, Tensor]) -> None:
+    """Put gathered weights into a whole model; tied ones may be among them once."""
+    found = model.load_state_dict(state, strict=False)
+    own = model.state_dict()
+    filled = {own[name].data_ptr() for name in state if name in own}
+    lost = [name for name in found.missing_keys if own[name].data_ptr() not in filled]
+    if lost or found.unexpected_keys:
+        raise RuntimeError(f"weights lost on their way out of shares: {lost}, {found.unexpected_keys}")
