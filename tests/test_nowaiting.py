@@ -102,8 +102,11 @@ def watched(loaded, config, folder, **args):
     return waiting
 
 
-@pytest.mark.parametrize("name", ["sigmoid", "smoothed nll", "arpo", "sft"])
-@pytest.mark.parametrize("kind", ["mt5", "nllb", "marian", "llama", "mixtral"])
+@pytest.mark.parametrize(
+    ("kind", "name"),
+    [("mt5", "sigmoid"), ("mt5", "smoothed nll"), ("mt5", "arpo"), ("mt5", "sft"), ("nllb", "ipo"),
+     ("marian", "hinge"), ("llama", "sigmoid"), ("llama", "smoothed nll"), ("mixtral", "simpo")],
+)  # fmt: skip
 def test_a_step_asks_for_nothing(load, kind, name, tmp_path):
     waiting = watched(load(kind), LOSSES[name], tmp_path, gradient_accumulation_steps=2)
     assert not waiting.of("/mtcpo/")
