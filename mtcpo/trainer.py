@@ -179,6 +179,15 @@ class PreferenceTrainer(Seq2SeqTrainer):
         fill(whole.model, state)
         return whole
 
+    def create_optimizer(self, *args: Any, **kwargs: Any) -> Any:
+        """Make the library's optimizer, without groups of no parameter, such as adapters have for biases.
+
+        DeepSpeed drops those, and the schedule, which transformers 4.57 has made before, would still rate them.
+        """
+        optimizer = super().create_optimizer(*args, **kwargs)
+        optimizer.param_groups[:] = [group for group in optimizer.param_groups if group["params"]]
+        return optimizer
+
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
         """Save a checkpoint as the library does."""
         if output_dir is not None:

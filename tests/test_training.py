@@ -473,12 +473,11 @@ def test_a_gradient_norm_that_is_no_number_becomes_null(model_folder, tmp_path, 
     assert not re.search("Infinity|NaN", text)
 
 
-@pytest.mark.parametrize("kind", ["mt5", "llama"])
-def test_compiled_layers_give_the_same_weights(model_folder, kind, tmp_path):
+def test_compiled_layers_give_the_same_weights(model_folder, tmp_path):
     """Traced and run as they are, without code generation: what is shown is that tracing loses none of our hooks."""
     results = []
     for compiled in ({}, {"torch_compile_backend": "eager"}):
         out = tmp_path / str(bool(compiled))
-        train(str(model_folder(kind)), preference_texts(8), config(args={"max_steps": 2} | compiled), out)
+        train(str(model_folder("llama")), preference_texts(8), config(args={"max_steps": 2} | compiled), out)
         results.append(out)
     assert_same_weights(*results)
