@@ -1,0 +1,79 @@
+"""How often do the tests find a difference between systems that have none? And does the interval hold the truth?
+
+    python eval/bench/calibration.py --output eval/results/significance/calibration.json
+
+Synthetic: a pair of systems is two columns of segment scores, drawn alike (a gamma distribution common to both, as
+easy and hard segments make it, plus normal noise of each), whose corpus score is their mean. So every p below 0.05 is
+a false alarm, of which a right test has one in twenty, and the difference is truly zero.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mtcpo.provenance import provenance
+from mtcpo.significance import (
+    ALPHA,
+    Array,
+    bootstrap_p_value,
+    bootstrap_scores,
+    interval_95,
+    randomisation_p_value,
+    randomised_differences,
+)
+
+SEGMENTS = (5, 50, 500, 2000)
+PAIRS, RESAMPLES = 1000, 1000
+
+
+def mean_score(sums: Array) -> Array:
+    """Return the corpus score of summed statistics (..., 2): the sum of scores over the number of segments."""
+    return np.asarray(sums[..., 0] / sums[..., 1])
+
+
+def outcome(segments: int, seed: int) -> tuple[float, float, bool]:
+    """Return the two p-values of a pair of equal systems, and whether the interval of the difference holds 0."""
+    rng = np.random.default_rng(seed)
+    common = rng.gamma(4.0, 10.0, segments)
+    ones = np.ones(segments)
+    first, second = (np.stack([common + rng.normal(0.0, 10.0, segments), ones], axis=1) for _ in range(2))
+    observed = float(mean_score(second.sum(axis=0)) - mean_score(first.sum(axis=0)))
+    a, b = bootstrap_scores([first, second], [mean_score] * 2, RESAMPLES, seed)
+    (swapped,) = randomised_differences([(first, second)], [mean_score], RESAMPLES, seed)
+    low, high = interval_95(b - a)
+    return bootstrap_p_value(b - a, observed), randomisation_p_value(swapped, observed), low <= 0.0 <= high
+
+
+def measure(segments: int) -> dict[str, Any]:
+    """Return the shares of false alarms, and of intervals that hold the truth, over many pairs."""
+    found = [outcome(segments, seed) for seed in range(PAIRS)]
+    bootstrap, randomisation, covered = (np.array(column) for column in zip(*found, strict=True))
+    return {
+        "segments": segments,
+        "bootstrap_below_0.05": float(np.mean(bootstrap < ALPHA)),
+        "randomisation_below_0.05": float(np.mean(randomisation < ALPHA)),
+        "larger_of_both_below_0.05": float(np.mean(np.maximum(bootstrap, randomisation) < ALPHA)),
+        "interval_holds_the_truth": float(np.mean(covered)),
+    }
+
+
+def main() -> None:
+    """Measure every size and write the shares."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--output", type=Path, required=True)
+    output = parser.parse_args().output
+    rows = []
+    for segments in SEGMENTS:
+        rows.append(measure(segments))
+        print(rows[-1], flush=True)
+    found = {"pairs_of_equal_systems": PAIRS, "resamples": RESAMPLES, "rows": rows, "made_by": provenance(gpus=False)}
+    output.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
