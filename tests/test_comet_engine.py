@@ -23,16 +23,10 @@ def rows_of(kind, count=10):
 
 
 def engine_for(folder, batch_tokens=None, dtype=None):
-    import torch
+    from mtcpo.comet.runner import Job, make_engine
 
-    from mtcpo.comet.encoder import reduce_precision
-    from mtcpo.comet.engine import engine_of
-    from mtcpo.comet.loading import load_model
-
-    model = load_model(folder / "checkpoints" / "model.ckpt")
-    if dtype:
-        reduce_precision(model.encoder.model, getattr(torch, dtype))
-    return engine_of(model, torch.device("cpu"), batch_tokens)
+    precision = {None: "fp32", "float16": "fp16", "bfloat16": "bf16"}[dtype]
+    return make_engine(Job(str(folder / "checkpoints" / "model.ckpt"), precision, batch_tokens), "cpu")
 
 
 def by_library(folder, rows, batch_size=7):

@@ -14,7 +14,8 @@ PACKAGE = Path(mtcpo.__file__).parent
 
 _ORDER = """
 errors files ondisk provenance outputs config records languages langid shipped hub owncode rows formats corpora triplets
-comet comet.checkpoint comet.encoder comet.spans comet.tokens comet.engine comet.loading comet.runner comet.worker
+comet comet.checkpoint comet.packed comet.encoder comet.spans comet.tokens comet.engine comet.loading comet.runner
+comet.worker
 metrics.cometconfig metrics.contract metrics.ngrams metrics.lexical metrics.comet metrics.mbr metrics.usercode metrics
 scorecache scoring
 combining filters selection prefsreport preferences

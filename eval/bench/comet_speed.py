@@ -7,7 +7,7 @@ checkout), so many --segments spread evenly over each. Models: one of each kind,
 encoder of --layers x --hidden with a vocabulary learned from the data, layers mixed as the published models mix them
 (by softmax, so that no layer's weight is 0 by chance).
 
-Both have the same loaded model, in float32, and take turns: `predict` at batch 16, its default, and at 32, 64 and 128,
+Both have the same model, in float32, and take turns: `predict` at batch 16, its default, and at 32, 64 and 128,
 then mtcpo, once; then batch 16 and mtcpo until there are --repeats. Both have run before, untimed, on a few rows. Both
 tokenize, score, and find the error spans where the model does. A ratio is of two neighbours' CPU seconds, since other
 work on a machine stretches the wall clock; given are median, least and most. Differences of scores are the largest over
@@ -139,14 +139,19 @@ class Clock:
 
 def compare(kind: str, model: Any, segments: list[Segment], repeats: int) -> dict[str, Any]:
     """Time both sides over the same rows, and compare what they find."""
+    import copy
+
     import torch
 
     from mtcpo.comet.engine import engine_of
+    from mtcpo.comet.packed import pack
 
     with_references = kind not in ("referenceless", "unified-qe")
     rows = [(s.source, c.text, *(s.references[:1] if with_references else ())) for s in segments for c in s.candidates]
     samples = [dict(zip(("src", "mt", "ref"), row, strict=False)) for row in rows]
-    engine = engine_of(model, torch.device("cpu"))
+    ours = copy.deepcopy(model)
+    pack(ours.encoder.model)
+    engine = engine_of(ours, torch.device("cpu"))
     clock, found, seconds = Clock(), {}, {name: [] for name in (*BATCH_SIZES, "mtcpo")}
     engine.predict(rows[:90])
     model.predict(samples[:90], batch_size=16, gpus=0, progress_bar=False)

@@ -20,6 +20,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import linear, scaled_dot_product_attention
 
+from mtcpo.comet.packed import PackedLinear
+
 TOLERANCE = 1e-3
 """Of the largest state of a layer: far above float32's rounding, far below what another kind of attention changes."""
 
@@ -91,10 +93,10 @@ def _after_attention(layer: Any, hidden: Tensor, context: Tensor, norm_first: bo
 
 def _attention(attention: Any, inputs: Tensor, bias: Tensor | None, prefix: int | None) -> Tensor:
     """Return what the first `prefix` positions gather from all. Shape (B, S, D) -> (B, P, D)."""
-    inputs = inputs.to(attention.query.weight.dtype)
+    inputs = _cast(attention.query, inputs)
 
     def heads(module: Any, of: Tensor) -> Tensor:
-        whole = linear(of, module.weight, module.bias)
+        whole = _product(module, of)
         return whole.view(*whole.shape[:2], attention.num_attention_heads, -1).transpose(1, 2)
 
     context = scaled_dot_product_attention(
@@ -104,14 +106,27 @@ def _attention(attention: Any, inputs: Tensor, bias: Tensor | None, prefix: int 
 
 
 def _feed_forward(layer: Any, inputs: Tensor) -> Tensor:
-    wide = layer.intermediate.dense
-    inner = layer.intermediate.intermediate_act_fn(linear(inputs.to(wide.weight.dtype), wide.weight, wide.bias))
+    wide = layer.intermediate
+    inner = _product(wide.dense, inputs)
+    if not getattr(wide.dense, "gelu", False):
+        inner = wide.intermediate_act_fn(inner)
     return _dense(layer.output.dense, inner)
 
 
 def _dense(module: Any, inputs: Tensor) -> Tensor:
     """Apply a linear layer in its own precision; float32 is what is added up."""
-    return linear(inputs.to(module.weight.dtype), module.weight, module.bias).float()
+    return _product(module, inputs).float()
+
+
+def _product(module: Any, inputs: Tensor) -> Tensor:
+    if isinstance(module, PackedLinear):
+        packed: Tensor = module(inputs)
+        return packed
+    return linear(_cast(module, inputs), module.weight, module.bias)
+
+
+def _cast(module: Any, inputs: Tensor) -> Tensor:
+    return inputs if isinstance(module, PackedLinear) else inputs.to(module.weight.dtype)
 
 
 def is_known(model: Any, ids: Tensor) -> bool:

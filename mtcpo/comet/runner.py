@@ -65,10 +65,13 @@ def make_engine(job: Job, device: str) -> Any:
 
     from mtcpo.comet.encoder import reduce_precision
     from mtcpo.comet.engine import engine_of
+    from mtcpo.comet.packed import pack
 
     model = load_model(Path(job.checkpoint))
     if job.precision != "fp32":
         reduce_precision(model.encoder.model, getattr(torch, DTYPES[job.precision]))
+    elif device == "cpu":
+        pack(model.encoder.model)
     return engine_of(model.to(device), torch.device(device), job.batch_tokens)
 
 
