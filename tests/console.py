@@ -41,19 +41,25 @@ def write_lines(path, lines):
     return path
 
 
-def run(capsys, *arguments):
-    """Run a command in this process."""
+def exit_code(*arguments):
+    """Run a command in this process, which then listens to signals as before; return its exit code."""
     before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-    capsys.readouterr()
     try:
         main([str(argument) for argument in arguments])
     except SystemExit as stop:
-        captured = capsys.readouterr()
-        return Outcome(int(stop.code or 0), captured.out, captured.err)
+        return int(stop.code or 0)
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
     raise AssertionError("main() returns only by SystemExit")
+
+
+def run(capsys, *arguments):
+    """Run a command in this process."""
+    capsys.readouterr()
+    code = exit_code(*arguments)
+    captured = capsys.readouterr()
+    return Outcome(code, captured.out, captured.err)
 
 
 def mistake(capsys, *arguments):

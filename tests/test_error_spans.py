@@ -2,19 +2,17 @@
 
 import json
 import re
-from contextlib import suppress
 from dataclasses import asdict, replace
 from html import unescape
 
 import pytest
 from browser import Browser
-from console import mistake, run, write_lines
+from console import exit_code, mistake, run, write_lines
 from hypothesis import given
 from hypothesis import strategies as st
 from test_comet import make_segments, models, needs_comet
 from tiny_comet import library_model, sentences
 
-from mtcpo.cli import main
 from mtcpo.errors import UserError
 from mtcpo.metrics import comet, load_metric
 from mtcpo.metrics.contract import finds_errors, judge
@@ -47,9 +45,9 @@ def evaluated(tmp_path_factory, models):
     for name, lines in texts.items():
         write_lines(folder / name, lines)
     command = f"evaluate {FILES} --metric chrf --metric xcomet:{models['xcomet']} --output-dir e --set resamples=20"
-    with suppress(SystemExit), patch.context() as patched:
+    with patch.context() as patched:
         patched.chdir(folder)
-        main(command.split())
+        assert exit_code(*command.split()) == 0
     assert (folder / "e" / "report.html").is_file()
     return folder, texts, command.split()
 
