@@ -18,9 +18,10 @@ import torch
 from torch import Tensor
 
 from mtcpo.comet.encoder import states
-from mtcpo.comet.spans import Predictions, Run, Span, find_runs, mqm_score, to_spans
+from mtcpo.comet.spans import Predictions, Run, find_runs, mqm_score, to_spans
 from mtcpo.comet.tokens import Text, Tokens, batches
 from mtcpo.errors import UserError
+from mtcpo.records import ErrorSpan
 
 Row = tuple[str, ...]
 """Source, translation, and the reference where the model needs one."""
@@ -227,7 +228,9 @@ class Unified(Engine):
             found = self._combined(scores[torch.tensor(at, device=self._device)], runs).tolist()
         return Predictions(found, None if runs is None else self._spans(rows, texts, runs))
 
-    def _spans(self, rows: Sequence[Row], texts: Mapping[str, Text], runs: Sequence[Sequence[Run]]) -> list[list[Span]]:
+    def _spans(
+        self, rows: Sequence[Row], texts: Mapping[str, Text], runs: Sequence[Sequence[Run]]
+    ) -> list[list[ErrorSpan]]:
         """Return the runs as errors with their texts."""
         return [
             to_spans(of_row, texts[row[1]].ids, texts[row[1]].offsets, self._severities, self._tokens.tokenizer)

@@ -20,8 +20,9 @@ from signal import Signals
 from typing import Any, Protocol
 
 from mtcpo.comet.loading import Environment, load_model
-from mtcpo.comet.spans import Predictions, Span
+from mtcpo.comet.spans import Predictions
 from mtcpo.errors import UserError
+from mtcpo.records import ErrorSpan
 
 Block = Sequence[tuple[str, ...]]
 """Rows of (source, translation[, reference])."""
@@ -205,7 +206,7 @@ class Workers:
             finally:
                 free.put(worker)
             spans = found["spans"]
-            return Predictions(found["scores"], spans and [[Span(**span) for span in of_row] for of_row in spans])
+            return Predictions(found["scores"], spans and [[ErrorSpan(**span) for span in of_row] for of_row in spans])
 
         with ThreadPoolExecutor(self._processes) as pool:
             try:

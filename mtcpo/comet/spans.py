@@ -9,6 +9,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from mtcpo.records import ErrorSpan
+
 if TYPE_CHECKING:
     from torch import Tensor
 
@@ -18,27 +20,19 @@ MAX_PENALTY = 25
 
 
 @dataclass(frozen=True)
-class Span:
-    """An error in a translation. confidence: mean probability of its tokens' labels. start, end: characters."""
-
-    text: str
-    confidence: float
-    severity: str
-    start: int
-    end: int
-
-
-@dataclass(frozen=True)
 class Predictions:
     """Scores of rows, in their order, and the errors found in each translation by the models that find them."""
 
     scores: list[float]
-    spans: list[list[Span]] | None = None
+    spans: list[list[ErrorSpan]] | None = None
 
 
 @dataclass(frozen=True)
 class Run:
-    """A run of tokens with error labels, from `first` to before `end`; the first one's label names the severity."""
+    """A run of tokens with error labels, from `first` to before `end`; the first one's label names the severity.
+
+    confidence: mean probability of its tokens' labels.
+    """
 
     first: int
     end: int
@@ -87,15 +81,15 @@ def mqm_score(runs: Sequence[Run], severities: Sequence[str]) -> float:
 def to_spans(
     runs: Sequence[Run], ids: Sequence[int], offsets: Sequence[tuple[int, int]], severities: Sequence[str],
     tokenizer: Any,
-) -> list[Span]:  # fmt: skip
+) -> list[ErrorSpan]:  # fmt: skip
     """Return the runs with their text and place. ids, offsets: of the tokens of the model's input."""
     return [
-        Span(
+        ErrorSpan(
             text=tokenizer.decode(ids[run.first : run.end]),
-            confidence=run.confidence,
-            severity=severities[run.label],
             start=offsets[run.first][0],
             end=offsets[run.end - 1][1],
+            severity=severities[run.label],
+            confidence=run.confidence,
         )
         for run in runs
     ]

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 from mtcpo.comet.checkpoint import class_of, find_checkpoint, finds_errors, needs_references, read_checkpoint
@@ -19,7 +19,7 @@ from mtcpo.errors import UserError
 from mtcpo.files import sha256_of
 from mtcpo.metrics.cometconfig import CometConfig
 from mtcpo.metrics.contract import Judgement, MeanOfSegments, scores_of
-from mtcpo.records import ErrorSpan, Segment
+from mtcpo.records import Segment
 
 SEGMENTS_PER_BLOCK = 512
 """Scored together, since texts of like length are found among many; a constant, so that scores depend on no setting."""
@@ -99,8 +99,7 @@ class CometMetric(MeanOfSegments):
 def _judgements(found: Predictions) -> list[Judgement]:
     if found.spans is None:
         return [Judgement(score) for score in found.scores]
-    errors = (tuple(ErrorSpan(**asdict(span)) for span in of_row) for of_row in found.spans)
-    return [Judgement(score, of_row) for score, of_row in zip(found.scores, errors, strict=True)]
+    return [Judgement(score, tuple(errors)) for score, errors in zip(found.scores, found.spans, strict=True)]
 
 
 def _mean(of_references: Sequence[Judgement]) -> Judgement:
