@@ -1,9 +1,8 @@
 """Scoring candidates with several metrics, as a stream: order kept, memory flat, several processes.
 
 Metrics that are formulas (BLEU, chrF, TER) run here and in worker processes, which import neither torch nor
-transformers;
-models (COMET) and functions of the user's own run in this process, a chunk of segments at a time, and their scores
-are kept in a cache where there is one.
+transformers; models (COMET) and functions of the user's own run in this process, a chunk of segments at a time, and
+their scores are kept in a cache where there is one.
 """
 
 from __future__ import annotations
@@ -41,16 +40,17 @@ from mtcpo.scorecache import CachedMetric, ScoreCache
 
 SEGMENTS_PER_CHUNK = 64
 CHUNKS_PER_WORKER = 2
-CHUNKS_WAITING = 32
-"""For one that a worker still has: so many more are scored meanwhile, and then all wait."""
+CHUNKS_AHEAD = 32
+"""Finished here while a worker still has an earlier one; more are not begun before that one is done."""
 # Below this a second process costs more to start (0.3 s) than it saves.
 SEGMENTS_FOR_WORKERS = 512
 # COMET sorts what it is given by length to pad less, so its chunks are larger.
 SEGMENTS_PER_MODEL_CHUNK = 512
 
 Scores = list[list[float]]
-Judged = list[list[Judgement]]
 """[segment][candidate], of the candidates that did not have the score yet."""
+Judged = list[list[Judgement]]
+"""The same, with the errors that a metric finds."""
 
 
 class Scorer:
@@ -127,7 +127,7 @@ class Scorer:
                     waiting.append((chunk, submit(_score_chunk, chunk, specs)))
                 else:
                     waiting.append((chunk, _finished(_score_chunk(chunk, specs))))
-                while waiting and (waiting[0][1].done() or len(waiting) >= CHUNKS_WAITING):
+                while waiting and (waiting[0][1].done() or len(waiting) >= CHUNKS_AHEAD + others * CHUNKS_PER_WORKER):
                     oldest, future = waiting.popleft()
                     yield from self._merge(oldest, specs, map(bare_judgements, result_of(future)))
             for chunk, future in waiting:
