@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 from torch.utils.data import Sampler
 
-Batch = NDArray[np.int64]
-"""Indices of examples. Arrays, most of them views of one: they take 8 bytes an example, as lists five times as much."""
+Indices = NDArray[np.int64]
+"""Examples of a batch. Arrays, most of them views of one: they take 8 bytes an example, as lists five times as much."""
 
 Lengths = Sequence[tuple[int, int]] | NDArray[np.int32]
 """(encoder, decoder) of each example."""
@@ -29,7 +29,7 @@ class BatchLimits:
     """Targets of one source: 2 for pairs."""
 
 
-def length_batches(lengths: Lengths, limits: BatchLimits, seed: int) -> list[Batch]:
+def length_batches(lengths: Lengths, limits: BatchLimits, seed: int) -> list[Indices]:
     """Group examples by (encoder, decoder) length into batches of their indices; ties in random order."""
     order = _by_length(np.asarray(lengths, np.int64).reshape(-1, 2), seed)
     starts: list[int] = []
@@ -45,16 +45,16 @@ def length_batches(lengths: Lengths, limits: BatchLimits, seed: int) -> list[Bat
     return [order[start:stop] for start, stop in pairwise([*starts, len(order)])]
 
 
-def _by_length(lengths: Batch, seed: int) -> Batch:
-    """Return indices by decoder length, then encoder length."""
+def _by_length(lengths: NDArray[np.int64], seed: int) -> Indices:
+    """Return indices by decoder length, then encoder length; ties in random order. lengths: (N, 2)."""
     shuffled = array("q", range(len(lengths)))
     random.Random(seed).shuffle(shuffled)
     indices = np.array(shuffled, np.int64)
-    found: Batch = indices[np.lexsort(lengths[indices].T)]
+    found: Indices = indices[np.lexsort(lengths[indices].T)]
     return found
 
 
-def divide_evenly(batches: Sequence[Batch], processes: int) -> list[Batch]:
+def divide_evenly(batches: Sequence[Indices], processes: int) -> list[Indices]:
     """Make the number of batches a multiple of `processes`, so that all take equal steps; keep their order.
 
     The largest are split; where all are single examples, the shortest are put together in twos, beyond the limits of a
