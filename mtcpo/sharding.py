@@ -119,18 +119,6 @@ def together() -> Iterator[None]:
         raise
 
 
-@contextmanager
-def generating(model: Any) -> Iterator[None]:
-    """Let the model inside a wrapped one generate; all processes must do so together, for as many batches."""
-    from torch.distributed.fsdp import FullyShardedDataParallel
-
-    if not isinstance(model, FullyShardedDataParallel):
-        yield
-        return
-    with FullyShardedDataParallel.summon_full_params(model, recurse=False, writeback=False):
-        yield
-
-
 def fill(model: nn.Module, state: Mapping[str, Tensor]) -> None:
     """Put gathered weights into a whole model; tied ones may be among them once."""
     found = model.load_state_dict(state, strict=False)

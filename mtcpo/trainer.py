@@ -28,7 +28,7 @@ from mtcpo.layouts import Batch, Example
 from mtcpo.losses import PREFERENCE_LOSSES, PairLogps, rewards, router_weight
 from mtcpo.models import LoadedModel
 from mtcpo.scored import IGNORE, Scored
-from mtcpo.sharding import check_sharding, fill, generating, is_sharded, join_tables
+from mtcpo.sharding import check_sharding, fill, is_sharded, join_tables
 from mtcpo.trainconfig import LossConfig
 
 COUNTS = ("pairs", "chosen_tokens", "real_tokens", "padded_tokens")
@@ -409,8 +409,7 @@ class PreferenceTrainer(Seq2SeqTrainer):
             output = super().evaluation_loop(*args, metric_key_prefix=metric_key_prefix, **kwargs)
             figures = self._take("eval")
             if self.dev is not None and metric_key_prefix == "eval":
-                with generating(self.model_wrapped):
-                    scores, self._samples = self.dev.evaluate(self.loaded, self.accelerator)
+                scores, self._samples = self.dev.evaluate(self.loaded, self.accelerator)
                 figures |= scores
         if self._since is not None:
             self._since += time.perf_counter() - start  # tokens_per_second is of training alone
