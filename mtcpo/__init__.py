@@ -8,11 +8,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from mtcpo.version import __version__
+
 if TYPE_CHECKING:
     from mtcpo.api import build_preferences, evaluate
     from mtcpo.apitrainer import PreferenceTrainer
-
-__version__ = "0.1.0"
 
 __all__ = ["PreferenceTrainer", "__version__", "build_preferences", "evaluate"]
 

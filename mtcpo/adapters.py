@@ -14,7 +14,7 @@ import torch
 
 from mtcpo.errors import UserError
 from mtcpo.families import Family
-from mtcpo.trainconfig import LoraConfig, Quantization
+from mtcpo.modelconfig import LoraConfig, Quantization
 
 ADAPTER_CONFIG = "adapter_config.json"
 TASKS = {"encoder-decoder": "SEQ_2_SEQ_LM", "decoder-only": "CAUSAL_LM"}

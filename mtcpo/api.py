@@ -13,17 +13,19 @@ from typing import Any, NamedTuple
 
 from mtcpo.config import load_section
 from mtcpo.corpora import CorpusConfig, Drops, check_system_name, read_corpus
+from mtcpo.document import to_document, write_evaluation
 from mtcpo.errors import UserError
-from mtcpo.evaluation import evaluate_outputs, load_metrics_for, to_document, write_evaluation
+from mtcpo.evalconfig import RunEvaluateConfig
+from mtcpo.evaluation import evaluate_outputs, load_metrics_for
 from mtcpo.files import read_json_lines
 from mtcpo.metrics.contract import open_models
 from mtcpo.preferences import PrefsConfig
 from mtcpo.preferences import build_preferences as write_preferences
-from mtcpo.recipe import RunEvaluateConfig
 from mtcpo.suites import decoding_of, load_test_sets
-from mtcpo.tables import print_table
+from mtcpo.terminaltable import print_table
 from mtcpo.testsets import TestSet
-from mtcpo.translation import TranslateConfig, translate_texts
+from mtcpo.translation import translate_texts
+from mtcpo.translation.config import TranslateConfig
 
 TABLE_WIDTH = 160
 """Characters of a line of an evaluation's table; what it needs less is not padded."""
@@ -184,7 +186,8 @@ def _engine(name: str, system: Any, prompt: str | None, sources: int) -> Iterato
     """Give the engine of a model that is named, or in memory."""
     from mtcpo.models import LoadedModel, adopt_model
     from mtcpo.trainer import PreferenceTrainer
-    from mtcpo.translation.generate import GenerateEngine, open_engine
+    from mtcpo.translation.engines import open_engine
+    from mtcpo.translation.generate import GenerateEngine
 
     if isinstance(system, (str, Path)):
         with open_engine(str(system), name, "auto", prompt, sources) as engine:

@@ -29,7 +29,7 @@ from mtcpo.examples import (
     with_template,
 )
 from mtcpo.files import complete_folder, write_text
-from mtcpo.layouts import Layout
+from mtcpo.layouts.contract import Layout
 from mtcpo.modelcard import CARD_FILE, model_card
 from mtcpo.models import LoadedModel, adopt_model, load_model
 from mtcpo.trainconfig import TrainConfig

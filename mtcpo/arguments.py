@@ -16,10 +16,11 @@ from transformers import Seq2SeqTrainingArguments
 
 from mtcpo.errors import UserError, choose, nearest
 from mtcpo.families import Family
+from mtcpo.losses import PAIR_METRICS
 from mtcpo.metrics import METRICS, metric_name
+from mtcpo.modelconfig import DType
 from mtcpo.sharding import shard_later
-from mtcpo.trainconfig import DType, TrainConfig
-from mtcpo.trainer import PAIR_METRICS
+from mtcpo.trainconfig import TrainConfig
 
 DEFAULT_ARGS: dict[str, Any] = {
     "per_device_train_batch_size": 16,

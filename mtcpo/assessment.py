@@ -12,20 +12,18 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-from mtcpo.evaluation import (
-    EvaluateConfig,
-    Evaluation,
-    evaluate_outputs,
-    load_metrics_for,
-    read_outputs,
-)
+from mtcpo.document import Evaluation
+from mtcpo.evalconfig import EvaluateConfig
+from mtcpo.evaluation import evaluate_outputs, load_metrics_for, read_outputs
 from mtcpo.files import sha256_of
 from mtcpo.metrics.contract import open_models
 from mtcpo.provenance import provenance
-from mtcpo.records import Segment, read_segments
+from mtcpo.records import Segment
+from mtcpo.rows import read_segments
 from mtcpo.suites import decoding_of, load_test_sets
 from mtcpo.testsets import TestSet
-from mtcpo.translation import Engine, TranslateConfig, translate_texts, translate_to_file
+from mtcpo.translation import Engine, translate_texts, translate_to_file
+from mtcpo.translation.config import TranslateConfig
 
 KEPT = ".translations"
 """Where translations are kept until their evaluation is written."""
@@ -77,7 +75,7 @@ def _translate(
     prompt: str | None, folder: Path | None,
 ) -> dict[str, list[list[str]]]:  # fmt: skip
     """Translate every test set with every model: system -> texts of each test set."""
-    from mtcpo.translation.generate import open_engine
+    from mtcpo.translation.engines import open_engine
 
     total, found = sum(len(test_set.segments) for test_set in test_sets), {}
     for name, path in models.items():

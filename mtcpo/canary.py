@@ -18,7 +18,7 @@ from torch import Tensor
 
 from mtcpo.errors import UserError
 from mtcpo.families import Family, language_token, some_language
-from mtcpo.layouts import Batch, Layout, Text
+from mtcpo.layouts.contract import Batch, Layout, Text
 from mtcpo.logprobs import Head
 from mtcpo.scored import IGNORE
 

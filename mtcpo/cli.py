@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
-from pathlib import Path
 from typing import NoReturn
 
 import click
 
-from mtcpo import __version__
-from mtcpo.modelcommands import train, translate
-from mtcpo.options import allow_code, overwrite, settings
-from mtcpo.outputs import writing
-from mtcpo.paircommands import build_prefs, export
+from mtcpo.exportcommand import export
+from mtcpo.modelcommands import train
+from mtcpo.paircommands import build_prefs
+from mtcpo.runcommand import recipes, run
 from mtcpo.scorecommands import evaluate
 from mtcpo.terminal import Group, run_and_leave
+from mtcpo.translatecommand import translate
+from mtcpo.version import __version__
 
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
@@ -31,45 +30,6 @@ def mtcpo() -> None:
     Build triplets (source, chosen, rejected) from scored MT outputs, train with CPO and its relatives, evaluate on
     WMT test sets. `mtcpo run demo` does all of it in a few minutes.
     """
-
-
-@click.command(short_help="Run all stages of a recipe.")
-@click.argument("recipe")
-@settings
-@click.option("--output-dir", type=click.Path(path_type=Path), help="Run directory; default: runs/NAME.")
-@click.option("--dry-run", is_flag=True, help="Print the plan and do nothing.")
-@allow_code
-@overwrite
-def run(
-    recipe: str, overrides: tuple[str, ...], output_dir: Path | None, dry_run: bool, allow_code: bool, overwrite: bool
-) -> None:  # fmt: skip
-    """Run all stages of RECIPE (a file, or the name of a shipped one); stages that are done are skipped."""
-    from mtcpo.pipeline import run_recipe, stages_of
-    from mtcpo.recipe import find_recipe, load_recipe
-    from mtcpo.stages import plan
-    from mtcpo.tables import print_table
-
-    path = find_recipe(recipe)
-    loaded = load_recipe(path, overrides, allow_code)
-    folder = output_dir or Path("runs") / path.stem
-    if dry_run:
-        for line in plan(stages_of(loaded, folder), folder):
-            click.echo(line)
-        return
-    with writing(folder, overwrite=True, folder=True):  # its stages decide what may be replaced
-        report = run_recipe(loaded, folder, overwrite, click.echo)
-    print_table(json.loads((folder / "evaluation.json").read_text(encoding="utf-8")))
-    click.echo(f"{report}")
-
-
-@click.command()
-def recipes() -> None:
-    """List the shipped recipes with what they do."""
-    from mtcpo.shipped import shipped_toml
-
-    for name, path in shipped_toml("recipes").items():
-        first = path.read_text(encoding="utf-8").split("\n", 1)[0].lstrip("# ")
-        click.echo(f"{name:24} {first}")
 
 
 @click.command(short_help="Say what this environment can do.")

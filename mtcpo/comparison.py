@@ -12,12 +12,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from mtcpo.document import Evaluation, main_metrics, translations_dir
 from mtcpo.errors import UserError
-from mtcpo.evaluation import EvaluateConfig, Evaluation, evaluate_outputs, translations_dir
-from mtcpo.metrics import Metric, load_metric, metric_kind
-from mtcpo.metrics.contract import Judgement, MeanOfSegments, scores_of
-from mtcpo.records import Segment, read_segments
-from mtcpo.tallies import main_metrics
+from mtcpo.evalconfig import EvaluateConfig
+from mtcpo.evaluation import evaluate_outputs
+from mtcpo.metrics import load_metric, metric_kind
+from mtcpo.metrics.contract import Judgement, MeanOfSegments, Metric, scores_of
+from mtcpo.records import Segment
+from mtcpo.rows import read_segments
 from mtcpo.testsets import TestSet
 
 

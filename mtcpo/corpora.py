@@ -10,14 +10,15 @@ from typing import Annotated, Any, Self
 
 from pydantic import AfterValidator, Field, ValidationInfo, model_validator
 
+from mtcpo.columns import check_template, column_text, fill_template
 from mtcpo.config import Config, PathOrName
 from mtcpo.errors import UserError
 from mtcpo.files import count_lines, read_lines
-from mtcpo.formats import check_template, column_text, fill_template, translation_segments
+from mtcpo.formats import translation_segments
 from mtcpo.languages import check_language
-from mtcpo.owncode import check_allowed, is_code, rows_of
+from mtcpo.owncode import check_allowed, is_code
 from mtcpo.records import Candidate, Segment, segment_from_json
-from mtcpo.rows import Row, is_table, is_text, read_rows
+from mtcpo.rows import Row, is_table, is_text, read_rows, rows_of
 
 Drops = Counter[str]
 """How many segments were dropped, by reason. Readers add to it; reports print it."""

@@ -10,11 +10,13 @@ from accelerate.utils import broadcast_object_list, gather_object
 
 from mtcpo.corpora import Drops, read_corpus
 from mtcpo.errors import UserError
-from mtcpo.metrics import Metric, load_metric
+from mtcpo.metrics import load_metric
+from mtcpo.metrics.contract import Metric
 from mtcpo.models import LoadedModel
 from mtcpo.records import Segment
 from mtcpo.trainconfig import DevConfig, TrainConfig
-from mtcpo.translation import TranslateConfig, translate_texts
+from mtcpo.translation import translate_texts
+from mtcpo.translation.config import TranslateConfig
 from mtcpo.translation.generate import GenerateEngine
 
 

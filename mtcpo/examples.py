@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Sequence
 
 from mtcpo.corpora import Drops
 from mtcpo.errors import UserError
-from mtcpo.layouts import Example, Layout, Text
+from mtcpo.layouts.contract import Example, Layout, Text
 from mtcpo.records import Segment, Triplet
 from mtcpo.tokencache import Notes, cached, spooled
 from mtcpo.trainconfig import TrainConfig

@@ -13,12 +13,6 @@ from langcodes.tag_parser import LanguageTagError
 from mtcpo.errors import UserError, nearest
 from mtcpo.languages import UNDETERMINED
 
-ALMA_PROMPT = "Translate this from {src_name} to {tgt_name}:\n{src_name}: {source}\n{tgt_name}:"
-"""The template of ALMA (arXiv 2309.11674), for decoder-only models without a chat template."""
-
-CHAT_PROMPT = "Translate this from {src_name} to {tgt_name}. Give only the translation.\n{source}"
-"""The user's message, for decoder-only models with a chat template."""
-
 DECODER_LAYERS = (
     "q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj",
     "query_key_value", "dense", "dense_h_to_4h", "dense_4h_to_h", "c_attn", "c_proj", "c_fc",

@@ -19,10 +19,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, cast
 
 from mtcpo.errors import UserError
-
-PARQUET_ROWS_PER_GROUP = 10_000
-PARQUET_ROWS_AT_ONCE = 1_000
-"""Rows that are Python objects at one time while a file is read; the library's default is 65,536."""
+from mtcpo.parquet import read_parquet, write_parquet
 
 COMPRESSED_BYTES = 1 << 12
 """Read at one time: repetitive text becomes a hundred times as much."""
@@ -146,7 +143,7 @@ def read_json_lines(path: Path, drops: Counter[str] | None = None) -> Iterator[t
         UserError: a row that is no JSON object, with file and line.
     """
     if path.suffix == ".parquet":
-        yield from _read_parquet(path)
+        yield from read_parquet(path)
         return
     for number, raw in _raw_lines(path) if drops is None else _complete_lines(path, drops):
         line = _decoded(raw, path, number)
@@ -190,23 +187,6 @@ def _is_cut(raw: bytes) -> bool:
     except ValueError:  # no JSON, or half a character
         return bool(raw.strip())
     return False
-
-
-def _read_parquet(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
-    import pyarrow
-    import pyarrow.parquet
-
-    if not path.exists():
-        raise UserError(f"{path}: no such file")
-    try:
-        table = pyarrow.parquet.ParquetFile(path)
-    except (OSError, pyarrow.ArrowException) as error:
-        raise UserError(f"{path}: not a readable Parquet file ({error})") from None
-    number = 0
-    for batch in table.iter_batches(batch_size=PARQUET_ROWS_AT_ONCE):
-        for row in batch.to_pylist():
-            number += 1
-            yield f"{path}:{number}", row
 
 
 def partial_path(path: Path) -> Path:
@@ -263,7 +243,7 @@ def write_json_lines(path: Path, rows: Iterable[Mapping[str, Any]]) -> int:
     """Write `rows` as a stream to JSON Lines (.gz and .zst compressed) or Parquet; return how many there were."""
     with complete_file(path) as partial:
         if path.suffix == ".parquet":
-            return _write_parquet(partial, rows, path)
+            return write_parquet(partial, rows, path)
         return write_rows_to(partial, rows)
 
 
@@ -280,66 +260,6 @@ def write_rows_to(path: Path, rows: Iterable[Mapping[str, Any]]) -> int:
 def json_line(row: Mapping[str, Any]) -> bytes:
     """Return one record as a line of JSON in UTF-8."""
     return json.dumps(row, ensure_ascii=False, allow_nan=False).encode("utf-8") + b"\n"
-
-
-def _write_parquet(partial: Path, rows: Iterable[Mapping[str, Any]], path: Path) -> int:
-    import itertools
-
-    import pyarrow
-    import pyarrow.parquet
-
-    # Score names become fields of a struct, so every group must know all of them: the first group decides.
-    iterator, count, writer = iter(rows), 0, None
-    while group := list(itertools.islice(iterator, PARQUET_ROWS_PER_GROUP)):
-        plain = [_without_empty_tables(dict(row)) for row in group]
-        try:
-            table = pyarrow.Table.from_pylist(plain)
-            writer = writer or pyarrow.parquet.ParquetWriter(partial, table.schema)
-            if not table.schema.equals(writer.schema):
-                _refuse_new_fields(table.schema, writer.schema, path, count)
-                table = pyarrow.Table.from_pylist(plain, schema=writer.schema)
-        except pyarrow.ArrowException as error:
-            reason = str(error).partition("\n")[0]
-            raise UserError(f"{path}: a column of Parquet has values of one type ({reason}); write .jsonl") from None
-        writer.write_table(table)
-        count += len(group)
-    if writer is None:
-        raise UserError(f"{path}: there is no row to write, and Parquet needs one to know its columns; use .jsonl")
-    writer.close()
-    return count
-
-
-def _refuse_new_fields(schema: Any, first: Any, path: Path, written: int) -> None:
-    """Refuse what the library would leave out without a word."""
-    new = sorted(_fields(schema) - _fields(first))
-    if new:
-        raise UserError(
-            f"{path}: {', '.join(new)} first appears after row {written}, when the columns of a Parquet file are "
-            "fixed already; write .jsonl"
-        )
-
-
-def _fields(schema: Any, prefix: str = "") -> set[str]:
-    """Return the dotted names of all fields that hold values, those inside structs and lists too."""
-    import pyarrow
-
-    found = set()
-    for field in schema:
-        kind = field.type
-        while pyarrow.types.is_list(kind):
-            kind = kind.value_type
-        if pyarrow.types.is_struct(kind):
-            found |= _fields(kind, f"{prefix}{field.name}.")
-        elif not pyarrow.types.is_null(kind):
-            found.add(f"{prefix}{field.name}")
-    return found
-
-
-def _without_empty_tables(value: Any) -> Any:
-    """Put null for tables without a key, which Parquet cannot hold: candidates that nobody has scored yet."""
-    if isinstance(value, dict):
-        return {key: _without_empty_tables(item) for key, item in value.items()} or None
-    return [_without_empty_tables(item) for item in value] if isinstance(value, list) else value
 
 
 def sha256_of(path: Path) -> str:

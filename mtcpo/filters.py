@@ -2,23 +2,18 @@
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from collections.abc import Callable, Sequence
-from functools import lru_cache
-from typing import Any, Self
+from typing import Self
 
 from pydantic import Field, model_validator
 
 from mtcpo.config import Config, PathOrName
 from mtcpo.errors import UserError
 from mtcpo.langid import are_wrong, why_unchecked
-from mtcpo.languages import script_of
 from mtcpo.records import Candidate, Segment
+from mtcpo.textchecks import edit_similarity, has_loop, is_length_within, script_share
 
-# A stretch of up to 60 characters four or more times in a row, over 12 characters at least: "no, no, no!" may be right.
-# Bounded, so that no text makes the search slow.
-_LOOP = re.compile(r"(.)\1{11,}|(..)\2{5,}|(.{3,60}?)\3{3,}", re.DOTALL)
 # Names and loan words in the source's script are no fault; most letters must be in a script of the target language.
 MIN_SCRIPT_SHARE = 0.5
 
@@ -126,60 +121,6 @@ class Filters:
     def _too_long(self, text: str, target: bool) -> bool:
         limit = self._config.max_tokens
         return limit is not None and self._count_tokens is not None and self._count_tokens(text, target) > limit
-
-
-def is_length_within(text: str, source: str, ratio: float) -> bool:
-    """Whether a text is at most `ratio` times longer or shorter than its source, in characters."""
-    return 1 / ratio <= len(text) / len(source.strip()) <= ratio
-
-
-def edit_similarity(first: str, second: str) -> float:
-    """Return 1 - Levenshtein distance / length of the longer text, in characters; 1 means equal."""
-    from rapidfuzz.distance import Levenshtein
-
-    return float(Levenshtein.normalized_similarity(first, second))
-
-
-def has_loop(text: str) -> bool:
-    """Whether a text says one thing four times or more without a break, over 12 characters or more.
-
-    Dots and dashes alone say nothing.
-    """
-    # White space is evened out, so that "no no\tno no" counts; the space at the end lets the last word count too.
-    even = " ".join(text.split()) + " "
-    return any(any(map(str.isalnum, match.group())) for match in _LOOP.finditer(even))
-
-
-# What langcodes calls a script -> the scripts of Unicode whose letters it has.
-_SCRIPTS = {
-    "Jpan": ("Han", "Hiragana", "Katakana"),
-    "Kore": ("Hangul", "Han"),
-    "Hans": ("Han", "Bopomofo"),
-    "Hant": ("Han", "Bopomofo"),
-}
-
-
-@lru_cache(maxsize=256)
-def _letters_in(tgt_lang: str) -> Any:
-    import regex
-
-    script = script_of(tgt_lang)
-    names = "".join(rf"\p{{Script={name}}}" for name in _SCRIPTS.get(script, (script,)))
-    return regex.compile(rf"[[{names}]&&\p{{L}}]", flags=regex.V1)
-
-
-@lru_cache(maxsize=1)
-def _letters() -> Any:
-    import regex
-
-    # Letters that many scripts share ("ー" of kana, modifiers) belong to none and count for none.
-    return regex.compile(r"[\p{L}--[\p{Script=Common}\p{Script=Inherited}]]", flags=regex.V1)
-
-
-def script_share(text: str, tgt_lang: str) -> float:
-    """Return the share of a text's letters in a script of the target language; 1 where it has no letter."""
-    letters = len(_letters().findall(text))
-    return len(_letters_in(tgt_lang).findall(text)) / letters if letters else 1.0
 
 
 def _language_check() -> Check:

@@ -11,8 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from mtcpo.head import score_tokens
-from mtcpo.places import Places
-from mtcpo.scored import IGNORE, LogitTransform, Objective, Scored
+from mtcpo.scored import IGNORE, LogitTransform, Objective, Places, Scored
 
 
 @dataclass(slots=True)

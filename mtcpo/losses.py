@@ -144,3 +144,8 @@ def router_weight(model_config: Any, config: LossConfig) -> float | None:
     if switch and weight is None:
         raise UserError("train.output_router_logits: the model has no weight for it; set train.router_aux_loss_coef")
     return float(weight) if switch and weight else 0.0
+
+
+PAIR_METRICS = (
+    "rewards/chosen", "rewards/rejected", "rewards/accuracies", "rewards/margins", "logps/chosen", "logps/rejected",
+)  # fmt: skip

@@ -10,7 +10,6 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
-from torch import nn
 
 from mtcpo.adapters import (
     ADAPTER_CONFIG,
@@ -25,11 +24,14 @@ from mtcpo.errors import UserError
 from mtcpo.families import Family, LayoutName, family_of
 from mtcpo.files import sha256_of
 from mtcpo.hub import unreachable_hub
-from mtcpo.layouts import Layout, layout_for
+from mtcpo.layouts.contract import Batch, Example, Layout, Text
+from mtcpo.layouts.decoderonly import DecoderOnlyLayout
+from mtcpo.layouts.encoderdecoder import EncoderDecoderLayout
 from mtcpo.logprobs import Head
+from mtcpo.modelconfig import DType, Quantization
+from mtcpo.packing import can_pack
 from mtcpo.scored import LogitTransform
 from mtcpo.tokenization import TOKENIZER_FILES, check_vocabulary, has_tokenizer, load_tokenizer, save_tokenizer
-from mtcpo.trainconfig import DType, Quantization
 from mtcpo.versions import load_config, mend_config
 from mtcpo.weights import believe_tables, load_weights
 
@@ -252,18 +254,6 @@ def _dtype_for(dtype: DType, family: Family, device: str) -> torch.dtype:
     return torch.bfloat16 if device.startswith("cuda") and torch.cuda.is_bf16_supported() else torch.float32
 
 
-def set_dropout(model: nn.Module, rate: float) -> None:
-    """Set every dropout of a model to `rate`, and drop no whole layers; its config keeps what it had."""
-    for module in model.modules():
-        if isinstance(module, nn.Dropout):
-            module.p = rate
-        for name in ("dropout", "attention_dropout", "activation_dropout"):
-            if isinstance(getattr(module, name, None), float):
-                setattr(module, name, rate)
-        if isinstance(getattr(module, "layerdrop", None), float):
-            module.layerdrop = 0.0  # type: ignore[assignment]
-
-
 # --- saving ---------------------------------------------------------------------------------------------------------
 
 
@@ -298,3 +288,24 @@ def identity_of(name: str) -> str:
     if (folder / CANARY_FILE).exists():
         return sha256_of(folder / CANARY_FILE)
     return ", ".join(f"{path.name} {path.stat().st_size}" for path in sorted(folder.iterdir()) if path.is_file())
+
+
+__all__ = ["Batch", "Example", "Layout", "Text", "layout_for", "max_positions_of"]
+
+
+def max_positions_of(config: Any) -> int | None:
+    """Return the longest sequence a model with absolute or bounded positions can take; None for relative ones (T5)."""
+    for name in ("max_position_embeddings", "max_target_positions", "n_positions"):
+        limit = getattr(config, name, None)
+        # T5 keeps n_positions = 512 from its pre-training; its relative positions have no bound.
+        if isinstance(limit, int) and not hasattr(config, "relative_attention_num_buckets"):
+            return limit
+    return None
+
+
+def layout_for(model: Any, tokenizer: Any, family: Family, prompt: str | None) -> Layout:
+    """Return the layout of a loaded model; `prompt` replaces the family's template."""
+    limit = max_positions_of(model.config)
+    if family.layout == "decoder-only":
+        return DecoderOnlyLayout(model, tokenizer, prompt, limit, can_pack(model))
+    return EncoderDecoderLayout(model, tokenizer, family, prompt or family.prompt or "{source}", limit)

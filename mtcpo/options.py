@@ -119,6 +119,6 @@ def told(drops: Drops) -> str:
 
 def quiet() -> None:
     """Let libraries speak only of what a user has to know."""
-    from mtcpo.progress import quiet_libraries
+    from mtcpo.bars import quiet_libraries
 
     quiet_libraries()

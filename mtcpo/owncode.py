@@ -10,12 +10,11 @@ import importlib
 import importlib.util
 import sys
 import traceback
-from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from mtcpo.errors import UserError, choose
-from mtcpo.records import Segment, Triplet, segment_to_json, triplet_to_json
+from mtcpo.shipped import PACKAGE
 
 PREFIX = "python:"
 
@@ -34,42 +33,6 @@ def check_allowed(name: str, allow_code: bool) -> str:
     if is_code(name) and not allow_code:
         raise UserError(f"{name} is code of somebody's own, which runs only if you pass --allow-code")
     return name
-
-
-def code_rows(name: str, options: Mapping[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Yield ("name:number", row) of what the user's class gives.
-
-    Raises:
-        UserError: it cannot be imported, called or iterated over, with its own error and the line where that arose.
-    """
-    make = find_code(name)
-    try:
-        items = iter(make(**options))
-    except Exception as error:
-        raise told_error(name, error) from error
-    return rows_of(_told(items, name), name)
-
-
-def rows_of(items: Iterable[Any], name: str) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Yield ("name:number", row) of rows or records in memory: a list, a `datasets.Dataset`, anything iterable.
-
-    Raises:
-        UserError: an item is neither a mapping nor a record, or `items` is a mapping of splits.
-    """
-    if isinstance(items, Mapping):
-        raise UserError(f"{name}: a mapping with {', '.join(map(str, items))}; give one of its splits")
-    for number, item in enumerate(items, start=1):
-        yield f"{name}:{number}", _row(item, f"{name}:{number}")
-
-
-def _row(item: Any, where: str) -> dict[str, Any]:
-    if isinstance(item, Segment):
-        return segment_to_json(item)
-    if isinstance(item, Triplet):
-        return triplet_to_json(item)
-    if isinstance(item, Mapping):
-        return dict(item)
-    raise UserError(f"{where}: a row is a mapping, a Segment or a Triplet, not {type(item).__name__}")
 
 
 def code_file(name: str) -> str:
@@ -115,23 +78,13 @@ def find_code(name: str) -> Any:
     return getattr(found, attribute)
 
 
-def _told(items: Iterator[Any], name: str) -> Iterator[Any]:
-    """Yield the items; an error of the user's code is told as theirs."""
-    while True:
-        try:
-            item = next(items)
-        except StopIteration:
-            return
-        except Exception as error:
-            raise told_error(name, error) from error
-        yield item
-
-
 def told_error(name: str, error: Exception) -> UserError:
     """Return an error of the user's code as theirs, with its place."""
     if isinstance(error, UserError):
         return error
-    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename != __file__]
+    frames = [
+        frame for frame in traceback.extract_tb(error.__traceback__) if not Path(frame.filename).is_relative_to(PACKAGE)
+    ]
     own = [frame for frame in frames if "importlib" not in frame.filename]
     place = f" at {own[-1].filename}:{own[-1].lineno}" if own else ""
     message = " ".join(str(error).split())

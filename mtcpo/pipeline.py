@@ -14,15 +14,16 @@ from mtcpo.metrics import metric_name
 from mtcpo.preferences import PROCESS_SETTINGS
 from mtcpo.readiness import check_ready
 from mtcpo.recipe import BASE, CONTROL, TUNED, ModelConfig, Recipe
-from mtcpo.records import Segment, read_segments, triplet_from_json
+from mtcpo.records import Segment, triplet_from_json
+from mtcpo.rows import read_segments
 from mtcpo.runfolder import FOLDERS, NEW, RunFolder, control_settings, corpus_files, judged_by
 from mtcpo.stages import STAMP_FILE, Stage, check_may_run, run_stages, unfinished
 from mtcpo.suites import decoding_of
 from mtcpo.trainconfig import TrainConfig
-from mtcpo.translation import TranslateConfig
+from mtcpo.translation.config import TranslateConfig
 
 if TYPE_CHECKING:
-    from mtcpo.layouts import Text
+    from mtcpo.layouts.contract import Text
 
 
 def stages_of(recipe: Recipe, run: Path) -> list[Stage]:
@@ -59,7 +60,7 @@ def run_recipe(recipe: Recipe, folder: Path, overwrite: bool, say: Callable[[str
     check_may_run(stages, folder, overwrite)
     waiting = unfinished(stages, folder)
     if waiting:
-        from mtcpo.progress import quiet_libraries
+        from mtcpo.bars import quiet_libraries
 
         quiet_libraries()
         check_ready(RunFolder(recipe, folder.resolve()), waiting)
@@ -193,7 +194,7 @@ def _decode(folder: RunFolder, system: str, model: str) -> Stage:
     outputs = folder.translations(f"{system}.txt")
 
     def run(overwrite: bool) -> dict[str, Any]:
-        from mtcpo.evaluation import write_translations
+        from mtcpo.document import write_translations
         from mtcpo.translation import translate_texts
 
         test_sets = folder.test_sets()
@@ -214,7 +215,8 @@ def _evaluate(folder: RunFolder) -> Stage:
     files = {system: folder.translations(f"{system}.txt") for system in folder.systems}
 
     def run(overwrite: bool) -> dict[str, Any]:
-        from mtcpo.evaluation import evaluate_outputs, load_metrics_for, read_outputs, write_evaluation
+        from mtcpo.document import write_evaluation
+        from mtcpo.evaluation import evaluate_outputs, load_metrics_for, read_outputs
 
         chosen_by = [metric_name(spec) for spec in folder.recipe.prefs.metrics]
         evaluations, test_sets = [], folder.test_sets()
@@ -283,7 +285,7 @@ def _reference_texts(segments: Iterable[Segment]) -> Iterator[Text]:
 
 
 def _engine(name: str, system: str, settings: ModelConfig, sources: int | None) -> Any:
-    from mtcpo.translation.generate import open_engine
+    from mtcpo.translation.engines import open_engine
 
     return open_engine(name, system, settings.dtype, settings.prompt, sources)
 

@@ -15,27 +15,21 @@ from typing import IO, Any
 
 from pydantic import Field
 
-from mtcpo import __version__
 from mtcpo.combining import COMBINATIONS, Centre, SetStatistics
 from mtcpo.config import PathOrName
 from mtcpo.corpora import Drops
 from mtcpo.errors import UserError
 from mtcpo.files import json_line, write_json, write_json_lines
-from mtcpo.metrics import CometConfig, candidate_kind, is_computed, metric_name
+from mtcpo.metrics import candidate_kind, is_computed, metric_name
+from mtcpo.metrics.cometconfig import CometConfig
 from mtcpo.ondisk import Column, temporary_database
 from mtcpo.prefsreport import Tally
-from mtcpo.records import (
-    Segment,
-    Triplet,
-    read_segments,
-    segment_from_json,
-    segment_to_json,
-    triplet_from_json,
-    triplet_to_json,
-)
+from mtcpo.records import Segment, Triplet, segment_from_json, segment_to_json, triplet_from_json, triplet_to_json
+from mtcpo.rows import read_segments
 from mtcpo.scorecache import CACHE_FILE
 from mtcpo.scoring import Scorer
 from mtcpo.selection import Chooser, SelectionConfig, add_references, length_log_ratio, unbalanced
+from mtcpo.version import __version__
 
 PROCESS_SETTINGS = {"workers", "score_cache", "comet"}
 """Settings that change how fast pairs are built, and not which: a precision is in its metric's signature."""

@@ -9,27 +9,10 @@ from typing import Any
 from tqdm import tqdm
 from transformers import TrainerCallback
 
+from mtcpo.bars import bar
+
 NOT_SHOWN = ("_runtime", "_per_second", "_preparation_time")
 """Ends of the names of figures about an evaluation's speed."""
-
-
-def bar(description: str, total: int | None, unit: str) -> tqdm[Any]:
-    """Return a progress bar; it stays silent when stderr goes to a file."""
-    return tqdm(total=total, desc=description, unit=f" {unit}", disable=None, leave=False, dynamic_ncols=True)
-
-
-def quiet_libraries() -> None:
-    """Leave the terminal to our own lines: loading bars and advice of the libraries stay out of it."""
-    import logging
-    import warnings
-
-    from transformers.utils import logging as library
-
-    library.set_verbosity_error()
-    library.disable_progress_bar()
-    logging.getLogger("accelerate").setLevel(logging.ERROR)
-    # pin_memory without a GPU, and the like: advice for those who call torch themselves.
-    warnings.filterwarnings("ignore", module=r"(torch|transformers|accelerate|peft)(\.|$)")
 
 
 def evaluation_lines(step: int, metrics: Mapping[str, float], samples: Sequence[Mapping[str, str]]) -> Iterator[str]:

@@ -6,10 +6,10 @@ import os
 import platform
 import subprocess
 from importlib import metadata
-from pathlib import Path
 from typing import Any
 
-from mtcpo import __version__
+from mtcpo.shipped import PACKAGE
+from mtcpo.version import __version__
 
 PACKAGES = ("torch", "transformers", "accelerate", "datasets", "numpy", "sacrebleu", "unbabel-comet", "peft")
 
@@ -40,7 +40,7 @@ def _machine(gpus: bool) -> dict[str, Any]:
 
 def _commit() -> str | None:
     """Return the commit of the checkout that runs, marked where it has changes; None for an installed package."""
-    root = Path(__file__).resolve().parent.parent
+    root = PACKAGE.parent
     if not (root / ".git").exists():
         return None
     try:

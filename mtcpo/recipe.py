@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -13,32 +12,18 @@ from mtcpo.config import Config, PathOrName, apply_overrides, load_section, read
 from mtcpo.corpora import CorpusConfig
 from mtcpo.creation import CreateConfig
 from mtcpo.errors import UserError, choose, nearest
-from mtcpo.evaluation import EvaluateConfig
+from mtcpo.evalconfig import RunEvaluateConfig
 from mtcpo.metrics import candidate_kind, is_computed, metric_kind
+from mtcpo.modelconfig import DType
 from mtcpo.preferences import PrefsConfig
+from mtcpo.prompts import check_prompt
 from mtcpo.rows import is_table, is_text
 from mtcpo.shipped import shipped_toml
-from mtcpo.trainconfig import DType, TrainConfig
-from mtcpo.translation import TranslateConfig
+from mtcpo.trainconfig import TrainConfig
+from mtcpo.translation.config import TranslateConfig
 
 BASE, TUNED, CONTROL = "base", "tuned", "control"
 """The systems that a run compares: its start, the model trained on preferences, as much more fine-tuning."""
-
-PROMPT_FIELDS = ("source", "src_name", "tgt_name", "src_code", "tgt_code")
-
-
-def check_prompt(template: str, fields: Iterable[str] = PROMPT_FIELDS) -> str:
-    """Return a prompt's template if a model that is given it sees the source, and nothing stays unfilled.
-
-    Raises:
-        UserError: no {source} in it, or a field that is none.
-    """
-    for name in re.findall(r"\{(\w+)\}", template):
-        if name not in fields:
-            raise choose("field of a prompt", name, fields)
-    if "{source}" not in template:
-        raise UserError(f"prompt {template!r}: the model would not see the source; write {{source}} where it belongs")
-    return template
 
 
 def _valid_prompt(template: str) -> str:
@@ -80,12 +65,6 @@ class ControlConfig(Config):
     """
 
     args: dict[str, Any] = Field(default_factory=dict)
-
-
-class RunEvaluateConfig(EvaluateConfig):
-    """What the run is judged by, and how its test sets are translated."""
-
-    decoding: TranslateConfig = TranslateConfig()
 
 
 class Recipe(Config):

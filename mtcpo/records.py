@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+import re
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
-from pathlib import Path
 from typing import Any
 
 from mtcpo.errors import UserError
-from mtcpo.files import read_json_lines
 
 Messages = tuple[Mapping[str, str], ...]
 """A conversation: messages with `role` and `content`."""
 
 
 SEVERITIES = ("minor", "major", "critical")
+
+HUMAN = "human"
+"""The score under which a human verdict is stored; it wins over every metric."""
+
+REFERENCE_SYSTEM = "reference"
+"""The system name of a reference that is itself a candidate; of further ones `reference-2` and so on."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -239,7 +244,6 @@ def _prompt(value: Any, where: str) -> str | Messages | None:
     return tuple(value)
 
 
-def read_segments(path: Path) -> Iterator[Segment]:
-    """Yield the segments of a JSON Lines or Parquet file of segment records."""
-    for where, row in read_json_lines(path):
-        yield segment_from_json(row, where)
+def is_reference(system: str) -> bool:
+    """Whether a system name is that of a reference among the candidates."""
+    return re.fullmatch(rf"{REFERENCE_SYSTEM}(-\d+)?", system) is not None

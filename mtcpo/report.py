@@ -10,8 +10,6 @@ import base64
 import hashlib
 import json
 import re
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -19,37 +17,20 @@ from typing import Any
 import jinja2
 from markupsafe import Markup
 
-from mtcpo import __version__
 from mtcpo.errors import UserError
-from mtcpo.evaluation import ERRORS, translations_dir
-from mtcpo.figures import (
-    MAX_CURVES,
-    Figure,
-    delta_figures,
-    length_figure,
-    pair_figures,
-    read_pairs,
-    read_training_log,
-    training_figures,
-)
+from mtcpo.figures import pair_figures, read_pairs, read_training_log, training_figures
 from mtcpo.files import write_text
-from mtcpo.howmade import flatten, stages_of, with_command, without_plots
-from mtcpo.languages import english_name, script_of
-from mtcpo.overview import Tile, overview_of, tiles_of
+from mtcpo.languages import script_of
+from mtcpo.overview import flatten, overview_of, stages_of, view_of, with_command, without_plots
 from mtcpo.papertables import write_paper_tables
-from mtcpo.records import read_segments
-from mtcpo.sidebyside import Selection, select_rows
 from mtcpo.significance import ALPHA
 from mtcpo.tables import (
-    FEW_SYSTEMS,
-    checked_symptoms,
     count_text,
     decisive_p,
     format_p,
     format_score,
     judge,
     metric_title,
-    ranked,
     shows_clusters,
     signed_delta,
     significance_in_words,
@@ -57,43 +38,12 @@ from mtcpo.tables import (
     too_few_resamples,
     warn_of_choosers,
 )
-from mtcpo.tallies import main_metrics
-
-MAX_FIGURES = 3
-"""Metrics that are plotted against the length of the source: one row of the page."""
+from mtcpo.version import __version__
 
 RTL_SCRIPTS = ("Arab", "Hebr", "Syrc", "Thaa", "Nkoo", "Adlm", "Rohg", "Mand", "Samr")
 RTL_LETTER = re.compile("[\u0590-\u08ff\ufb1d-\ufdff\ufe70-\ufefc\U00010800-\U00010fff\U0001e800-\U0001efff]")
 
 TEMPLATES = Path(__file__).parent / "templates"
-
-
-@dataclass(frozen=True, slots=True)
-class SetView:
-    """A test set as the page shows it. `entry` is its part of evaluation.json.
-
-    order: all systems as they are listed; others: those but the baseline. first: the metric by which systems are
-    ranked; leading: that by which translations are sorted first. by_length: scores by length.
-    symptoms: which faults of outputs were counted. errors_by: the first metric that finds errors; they are marked.
-    best: the systems with the best score, by metric. gains, changed: for each shown segment JSON of numbers, for the
-    page's script.
-    """
-
-    entry: Mapping[str, Any]
-    order: tuple[str, ...]
-    title: str
-    others: tuple[str, ...]
-    leading: str
-    first: str
-    best: Mapping[str, frozenset[str]]
-    tiles: tuple[Tile, ...]
-    figures: tuple[Figure, ...]
-    by_length: tuple[Figure, ...]
-    symptoms: tuple[str, ...]
-    translations: Selection | None
-    errors_by: str | None = None
-    gains: tuple[str, ...] = ()
-    changed: tuple[str, ...] = ()
 
 
 def write_report(run_dir: Path) -> Path:
@@ -181,15 +131,6 @@ def _read_json(path: Path) -> dict[str, Any] | None:
 
 
 @lru_cache(maxsize=256)
-def language_name(tag: str) -> str:
-    """Return a language's English name, or the tag itself where it names none."""
-    try:
-        return english_name(tag)
-    except UserError:
-        return tag
-
-
-@lru_cache(maxsize=256)
 def _is_rtl(tag: str) -> bool:
     try:
         return script_of(tag) in RTL_SCRIPTS
@@ -203,51 +144,3 @@ def direction(text: str, tag: str) -> str:
     A sentence of Arabic or Hebrew that begins with a name in Latin letters still reads from the right.
     """
     return "rtl" if _is_rtl(tag) and RTL_LETTER.search(text) else "auto"
-
-
-def view_of(entry: Mapping[str, Any], run_dir: Path) -> SetView:
-    """Return what the page shows of one test set."""
-    baseline, metrics = entry["baseline"], entry["metrics"]
-    order = ranked(entry)
-    others = tuple(system for system in order if system != baseline)
-    leading = "chrf" if "chrf" in metrics else next(iter(metrics))
-    segments = translations_dir(run_dir, entry["suite"], f"{entry['src_lang']}-{entry['tgt_lang']}") / "segments.jsonl"
-    errors_by = next((name for name, row in entry["systems"][baseline]["metrics"].items() if ERRORS in row), None)
-    shown = select_rows(read_segments(segments), baseline, others, leading, errors_by) if segments.exists() else None
-    rows = shown.rows if shown is not None else ()
-    return SetView(
-        entry=entry,
-        order=tuple(order),
-        title=f"{language_name(entry['src_lang'])} → {language_name(entry['tgt_lang'])}",
-        others=others,
-        leading=leading,
-        first=next(iter(metrics)),
-        best={metric: _best(entry, metric) for metric in metrics},
-        tiles=tiles_of(entry, others[-1]) if 0 < len(others) <= FEW_SYSTEMS else (),
-        figures=delta_figures(entry, others),
-        by_length=_by_length(entry, others),
-        symptoms=checked_symptoms(entry),
-        translations=shown,
-        errors_by=errors_by,
-        gains=tuple(json.dumps([[o.gains.get(m) for m in metrics] for o in row.outputs[1:]]) for row in rows),
-        changed=tuple(json.dumps([int(output.changed) for output in row.outputs[1:]]) for row in rows),
-    )
-
-
-def _by_length(entry: Mapping[str, Any], others: Sequence[str]) -> tuple[Figure, ...]:
-    found = (length_figure(entry, _strongest(entry, others, one), one) for one in main_metrics(entry)[:MAX_FIGURES])
-    return tuple(figure for figure in found if figure is not None)
-
-
-def _strongest(entry: Mapping[str, Any], systems: Sequence[str], metric: str) -> list[str]:
-    """Return as many systems as a plot can hold beside the baseline, the best ones, as they are listed."""
-    sign = -1 if entry["metrics"][metric]["higher_is_better"] else 1
-    best = sorted(systems, key=lambda system: sign * entry["systems"][system]["metrics"][metric]["score"])
-    return [system for system in systems if system in best[: MAX_CURVES - 1]]
-
-
-def _best(entry: Mapping[str, Any], metric: str) -> frozenset[str]:
-    """Return the systems with the best score; none where there is one system only."""
-    scores = {system: row["metrics"][metric]["score"] for system, row in entry["systems"].items()}
-    best = (max if entry["metrics"][metric]["higher_is_better"] else min)(scores.values())
-    return frozenset(system for system, score in scores.items() if score == best and len(scores) > 1)

@@ -15,7 +15,8 @@ from typing import Any, TypeVar
 from mtcpo.errors import UserError, choose
 from mtcpo.files import read_json_lines, read_lines
 from mtcpo.hub import unreachable_hub
-from mtcpo.owncode import code_rows, is_code
+from mtcpo.owncode import find_code, is_code, told_error
+from mtcpo.records import Segment, Triplet, segment_from_json, segment_to_json, triplet_to_json
 
 Item = TypeVar("Item")
 Row = tuple[str, dict[str, Any]]
@@ -170,3 +171,57 @@ def _without_waiting(local: bool) -> Iterator[None]:
     finally:
         hub_log.setLevel(level)
         datasets.config.HF_HUB_OFFLINE = offline
+
+
+def code_rows(name: str, options: Mapping[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yield ("name:number", row) of what the user's class gives.
+
+    Raises:
+        UserError: it cannot be imported, called or iterated over, with its own error and the line where that arose.
+    """
+    make = find_code(name)
+    try:
+        items = iter(make(**options))
+    except Exception as error:
+        raise told_error(name, error) from error
+    return rows_of(_told(items, name), name)
+
+
+def rows_of(items: Iterable[Any], name: str) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yield ("name:number", row) of rows or records in memory: a list, a `datasets.Dataset`, anything iterable.
+
+    Raises:
+        UserError: an item is neither a mapping nor a record, or `items` is a mapping of splits.
+    """
+    if isinstance(items, Mapping):
+        raise UserError(f"{name}: a mapping with {', '.join(map(str, items))}; give one of its splits")
+    for number, item in enumerate(items, start=1):
+        yield f"{name}:{number}", _row(item, f"{name}:{number}")
+
+
+def _row(item: Any, where: str) -> dict[str, Any]:
+    if isinstance(item, Segment):
+        return segment_to_json(item)
+    if isinstance(item, Triplet):
+        return triplet_to_json(item)
+    if isinstance(item, Mapping):
+        return dict(item)
+    raise UserError(f"{where}: a row is a mapping, a Segment or a Triplet, not {type(item).__name__}")
+
+
+def _told(items: Iterator[Any], name: str) -> Iterator[Any]:
+    """Yield the items; an error of the user's code is told as theirs."""
+    while True:
+        try:
+            item = next(items)
+        except StopIteration:
+            return
+        except Exception as error:
+            raise told_error(name, error) from error
+        yield item
+
+
+def read_segments(path: Path) -> Iterator[Segment]:
+    """Yield the segments of a JSON Lines or Parquet file of segment records."""
+    for where, row in read_json_lines(path):
+        yield segment_from_json(row, where)

@@ -6,7 +6,7 @@ import dataclasses
 from pathlib import Path
 
 from mtcpo.corpora import CorpusConfig
-from mtcpo.evaluation import translations_dir
+from mtcpo.document import translations_dir
 from mtcpo.owncode import code_file, is_code
 from mtcpo.recipe import BASE, CONTROL, TUNED, Recipe
 from mtcpo.suites import load_test_sets, name_test_sets

@@ -25,7 +25,8 @@ from mtcpo.options import (
 from mtcpo.outputs import writing
 
 if TYPE_CHECKING:
-    from mtcpo.evaluation import EvaluateConfig, Evaluation
+    from mtcpo.document import Evaluation
+    from mtcpo.evalconfig import EvaluateConfig
 
 
 @click.command(short_help="Score models or outputs, with significance.")
@@ -62,7 +63,8 @@ def evaluate(
     With --output-dir come evaluation.json, its tables for papers (.md, .tex), the translations, and report.html.
     """
     from mtcpo.corpora import parse_named_files
-    from mtcpo.recipe import RunEvaluateConfig, check_prompt
+    from mtcpo.evalconfig import RunEvaluateConfig
+    from mtcpo.prompts import check_prompt
 
     if is_one_of_several():
         return
@@ -120,8 +122,8 @@ def _publish(
     import time
 
     from mtcpo.assessment import forget_translations, made_by
-    from mtcpo.evaluation import to_document, write_evaluation
-    from mtcpo.tables import print_table
+    from mtcpo.document import to_document, write_evaluation
+    from mtcpo.terminaltable import print_table
 
     started = time.perf_counter()
     if output_dir is None:

@@ -9,34 +9,22 @@ from __future__ import annotations
 
 import math
 import os
-import signal
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Future
 from dataclasses import replace
 from functools import lru_cache
 from itertools import chain, islice
-from multiprocessing import get_context, parent_process
 from pathlib import Path
-from threading import Thread
 from typing import Any
 
 from mtcpo.errors import UserError, choose
-from mtcpo.metrics import (
-    METRICS,
-    CandidateMetric,
-    CometConfig,
-    candidate_kind,
-    depends_on_set,
-    is_computed,
-    load_candidate_metric,
-    metric_name,
-)
-from mtcpo.metrics.contract import Judgement, bare_judgements, judge, judged_by, processes_of
+from mtcpo.metrics import METRICS, candidate_kind, depends_on_set, is_computed, load_candidate_metric, metric_name
+from mtcpo.metrics.cometconfig import CometConfig
+from mtcpo.metrics.contract import CandidateMetric, Judgement, bare_judgements, judge, judged_by, processes_of
 from mtcpo.records import Candidate, Segment
 from mtcpo.scorecache import CachedMetric, ScoreCache
+from mtcpo.workers import result_of, worker_pool
 
 SEGMENTS_PER_CHUNK = 64
 CHUNKS_PER_WORKER = 2
@@ -222,69 +210,10 @@ def _chunks(segments: Iterable[Segment], size: int) -> Iterator[list[Segment]]:
         yield chunk
 
 
-@contextmanager
-def worker_pool(workers: int) -> Iterator[Callable[..., Future[Any]]]:
-    """Give the function that submits a call: a function, then its arguments.
-
-    Ctrl-C reaches this process only, which then ends the workers.
-    """
-    # spawn: a fork of a process in which torch has started threads may deadlock.
-    executor = ProcessPoolExecutor(workers, mp_context=get_context("spawn"), initializer=_end_with_parent)
-
-    def submit(function: Callable[..., Any], *arguments: Any) -> Future[Any]:
-        # A process is started inside `submit` and inherits the mask: it never sees the terminal's interrupt.
-        with _interrupt_held_back():
-            return executor.submit(function, *arguments)
-
-    try:
-        yield submit
-    finally:
-        executor.shutdown(wait=True, cancel_futures=True)
-
-
-@contextmanager
-def _interrupt_held_back() -> Iterator[None]:
-    if not hasattr(signal, "pthread_sigmask"):  # Windows
-        yield
-        return
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
-
-
-def _end_with_parent() -> None:
-    """End this worker when the main process is gone, however that ended."""
-
-    def wait() -> None:
-        parent = parent_process()
-        if parent is not None:
-            parent.join()
-            os._exit(1)
-
-    Thread(target=wait, daemon=True).start()
-
-
 def _finished(result: Any) -> Future[Any]:
     future: Future[Any] = Future()
     future.set_result(result)
     return future
-
-
-def result_of(future: Future[Any]) -> Any:
-    """Return what a submitted call returned.
-
-    Raises:
-        UserError: its process ended before it did.
-    """
-    try:
-        return future.result()
-    except BrokenProcessPool:
-        raise UserError(
-            "a scoring process ended: killed, out of memory, or started by a script that lacks "
-            "`if __name__ == '__main__':`; use fewer workers, or 1"
-        ) from None
 
 
 @lru_cache(maxsize=64)

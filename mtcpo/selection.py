@@ -13,10 +13,9 @@ from pydantic import Field, field_validator, model_validator
 from mtcpo.combining import COMBINATIONS, Centre, centre_of, check_scales, combined
 from mtcpo.errors import UserError, choose
 from mtcpo.filters import FilterConfig, Filters
-from mtcpo.formats import HUMAN, REFERENCE_SYSTEM, is_reference
 from mtcpo.metrics import MetricSpec, is_computed, metric_name
 from mtcpo.ondisk import Column
-from mtcpo.records import Candidate, Segment, Triplet
+from mtcpo.records import HUMAN, REFERENCE_SYSTEM, Candidate, Segment, Triplet, is_reference
 
 # Metrics that cancel each other out leave 1e-17 or so: a tie, and no preference.
 ROUNDING = 1e-9

@@ -23,19 +23,6 @@ LOST_CONNECTION = ("Connection closed by peer", "Connection reset by peer", "Bro
 GATHER_AT_SAVE = "stage3_gather_16bit_weights_on_model_save"
 
 
-@contextmanager
-def loading_whole() -> Iterator[None]:
-    """Have the library load all weights, where DeepSpeed's settings would have it load a share."""
-    from transformers.integrations import deepspeed
-
-    settings = deepspeed._hf_deepspeed_config_weak_ref
-    deepspeed.unset_hf_deepspeed_config()
-    try:
-        yield
-    finally:
-        deepspeed._hf_deepspeed_config_weak_ref = settings
-
-
 def shard_later(args: Any) -> None:
     """Settle how the libraries are to shard: after every process has loaded all weights, by the second FSDP.
 

@@ -1,6 +1,6 @@
 """Where the files that come with mtcpo lie: recipes, suites, the demo's data.
 
-In a checkout they lie beside the package (the repository's root), in an installed wheel inside it.
+In a checkout they lie beside the package (the repository's root), in an installed wheel in its folder `assets`.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from pathlib import Path
 from mtcpo.errors import UserError
 
 PACKAGE = Path(__file__).resolve().parent
+"""The folder of the package itself: mtcpo/."""
 
 
 def shipped(relative: str, package: Path = PACKAGE) -> Path:
@@ -32,4 +33,4 @@ def shipped_toml(folder: str) -> dict[str, Path]:
 def _roots(package: Path) -> list[Path]:
     # Only a checkout has pyproject.toml beside the package: an unrelated site-packages/data must not pass for ours.
     is_checkout = (package.parent / "pyproject.toml").is_file()
-    return [package, package.parent] if is_checkout else [package]
+    return [package.parent] if is_checkout else [package / "assets"]

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from mtcpo.metrics import Metric
+from mtcpo.metrics.contract import Metric
 from mtcpo.records import Segment
 from mtcpo.significance import (
     Array,

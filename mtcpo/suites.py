@@ -32,7 +32,7 @@ from mtcpo.sacrebleusets import known_sets, load_from_sacrebleu
 from mtcpo.shipped import shipped_toml
 from mtcpo.testfolders import RELEASES, languages_of, load_from_folder, where_to_put
 from mtcpo.testsets import TestSet, TestSetConfig, load_local_set, parse_spec
-from mtcpo.translation import TranslateConfig
+from mtcpo.translation.config import TranslateConfig
 
 
 def _resolve_suite(value: Any, info: ValidationInfo) -> Any:

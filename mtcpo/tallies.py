@@ -8,95 +8,23 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass, replace
 from itertools import product
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import NDArray
 
-from mtcpo.metrics import Metric, metric_kind
-from mtcpo.metrics.contract import Judgement, StandsFor, judge
+from mtcpo.metrics import metric_kind
+from mtcpo.metrics.contract import Array, Metric
+from mtcpo.perreference import AgainstOne
 from mtcpo.records import Segment
-from mtcpo.scoring import result_of, worker_pool
+from mtcpo.workers import result_of, worker_pool
 
 if TYPE_CHECKING:
-    from mtcpo.testsets import TestSet
-
-Array = NDArray[np.float64]
+    pass
 
 SEGMENTS_PER_TASK = 250
 TEXTS_FOR_WORKERS = 8000
 """Texts times formulas below which starting processes takes longer than they save."""
-
-
-@dataclass(frozen=True, slots=True)
-class AgainstOne(StandsFor):
-    """A metric against one of several references alone, named like WMT's `bleu-A`. See `Metric` for the contract."""
-
-    metric: Metric
-    label: str
-    index: int
-
-    @property
-    def name(self) -> str:
-        """The metric's name with the reference's."""
-        return f"{self.metric.name}-{self.label}"
-
-    def signature(self, num_references: int, sentence: bool = False) -> str:
-        """Return the metric's signature for one reference, with its name."""
-        return f"{self.metric.signature(1, sentence)}|ref:{self.label}"
-
-    def score_candidates(self, segments: Sequence[Segment]) -> list[list[float]]:
-        """Return the metric's scores against this reference."""
-        return self.metric.score_candidates(self._alone(segments))
-
-    def judge_candidates(self, segments: Sequence[Segment]) -> list[list[Judgement]]:
-        """Return the metric's scores and errors against this reference."""
-        return judge(self.metric, self._alone(segments))
-
-    def statistics(self, hypotheses: Sequence[str], segments: Sequence[Segment]) -> Array:
-        """Return the metric's statistics against this reference. Shape (N, K)."""
-        return self.metric.statistics(hypotheses, self._alone(segments))
-
-    def corpus_score(self, sums: Array) -> Array:
-        """Return the metric's corpus scores. Shape (..., K) -> (...)."""
-        return self.metric.corpus_score(sums)
-
-    def segment_scores(self, statistics: Array) -> Array:
-        """Return the metric's segment scores. Shape (N, K) -> (N,)."""
-        return self.metric.segment_scores(statistics)
-
-    def _alone(self, segments: Sequence[Segment]) -> list[Segment]:
-        return [replace(segment, references=(segment.references[self.index],)) for segment in segments]
-
-
-def with_each_reference(metrics: Sequence[Metric], test_set: TestSet) -> list[Metric]:
-    """Return each metric, followed, where it uses references, by itself against each of them alone.
-
-    A single reference has its own score too, though it is the same, so that `bleu-A` is there for every pair; unless
-    it has no name.
-    """
-    labels = [] if test_set.reference_names == ("",) else test_set.reference_names
-    found: list[Metric] = []
-    for metric in metrics:
-        found.append(metric)
-        if metric.needs_references:
-            found += [AgainstOne(metric, _spoken(label), index) for index, label in enumerate(labels)]
-    return found
-
-
-def main_metrics(entry: Mapping[str, Any]) -> list[str]:
-    """Return the metrics that sentences and plots speak of: all but those against one reference alone (`bleu-A`).
-
-    entry: a test set's part of evaluation.json.
-    """
-    alone = {f"{name}-{_spoken(label)}" for name in entry["metrics"] for label in entry["reference_names"]}
-    return [name for name in entry["metrics"] if name not in alone]
-
-
-def _spoken(label: str) -> str:
-    return label or "unnamed"
 
 
 def tally(

@@ -14,7 +14,7 @@ from mtcpo.config import Config, PathOrName
 from mtcpo.errors import UserError, choose
 from mtcpo.files import read_lines
 from mtcpo.records import Segment
-from mtcpo.translation import TranslateConfig
+from mtcpo.translation.config import TranslateConfig
 
 Value = TypeVar("Value")
 

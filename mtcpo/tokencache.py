@@ -29,8 +29,9 @@ from filelock import FileLock
 
 from mtcpo.errors import UserError
 from mtcpo.files import complete_folder, sha256_of, write_json
-from mtcpo.layouts import Example, Layout, Text
+from mtcpo.layouts.contract import Example, Layout, Text
 from mtcpo.outputs import FULL
+from mtcpo.shipped import PACKAGE
 
 LOG = logging.getLogger(__name__)
 
@@ -230,7 +231,7 @@ def _key(layout: Layout, texts: Spool, settings: Sequence[Any]) -> str:
 def _our_code() -> str:
     """Hash the package: with each change of its code, the next training cuts anew."""
     digest = hashlib.sha256()
-    for path in sorted(Path(__file__).parent.rglob("*.py")):
+    for path in sorted(PACKAGE.rglob("*.py")):
         digest.update(path.read_bytes())
     return digest.hexdigest()
 

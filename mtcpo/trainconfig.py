@@ -9,11 +9,11 @@ from pydantic import Field, field_validator, model_validator
 from mtcpo.config import Config, load_section
 from mtcpo.corpora import CorpusConfig, CorpusSource, Language
 from mtcpo.errors import UserError
-from mtcpo.metrics import CometConfig, MetricSpec, metric_kind, metric_name
-from mtcpo.translation import TranslateConfig
+from mtcpo.metrics import MetricSpec, metric_kind, metric_name
+from mtcpo.metrics.cometconfig import CometConfig
+from mtcpo.modelconfig import DType, LoraConfig, Quantization
+from mtcpo.translation.config import TranslateConfig
 
-DType = Literal["float32", "bfloat16", "float16", "auto"]
-Quantization = Literal["4bit", "8bit"]
 LossName = Literal["sft", "sigmoid", "hinge", "ipo", "simpo", "alphapo", "arpo"]
 Number = Annotated[float, Field(allow_inf_nan=False)]
 
@@ -88,20 +88,6 @@ class LossConfig(Config):
         if self.output_router_logits is False and self.router_aux_loss_coef:
             raise ValueError("router_aux_loss_coef without output_router_logits has no effect; leave one of them out")
         return self
-
-
-class LoraConfig(Config):
-    """Low-rank adapters (peft). What is written is a directory of adapters; with `merge` a whole model."""
-
-    r: int = Field(default=16, ge=1)
-    alpha: int = Field(default=32, ge=1)
-    dropout: float = Field(default=0.0, ge=0, lt=1)
-    target_modules: Annotated[str, Field(min_length=1)] | Annotated[tuple[str, ...], Field(min_length=1)] | None = None
-    """Names of layers, or a pattern over whole names. Default: the family's, attention and feed-forward layers."""
-    quantization: Quantization | None = None
-    """The frozen base in 4 or 8 bits (QLoRA), by bitsandbytes; meant for NVIDIA GPUs, slow on CPUs."""
-    merge: bool = False
-    """Merge the adapters into the weights at the end; they themselves are then in the folder `adapter` of the model."""
 
 
 class DevConfig(CorpusConfig):

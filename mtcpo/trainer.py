@@ -24,17 +24,14 @@ from mtcpo.batching import BatchLimits, LengthBatchSampler
 from mtcpo.config import load_section
 from mtcpo.devset import DevSet
 from mtcpo.errors import UserError
-from mtcpo.layouts import Batch, Example
-from mtcpo.losses import PREFERENCE_LOSSES, PairLogps, rewards, router_weight
+from mtcpo.layouts.contract import Batch, Example
+from mtcpo.losses import PAIR_METRICS, PREFERENCE_LOSSES, PairLogps, rewards, router_weight
 from mtcpo.models import LoadedModel
 from mtcpo.scored import IGNORE, Scored
 from mtcpo.sharding import check_sharding, fill, is_sharded, join_tables
 from mtcpo.trainconfig import LossConfig
 
 COUNTS = ("pairs", "chosen_tokens", "real_tokens", "padded_tokens")
-PAIR_METRICS = (
-    "rewards/chosen", "rewards/rejected", "rewards/accuracies", "rewards/margins", "logps/chosen", "logps/rejected",
-)  # fmt: skip
 SUMS = (*COUNTS, "preference", "nll", "smoothed_nll", "router_loss", *PAIR_METRICS)
 """What is summed on the device over the batches since the last log."""
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from torch import nn
 from transformers import (
     EarlyStoppingCallback,
     PrinterCallback,
@@ -29,9 +30,9 @@ from mtcpo.devset import DevSet, dev_set_of
 from mtcpo.errors import UserError
 from mtcpo.examples import Encoded, encode_within_limits, evaluation_texts, not_empty, with_template
 from mtcpo.files import complete_folder, partial_path, refuse_existing, write_json, write_json_lines, write_text
-from mtcpo.layouts import Text
+from mtcpo.layouts.contract import Text
 from mtcpo.modelcard import CARD_FILE, model_card
-from mtcpo.models import LoadedModel, identity_of, load_model, place_of, save_adapted, save_model, set_dropout
+from mtcpo.models import LoadedModel, identity_of, load_model, place_of, save_adapted, save_model
 from mtcpo.progress import TrainingBar
 from mtcpo.sharding import together
 from mtcpo.trainconfig import TrainConfig
@@ -298,3 +299,15 @@ def _push(trainer: PreferenceTrainer, folder: Path) -> None:
 def _finite(row: dict[str, Any]) -> dict[str, Any]:
     """Put null for what JSON cannot hold: a gradient norm may overflow once and the run go on."""
     return {key: None if isinstance(value, float) and not math.isfinite(value) else value for key, value in row.items()}
+
+
+def set_dropout(model: nn.Module, rate: float) -> None:
+    """Set every dropout of a model to `rate`, and drop no whole layers; its config keeps what it had."""
+    for module in model.modules():
+        if isinstance(module, nn.Dropout):
+            module.p = rate
+        for name in ("dropout", "attention_dropout", "activation_dropout"):
+            if isinstance(getattr(module, name, None), float):
+                setattr(module, name, rate)
+        if isinstance(getattr(module, "layerdrop", None), float):
+            module.layerdrop = 0.0  # type: ignore[assignment]

@@ -6,10 +6,11 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
+from mtcpo.columns import column_text, fill_template
 from mtcpo.config import load_section
 from mtcpo.corpora import CORPUS_FIELDS, PAIR_FIELDS, CorpusConfig, Drops, row_id_of, wanted_rows
 from mtcpo.errors import UserError
-from mtcpo.formats import column_text, fill_template, preference_triplet, trl_row
+from mtcpo.formats import preference_triplet, trl_row
 from mtcpo.languages import UNDETERMINED, check_language
 from mtcpo.records import Triplet, triplet_from_json
 from mtcpo.rows import peeked

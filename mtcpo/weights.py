@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,6 @@ from torch import nn
 
 from mtcpo.errors import UserError
 from mtcpo.families import Family
-from mtcpo.sharding import loading_whole
 from mtcpo.versions import running_major, written_major
 
 LOG = logging.getLogger(__name__)
@@ -223,3 +223,16 @@ def _differing(path: str, names: list[str]) -> tuple[str, str] | None:
 
     first = read(*stored[0])
     return next(((stored[0][0], name) for name, file in stored[1:] if not torch.equal(first, read(name, file))), None)
+
+
+@contextmanager
+def loading_whole() -> Iterator[None]:
+    """Have the library load all weights, where DeepSpeed's settings would have it load a share."""
+    from transformers.integrations import deepspeed
+
+    settings = deepspeed._hf_deepspeed_config_weak_ref
+    deepspeed.unset_hf_deepspeed_config()
+    try:
+        yield
+    finally:
+        deepspeed._hf_deepspeed_config_weak_ref = settings

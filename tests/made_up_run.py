@@ -5,7 +5,9 @@ import random
 from dataclasses import replace
 from pathlib import Path
 
-from mtcpo.evaluation import EvaluateConfig, Evaluation, evaluate_outputs, write_evaluation
+from mtcpo.document import Evaluation, write_evaluation
+from mtcpo.evalconfig import EvaluateConfig
+from mtcpo.evaluation import evaluate_outputs
 from mtcpo.files import write_json, write_json_lines
 from mtcpo.metrics import load_metric
 from mtcpo.records import Segment, Triplet, triplet_to_json

@@ -12,8 +12,8 @@ from tiny_models import KINDS, SIZES, TEXTS, preference_texts
 from mtcpo.adapters import add_adapters
 from mtcpo.creation import CreateConfig, create_model
 from mtcpo.errors import UserError
+from mtcpo.modelconfig import LoraConfig
 from mtcpo.models import load_model
-from mtcpo.trainconfig import LoraConfig
 from mtcpo.training import ready_to_train, train
 
 LORA = LoraConfig(r=4, alpha=8)

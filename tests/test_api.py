@@ -19,7 +19,7 @@ from mtcpo import PreferenceTrainer, build_preferences, evaluate
 from mtcpo.cli import mtcpo as command
 from mtcpo.errors import UserError
 from mtcpo.files import read_json_lines, write_json_lines
-from mtcpo.layouts import Text
+from mtcpo.layouts.contract import Text
 from mtcpo.models import load_model
 from mtcpo.records import Candidate, Segment, segment_to_json
 from mtcpo.trainconfig import TrainConfig

@@ -18,7 +18,7 @@ from console import ENVIRONMENT, call, contents, lines_of, mistake, run, small_d
 from mtcpo.doctor import REMEDIES
 from mtcpo.errors import UserError
 from mtcpo.outputs import writing
-from mtcpo.records import read_segments
+from mtcpo.rows import read_segments
 from mtcpo.triplets import read_triplets
 
 CORPUS = "--source s.en --reference r.de --src-lang en --tgt-lang de"

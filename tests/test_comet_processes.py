@@ -17,7 +17,8 @@ from test_comet import has_comet, make_segments, models, needs_comet
 from tiny_comet import sentences
 
 from mtcpo.errors import UserError
-from mtcpo.metrics import CometConfig, comet, load_metric
+from mtcpo.metrics import comet, load_metric
+from mtcpo.metrics.cometconfig import CometConfig
 from mtcpo.metrics.contract import judge
 from mtcpo.preferences import PrefsConfig, build_preferences
 from mtcpo.scorecache import CachedModel, ScoreCache

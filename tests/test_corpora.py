@@ -14,12 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from mtcpo.config import load_section
-from mtcpo.corpora import (
-    CorpusConfig,
-    Drops,
-    parse_named_files,
-    read_corpus,
-)
+from mtcpo.corpora import CorpusConfig, Drops, parse_named_files, read_corpus
 from mtcpo.errors import UserError
 from mtcpo.files import write_json_lines
 from mtcpo.records import Candidate, Segment, Triplet, segment_to_json, triplet_to_json

@@ -20,7 +20,8 @@ from mtcpo.recipe import load_recipe
 from mtcpo.records import Triplet, triplet_to_json
 from mtcpo.trainconfig import DevConfig, EvalConfig, TrainConfig
 from mtcpo.training import train
-from mtcpo.translation import TranslateConfig, translate_texts
+from mtcpo.translation import translate_texts
+from mtcpo.translation.config import TranslateConfig
 from mtcpo.translation.generate import GenerateEngine
 
 GREEDY = TranslateConfig(num_beams=1, max_new_tokens=24, batch_size=4)

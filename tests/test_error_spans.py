@@ -17,7 +17,8 @@ from mtcpo.errors import UserError
 from mtcpo.metrics import comet, load_metric
 from mtcpo.metrics.contract import finds_errors, judge
 from mtcpo.preferences import PrefsConfig, build_preferences
-from mtcpo.records import Candidate, ErrorSpan, read_segments, segment_from_json, segment_to_json
+from mtcpo.records import Candidate, ErrorSpan, segment_from_json, segment_to_json
+from mtcpo.rows import read_segments
 from mtcpo.sidebyside import mark_differences, mark_errors, select_rows
 
 __all__ = ["models"]  # a fixture

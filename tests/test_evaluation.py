@@ -9,18 +9,13 @@ from made_up_run import evaluate, german_outputs, german_test_set, read_json
 from sacrebleu.metrics import BLEU, CHRF, TER
 
 from mtcpo.config import load_section
+from mtcpo.document import to_document, write_evaluation
 from mtcpo.errors import UserError
-from mtcpo.evaluation import (
-    EvaluateConfig,
-    evaluate_outputs,
-    load_metrics_for,
-    metrics_of,
-    read_outputs,
-    to_document,
-    write_evaluation,
-)
+from mtcpo.evalconfig import EvaluateConfig
+from mtcpo.evaluation import evaluate_outputs, load_metrics_for, metrics_of, read_outputs
 from mtcpo.metrics import load_metric
-from mtcpo.records import Segment, read_segments
+from mtcpo.records import Segment
+from mtcpo.rows import read_segments
 from mtcpo.significance import holm
 from mtcpo.tallies import tally
 from mtcpo.testsets import TestSet
@@ -245,7 +240,7 @@ def test_evaluation_json_comes_last_and_nothing_half_written_stays(tmp_path, eva
     def full_disk(path, value):
         raise OSError("No space left on device")
 
-    monkeypatch.setattr("mtcpo.evaluation.write_json", full_disk)
+    monkeypatch.setattr("mtcpo.document.write_json", full_disk)
     with pytest.raises(OSError, match="No space"):
         write_evaluation(tmp_path, [evaluation])
     assert not (tmp_path / "evaluation.json").exists()

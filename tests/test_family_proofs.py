@@ -18,7 +18,7 @@ from tiny_models import PAIRS, preference_texts
 
 from mtcpo.canary import CANARY_FILE, both_logps
 from mtcpo.families import FAMILIES, language_token
-from mtcpo.layouts import Text
+from mtcpo.layouts.contract import Text
 from mtcpo.models import load_model, save_model
 from mtcpo.scored import IGNORE
 from mtcpo.trainconfig import TrainConfig

@@ -5,8 +5,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mtcpo.errors import UserError
-from mtcpo.filters import FilterConfig, Filters, edit_similarity, has_loop, is_length_within, script_share
+from mtcpo.filters import FilterConfig, Filters
 from mtcpo.records import Candidate, Segment
+from mtcpo.textchecks import edit_similarity, has_loop, is_length_within, script_share
 
 
 def usable(source, texts, tgt_lang="en", **settings):

@@ -6,13 +6,14 @@ from tiny_models import KINDS, PAIRS, preference_texts
 
 from mtcpo.adapters import add_adapters
 from mtcpo.errors import UserError
-from mtcpo.layouts import Example, Text, max_positions_of
-from mtcpo.layouts.contract import fill_prompt, pad_rows
-from mtcpo.models import set_dropout
+from mtcpo.layouts.contract import Example, Text, pad_rows
+from mtcpo.modelconfig import LoraConfig
+from mtcpo.models import max_positions_of
 from mtcpo.onepass import encode_once, look_up_once
 from mtcpo.packing import can_pack, packed_length, packed_mask
+from mtcpo.prompts import fill_prompt
 from mtcpo.scored import IGNORE
-from mtcpo.trainconfig import LoraConfig
+from mtcpo.training import set_dropout
 
 ENCODER_DECODERS = ("mt5", "marian", "m2m100", "nllb")
 DECODERS = tuple(kind for kind in KINDS if kind not in ENCODER_DECODERS)

@@ -8,8 +8,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from mtcpo import head
 from mtcpo.head import score_tokens
 from mtcpo.logprobs import Head
-from mtcpo.places import chunks_of, groups, place_tokens
-from mtcpo.scored import IGNORE, LogitTransform, Scored
+from mtcpo.scored import IGNORE, LogitTransform, Scored, chunks_of, groups, place_tokens
 
 ROWS, TOKENS, HIDDEN, VOCABULARY = 3, 5, 8, 17
 

@@ -6,10 +6,10 @@ import pytest
 import reference_loss
 import torch
 
-from mtcpo.cli import train
 from mtcpo.config import Config, load_section
 from mtcpo.errors import UserError
 from mtcpo.losses import PREFERENCE_LOSSES, PairLogps, rejection_rate, rewards, router_weight, shaped
+from mtcpo.modelcommands import train
 from mtcpo.trainconfig import PAIRWISE, USED_BY, LossConfig, LossName
 
 SIGMA = {x: 1 / (1 + math.exp(-x)) for x in (-4.5, -1.5, -1.0, -0.5, 0.5, 1.0, 1.5, 4.5)}

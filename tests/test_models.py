@@ -12,8 +12,9 @@ from tiny_models import KINDS, preference_texts
 
 from mtcpo.canary import CANARY_FILE, TEXTS, both_logps
 from mtcpo.errors import UserError
-from mtcpo.models import ALIASES, identity_of, load_model, save_model, set_dropout, transform_of
+from mtcpo.models import ALIASES, identity_of, load_model, save_model, transform_of
 from mtcpo.scored import LogitTransform
+from mtcpo.training import set_dropout
 
 
 @pytest.fixture

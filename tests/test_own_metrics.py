@@ -9,7 +9,8 @@ from mtcpo.errors import UserError
 from mtcpo.files import write_json_lines
 from mtcpo.metrics import candidate_kind, is_computed, load_candidate_metric, load_metric, metric_kind, metric_name
 from mtcpo.preferences import PrefsConfig, build_preferences
-from mtcpo.records import Candidate, Segment, read_segments, segment_to_json
+from mtcpo.records import Candidate, Segment, segment_to_json
+from mtcpo.rows import read_segments
 from mtcpo.scoring import Scorer, score_segments
 from mtcpo.selection import add_references
 

@@ -12,7 +12,7 @@ from mtcpo.config import to_toml
 from mtcpo.files import read_json_lines
 from mtcpo.pipeline import stages_of
 from mtcpo.recipe import load_recipe
-from mtcpo.records import read_segments
+from mtcpo.rows import read_segments
 from mtcpo.stages import plan
 from mtcpo.triplets import read_triplets
 

@@ -14,7 +14,8 @@ from mtcpo.errors import UserError
 from mtcpo.files import read_json_lines, write_json_lines
 from mtcpo.preferences import PrefsConfig, build_preferences, report_path_of
 from mtcpo.prefsreport import Reservoir, SourceCorrelation, binned
-from mtcpo.records import Candidate, Segment, read_segments, segment_to_json
+from mtcpo.records import Candidate, Segment, segment_to_json
+from mtcpo.rows import read_segments
 from mtcpo.selection import length_log_ratio
 from mtcpo.triplets import read_triplets
 

@@ -10,7 +10,8 @@ from console import ROOT, call, mistake, run
 from mtcpo.config import to_toml
 from mtcpo.errors import UserError
 from mtcpo.pipeline import stages_of
-from mtcpo.recipe import Recipe, check_prompt, find_recipe, load_recipe
+from mtcpo.prompts import check_prompt
+from mtcpo.recipe import Recipe, find_recipe, load_recipe
 from mtcpo.shipped import shipped_toml
 
 MINIMAL = """

@@ -10,12 +10,12 @@ from mtcpo.records import (
     Candidate,
     Segment,
     Triplet,
-    read_segments,
     segment_from_json,
     segment_to_json,
     triplet_from_json,
     triplet_to_json,
 )
+from mtcpo.rows import read_segments
 
 text = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
 scores = st.dictionaries(st.sampled_from(["chrf", "bleu", "comet"]), st.floats(allow_nan=False, allow_infinity=False))

@@ -6,9 +6,10 @@ from tiny_models import preference_texts
 
 from mtcpo.arguments import training_arguments
 from mtcpo.errors import UserError
-from mtcpo.models import load_model, set_dropout
+from mtcpo.models import load_model
 from mtcpo.trainconfig import TrainConfig
 from mtcpo.trainer import PreferenceTrainer
+from mtcpo.training import set_dropout
 
 ARGS = {
     "use_cpu": True, "max_steps": 2, "learning_rate": 5e-3, "per_device_train_batch_size": 4, "save_strategy": "no",

@@ -13,8 +13,8 @@ def make(root, *names):
 
 def test_a_wheel_has_its_files_inside_the_package(tmp_path):
     package = tmp_path / "site-packages" / "mtcpo"
-    make(package, "recipes/demo.toml")
-    assert shipped("recipes/demo.toml", package) == package / "recipes/demo.toml"
+    make(package, "assets/recipes/demo.toml")
+    assert shipped("recipes/demo.toml", package) == package / "assets/recipes/demo.toml"
 
 
 def test_a_checkout_has_them_beside_the_package(tmp_path):

@@ -6,7 +6,7 @@ import pytest
 from made_up_run import evaluate, german_outputs, german_test_set
 from rich.console import Console
 
-from mtcpo.evaluation import to_document
+from mtcpo.document import to_document
 from mtcpo.tables import (
     decisive_p,
     format_delta,
@@ -14,11 +14,11 @@ from mtcpo.tables import (
     format_score,
     judge,
     metric_title,
-    print_table,
     summarise,
     too_few_resamples,
     warn_of_choosers,
 )
+from mtcpo.terminaltable import print_table
 
 
 @pytest.mark.parametrize(

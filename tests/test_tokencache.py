@@ -20,7 +20,7 @@ from tiny_models import preference_texts
 from mtcpo import tokencache
 from mtcpo.errors import UserError
 from mtcpo.examples import encode_within_limits
-from mtcpo.layouts import Example, Text
+from mtcpo.layouts.contract import Example, Text
 from mtcpo.models import load_model
 from mtcpo.trainconfig import TrainConfig
 from mtcpo.training import train

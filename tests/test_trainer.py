@@ -15,11 +15,11 @@ from torch import multiprocessing
 from mtcpo.arguments import training_arguments
 from mtcpo.batching import BatchLimits, length_batches
 from mtcpo.errors import UserError
-from mtcpo.layouts import Example
-from mtcpo.models import load_model, set_dropout
+from mtcpo.layouts.contract import Example
+from mtcpo.models import load_model
 from mtcpo.trainconfig import TrainConfig
 from mtcpo.trainer import PreferenceTrainer, count_items
-from mtcpo.training import train
+from mtcpo.training import set_dropout, train
 
 SGD = {"optim": "sgd", "lr_scheduler_type": "constant", "warmup_ratio": 0.0, "max_grad_norm": 1e9, "learning_rate": 0.5}
 LOSSES = {

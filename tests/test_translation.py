@@ -13,10 +13,14 @@ from tiny_models import PAIRS
 from mtcpo import translation
 from mtcpo.errors import UserError
 from mtcpo.files import read_json_lines
-from mtcpo.layouts import Text
-from mtcpo.records import Candidate, Segment, read_segments
-from mtcpo.translation import TranslateConfig, translate_texts, translate_to_file
-from mtcpo.translation.generate import DiversityPenalty, Draw, GenerateEngine, _batches, _candidate_names, open_engine
+from mtcpo.layouts.contract import Text
+from mtcpo.records import Candidate, Segment
+from mtcpo.rows import read_segments
+from mtcpo.translation import translate_texts, translate_to_file
+from mtcpo.translation.config import TranslateConfig
+from mtcpo.translation.engines import open_engine
+from mtcpo.translation.generate import GenerateEngine, _batches, _candidate_names
+from mtcpo.translation.sampling import DiversityPenalty, Draw
 
 
 def segments(count, tgt_lang="de"):

@@ -9,7 +9,7 @@ import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
 from mtcpo.creation import CreateConfig, create_model
-from mtcpo.layouts import Text
+from mtcpo.layouts.contract import Text
 
 ANIMALS = [
     ("bear", "Bärchen"),

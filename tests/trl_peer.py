@@ -11,11 +11,12 @@ import torch
 from tiny_models import SIZES, preference_texts
 
 from mtcpo.arguments import training_arguments
-from mtcpo.layouts import Example
+from mtcpo.layouts.contract import Example
 from mtcpo.losses import LENGTH_NORMALIZED
-from mtcpo.models import assemble, load_model, set_dropout
+from mtcpo.models import assemble, load_model
 from mtcpo.trainconfig import USED_BY, TrainConfig
 from mtcpo.trainer import PreferenceTrainer
+from mtcpo.training import set_dropout
 
 # Read when the module is imported.
 os.environ.setdefault("TRL_EXPERIMENTAL_SILENCE", "1")

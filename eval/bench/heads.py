@@ -43,8 +43,7 @@ def loss_of(way: str, hidden: torch.Tensor, weight: torch.Tensor, labels: torch.
         options = torch.nn.LinearCrossEntropyOptions()
         return torch.nn.functional.linear_cross_entropy(hidden, weight, labels, reduction="sum", options=options)
     from mtcpo.head import score_tokens
-    from mtcpo.places import place_tokens
-    from mtcpo.scored import LogitTransform
+    from mtcpo.scored import LogitTransform, place_tokens
 
     rows = labels.view(64, -1)
     places = place_tokens(rows, torch.arange(POSITIONS).view(rows.shape), 32)

@@ -16,17 +16,19 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from mtcpo import __version__
+from mtcpo.bars import quiet_libraries
 from mtcpo.corpora import read_corpus
-from mtcpo.evaluation import EvaluateConfig, evaluate_outputs, load_metrics_for
+from mtcpo.evalconfig import EvaluateConfig
+from mtcpo.evaluation import evaluate_outputs, load_metrics_for
 from mtcpo.files import read_json_lines
 from mtcpo.preferences import build_preferences
-from mtcpo.progress import quiet_libraries
 from mtcpo.recipe import Recipe, load_recipe
-from mtcpo.records import Segment, read_segments, triplet_from_json
+from mtcpo.records import Segment, triplet_from_json
+from mtcpo.rows import read_segments
 from mtcpo.suites import load_test_sets
 from mtcpo.testsets import TestSet, TestSetConfig
 from mtcpo.translation import translate_texts, translate_to_file
+from mtcpo.version import __version__
 
 ROOT = Path(__file__).resolve().parents[2]
 RECIPE = ROOT / "recipes/multi30k-en-de.toml"
@@ -112,7 +114,7 @@ def run_one(name: str, setting: Setting, work: Path) -> dict[str, Any]:
 
 def some_candidates(recipe: Recipe, take: int, work: Path) -> Iterator[Segment]:
     """Yield the candidates of the first sources; those of all are made where they are not there yet."""
-    from mtcpo.translation.generate import open_engine
+    from mtcpo.translation.engines import open_engine
 
     path = work / "candidates.jsonl"
     if not path.exists():
@@ -132,7 +134,7 @@ def val_set() -> TestSet:
 
 def translations(name: str, model: str, recipe: Recipe, val: TestSet, work: Path) -> list[str]:
     """Return a model's translations of val, from WORK_DIR where they are there."""
-    from mtcpo.translation.generate import open_engine
+    from mtcpo.translation.engines import open_engine
 
     path = work / f"val {name}.json"
     if not path.exists():

@@ -23,7 +23,7 @@ import torch
 import transformers
 from transformers import MT5Config, MT5ForConditionalGeneration
 
-from mtcpo.translation import TranslateConfig
+from mtcpo.translation.config import TranslateConfig
 from mtcpo.translation.generate import GenerateEngine
 
 SHAPES: dict[str, dict[str, Any]] = {

@@ -25,12 +25,7 @@ from sacrebleu.metrics import BLEU, CHRF
 from sacrebleu.significance import PairedTest
 
 from mtcpo.metrics import load_metric
-from mtcpo.significance import (
-    bootstrap_p_value,
-    bootstrap_scores,
-    randomisation_p_value,
-    randomised_differences,
-)
+from mtcpo.significance import bootstrap_p_value, bootstrap_scores, randomisation_p_value, randomised_differences
 from mtcpo.testsets import TestSetConfig, load_local_set
 
 DATA = Path(__file__).parents[3] / "shared" / "data" / "wmt22" / "de-en"

@@ -22,10 +22,11 @@ os.environ.setdefault("TRL_EXPERIMENTAL_SILENCE", "1")  # read when TRL is impor
 
 from mtcpo.arguments import training_arguments
 from mtcpo.families import Family, family_of
-from mtcpo.layouts import Example
-from mtcpo.models import LoadedModel, assemble, set_dropout
+from mtcpo.layouts.contract import Example
+from mtcpo.models import LoadedModel, assemble
 from mtcpo.trainconfig import TrainConfig
 from mtcpo.trainer import PreferenceTrainer
+from mtcpo.training import set_dropout
 
 SOURCE_LENGTHS = (5, 9, 10, 11, 12, 12, 13, 13, 14, 14, 15, 15, 16, 17, 17, 18, 19, 20, 22, 25, 53)
 """Quantiles 0, 0.05, ... 1 of Multi30k's English sentences, in tokens."""

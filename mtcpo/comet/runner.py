@@ -23,6 +23,7 @@ from mtcpo.comet.loading import Environment, load_model
 from mtcpo.comet.spans import Predictions
 from mtcpo.errors import UserError
 from mtcpo.records import ErrorSpan
+from mtcpo.shipped import PACKAGE
 
 Block = Sequence[tuple[str, ...]]
 """Rows of (source, translation[, reference])."""
@@ -99,13 +100,12 @@ class Worker:
     """A process that scores. It ends when this process does, however that ends: then its standard input closes."""
 
     def __init__(self, python: str) -> None:
-        package = Path(__file__).resolve().parents[1]
         # What it says on its way out is for our own message: a terminal gets one line.
         self._said = tempfile.TemporaryFile()  # noqa: SIM115, open as long as the process
         self._python = python
         try:
             self._process = subprocess.Popen(
-                [python, "-c", START, str(package / "__init__.py"), str(package)],
+                [python, "-c", START, str(PACKAGE / "__init__.py"), str(PACKAGE)],
                 stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._said, env=_environment_of(python),
             )  # fmt: skip
         except OSError as error:

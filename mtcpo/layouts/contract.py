@@ -8,15 +8,13 @@ log-probability of labels[i, t]; labels equal to IGNORE (-100) do not count; cho
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 
-from mtcpo.errors import UserError
-from mtcpo.languages import UNDETERMINED, english_name
 from mtcpo.logprobs import Head
 from mtcpo.records import Messages
 from mtcpo.scored import Objective, Scored
@@ -117,37 +115,6 @@ def pad_rows(rows: Sequence[Sequence[int]], value: int, left: bool = False) -> T
     width = max(len(row) for row in rows)
     fill = [[value] * (width - len(row)) for row in rows]
     return torch.tensor([[*pad, *row] if left else [*row, *pad] for row, pad in zip(rows, fill, strict=True)])
-
-
-def fill_prompt(template: str, text: Text, codes: tuple[str, str] | None = None) -> str:
-    """Fill a template; `codes` are what source and target language are called in it, by default their BCP-47 tags."""
-    codes = codes or (text.src_lang, text.tgt_lang)
-    names = {}
-    if "_name}" in template:
-        if UNDETERMINED in (text.src_lang, text.tgt_lang):
-            raise UserError(f"the template {template!r} names its languages; give --src-lang and --tgt-lang")
-        names = {"src_name": english_name(text.src_lang), "tgt_name": english_name(text.tgt_lang)}
-    # Not str.format on the source: braces in a sentence are text.
-    fields = {**names, "src_code": codes[0], "tgt_code": codes[1], "source": text.source}
-    parts = [template]
-    for field, value in fields.items():
-        parts = [piece for part in parts for piece in _split_keeping(part, "{" + field + "}", value)]
-    return "".join(parts)
-
-
-class _Filled(str):
-    """A filled-in value: no further field is looked for inside it."""
-
-
-def _split_keeping(part: str, field: str, value: str) -> Iterator[str]:
-    if isinstance(part, _Filled) or field not in part:
-        yield part
-        return
-    pieces = part.split(field)
-    for i, piece in enumerate(pieces):
-        if i:
-            yield _Filled(value)
-        yield piece
 
 
 def router_option(router_loss: bool | None) -> dict[str, bool]:

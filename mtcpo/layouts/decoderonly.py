@@ -10,12 +10,11 @@ import torch
 from torch import Tensor, nn
 
 from mtcpo.errors import UserError
-from mtcpo.families import ALMA_PROMPT, CHAT_PROMPT
-from mtcpo.layouts.contract import Batch, Example, Text, fill_prompt, pad_rows, router_option
+from mtcpo.layouts.contract import Batch, Example, Text, pad_rows, router_option
 from mtcpo.logprobs import Head, finished
 from mtcpo.packing import Row, attention_window, pack, packed_length, packed_mask
-from mtcpo.places import Places, place_tokens
-from mtcpo.scored import IGNORE, Objective, Scored
+from mtcpo.prompts import ALMA_PROMPT, CHAT_PROMPT, fill_prompt
+from mtcpo.scored import IGNORE, Objective, Places, Scored, place_tokens
 
 
 @dataclass(slots=True)

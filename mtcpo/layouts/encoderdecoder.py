@@ -11,11 +11,11 @@ from torch import Tensor, nn
 
 from mtcpo.errors import UserError
 from mtcpo.families import Family, language_token
-from mtcpo.layouts.contract import Batch, Example, Text, fill_prompt, pad_rows, router_option
+from mtcpo.layouts.contract import Batch, Example, Text, pad_rows, router_option
 from mtcpo.logprobs import Head, finished
 from mtcpo.onepass import encode_once, look_up_once
-from mtcpo.places import Places, place_tokens
-from mtcpo.scored import IGNORE, Objective, Scored
+from mtcpo.prompts import fill_prompt
+from mtcpo.scored import IGNORE, Objective, Places, Scored, place_tokens
 
 
 @dataclass(slots=True)

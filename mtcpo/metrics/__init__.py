@@ -16,9 +16,8 @@ from pydantic import BeforeValidator, ValidationInfo
 
 from mtcpo.config import resolve_path
 from mtcpo.errors import UserError, choose
-from mtcpo.metrics.cometconfig import CometConfig as CometConfig
-from mtcpo.metrics.contract import CandidateMetric as CandidateMetric
-from mtcpo.metrics.contract import Metric as Metric
+from mtcpo.metrics.cometconfig import CometConfig
+from mtcpo.metrics.contract import CandidateMetric, Metric
 from mtcpo.owncode import check_allowed, is_code
 
 

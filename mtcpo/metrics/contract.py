@@ -8,6 +8,9 @@ from dataclasses import replace
 from itertools import groupby
 from typing import TYPE_CHECKING, NamedTuple, Protocol, runtime_checkable
 
+import numpy as np
+from numpy.typing import NDArray
+
 from mtcpo.records import Candidate, ErrorSpan
 
 if TYPE_CHECKING:
@@ -205,3 +208,6 @@ class StandsFor:
     def finds_errors(self) -> bool:
         """As the metric does."""
         return finds_errors(self.metric)
+
+
+Array = NDArray[np.float64]

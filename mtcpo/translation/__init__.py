@@ -13,52 +13,18 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Protocol
 
-from pydantic import Field, model_validator
-
-from mtcpo.config import Config
 from mtcpo.errors import UserError
 from mtcpo.files import json_line, partial_path, read_json_lines, refuse_existing, write_json, write_json_lines
 from mtcpo.records import Candidate, Segment, segment_to_json
+from mtcpo.translation.config import TranslateConfig
 
 WINDOW = 512
 """Sources translated between two writes: what a kill can lose."""
 
 IDENTITY = ("id", "src_lang", "tgt_lang", "source")
 """The fields by which an interrupted run knows its sources again."""
-
-
-class TranslateConfig(Config):
-    """How to search or sample."""
-
-    num_candidates: int = Field(default=1, ge=1)
-    sampling: Literal["beam", "diverse", "nucleus", "epsilon"] = "beam"
-    num_beams: int = Field(default=4, ge=1)
-    temperature: float = Field(default=1.0, gt=0)
-    top_p: float = Field(default=0.9, gt=0, le=1)
-    """Of nucleus sampling (arXiv 1904.09751)."""
-    epsilon: float = Field(default=0.02, gt=0, lt=1)
-    """Tokens below this probability are never sampled (arXiv 2210.15191); 0.02 is the usual value for MBR in MT."""
-    diversity_penalty: float = Field(default=0.5, gt=0)
-    """Of diverse search, in nats, for each earlier candidate with the same token at the same step."""
-    length_penalty: float = 1.0
-    max_new_tokens: int = Field(default=256, ge=1)
-    batch_size: int = Field(default=32, ge=1)
-    """Sources in a batch; with n candidates a batch has n times as many rows."""
-    logprobs: bool = False
-    """Also give every candidate, those that the sources bring too, its log-probability by the model, as training sees
-    it: nats, summed over tokens. `select = "confidence"` needs it."""
-    seed: int = 0
-
-    @model_validator(mode="after")
-    def _beams_suffice(self) -> TranslateConfig:
-        if self.sampling == "beam" and self.num_beams < self.num_candidates:
-            raise ValueError(
-                f"beam search with {self.num_beams} beams has no {self.num_candidates} candidates; "
-                "raise num_beams or choose sampling = 'epsilon'"
-            )
-        return self
 
 
 class Engine(Protocol):

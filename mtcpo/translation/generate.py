@@ -6,72 +6,22 @@ import itertools
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
 from accelerate.utils import send_to_device
 from torch import Tensor
 from transformers import (
-    EpsilonLogitsWarper,
-    LogitsProcessor,
     LogitsProcessorList,
     TemperatureLogitsWarper,
-    TopPLogitsWarper,
 )
 
-from mtcpo.layouts import Text
-from mtcpo.models import LoadedModel, identity_of, load_model
+from mtcpo.layouts.contract import Text
+from mtcpo.models import LoadedModel, identity_of
 from mtcpo.onepass import encode_once
-from mtcpo.progress import bar
 from mtcpo.records import Candidate, Segment
-from mtcpo.trainconfig import DType
-from mtcpo.translation import TranslateConfig
-
-CUTOFFS: dict[str, Callable[[TranslateConfig], LogitsProcessor]] = {
-    "nucleus": lambda c: TopPLogitsWarper(c.top_p),
-    "epsilon": lambda c: EpsilonLogitsWarper(c.epsilon),
-}
-"""What each kind of sampling never draws."""
-
-
-class Draw(LogitsProcessor):
-    """Draw one token a row, by a random number's place in the cumulative distribution; no other token stays possible.
-
-    torch.multinomial, by which `generate` draws, makes a random number for every token of the vocabulary: on CPU that
-    takes longer than a small model's own arithmetic (eval/bench/sampling.py).
-    """
-
-    def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
-        """Return scores (rows, V) of 0 for the token drawn and -inf for all others."""
-        cumulative = torch.softmax(scores.float(), dim=-1).cumsum(dim=-1)
-        # The last value is exactly 1 then, and a random number is below 1: nothing of probability 0 can be drawn.
-        cumulative /= cumulative[:, -1:].clone()
-        drawn = torch.searchsorted(cumulative, torch.rand_like(cumulative[:, :1]), right=True)
-        return torch.full_like(scores, -torch.inf).scatter_(1, drawn, 0.0)
-
-
-class DiversityPenalty(LogitsProcessor):
-    """Diverse beam search with groups of one (arXiv 1610.02424): a token costs more each time an earlier group took it.
-
-    A group depends on earlier groups only by their tokens at the same step, so running the groups one after the other
-    is the same as interleaving them; transformers 5 no longer has a group beam search of its own.
-    """
-
-    def __init__(self, earlier: Sequence[Tensor], penalty: float, start: int, ends: Tensor) -> None:
-        """Take the new tokens of earlier groups, the column where new tokens start, and the end tokens."""
-        self.earlier, self.penalty, self.start, self.ends = earlier, penalty, start, ends
-
-    def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
-        """Lower the scores (rows, V) of the tokens that earlier groups, each (rows, T), have at this step."""
-        step = input_ids.shape[1] - self.start
-        scores = torch.log_softmax(scores, dim=-1)
-        for group in self.earlier:
-            if step < group.shape[1]:
-                # What follows the end is padding, in many models the end token again, and nothing that was taken.
-                running = ~torch.isin(group[:, :step], self.ends).any(dim=1, keepdim=True)
-                scores = scores.scatter_add(1, group[:, step, None], -self.penalty * running.to(scores.dtype))
-        return scores
+from mtcpo.translation.config import TranslateConfig
+from mtcpo.translation.sampling import CUTOFFS, DiversityPenalty, Draw
 
 
 @dataclass(slots=True)
@@ -216,13 +166,3 @@ def _batches(order: Sequence[int], segments: Sequence[Segment], size: int) -> li
             batches.append([])
         batches[-1].append(i)
     return batches
-
-
-@contextmanager
-def open_engine(
-    name: str, system: str, dtype: DType = "auto", prompt: str | None = None, sources: int | None = None
-) -> Iterator[GenerateEngine]:
-    """Load a model as an engine, with a progress bar over `sources` while the block runs."""
-    loaded = load_model(name, dtype, prompt)
-    with bar(f"translating with {Path(name).name}", sources, "sources") as progress:
-        yield GenerateEngine(loaded, system, progress.update)

@@ -1,0 +1,42 @@
+"""Settings of an evaluation."""
+
+from __future__ import annotations
+
+from pydantic import Field
+
+from mtcpo.config import Config, PathOrName
+from mtcpo.metrics import MetricSpec
+from mtcpo.metrics.cometconfig import CometConfig
+from mtcpo.suites import SuiteSpec
+from mtcpo.testsets import TestSetConfig
+from mtcpo.translation.config import TranslateConfig
+
+DEFAULT_METRICS = ("bleu", "chrf")
+"""Where neither the command nor the suite says more: quick, and each with its own blind spots. TER takes ten times as
+long as both together."""
+
+
+class EvaluateConfig(Config):
+    """What is measured, on what, and how differences are tested."""
+
+    suites: tuple[SuiteSpec, ...] = Field((), description="Shipped suites, suite files, or sacreBLEU's wmt22:de-en")
+    sets: tuple[TestSetConfig, ...] = Field((), description="Test sets in files of one's own")
+    test_set_dir: PathOrName | None = Field(None, description="Folder of test sets in the WMT layout")
+    submitted: bool = Field(False, description="Score the systems that took part as well, where the test set has them")
+    metrics: tuple[MetricSpec, ...] | None = Field(
+        None, min_length=1, description="Metrics, as in --metric; default: the suite's, else bleu and chrf"
+    )
+    comet: CometConfig = Field(CometConfig(), description="How COMET models are run")
+    score_cache: PathOrName | None = Field(
+        None, description="File that keeps the scores of models; default: scores.sqlite3 in the output's folder"
+    )
+    each_reference: bool = Field(False, description="Score against each of several references alone, too: bleu-A, ...")
+    baseline: str | None = Field(None, description="System that the others are compared with; default: the first")
+    resamples: int = Field(1000, ge=1, description="Resamples of the bootstrap, and swaps of the randomisation")
+    seed: int = Field(12345, ge=0, description="Seed of both; sacreBLEU's default is 12345")
+
+
+class RunEvaluateConfig(EvaluateConfig):
+    """What the run is judged by, and how its test sets are translated."""
+
+    decoding: TranslateConfig = TranslateConfig()

@@ -1,0 +1,37 @@
+"""The command `mtcpo export`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from mtcpo.options import allow_code, corpus_of, languages, overwrite, settings, told
+from mtcpo.outputs import writing
+
+
+@click.command(short_help="Write triplets for another trainer.")
+@click.argument("prefs")
+@click.option("--to", "target", type=click.Choice(["trl"]), required=True)
+@click.option("--output", required=True, type=click.Path(path_type=Path))
+@click.option("--prompt", default="{source}", help="Template: {source}, {src_name}, {tgt_name}; default: the source.")
+@languages
+@settings
+@allow_code
+@overwrite
+def export(
+    prefs: str, target: str, output: Path, prompt: str, src_lang: str | None, tgt_lang: str | None,
+    overrides: tuple[str, ...], allow_code: bool, overwrite: bool,
+) -> None:  # fmt: skip
+    """Write triplets in the layout of another trainer: TRL's standard prompt, chosen, rejected."""
+    from mtcpo.corpora import Drops
+    from mtcpo.files import write_json_lines
+    from mtcpo.prompts import check_prompt
+    from mtcpo.triplets import open_triplets, triplets_to_trl
+
+    check_prompt(prompt, ("source", "src_name", "tgt_name"))
+    drops = Drops()
+    with writing(output, overwrite, inputs=[prefs]):
+        corpus = corpus_of(prefs, (), (), src_lang, tgt_lang, overrides, allow_code)
+        count = write_json_lines(output, triplets_to_trl(open_triplets(corpus, drops), prompt))
+    click.echo(f"{output}: {count} rows{told(drops)}")

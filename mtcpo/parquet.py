@@ -1,0 +1,93 @@
+"""Reading and writing Parquet files, a few thousand rows at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from mtcpo.errors import UserError
+
+PARQUET_ROWS_PER_GROUP = 10_000
+
+PARQUET_ROWS_AT_ONCE = 1_000
+"""Rows that are Python objects at one time while a file is read; pyarrow's default is 65,536."""
+
+
+def read_parquet(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yield ("path:number", row) of a Parquet file; a file that cannot be read is the user's error."""
+    import pyarrow
+    import pyarrow.parquet
+
+    if not path.exists():
+        raise UserError(f"{path}: no such file")
+    try:
+        table = pyarrow.parquet.ParquetFile(path)
+    except (OSError, pyarrow.ArrowException) as error:
+        raise UserError(f"{path}: not a readable Parquet file ({error})") from None
+    number = 0
+    for batch in table.iter_batches(batch_size=PARQUET_ROWS_AT_ONCE):
+        for row in batch.to_pylist():
+            number += 1
+            yield f"{path}:{number}", row
+
+
+def write_parquet(partial: Path, rows: Iterable[Mapping[str, Any]], path: Path) -> int:
+    """Write rows to `partial`, whose final name is `path`; return how many. Refuse fields that would be lost."""
+    import itertools
+
+    import pyarrow
+    import pyarrow.parquet
+
+    # Score names become fields of a struct, so every group must know all of them: the first group decides.
+    iterator, count, writer = iter(rows), 0, None
+    while group := list(itertools.islice(iterator, PARQUET_ROWS_PER_GROUP)):
+        plain = [_without_empty_tables(dict(row)) for row in group]
+        try:
+            table = pyarrow.Table.from_pylist(plain)
+            writer = writer or pyarrow.parquet.ParquetWriter(partial, table.schema)
+            if not table.schema.equals(writer.schema):
+                _refuse_new_fields(table.schema, writer.schema, path, count)
+                table = pyarrow.Table.from_pylist(plain, schema=writer.schema)
+        except pyarrow.ArrowException as error:
+            reason = str(error).partition("\n")[0]
+            raise UserError(f"{path}: a column of Parquet has values of one type ({reason}); write .jsonl") from None
+        writer.write_table(table)
+        count += len(group)
+    if writer is None:
+        raise UserError(f"{path}: there is no row to write, and Parquet needs one to know its columns; use .jsonl")
+    writer.close()
+    return count
+
+
+def _refuse_new_fields(schema: Any, first: Any, path: Path, written: int) -> None:
+    """Refuse what the library would leave out without a word."""
+    new = sorted(_fields(schema) - _fields(first))
+    if new:
+        raise UserError(
+            f"{path}: {', '.join(new)} first appears after row {written}, when the columns of a Parquet file are "
+            "fixed already; write .jsonl"
+        )
+
+
+def _fields(schema: Any, prefix: str = "") -> set[str]:
+    """Return the dotted names of all fields that hold values, those inside structs and lists too."""
+    import pyarrow
+
+    found = set()
+    for field in schema:
+        kind = field.type
+        while pyarrow.types.is_list(kind):
+            kind = kind.value_type
+        if pyarrow.types.is_struct(kind):
+            found |= _fields(kind, f"{prefix}{field.name}.")
+        elif not pyarrow.types.is_null(kind):
+            found.add(f"{prefix}{field.name}")
+    return found
+
+
+def _without_empty_tables(value: Any) -> Any:
+    """Put null for tables without a key, which Parquet cannot hold: candidates that nobody has scored yet."""
+    if isinstance(value, dict):
+        return {key: _without_empty_tables(item) for key, item in value.items()} or None
+    return [_without_empty_tables(item) for item in value] if isinstance(value, list) else value

@@ -1,0 +1,64 @@
+"""Prompt templates of decoder-only models."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator
+
+from mtcpo.errors import UserError, choose
+from mtcpo.languages import UNDETERMINED, english_name
+from mtcpo.layouts.contract import Text
+
+ALMA_PROMPT = "Translate this from {src_name} to {tgt_name}:\n{src_name}: {source}\n{tgt_name}:"
+"""The template of ALMA (arXiv 2309.11674), for decoder-only models without a chat template."""
+
+CHAT_PROMPT = "Translate this from {src_name} to {tgt_name}. Give only the translation.\n{source}"
+"""The user's message, for decoder-only models with a chat template."""
+
+
+def fill_prompt(template: str, text: Text, codes: tuple[str, str] | None = None) -> str:
+    """Fill a template; `codes` are what source and target language are called in it, by default their BCP-47 tags."""
+    codes = codes or (text.src_lang, text.tgt_lang)
+    names = {}
+    if "_name}" in template:
+        if UNDETERMINED in (text.src_lang, text.tgt_lang):
+            raise UserError(f"the template {template!r} names its languages; give --src-lang and --tgt-lang")
+        names = {"src_name": english_name(text.src_lang), "tgt_name": english_name(text.tgt_lang)}
+    # Not str.format on the source: braces in a sentence are text.
+    fields = {**names, "src_code": codes[0], "tgt_code": codes[1], "source": text.source}
+    parts = [template]
+    for field, value in fields.items():
+        parts = [piece for part in parts for piece in _split_keeping(part, "{" + field + "}", value)]
+    return "".join(parts)
+
+
+class _Filled(str):
+    """A filled-in value: no further field is looked for inside it."""
+
+
+def _split_keeping(part: str, field: str, value: str) -> Iterator[str]:
+    if isinstance(part, _Filled) or field not in part:
+        yield part
+        return
+    pieces = part.split(field)
+    for i, piece in enumerate(pieces):
+        if i:
+            yield _Filled(value)
+        yield piece
+
+
+PROMPT_FIELDS = ("source", "src_name", "tgt_name", "src_code", "tgt_code")
+
+
+def check_prompt(template: str, fields: Iterable[str] = PROMPT_FIELDS) -> str:
+    """Return a prompt's template if a model that is given it sees the source, and nothing stays unfilled.
+
+    Raises:
+        UserError: no {source} in it, or a field that is none.
+    """
+    for name in re.findall(r"\{(\w+)\}", template):
+        if name not in fields:
+            raise choose("field of a prompt", name, fields)
+    if "{source}" not in template:
+        raise UserError(f"prompt {template!r}: the model would not see the source; write {{source}} where it belongs")
+    return template

@@ -1,0 +1,50 @@
+"""The commands `mtcpo run` and `mtcpo recipes`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import click
+
+from mtcpo.options import allow_code, overwrite, settings
+from mtcpo.outputs import writing
+
+
+@click.command(short_help="Run all stages of a recipe.")
+@click.argument("recipe")
+@settings
+@click.option("--output-dir", type=click.Path(path_type=Path), help="Run directory; default: runs/NAME.")
+@click.option("--dry-run", is_flag=True, help="Print the plan and do nothing.")
+@allow_code
+@overwrite
+def run(
+    recipe: str, overrides: tuple[str, ...], output_dir: Path | None, dry_run: bool, allow_code: bool, overwrite: bool
+) -> None:  # fmt: skip
+    """Run all stages of RECIPE (a file, or the name of a shipped one); stages that are done are skipped."""
+    from mtcpo.pipeline import run_recipe, stages_of
+    from mtcpo.recipe import find_recipe, load_recipe
+    from mtcpo.stages import plan
+    from mtcpo.terminaltable import print_table
+
+    path = find_recipe(recipe)
+    loaded = load_recipe(path, overrides, allow_code)
+    folder = output_dir or Path("runs") / path.stem
+    if dry_run:
+        for line in plan(stages_of(loaded, folder), folder):
+            click.echo(line)
+        return
+    with writing(folder, overwrite=True, folder=True):  # its stages decide what may be replaced
+        report = run_recipe(loaded, folder, overwrite, click.echo)
+    print_table(json.loads((folder / "evaluation.json").read_text(encoding="utf-8")))
+    click.echo(f"{report}")
+
+
+@click.command()
+def recipes() -> None:
+    """List the shipped recipes with what they do."""
+    from mtcpo.shipped import shipped_toml
+
+    for name, path in shipped_toml("recipes").items():
+        first = path.read_text(encoding="utf-8").split("\n", 1)[0].lstrip("# ")
+        click.echo(f"{name:24} {first}")

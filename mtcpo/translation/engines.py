@@ -1,0 +1,22 @@
+"""The one place where an engine is chosen."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from mtcpo.bars import bar
+from mtcpo.modelconfig import DType
+from mtcpo.models import load_model
+from mtcpo.translation.generate import GenerateEngine
+
+
+@contextmanager
+def open_engine(
+    name: str, system: str, dtype: DType = "auto", prompt: str | None = None, sources: int | None = None
+) -> Iterator[GenerateEngine]:
+    """Load a model as an engine, with a progress bar over `sources` while the block runs."""
+    loaded = load_model(name, dtype, prompt)
+    with bar(f"translating with {Path(name).name}", sources, "sources") as progress:
+        yield GenerateEngine(loaded, system, progress.update)
