@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from mtcpo.version import __version__
+from mtcpo.core.version import __version__
 
 if TYPE_CHECKING:
     from mtcpo.api import build_preferences, evaluate

@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from mtcpo.errors import UserError
+from mtcpo.core.errors import UserError
 from mtcpo.families import Family
 from mtcpo.modelconfig import LoraConfig, Quantization
 

@@ -11,13 +11,13 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
 
-from mtcpo.config import load_section
+from mtcpo.core.config import load_section
+from mtcpo.core.errors import UserError
+from mtcpo.core.files import read_json_lines
 from mtcpo.corpora import CorpusConfig, Drops, check_system_name, read_corpus
 from mtcpo.document import to_document, write_evaluation
-from mtcpo.errors import UserError
 from mtcpo.evalconfig import RunEvaluateConfig
 from mtcpo.evaluation import evaluate_outputs, load_metrics_for
-from mtcpo.files import read_json_lines
 from mtcpo.metrics.contract import open_models
 from mtcpo.preferences import PrefsConfig
 from mtcpo.preferences import build_preferences as write_preferences

@@ -14,10 +14,11 @@ from mtcpo import trainer
 from mtcpo.api import Source, corpus_of, tell
 from mtcpo.arguments import check_precision, dtype_of, keeping_environment, training_arguments
 from mtcpo.canary import CANARY_FILE
-from mtcpo.config import load_section
+from mtcpo.core.config import load_section
+from mtcpo.core.errors import UserError
+from mtcpo.core.files import complete_folder, write_text
 from mtcpo.corpora import Drops, read_corpus
 from mtcpo.devset import dev_set_of
-from mtcpo.errors import UserError
 from mtcpo.examples import (
     Encoded,
     EvaluationTexts,
@@ -28,7 +29,6 @@ from mtcpo.examples import (
     reference_texts,
     with_template,
 )
-from mtcpo.files import complete_folder, write_text
 from mtcpo.layouts.contract import Layout
 from mtcpo.modelcard import CARD_FILE, model_card
 from mtcpo.models import LoadedModel, adopt_model, load_model

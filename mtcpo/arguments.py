@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from transformers import Seq2SeqTrainingArguments
 
-from mtcpo.errors import UserError, choose, nearest
+from mtcpo.core.errors import UserError, choose, nearest
 from mtcpo.families import Family
 from mtcpo.losses import PAIR_METRICS
 from mtcpo.metrics import METRICS, metric_name

@@ -12,12 +12,12 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
+from mtcpo.core.files import sha256_of
+from mtcpo.core.provenance import provenance
 from mtcpo.document import Evaluation
 from mtcpo.evalconfig import EvaluateConfig
 from mtcpo.evaluation import evaluate_outputs, load_metrics_for, read_outputs
-from mtcpo.files import sha256_of
 from mtcpo.metrics.contract import open_models
-from mtcpo.provenance import provenance
 from mtcpo.records import Segment
 from mtcpo.rows import read_segments
 from mtcpo.suites import decoding_of, load_test_sets

@@ -16,7 +16,7 @@ import torch
 from accelerate.utils import send_to_device
 from torch import Tensor
 
-from mtcpo.errors import UserError
+from mtcpo.core.errors import UserError
 from mtcpo.families import Family, language_token, some_language
 from mtcpo.layouts.contract import Batch, Layout, Text
 from mtcpo.logprobs import Head

@@ -14,8 +14,8 @@ from typing import Any
 import torch
 from transformers import TrainerCallback
 
-from mtcpo.errors import UserError
-from mtcpo.files import write_json
+from mtcpo.core.errors import UserError
+from mtcpo.core.files import write_json
 from mtcpo.trainer import PreferenceTrainer
 
 

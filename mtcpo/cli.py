@@ -7,6 +7,7 @@ from typing import NoReturn
 
 import click
 
+from mtcpo.core.version import __version__
 from mtcpo.exportcommand import export
 from mtcpo.modelcommands import train
 from mtcpo.paircommands import build_prefs
@@ -14,7 +15,6 @@ from mtcpo.runcommand import recipes, run
 from mtcpo.scorecommands import evaluate
 from mtcpo.terminal import Group, run_and_leave
 from mtcpo.translatecommand import translate
-from mtcpo.version import __version__
 
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from string import Formatter
 from typing import Any
 
-from mtcpo.errors import UserError, nearest
+from mtcpo.core.errors import UserError, nearest
 
 
 def check_template(template: str) -> str:

@@ -12,8 +12,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from mtcpo.core.errors import UserError
 from mtcpo.document import Evaluation, main_metrics, translations_dir
-from mtcpo.errors import UserError
 from mtcpo.evalconfig import EvaluateConfig
 from mtcpo.evaluation import evaluate_outputs
 from mtcpo.metrics import load_metric, metric_kind

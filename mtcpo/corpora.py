@@ -11,12 +11,12 @@ from typing import Annotated, Any, Self
 from pydantic import AfterValidator, Field, ValidationInfo, model_validator
 
 from mtcpo.columns import check_template, column_text, fill_template
-from mtcpo.config import Config, PathOrName
-from mtcpo.errors import UserError
-from mtcpo.files import count_lines, read_lines
+from mtcpo.core.config import Config, PathOrName
+from mtcpo.core.errors import UserError
+from mtcpo.core.files import count_lines, read_lines
+from mtcpo.core.user_code import check_allowed, is_code
 from mtcpo.formats import translation_segments
 from mtcpo.languages import check_language
-from mtcpo.owncode import check_allowed, is_code
 from mtcpo.records import Candidate, Segment, segment_from_json
 from mtcpo.rows import Row, is_table, is_text, read_rows, rows_of
 

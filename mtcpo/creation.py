@@ -14,8 +14,8 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from mtcpo.config import Config
-from mtcpo.errors import UserError
+from mtcpo.core.config import Config
+from mtcpo.core.errors import UserError
 from mtcpo.languages import UNDETERMINED
 
 PAD, END, UNKNOWN = 0, 1, 2

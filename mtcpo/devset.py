@@ -8,8 +8,8 @@ from typing import Any
 
 from accelerate.utils import broadcast_object_list, gather_object
 
+from mtcpo.core.errors import UserError
 from mtcpo.corpora import Drops, read_corpus
-from mtcpo.errors import UserError
 from mtcpo.metrics import load_metric
 from mtcpo.metrics.contract import Metric
 from mtcpo.models import LoadedModel

@@ -7,7 +7,7 @@ import warnings
 from collections.abc import Iterator
 from importlib import import_module, metadata
 
-from mtcpo.version import __version__
+from mtcpo.core.version import __version__
 
 REMEDIES = {
     "torch": "pip install torch",

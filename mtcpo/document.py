@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mtcpo.errors import UserError
+from mtcpo.core.errors import UserError
+from mtcpo.core.files import refuse_existing, write_json, write_json_lines, write_text
 from mtcpo.evalconfig import EvaluateConfig
-from mtcpo.files import refuse_existing, write_json, write_json_lines, write_text
 from mtcpo.langid import why_unchecked
 from mtcpo.perreference import label_or_default
 from mtcpo.records import Segment, errors_to_json, segment_to_json

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pydantic import Field
 
-from mtcpo.config import Config, PathOrName
+from mtcpo.core.config import Config, PathOrName
 from mtcpo.metrics import MetricSpec
 from mtcpo.metrics.cometconfig import CometConfig
 from mtcpo.suites import SuiteSpec

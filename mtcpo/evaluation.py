@@ -18,10 +18,10 @@ from itertools import chain, repeat
 from pathlib import Path
 from typing import Any
 
+from mtcpo.core.errors import UserError, choose
+from mtcpo.core.files import read_lines
 from mtcpo.document import ERRORS, Evaluation, entry_of, num_references
-from mtcpo.errors import UserError, choose
 from mtcpo.evalconfig import DEFAULT_METRICS, EvaluateConfig
-from mtcpo.files import read_lines
 from mtcpo.metrics import load_metric, metric_kind
 from mtcpo.metrics.contract import Metric, bare_judgements, finds_errors, judge, judged_by
 from mtcpo.perreference import with_each_reference

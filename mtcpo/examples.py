@@ -7,8 +7,8 @@ import itertools
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 
+from mtcpo.core.errors import UserError
 from mtcpo.corpora import Drops
-from mtcpo.errors import UserError
 from mtcpo.layouts.contract import Example, Layout, Text
 from mtcpo.records import Segment, Triplet
 from mtcpo.tokencache import Notes, cached, spooled

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import click
 
+from mtcpo.core.outputs import writing
 from mtcpo.options import allow_code, corpus_of, languages, overwrite, settings, told
-from mtcpo.outputs import writing
 
 
 @click.command(short_help="Write triplets for another trainer.")
@@ -24,8 +24,8 @@ def export(
     overrides: tuple[str, ...], allow_code: bool, overwrite: bool,
 ) -> None:  # fmt: skip
     """Write triplets in the layout of another trainer: TRL's standard prompt, chosen, rejected."""
+    from mtcpo.core.files import write_json_lines
     from mtcpo.corpora import Drops
-    from mtcpo.files import write_json_lines
     from mtcpo.prompts import check_prompt
     from mtcpo.triplets import open_triplets, triplets_to_trl
 

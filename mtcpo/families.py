@@ -10,7 +10,7 @@ from typing import Literal
 import langcodes
 from langcodes.tag_parser import LanguageTagError
 
-from mtcpo.errors import UserError, nearest
+from mtcpo.core.errors import UserError, nearest
 from mtcpo.languages import UNDETERMINED
 
 DECODER_LAYERS = (

@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 from markupsafe import Markup
 
+from mtcpo.core.errors import UserError
+from mtcpo.core.files import read_json_lines
 from mtcpo.document import main_metrics
-from mtcpo.errors import UserError
-from mtcpo.files import read_json_lines
 from mtcpo.plots import Interval, Series, bars, histogram, interval_plot, line_plot
 from mtcpo.records import triplet_from_json
 from mtcpo.tables import FEW_SYSTEMS, decisive_p, format_p, judge, metric_title

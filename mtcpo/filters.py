@@ -8,8 +8,8 @@ from typing import Self
 
 from pydantic import Field, model_validator
 
-from mtcpo.config import Config, PathOrName
-from mtcpo.errors import UserError
+from mtcpo.core.config import Config, PathOrName
+from mtcpo.core.errors import UserError
 from mtcpo.langid import are_wrong, why_unchecked
 from mtcpo.records import Candidate, Segment
 from mtcpo.textchecks import edit_similarity, has_loop, is_length_within, script_share

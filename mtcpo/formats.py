@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from itertools import takewhile
 from typing import Any
 
-from mtcpo.errors import UserError
+from mtcpo.core.errors import UserError
 from mtcpo.languages import UNDETERMINED, check_language, english_name, same_language
 from mtcpo.records import HUMAN, REFERENCE_SYSTEM, Candidate, Segment, Triplet, text_field
 

@@ -7,7 +7,7 @@ from functools import lru_cache
 import langcodes
 from langcodes.tag_parser import LanguageTagError
 
-from mtcpo.errors import UserError, nearest
+from mtcpo.core.errors import UserError, nearest
 
 UNDETERMINED = "und"
 """The code of a language that is not known, for preference sets whose prompts do not say."""

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import logsigmoid, relu
 
-from mtcpo.errors import UserError
+from mtcpo.core.errors import UserError
 from mtcpo.trainconfig import LossConfig
 
 LENGTH_NORMALIZED = frozenset({"ipo", "simpo", "alphapo"})

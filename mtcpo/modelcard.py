@@ -10,8 +10,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from mtcpo.core.version import __version__
 from mtcpo.languages import UNDETERMINED
-from mtcpo.version import __version__
 
 CARD_FILE = "README.md"
 

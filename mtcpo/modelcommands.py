@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from mtcpo.errors import UserError
+from mtcpo.core.errors import UserError
+from mtcpo.core.outputs import writing
 from mtcpo.options import (
     allow_code,
     corpus_of,
@@ -22,7 +23,6 @@ from mtcpo.options import (
     settings,
     told,
 )
-from mtcpo.outputs import writing
 
 if TYPE_CHECKING:
     from mtcpo.corpora import CorpusConfig, Drops

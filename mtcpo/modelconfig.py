@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from mtcpo.config import Config
+from mtcpo.core.config import Config
 
 DType = Literal["float32", "bfloat16", "float16", "auto"]
 

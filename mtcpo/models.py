@@ -20,10 +20,10 @@ from mtcpo.adapters import (
     save_adapters,
 )
 from mtcpo.canary import CANARY_FILE, check_canary, write_canary
-from mtcpo.errors import UserError
+from mtcpo.core.errors import UserError
+from mtcpo.core.files import sha256_of
+from mtcpo.core.hub import unreachable_hub
 from mtcpo.families import Family, LayoutName, family_of
-from mtcpo.files import sha256_of
-from mtcpo.hub import unreachable_hub
 from mtcpo.layouts.contract import Batch, Example, Layout, Text
 from mtcpo.layouts.decoderonly import DecoderOnlyLayout
 from mtcpo.layouts.encoderdecoder import EncoderDecoderLayout

@@ -64,7 +64,7 @@ def section(
 
     `--set train.beta=0.2` and `--set beta=0.2` mean the same where `prefix` is "train".
     """
-    from mtcpo.config import apply_overrides, load_section
+    from mtcpo.core.config import apply_overrides, load_section
 
     given = {key: value for key, value in values.items() if value not in (None, (), {})}
     short = [text.removeprefix(f"{prefix}.") for text in overrides]
@@ -99,7 +99,7 @@ def is_one_of_several() -> bool:
 
 def comet_settings(python: str | None, precision: str | None) -> dict[str, str]:
     """Return what was said of how COMET is run; a path given here starts at the working directory."""
-    from mtcpo.config import CommandLineText
+    from mtcpo.core.config import CommandLineText
 
     given = {"python": python and CommandLineText(python), "precision": precision}
     return {key: value for key, value in given.items() if value is not None}
@@ -119,6 +119,6 @@ def told(drops: Drops) -> str:
 
 def quiet() -> None:
     """Let libraries speak only of what a user has to know."""
-    from mtcpo.bars import quiet_libraries
+    from mtcpo.core.progress import quiet_libraries
 
     quiet_libraries()

@@ -10,8 +10,8 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from mtcpo.core.errors import UserError
 from mtcpo.document import ERRORS, main_metrics, translations_dir
-from mtcpo.errors import UserError
 from mtcpo.figures import MAX_CURVES, Figure, delta_figures, length_figure, spoken
 from mtcpo.languages import english_name
 from mtcpo.rows import read_segments

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import click
 
-from mtcpo.errors import UserError
+from mtcpo.core.errors import UserError
+from mtcpo.core.outputs import writing
 from mtcpo.options import (
     allow_code,
     comet_options,
@@ -19,7 +20,6 @@ from mtcpo.options import (
     section,
     settings,
 )
-from mtcpo.outputs import writing
 
 CUT = " (the file was cut in the middle of a line; the complete lines were used)"
 
@@ -61,8 +61,8 @@ def build_prefs(
     Interrupted, the same command again computes only the scores of models that are new. Every other setting of
     [prefs], filters among them: --set max_similarity=0.9 --set check_script=true --set weights.chrf=2
     """
+    from mtcpo.core.files import refuse_existing
     from mtcpo.corpora import Drops, read_corpus
-    from mtcpo.files import refuse_existing
     from mtcpo.pairpage import page_path_of, write_pair_page
     from mtcpo.preferences import PrefsConfig, build_preferences, report_path_of
 

@@ -15,16 +15,16 @@ from typing import Any
 
 from markupsafe import Markup
 
-from mtcpo.errors import UserError
+from mtcpo.core.errors import UserError
+from mtcpo.core.files import write_text
+from mtcpo.core.version import __version__
 from mtcpo.figures import Figure, length_note, pair_figures, spoken
-from mtcpo.files import write_text
 from mtcpo.overview import flatten, without_plots
 from mtcpo.plots import Series, bars, histogram, line_plot
 from mtcpo.records import Triplet, triplet_from_json
 from mtcpo.report import inline_files, page_environment
 from mtcpo.sidebyside import mark_differences
 from mtcpo.tables import metric_title
-from mtcpo.version import __version__
 
 SIDES = ("chosen", "rejected")
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from mtcpo.files import write_text
+from mtcpo.core.files import write_text
 from mtcpo.significance import ALPHA
 from mtcpo.tables import format_score, judge, metric_title, ranked, significance_in_words
 

@@ -6,10 +6,10 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mtcpo.config import Config, to_toml
+from mtcpo.core.config import Config, to_toml
+from mtcpo.core.errors import UserError
+from mtcpo.core.files import complete_folder, read_json_lines, write_json_lines, write_text
 from mtcpo.corpora import Drops, read_corpus
-from mtcpo.errors import UserError
-from mtcpo.files import complete_folder, read_json_lines, write_json_lines, write_text
 from mtcpo.metrics import metric_name
 from mtcpo.preferences import PROCESS_SETTINGS
 from mtcpo.readiness import check_ready
@@ -60,7 +60,7 @@ def run_recipe(recipe: Recipe, folder: Path, overwrite: bool, say: Callable[[str
     check_may_run(stages, folder, overwrite)
     waiting = unfinished(stages, folder)
     if waiting:
-        from mtcpo.bars import quiet_libraries
+        from mtcpo.core.progress import quiet_libraries
 
         quiet_libraries()
         check_ready(RunFolder(recipe, folder.resolve()), waiting)

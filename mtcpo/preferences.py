@@ -16,10 +16,11 @@ from typing import IO, Any
 from pydantic import Field
 
 from mtcpo.combining import COMBINATIONS, Centre, SetStatistics
-from mtcpo.config import PathOrName
+from mtcpo.core.config import PathOrName
+from mtcpo.core.errors import UserError
+from mtcpo.core.files import json_line, write_json, write_json_lines
+from mtcpo.core.version import __version__
 from mtcpo.corpora import Drops
-from mtcpo.errors import UserError
-from mtcpo.files import json_line, write_json, write_json_lines
 from mtcpo.metrics import candidate_kind, is_computed, metric_name
 from mtcpo.metrics.cometconfig import CometConfig
 from mtcpo.ondisk import Column, temporary_database
@@ -29,7 +30,6 @@ from mtcpo.rows import read_segments
 from mtcpo.scorecache import CACHE_FILE
 from mtcpo.scoring import Scorer
 from mtcpo.selection import Chooser, SelectionConfig, add_references, length_log_ratio, unbalanced
-from mtcpo.version import __version__
 
 PROCESS_SETTINGS = {"workers", "score_cache", "comet"}
 """Settings that change how fast pairs are built, and not which: a precision is in its metric's signature."""

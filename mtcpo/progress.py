@@ -9,7 +9,7 @@ from typing import Any
 from tqdm import tqdm
 from transformers import TrainerCallback
 
-from mtcpo.bars import bar
+from mtcpo.core.progress import bar
 
 NOT_SHOWN = ("_runtime", "_per_second", "_preparation_time")
 """Ends of the names of figures about an evaluation's speed."""

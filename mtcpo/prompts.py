@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator
 
-from mtcpo.errors import UserError, choose
+from mtcpo.core.errors import UserError, choose
 from mtcpo.languages import UNDETERMINED, english_name
 from mtcpo.layouts.contract import Text
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
+from mtcpo.core.errors import UserError
 from mtcpo.corpora import CorpusConfig, read_corpus
-from mtcpo.errors import UserError
 from mtcpo.evaluation import metrics_of
 from mtcpo.metrics import candidate_kind, is_computed, load_candidate_metric
 from mtcpo.runfolder import RunFolder, control_settings

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
-from mtcpo.errors import UserError
+from mtcpo.core.errors import UserError
 
 Messages = tuple[Mapping[str, str], ...]
 """A conversation: messages with `role` and `content`."""

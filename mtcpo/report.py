@@ -17,9 +17,10 @@ from typing import Any
 import jinja2
 from markupsafe import Markup
 
-from mtcpo.errors import UserError
+from mtcpo.core.errors import UserError
+from mtcpo.core.files import write_text
+from mtcpo.core.version import __version__
 from mtcpo.figures import pair_figures, read_pairs, read_training_log, training_figures
-from mtcpo.files import write_text
 from mtcpo.languages import script_of
 from mtcpo.overview import flatten, overview_of, stages_of, view_of, with_command, without_plots
 from mtcpo.papertables import write_paper_tables
@@ -38,7 +39,6 @@ from mtcpo.tables import (
     too_few_resamples,
     warn_of_choosers,
 )
-from mtcpo.version import __version__
 
 RTL_SCRIPTS = ("Arab", "Hebr", "Syrc", "Thaa", "Nkoo", "Adlm", "Rohg", "Mand", "Samr")
 RTL_LETTER = re.compile("[\u0590-\u08ff\ufb1d-\ufdff\ufe70-\ufefc\U00010800-\U00010fff\U0001e800-\U0001efff]")

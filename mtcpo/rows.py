@@ -12,10 +12,10 @@ from itertools import chain
 from pathlib import Path
 from typing import Any, TypeVar
 
-from mtcpo.errors import UserError, choose
-from mtcpo.files import read_json_lines, read_lines
-from mtcpo.hub import unreachable_hub
-from mtcpo.owncode import find_code, is_code, told_error
+from mtcpo.core.errors import UserError, choose
+from mtcpo.core.files import read_json_lines, read_lines
+from mtcpo.core.hub import unreachable_hub
+from mtcpo.core.user_code import find_code, is_code, told_error
 from mtcpo.records import Segment, Triplet, segment_from_json, segment_to_json, triplet_to_json
 
 Item = TypeVar("Item")

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import click
 
+from mtcpo.core.outputs import writing
 from mtcpo.options import allow_code, overwrite, settings
-from mtcpo.outputs import writing
 
 
 @click.command(short_help="Run all stages of a recipe.")
@@ -43,7 +43,7 @@ def run(
 @click.command()
 def recipes() -> None:
     """List the shipped recipes with what they do."""
-    from mtcpo.shipped import shipped_toml
+    from mtcpo.core.resources import shipped_toml
 
     for name, path in shipped_toml("recipes").items():
         first = path.read_text(encoding="utf-8").split("\n", 1)[0].lstrip("# ")

@@ -5,9 +5,9 @@ from __future__ import annotations
 import dataclasses
 from pathlib import Path
 
+from mtcpo.core.user_code import code_file, is_code
 from mtcpo.corpora import CorpusConfig
 from mtcpo.document import translations_dir
-from mtcpo.owncode import code_file, is_code
 from mtcpo.recipe import BASE, CONTROL, TUNED, Recipe
 from mtcpo.suites import load_test_sets, name_test_sets
 from mtcpo.testsets import TestSet

@@ -21,8 +21,8 @@ from http.client import HTTPException
 from pathlib import Path
 from typing import Any
 
-from mtcpo.errors import UserError, choose, nearest
-from mtcpo.files import read_lines
+from mtcpo.core.errors import UserError, choose, nearest
+from mtcpo.core.files import read_lines
 from mtcpo.testsets import Spec, TestSet, choose_references, make_test_set, plain_label, read_aligned
 
 DOWNLOAD_TIMEOUT = 60.0

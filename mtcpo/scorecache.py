@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from dataclasses import astuple, dataclass, replace
 from pathlib import Path
 
-from mtcpo.errors import UserError
+from mtcpo.core.errors import UserError
 from mtcpo.metrics.contract import (
     CandidateMetric,
     Judgement,

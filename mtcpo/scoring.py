@@ -18,13 +18,13 @@ from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
-from mtcpo.errors import UserError, choose
+from mtcpo.core.errors import UserError, choose
+from mtcpo.core.workers import result_of, worker_pool
 from mtcpo.metrics import METRICS, candidate_kind, depends_on_set, is_computed, load_candidate_metric, metric_name
 from mtcpo.metrics.cometconfig import CometConfig
 from mtcpo.metrics.contract import CandidateMetric, Judgement, bare_judgements, judge, judged_by, processes_of
 from mtcpo.records import Candidate, Segment
 from mtcpo.scorecache import CachedMetric, ScoreCache
-from mtcpo.workers import result_of, worker_pool
 
 SEGMENTS_PER_CHUNK = 64
 CHUNKS_PER_WORKER = 2

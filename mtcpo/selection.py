@@ -11,7 +11,7 @@ from typing import Literal, Self
 from pydantic import Field, field_validator, model_validator
 
 from mtcpo.combining import COMBINATIONS, Centre, centre_of, check_scales, combined
-from mtcpo.errors import UserError, choose
+from mtcpo.core.errors import UserError, choose
 from mtcpo.filters import FilterConfig, Filters
 from mtcpo.metrics import MetricSpec, is_computed, metric_name
 from mtcpo.ondisk import Column

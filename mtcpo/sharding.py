@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from mtcpo.errors import UserError
+from mtcpo.core.errors import UserError
 
 SHARES = "SHARDED_STATE_DICT"
 LOST_CONNECTION = ("Connection closed by peer", "Connection reset by peer", "Broken pipe", "remote process exited")

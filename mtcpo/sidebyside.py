@@ -14,7 +14,7 @@ from operator import attrgetter, itemgetter
 
 from markupsafe import Markup, escape
 
-from mtcpo.errors import UserError
+from mtcpo.core.errors import UserError
 from mtcpo.records import Candidate, ErrorSpan, Segment
 from mtcpo.tables import metric_title
 

@@ -16,9 +16,9 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal
 
-from mtcpo.errors import UserError
-from mtcpo.files import sha256_of, write_json
-from mtcpo.provenance import provenance
+from mtcpo.core.errors import UserError
+from mtcpo.core.files import sha256_of, write_json
+from mtcpo.core.provenance import provenance
 from mtcpo.rows import is_file
 
 STAMP_FILE = "stamp.json"

@@ -25,11 +25,11 @@ from typing import Annotated, Any
 
 from pydantic import BeforeValidator, Field, TypeAdapter, ValidationInfo, field_validator
 
-from mtcpo.config import Config, PathOrName, load_section, read_toml
-from mtcpo.errors import UserError, nearest
+from mtcpo.core.config import Config, PathOrName, load_section, read_toml
+from mtcpo.core.errors import UserError, nearest
+from mtcpo.core.resources import shipped_toml
 from mtcpo.metrics import MetricSpec, metric_kind
 from mtcpo.sacrebleusets import known_sets, load_from_sacrebleu
-from mtcpo.shipped import shipped_toml
 from mtcpo.testfolders import RELEASES, languages_of, load_from_folder, where_to_put
 from mtcpo.testsets import TestSet, TestSetConfig, load_local_set, parse_spec
 from mtcpo.translation.config import TranslateConfig

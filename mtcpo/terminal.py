@@ -15,7 +15,7 @@ from typing import Any, NoReturn
 
 import click
 
-from mtcpo.errors import UserError
+from mtcpo.core.errors import UserError
 
 OUR_FAULT, USER_MISTAKE, INTERRUPTED = 1, 2, 130
 

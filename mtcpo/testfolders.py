@@ -16,7 +16,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from mtcpo.errors import UserError, nearest
+from mtcpo.core.errors import UserError, nearest
 from mtcpo.families import nllb_codes
 from mtcpo.languages import check_language
 from mtcpo.sacrebleusets import default_references, known_sets

@@ -10,9 +10,9 @@ from typing import ClassVar, TypeVar
 
 from pydantic import Field, model_validator
 
-from mtcpo.config import Config, PathOrName
-from mtcpo.errors import UserError, choose
-from mtcpo.files import read_lines
+from mtcpo.core.config import Config, PathOrName
+from mtcpo.core.errors import UserError, choose
+from mtcpo.core.files import read_lines
 from mtcpo.records import Segment
 from mtcpo.translation.config import TranslateConfig
 

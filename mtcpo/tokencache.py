@@ -27,11 +27,11 @@ from typing import IO, Any, overload
 import numpy as np
 from filelock import FileLock
 
-from mtcpo.errors import UserError
-from mtcpo.files import complete_folder, sha256_of, write_json
+from mtcpo.core.errors import UserError
+from mtcpo.core.files import complete_folder, sha256_of, write_json
+from mtcpo.core.outputs import FULL
+from mtcpo.core.resources import PACKAGE
 from mtcpo.layouts.contract import Example, Layout, Text
-from mtcpo.outputs import FULL
-from mtcpo.shipped import PACKAGE
 
 LOG = logging.getLogger(__name__)
 

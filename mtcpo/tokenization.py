@@ -7,7 +7,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from mtcpo.errors import UserError
+from mtcpo.core.errors import UserError
 
 TOKENIZER_FILES = (
     "tokenizer.json", "spiece.model", "sentencepiece.bpe.model", "source.spm", "tokenizer.model", "vocab.json",

@@ -21,9 +21,9 @@ from torch.utils.data import DataLoader, Dataset
 from transformers import Seq2SeqTrainer, Seq2SeqTrainingArguments
 
 from mtcpo.batching import BatchLimits, LengthBatchSampler
-from mtcpo.config import load_section
+from mtcpo.core.config import load_section
+from mtcpo.core.errors import UserError
 from mtcpo.devset import DevSet
-from mtcpo.errors import UserError
 from mtcpo.layouts.contract import Batch, Example
 from mtcpo.losses import PAIR_METRICS, PREFERENCE_LOSSES, PairLogps, rewards, router_weight
 from mtcpo.models import LoadedModel

@@ -7,9 +7,9 @@ from dataclasses import replace
 from typing import Any
 
 from mtcpo.columns import column_text, fill_template
-from mtcpo.config import load_section
+from mtcpo.core.config import load_section
+from mtcpo.core.errors import UserError
 from mtcpo.corpora import CORPUS_FIELDS, PAIR_FIELDS, CorpusConfig, Drops, row_id_of, wanted_rows
-from mtcpo.errors import UserError
 from mtcpo.formats import preference_triplet, trl_row
 from mtcpo.languages import UNDETERMINED, check_language
 from mtcpo.records import Triplet, triplet_from_json

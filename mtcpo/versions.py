@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from mtcpo.errors import UserError
+from mtcpo.core.errors import UserError
 
 
 def running_major() -> int:

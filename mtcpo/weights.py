@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from mtcpo.errors import UserError
+from mtcpo.core.errors import UserError
 from mtcpo.families import Family
 from mtcpo.versions import running_major, written_major
 

@@ -10,8 +10,8 @@ from test_training import config, interrupted_at, weights
 from tiny_models import KINDS, SIZES, TEXTS, preference_texts
 
 from mtcpo.adapters import add_adapters
+from mtcpo.core.errors import UserError
 from mtcpo.creation import CreateConfig, create_model
-from mtcpo.errors import UserError
 from mtcpo.modelconfig import LoraConfig
 from mtcpo.models import load_model
 from mtcpo.training import ready_to_train, train

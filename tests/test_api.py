@@ -17,8 +17,8 @@ from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM, AutoTokeni
 import mtcpo
 from mtcpo import PreferenceTrainer, build_preferences, evaluate
 from mtcpo.cli import mtcpo as command
-from mtcpo.errors import UserError
-from mtcpo.files import read_json_lines, write_json_lines
+from mtcpo.core.errors import UserError
+from mtcpo.core.files import read_json_lines, write_json_lines
 from mtcpo.layouts.contract import Text
 from mtcpo.models import load_model
 from mtcpo.records import Candidate, Segment, segment_to_json

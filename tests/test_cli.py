@@ -15,9 +15,9 @@ from pathlib import Path
 import pytest
 from console import ENVIRONMENT, call, contents, lines_of, mistake, run, small_disk, words, write_lines
 
+from mtcpo.core.errors import UserError
+from mtcpo.core.outputs import writing
 from mtcpo.doctor import REMEDIES
-from mtcpo.errors import UserError
-from mtcpo.outputs import writing
 from mtcpo.rows import read_segments
 from mtcpo.triplets import read_triplets
 

@@ -16,8 +16,8 @@ from mtcpo.combining import (
     weighted_mean,
     zscore,
 )
-from mtcpo.config import load_section
-from mtcpo.errors import UserError
+from mtcpo.core.config import load_section
+from mtcpo.core.errors import UserError
 from mtcpo.records import Candidate, Segment
 from mtcpo.selection import Chooser, SelectionConfig
 

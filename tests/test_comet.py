@@ -13,7 +13,7 @@ import pytest
 from tiny_comet import KINDS, library_model, make_comet, make_encoder, sentences
 
 from mtcpo.comet.checkpoint import find_checkpoint
-from mtcpo.errors import UserError
+from mtcpo.core.errors import UserError
 from mtcpo.metrics import load_metric
 from mtcpo.metrics.cometconfig import CometConfig
 from mtcpo.preferences import PrefsConfig, build_preferences

@@ -10,7 +10,7 @@ from test_comet import library_model, make_segments, models, needs_comet
 from tiny_comet import ENCODERS, make_comet, make_encoder, sentences
 
 from mtcpo.comet.tokens import batches
-from mtcpo.errors import UserError
+from mtcpo.core.errors import UserError
 
 __all__ = ["models"]  # a fixture
 

@@ -16,7 +16,7 @@ from console import finish, mistake, run, start, write_lines
 from test_comet import has_comet, make_segments, models, needs_comet
 from tiny_comet import sentences
 
-from mtcpo.errors import UserError
+from mtcpo.core.errors import UserError
 from mtcpo.metrics import comet, load_metric
 from mtcpo.metrics.cometconfig import CometConfig
 from mtcpo.metrics.contract import judge

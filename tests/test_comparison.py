@@ -10,11 +10,11 @@ from console import mistake, run
 from made_up_run import evaluate, german_outputs, german_test_set, read_json
 
 from mtcpo.comparison import compare_runs
+from mtcpo.core.errors import UserError
+from mtcpo.core.files import write_json
 from mtcpo.document import write_evaluation
-from mtcpo.errors import UserError
 from mtcpo.evalconfig import EvaluateConfig
 from mtcpo.evaluation import evaluate_outputs
-from mtcpo.files import write_json
 from mtcpo.metrics import load_metric
 
 SHARES = {"start": 0.3, "one": 0.2, "two": 0.1}

@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 from pydantic import Field
 
-from mtcpo.config import (
+from mtcpo.core.config import (
     CommandLineText,
     Config,
     PathOrName,
@@ -13,7 +13,7 @@ from mtcpo.config import (
     read_toml,
     to_toml,
 )
-from mtcpo.errors import UserError
+from mtcpo.core.errors import UserError
 
 
 class Optimizer(Config):

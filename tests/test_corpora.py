@@ -13,10 +13,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from mtcpo.config import load_section
+from mtcpo.core.config import load_section
+from mtcpo.core.errors import UserError
+from mtcpo.core.files import write_json_lines
 from mtcpo.corpora import CorpusConfig, Drops, parse_named_files, read_corpus
-from mtcpo.errors import UserError
-from mtcpo.files import write_json_lines
 from mtcpo.records import Candidate, Segment, Triplet, segment_to_json, triplet_to_json
 from mtcpo.rows import read_rows
 from mtcpo.triplets import read_triplets, triplets_to_trl

@@ -4,8 +4,8 @@ import pytest
 import torch
 from tiny_models import PAIRS, SIZES, TEXTS
 
+from mtcpo.core.errors import UserError
 from mtcpo.creation import END, PAD, UNKNOWN, CreateConfig, create_model, write_tokenizer
-from mtcpo.errors import UserError
 from mtcpo.models import load_model
 
 

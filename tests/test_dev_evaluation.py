@@ -11,8 +11,8 @@ from test_training import assert_same_weights, config, interrupted_at
 from tiny_models import PAIRS, preference_texts
 
 from mtcpo.arguments import training_arguments
-from mtcpo.errors import UserError
-from mtcpo.files import write_json_lines
+from mtcpo.core.errors import UserError
+from mtcpo.core.files import write_json_lines
 from mtcpo.models import load_model
 from mtcpo.pipeline import stages_of
 from mtcpo.progress import evaluation_lines

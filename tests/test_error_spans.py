@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from test_comet import make_segments, models, needs_comet
 from tiny_comet import library_model, sentences
 
-from mtcpo.errors import UserError
+from mtcpo.core.errors import UserError
 from mtcpo.metrics import comet, load_metric
 from mtcpo.metrics.contract import finds_errors, judge
 from mtcpo.preferences import PrefsConfig, build_preferences

@@ -8,9 +8,9 @@ from console import run
 from made_up_run import evaluate, german_outputs, german_test_set, read_json
 from sacrebleu.metrics import BLEU, CHRF, TER
 
-from mtcpo.config import load_section
+from mtcpo.core.config import load_section
+from mtcpo.core.errors import UserError
 from mtcpo.document import to_document, write_evaluation
-from mtcpo.errors import UserError
 from mtcpo.evalconfig import EvaluateConfig
 from mtcpo.evaluation import evaluate_outputs, load_metrics_for, metrics_of, read_outputs
 from mtcpo.metrics import load_metric

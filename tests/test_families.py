@@ -3,7 +3,7 @@ import time
 
 import pytest
 
-from mtcpo.errors import UserError
+from mtcpo.core.errors import UserError
 from mtcpo.families import FAMILIES, Family, family_of, language_token, some_language
 from mtcpo.languages import check_language
 

@@ -1,9 +1,9 @@
 import pytest
 from made_up_run import PREFS_REPORT, evaluate, german_outputs, german_test_set, pairs, training_log
 
-from mtcpo.errors import UserError
+from mtcpo.core.errors import UserError
+from mtcpo.core.files import write_json_lines
 from mtcpo.figures import binned, delta_figures, pair_figures, read_pairs, read_training_log, training_figures
-from mtcpo.files import write_json_lines
 from mtcpo.records import Triplet, triplet_to_json
 
 

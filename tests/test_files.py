@@ -7,8 +7,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from mtcpo.errors import UserError
-from mtcpo.files import (
+from mtcpo.core.errors import UserError
+from mtcpo.core.files import (
     complete_file,
     complete_folder,
     count_lines,
@@ -209,7 +209,7 @@ def test_parquet_without_rows_says_what_to_do(tmp_path):
 
 
 def test_parquet_loses_no_field_that_comes_late(tmp_path, monkeypatch):
-    monkeypatch.setattr("mtcpo.parquet.PARQUET_ROWS_PER_GROUP", 2)
+    monkeypatch.setattr("mtcpo.core.parquet.PARQUET_ROWS_PER_GROUP", 2)
     path = tmp_path / "x.parquet"
     rows = [{"id": str(n), "scores": {"chrf": 1.0}} for n in range(3)]
     with pytest.raises(UserError, match=r"x\.parquet: scores\.comet first appears after row 2, .*write \.jsonl"):

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mtcpo.errors import UserError
+from mtcpo.core.errors import UserError
 from mtcpo.filters import FilterConfig, Filters
 from mtcpo.records import Candidate, Segment
 from mtcpo.textchecks import edit_similarity, has_loop, is_length_within, script_share

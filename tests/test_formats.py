@@ -1,6 +1,6 @@
 import pytest
 
-from mtcpo.errors import UserError
+from mtcpo.core.errors import UserError
 from mtcpo.formats import preference_triplet, translation_segments, trl_row
 from mtcpo.records import Triplet
 

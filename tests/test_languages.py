@@ -1,6 +1,6 @@
 import pytest
 
-from mtcpo.errors import UserError
+from mtcpo.core.errors import UserError
 from mtcpo.languages import check_language, english_name, macro_language, same_language
 
 

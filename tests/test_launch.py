@@ -15,8 +15,8 @@ from test_training import config
 from tiny_models import PAIRS, preference_texts
 
 from mtcpo.cli import mtcpo
-from mtcpo.errors import UserError
-from mtcpo.files import write_json_lines
+from mtcpo.core.errors import UserError
+from mtcpo.core.files import write_json_lines
 from mtcpo.models import load_model
 from mtcpo.records import Triplet, triplet_to_json
 from mtcpo.training import train

@@ -5,7 +5,7 @@ import torch
 from tiny_models import KINDS, PAIRS, preference_texts
 
 from mtcpo.adapters import add_adapters
-from mtcpo.errors import UserError
+from mtcpo.core.errors import UserError
 from mtcpo.layouts.contract import Example, Text, pad_rows
 from mtcpo.modelconfig import LoraConfig
 from mtcpo.models import max_positions_of

@@ -6,8 +6,8 @@ import pytest
 import reference_loss
 import torch
 
-from mtcpo.config import Config, load_section
-from mtcpo.errors import UserError
+from mtcpo.core.config import Config, load_section
+from mtcpo.core.errors import UserError
 from mtcpo.losses import PREFERENCE_LOSSES, PairLogps, rejection_rate, rewards, router_weight, shaped
 from mtcpo.modelcommands import train
 from mtcpo.trainconfig import PAIRWISE, USED_BY, LossConfig, LossName

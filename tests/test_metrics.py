@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sacrebleu.metrics import BLEU, CHRF, TER
 
-from mtcpo.errors import UserError
-from mtcpo.files import read_lines
+from mtcpo.core.errors import UserError
+from mtcpo.core.files import read_lines
 from mtcpo.metrics import METRICS, MetricSpec, load_metric, metric_kind, metric_name
 from mtcpo.metrics.lexical import bleu_scores, chrf_scores, ter_scores
 from mtcpo.records import Candidate, Segment
@@ -164,7 +164,7 @@ def test_wrong_checkpoint_in_a_spec(spec):
 
 
 def test_checkpoints_in_a_recipe_start_at_the_recipe(tmp_path):
-    from mtcpo.config import Config, load_section
+    from mtcpo.core.config import Config, load_section
 
     class Scores(Config):
         metric: MetricSpec

@@ -5,14 +5,14 @@ from huggingface_hub import ModelCard
 from test_training import config
 from tiny_models import PAIRS, preference_texts
 
-from mtcpo.config import load_section
+from mtcpo.core.config import load_section
+from mtcpo.core.version import __version__
 from mtcpo.layouts.contract import Text
 from mtcpo.losses import PREFERENCE_LOSSES
 from mtcpo.modelcard import PAPERS, model_card
 from mtcpo.modelconfig import LoraConfig
 from mtcpo.trainconfig import TrainConfig
 from mtcpo.training import train
-from mtcpo.version import __version__
 
 REPORT = {
     "model": "google/mt5-small",

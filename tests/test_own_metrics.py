@@ -4,9 +4,9 @@ import pytest
 from click.testing import CliRunner
 
 from mtcpo.cli import mtcpo
-from mtcpo.config import load_section
-from mtcpo.errors import UserError
-from mtcpo.files import write_json_lines
+from mtcpo.core.config import load_section
+from mtcpo.core.errors import UserError
+from mtcpo.core.files import write_json_lines
 from mtcpo.metrics import candidate_kind, is_computed, load_candidate_metric, load_metric, metric_kind, metric_name
 from mtcpo.preferences import PrefsConfig, build_preferences
 from mtcpo.records import Candidate, Segment, segment_to_json

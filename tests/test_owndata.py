@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from console import mistake, run
 
-from mtcpo.errors import UserError
+from mtcpo.core.errors import UserError
 from mtcpo.pipeline import stages_of
 from mtcpo.recipe import load_recipe
 

@@ -4,7 +4,7 @@ import pytest
 from browser import Browser
 from test_report import CONTRAST, Outline
 
-from mtcpo.errors import UserError
+from mtcpo.core.errors import UserError
 from mtcpo.pairpage import page_path_of, write_pair_page
 from mtcpo.preferences import PrefsConfig, build_preferences
 from mtcpo.records import Candidate, Segment

@@ -8,8 +8,8 @@ import subprocess
 import pytest
 from console import contents, lines_of, mistake, run, small_disk, write_lines
 
-from mtcpo.config import to_toml
-from mtcpo.files import read_json_lines
+from mtcpo.core.config import to_toml
+from mtcpo.core.files import read_json_lines
 from mtcpo.pipeline import stages_of
 from mtcpo.recipe import load_recipe
 from mtcpo.rows import read_segments

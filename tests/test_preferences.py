@@ -9,9 +9,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from mtcpo.core.errors import UserError
+from mtcpo.core.files import read_json_lines, write_json_lines
 from mtcpo.corpora import CorpusConfig, Drops, read_corpus
-from mtcpo.errors import UserError
-from mtcpo.files import read_json_lines, write_json_lines
 from mtcpo.preferences import PrefsConfig, build_preferences, report_path_of
 from mtcpo.prefsreport import Reservoir, SourceCorrelation, binned
 from mtcpo.records import Candidate, Segment, segment_to_json

@@ -10,7 +10,7 @@ import pytest
 from click.testing import CliRunner
 
 from mtcpo.cli import mtcpo
-from mtcpo.errors import UserError
+from mtcpo.core.errors import UserError
 
 ROOT = Path(__file__).resolve().parent.parent
 COMMANDS = [

@@ -7,12 +7,12 @@ from pathlib import Path
 import pytest
 from console import ROOT, call, mistake, run
 
-from mtcpo.config import to_toml
-from mtcpo.errors import UserError
+from mtcpo.core.config import to_toml
+from mtcpo.core.errors import UserError
+from mtcpo.core.resources import shipped_toml
 from mtcpo.pipeline import stages_of
 from mtcpo.prompts import check_prompt
 from mtcpo.recipe import Recipe, find_recipe, load_recipe
-from mtcpo.shipped import shipped_toml
 
 MINIMAL = """
 [model]

@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mtcpo.errors import UserError
-from mtcpo.files import write_json_lines
+from mtcpo.core.errors import UserError
+from mtcpo.core.files import write_json_lines
 from mtcpo.records import (
     Candidate,
     Segment,

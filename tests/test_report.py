@@ -8,9 +8,9 @@ import pytest
 from browser import Browser
 from made_up_run import evaluate, german_outputs, german_test_set, write_full_run, write_many_systems
 
+from mtcpo.core.errors import UserError
+from mtcpo.core.files import write_json
 from mtcpo.document import write_evaluation
-from mtcpo.errors import UserError
-from mtcpo.files import write_json
 from mtcpo.overview import flatten, language_name
 from mtcpo.report import direction, write_report
 from mtcpo.tables import ranked

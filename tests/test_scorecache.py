@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 import mtcpo
-from mtcpo.errors import UserError
+from mtcpo.core.errors import UserError
 from mtcpo.metrics.contract import Judgement
 from mtcpo.preferences import PrefsConfig, build_preferences
 from mtcpo.records import Candidate, ErrorSpan, Segment
@@ -239,7 +239,7 @@ def test_a_second_build_computes_nothing(tmp_path, monkeypatch):
         "    return [len(text) for text in hypotheses]\n"
     )
     monkeypatch.chdir(tmp_path)
-    from mtcpo.config import load_section
+    from mtcpo.core.config import load_section
 
     settings = {"metrics": ["own=python:counted_metric:score"]}
     config = load_section(PrefsConfig, settings, "test", allow_code=True)

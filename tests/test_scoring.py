@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from mtcpo.errors import UserError
+from mtcpo.core.errors import UserError
 from mtcpo.records import Candidate, Segment
 from mtcpo.scoring import SEGMENTS_FOR_WORKERS, Scorer, check_metrics, score_segments
 

@@ -5,7 +5,7 @@ import torch
 from tiny_models import preference_texts
 
 from mtcpo.arguments import training_arguments
-from mtcpo.errors import UserError
+from mtcpo.core.errors import UserError
 from mtcpo.models import load_model
 from mtcpo.trainconfig import TrainConfig
 from mtcpo.trainer import PreferenceTrainer

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mtcpo.config import load_section
-from mtcpo.errors import UserError
+from mtcpo.core.config import load_section
+from mtcpo.core.errors import UserError
 from mtcpo.ondisk import Column
 from mtcpo.records import Candidate, Segment, Triplet
 from mtcpo.selection import (

@@ -21,8 +21,8 @@ from torch.distributed.fsdp.wrap import CustomPolicy
 from two_processes import be_sharded, run
 
 from mtcpo.cli import main
-from mtcpo.errors import UserError
-from mtcpo.files import write_json_lines
+from mtcpo.core.errors import UserError
+from mtcpo.core.files import write_json_lines
 from mtcpo.models import load_model
 from mtcpo.records import Triplet, triplet_to_json
 from mtcpo.sharding import join_tables

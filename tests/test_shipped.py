@@ -1,7 +1,7 @@
 import pytest
 
-from mtcpo.errors import UserError
-from mtcpo.shipped import PACKAGE, shipped, shipped_toml
+from mtcpo.core.errors import UserError
+from mtcpo.core.resources import PACKAGE, shipped, shipped_toml
 
 
 def make(root, *names):

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from made_up_run import evaluate, german_outputs, german_test_set
 
-from mtcpo.errors import UserError
+from mtcpo.core.errors import UserError
 from mtcpo.sidebyside import mark_differences, select_rows, words
 
 

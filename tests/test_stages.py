@@ -4,8 +4,8 @@ import json
 
 import pytest
 
-from mtcpo.errors import UserError
-from mtcpo.files import write_text
+from mtcpo.core.errors import UserError
+from mtcpo.core.files import write_text
 from mtcpo.stages import Stage, check_may_run, plan, read_stamp, run_stages, unfinished
 
 

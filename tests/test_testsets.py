@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 from sacrebleu.dataset.plain_text import PlainTextDataset
 from sacrebleu.dataset.wmt_xml import WMTXMLDataset
 
-from mtcpo.config import load_section
-from mtcpo.errors import UserError
-from mtcpo.shipped import shipped, shipped_toml
+from mtcpo.core.config import load_section
+from mtcpo.core.errors import UserError
+from mtcpo.core.resources import shipped, shipped_toml
 from mtcpo.suites import SuiteConfig, decoding_of, load_suite, load_test_set, load_test_sets, name_test_sets, read_suite
 from mtcpo.testfolders import RELEASES
 from mtcpo.testsets import TestSetConfig, check_name, load_local_set

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from tiny_models import preference_texts
 
 from mtcpo import tokencache
-from mtcpo.errors import UserError
+from mtcpo.core.errors import UserError
 from mtcpo.examples import encode_within_limits
 from mtcpo.layouts.contract import Example, Text
 from mtcpo.models import load_model

@@ -14,7 +14,7 @@ from torch import multiprocessing
 
 from mtcpo.arguments import training_arguments
 from mtcpo.batching import BatchLimits, length_batches
-from mtcpo.errors import UserError
+from mtcpo.core.errors import UserError
 from mtcpo.layouts.contract import Example
 from mtcpo.models import load_model
 from mtcpo.trainconfig import TrainConfig

@@ -14,7 +14,7 @@ from tiny_models import PAIRS, preference_texts
 from transformers import Seq2SeqTrainingArguments
 
 from mtcpo.arguments import DEFAULT_ARGS, OWN_ARGS, check_precision, dtype_of, training_arguments
-from mtcpo.errors import UserError
+from mtcpo.core.errors import UserError
 from mtcpo.examples import encode_within_limits, pair_texts, reference_texts
 from mtcpo.layouts.contract import Text
 from mtcpo.modelconfig import LoraConfig

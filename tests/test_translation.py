@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from tiny_models import PAIRS
 
 from mtcpo import translation
-from mtcpo.errors import UserError
-from mtcpo.files import read_json_lines
+from mtcpo.core.errors import UserError
+from mtcpo.core.files import read_json_lines
 from mtcpo.layouts.contract import Text
 from mtcpo.records import Candidate, Segment
 from mtcpo.rows import read_segments

@@ -12,7 +12,7 @@ from tiny_families import _marian_separate
 from tiny_models import preference_texts
 
 from mtcpo.canary import CANARY_FILE, TEXTS, both_logps
-from mtcpo.errors import UserError
+from mtcpo.core.errors import UserError
 from mtcpo.layouts.contract import Text
 from mtcpo.logprobs import Head
 from mtcpo.models import load_model, save_model

@@ -59,7 +59,7 @@ def main() -> None:
     import torch
     import train_sides as sides
 
-    from mtcpo.provenance import provenance
+    from mtcpo.core.provenance import provenance
 
     rows = []
     for shape, lengths in SHAPES.items():

@@ -21,8 +21,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from mtcpo.core.provenance import provenance
 from mtcpo.preferences import PrefsConfig, build_preferences
-from mtcpo.provenance import provenance
 from mtcpo.records import Candidate, Segment
 
 ROOT = Path(__file__).resolve().parents[2]

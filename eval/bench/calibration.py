@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from mtcpo.provenance import provenance
+from mtcpo.core.provenance import provenance
 from mtcpo.significance import (
     ALPHA,
     Array,

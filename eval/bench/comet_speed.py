@@ -31,8 +31,8 @@ from typing import Any
 
 import numpy as np
 
+from mtcpo.core.provenance import provenance
 from mtcpo.corpora import CorpusConfig, read_corpus
-from mtcpo.provenance import provenance
 from mtcpo.records import Segment
 
 ROOT = Path(__file__).resolve().parents[2]

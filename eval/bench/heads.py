@@ -79,7 +79,7 @@ def main() -> None:
     if arguments.only:
         print(json.dumps(measure(arguments.only)))
         return
-    from mtcpo.provenance import provenance
+    from mtcpo.core.provenance import provenance
 
     runs: dict[str, list[dict[str, float]]] = {way: [] for way in WAYS}
     for _ in range(REPEATS):

@@ -16,11 +16,12 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from mtcpo.bars import quiet_libraries
+from mtcpo.core.files import read_json_lines
+from mtcpo.core.progress import quiet_libraries
+from mtcpo.core.version import __version__
 from mtcpo.corpora import read_corpus
 from mtcpo.evalconfig import EvaluateConfig
 from mtcpo.evaluation import evaluate_outputs, load_metrics_for
-from mtcpo.files import read_json_lines
 from mtcpo.preferences import build_preferences
 from mtcpo.recipe import Recipe, load_recipe
 from mtcpo.records import Segment, triplet_from_json
@@ -28,7 +29,6 @@ from mtcpo.rows import read_segments
 from mtcpo.suites import load_test_sets
 from mtcpo.testsets import TestSet, TestSetConfig
 from mtcpo.translation import translate_texts, translate_to_file
-from mtcpo.version import __version__
 
 ROOT = Path(__file__).resolve().parents[2]
 RECIPE = ROOT / "recipes/multi30k-en-de.toml"

@@ -101,8 +101,8 @@ def main() -> None:
     if arguments.only:
         print(json.dumps(measure(arguments.model, arguments.only)))
         return
+    from mtcpo.core.provenance import provenance
     from mtcpo.creation import CreateConfig, create_model
-    from mtcpo.provenance import provenance
 
     rows = []
     with tempfile.TemporaryDirectory() as folder:

@@ -361,7 +361,7 @@ def run_rows(chosen: list[str] | None, repeats: int) -> None:
 
     import torch
 
-    from mtcpo.provenance import provenance
+    from mtcpo.core.provenance import provenance
 
     file = RESULTS / "train-step.json"
     rows = json.loads(file.read_text(encoding="utf-8"))["rows"] if file.exists() else {}

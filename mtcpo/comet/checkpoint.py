@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from mtcpo.errors import UserError, choose
+from mtcpo.core.errors import UserError, choose
 
 MODEL_FILE = "checkpoints/model.ckpt"
 

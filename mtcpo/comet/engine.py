@@ -20,7 +20,7 @@ from torch import Tensor
 from mtcpo.comet.encoder import states
 from mtcpo.comet.spans import Predictions, Run, find_runs, mqm_score, to_spans
 from mtcpo.comet.tokens import Text, Tokens, batches
-from mtcpo.errors import UserError
+from mtcpo.core.errors import UserError
 from mtcpo.records import ErrorSpan
 
 Row = tuple[str, ...]

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from mtcpo.comet.checkpoint import CLASSES, class_of, hub_folder, read_checkpoint, read_hparams
-from mtcpo.errors import UserError, choose
+from mtcpo.core.errors import UserError, choose
 
 INSTALL = "install it with: pip install 'mtcpo[comet]', or beside transformers 5 as docs/pairs.md says"
 # transformers 5.0 tokenizes some lines otherwise; with 5.17 and 5.23 24,000 lines of WMT were the same as with 4.57.

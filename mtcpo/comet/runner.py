@@ -21,9 +21,9 @@ from typing import Any, Protocol
 
 from mtcpo.comet.loading import Environment, load_model
 from mtcpo.comet.spans import Predictions
-from mtcpo.errors import UserError
+from mtcpo.core.errors import UserError
+from mtcpo.core.resources import PACKAGE
 from mtcpo.records import ErrorSpan
-from mtcpo.shipped import PACKAGE
 
 Block = Sequence[tuple[str, ...]]
 """Rows of (source, translation[, reference])."""

@@ -14,7 +14,7 @@ from typing import Any, BinaryIO
 
 from mtcpo.comet.loading import environment
 from mtcpo.comet.runner import Job, make_engine
-from mtcpo.errors import UserError
+from mtcpo.core.errors import UserError
 
 
 def main() -> None:

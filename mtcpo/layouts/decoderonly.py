@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from mtcpo.errors import UserError
+from mtcpo.core.errors import UserError
 from mtcpo.layouts.contract import Batch, Example, Text, pad_rows, router_option
 from mtcpo.logprobs import Head, finished
 from mtcpo.packing import Row, attention_window, pack, packed_length, packed_mask

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from mtcpo.errors import UserError
+from mtcpo.core.errors import UserError
 from mtcpo.families import Family, language_token
 from mtcpo.layouts.contract import Batch, Example, Text, pad_rows, router_option
 from mtcpo.logprobs import Head, finished

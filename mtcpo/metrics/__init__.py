@@ -14,11 +14,11 @@ from typing import Annotated, Any
 
 from pydantic import BeforeValidator, ValidationInfo
 
-from mtcpo.config import resolve_path
-from mtcpo.errors import UserError, choose
+from mtcpo.core.config import resolve_path
+from mtcpo.core.errors import UserError, choose
+from mtcpo.core.user_code import check_allowed, is_code
 from mtcpo.metrics.cometconfig import CometConfig
 from mtcpo.metrics.contract import CandidateMetric, Metric
-from mtcpo.owncode import check_allowed, is_code
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,8 +15,8 @@ from mtcpo.comet.checkpoint import class_of, find_checkpoint, finds_errors, need
 from mtcpo.comet.loading import Environment, environment
 from mtcpo.comet.runner import InProcess, Job, Runner, Workers
 from mtcpo.comet.spans import Predictions
-from mtcpo.errors import UserError
-from mtcpo.files import sha256_of
+from mtcpo.core.errors import UserError
+from mtcpo.core.files import sha256_of
 from mtcpo.metrics.cometconfig import CometConfig
 from mtcpo.metrics.contract import Judgement, MeanOfSegments, scores_of
 from mtcpo.records import Segment

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, ValidationInfo
 
-from mtcpo.config import CommandLineText, Config
+from mtcpo.core.config import CommandLineText, Config
 
 
 def _absolute(value: Any, info: ValidationInfo) -> Any:

@@ -21,7 +21,7 @@ from sacrebleu.metrics.bleu import BLEU
 from sacrebleu.metrics.chrf import CHRF
 from sacrebleu.metrics.ter import TER
 
-from mtcpo.errors import UserError
+from mtcpo.core.errors import UserError
 from mtcpo.languages import macro_language
 from mtcpo.metrics.ngrams import characters, ngram_counts, words
 from mtcpo.records import Segment

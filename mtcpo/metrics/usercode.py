@@ -6,9 +6,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from mtcpo.errors import UserError
-from mtcpo.files import sha256_of
-from mtcpo.owncode import code_file, find_code, told_error
+from mtcpo.core.errors import UserError
+from mtcpo.core.files import sha256_of
+from mtcpo.core.user_code import code_file, find_code, told_error
 from mtcpo.records import Segment
 
 

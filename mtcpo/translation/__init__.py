@@ -15,8 +15,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol
 
-from mtcpo.errors import UserError
-from mtcpo.files import json_line, partial_path, read_json_lines, refuse_existing, write_json, write_json_lines
+from mtcpo.core.errors import UserError
+from mtcpo.core.files import json_line, partial_path, read_json_lines, refuse_existing, write_json, write_json_lines
 from mtcpo.records import Candidate, Segment, segment_to_json
 from mtcpo.translation.config import TranslateConfig
 

@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from mtcpo.config import Config
+from mtcpo.core.config import Config
 
 
 class TranslateConfig(Config):

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from mtcpo.bars import bar
+from mtcpo.core.progress import bar
 from mtcpo.modelconfig import DType
 from mtcpo.models import load_model
 from mtcpo.translation.generate import GenerateEngine

@@ -10,8 +10,8 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from mtcpo.errors import UserError
-from mtcpo.files import refuse_existing
+from mtcpo.core.errors import UserError
+from mtcpo.core.files import refuse_existing
 
 FULL = (errno.ENOSPC, errno.EDQUOT)
 FORBIDDEN = (

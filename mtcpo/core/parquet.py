@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from mtcpo.errors import UserError
+from mtcpo.core.errors import UserError
 
 PARQUET_ROWS_PER_GROUP = 10_000
 

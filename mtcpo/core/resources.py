@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from mtcpo.errors import UserError
+from mtcpo.core.errors import UserError
 
 PACKAGE = Path(__file__).resolve().parent
 """The folder of the package itself: mtcpo/."""

@@ -12,7 +12,7 @@ from multiprocessing import get_context, parent_process
 from threading import Thread
 from typing import Any
 
-from mtcpo.errors import UserError
+from mtcpo.core.errors import UserError
 
 
 @contextmanager

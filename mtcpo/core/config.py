@@ -13,7 +13,7 @@ from typing import Annotated, Any, TypeVar
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError, ValidationInfo
 
-from mtcpo.errors import UserError, nearest
+from mtcpo.core.errors import UserError, nearest
 
 
 class Config(BaseModel):

@@ -13,8 +13,8 @@ import traceback
 from pathlib import Path
 from typing import Any
 
-from mtcpo.errors import UserError, choose
-from mtcpo.shipped import PACKAGE
+from mtcpo.core.errors import UserError, choose
+from mtcpo.core.resources import PACKAGE
 
 PREFIX = "python:"
 

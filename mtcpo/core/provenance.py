@@ -8,8 +8,8 @@ import subprocess
 from importlib import metadata
 from typing import Any
 
-from mtcpo.shipped import PACKAGE
-from mtcpo.version import __version__
+from mtcpo.core.resources import PACKAGE
+from mtcpo.core.version import __version__
 
 PACKAGES = ("torch", "transformers", "accelerate", "datasets", "numpy", "sacrebleu", "unbabel-comet", "peft")
 

@@ -18,8 +18,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
-from mtcpo.errors import UserError
-from mtcpo.parquet import read_parquet, write_parquet
+from mtcpo.core.errors import UserError
+from mtcpo.core.parquet import read_parquet, write_parquet
 
 COMPRESSED_BYTES = 1 << 12
 """Read at one time: repetitive text becomes a hundred times as much."""
