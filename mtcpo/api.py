@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 from mtcpo.core.config import load_section
 from mtcpo.core.errors import UserError
 from mtcpo.core.files import read_json_lines
-from mtcpo.corpora import CorpusConfig, Drops, check_system_name, read_corpus
+from mtcpo.data.corpora import CorpusConfig, Drops, check_system_name, read_corpus
 from mtcpo.document import to_document, write_evaluation
 from mtcpo.evalconfig import RunEvaluateConfig
 from mtcpo.evaluation import evaluate_outputs, load_metrics_for

@@ -17,7 +17,8 @@ from mtcpo.canary import CANARY_FILE
 from mtcpo.core.config import load_section
 from mtcpo.core.errors import UserError
 from mtcpo.core.files import complete_folder, write_text
-from mtcpo.corpora import Drops, read_corpus
+from mtcpo.data.corpora import Drops, read_corpus
+from mtcpo.data.triplets import read_triplets
 from mtcpo.devset import dev_set_of
 from mtcpo.examples import (
     Encoded,
@@ -34,7 +35,6 @@ from mtcpo.modelcard import CARD_FILE, model_card
 from mtcpo.models import LoadedModel, adopt_model, load_model
 from mtcpo.trainconfig import TrainConfig
 from mtcpo.training import RunData, early_stopping, ready_to_train, report_of, save_trained
-from mtcpo.triplets import read_triplets
 
 
 class PreferenceTrainer(trainer.PreferenceTrainer):

@@ -9,8 +9,8 @@ import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
+from mtcpo.data.records import Segment
 from mtcpo.metrics import candidate_kind, is_computed, metric_name
-from mtcpo.records import Segment
 
 Rows = Sequence[Sequence[float]]
 

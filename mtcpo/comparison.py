@@ -13,13 +13,13 @@ from pathlib import Path
 from typing import Any
 
 from mtcpo.core.errors import UserError
+from mtcpo.data.records import Segment
+from mtcpo.data.rows import read_segments
 from mtcpo.document import Evaluation, main_metrics, translations_dir
 from mtcpo.evalconfig import EvaluateConfig
 from mtcpo.evaluation import evaluate_outputs
 from mtcpo.metrics import load_metric, metric_kind
 from mtcpo.metrics.contract import Judgement, MeanOfSegments, Metric, scores_of
-from mtcpo.records import Segment
-from mtcpo.rows import read_segments
 from mtcpo.testsets import TestSet
 
 

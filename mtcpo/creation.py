@@ -16,7 +16,7 @@ from pydantic import Field
 
 from mtcpo.core.config import Config
 from mtcpo.core.errors import UserError
-from mtcpo.languages import UNDETERMINED
+from mtcpo.data.languages import UNDETERMINED
 
 PAD, END, UNKNOWN = 0, 1, 2
 """Token ids of T5's vocabularies; the decoder starts with PAD."""

@@ -9,11 +9,11 @@ from typing import Any
 from accelerate.utils import broadcast_object_list, gather_object
 
 from mtcpo.core.errors import UserError
-from mtcpo.corpora import Drops, read_corpus
+from mtcpo.data.corpora import Drops, read_corpus
+from mtcpo.data.records import Segment
 from mtcpo.metrics import load_metric
 from mtcpo.metrics.contract import Metric
 from mtcpo.models import LoadedModel
-from mtcpo.records import Segment
 from mtcpo.trainconfig import DevConfig, TrainConfig
 from mtcpo.translation import translate_texts
 from mtcpo.translation.config import TranslateConfig

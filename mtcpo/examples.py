@@ -8,12 +8,12 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 
 from mtcpo.core.errors import UserError
-from mtcpo.corpora import Drops
+from mtcpo.data.corpora import Drops
+from mtcpo.data.records import Segment, Triplet
+from mtcpo.data.triplets import open_triplets
 from mtcpo.layouts.contract import Example, Layout, Text
-from mtcpo.records import Segment, Triplet
 from mtcpo.tokencache import Notes, cached, spooled
 from mtcpo.trainconfig import TrainConfig
-from mtcpo.triplets import open_triplets
 
 ENCODE_AT_ONCE = 1000
 """Texts tokenized in one call: enough to keep the tokenizer's threads busy, few enough to keep memory flat."""

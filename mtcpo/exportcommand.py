@@ -25,9 +25,9 @@ def export(
 ) -> None:  # fmt: skip
     """Write triplets in the layout of another trainer: TRL's standard prompt, chosen, rejected."""
     from mtcpo.core.files import write_json_lines
-    from mtcpo.corpora import Drops
+    from mtcpo.data.corpora import Drops
+    from mtcpo.data.triplets import open_triplets, triplets_to_trl
     from mtcpo.prompts import check_prompt
-    from mtcpo.triplets import open_triplets, triplets_to_trl
 
     check_prompt(prompt, ("source", "src_name", "tgt_name"))
     drops = Drops()

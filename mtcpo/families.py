@@ -11,7 +11,7 @@ import langcodes
 from langcodes.tag_parser import LanguageTagError
 
 from mtcpo.core.errors import UserError, nearest
-from mtcpo.languages import UNDETERMINED
+from mtcpo.data.languages import UNDETERMINED
 
 DECODER_LAYERS = (
     "q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj",

@@ -10,9 +10,9 @@ from pydantic import Field, model_validator
 
 from mtcpo.core.config import Config, PathOrName
 from mtcpo.core.errors import UserError
-from mtcpo.langid import are_wrong, why_unchecked
-from mtcpo.records import Candidate, Segment
-from mtcpo.textchecks import edit_similarity, has_loop, is_length_within, script_share
+from mtcpo.data.language_id import are_wrong, why_unchecked
+from mtcpo.data.records import Candidate, Segment
+from mtcpo.data.text_checks import edit_similarity, has_loop, is_length_within, script_share
 
 # Names and loan words in the source's script are no fault; most letters must be in a script of the target language.
 MIN_SCRIPT_SHARE = 0.5

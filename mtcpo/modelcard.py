@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from mtcpo.core.version import __version__
-from mtcpo.languages import UNDETERMINED
+from mtcpo.data.languages import UNDETERMINED
 
 CARD_FILE = "README.md"
 

@@ -25,8 +25,8 @@ from mtcpo.options import (
 )
 
 if TYPE_CHECKING:
-    from mtcpo.corpora import CorpusConfig, Drops
-    from mtcpo.records import Segment
+    from mtcpo.data.corpora import CorpusConfig, Drops
+    from mtcpo.data.records import Segment
 
 
 @click.command(short_help="Train on preferences, or on references.")
@@ -65,10 +65,10 @@ def train(
     Every field of the library's training arguments is reachable: --set train.args.optim=adamw_torch_fused
     Several GPUs: accelerate launch -m mtcpo train ...
     """
-    from mtcpo.corpora import Drops
+    from mtcpo.data.corpora import Drops
+    from mtcpo.data.triplets import open_triplets
     from mtcpo.prompts import check_prompt
     from mtcpo.trainconfig import TrainConfig
-    from mtcpo.triplets import open_triplets
 
     if dev_source is None and (dev_references or dev_metrics):
         raise UserError("--dev-reference and --dev-metric go with --dev-source")
@@ -112,7 +112,7 @@ def train(
 
 
 def _references(corpus: CorpusConfig, drops: Drops) -> Iterator[Segment]:
-    from mtcpo.corpora import read_corpus
-    from mtcpo.rows import peeked
+    from mtcpo.data.corpora import read_corpus
+    from mtcpo.data.rows import peeked
 
     return peeked(read_corpus(corpus, drops), f"{corpus.source}: every source in it is empty")

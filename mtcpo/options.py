@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 if TYPE_CHECKING:
-    from mtcpo.corpora import CorpusConfig, Drops
+    from mtcpo.data.corpora import CorpusConfig, Drops
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -82,7 +82,7 @@ def corpus_of(
     overrides: Sequence[str] = (), code: bool = False,
 ) -> CorpusConfig:  # fmt: skip
     """Return the corpus that a command line names, checked."""
-    from mtcpo.corpora import CorpusConfig, parse_named_files
+    from mtcpo.data.corpora import CorpusConfig, parse_named_files
 
     values = {
         "source": source, "references": references, "hypotheses": parse_named_files(hyps),
@@ -107,7 +107,7 @@ def comet_settings(python: str | None, precision: str | None) -> dict[str, str]:
 
 def system_of(model: str, name: str | None = None) -> str:
     """Return the name of a model's translations: the one given, or the last part of the model's."""
-    from mtcpo.corpora import check_system_name
+    from mtcpo.data.corpora import check_system_name
 
     return check_system_name(name or Path(model).resolve().name)
 

@@ -62,7 +62,7 @@ def build_prefs(
     [prefs], filters among them: --set max_similarity=0.9 --set check_script=true --set weights.chrf=2
     """
     from mtcpo.core.files import refuse_existing
-    from mtcpo.corpora import Drops, read_corpus
+    from mtcpo.data.corpora import Drops, read_corpus
     from mtcpo.pairpage import page_path_of, write_pair_page
     from mtcpo.preferences import PrefsConfig, build_preferences, report_path_of
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+from mtcpo.data.records import Segment
 from mtcpo.metrics.contract import Array, Judgement, Metric, StandsFor, judge
-from mtcpo.records import Segment
 
 
 @dataclass(frozen=True, slots=True)

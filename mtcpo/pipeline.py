@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Any
 from mtcpo.core.config import Config, to_toml
 from mtcpo.core.errors import UserError
 from mtcpo.core.files import complete_folder, read_json_lines, write_json_lines, write_text
-from mtcpo.corpora import Drops, read_corpus
+from mtcpo.data.corpora import Drops, read_corpus
+from mtcpo.data.records import Segment, triplet_from_json
+from mtcpo.data.rows import read_segments
 from mtcpo.metrics import metric_name
 from mtcpo.preferences import PROCESS_SETTINGS
 from mtcpo.readiness import check_ready
 from mtcpo.recipe import BASE, CONTROL, TUNED, ModelConfig, Recipe
-from mtcpo.records import Segment, triplet_from_json
-from mtcpo.rows import read_segments
 from mtcpo.runfolder import FOLDERS, NEW, RunFolder, control_settings, corpus_files, judged_by
 from mtcpo.stages import STAMP_FILE, Stage, check_may_run, run_stages, unfinished
 from mtcpo.suites import decoding_of

@@ -20,13 +20,13 @@ from mtcpo.core.config import PathOrName
 from mtcpo.core.errors import UserError
 from mtcpo.core.files import json_line, write_json, write_json_lines
 from mtcpo.core.version import __version__
-from mtcpo.corpora import Drops
+from mtcpo.data.corpora import Drops
+from mtcpo.data.records import Segment, Triplet, segment_from_json, segment_to_json, triplet_from_json, triplet_to_json
+from mtcpo.data.rows import read_segments
 from mtcpo.metrics import candidate_kind, is_computed, metric_name
 from mtcpo.metrics.cometconfig import CometConfig
 from mtcpo.ondisk import Column, temporary_database
 from mtcpo.prefsreport import Tally
-from mtcpo.records import Segment, Triplet, segment_from_json, segment_to_json, triplet_from_json, triplet_to_json
-from mtcpo.rows import read_segments
 from mtcpo.scorecache import CACHE_FILE
 from mtcpo.scoring import Scorer
 from mtcpo.selection import Chooser, SelectionConfig, add_references, length_log_ratio, unbalanced

@@ -10,8 +10,8 @@ from itertools import combinations
 from random import Random
 from typing import Any, Generic, TypeVar
 
+from mtcpo.data.records import Segment, Triplet, triplet_to_json
 from mtcpo.ondisk import Column
-from mtcpo.records import Segment, Triplet, triplet_to_json
 from mtcpo.selection import Choice, length_log_ratio
 
 QUANTILES = (0.0, 0.05, 0.25, 0.5, 0.75, 0.95, 1.0)

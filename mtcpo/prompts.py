@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable, Iterator
 
 from mtcpo.core.errors import UserError, choose
-from mtcpo.languages import UNDETERMINED, english_name
+from mtcpo.data.languages import UNDETERMINED, english_name
 from mtcpo.layouts.contract import Text
 
 ALMA_PROMPT = "Translate this from {src_name} to {tgt_name}:\n{src_name}: {source}\n{tgt_name}:"

@@ -6,7 +6,7 @@ import dataclasses
 from pathlib import Path
 
 from mtcpo.core.user_code import code_file, is_code
-from mtcpo.corpora import CorpusConfig
+from mtcpo.data.corpora import CorpusConfig
 from mtcpo.document import translations_dir
 from mtcpo.recipe import BASE, CONTROL, TUNED, Recipe
 from mtcpo.suites import load_test_sets, name_test_sets

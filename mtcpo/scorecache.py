@@ -16,6 +16,7 @@ from dataclasses import astuple, dataclass, replace
 from pathlib import Path
 
 from mtcpo.core.errors import UserError
+from mtcpo.data.records import ErrorSpan, Segment
 from mtcpo.metrics.contract import (
     CandidateMetric,
     Judgement,
@@ -28,7 +29,6 @@ from mtcpo.metrics.contract import (
     processes_of,
     scores_of,
 )
-from mtcpo.records import ErrorSpan, Segment
 
 CACHE_FILE = "scores.sqlite3"
 """Its name where nothing else is said: beside the pairs, or in the folder of an evaluation."""

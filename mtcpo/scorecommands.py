@@ -62,7 +62,7 @@ def evaluate(
 
     With --output-dir come evaluation.json, its tables for papers (.md, .tex), the translations, and report.html.
     """
-    from mtcpo.corpora import parse_named_files
+    from mtcpo.data.corpora import parse_named_files
     from mtcpo.evalconfig import RunEvaluateConfig
     from mtcpo.prompts import check_prompt
 
@@ -142,7 +142,7 @@ def _publish(
 
 
 def _own_set(source: str, references: Sequence[str], src_lang: str | None, tgt_lang: str | None) -> dict[str, Any]:
-    from mtcpo.languages import check_language
+    from mtcpo.data.languages import check_language
 
     if src_lang is None or tgt_lang is None:
         raise UserError("--source needs --src-lang and --tgt-lang")

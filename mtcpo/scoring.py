@@ -20,10 +20,10 @@ from typing import Any
 
 from mtcpo.core.errors import UserError, choose
 from mtcpo.core.workers import result_of, worker_pool
+from mtcpo.data.records import Candidate, Segment
 from mtcpo.metrics import METRICS, candidate_kind, depends_on_set, is_computed, load_candidate_metric, metric_name
 from mtcpo.metrics.cometconfig import CometConfig
 from mtcpo.metrics.contract import CandidateMetric, Judgement, bare_judgements, judge, judged_by, processes_of
-from mtcpo.records import Candidate, Segment
 from mtcpo.scorecache import CachedMetric, ScoreCache
 
 SEGMENTS_PER_CHUNK = 64

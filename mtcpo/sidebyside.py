@@ -15,7 +15,7 @@ from operator import attrgetter, itemgetter
 from markupsafe import Markup, escape
 
 from mtcpo.core.errors import UserError
-from mtcpo.records import Candidate, ErrorSpan, Segment
+from mtcpo.data.records import Candidate, ErrorSpan, Segment
 from mtcpo.tables import metric_title
 
 MAX_TEXTS = 1200

@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 
+from mtcpo.data.records import Segment
 from mtcpo.metrics.contract import Metric
-from mtcpo.records import Segment
 from mtcpo.significance import (
     Array,
     bootstrap_p_value,

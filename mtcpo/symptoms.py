@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from mtcpo.langid import count_wrong, why_unchecked
-from mtcpo.records import Segment
+from mtcpo.data.language_id import count_wrong, why_unchecked
+from mtcpo.data.records import Segment
+from mtcpo.data.text_checks import has_loop
 from mtcpo.testsets import TestSet
-from mtcpo.textchecks import has_loop
 
 SYMPTOMS = ("empty", "copied", "looping", "wrong_language")
 """Counted of every system, in evaluation.json's words; None: not checked."""

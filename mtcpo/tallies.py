@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from mtcpo.core.workers import result_of, worker_pool
+from mtcpo.data.records import Segment
 from mtcpo.metrics import metric_kind
 from mtcpo.metrics.contract import Array, Metric
 from mtcpo.perreference import AgainstOne
-from mtcpo.records import Segment
 
 if TYPE_CHECKING:
     pass

@@ -13,7 +13,7 @@ from pydantic import Field, model_validator
 from mtcpo.core.config import Config, PathOrName
 from mtcpo.core.errors import UserError, choose
 from mtcpo.core.files import read_lines
-from mtcpo.records import Segment
+from mtcpo.data.records import Segment
 from mtcpo.translation.config import TranslateConfig
 
 Value = TypeVar("Value")

@@ -27,7 +27,7 @@ from mtcpo.canary import CANARY_FILE
 from mtcpo.checkpoints import prepare_work, stopped_early_at, stopping_at_a_step
 from mtcpo.core.errors import UserError
 from mtcpo.core.files import complete_folder, partial_path, refuse_existing, write_json, write_json_lines, write_text
-from mtcpo.corpora import Drops
+from mtcpo.data.corpora import Drops
 from mtcpo.devset import DevSet, dev_set_of
 from mtcpo.examples import Encoded, encode_within_limits, evaluation_texts, not_empty, with_template
 from mtcpo.layouts.contract import Text

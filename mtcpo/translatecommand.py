@@ -25,8 +25,8 @@ from mtcpo.options import (
 )
 
 if TYPE_CHECKING:
-    from mtcpo.corpora import CorpusConfig
-    from mtcpo.records import Segment
+    from mtcpo.data.corpora import CorpusConfig
+    from mtcpo.data.records import Segment
 
 
 @click.command(short_help="Make candidates for every source.")
@@ -54,9 +54,9 @@ def translate(
 
     Every setting of the search is reachable: --set num_beams=8 --set epsilon=0.05 --set batch_size=64
     """
-    from mtcpo.corpora import Drops, read_corpus
+    from mtcpo.data.corpora import Drops, read_corpus
+    from mtcpo.data.rows import peeked
     from mtcpo.prompts import check_prompt
-    from mtcpo.rows import peeked
     from mtcpo.translation import translate_to_file
     from mtcpo.translation.config import TranslateConfig
 

@@ -6,11 +6,11 @@ from dataclasses import replace
 from pathlib import Path
 
 from mtcpo.core.files import write_json, write_json_lines
+from mtcpo.data.records import Segment, Triplet, triplet_to_json
 from mtcpo.document import Evaluation, write_evaluation
 from mtcpo.evalconfig import EvaluateConfig
 from mtcpo.evaluation import evaluate_outputs
 from mtcpo.metrics import load_metric
-from mtcpo.records import Segment, Triplet, triplet_to_json
 from mtcpo.testsets import TestSet
 
 NOUNS = {"dog": "Hund", "baker": "Bäcker", "teacher": "Lehrer", "gardener": "Gärtner", "pilot": "Pilot"}

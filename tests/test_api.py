@@ -19,9 +19,9 @@ from mtcpo import PreferenceTrainer, build_preferences, evaluate
 from mtcpo.cli import mtcpo as command
 from mtcpo.core.errors import UserError
 from mtcpo.core.files import read_json_lines, write_json_lines
+from mtcpo.data.records import Candidate, Segment, segment_to_json
 from mtcpo.layouts.contract import Text
 from mtcpo.models import load_model
-from mtcpo.records import Candidate, Segment, segment_to_json
 from mtcpo.trainconfig import TrainConfig
 from mtcpo.training import train
 

@@ -17,9 +17,9 @@ from console import ENVIRONMENT, call, contents, lines_of, mistake, run, small_d
 
 from mtcpo.core.errors import UserError
 from mtcpo.core.outputs import writing
+from mtcpo.data.rows import read_segments
+from mtcpo.data.triplets import read_triplets
 from mtcpo.doctor import REMEDIES
-from mtcpo.rows import read_segments
-from mtcpo.triplets import read_triplets
 
 CORPUS = "--source s.en --reference r.de --src-lang en --tgt-lang de"
 HYPS = "--hyp a=wrong.de --hyp b=r.de"

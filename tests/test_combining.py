@@ -18,7 +18,7 @@ from mtcpo.combining import (
 )
 from mtcpo.core.config import load_section
 from mtcpo.core.errors import UserError
-from mtcpo.records import Candidate, Segment
+from mtcpo.data.records import Candidate, Segment
 from mtcpo.selection import Chooser, SelectionConfig
 
 

@@ -14,11 +14,11 @@ from tiny_comet import KINDS, library_model, make_comet, make_encoder, sentences
 
 from mtcpo.comet.checkpoint import find_checkpoint
 from mtcpo.core.errors import UserError
+from mtcpo.data.records import Candidate, Segment
+from mtcpo.data.triplets import read_triplets
 from mtcpo.metrics import load_metric
 from mtcpo.metrics.cometconfig import CometConfig
 from mtcpo.preferences import PrefsConfig, build_preferences
-from mtcpo.records import Candidate, Segment
-from mtcpo.triplets import read_triplets
 
 
 def has_comet(python=sys.executable) -> bool:
@@ -160,7 +160,7 @@ def test_no_noise_is_left_behind(models):
     code = (
         "import logging\n"
         "from mtcpo.metrics import load_metric; from mtcpo.metrics.cometconfig import CometConfig\n"
-        "from mtcpo.records import Segment, Candidate\n"
+        "from mtcpo.data.records import Segment, Candidate\n"
         f"m = load_metric('comet:{models['regression']}', 'en')\n"
         "m.score_candidates([Segment('1', 'de', 'en', 'ka.', ('lo.',), candidates=(Candidate('a', 'mi.'),))])\n"
         "root = logging.getLogger()\n"

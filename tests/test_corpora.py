@@ -16,10 +16,10 @@ from hypothesis import strategies as st
 from mtcpo.core.config import load_section
 from mtcpo.core.errors import UserError
 from mtcpo.core.files import write_json_lines
-from mtcpo.corpora import CorpusConfig, Drops, parse_named_files, read_corpus
-from mtcpo.records import Candidate, Segment, Triplet, segment_to_json, triplet_to_json
-from mtcpo.rows import read_rows
-from mtcpo.triplets import read_triplets, triplets_to_trl
+from mtcpo.data.corpora import CorpusConfig, Drops, parse_named_files, read_corpus
+from mtcpo.data.records import Candidate, Segment, Triplet, segment_to_json, triplet_to_json
+from mtcpo.data.rows import read_rows
+from mtcpo.data.triplets import read_triplets, triplets_to_trl
 
 
 @pytest.fixture

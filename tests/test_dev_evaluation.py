@@ -13,11 +13,11 @@ from tiny_models import PAIRS, preference_texts
 from mtcpo.arguments import training_arguments
 from mtcpo.core.errors import UserError
 from mtcpo.core.files import write_json_lines
+from mtcpo.data.records import Triplet, triplet_to_json
 from mtcpo.models import load_model
 from mtcpo.pipeline import stages_of
 from mtcpo.progress import evaluation_lines
 from mtcpo.recipe import load_recipe
-from mtcpo.records import Triplet, triplet_to_json
 from mtcpo.trainconfig import DevConfig, EvalConfig, TrainConfig
 from mtcpo.training import train
 from mtcpo.translation import translate_texts
@@ -81,7 +81,7 @@ def test_the_figures_are_those_of_the_model_that_is_kept(model_folder, kind, fil
 
     loaded = load_model(str(out), "float32", device="cpu")
     sources, references = ((files / name).read_text(encoding="utf-8").splitlines() for name in ("dev.en", "dev.de"))
-    from mtcpo.corpora import read_corpus
+    from mtcpo.data.corpora import read_corpus
 
     texts = translate_texts(GenerateEngine(loaded, "x"), read_corpus(dev), GREEDY)
     assert best["eval_chrf"] == pytest.approx(sacrebleu.corpus_chrf(texts, [references]).score, abs=1e-9)

@@ -14,11 +14,11 @@ from test_comet import make_segments, models, needs_comet
 from tiny_comet import library_model, sentences
 
 from mtcpo.core.errors import UserError
+from mtcpo.data.records import Candidate, ErrorSpan, segment_from_json, segment_to_json
+from mtcpo.data.rows import read_segments
 from mtcpo.metrics import comet, load_metric
 from mtcpo.metrics.contract import finds_errors, judge
 from mtcpo.preferences import PrefsConfig, build_preferences
-from mtcpo.records import Candidate, ErrorSpan, segment_from_json, segment_to_json
-from mtcpo.rows import read_segments
 from mtcpo.sidebyside import mark_differences, mark_errors, select_rows
 
 __all__ = ["models"]  # a fixture

@@ -10,12 +10,12 @@ from sacrebleu.metrics import BLEU, CHRF, TER
 
 from mtcpo.core.config import load_section
 from mtcpo.core.errors import UserError
+from mtcpo.data.records import Segment
+from mtcpo.data.rows import read_segments
 from mtcpo.document import to_document, write_evaluation
 from mtcpo.evalconfig import EvaluateConfig
 from mtcpo.evaluation import evaluate_outputs, load_metrics_for, metrics_of, read_outputs
 from mtcpo.metrics import load_metric
-from mtcpo.records import Segment
-from mtcpo.rows import read_segments
 from mtcpo.significance import holm
 from mtcpo.tallies import tally
 from mtcpo.testsets import TestSet

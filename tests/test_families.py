@@ -4,8 +4,8 @@ import time
 import pytest
 
 from mtcpo.core.errors import UserError
+from mtcpo.data.languages import check_language
 from mtcpo.families import FAMILIES, Family, family_of, language_token, some_language
-from mtcpo.languages import check_language
 
 BY_NAME = {family.name: family for family in FAMILIES}
 

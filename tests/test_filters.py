@@ -5,9 +5,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mtcpo.core.errors import UserError
+from mtcpo.data.records import Candidate, Segment
+from mtcpo.data.text_checks import edit_similarity, has_loop, is_length_within, script_share
 from mtcpo.filters import FilterConfig, Filters
-from mtcpo.records import Candidate, Segment
-from mtcpo.textchecks import edit_similarity, has_loop, is_length_within, script_share
 
 
 def usable(source, texts, tgt_lang="en", **settings):

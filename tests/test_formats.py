@@ -1,8 +1,8 @@
 import pytest
 
 from mtcpo.core.errors import UserError
-from mtcpo.formats import preference_triplet, translation_segments, trl_row
-from mtcpo.records import Triplet
+from mtcpo.data.formats import preference_triplet, translation_segments, trl_row
+from mtcpo.data.records import Triplet
 
 
 def alma_row(**change):

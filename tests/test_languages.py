@@ -1,7 +1,7 @@
 import pytest
 
 from mtcpo.core.errors import UserError
-from mtcpo.languages import check_language, english_name, macro_language, same_language
+from mtcpo.data.languages import check_language, english_name, macro_language, same_language
 
 
 @pytest.mark.parametrize(

@@ -17,8 +17,8 @@ from tiny_models import PAIRS, preference_texts
 from mtcpo.cli import mtcpo
 from mtcpo.core.errors import UserError
 from mtcpo.core.files import write_json_lines
+from mtcpo.data.records import Triplet, triplet_to_json
 from mtcpo.models import load_model
-from mtcpo.records import Triplet, triplet_to_json
 from mtcpo.training import train
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -11,9 +11,9 @@ from sacrebleu.metrics import BLEU, CHRF, TER
 
 from mtcpo.core.errors import UserError
 from mtcpo.core.files import read_lines
+from mtcpo.data.records import Candidate, Segment
 from mtcpo.metrics import METRICS, MetricSpec, load_metric, metric_kind, metric_name
 from mtcpo.metrics.lexical import bleu_scores, chrf_scores, ter_scores
-from mtcpo.records import Candidate, Segment
 
 WMT22 = Path(__file__).resolve().parents[2] / "shared" / "data" / "wmt22"
 LEXICAL = {

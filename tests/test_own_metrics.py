@@ -7,10 +7,10 @@ from mtcpo.cli import mtcpo
 from mtcpo.core.config import load_section
 from mtcpo.core.errors import UserError
 from mtcpo.core.files import write_json_lines
+from mtcpo.data.records import Candidate, Segment, segment_to_json
+from mtcpo.data.rows import read_segments
 from mtcpo.metrics import candidate_kind, is_computed, load_candidate_metric, load_metric, metric_kind, metric_name
 from mtcpo.preferences import PrefsConfig, build_preferences
-from mtcpo.records import Candidate, Segment, segment_to_json
-from mtcpo.rows import read_segments
 from mtcpo.scoring import Scorer, score_segments
 from mtcpo.selection import add_references
 

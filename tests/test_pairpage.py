@@ -5,9 +5,9 @@ from browser import Browser
 from test_report import CONTRAST, Outline
 
 from mtcpo.core.errors import UserError
+from mtcpo.data.records import Candidate, Segment
 from mtcpo.pairpage import page_path_of, write_pair_page
 from mtcpo.preferences import PrefsConfig, build_preferences
-from mtcpo.records import Candidate, Segment
 
 HOSTILE = "<script>document.title = 'taken'</script><img src=x onerror=alert(1)> & \"quoted\""
 

@@ -10,11 +10,11 @@ from console import contents, lines_of, mistake, run, small_disk, write_lines
 
 from mtcpo.core.config import to_toml
 from mtcpo.core.files import read_json_lines
+from mtcpo.data.rows import read_segments
+from mtcpo.data.triplets import read_triplets
 from mtcpo.pipeline import stages_of
 from mtcpo.recipe import load_recipe
-from mtcpo.rows import read_segments
 from mtcpo.stages import plan
-from mtcpo.triplets import read_triplets
 
 RECIPE = """
 # A tiny mT5 from scratch, seconds in all.

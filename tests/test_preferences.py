@@ -11,13 +11,13 @@ from hypothesis import strategies as st
 
 from mtcpo.core.errors import UserError
 from mtcpo.core.files import read_json_lines, write_json_lines
-from mtcpo.corpora import CorpusConfig, Drops, read_corpus
+from mtcpo.data.corpora import CorpusConfig, Drops, read_corpus
+from mtcpo.data.records import Candidate, Segment, segment_to_json
+from mtcpo.data.rows import read_segments
+from mtcpo.data.triplets import read_triplets
 from mtcpo.preferences import PrefsConfig, build_preferences, report_path_of
 from mtcpo.prefsreport import Reservoir, SourceCorrelation, binned
-from mtcpo.records import Candidate, Segment, segment_to_json
-from mtcpo.rows import read_segments
 from mtcpo.selection import length_log_ratio
-from mtcpo.triplets import read_triplets
 
 WMT22 = Path(__file__).resolve().parents[2] / "shared" / "data" / "wmt22"
 CHRF = PrefsConfig(metrics=("chrf",))

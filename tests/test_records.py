@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from mtcpo.core.errors import UserError
 from mtcpo.core.files import write_json_lines
-from mtcpo.records import (
+from mtcpo.data.records import (
     Candidate,
     Segment,
     Triplet,
@@ -15,7 +15,7 @@ from mtcpo.records import (
     triplet_from_json,
     triplet_to_json,
 )
-from mtcpo.rows import read_segments
+from mtcpo.data.rows import read_segments
 
 text = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
 scores = st.dictionaries(st.sampled_from(["chrf", "bleu", "comet"]), st.floats(allow_nan=False, allow_infinity=False))

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from mtcpo.core.errors import UserError
-from mtcpo.records import Candidate, Segment
+from mtcpo.data.records import Candidate, Segment
 from mtcpo.scoring import SEGMENTS_FOR_WORKERS, Scorer, check_metrics, score_segments
 
 WORDS = "the cat sat on a mat while one dog ran".split()  # noqa: SIM905
@@ -206,7 +206,7 @@ def test_workers_import_nothing_heavy(tmp_path):
         "from concurrent.futures import ProcessPoolExecutor\n"
         "from multiprocessing import get_context\n"
         "from mtcpo import scoring\n"
-        "from mtcpo.records import Candidate, Segment\n"
+        "from mtcpo.data.records import Candidate, Segment\n"
         "if __name__ == '__main__':\n"
         "    segment = Segment('1', 'de', 'en', 'x', ('y',), candidates=(Candidate('a', 'y'),))\n"
         "    with ProcessPoolExecutor(1, mp_context=get_context('spawn')) as pool:\n"

@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 
 from mtcpo.core.config import load_section
 from mtcpo.core.errors import UserError
+from mtcpo.data.records import Candidate, Segment, Triplet
 from mtcpo.ondisk import Column
-from mtcpo.records import Candidate, Segment, Triplet
 from mtcpo.selection import (
     ROUNDING,
     SELECTORS,

@@ -2,10 +2,10 @@ import importlib.util
 
 import pytest
 
+from mtcpo.data.language_id import count_wrong, why_unchecked
+from mtcpo.data.records import Segment
 from mtcpo.evaluation import evaluate_outputs
-from mtcpo.langid import count_wrong, why_unchecked
 from mtcpo.metrics import load_metric
-from mtcpo.records import Segment
 from mtcpo.symptoms import describe
 from mtcpo.testsets import TestSet
 

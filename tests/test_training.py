@@ -15,11 +15,11 @@ from transformers import Seq2SeqTrainingArguments
 
 from mtcpo.arguments import DEFAULT_ARGS, OWN_ARGS, check_precision, dtype_of, training_arguments
 from mtcpo.core.errors import UserError
+from mtcpo.data.records import Segment, Triplet
 from mtcpo.examples import encode_within_limits, pair_texts, reference_texts
 from mtcpo.layouts.contract import Text
 from mtcpo.modelconfig import LoraConfig
 from mtcpo.models import load_model
-from mtcpo.records import Segment, Triplet
 from mtcpo.scored import IGNORE
 from mtcpo.trainconfig import TrainConfig
 from mtcpo.trainer import PreferenceTrainer, pair_logps

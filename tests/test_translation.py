@@ -13,9 +13,9 @@ from tiny_models import PAIRS
 from mtcpo import translation
 from mtcpo.core.errors import UserError
 from mtcpo.core.files import read_json_lines
+from mtcpo.data.records import Candidate, Segment
+from mtcpo.data.rows import read_segments
 from mtcpo.layouts.contract import Text
-from mtcpo.records import Candidate, Segment
-from mtcpo.rows import read_segments
 from mtcpo.translation import translate_texts, translate_to_file
 from mtcpo.translation.config import TranslateConfig
 from mtcpo.translation.engines import open_engine

@@ -22,8 +22,8 @@ from pathlib import Path
 from typing import Any
 
 from mtcpo.core.provenance import provenance
+from mtcpo.data.records import Candidate, Segment
 from mtcpo.preferences import PrefsConfig, build_preferences
-from mtcpo.records import Candidate, Segment
 
 ROOT = Path(__file__).resolve().parents[2]
 SYSTEMS = 9

@@ -32,8 +32,8 @@ from typing import Any
 import numpy as np
 
 from mtcpo.core.provenance import provenance
-from mtcpo.corpora import CorpusConfig, read_corpus
-from mtcpo.records import Segment
+from mtcpo.data.corpora import CorpusConfig, read_corpus
+from mtcpo.data.records import Segment
 
 ROOT = Path(__file__).resolve().parents[2]
 BATCH_SIZES = (16, 32, 64, 128)

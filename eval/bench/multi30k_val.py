@@ -19,13 +19,13 @@ from typing import Any
 from mtcpo.core.files import read_json_lines
 from mtcpo.core.progress import quiet_libraries
 from mtcpo.core.version import __version__
-from mtcpo.corpora import read_corpus
+from mtcpo.data.corpora import read_corpus
+from mtcpo.data.records import Segment, triplet_from_json
+from mtcpo.data.rows import read_segments
 from mtcpo.evalconfig import EvaluateConfig
 from mtcpo.evaluation import evaluate_outputs, load_metrics_for
 from mtcpo.preferences import build_preferences
 from mtcpo.recipe import Recipe, load_recipe
-from mtcpo.records import Segment, triplet_from_json
-from mtcpo.rows import read_segments
 from mtcpo.suites import load_test_sets
 from mtcpo.testsets import TestSet, TestSetConfig
 from mtcpo.translation import translate_texts, translate_to_file

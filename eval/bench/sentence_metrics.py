@@ -25,8 +25,8 @@ import sacrebleu
 from sacrebleu.metrics.bleu import BLEU
 from sacrebleu.metrics.chrf import CHRF
 
-from mtcpo.corpora import CorpusConfig, read_corpus
-from mtcpo.records import Segment
+from mtcpo.data.corpora import CorpusConfig, read_corpus
+from mtcpo.data.records import Segment
 from mtcpo.scoring import score_segments
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -21,7 +21,7 @@ from mtcpo.comet.encoder import states
 from mtcpo.comet.spans import Predictions, Run, find_runs, mqm_score, to_spans
 from mtcpo.comet.tokens import Text, Tokens, batches
 from mtcpo.core.errors import UserError
-from mtcpo.records import ErrorSpan
+from mtcpo.data.records import ErrorSpan
 
 Row = tuple[str, ...]
 """Source, translation, and the reference where the model needs one."""

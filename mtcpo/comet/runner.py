@@ -23,7 +23,7 @@ from mtcpo.comet.loading import Environment, load_model
 from mtcpo.comet.spans import Predictions
 from mtcpo.core.errors import UserError
 from mtcpo.core.resources import PACKAGE
-from mtcpo.records import ErrorSpan
+from mtcpo.data.records import ErrorSpan
 
 Block = Sequence[tuple[str, ...]]
 """Rows of (source, translation[, reference])."""

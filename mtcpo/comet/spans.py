@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from mtcpo.records import ErrorSpan
+from mtcpo.data.records import ErrorSpan
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -15,8 +15,8 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
+from mtcpo.data.records import Messages
 from mtcpo.logprobs import Head
-from mtcpo.records import Messages
 from mtcpo.scored import Objective, Scored
 
 Batch = dict[str, Any]

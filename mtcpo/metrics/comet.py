@@ -17,9 +17,9 @@ from mtcpo.comet.runner import InProcess, Job, Runner, Workers
 from mtcpo.comet.spans import Predictions
 from mtcpo.core.errors import UserError
 from mtcpo.core.files import sha256_of
+from mtcpo.data.records import Segment
 from mtcpo.metrics.cometconfig import CometConfig
 from mtcpo.metrics.contract import Judgement, MeanOfSegments, scores_of
-from mtcpo.records import Segment
 
 SEGMENTS_PER_BLOCK = 512
 """Scored together, since texts of like length are found among many; a constant, so that scores depend on no setting."""

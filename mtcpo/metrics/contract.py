@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
-from mtcpo.records import Candidate, ErrorSpan
+from mtcpo.data.records import Candidate, ErrorSpan
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from mtcpo.records import Segment
+    from mtcpo.data.records import Segment
 
 
 class CandidateMetric(Protocol):

@@ -22,9 +22,9 @@ from sacrebleu.metrics.chrf import CHRF
 from sacrebleu.metrics.ter import TER
 
 from mtcpo.core.errors import UserError
-from mtcpo.languages import macro_language
+from mtcpo.data.languages import macro_language
+from mtcpo.data.records import Segment
 from mtcpo.metrics.ngrams import characters, ngram_counts, words
-from mtcpo.records import Segment
 
 Floats = NDArray[np.float64]
 

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from mtcpo.records import Segment, is_reference
+from mtcpo.data.records import Segment, is_reference
 
 if TYPE_CHECKING:
     from mtcpo.metrics.contract import CandidateMetric

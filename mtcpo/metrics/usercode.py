@@ -9,7 +9,7 @@ from pathlib import Path
 from mtcpo.core.errors import UserError
 from mtcpo.core.files import sha256_of
 from mtcpo.core.user_code import code_file, find_code, told_error
-from mtcpo.records import Segment
+from mtcpo.data.records import Segment
 
 
 @dataclass(frozen=True, slots=True)

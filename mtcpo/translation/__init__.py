@@ -17,7 +17,7 @@ from typing import Any, Protocol
 
 from mtcpo.core.errors import UserError
 from mtcpo.core.files import json_line, partial_path, read_json_lines, refuse_existing, write_json, write_json_lines
-from mtcpo.records import Candidate, Segment, segment_to_json
+from mtcpo.data.records import Candidate, Segment, segment_to_json
 from mtcpo.translation.config import TranslateConfig
 
 WINDOW = 512

@@ -16,10 +16,10 @@ from transformers import (
     TemperatureLogitsWarper,
 )
 
+from mtcpo.data.records import Candidate, Segment
 from mtcpo.layouts.contract import Text
 from mtcpo.models import LoadedModel, identity_of
 from mtcpo.onepass import encode_once
-from mtcpo.records import Candidate, Segment
 from mtcpo.translation.config import TranslateConfig
 from mtcpo.translation.sampling import CUTOFFS, DiversityPenalty, Draw
 

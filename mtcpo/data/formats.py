@@ -10,8 +10,8 @@ from itertools import takewhile
 from typing import Any
 
 from mtcpo.core.errors import UserError
-from mtcpo.languages import UNDETERMINED, check_language, english_name, same_language
-from mtcpo.records import HUMAN, REFERENCE_SYSTEM, Candidate, Segment, Triplet, text_field
+from mtcpo.data.languages import UNDETERMINED, check_language, english_name, same_language
+from mtcpo.data.records import HUMAN, REFERENCE_SYSTEM, Candidate, Segment, Triplet, text_field
 
 
 def translation_segments(

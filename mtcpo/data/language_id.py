@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any
 
-from mtcpo.languages import macro_language
+from mtcpo.data.languages import macro_language
 
 MIN_LETTERS = 12
 """Texts with fewer letters are not judged."""

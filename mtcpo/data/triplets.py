@@ -6,14 +6,14 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
-from mtcpo.columns import column_text, fill_template
 from mtcpo.core.config import load_section
 from mtcpo.core.errors import UserError
-from mtcpo.corpora import CORPUS_FIELDS, PAIR_FIELDS, CorpusConfig, Drops, row_id_of, wanted_rows
-from mtcpo.formats import preference_triplet, trl_row
-from mtcpo.languages import UNDETERMINED, check_language
-from mtcpo.records import Triplet, triplet_from_json
-from mtcpo.rows import peeked
+from mtcpo.data.columns import column_text, fill_template
+from mtcpo.data.corpora import CORPUS_FIELDS, PAIR_FIELDS, CorpusConfig, Drops, row_id_of, wanted_rows
+from mtcpo.data.formats import preference_triplet, trl_row
+from mtcpo.data.languages import UNDETERMINED, check_language
+from mtcpo.data.records import Triplet, triplet_from_json
+from mtcpo.data.rows import peeked
 
 
 def read_triplets(

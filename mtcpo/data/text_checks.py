@@ -6,7 +6,7 @@ import re
 from functools import lru_cache
 from typing import Any
 
-from mtcpo.languages import script_of
+from mtcpo.data.languages import script_of
 
 # A stretch of up to 60 characters four or more times in a row, over 12 characters at least: "no, no, no!" may be right.
 # Bounded, so that no text makes the search slow.

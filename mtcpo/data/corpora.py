@@ -10,15 +10,15 @@ from typing import Annotated, Any, Self
 
 from pydantic import AfterValidator, Field, ValidationInfo, model_validator
 
-from mtcpo.columns import check_template, column_text, fill_template
 from mtcpo.core.config import Config, PathOrName
 from mtcpo.core.errors import UserError
 from mtcpo.core.files import count_lines, read_lines
 from mtcpo.core.user_code import check_allowed, is_code
-from mtcpo.formats import translation_segments
-from mtcpo.languages import check_language
-from mtcpo.records import Candidate, Segment, segment_from_json
-from mtcpo.rows import Row, is_table, is_text, read_rows, rows_of
+from mtcpo.data.columns import check_template, column_text, fill_template
+from mtcpo.data.formats import translation_segments
+from mtcpo.data.languages import check_language
+from mtcpo.data.records import Candidate, Segment, segment_from_json
+from mtcpo.data.rows import Row, is_table, is_text, read_rows, rows_of
 
 Drops = Counter[str]
 """How many segments were dropped, by reason. Readers add to it; reports print it."""

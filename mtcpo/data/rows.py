@@ -16,7 +16,7 @@ from mtcpo.core.errors import UserError, choose
 from mtcpo.core.files import read_json_lines, read_lines
 from mtcpo.core.hub import unreachable_hub
 from mtcpo.core.user_code import find_code, is_code, told_error
-from mtcpo.records import Segment, Triplet, segment_from_json, segment_to_json, triplet_to_json
+from mtcpo.data.records import Segment, Triplet, segment_from_json, segment_to_json, triplet_to_json
 
 Item = TypeVar("Item")
 Row = tuple[str, dict[str, Any]]
