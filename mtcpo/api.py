@@ -18,7 +18,7 @@ from mtcpo.data.corpora import CorpusConfig, Drops, check_system_name, read_corp
 from mtcpo.document import to_document, write_evaluation
 from mtcpo.evalconfig import RunEvaluateConfig
 from mtcpo.evaluation import evaluate_outputs, load_metrics_for
-from mtcpo.metrics.contract import open_models
+from mtcpo.metrics.base import open_models
 from mtcpo.preferences import PrefsConfig
 from mtcpo.preferences import build_preferences as write_preferences
 from mtcpo.suites import decoding_of, load_test_sets

@@ -17,7 +17,7 @@ from transformers import Seq2SeqTrainingArguments
 from mtcpo.core.errors import UserError, choose, nearest
 from mtcpo.families import Family
 from mtcpo.losses import PAIR_METRICS
-from mtcpo.metrics import METRICS, metric_name
+from mtcpo.metrics.registry import METRICS, metric_name
 from mtcpo.modelconfig import DType
 from mtcpo.sharding import shard_later
 from mtcpo.trainconfig import TrainConfig

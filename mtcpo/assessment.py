@@ -19,7 +19,7 @@ from mtcpo.data.rows import read_segments
 from mtcpo.document import Evaluation
 from mtcpo.evalconfig import EvaluateConfig
 from mtcpo.evaluation import evaluate_outputs, load_metrics_for, read_outputs
-from mtcpo.metrics.contract import open_models
+from mtcpo.metrics.base import open_models
 from mtcpo.suites import decoding_of, load_test_sets
 from mtcpo.testsets import TestSet
 from mtcpo.translation import Engine, translate_texts, translate_to_file

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from mtcpo.data.records import Segment
-from mtcpo.metrics import candidate_kind, is_computed, metric_name
+from mtcpo.metrics.registry import candidate_kind, is_computed, metric_name
 
 Rows = Sequence[Sequence[float]]
 

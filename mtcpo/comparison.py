@@ -18,8 +18,8 @@ from mtcpo.data.rows import read_segments
 from mtcpo.document import Evaluation, main_metrics, translations_dir
 from mtcpo.evalconfig import EvaluateConfig
 from mtcpo.evaluation import evaluate_outputs
-from mtcpo.metrics import load_metric, metric_kind
-from mtcpo.metrics.contract import Judgement, MeanOfSegments, Metric, scores_of
+from mtcpo.metrics.base import Judgement, MeanOfSegments, Metric, scores_of
+from mtcpo.metrics.registry import load_metric, metric_kind
 from mtcpo.testsets import TestSet
 
 

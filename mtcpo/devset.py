@@ -11,8 +11,8 @@ from accelerate.utils import broadcast_object_list, gather_object
 from mtcpo.core.errors import UserError
 from mtcpo.data.corpora import Drops, read_corpus
 from mtcpo.data.records import Segment
-from mtcpo.metrics import load_metric
-from mtcpo.metrics.contract import Metric
+from mtcpo.metrics.base import Metric
+from mtcpo.metrics.registry import load_metric
 from mtcpo.models import LoadedModel
 from mtcpo.trainconfig import DevConfig, TrainConfig
 from mtcpo.translation import translate_texts

@@ -5,8 +5,8 @@ from __future__ import annotations
 from pydantic import Field
 
 from mtcpo.core.config import Config, PathOrName
-from mtcpo.metrics import MetricSpec
-from mtcpo.metrics.cometconfig import CometConfig
+from mtcpo.metrics.comet.config import CometConfig
+from mtcpo.metrics.registry import MetricSpec
 from mtcpo.suites import SuiteSpec
 from mtcpo.testsets import TestSetConfig
 from mtcpo.translation.config import TranslateConfig

@@ -23,10 +23,10 @@ from mtcpo.core.files import read_lines
 from mtcpo.data.records import SEVERITIES, Candidate, Segment
 from mtcpo.document import ERRORS, Evaluation, entry_of, num_references
 from mtcpo.evalconfig import DEFAULT_METRICS, EvaluateConfig
-from mtcpo.metrics import load_metric, metric_kind
-from mtcpo.metrics.contract import Metric, bare_judgements, finds_errors, judge, judged_by
-from mtcpo.perreference import with_each_reference
-from mtcpo.scorecache import CACHE_FILE, CachedModel, ScoreCache
+from mtcpo.metrics.base import Metric, bare_judgements, finds_errors, judge, judged_by
+from mtcpo.metrics.per_reference import with_each_reference
+from mtcpo.metrics.registry import load_metric, metric_kind
+from mtcpo.metrics.score_cache import CACHE_FILE, CachedModel, ScoreCache
 from mtcpo.significance import Array
 from mtcpo.standings import by_length, comparisons, resampled, score_rows, swapped
 from mtcpo.symptoms import describe

@@ -12,7 +12,7 @@ from mtcpo.core.files import complete_folder, read_json_lines, write_json_lines,
 from mtcpo.data.corpora import Drops, read_corpus
 from mtcpo.data.records import Segment, triplet_from_json
 from mtcpo.data.rows import read_segments
-from mtcpo.metrics import metric_name
+from mtcpo.metrics.registry import metric_name
 from mtcpo.preferences import PROCESS_SETTINGS
 from mtcpo.readiness import check_ready
 from mtcpo.recipe import BASE, CONTROL, TUNED, ModelConfig, Recipe

@@ -23,12 +23,12 @@ from mtcpo.core.version import __version__
 from mtcpo.data.corpora import Drops
 from mtcpo.data.records import Segment, Triplet, segment_from_json, segment_to_json, triplet_from_json, triplet_to_json
 from mtcpo.data.rows import read_segments
-from mtcpo.metrics import candidate_kind, is_computed, metric_name
-from mtcpo.metrics.cometconfig import CometConfig
+from mtcpo.metrics.comet.config import CometConfig
+from mtcpo.metrics.registry import candidate_kind, is_computed, metric_name
+from mtcpo.metrics.score_cache import CACHE_FILE
+from mtcpo.metrics.scorer import Scorer
 from mtcpo.ondisk import Column, temporary_database
 from mtcpo.prefsreport import Tally
-from mtcpo.scorecache import CACHE_FILE
-from mtcpo.scoring import Scorer
 from mtcpo.selection import Chooser, SelectionConfig, add_references, length_log_ratio, unbalanced
 
 PROCESS_SETTINGS = {"workers", "score_cache", "comet"}

@@ -15,7 +15,7 @@ from mtcpo.creation import CreateConfig
 from mtcpo.data.corpora import CorpusConfig
 from mtcpo.data.rows import is_table, is_text
 from mtcpo.evalconfig import RunEvaluateConfig
-from mtcpo.metrics import candidate_kind, is_computed, metric_kind
+from mtcpo.metrics.registry import candidate_kind, is_computed, metric_kind
 from mtcpo.modelconfig import DType
 from mtcpo.preferences import PrefsConfig
 from mtcpo.prompts import check_prompt

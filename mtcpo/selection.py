@@ -14,7 +14,7 @@ from mtcpo.combining import COMBINATIONS, Centre, centre_of, check_scales, combi
 from mtcpo.core.errors import UserError, choose
 from mtcpo.data.records import HUMAN, REFERENCE_SYSTEM, Candidate, Segment, Triplet, is_reference
 from mtcpo.filters import FilterConfig, Filters
-from mtcpo.metrics import MetricSpec, is_computed, metric_name
+from mtcpo.metrics.registry import MetricSpec, is_computed, metric_name
 from mtcpo.ondisk import Column
 
 # Metrics that cancel each other out leave 1e-17 or so: a tie, and no preference.

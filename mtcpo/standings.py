@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from mtcpo.data.records import Segment
-from mtcpo.metrics.contract import Metric
+from mtcpo.metrics.base import Metric
 from mtcpo.significance import (
     Array,
     bootstrap_p_value,

@@ -15,9 +15,9 @@ import numpy as np
 
 from mtcpo.core.workers import result_of, worker_pool
 from mtcpo.data.records import Segment
-from mtcpo.metrics import metric_kind
-from mtcpo.metrics.contract import Array, Metric
-from mtcpo.perreference import AgainstOne
+from mtcpo.metrics.base import Array, Metric
+from mtcpo.metrics.per_reference import AgainstOne
+from mtcpo.metrics.registry import metric_kind
 
 if TYPE_CHECKING:
     pass

@@ -9,8 +9,8 @@ from pydantic import Field, field_validator, model_validator
 from mtcpo.core.config import Config, load_section
 from mtcpo.core.errors import UserError
 from mtcpo.data.corpora import CorpusConfig, CorpusSource, Language
-from mtcpo.metrics import MetricSpec, metric_kind, metric_name
-from mtcpo.metrics.cometconfig import CometConfig
+from mtcpo.metrics.comet.config import CometConfig
+from mtcpo.metrics.registry import MetricSpec, metric_kind, metric_name
 from mtcpo.modelconfig import DType, LoraConfig, Quantization
 from mtcpo.translation.config import TranslateConfig
 

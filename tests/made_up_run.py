@@ -10,7 +10,7 @@ from mtcpo.data.records import Segment, Triplet, triplet_to_json
 from mtcpo.document import Evaluation, write_evaluation
 from mtcpo.evalconfig import EvaluateConfig
 from mtcpo.evaluation import evaluate_outputs
-from mtcpo.metrics import load_metric
+from mtcpo.metrics.registry import load_metric
 from mtcpo.testsets import TestSet
 
 NOUNS = {"dog": "Hund", "baker": "Bäcker", "teacher": "Lehrer", "gardener": "Gärtner", "pilot": "Pilot"}

@@ -12,12 +12,12 @@ import numpy as np
 import pytest
 from tiny_comet import KINDS, library_model, make_comet, make_encoder, sentences
 
-from mtcpo.comet.checkpoint import find_checkpoint
 from mtcpo.core.errors import UserError
 from mtcpo.data.records import Candidate, Segment
 from mtcpo.data.triplets import read_triplets
-from mtcpo.metrics import load_metric
-from mtcpo.metrics.cometconfig import CometConfig
+from mtcpo.metrics.comet.checkpoint import find_checkpoint
+from mtcpo.metrics.comet.config import CometConfig
+from mtcpo.metrics.registry import load_metric
 from mtcpo.preferences import PrefsConfig, build_preferences
 
 
@@ -159,7 +159,7 @@ def test_the_ckpt_file_itself_can_be_given(models):
 def test_no_noise_is_left_behind(models):
     code = (
         "import logging\n"
-        "from mtcpo.metrics import load_metric; from mtcpo.metrics.cometconfig import CometConfig\n"
+        "from mtcpo.metrics.registry import load_metric; from mtcpo.metrics.comet.config import CometConfig\n"
         "from mtcpo.data.records import Segment, Candidate\n"
         f"m = load_metric('comet:{models['regression']}', 'en')\n"
         "m.score_candidates([Segment('1', 'de', 'en', 'ka.', ('lo.',), candidates=(Candidate('a', 'mi.'),))])\n"

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from test_comet import library_model, make_segments, models, needs_comet
 from tiny_comet import ENCODERS, make_comet, make_encoder, sentences
 
-from mtcpo.comet.tokens import batches
 from mtcpo.core.errors import UserError
+from mtcpo.metrics.comet.tokens import batches
 
 __all__ = ["models"]  # a fixture
 
@@ -23,7 +23,7 @@ def rows_of(kind, count=10):
 
 
 def engine_for(folder, batch_tokens=None, dtype=None):
-    from mtcpo.comet.runner import Job, make_engine
+    from mtcpo.metrics.comet.runner import Job, make_engine
 
     precision = {None: "fp32", "float16": "fp16", "bfloat16": "bf16"}[dtype]
     return make_engine(Job(str(folder / "checkpoints" / "model.ckpt"), precision, batch_tokens), "cpu")
@@ -233,7 +233,7 @@ def test_batches_by_hand():
 def test_runs_of_labels_by_hand():
     import torch
 
-    from mtcpo.comet.spans import Run, find_runs, mqm_score
+    from mtcpo.metrics.comet.spans import Run, find_runs, mqm_score
 
     # Two translations of 5 and 3 tokens: labels O 1 2 O 2 and 1 O O; the last run of the first one never ends.
     chosen = [0, 1, 2, 0, 2, 1, 0, 0]

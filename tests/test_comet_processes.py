@@ -17,11 +17,12 @@ from test_comet import has_comet, make_segments, models, needs_comet
 from tiny_comet import sentences
 
 from mtcpo.core.errors import UserError
-from mtcpo.metrics import comet, load_metric
-from mtcpo.metrics.cometconfig import CometConfig
-from mtcpo.metrics.contract import judge
+from mtcpo.metrics.base import judge
+from mtcpo.metrics.comet import metric as comet
+from mtcpo.metrics.comet.config import CometConfig
+from mtcpo.metrics.registry import load_metric
+from mtcpo.metrics.score_cache import CachedModel, ScoreCache
 from mtcpo.preferences import PrefsConfig, build_preferences
-from mtcpo.scorecache import CachedModel, ScoreCache
 
 __all__ = ["models"]  # a fixture
 

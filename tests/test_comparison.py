@@ -15,7 +15,7 @@ from mtcpo.core.files import write_json
 from mtcpo.document import write_evaluation
 from mtcpo.evalconfig import EvaluateConfig
 from mtcpo.evaluation import evaluate_outputs
-from mtcpo.metrics import load_metric
+from mtcpo.metrics.registry import load_metric
 
 SHARES = {"start": 0.3, "one": 0.2, "two": 0.1}
 

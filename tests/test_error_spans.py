@@ -16,8 +16,9 @@ from tiny_comet import library_model, sentences
 from mtcpo.core.errors import UserError
 from mtcpo.data.records import Candidate, ErrorSpan, segment_from_json, segment_to_json
 from mtcpo.data.rows import read_segments
-from mtcpo.metrics import comet, load_metric
-from mtcpo.metrics.contract import finds_errors, judge
+from mtcpo.metrics.base import finds_errors, judge
+from mtcpo.metrics.comet import metric as comet
+from mtcpo.metrics.registry import load_metric
 from mtcpo.preferences import PrefsConfig, build_preferences
 from mtcpo.sidebyside import mark_differences, mark_errors, select_rows
 

@@ -15,7 +15,7 @@ from mtcpo.data.rows import read_segments
 from mtcpo.document import to_document, write_evaluation
 from mtcpo.evalconfig import EvaluateConfig
 from mtcpo.evaluation import evaluate_outputs, load_metrics_for, metrics_of, read_outputs
-from mtcpo.metrics import load_metric
+from mtcpo.metrics.registry import load_metric
 from mtcpo.significance import holm
 from mtcpo.tallies import tally
 from mtcpo.testsets import TestSet

@@ -12,8 +12,8 @@ from sacrebleu.metrics import BLEU, CHRF, TER
 from mtcpo.core.errors import UserError
 from mtcpo.core.files import read_lines
 from mtcpo.data.records import Candidate, Segment
-from mtcpo.metrics import METRICS, MetricSpec, load_metric, metric_kind, metric_name
 from mtcpo.metrics.lexical import bleu_scores, chrf_scores, ter_scores
+from mtcpo.metrics.registry import METRICS, MetricSpec, load_metric, metric_kind, metric_name
 
 WMT22 = Path(__file__).resolve().parents[2] / "shared" / "data" / "wmt22"
 LEXICAL = {
@@ -188,7 +188,7 @@ def test_segments_without_candidates():
 
 def test_the_table_is_there_without_heavy_imports():
     code = (
-        "import sys; from mtcpo.metrics import load_metric; load_metric('chrf', 'de'); load_metric('bleu', 'zh');"
+        "import sys; from mtcpo.metrics.registry import load_metric; load_metric('chrf', 'de'); load_metric('bleu', 'zh');"
         "print([m for m in ('torch', 'transformers', 'comet', 'datasets') if m in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

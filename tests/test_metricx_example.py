@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoTokenizer, MT5Config, MT5ForConditionalGeneration
 
 from mtcpo.data.records import Candidate, Segment
-from mtcpo.metrics import load_candidate_metric
+from mtcpo.metrics.registry import load_candidate_metric
 
 DOCS = Path(__file__).resolve().parent.parent / "docs/pairs.md"
 [CODE] = re.findall(r"```python\n(.*?)```", DOCS.read_text(encoding="utf-8"), re.S)

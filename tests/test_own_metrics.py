@@ -9,9 +9,16 @@ from mtcpo.core.errors import UserError
 from mtcpo.core.files import write_json_lines
 from mtcpo.data.records import Candidate, Segment, segment_to_json
 from mtcpo.data.rows import read_segments
-from mtcpo.metrics import candidate_kind, is_computed, load_candidate_metric, load_metric, metric_kind, metric_name
+from mtcpo.metrics.registry import (
+    candidate_kind,
+    is_computed,
+    load_candidate_metric,
+    load_metric,
+    metric_kind,
+    metric_name,
+)
+from mtcpo.metrics.scorer import Scorer, score_segments
 from mtcpo.preferences import PrefsConfig, build_preferences
-from mtcpo.scoring import Scorer, score_segments
 from mtcpo.selection import add_references
 
 CODE = """

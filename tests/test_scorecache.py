@@ -12,9 +12,9 @@ import pytest
 import mtcpo
 from mtcpo.core.errors import UserError
 from mtcpo.data.records import Candidate, ErrorSpan, Segment
-from mtcpo.metrics.contract import Judgement
+from mtcpo.metrics.base import Judgement
+from mtcpo.metrics.score_cache import CachedMetric, ScoreCache, score_key
 from mtcpo.preferences import PrefsConfig, build_preferences
-from mtcpo.scorecache import CachedMetric, ScoreCache, score_key
 
 ROOT = Path(mtcpo.__file__).parent.parent
 

@@ -11,7 +11,7 @@ import pytest
 
 from mtcpo.core.errors import UserError
 from mtcpo.data.records import Candidate, Segment
-from mtcpo.scoring import SEGMENTS_FOR_WORKERS, Scorer, check_metrics, score_segments
+from mtcpo.metrics.scorer import SEGMENTS_FOR_WORKERS, Scorer, check_metrics, score_segments
 
 WORDS = "the cat sat on a mat while one dog ran".split()  # noqa: SIM905
 
@@ -205,7 +205,7 @@ def test_workers_import_nothing_heavy(tmp_path):
         "import json\n"
         "from concurrent.futures import ProcessPoolExecutor\n"
         "from multiprocessing import get_context\n"
-        "from mtcpo import scoring\n"
+        "from mtcpo.metrics import scorer as scoring\n"
         "from mtcpo.data.records import Candidate, Segment\n"
         "if __name__ == '__main__':\n"
         "    segment = Segment('1', 'de', 'en', 'x', ('y',), candidates=(Candidate('a', 'y'),))\n"

@@ -10,7 +10,7 @@ from sacrebleu.metrics import BLEU, CHRF, TER
 from sacrebleu.significance import PairedTest
 
 from mtcpo import significance
-from mtcpo.metrics import load_metric
+from mtcpo.metrics.registry import load_metric
 from mtcpo.significance import (
     bootstrap_p_value,
     bootstrap_scores,

@@ -5,7 +5,7 @@ import pytest
 from mtcpo.data.language_id import count_wrong, why_unchecked
 from mtcpo.data.records import Segment
 from mtcpo.evaluation import evaluate_outputs
-from mtcpo.metrics import load_metric
+from mtcpo.metrics.registry import load_metric
 from mtcpo.symptoms import describe
 from mtcpo.testsets import TestSet
 

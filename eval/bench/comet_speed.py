@@ -143,8 +143,8 @@ def compare(kind: str, model: Any, segments: list[Segment], repeats: int) -> dic
 
     import torch
 
-    from mtcpo.comet.engine import engine_of
-    from mtcpo.comet.packed import pack
+    from mtcpo.metrics.comet.engine import engine_of
+    from mtcpo.metrics.comet.packed import pack
 
     with_references = kind not in ("referenceless", "unified-qe")
     rows = [(s.source, c.text, *(s.references[:1] if with_references else ())) for s in segments for c in s.candidates]
@@ -207,8 +207,8 @@ def half_precision(model: Any, rows: list[Any], scores: list[float], segments: l
 
     import torch
 
-    from mtcpo.comet.encoder import reduce_precision
-    from mtcpo.comet.engine import engine_of
+    from mtcpo.metrics.comet.encoder import reduce_precision
+    from mtcpo.metrics.comet.engine import engine_of
 
     exact, outcome = np.array(scores).reshape(len(segments), -1), {}
     for name, dtype in (("fp16", torch.float16), ("bf16", torch.bfloat16)):

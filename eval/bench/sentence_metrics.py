@@ -27,7 +27,7 @@ from sacrebleu.metrics.chrf import CHRF
 
 from mtcpo.data.corpora import CorpusConfig, read_corpus
 from mtcpo.data.records import Segment
-from mtcpo.scoring import score_segments
+from mtcpo.metrics.scorer import score_segments
 
 ROOT = Path(__file__).resolve().parents[2]
 METRICS = ("chrf", "bleu")

@@ -24,7 +24,7 @@ import numpy as np
 from sacrebleu.metrics import BLEU, CHRF
 from sacrebleu.significance import PairedTest
 
-from mtcpo.metrics import load_metric
+from mtcpo.metrics.registry import load_metric
 from mtcpo.significance import bootstrap_p_value, bootstrap_scores, randomisation_p_value, randomised_differences
 from mtcpo.testsets import TestSetConfig, load_local_set
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from mtcpo.data.records import Segment, is_reference
 
 if TYPE_CHECKING:
-    from mtcpo.metrics.contract import CandidateMetric
+    from mtcpo.metrics.base import CandidateMetric
 
 
 @dataclass(frozen=True, slots=True)

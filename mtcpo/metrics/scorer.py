@@ -21,10 +21,17 @@ from typing import Any
 from mtcpo.core.errors import UserError, choose
 from mtcpo.core.workers import result_of, worker_pool
 from mtcpo.data.records import Candidate, Segment
-from mtcpo.metrics import METRICS, candidate_kind, depends_on_set, is_computed, load_candidate_metric, metric_name
-from mtcpo.metrics.cometconfig import CometConfig
-from mtcpo.metrics.contract import CandidateMetric, Judgement, bare_judgements, judge, judged_by, processes_of
-from mtcpo.scorecache import CachedMetric, ScoreCache
+from mtcpo.metrics.base import CandidateMetric, Judgement, bare_judgements, judge, judged_by, processes_of
+from mtcpo.metrics.comet.config import CometConfig
+from mtcpo.metrics.registry import (
+    METRICS,
+    candidate_kind,
+    depends_on_set,
+    is_computed,
+    load_candidate_metric,
+    metric_name,
+)
+from mtcpo.metrics.score_cache import CachedMetric, ScoreCache
 
 SEGMENTS_PER_CHUNK = 64
 CHUNKS_PER_WORKER = 2

@@ -19,11 +19,11 @@ from queue import SimpleQueue
 from signal import Signals
 from typing import Any, Protocol
 
-from mtcpo.comet.loading import Environment, load_model
-from mtcpo.comet.spans import Predictions
 from mtcpo.core.errors import UserError
 from mtcpo.core.resources import PACKAGE
 from mtcpo.data.records import ErrorSpan
+from mtcpo.metrics.comet.loading import Environment, load_model
+from mtcpo.metrics.comet.spans import Predictions
 
 Block = Sequence[tuple[str, ...]]
 """Rows of (source, translation[, reference])."""
@@ -65,9 +65,9 @@ def make_engine(job: Job, device: str) -> Any:
     """Load a job's model for a device."""
     import torch
 
-    from mtcpo.comet.encoder import reduce_precision
-    from mtcpo.comet.engine import engine_of
-    from mtcpo.comet.packed import pack
+    from mtcpo.metrics.comet.encoder import reduce_precision
+    from mtcpo.metrics.comet.engine import engine_of
+    from mtcpo.metrics.comet.packed import pack
 
     model = load_model(Path(job.checkpoint))
     if job.precision != "fp32":

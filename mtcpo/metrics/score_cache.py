@@ -17,7 +17,7 @@ from pathlib import Path
 
 from mtcpo.core.errors import UserError
 from mtcpo.data.records import ErrorSpan, Segment
-from mtcpo.metrics.contract import (
+from mtcpo.metrics.base import (
     CandidateMetric,
     Judgement,
     MeanOfSegments,

@@ -11,15 +11,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from mtcpo.comet.checkpoint import class_of, find_checkpoint, finds_errors, needs_references, read_checkpoint
-from mtcpo.comet.loading import Environment, environment
-from mtcpo.comet.runner import InProcess, Job, Runner, Workers
-from mtcpo.comet.spans import Predictions
 from mtcpo.core.errors import UserError
 from mtcpo.core.files import sha256_of
 from mtcpo.data.records import Segment
-from mtcpo.metrics.cometconfig import CometConfig
-from mtcpo.metrics.contract import Judgement, MeanOfSegments, scores_of
+from mtcpo.metrics.base import Judgement, MeanOfSegments, scores_of
+from mtcpo.metrics.comet.checkpoint import class_of, find_checkpoint, finds_errors, needs_references, read_checkpoint
+from mtcpo.metrics.comet.config import CometConfig
+from mtcpo.metrics.comet.loading import Environment, environment
+from mtcpo.metrics.comet.runner import InProcess, Job, Runner, Workers
+from mtcpo.metrics.comet.spans import Predictions
 
 SEGMENTS_PER_BLOCK = 512
 """Scored together, since texts of like length are found among many; a constant, so that scores depend on no setting."""

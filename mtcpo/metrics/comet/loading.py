@@ -17,8 +17,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mtcpo.comet.checkpoint import CLASSES, class_of, hub_folder, read_checkpoint, read_hparams
 from mtcpo.core.errors import UserError, choose
+from mtcpo.metrics.comet.checkpoint import CLASSES, class_of, hub_folder, read_checkpoint, read_hparams
 
 INSTALL = "install it with: pip install 'mtcpo[comet]', or beside transformers 5 as docs/pairs.md says"
 # transformers 5.0 tokenizes some lines otherwise; with 5.17 and 5.23 24,000 lines of WMT were the same as with 4.57.
@@ -157,7 +157,7 @@ def _check_pass(encoder: Any, folder: Path) -> None:
     """Refuse an encoder whose states the pass of ours does not give, for example one with relative positions."""
     import torch
 
-    from mtcpo.comet.encoder import is_known
+    from mtcpo.metrics.comet.encoder import is_known
 
     model = encoder.model.eval().float()
     with torch.inference_mode():

@@ -12,9 +12,9 @@ from queue import SimpleQueue
 from threading import Thread
 from typing import Any, BinaryIO
 
-from mtcpo.comet.loading import environment
-from mtcpo.comet.runner import Job, make_engine
 from mtcpo.core.errors import UserError
+from mtcpo.metrics.comet.loading import environment
+from mtcpo.metrics.comet.runner import Job, make_engine
 
 
 def main() -> None:

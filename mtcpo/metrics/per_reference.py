@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from mtcpo.data.records import Segment
-from mtcpo.metrics.contract import Array, Judgement, Metric, StandsFor, judge
+from mtcpo.metrics.base import Array, Judgement, Metric, StandsFor, judge
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import linear, scaled_dot_product_attention
 
-from mtcpo.comet.packed import PackedLinear
+from mtcpo.metrics.comet.packed import PackedLinear
 
 TOLERANCE = 1e-3
 """Of the largest state of a layer: far above float32's rounding, far below what another kind of attention changes."""

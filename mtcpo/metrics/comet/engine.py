@@ -17,11 +17,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mtcpo.comet.encoder import states
-from mtcpo.comet.spans import Predictions, Run, find_runs, mqm_score, to_spans
-from mtcpo.comet.tokens import Text, Tokens, batches
 from mtcpo.core.errors import UserError
 from mtcpo.data.records import ErrorSpan
+from mtcpo.metrics.comet.encoder import states
+from mtcpo.metrics.comet.spans import Predictions, Run, find_runs, mqm_score, to_spans
+from mtcpo.metrics.comet.tokens import Text, Tokens, batches
 
 Row = tuple[str, ...]
 """Source, translation, and the reference where the model needs one."""
