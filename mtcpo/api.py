@@ -19,8 +19,8 @@ from mtcpo.document import to_document, write_evaluation
 from mtcpo.evalconfig import RunEvaluateConfig
 from mtcpo.evaluation import evaluate_outputs, load_metrics_for
 from mtcpo.metrics.base import open_models
-from mtcpo.preferences import PrefsConfig
-from mtcpo.preferences import build_preferences as write_preferences
+from mtcpo.preferences.build import PrefsConfig
+from mtcpo.preferences.build import build_preferences as write_preferences
 from mtcpo.suites import decoding_of, load_test_sets
 from mtcpo.terminaltable import print_table
 from mtcpo.testsets import TestSet

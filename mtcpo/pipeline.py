@@ -13,7 +13,7 @@ from mtcpo.data.corpora import Drops, read_corpus
 from mtcpo.data.records import Segment, triplet_from_json
 from mtcpo.data.rows import read_segments
 from mtcpo.metrics.registry import metric_name
-from mtcpo.preferences import PROCESS_SETTINGS
+from mtcpo.preferences.build import PROCESS_SETTINGS
 from mtcpo.readiness import check_ready
 from mtcpo.recipe import BASE, CONTROL, TUNED, ModelConfig, Recipe
 from mtcpo.runfolder import FOLDERS, NEW, RunFolder, control_settings, corpus_files, judged_by
@@ -146,7 +146,7 @@ def _prefs(folder: RunFolder) -> Stage:
 
     def run(overwrite: bool) -> dict[str, Any]:
         from mtcpo.pairpage import write_pair_page
-        from mtcpo.preferences import build_preferences
+        from mtcpo.preferences.build import build_preferences
 
         drops = Drops()
         segments = read_corpus(data, drops) if candidates is None else read_segments(candidates)

@@ -17,7 +17,7 @@ from mtcpo.data.rows import is_table, is_text
 from mtcpo.evalconfig import RunEvaluateConfig
 from mtcpo.metrics.registry import candidate_kind, is_computed, metric_kind
 from mtcpo.modelconfig import DType
-from mtcpo.preferences import PrefsConfig
+from mtcpo.preferences.build import PrefsConfig
 from mtcpo.prompts import check_prompt
 from mtcpo.trainconfig import TrainConfig
 from mtcpo.translation.config import TranslateConfig

@@ -5,7 +5,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mtcpo.combining import (
+from mtcpo.core.config import load_section
+from mtcpo.core.errors import UserError
+from mtcpo.data.records import Candidate, Segment
+from mtcpo.preferences.combining import (
     COMBINATIONS,
     Centre,
     SetStatistics,
@@ -16,10 +19,7 @@ from mtcpo.combining import (
     weighted_mean,
     zscore,
 )
-from mtcpo.core.config import load_section
-from mtcpo.core.errors import UserError
-from mtcpo.data.records import Candidate, Segment
-from mtcpo.selection import Chooser, SelectionConfig
+from mtcpo.preferences.selection import Chooser, SelectionConfig
 
 
 def test_worked_combinations():

@@ -18,7 +18,7 @@ from mtcpo.data.triplets import read_triplets
 from mtcpo.metrics.comet.checkpoint import find_checkpoint
 from mtcpo.metrics.comet.config import CometConfig
 from mtcpo.metrics.registry import load_metric
-from mtcpo.preferences import PrefsConfig, build_preferences
+from mtcpo.preferences.build import PrefsConfig, build_preferences
 
 
 def has_comet(python=sys.executable) -> bool:

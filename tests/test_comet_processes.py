@@ -22,7 +22,7 @@ from mtcpo.metrics.comet import metric as comet
 from mtcpo.metrics.comet.config import CometConfig
 from mtcpo.metrics.registry import load_metric
 from mtcpo.metrics.score_cache import CachedModel, ScoreCache
-from mtcpo.preferences import PrefsConfig, build_preferences
+from mtcpo.preferences.build import PrefsConfig, build_preferences
 
 __all__ = ["models"]  # a fixture
 

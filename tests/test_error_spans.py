@@ -19,7 +19,7 @@ from mtcpo.data.rows import read_segments
 from mtcpo.metrics.base import finds_errors, judge
 from mtcpo.metrics.comet import metric as comet
 from mtcpo.metrics.registry import load_metric
-from mtcpo.preferences import PrefsConfig, build_preferences
+from mtcpo.preferences.build import PrefsConfig, build_preferences
 from mtcpo.sidebyside import mark_differences, mark_errors, select_rows
 
 __all__ = ["models"]  # a fixture

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from mtcpo.core.errors import UserError
 from mtcpo.data.records import Candidate, Segment
 from mtcpo.data.text_checks import edit_similarity, has_loop, is_length_within, script_share
-from mtcpo.filters import FilterConfig, Filters
+from mtcpo.preferences.filters import FilterConfig, Filters
 
 
 def usable(source, texts, tgt_lang="en", **settings):

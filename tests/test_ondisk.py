@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mtcpo.ondisk import Column
+from mtcpo.preferences.spill import Column
 
 NUMBERS = st.floats(-1e9, 1e9, allow_subnormal=False)
 

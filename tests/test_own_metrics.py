@@ -18,8 +18,8 @@ from mtcpo.metrics.registry import (
     metric_name,
 )
 from mtcpo.metrics.scorer import Scorer, score_segments
-from mtcpo.preferences import PrefsConfig, build_preferences
-from mtcpo.selection import add_references
+from mtcpo.preferences.build import PrefsConfig, build_preferences
+from mtcpo.preferences.selection import add_references
 
 CODE = """
 def shortness(sources, hypotheses, references):

@@ -15,9 +15,9 @@ from mtcpo.data.corpora import CorpusConfig, Drops, read_corpus
 from mtcpo.data.records import Candidate, Segment, segment_to_json
 from mtcpo.data.rows import read_segments
 from mtcpo.data.triplets import read_triplets
-from mtcpo.preferences import PrefsConfig, build_preferences, report_path_of
-from mtcpo.prefsreport import Reservoir, SourceCorrelation, binned
-from mtcpo.selection import length_log_ratio
+from mtcpo.preferences.build import PrefsConfig, build_preferences, report_path_of
+from mtcpo.preferences.selection import length_log_ratio
+from mtcpo.preferences.statistics import Reservoir, SourceCorrelation, binned
 
 WMT22 = Path(__file__).resolve().parents[2] / "shared" / "data" / "wmt22"
 CHRF = PrefsConfig(metrics=("chrf",))

@@ -14,7 +14,7 @@ from mtcpo.core.errors import UserError
 from mtcpo.data.records import Candidate, ErrorSpan, Segment
 from mtcpo.metrics.base import Judgement
 from mtcpo.metrics.score_cache import CachedMetric, ScoreCache, score_key
-from mtcpo.preferences import PrefsConfig, build_preferences
+from mtcpo.preferences.build import PrefsConfig, build_preferences
 
 ROOT = Path(mtcpo.__file__).parent.parent
 

@@ -9,8 +9,7 @@ from hypothesis import strategies as st
 from mtcpo.core.config import load_section
 from mtcpo.core.errors import UserError
 from mtcpo.data.records import Candidate, Segment, Triplet
-from mtcpo.ondisk import Column
-from mtcpo.selection import (
+from mtcpo.preferences.selection import (
     ROUNDING,
     SELECTORS,
     Chooser,
@@ -25,6 +24,7 @@ from mtcpo.selection import (
     mu_2sigma,
     unbalanced,
 )
+from mtcpo.preferences.spill import Column
 
 CHRF = SelectionConfig(metrics=("chrf",))
 

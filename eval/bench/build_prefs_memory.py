@@ -23,7 +23,7 @@ from typing import Any
 
 from mtcpo.core.provenance import provenance
 from mtcpo.data.records import Candidate, Segment
-from mtcpo.preferences import PrefsConfig, build_preferences
+from mtcpo.preferences.build import PrefsConfig, build_preferences
 
 ROOT = Path(__file__).resolve().parents[2]
 SYSTEMS = 9

@@ -24,7 +24,7 @@ from mtcpo.data.records import Segment, triplet_from_json
 from mtcpo.data.rows import read_segments
 from mtcpo.evalconfig import EvaluateConfig
 from mtcpo.evaluation import evaluate_outputs, load_metrics_for
-from mtcpo.preferences import build_preferences
+from mtcpo.preferences.build import build_preferences
 from mtcpo.recipe import Recipe, load_recipe
 from mtcpo.suites import load_test_sets
 from mtcpo.testsets import TestSet, TestSetConfig

@@ -15,7 +15,6 @@ from typing import IO, Any
 
 from pydantic import Field
 
-from mtcpo.combining import COMBINATIONS, Centre, SetStatistics
 from mtcpo.core.config import PathOrName
 from mtcpo.core.errors import UserError
 from mtcpo.core.files import json_line, write_json, write_json_lines
@@ -27,9 +26,10 @@ from mtcpo.metrics.comet.config import CometConfig
 from mtcpo.metrics.registry import candidate_kind, is_computed, metric_name
 from mtcpo.metrics.score_cache import CACHE_FILE
 from mtcpo.metrics.scorer import Scorer
-from mtcpo.ondisk import Column, temporary_database
-from mtcpo.prefsreport import Tally
-from mtcpo.selection import Chooser, SelectionConfig, add_references, length_log_ratio, unbalanced
+from mtcpo.preferences.combining import COMBINATIONS, Centre, SetStatistics
+from mtcpo.preferences.selection import Chooser, SelectionConfig, add_references, length_log_ratio, unbalanced
+from mtcpo.preferences.spill import Column, temporary_database
+from mtcpo.preferences.statistics import Tally
 
 PROCESS_SETTINGS = {"workers", "score_cache", "comet"}
 """Settings that change how fast pairs are built, and not which: a precision is in its metric's signature."""

@@ -10,12 +10,12 @@ from typing import Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
-from mtcpo.combining import COMBINATIONS, Centre, centre_of, check_scales, combined
 from mtcpo.core.errors import UserError, choose
 from mtcpo.data.records import HUMAN, REFERENCE_SYSTEM, Candidate, Segment, Triplet, is_reference
-from mtcpo.filters import FilterConfig, Filters
 from mtcpo.metrics.registry import MetricSpec, is_computed, metric_name
-from mtcpo.ondisk import Column
+from mtcpo.preferences.combining import COMBINATIONS, Centre, centre_of, check_scales, combined
+from mtcpo.preferences.filters import FilterConfig, Filters
+from mtcpo.preferences.spill import Column
 
 # Metrics that cancel each other out leave 1e-17 or so: a tie, and no preference.
 ROUNDING = 1e-9

@@ -11,8 +11,8 @@ from random import Random
 from typing import Any, Generic, TypeVar
 
 from mtcpo.data.records import Segment, Triplet, triplet_to_json
-from mtcpo.ondisk import Column
-from mtcpo.selection import Choice, length_log_ratio
+from mtcpo.preferences.selection import Choice, length_log_ratio
+from mtcpo.preferences.spill import Column
 
 QUANTILES = (0.0, 0.05, 0.25, 0.5, 0.75, 0.95, 1.0)
 EXAMPLES = 20

@@ -1,0 +1,1 @@
+"""From scored candidates to triplets: combine metrics, select pairs, filter, balance, report."""
