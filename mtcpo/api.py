@@ -184,7 +184,7 @@ def _outputs(
 @contextmanager
 def _engine(name: str, system: Any, prompt: str | None, sources: int) -> Iterator[Any]:
     """Give the engine of a model that is named, or in memory."""
-    from mtcpo.models import LoadedModel, adopt_model
+    from mtcpo.models.loading import LoadedModel, adopt_model
     from mtcpo.trainer import PreferenceTrainer
     from mtcpo.translation.engines import open_engine
     from mtcpo.translation.generate import GenerateEngine

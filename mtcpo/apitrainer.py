@@ -13,7 +13,6 @@ from transformers import Seq2SeqTrainingArguments
 from mtcpo import trainer
 from mtcpo.api import Source, corpus_of, tell
 from mtcpo.arguments import check_precision, dtype_of, keeping_environment, training_arguments
-from mtcpo.canary import CANARY_FILE
 from mtcpo.core.config import load_section
 from mtcpo.core.errors import UserError
 from mtcpo.core.files import complete_folder, write_text
@@ -30,9 +29,10 @@ from mtcpo.examples import (
     reference_texts,
     with_template,
 )
-from mtcpo.layouts.contract import Layout
 from mtcpo.modelcard import CARD_FILE, model_card
-from mtcpo.models import LoadedModel, adopt_model, load_model
+from mtcpo.models.canary import CANARY_FILE
+from mtcpo.models.layouts.base import Layout
+from mtcpo.models.loading import LoadedModel, adopt_model, load_model
 from mtcpo.trainconfig import TrainConfig
 from mtcpo.training import RunData, early_stopping, ready_to_train, report_of, save_trained
 

@@ -15,10 +15,10 @@ import torch
 from transformers import Seq2SeqTrainingArguments
 
 from mtcpo.core.errors import UserError, choose, nearest
-from mtcpo.families import Family
 from mtcpo.losses import PAIR_METRICS
 from mtcpo.metrics.registry import METRICS, metric_name
-from mtcpo.modelconfig import DType
+from mtcpo.models.config import DType
+from mtcpo.models.families import Family
 from mtcpo.sharding import shard_later
 from mtcpo.trainconfig import TrainConfig
 

@@ -13,7 +13,7 @@ from mtcpo.data.corpora import Drops, read_corpus
 from mtcpo.data.records import Segment
 from mtcpo.metrics.base import Metric
 from mtcpo.metrics.registry import load_metric
-from mtcpo.models import LoadedModel
+from mtcpo.models.loading import LoadedModel
 from mtcpo.trainconfig import DevConfig, TrainConfig
 from mtcpo.translation import translate_texts
 from mtcpo.translation.config import TranslateConfig

@@ -11,7 +11,7 @@ from mtcpo.core.errors import UserError
 from mtcpo.data.corpora import Drops
 from mtcpo.data.records import Segment, Triplet
 from mtcpo.data.triplets import open_triplets
-from mtcpo.layouts.contract import Example, Layout, Text
+from mtcpo.models.layouts.base import Example, Layout, Text
 from mtcpo.tokencache import Notes, cached, spooled
 from mtcpo.trainconfig import TrainConfig
 

@@ -27,7 +27,7 @@ def export(
     from mtcpo.core.files import write_json_lines
     from mtcpo.data.corpora import Drops
     from mtcpo.data.triplets import open_triplets, triplets_to_trl
-    from mtcpo.prompts import check_prompt
+    from mtcpo.models.prompts import check_prompt
 
     check_prompt(prompt, ("source", "src_name", "tgt_name"))
     drops = Drops()

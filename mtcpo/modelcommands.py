@@ -67,7 +67,7 @@ def train(
     """
     from mtcpo.data.corpora import Drops
     from mtcpo.data.triplets import open_triplets
-    from mtcpo.prompts import check_prompt
+    from mtcpo.models.prompts import check_prompt
     from mtcpo.trainconfig import TrainConfig
 
     if dev_source is None and (dev_references or dev_metrics):

@@ -23,7 +23,7 @@ from mtcpo.trainconfig import TrainConfig
 from mtcpo.translation.config import TranslateConfig
 
 if TYPE_CHECKING:
-    from mtcpo.layouts.contract import Text
+    from mtcpo.models.layouts.base import Text
 
 
 def stages_of(recipe: Recipe, run: Path) -> list[Stage]:
@@ -94,7 +94,7 @@ def _create(folder: RunFolder) -> Stage:
     assert sft is not None  # the recipe checks it
 
     def run(overwrite: bool) -> dict[str, Any]:
-        from mtcpo.creation import create_model
+        from mtcpo.models.creation import create_model
 
         drops = Drops()
         texts = (text for segment in read_corpus(sft.data, drops) for text in (segment.source, *segment.references))

@@ -11,14 +11,14 @@ from pydantic import AfterValidator, Field, model_validator
 from mtcpo.core.config import Config, PathOrName, apply_overrides, load_section, read_toml
 from mtcpo.core.errors import UserError, choose, nearest
 from mtcpo.core.resources import shipped_toml
-from mtcpo.creation import CreateConfig
 from mtcpo.data.corpora import CorpusConfig
 from mtcpo.data.rows import is_table, is_text
 from mtcpo.evalconfig import RunEvaluateConfig
 from mtcpo.metrics.registry import candidate_kind, is_computed, metric_kind
-from mtcpo.modelconfig import DType
+from mtcpo.models.config import DType
+from mtcpo.models.creation import CreateConfig
+from mtcpo.models.prompts import check_prompt
 from mtcpo.preferences.build import PrefsConfig
-from mtcpo.prompts import check_prompt
 from mtcpo.trainconfig import TrainConfig
 from mtcpo.translation.config import TranslateConfig
 

@@ -64,7 +64,7 @@ def evaluate(
     """
     from mtcpo.data.corpora import parse_named_files
     from mtcpo.evalconfig import RunEvaluateConfig
-    from mtcpo.prompts import check_prompt
+    from mtcpo.models.prompts import check_prompt
 
     if is_one_of_several():
         return

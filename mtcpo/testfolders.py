@@ -18,7 +18,7 @@ from pathlib import Path
 
 from mtcpo.core.errors import UserError, nearest
 from mtcpo.data.languages import check_language
-from mtcpo.families import nllb_codes
+from mtcpo.models.families import nllb_codes
 from mtcpo.sacrebleusets import default_references, known_sets
 from mtcpo.testsets import Spec, TestSet, check_name, choose_references, make_test_set, plain_label, read_aligned
 

@@ -11,7 +11,7 @@ from mtcpo.core.errors import UserError
 from mtcpo.data.corpora import CorpusConfig, CorpusSource, Language
 from mtcpo.metrics.comet.config import CometConfig
 from mtcpo.metrics.registry import MetricSpec, metric_kind, metric_name
-from mtcpo.modelconfig import DType, LoraConfig, Quantization
+from mtcpo.models.config import DType, LoraConfig, Quantization
 from mtcpo.translation.config import TranslateConfig
 
 LossName = Literal["sft", "sigmoid", "hinge", "ipo", "simpo", "alphapo", "arpo"]

@@ -24,10 +24,10 @@ from mtcpo.batching import BatchLimits, LengthBatchSampler
 from mtcpo.core.config import load_section
 from mtcpo.core.errors import UserError
 from mtcpo.devset import DevSet
-from mtcpo.layouts.contract import Batch, Example
 from mtcpo.losses import PAIR_METRICS, PREFERENCE_LOSSES, PairLogps, rewards, router_weight
-from mtcpo.models import LoadedModel
-from mtcpo.scored import IGNORE, Scored
+from mtcpo.models.head.targets import IGNORE, Scored
+from mtcpo.models.layouts.base import Batch, Example
+from mtcpo.models.loading import LoadedModel
 from mtcpo.sharding import check_sharding, fill, is_sharded, join_tables
 from mtcpo.trainconfig import LossConfig
 

@@ -21,18 +21,18 @@ from transformers import (
     set_seed,
 )
 
-from mtcpo.adapters import add_adapters, save_adapters
 from mtcpo.arguments import check_precision, dtype_of, keeping_environment, training_arguments
-from mtcpo.canary import CANARY_FILE
 from mtcpo.checkpoints import prepare_work, stopped_early_at, stopping_at_a_step
 from mtcpo.core.errors import UserError
 from mtcpo.core.files import complete_folder, partial_path, refuse_existing, write_json, write_json_lines, write_text
 from mtcpo.data.corpora import Drops
 from mtcpo.devset import DevSet, dev_set_of
 from mtcpo.examples import Encoded, encode_within_limits, evaluation_texts, not_empty, with_template
-from mtcpo.layouts.contract import Text
 from mtcpo.modelcard import CARD_FILE, model_card
-from mtcpo.models import LoadedModel, identity_of, load_model, place_of, save_adapted, save_model
+from mtcpo.models.adapters import add_adapters, save_adapters
+from mtcpo.models.canary import CANARY_FILE
+from mtcpo.models.layouts.base import Text
+from mtcpo.models.loading import LoadedModel, identity_of, load_model, place_of, save_adapted, save_model
 from mtcpo.progress import TrainingBar
 from mtcpo.sharding import together
 from mtcpo.trainconfig import TrainConfig

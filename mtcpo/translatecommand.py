@@ -56,7 +56,7 @@ def translate(
     """
     from mtcpo.data.corpora import Drops, read_corpus
     from mtcpo.data.rows import peeked
-    from mtcpo.prompts import check_prompt
+    from mtcpo.models.prompts import check_prompt
     from mtcpo.translation import translate_to_file
     from mtcpo.translation.config import TranslateConfig
 

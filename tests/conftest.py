@@ -42,7 +42,7 @@ def model_folder(tmp_path_factory):
 @pytest.fixture
 def load(model_folder):
     """A function from a kind of tiny model to the model, loaded anew for each test, on the CPU in float32."""
-    from mtcpo.models import load_model
+    from mtcpo.models.loading import load_model
 
     def loaded(kind, **options):
         return load_model(str(model_folder(kind)), **({"dtype": "float32", "device": "cpu"} | options))

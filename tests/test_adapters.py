@@ -9,11 +9,11 @@ from safetensors.torch import load_file
 from test_training import config, interrupted_at, weights
 from tiny_models import KINDS, SIZES, TEXTS, preference_texts
 
-from mtcpo.adapters import add_adapters
 from mtcpo.core.errors import UserError
-from mtcpo.creation import CreateConfig, create_model
-from mtcpo.modelconfig import LoraConfig
-from mtcpo.models import load_model
+from mtcpo.models.adapters import add_adapters
+from mtcpo.models.config import LoraConfig
+from mtcpo.models.creation import CreateConfig, create_model
+from mtcpo.models.loading import load_model
 from mtcpo.training import ready_to_train, train
 
 LORA = LoraConfig(r=4, alpha=8)

@@ -20,8 +20,8 @@ from mtcpo.cli import mtcpo as command
 from mtcpo.core.errors import UserError
 from mtcpo.core.files import read_json_lines, write_json_lines
 from mtcpo.data.records import Candidate, Segment, segment_to_json
-from mtcpo.layouts.contract import Text
-from mtcpo.models import load_model
+from mtcpo.models.layouts.base import Text
+from mtcpo.models.loading import load_model
 from mtcpo.trainconfig import TrainConfig
 from mtcpo.training import train
 
@@ -245,7 +245,7 @@ def test_adapters_of_a_model_in_memory_are_merged(model_folder):
 @pytest.mark.parametrize("kind", ["umt5", "madlad", "t5"])
 def test_tables_of_a_model_in_memory(model_folder, kind, lora):
     """transformers 5 says "tied" of every T5; as it stands in memory it is trained and saved, and so it loads again."""
-    from mtcpo.canary import both_logps
+    from mtcpo.models.canary import both_logps
 
     def logps_of(loaded):
         batch = loaded.layout.collate(loaded.layout.encode(preference_texts(4)))

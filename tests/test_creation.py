@@ -5,8 +5,8 @@ import torch
 from tiny_models import PAIRS, SIZES, TEXTS
 
 from mtcpo.core.errors import UserError
-from mtcpo.creation import END, PAD, UNKNOWN, CreateConfig, create_model, write_tokenizer
-from mtcpo.models import load_model
+from mtcpo.models.creation import END, PAD, UNKNOWN, CreateConfig, create_model, write_tokenizer
+from mtcpo.models.loading import load_model
 
 
 @pytest.mark.parametrize("architecture", ["mt5", "llama"])
@@ -29,7 +29,7 @@ def test_new_models_load_with_their_canary(model_folder, architecture):
 def test_first_loss_is_that_of_guessing(load, architecture):
     """Logits of a sensible size: -log p is near log V, not near a hundred."""
     loaded = load(architecture)
-    from mtcpo.layouts.contract import Text
+    from mtcpo.models.layouts.base import Text
 
     batch = loaded.layout.collate(loaded.layout.encode([Text(en, "en", "de", (de,)) for en, de in PAIRS[:8]]))
     with torch.no_grad():

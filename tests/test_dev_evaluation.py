@@ -14,7 +14,7 @@ from mtcpo.arguments import training_arguments
 from mtcpo.core.errors import UserError
 from mtcpo.core.files import write_json_lines
 from mtcpo.data.records import Triplet, triplet_to_json
-from mtcpo.models import load_model
+from mtcpo.models.loading import load_model
 from mtcpo.pipeline import stages_of
 from mtcpo.progress import evaluation_lines
 from mtcpo.recipe import load_recipe

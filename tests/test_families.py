@@ -5,7 +5,7 @@ import pytest
 
 from mtcpo.core.errors import UserError
 from mtcpo.data.languages import check_language
-from mtcpo.families import FAMILIES, Family, family_of, language_token, some_language
+from mtcpo.models.families import FAMILIES, Family, family_of, language_token, some_language
 
 BY_NAME = {family.name: family for family in FAMILIES}
 

@@ -16,11 +16,11 @@ import torch
 from tiny_families import FAMILY_KINDS
 from tiny_models import PAIRS, preference_texts
 
-from mtcpo.canary import CANARY_FILE, both_logps
-from mtcpo.families import FAMILIES, language_token
-from mtcpo.layouts.contract import Text
-from mtcpo.models import load_model, save_model
-from mtcpo.scored import IGNORE
+from mtcpo.models.canary import CANARY_FILE, both_logps
+from mtcpo.models.families import FAMILIES, language_token
+from mtcpo.models.head.targets import IGNORE
+from mtcpo.models.layouts.base import Text
+from mtcpo.models.loading import load_model, save_model
 from mtcpo.trainconfig import TrainConfig
 from mtcpo.trainer import pair_logps
 from mtcpo.training import train

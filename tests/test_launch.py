@@ -18,7 +18,7 @@ from mtcpo.cli import mtcpo
 from mtcpo.core.errors import UserError
 from mtcpo.core.files import write_json_lines
 from mtcpo.data.records import Triplet, triplet_to_json
-from mtcpo.models import load_model
+from mtcpo.models.loading import load_model
 from mtcpo.training import train
 
 ROOT = Path(__file__).resolve().parent.parent

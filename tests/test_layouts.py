@@ -4,15 +4,15 @@ import pytest
 import torch
 from tiny_models import KINDS, PAIRS, preference_texts
 
-from mtcpo.adapters import add_adapters
 from mtcpo.core.errors import UserError
-from mtcpo.layouts.contract import Example, Text, pad_rows
-from mtcpo.modelconfig import LoraConfig
-from mtcpo.models import max_positions_of
-from mtcpo.onepass import encode_once, look_up_once
-from mtcpo.packing import can_pack, packed_length, packed_mask
-from mtcpo.prompts import fill_prompt
-from mtcpo.scored import IGNORE
+from mtcpo.models.adapters import add_adapters
+from mtcpo.models.config import LoraConfig
+from mtcpo.models.head.targets import IGNORE
+from mtcpo.models.layouts.base import Example, Text, pad_rows
+from mtcpo.models.layouts.encode_once import encode_once, look_up_once
+from mtcpo.models.layouts.packing import can_pack, packed_length, packed_mask
+from mtcpo.models.loading import max_positions_of
+from mtcpo.models.prompts import fill_prompt
 from mtcpo.training import set_dropout
 
 ENCODER_DECODERS = ("mt5", "marian", "m2m100", "nllb")

@@ -5,10 +5,10 @@ import torch
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from mtcpo import head
-from mtcpo.head import score_tokens
-from mtcpo.logprobs import Head
-from mtcpo.scored import IGNORE, LogitTransform, Scored, chunks_of, groups, place_tokens
+from mtcpo.models.head import fused as head
+from mtcpo.models.head.fused import score_tokens
+from mtcpo.models.head.tap import Head
+from mtcpo.models.head.targets import IGNORE, LogitTransform, Scored, chunks_of, groups, place_tokens
 
 ROWS, TOKENS, HIDDEN, VOCABULARY = 3, 5, 8, 17
 

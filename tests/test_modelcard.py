@@ -7,10 +7,10 @@ from tiny_models import PAIRS, preference_texts
 
 from mtcpo.core.config import load_section
 from mtcpo.core.version import __version__
-from mtcpo.layouts.contract import Text
 from mtcpo.losses import PREFERENCE_LOSSES
 from mtcpo.modelcard import PAPERS, model_card
-from mtcpo.modelconfig import LoraConfig
+from mtcpo.models.config import LoraConfig
+from mtcpo.models.layouts.base import Text
 from mtcpo.trainconfig import TrainConfig
 from mtcpo.training import train
 

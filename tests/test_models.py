@@ -10,10 +10,10 @@ import torch
 from safetensors.torch import load_file, save_file
 from tiny_models import KINDS, preference_texts
 
-from mtcpo.canary import CANARY_FILE, TEXTS, both_logps
 from mtcpo.core.errors import UserError
-from mtcpo.models import ALIASES, identity_of, load_model, save_model, transform_of
-from mtcpo.scored import LogitTransform
+from mtcpo.models.canary import CANARY_FILE, TEXTS, both_logps
+from mtcpo.models.head.targets import LogitTransform
+from mtcpo.models.loading import ALIASES, identity_of, load_model, save_model, transform_of
 from mtcpo.training import set_dropout
 
 

@@ -10,8 +10,8 @@ from console import ROOT, call, mistake, run
 from mtcpo.core.config import to_toml
 from mtcpo.core.errors import UserError
 from mtcpo.core.resources import shipped_toml
+from mtcpo.models.prompts import check_prompt
 from mtcpo.pipeline import stages_of
-from mtcpo.prompts import check_prompt
 from mtcpo.recipe import Recipe, find_recipe, load_recipe
 
 MINIMAL = """

@@ -6,7 +6,7 @@ from tiny_models import preference_texts
 
 from mtcpo.arguments import training_arguments
 from mtcpo.core.errors import UserError
-from mtcpo.models import load_model
+from mtcpo.models.loading import load_model
 from mtcpo.trainconfig import TrainConfig
 from mtcpo.trainer import PreferenceTrainer
 from mtcpo.training import set_dropout

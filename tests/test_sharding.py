@@ -24,7 +24,7 @@ from mtcpo.cli import main
 from mtcpo.core.errors import UserError
 from mtcpo.core.files import write_json_lines
 from mtcpo.data.records import Triplet, triplet_to_json
-from mtcpo.models import load_model
+from mtcpo.models.loading import load_model
 from mtcpo.sharding import join_tables
 from mtcpo.trainconfig import TrainConfig
 from mtcpo.trainer import PreferenceTrainer

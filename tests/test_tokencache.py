@@ -20,8 +20,8 @@ from tiny_models import preference_texts
 from mtcpo import tokencache
 from mtcpo.core.errors import UserError
 from mtcpo.examples import encode_within_limits
-from mtcpo.layouts.contract import Example, Text
-from mtcpo.models import load_model
+from mtcpo.models.layouts.base import Example, Text
+from mtcpo.models.loading import load_model
 from mtcpo.trainconfig import TrainConfig
 from mtcpo.training import train
 

@@ -15,8 +15,8 @@ from torch import multiprocessing
 from mtcpo.arguments import training_arguments
 from mtcpo.batching import BatchLimits, length_batches
 from mtcpo.core.errors import UserError
-from mtcpo.layouts.contract import Example
-from mtcpo.models import load_model
+from mtcpo.models.layouts.base import Example
+from mtcpo.models.loading import load_model
 from mtcpo.trainconfig import TrainConfig
 from mtcpo.trainer import PreferenceTrainer, count_items
 from mtcpo.training import set_dropout, train

@@ -17,10 +17,10 @@ from mtcpo.arguments import DEFAULT_ARGS, OWN_ARGS, check_precision, dtype_of, t
 from mtcpo.core.errors import UserError
 from mtcpo.data.records import Segment, Triplet
 from mtcpo.examples import encode_within_limits, pair_texts, reference_texts
-from mtcpo.layouts.contract import Text
-from mtcpo.modelconfig import LoraConfig
-from mtcpo.models import load_model
-from mtcpo.scored import IGNORE
+from mtcpo.models.config import LoraConfig
+from mtcpo.models.head.targets import IGNORE
+from mtcpo.models.layouts.base import Text
+from mtcpo.models.loading import load_model
 from mtcpo.trainconfig import TrainConfig
 from mtcpo.trainer import PreferenceTrainer, pair_logps
 from mtcpo.training import train

@@ -15,7 +15,7 @@ from mtcpo.core.errors import UserError
 from mtcpo.core.files import read_json_lines
 from mtcpo.data.records import Candidate, Segment
 from mtcpo.data.rows import read_segments
-from mtcpo.layouts.contract import Text
+from mtcpo.models.layouts.base import Text
 from mtcpo.translation import translate_texts, translate_to_file
 from mtcpo.translation.config import TranslateConfig
 from mtcpo.translation.engines import open_engine

@@ -6,7 +6,7 @@ import trl_peer
 from tiny_models import preference_texts
 
 from mtcpo.losses import PREFERENCE_LOSSES, PairLogps
-from mtcpo.models import load_model
+from mtcpo.models.loading import load_model
 from mtcpo.trainconfig import LossConfig
 from mtcpo.trainer import count_items
 

@@ -11,15 +11,15 @@ from safetensors.torch import load_file, save_file
 from tiny_families import _marian_separate
 from tiny_models import preference_texts
 
-from mtcpo.canary import CANARY_FILE, TEXTS, both_logps
 from mtcpo.core.errors import UserError
-from mtcpo.layouts.contract import Text
-from mtcpo.logprobs import Head
-from mtcpo.models import load_model, save_model
-from mtcpo.scored import LogitTransform
+from mtcpo.models.canary import CANARY_FILE, TEXTS, both_logps
+from mtcpo.models.compat import classic_rope, running_major, written_major
+from mtcpo.models.head.tap import Head
+from mtcpo.models.head.targets import LogitTransform
+from mtcpo.models.layouts.base import Text
+from mtcpo.models.loading import load_model, save_model
 from mtcpo.trainconfig import TrainConfig
 from mtcpo.training import train
-from mtcpo.versions import classic_rope, running_major, written_major
 
 MAJOR = running_major()
 
@@ -365,7 +365,7 @@ def test_a_model_that_alters_its_logits_is_believed(copy, alter, kind, function,
     alter(kind, function)
     with caplog.at_level(logging.WARNING, logger="mtcpo"):
         loaded = load_here(folder)
-    (warning,) = [record.getMessage() for record in caplog.records if record.name == "mtcpo.canary"]
+    (warning,) = [record.getMessage() for record in caplog.records if record.name == "mtcpo.models.canary"]
     assert "\n" not in warning
     reason = "differ from the model's own by" if positions == "real" else "needs every position (expected every"
     assert str(folder) in warning

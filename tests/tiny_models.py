@@ -8,8 +8,8 @@ from pathlib import Path
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
-from mtcpo.creation import CreateConfig, create_model
-from mtcpo.layouts.contract import Text
+from mtcpo.models.creation import CreateConfig, create_model
+from mtcpo.models.layouts.base import Text
 
 ANIMALS = [
     ("bear", "Bärchen"),

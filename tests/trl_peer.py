@@ -11,9 +11,9 @@ import torch
 from tiny_models import SIZES, preference_texts
 
 from mtcpo.arguments import training_arguments
-from mtcpo.layouts.contract import Example
 from mtcpo.losses import LENGTH_NORMALIZED
-from mtcpo.models import assemble, load_model
+from mtcpo.models.layouts.base import Example
+from mtcpo.models.loading import assemble, load_model
 from mtcpo.trainconfig import USED_BY, TrainConfig
 from mtcpo.trainer import PreferenceTrainer
 from mtcpo.training import set_dropout

@@ -31,8 +31,8 @@ def apart() -> Iterator[None]:
     """Let each target have all its positions for itself."""
     import torch
 
-    from mtcpo import packing
     from mtcpo.layouts import encoderdecoder
+    from mtcpo.models.layouts import packing
 
     kept = encoderdecoder._shared_positions, packing._begin_alike
     encoderdecoder._shared_positions = lambda inputs, sources: torch.arange(inputs.numel()).view(inputs.shape)

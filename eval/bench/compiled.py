@@ -25,7 +25,7 @@ import transformers
 from transformers import TrainerCallback
 
 from mtcpo import PreferenceTrainer
-from mtcpo.creation import CreateConfig, create_model
+from mtcpo.models.creation import CreateConfig, create_model
 
 ROOT = Path(__file__).resolve().parents[2]
 KINDS = ("mt5", "llama")

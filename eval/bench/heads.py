@@ -42,8 +42,8 @@ def loss_of(way: str, hidden: torch.Tensor, weight: torch.Tensor, labels: torch.
     if way == "torch chunked":
         options = torch.nn.LinearCrossEntropyOptions()
         return torch.nn.functional.linear_cross_entropy(hidden, weight, labels, reduction="sum", options=options)
-    from mtcpo.head import score_tokens
-    from mtcpo.scored import LogitTransform, place_tokens
+    from mtcpo.models.head.fused import score_tokens
+    from mtcpo.models.head.targets import LogitTransform, place_tokens
 
     rows = labels.view(64, -1)
     places = place_tokens(rows, torch.arange(POSITIONS).view(rows.shape), 32)

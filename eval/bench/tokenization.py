@@ -37,7 +37,7 @@ def words() -> list[str]:
 
 def texts(count: int) -> Iterator[Any]:
     """Yield pairs of 8 to 20 words, no two alike."""
-    from mtcpo.layouts.contract import Text
+    from mtcpo.models.layouts.base import Text
 
     rng, known = random.Random(0), words()
     sentence = lambda: " ".join(rng.choices(known, k=rng.randint(8, 20)))  # noqa: E731
@@ -102,7 +102,7 @@ def main() -> None:
         print(json.dumps(measure(arguments.model, arguments.only)))
         return
     from mtcpo.core.provenance import provenance
-    from mtcpo.creation import CreateConfig, create_model
+    from mtcpo.models.creation import CreateConfig, create_model
 
     rows = []
     with tempfile.TemporaryDirectory() as folder:

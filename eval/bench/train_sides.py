@@ -21,9 +21,9 @@ from torch import nn
 os.environ.setdefault("TRL_EXPERIMENTAL_SILENCE", "1")  # read when TRL is imported
 
 from mtcpo.arguments import training_arguments
-from mtcpo.families import Family, family_of
-from mtcpo.layouts.contract import Example
-from mtcpo.models import LoadedModel, assemble
+from mtcpo.models.families import Family, family_of
+from mtcpo.models.layouts.base import Example
+from mtcpo.models.loading import LoadedModel, assemble
 from mtcpo.trainconfig import TrainConfig
 from mtcpo.trainer import PreferenceTrainer
 from mtcpo.training import set_dropout

@@ -7,8 +7,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from mtcpo.core.progress import bar
-from mtcpo.modelconfig import DType
-from mtcpo.models import load_model
+from mtcpo.models.config import DType
+from mtcpo.models.loading import load_model
 from mtcpo.translation.generate import GenerateEngine
 
 

@@ -11,7 +11,10 @@ from typing import Any
 
 import torch
 
-from mtcpo.adapters import (
+from mtcpo.core.errors import UserError
+from mtcpo.core.files import sha256_of
+from mtcpo.core.hub import unreachable_hub
+from mtcpo.models.adapters import (
     ADAPTER_CONFIG,
     adapters_base,
     keep_differentiable,
@@ -19,21 +22,18 @@ from mtcpo.adapters import (
     quantization_settings,
     save_adapters,
 )
-from mtcpo.canary import CANARY_FILE, check_canary, write_canary
-from mtcpo.core.errors import UserError
-from mtcpo.core.files import sha256_of
-from mtcpo.core.hub import unreachable_hub
-from mtcpo.families import Family, LayoutName, family_of
-from mtcpo.layouts.contract import Batch, Example, Layout, Text
-from mtcpo.layouts.decoderonly import DecoderOnlyLayout
-from mtcpo.layouts.encoderdecoder import EncoderDecoderLayout
-from mtcpo.logprobs import Head
-from mtcpo.modelconfig import DType, Quantization
-from mtcpo.packing import can_pack
-from mtcpo.scored import LogitTransform
-from mtcpo.tokenization import TOKENIZER_FILES, check_vocabulary, has_tokenizer, load_tokenizer, save_tokenizer
-from mtcpo.versions import load_config, mend_config
-from mtcpo.weights import believe_tables, load_weights
+from mtcpo.models.canary import CANARY_FILE, check_canary, write_canary
+from mtcpo.models.compat import load_config, mend_config
+from mtcpo.models.config import DType, Quantization
+from mtcpo.models.families import Family, LayoutName, family_of
+from mtcpo.models.head.tap import Head
+from mtcpo.models.head.targets import LogitTransform
+from mtcpo.models.layouts.base import Batch, Example, Layout, Text
+from mtcpo.models.layouts.decoder_only import DecoderOnlyLayout
+from mtcpo.models.layouts.encoder_decoder import EncoderDecoderLayout
+from mtcpo.models.layouts.packing import can_pack
+from mtcpo.models.tokenizers import TOKENIZER_FILES, check_vocabulary, has_tokenizer, load_tokenizer, save_tokenizer
+from mtcpo.models.weights import believe_tables, load_weights
 
 ALIASES = {
     "mt5": "google/mt5-small",

@@ -17,10 +17,10 @@ from accelerate.utils import send_to_device
 from torch import Tensor
 
 from mtcpo.core.errors import UserError
-from mtcpo.families import Family, language_token, some_language
-from mtcpo.layouts.contract import Batch, Layout, Text
-from mtcpo.logprobs import Head
-from mtcpo.scored import IGNORE
+from mtcpo.models.families import Family, language_token, some_language
+from mtcpo.models.head.tap import Head
+from mtcpo.models.head.targets import IGNORE
+from mtcpo.models.layouts.base import Batch, Layout, Text
 
 CANARY_FILE = "canary.json"
 
@@ -81,7 +81,7 @@ def _trusted(name: str, model: Any, layout: Layout, head: Head, batch: Batch) ->
             if positions != "none":
                 LOG.warning(
                     f"{name}: {reason}; the model's own logits are used, all of them at once, which takes more memory. "
-                    "See transform_of in mtcpo/models.py"
+                    "See transform_of in mtcpo/models/loading.py"
                 )
             return candidate, ours
         reason = reason or f"log-probabilities by the head differ from the model's own by {difference:.3g} nats"

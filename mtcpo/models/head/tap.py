@@ -10,8 +10,8 @@ from typing import Any, Literal, cast
 import torch
 from torch import Tensor, nn
 
-from mtcpo.head import score_tokens
-from mtcpo.scored import IGNORE, LogitTransform, Objective, Places, Scored
+from mtcpo.models.head.fused import score_tokens
+from mtcpo.models.head.targets import IGNORE, LogitTransform, Objective, Places, Scored
 
 
 @dataclass(slots=True)

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 
 from mtcpo.core.errors import UserError, choose
 from mtcpo.data.languages import UNDETERMINED, english_name
-from mtcpo.layouts.contract import Text
+from mtcpo.models.layouts.base import Text
 
 ALMA_PROMPT = "Translate this from {src_name} to {tgt_name}:\n{src_name}: {source}\n{tgt_name}:"
 """The template of ALMA (arXiv 2309.11674), for decoder-only models without a chat template."""

@@ -16,8 +16,8 @@ import torch
 from torch import Tensor, nn
 
 from mtcpo.data.records import Messages
-from mtcpo.logprobs import Head
-from mtcpo.scored import Objective, Scored
+from mtcpo.models.head.tap import Head
+from mtcpo.models.head.targets import Objective, Scored
 
 Batch = dict[str, Any]
 """Tensors by name, and what of it code reads without waiting for a device: lists."""

@@ -46,8 +46,8 @@ def create_model(config: CreateConfig, texts: Iterable[str], folder: Path) -> No
     """
     import torch
 
-    from mtcpo.canary import write_canary
-    from mtcpo.models import load_model
+    from mtcpo.models.canary import write_canary
+    from mtcpo.models.loading import load_model
 
     if config.d_model % config.heads:
         raise UserError(f"d_model {config.d_model} is not a multiple of heads {config.heads}")

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mtcpo.scored import IGNORE
+from mtcpo.models.head.targets import IGNORE
 
 Row = tuple[Sequence[int], Sequence[int], Sequence[int]]
 """Token ids of prompt, chosen, rejected; targets with their end tokens."""

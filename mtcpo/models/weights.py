@@ -12,8 +12,8 @@ import torch
 from torch import nn
 
 from mtcpo.core.errors import UserError
-from mtcpo.families import Family
-from mtcpo.versions import running_major, written_major
+from mtcpo.models.compat import running_major, written_major
+from mtcpo.models.families import Family
 
 LOG = logging.getLogger(__name__)
 

@@ -13,8 +13,8 @@ from typing import Any
 import torch
 
 from mtcpo.core.errors import UserError
-from mtcpo.families import Family
-from mtcpo.modelconfig import LoraConfig, Quantization
+from mtcpo.models.config import LoraConfig, Quantization
+from mtcpo.models.families import Family
 
 ADAPTER_CONFIG = "adapter_config.json"
 TASKS = {"encoder-decoder": "SEQ_2_SEQ_LM", "decoder-only": "CAUSAL_LM"}

@@ -33,7 +33,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mtcpo.scored import IGNORE, LogitTransform, Objective, Places, Scored, chunks_of, groups
+from mtcpo.models.head.targets import IGNORE, LogitTransform, Objective, Places, Scored, chunks_of, groups
 
 CHUNK_LOGITS = {"cpu": 64 * 1024 * 1024, "cuda": 256 * 1024 * 1024}
 """Logits alive at once. Fewer positions use the weight, which is as large, less often each time that it is read."""

@@ -10,11 +10,11 @@ import torch
 from torch import Tensor, nn
 
 from mtcpo.core.errors import UserError
-from mtcpo.layouts.contract import Batch, Example, Text, pad_rows, router_option
-from mtcpo.logprobs import Head, finished
-from mtcpo.packing import Row, attention_window, pack, packed_length, packed_mask
-from mtcpo.prompts import ALMA_PROMPT, CHAT_PROMPT, fill_prompt
-from mtcpo.scored import IGNORE, Objective, Places, Scored, place_tokens
+from mtcpo.models.head.tap import Head, finished
+from mtcpo.models.head.targets import IGNORE, Objective, Places, Scored, place_tokens
+from mtcpo.models.layouts.base import Batch, Example, Text, pad_rows, router_option
+from mtcpo.models.layouts.packing import Row, attention_window, pack, packed_length, packed_mask
+from mtcpo.models.prompts import ALMA_PROMPT, CHAT_PROMPT, fill_prompt
 
 
 @dataclass(slots=True)

@@ -1,0 +1,1 @@
+"""Models and their log-probabilities: families, loading, saving, adapters, and proof that a model is intact."""

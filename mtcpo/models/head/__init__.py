@@ -1,0 +1,1 @@
+"""From decoder states to log-probabilities and losses, without all the logits at once."""
