@@ -24,8 +24,8 @@ from mtcpo.preferences.build import build_preferences as write_preferences
 from mtcpo.suites import decoding_of, load_test_sets
 from mtcpo.terminaltable import print_table
 from mtcpo.testsets import TestSet
-from mtcpo.translation import translate_texts
 from mtcpo.translation.config import TranslateConfig
+from mtcpo.translation.translate import translate_texts
 
 TABLE_WIDTH = 160
 """Characters of a line of an evaluation's table; what it needs less is not padded."""

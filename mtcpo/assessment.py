@@ -22,8 +22,8 @@ from mtcpo.evaluation import evaluate_outputs, load_metrics_for, read_outputs
 from mtcpo.metrics.base import open_models
 from mtcpo.suites import decoding_of, load_test_sets
 from mtcpo.testsets import TestSet
-from mtcpo.translation import Engine, translate_texts, translate_to_file
 from mtcpo.translation.config import TranslateConfig
+from mtcpo.translation.translate import Engine, translate_texts, translate_to_file
 
 KEPT = ".translations"
 """Where translations are kept until their evaluation is written."""

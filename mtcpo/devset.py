@@ -15,9 +15,9 @@ from mtcpo.metrics.base import Metric
 from mtcpo.metrics.registry import load_metric
 from mtcpo.models.loading import LoadedModel
 from mtcpo.trainconfig import DevConfig, TrainConfig
-from mtcpo.translation import translate_texts
 from mtcpo.translation.config import TranslateConfig
 from mtcpo.translation.generate import GenerateEngine
+from mtcpo.translation.translate import translate_texts
 
 
 @dataclass(frozen=True, slots=True)

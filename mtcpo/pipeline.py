@@ -125,7 +125,7 @@ def _candidates(folder: RunFolder, translate: TranslateConfig) -> Stage:
     output = folder.path / "candidates.jsonl"
 
     def run(overwrite: bool) -> dict[str, Any]:
-        from mtcpo.translation import translate_to_file
+        from mtcpo.translation.translate import translate_to_file
 
         drops = Drops()
         with _engine(folder.base, BASE, model, data.take) as engine:
@@ -195,7 +195,7 @@ def _decode(folder: RunFolder, system: str, model: str) -> Stage:
 
     def run(overwrite: bool) -> dict[str, Any]:
         from mtcpo.document import write_translations
-        from mtcpo.translation import translate_texts
+        from mtcpo.translation.translate import translate_texts
 
         test_sets = folder.test_sets()
         with _engine(model, system, settings, sum(len(test_set.segments) for test_set in test_sets)) as engine:

@@ -57,8 +57,8 @@ def translate(
     from mtcpo.data.corpora import Drops, read_corpus
     from mtcpo.data.rows import peeked
     from mtcpo.models.prompts import check_prompt
-    from mtcpo.translation import translate_to_file
     from mtcpo.translation.config import TranslateConfig
+    from mtcpo.translation.translate import translate_to_file
 
     values = {"num_candidates": num_candidates, "sampling": sampling, "logprobs": logprobs}
     own, of_data = part_settings(overrides)

@@ -20,9 +20,9 @@ from mtcpo.progress import evaluation_lines
 from mtcpo.recipe import load_recipe
 from mtcpo.trainconfig import DevConfig, EvalConfig, TrainConfig
 from mtcpo.training import train
-from mtcpo.translation import translate_texts
 from mtcpo.translation.config import TranslateConfig
 from mtcpo.translation.generate import GenerateEngine
+from mtcpo.translation.translate import translate_texts
 
 GREEDY = TranslateConfig(num_beams=1, max_new_tokens=24, batch_size=4)
 

@@ -10,17 +10,17 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from tiny_models import PAIRS
 
-from mtcpo import translation
 from mtcpo.core.errors import UserError
 from mtcpo.core.files import read_json_lines
 from mtcpo.data.records import Candidate, Segment
 from mtcpo.data.rows import read_segments
 from mtcpo.models.layouts.base import Text
-from mtcpo.translation import translate_texts, translate_to_file
+from mtcpo.translation import translate as translation
 from mtcpo.translation.config import TranslateConfig
 from mtcpo.translation.engines import open_engine
 from mtcpo.translation.generate import GenerateEngine, _batches, _candidate_names
 from mtcpo.translation.sampling import DiversityPenalty, Draw
+from mtcpo.translation.translate import translate_texts, translate_to_file
 
 
 def segments(count, tgt_lang="de"):

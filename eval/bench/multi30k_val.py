@@ -28,7 +28,7 @@ from mtcpo.preferences.build import build_preferences
 from mtcpo.recipe import Recipe, load_recipe
 from mtcpo.suites import load_test_sets
 from mtcpo.testsets import TestSet, TestSetConfig
-from mtcpo.translation import translate_texts, translate_to_file
+from mtcpo.translation.translate import translate_texts, translate_to_file
 
 ROOT = Path(__file__).resolve().parents[2]
 RECIPE = ROOT / "recipes/multi30k-en-de.toml"
