@@ -185,7 +185,7 @@ def _outputs(
 def _engine(name: str, system: Any, prompt: str | None, sources: int) -> Iterator[Any]:
     """Give the engine of a model that is named, or in memory."""
     from mtcpo.models.loading import LoadedModel, adopt_model
-    from mtcpo.trainer import PreferenceTrainer
+    from mtcpo.training.trainer import PreferenceTrainer
     from mtcpo.translation.engines import open_engine
     from mtcpo.translation.generate import GenerateEngine
 

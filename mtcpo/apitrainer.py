@@ -10,16 +10,20 @@ from typing import Any
 
 from transformers import Seq2SeqTrainingArguments
 
-from mtcpo import trainer
 from mtcpo.api import Source, corpus_of, tell
-from mtcpo.arguments import check_precision, dtype_of, keeping_environment, training_arguments
 from mtcpo.core.config import load_section
 from mtcpo.core.errors import UserError
 from mtcpo.core.files import complete_folder, write_text
 from mtcpo.data.corpora import Drops, read_corpus
 from mtcpo.data.triplets import read_triplets
-from mtcpo.devset import dev_set_of
-from mtcpo.examples import (
+from mtcpo.models.canary import CANARY_FILE
+from mtcpo.models.layouts.base import Layout
+from mtcpo.models.loading import LoadedModel, adopt_model, load_model
+from mtcpo.training import trainer
+from mtcpo.training.arguments import check_precision, dtype_of, keeping_environment, training_arguments
+from mtcpo.training.config import TrainConfig
+from mtcpo.training.dev_set import dev_set_of
+from mtcpo.training.examples import (
     Encoded,
     EvaluationTexts,
     encode_within_limits,
@@ -29,12 +33,8 @@ from mtcpo.examples import (
     reference_texts,
     with_template,
 )
-from mtcpo.modelcard import CARD_FILE, model_card
-from mtcpo.models.canary import CANARY_FILE
-from mtcpo.models.layouts.base import Layout
-from mtcpo.models.loading import LoadedModel, adopt_model, load_model
-from mtcpo.trainconfig import TrainConfig
-from mtcpo.training import RunData, early_stopping, ready_to_train, report_of, save_trained
+from mtcpo.training.model_card import CARD_FILE, model_card
+from mtcpo.training.train import RunData, early_stopping, ready_to_train, report_of, save_trained
 
 
 class PreferenceTrainer(trainer.PreferenceTrainer):

@@ -68,7 +68,7 @@ def train(
     from mtcpo.data.corpora import Drops
     from mtcpo.data.triplets import open_triplets
     from mtcpo.models.prompts import check_prompt
-    from mtcpo.trainconfig import TrainConfig
+    from mtcpo.training.config import TrainConfig
 
     if dev_source is None and (dev_references or dev_metrics):
         raise UserError("--dev-reference and --dev-metric go with --dev-source")
@@ -93,8 +93,8 @@ def train(
         triplets = iter(()) if prefs is None else open_triplets(corpus, drops)
         segments = iter(()) if source is None else _references(corpus, drops)
         quiet()
-        from mtcpo.examples import pair_texts, reference_texts
-        from mtcpo.training import train
+        from mtcpo.training.examples import pair_texts, reference_texts
+        from mtcpo.training.train import train
 
         texts = reference_texts(segments) if prefs is None else pair_texts(triplets)
         origin = prefs or source or ""

@@ -19,7 +19,7 @@ from mtcpo.recipe import BASE, CONTROL, TUNED, ModelConfig, Recipe
 from mtcpo.runfolder import FOLDERS, NEW, RunFolder, control_settings, corpus_files, judged_by
 from mtcpo.stages import STAMP_FILE, Stage, check_may_run, run_stages, unfinished
 from mtcpo.suites import decoding_of
-from mtcpo.trainconfig import TrainConfig
+from mtcpo.training.config import TrainConfig
 from mtcpo.translation.config import TranslateConfig
 
 if TYPE_CHECKING:
@@ -166,7 +166,7 @@ def _train(folder: RunFolder) -> Stage:
     train, prefs = folder.recipe.train, folder.path / "prefs.jsonl"
 
     def run(overwrite: bool) -> dict[str, Any]:
-        from mtcpo.examples import pair_texts
+        from mtcpo.training.examples import pair_texts
 
         triplets = (triplet_from_json(row, where) for where, row in read_json_lines(prefs))
         return _run_training(folder, folder.base, pair_texts(triplets), train, TUNED, overwrite)
@@ -265,8 +265,8 @@ def _run_training(
     drops: Drops | None = None,
 ) -> dict[str, Any]:
     """Train; `drops`, what the reader of `texts` drops, is counted with what training drops."""
-    from mtcpo.arguments import DEFAULT_ARGS
-    from mtcpo.training import train
+    from mtcpo.training.arguments import DEFAULT_ARGS
+    from mtcpo.training.train import train
 
     output = folder.path / FOLDERS[system]
     origin = "references" if config.loss == "sft" else "prefs.jsonl"
@@ -279,7 +279,7 @@ def _run_training(
 
 
 def _reference_texts(segments: Iterable[Segment]) -> Iterator[Text]:
-    from mtcpo.examples import reference_texts
+    from mtcpo.training.examples import reference_texts
 
     return reference_texts(segments)
 

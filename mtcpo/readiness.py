@@ -16,8 +16,8 @@ def check_ready(folder: RunFolder, waiting: Collection[str]) -> None:
     recipe = folder.recipe
     for name, config in (("sft", recipe.sft), ("train", recipe.train), ("control", control_settings(recipe))):
         if config is not None and name in waiting:
-            from mtcpo.arguments import training_arguments
-            from mtcpo.devset import load_dev_set
+            from mtcpo.training.arguments import training_arguments
+            from mtcpo.training.dev_set import load_dev_set
 
             training_arguments(config, folder.path)
             if config.dev is not None:

@@ -19,7 +19,7 @@ from mtcpo.models.config import DType
 from mtcpo.models.creation import CreateConfig
 from mtcpo.models.prompts import check_prompt
 from mtcpo.preferences.build import PrefsConfig
-from mtcpo.trainconfig import TrainConfig
+from mtcpo.training.config import TrainConfig
 from mtcpo.translation.config import TranslateConfig
 
 BASE, TUNED, CONTROL = "base", "tuned", "control"

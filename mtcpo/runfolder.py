@@ -11,7 +11,7 @@ from mtcpo.document import translations_dir
 from mtcpo.recipe import BASE, CONTROL, TUNED, Recipe
 from mtcpo.suites import load_test_sets, name_test_sets
 from mtcpo.testsets import TestSet
-from mtcpo.trainconfig import USED_BY, TrainConfig
+from mtcpo.training.config import USED_BY, TrainConfig
 
 FOLDERS = {BASE: "base", TUNED: "model", CONTROL: "control"}
 NEW = "new"

@@ -14,7 +14,7 @@ from mtcpo.models.adapters import add_adapters
 from mtcpo.models.config import LoraConfig
 from mtcpo.models.creation import CreateConfig, create_model
 from mtcpo.models.loading import load_model
-from mtcpo.training import ready_to_train, train
+from mtcpo.training.train import ready_to_train, train
 
 LORA = LoraConfig(r=4, alpha=8)
 ROUNDS = {"num_train_epochs": 2, "learning_rate": 1e-2}

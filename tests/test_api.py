@@ -22,8 +22,8 @@ from mtcpo.core.files import read_json_lines, write_json_lines
 from mtcpo.data.records import Candidate, Segment, segment_to_json
 from mtcpo.models.layouts.base import Text
 from mtcpo.models.loading import load_model
-from mtcpo.trainconfig import TrainConfig
-from mtcpo.training import train
+from mtcpo.training.config import TrainConfig
+from mtcpo.training.train import train
 
 ROOT = Path(__file__).resolve().parent.parent
 ARGS = {

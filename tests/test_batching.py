@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mtcpo import batching
-from mtcpo.batching import BatchLimits, LengthBatchSampler
+from mtcpo.training import batching
+from mtcpo.training.batching import BatchLimits, LengthBatchSampler
 
 lengths_strategy = st.lists(st.tuples(st.integers(0, 40), st.integers(1, 40)), max_size=60)
 limits_strategy = st.builds(

@@ -10,16 +10,16 @@ import torch
 from test_training import assert_same_weights, config, interrupted_at
 from tiny_models import PAIRS, preference_texts
 
-from mtcpo.arguments import training_arguments
 from mtcpo.core.errors import UserError
 from mtcpo.core.files import write_json_lines
 from mtcpo.data.records import Triplet, triplet_to_json
 from mtcpo.models.loading import load_model
 from mtcpo.pipeline import stages_of
-from mtcpo.progress import evaluation_lines
 from mtcpo.recipe import load_recipe
-from mtcpo.trainconfig import DevConfig, EvalConfig, TrainConfig
-from mtcpo.training import train
+from mtcpo.training.arguments import training_arguments
+from mtcpo.training.config import DevConfig, EvalConfig, TrainConfig
+from mtcpo.training.progress import evaluation_lines
+from mtcpo.training.train import train
 from mtcpo.translation.config import TranslateConfig
 from mtcpo.translation.generate import GenerateEngine
 from mtcpo.translation.translate import translate_texts
@@ -146,7 +146,7 @@ def test_evaluating_changes_no_bit_of_the_training(model_folder, kind, files, de
 @pytest.fixture
 def scores_of(monkeypatch):
     """A function that lets the dev set's evaluations find given scores, one after the other."""
-    from mtcpo.devset import DevSet
+    from mtcpo.training.dev_set import DevSet
 
     def find(values):
         left = iter(values)

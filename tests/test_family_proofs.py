@@ -21,9 +21,9 @@ from mtcpo.models.families import FAMILIES, language_token
 from mtcpo.models.head.targets import IGNORE
 from mtcpo.models.layouts.base import Text
 from mtcpo.models.loading import load_model, save_model
-from mtcpo.trainconfig import TrainConfig
-from mtcpo.trainer import pair_logps
-from mtcpo.training import train
+from mtcpo.training.config import TrainConfig
+from mtcpo.training.train import train
+from mtcpo.training.trainer import pair_logps
 
 pytestmark = pytest.mark.filterwarnings("ignore:Recommended. pip install sacremoses")
 

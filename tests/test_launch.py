@@ -19,7 +19,7 @@ from mtcpo.core.errors import UserError
 from mtcpo.core.files import write_json_lines
 from mtcpo.data.records import Triplet, triplet_to_json
 from mtcpo.models.loading import load_model
-from mtcpo.training import train
+from mtcpo.training.train import train
 
 ROOT = Path(__file__).resolve().parent.parent
 ENVIRONMENT = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}

@@ -8,9 +8,9 @@ import torch
 
 from mtcpo.core.config import Config, load_section
 from mtcpo.core.errors import UserError
-from mtcpo.losses import PREFERENCE_LOSSES, PairLogps, rejection_rate, rewards, router_weight, shaped
 from mtcpo.modelcommands import train
-from mtcpo.trainconfig import PAIRWISE, USED_BY, LossConfig, LossName
+from mtcpo.training.config import PAIRWISE, USED_BY, LossConfig, LossName
+from mtcpo.training.losses import PREFERENCE_LOSSES, PairLogps, rejection_rate, rewards, router_weight, shaped
 
 SIGMA = {x: 1 / (1 + math.exp(-x)) for x in (-4.5, -1.5, -1.0, -0.5, 0.5, 1.0, 1.5, 4.5)}
 LN2 = math.log(2)

@@ -7,12 +7,12 @@ from tiny_models import PAIRS, preference_texts
 
 from mtcpo.core.config import load_section
 from mtcpo.core.version import __version__
-from mtcpo.losses import PREFERENCE_LOSSES
-from mtcpo.modelcard import PAPERS, model_card
 from mtcpo.models.config import LoraConfig
 from mtcpo.models.layouts.base import Text
-from mtcpo.trainconfig import TrainConfig
-from mtcpo.training import train
+from mtcpo.training.config import TrainConfig
+from mtcpo.training.losses import PREFERENCE_LOSSES
+from mtcpo.training.model_card import PAPERS, model_card
+from mtcpo.training.train import train
 
 REPORT = {
     "model": "google/mt5-small",

@@ -14,7 +14,7 @@ from mtcpo.core.errors import UserError
 from mtcpo.models.canary import CANARY_FILE, TEXTS, both_logps
 from mtcpo.models.head.targets import LogitTransform
 from mtcpo.models.loading import ALIASES, identity_of, load_model, save_model, transform_of
-from mtcpo.training import set_dropout
+from mtcpo.training.train import set_dropout
 
 
 @pytest.fixture

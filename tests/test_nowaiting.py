@@ -16,8 +16,8 @@ from torch.overrides import TorchFunctionMode, resolve_name
 from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import Seq2SeqTrainingArguments, TrainerCallback
 
-from mtcpo import trainer as trainer_module
-from mtcpo.trainconfig import TrainConfig
+from mtcpo.training import trainer as trainer_module
+from mtcpo.training.config import TrainConfig
 
 ASKING = {
     "item", "tolist", "__bool__", "__int__", "__float__", "__index__", "__contains__", "numpy", "cpu", "nonzero",

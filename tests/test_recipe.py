@@ -216,7 +216,7 @@ def test_a_resolved_recipe_is_the_same_recipe(name, tmp_path):
 
 @pytest.mark.parametrize("name", SHIPPED)
 def test_the_training_arguments_of_a_shipped_recipe_are_the_librarys(name, tmp_path):
-    from mtcpo.arguments import training_arguments
+    from mtcpo.training.arguments import training_arguments
 
     recipe = load_recipe(find_recipe(name))
     for config in (recipe.sft, recipe.train):

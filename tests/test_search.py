@@ -4,12 +4,12 @@ import pytest
 import torch
 from tiny_models import preference_texts
 
-from mtcpo.arguments import training_arguments
 from mtcpo.core.errors import UserError
 from mtcpo.models.loading import load_model
-from mtcpo.trainconfig import TrainConfig
-from mtcpo.trainer import PreferenceTrainer
-from mtcpo.training import set_dropout
+from mtcpo.training.arguments import training_arguments
+from mtcpo.training.config import TrainConfig
+from mtcpo.training.train import set_dropout
+from mtcpo.training.trainer import PreferenceTrainer
 
 ARGS = {
     "use_cpu": True, "max_steps": 2, "learning_rate": 5e-3, "per_device_train_batch_size": 4, "save_strategy": "no",

@@ -25,10 +25,10 @@ from mtcpo.core.errors import UserError
 from mtcpo.core.files import write_json_lines
 from mtcpo.data.records import Triplet, triplet_to_json
 from mtcpo.models.loading import load_model
-from mtcpo.sharding import join_tables
-from mtcpo.trainconfig import TrainConfig
-from mtcpo.trainer import PreferenceTrainer
-from mtcpo.training import train
+from mtcpo.training.config import TrainConfig
+from mtcpo.training.sharding import join_tables
+from mtcpo.training.train import train
+from mtcpo.training.trainer import PreferenceTrainer
 
 ROOT = Path(__file__).resolve().parent.parent
 

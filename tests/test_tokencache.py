@@ -17,13 +17,13 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from tiny_models import preference_texts
 
-from mtcpo import tokencache
 from mtcpo.core.errors import UserError
-from mtcpo.examples import encode_within_limits
 from mtcpo.models.layouts.base import Example, Text
 from mtcpo.models.loading import load_model
-from mtcpo.trainconfig import TrainConfig
-from mtcpo.training import train
+from mtcpo.training import token_cache as tokencache
+from mtcpo.training.config import TrainConfig
+from mtcpo.training.examples import encode_within_limits
+from mtcpo.training.train import train
 
 ROOT = Path(__file__).resolve().parent.parent
 BAD = [Text("x", "en", "de", ("y", "y"), id="same"), Text("", "en", "de", ("y", "z"), id="empty")]

@@ -12,14 +12,14 @@ from safetensors.torch import load_file
 from tiny_models import preference_texts
 from torch import multiprocessing
 
-from mtcpo.arguments import training_arguments
-from mtcpo.batching import BatchLimits, length_batches
 from mtcpo.core.errors import UserError
 from mtcpo.models.layouts.base import Example
 from mtcpo.models.loading import load_model
-from mtcpo.trainconfig import TrainConfig
-from mtcpo.trainer import PreferenceTrainer, count_items
-from mtcpo.training import set_dropout, train
+from mtcpo.training.arguments import training_arguments
+from mtcpo.training.batching import BatchLimits, length_batches
+from mtcpo.training.config import TrainConfig
+from mtcpo.training.train import set_dropout, train
+from mtcpo.training.trainer import PreferenceTrainer, count_items
 
 SGD = {"optim": "sgd", "lr_scheduler_type": "constant", "warmup_ratio": 0.0, "max_grad_norm": 1e9, "learning_rate": 0.5}
 LOSSES = {

@@ -13,17 +13,17 @@ from safetensors.torch import load_file
 from tiny_models import PAIRS, preference_texts
 from transformers import Seq2SeqTrainingArguments
 
-from mtcpo.arguments import DEFAULT_ARGS, OWN_ARGS, check_precision, dtype_of, training_arguments
 from mtcpo.core.errors import UserError
 from mtcpo.data.records import Segment, Triplet
-from mtcpo.examples import encode_within_limits, pair_texts, reference_texts
 from mtcpo.models.config import LoraConfig
 from mtcpo.models.head.targets import IGNORE
 from mtcpo.models.layouts.base import Text
 from mtcpo.models.loading import load_model
-from mtcpo.trainconfig import TrainConfig
-from mtcpo.trainer import PreferenceTrainer, pair_logps
-from mtcpo.training import train
+from mtcpo.training.arguments import DEFAULT_ARGS, OWN_ARGS, check_precision, dtype_of, training_arguments
+from mtcpo.training.config import TrainConfig
+from mtcpo.training.examples import encode_within_limits, pair_texts, reference_texts
+from mtcpo.training.train import train
+from mtcpo.training.trainer import PreferenceTrainer, pair_logps
 
 FAST = {"use_cpu": True, "per_device_train_batch_size": 4, "learning_rate": 1e-3, "logging_steps": 2}
 
@@ -186,7 +186,9 @@ def test_killed_while_the_model_is_written_loses_nothing(model_folder, tmp_path,
     """A failure after the last step: the same call finds the last checkpoint and only writes the model again."""
     arguments = (str(model_folder("mt5")), preference_texts(8), config(), tmp_path / "out")
     with monkeypatch.context() as patch:
-        patch.setattr("mtcpo.training.write_json_lines", lambda *args: (_ for _ in ()).throw(OSError(28, "disk full")))
+        patch.setattr(
+            "mtcpo.training.train.write_json_lines", lambda *args: (_ for _ in ()).throw(OSError(28, "disk full"))
+        )
         with pytest.raises(OSError, match="disk"):
             train(*arguments)
     assert not (tmp_path / "out").exists()

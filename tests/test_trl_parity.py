@@ -5,10 +5,10 @@ import torch
 import trl_peer
 from tiny_models import preference_texts
 
-from mtcpo.losses import PREFERENCE_LOSSES, PairLogps
 from mtcpo.models.loading import load_model
-from mtcpo.trainconfig import LossConfig
-from mtcpo.trainer import count_items
+from mtcpo.training.config import LossConfig
+from mtcpo.training.losses import PREFERENCE_LOSSES, PairLogps
+from mtcpo.training.trainer import count_items
 
 pytest.importorskip("trl.experimental.cpo", reason="TRL is not installed: pip install 'mtcpo[dev]' has it")
 

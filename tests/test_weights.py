@@ -18,8 +18,8 @@ from mtcpo.models.head.tap import Head
 from mtcpo.models.head.targets import LogitTransform
 from mtcpo.models.layouts.base import Text
 from mtcpo.models.loading import load_model, save_model
-from mtcpo.trainconfig import TrainConfig
-from mtcpo.training import train
+from mtcpo.training.config import TrainConfig
+from mtcpo.training.train import train
 
 MAJOR = running_major()
 

@@ -10,13 +10,13 @@ from dataclasses import replace
 import torch
 from tiny_models import SIZES, preference_texts
 
-from mtcpo.arguments import training_arguments
-from mtcpo.losses import LENGTH_NORMALIZED
 from mtcpo.models.layouts.base import Example
 from mtcpo.models.loading import assemble, load_model
-from mtcpo.trainconfig import USED_BY, TrainConfig
-from mtcpo.trainer import PreferenceTrainer
-from mtcpo.training import set_dropout
+from mtcpo.training.arguments import training_arguments
+from mtcpo.training.config import USED_BY, TrainConfig
+from mtcpo.training.losses import LENGTH_NORMALIZED
+from mtcpo.training.train import set_dropout
+from mtcpo.training.trainer import PreferenceTrainer
 
 # Read when the module is imported.
 os.environ.setdefault("TRL_EXPERIMENTAL_SILENCE", "1")

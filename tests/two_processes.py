@@ -9,7 +9,9 @@ import time
 import traceback
 
 SERVER = multiprocessing.get_context("forkserver")
-SERVER.set_forkserver_preload(["mtcpo.training", "peft", "torch.distributed.fsdp", "torch.distributed.checkpoint"])
+SERVER.set_forkserver_preload(
+    ["mtcpo.training.train", "peft", "torch.distributed.fsdp", "torch.distributed.checkpoint"]
+)
 
 
 def free_port():

@@ -89,7 +89,7 @@ def main(work: Path, names: list[str]) -> None:
 
 def run_one(name: str, setting: Setting, work: Path) -> dict[str, Any]:
     """Make the pairs of one setting, train on them, and compare with the start on val."""
-    from mtcpo.training import pair_texts, train
+    from mtcpo.training.train import pair_texts, train
 
     recipe = load_recipe(RECIPE, [NO_LIMIT, *setting.overrides])
     prefs, model = work / f"{name}.jsonl", work / f"{name}"

@@ -64,8 +64,9 @@ class Watch(threading.Thread):
 
 def measure(model: Path, count: int) -> dict[str, Any]:
     """Train on that many pairs in this process."""
-    from mtcpo import examples, training
-    from mtcpo.trainconfig import TrainConfig
+    from mtcpo.training import examples
+    from mtcpo.training import train as training
+    from mtcpo.training.config import TrainConfig
 
     settings = TrainConfig(args={"max_steps": 3, "use_cpu": True, "save_strategy": "no", "disable_tqdm": True})
     found: dict[str, Any] = {"pairs": count}

@@ -20,13 +20,13 @@ from torch import nn
 
 os.environ.setdefault("TRL_EXPERIMENTAL_SILENCE", "1")  # read when TRL is imported
 
-from mtcpo.arguments import training_arguments
 from mtcpo.models.families import Family, family_of
 from mtcpo.models.layouts.base import Example
 from mtcpo.models.loading import LoadedModel, assemble
-from mtcpo.trainconfig import TrainConfig
-from mtcpo.trainer import PreferenceTrainer
-from mtcpo.training import set_dropout
+from mtcpo.training.arguments import training_arguments
+from mtcpo.training.config import TrainConfig
+from mtcpo.training.train import set_dropout
+from mtcpo.training.trainer import PreferenceTrainer
 
 SOURCE_LENGTHS = (5, 9, 10, 11, 12, 12, 13, 13, 14, 14, 15, 15, 16, 17, 17, 18, 19, 20, 22, 25, 53)
 """Quantiles 0, 0.05, ... 1 of Multi30k's English sentences, in tokens."""

@@ -137,7 +137,7 @@ def epoch(run: dict[str, Any]) -> dict[str, Any]:
 
 def _in_our_order(loaded: Any, examples: list[Any], run: dict[str, Any]) -> list[Any]:
     """Return examples as our sampler takes them, which TRL is to take one after the other."""
-    from mtcpo.batching import BatchLimits, LengthBatchSampler
+    from mtcpo.training.batching import BatchLimits, LengthBatchSampler
 
     if run["side"] == "ours":
         return examples

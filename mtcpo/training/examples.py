@@ -12,8 +12,8 @@ from mtcpo.data.corpora import Drops
 from mtcpo.data.records import Segment, Triplet
 from mtcpo.data.triplets import open_triplets
 from mtcpo.models.layouts.base import Example, Layout, Text
-from mtcpo.tokencache import Notes, cached, spooled
-from mtcpo.trainconfig import TrainConfig
+from mtcpo.training.config import TrainConfig
+from mtcpo.training.token_cache import Notes, cached, spooled
 
 ENCODE_AT_ONCE = 1000
 """Texts tokenized in one call: enough to keep the tokenizer's threads busy, few enough to keep memory flat."""

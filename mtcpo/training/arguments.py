@@ -15,12 +15,12 @@ import torch
 from transformers import Seq2SeqTrainingArguments
 
 from mtcpo.core.errors import UserError, choose, nearest
-from mtcpo.losses import PAIR_METRICS
 from mtcpo.metrics.registry import METRICS, metric_name
 from mtcpo.models.config import DType
 from mtcpo.models.families import Family
-from mtcpo.sharding import shard_later
-from mtcpo.trainconfig import TrainConfig
+from mtcpo.training.config import TrainConfig
+from mtcpo.training.losses import PAIR_METRICS
+from mtcpo.training.sharding import shard_later
 
 DEFAULT_ARGS: dict[str, Any] = {
     "per_device_train_batch_size": 16,

@@ -20,16 +20,16 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 from transformers import Seq2SeqTrainer, Seq2SeqTrainingArguments
 
-from mtcpo.batching import BatchLimits, LengthBatchSampler
 from mtcpo.core.config import load_section
 from mtcpo.core.errors import UserError
-from mtcpo.devset import DevSet
-from mtcpo.losses import PAIR_METRICS, PREFERENCE_LOSSES, PairLogps, rewards, router_weight
 from mtcpo.models.head.targets import IGNORE, Scored
 from mtcpo.models.layouts.base import Batch, Example
 from mtcpo.models.loading import LoadedModel
-from mtcpo.sharding import check_sharding, fill, is_sharded, join_tables
-from mtcpo.trainconfig import LossConfig
+from mtcpo.training.batching import BatchLimits, LengthBatchSampler
+from mtcpo.training.config import LossConfig
+from mtcpo.training.dev_set import DevSet
+from mtcpo.training.losses import PAIR_METRICS, PREFERENCE_LOSSES, PairLogps, rewards, router_weight
+from mtcpo.training.sharding import check_sharding, fill, is_sharded, join_tables
 
 COUNTS = ("pairs", "chosen_tokens", "real_tokens", "padded_tokens")
 SUMS = (*COUNTS, "preference", "nll", "smoothed_nll", "router_loss", *PAIR_METRICS)

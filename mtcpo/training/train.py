@@ -21,22 +21,22 @@ from transformers import (
     set_seed,
 )
 
-from mtcpo.arguments import check_precision, dtype_of, keeping_environment, training_arguments
-from mtcpo.checkpoints import prepare_work, stopped_early_at, stopping_at_a_step
 from mtcpo.core.errors import UserError
 from mtcpo.core.files import complete_folder, partial_path, refuse_existing, write_json, write_json_lines, write_text
 from mtcpo.data.corpora import Drops
-from mtcpo.devset import DevSet, dev_set_of
-from mtcpo.examples import Encoded, encode_within_limits, evaluation_texts, not_empty, with_template
-from mtcpo.modelcard import CARD_FILE, model_card
 from mtcpo.models.adapters import add_adapters, save_adapters
 from mtcpo.models.canary import CANARY_FILE
 from mtcpo.models.layouts.base import Text
 from mtcpo.models.loading import LoadedModel, identity_of, load_model, place_of, save_adapted, save_model
-from mtcpo.progress import TrainingBar
-from mtcpo.sharding import together
-from mtcpo.trainconfig import TrainConfig
-from mtcpo.trainer import PreferenceTrainer
+from mtcpo.training.arguments import check_precision, dtype_of, keeping_environment, training_arguments
+from mtcpo.training.checkpoints import prepare_work, stopped_early_at, stopping_at_a_step
+from mtcpo.training.config import TrainConfig
+from mtcpo.training.dev_set import DevSet, dev_set_of
+from mtcpo.training.examples import Encoded, encode_within_limits, evaluation_texts, not_empty, with_template
+from mtcpo.training.model_card import CARD_FILE, model_card
+from mtcpo.training.progress import TrainingBar
+from mtcpo.training.sharding import together
+from mtcpo.training.trainer import PreferenceTrainer
 
 REPORT_FILE = "training.json"
 LOG_FILE = "metrics.jsonl"

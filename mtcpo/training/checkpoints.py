@@ -16,7 +16,7 @@ from transformers import TrainerCallback
 
 from mtcpo.core.errors import UserError
 from mtcpo.core.files import write_json
-from mtcpo.trainer import PreferenceTrainer
+from mtcpo.training.trainer import PreferenceTrainer
 
 
 def prepare_work(work: Path, fingerprint: str, overwrite: bool) -> str | None:

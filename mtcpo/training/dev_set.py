@@ -14,7 +14,7 @@ from mtcpo.data.records import Segment
 from mtcpo.metrics.base import Metric
 from mtcpo.metrics.registry import load_metric
 from mtcpo.models.loading import LoadedModel
-from mtcpo.trainconfig import DevConfig, TrainConfig
+from mtcpo.training.config import DevConfig, TrainConfig
 from mtcpo.translation.config import TranslateConfig
 from mtcpo.translation.generate import GenerateEngine
 from mtcpo.translation.translate import translate_texts

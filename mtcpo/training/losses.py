@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.nn.functional import logsigmoid, relu
 
 from mtcpo.core.errors import UserError
-from mtcpo.trainconfig import LossConfig
+from mtcpo.training.config import LossConfig
 
 LENGTH_NORMALIZED = frozenset({"ipo", "simpo", "alphapo"})
 """Losses whose rewards are means over tokens, not sums."""
