@@ -15,15 +15,15 @@ from mtcpo.core.config import load_section
 from mtcpo.core.errors import UserError
 from mtcpo.core.files import read_json_lines
 from mtcpo.data.corpora import CorpusConfig, Drops, check_system_name, read_corpus
-from mtcpo.document import to_document, write_evaluation
-from mtcpo.evalconfig import RunEvaluateConfig
-from mtcpo.evaluation import evaluate_outputs, load_metrics_for
+from mtcpo.evaluation.config import RunEvaluateConfig
+from mtcpo.evaluation.document import to_document, write_evaluation
+from mtcpo.evaluation.evaluate import evaluate_outputs, load_metrics_for
+from mtcpo.evaluation.testsets.suites import decoding_of, load_test_sets
+from mtcpo.evaluation.testsets.testset import TestSet
 from mtcpo.metrics.base import open_models
 from mtcpo.preferences.build import PrefsConfig
 from mtcpo.preferences.build import build_preferences as write_preferences
-from mtcpo.suites import decoding_of, load_test_sets
 from mtcpo.terminaltable import print_table
-from mtcpo.testsets import TestSet
 from mtcpo.translation.config import TranslateConfig
 from mtcpo.translation.translate import translate_texts
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from mtcpo.core.files import write_text
-from mtcpo.significance import ALPHA
+from mtcpo.evaluation.significance import ALPHA
 from mtcpo.tables import format_score, judge, metric_title, ranked, significance_in_words
 
 LATEX = {

@@ -12,13 +12,13 @@ from mtcpo.core.files import complete_folder, read_json_lines, write_json_lines,
 from mtcpo.data.corpora import Drops, read_corpus
 from mtcpo.data.records import Segment, triplet_from_json
 from mtcpo.data.rows import read_segments
+from mtcpo.evaluation.testsets.suites import decoding_of
 from mtcpo.metrics.registry import metric_name
 from mtcpo.preferences.build import PROCESS_SETTINGS
 from mtcpo.readiness import check_ready
 from mtcpo.recipe import BASE, CONTROL, TUNED, ModelConfig, Recipe
 from mtcpo.runfolder import FOLDERS, NEW, RunFolder, control_settings, corpus_files, judged_by
 from mtcpo.stages import STAMP_FILE, Stage, check_may_run, run_stages, unfinished
-from mtcpo.suites import decoding_of
 from mtcpo.training.config import TrainConfig
 from mtcpo.translation.config import TranslateConfig
 
@@ -194,7 +194,7 @@ def _decode(folder: RunFolder, system: str, model: str) -> Stage:
     outputs = folder.translations(f"{system}.txt")
 
     def run(overwrite: bool) -> dict[str, Any]:
-        from mtcpo.document import write_translations
+        from mtcpo.evaluation.document import write_translations
         from mtcpo.translation.translate import translate_texts
 
         test_sets = folder.test_sets()
@@ -215,8 +215,8 @@ def _evaluate(folder: RunFolder) -> Stage:
     files = {system: folder.translations(f"{system}.txt") for system in folder.systems}
 
     def run(overwrite: bool) -> dict[str, Any]:
-        from mtcpo.document import write_evaluation
-        from mtcpo.evaluation import evaluate_outputs, load_metrics_for, read_outputs
+        from mtcpo.evaluation.document import write_evaluation
+        from mtcpo.evaluation.evaluate import evaluate_outputs, load_metrics_for, read_outputs
 
         chosen_by = [metric_name(spec) for spec in folder.recipe.prefs.metrics]
         evaluations, test_sets = [], folder.test_sets()

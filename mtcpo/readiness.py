@@ -6,7 +6,7 @@ from collections.abc import Collection
 
 from mtcpo.core.errors import UserError
 from mtcpo.data.corpora import CorpusConfig, read_corpus
-from mtcpo.evaluation import metrics_of
+from mtcpo.evaluation.evaluate import metrics_of
 from mtcpo.metrics.registry import candidate_kind, is_computed, load_candidate_metric
 from mtcpo.runfolder import RunFolder, control_settings
 

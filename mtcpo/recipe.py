@@ -13,7 +13,7 @@ from mtcpo.core.errors import UserError, choose, nearest
 from mtcpo.core.resources import shipped_toml
 from mtcpo.data.corpora import CorpusConfig
 from mtcpo.data.rows import is_table, is_text
-from mtcpo.evalconfig import RunEvaluateConfig
+from mtcpo.evaluation.config import RunEvaluateConfig
 from mtcpo.metrics.registry import candidate_kind, is_computed, metric_kind
 from mtcpo.models.config import DType
 from mtcpo.models.creation import CreateConfig

@@ -7,10 +7,10 @@ from pathlib import Path
 
 from mtcpo.core.user_code import code_file, is_code
 from mtcpo.data.corpora import CorpusConfig
-from mtcpo.document import translations_dir
+from mtcpo.evaluation.document import translations_dir
+from mtcpo.evaluation.testsets.suites import load_test_sets, name_test_sets
+from mtcpo.evaluation.testsets.testset import TestSet
 from mtcpo.recipe import BASE, CONTROL, TUNED, Recipe
-from mtcpo.suites import load_test_sets, name_test_sets
-from mtcpo.testsets import TestSet
 from mtcpo.training.config import USED_BY, TrainConfig
 
 FOLDERS = {BASE: "base", TUNED: "model", CONTROL: "control"}

@@ -25,8 +25,8 @@ from mtcpo.options import (
 )
 
 if TYPE_CHECKING:
-    from mtcpo.document import Evaluation
-    from mtcpo.evalconfig import EvaluateConfig
+    from mtcpo.evaluation.config import EvaluateConfig
+    from mtcpo.evaluation.document import Evaluation
 
 
 @click.command(short_help="Score models or outputs, with significance.")
@@ -63,7 +63,7 @@ def evaluate(
     With --output-dir come evaluation.json, its tables for papers (.md, .tex), the translations, and report.html.
     """
     from mtcpo.data.corpora import parse_named_files
-    from mtcpo.evalconfig import RunEvaluateConfig
+    from mtcpo.evaluation.config import RunEvaluateConfig
     from mtcpo.models.prompts import check_prompt
 
     if is_one_of_several():
@@ -81,8 +81,8 @@ def evaluate(
     template = None if prompt is None else check_prompt(prompt)
 
     def evaluations() -> list[Evaluation]:
-        from mtcpo.assessment import assess_files, assess_models
-        from mtcpo.comparison import compare_runs
+        from mtcpo.evaluation.compare_runs import compare_runs
+        from mtcpo.evaluation.systems import assess_files, assess_models
 
         if compare:
             return compare_runs(runs, config, lambda line: click.echo(line, err=True))
@@ -121,8 +121,8 @@ def _publish(
     """Evaluate; write what was found where it shall lie, and print it."""
     import time
 
-    from mtcpo.assessment import forget_translations, made_by
-    from mtcpo.document import to_document, write_evaluation
+    from mtcpo.evaluation.document import to_document, write_evaluation
+    from mtcpo.evaluation.systems import forget_translations, made_by
     from mtcpo.terminaltable import print_table
 
     started = time.perf_counter()

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from mtcpo.document import main_metrics
-from mtcpo.significance import ALPHA
-from mtcpo.symptoms import SYMPTOMS
+from mtcpo.evaluation.diagnostics import SYMPTOMS
+from mtcpo.evaluation.document import main_metrics
+from mtcpo.evaluation.significance import ALPHA
 
 if TYPE_CHECKING:
     pass

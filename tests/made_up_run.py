@@ -7,11 +7,11 @@ from pathlib import Path
 
 from mtcpo.core.files import write_json, write_json_lines
 from mtcpo.data.records import Segment, Triplet, triplet_to_json
-from mtcpo.document import Evaluation, write_evaluation
-from mtcpo.evalconfig import EvaluateConfig
-from mtcpo.evaluation import evaluate_outputs
+from mtcpo.evaluation.config import EvaluateConfig
+from mtcpo.evaluation.document import Evaluation, write_evaluation
+from mtcpo.evaluation.evaluate import evaluate_outputs
+from mtcpo.evaluation.testsets.testset import TestSet
 from mtcpo.metrics.registry import load_metric
-from mtcpo.testsets import TestSet
 
 NOUNS = {"dog": "Hund", "baker": "Bäcker", "teacher": "Lehrer", "gardener": "Gärtner", "pilot": "Pilot"}
 VERBS = {"sees": "sieht", "hears": "hört", "follows": "verfolgt", "greets": "grüßt"}

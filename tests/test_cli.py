@@ -452,7 +452,7 @@ def test_help_lists_the_commands_in_their_order_and_cuts_nothing(capsys):
 
 
 def test_evaluate_repeated_translates_nothing_twice(here, capsys, monkeypatch):
-    from mtcpo import assessment
+    from mtcpo.evaluation import systems as assessment
     from mtcpo.translation.generate import GenerateEngine
 
     model = [*EVALUATE.split(), "--model", "mt5dir", "--set", "decoding.max_new_tokens=3", "--set", "resamples=50"]

@@ -9,12 +9,12 @@ import pytest
 from console import mistake, run
 from made_up_run import evaluate, german_outputs, german_test_set, read_json
 
-from mtcpo.comparison import compare_runs
 from mtcpo.core.errors import UserError
 from mtcpo.core.files import write_json
-from mtcpo.document import write_evaluation
-from mtcpo.evalconfig import EvaluateConfig
-from mtcpo.evaluation import evaluate_outputs
+from mtcpo.evaluation.compare_runs import compare_runs
+from mtcpo.evaluation.config import EvaluateConfig
+from mtcpo.evaluation.document import write_evaluation
+from mtcpo.evaluation.evaluate import evaluate_outputs
 from mtcpo.metrics.registry import load_metric
 
 SHARES = {"start": 0.3, "one": 0.2, "two": 0.1}

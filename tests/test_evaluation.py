@@ -12,13 +12,13 @@ from mtcpo.core.config import load_section
 from mtcpo.core.errors import UserError
 from mtcpo.data.records import Segment
 from mtcpo.data.rows import read_segments
-from mtcpo.document import to_document, write_evaluation
-from mtcpo.evalconfig import EvaluateConfig
-from mtcpo.evaluation import evaluate_outputs, load_metrics_for, metrics_of, read_outputs
+from mtcpo.evaluation.config import EvaluateConfig
+from mtcpo.evaluation.document import to_document, write_evaluation
+from mtcpo.evaluation.evaluate import evaluate_outputs, load_metrics_for, metrics_of, read_outputs
+from mtcpo.evaluation.significance import holm
+from mtcpo.evaluation.statistics import tally
+from mtcpo.evaluation.testsets.testset import TestSet
 from mtcpo.metrics.registry import load_metric
-from mtcpo.significance import holm
-from mtcpo.tallies import tally
-from mtcpo.testsets import TestSet
 
 WMT22 = Path(__file__).parents[2] / "shared" / "data" / "wmt22"
 
@@ -240,7 +240,7 @@ def test_evaluation_json_comes_last_and_nothing_half_written_stays(tmp_path, eva
     def full_disk(path, value):
         raise OSError("No space left on device")
 
-    monkeypatch.setattr("mtcpo.document.write_json", full_disk)
+    monkeypatch.setattr("mtcpo.evaluation.document.write_json", full_disk)
     with pytest.raises(OSError, match="No space"):
         write_evaluation(tmp_path, [evaluation])
     assert not (tmp_path / "evaluation.json").exists()
@@ -368,8 +368,8 @@ def test_metrics_are_the_commands_or_the_suites_or_the_default(garden):
 def test_processes_change_nothing(garden, outputs, monkeypatch):
     metrics = [metric(name) for name in ("bleu", "chrf++", "ter")]
     alone = tally(metrics, outputs, garden.segments)
-    monkeypatch.setattr("mtcpo.tallies.TEXTS_FOR_WORKERS", 1)
-    monkeypatch.setattr("mtcpo.tallies.SEGMENTS_PER_TASK", 25)
+    monkeypatch.setattr("mtcpo.evaluation.statistics.TEXTS_FOR_WORKERS", 1)
+    monkeypatch.setattr("mtcpo.evaluation.statistics.SEGMENTS_PER_TASK", 25)
     monkeypatch.setattr("os.cpu_count", lambda: 2)
     both = tally(metrics, outputs, garden.segments)
     for name, tables in alone.items():

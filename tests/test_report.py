@@ -10,7 +10,7 @@ from made_up_run import evaluate, german_outputs, german_test_set, write_full_ru
 
 from mtcpo.core.errors import UserError
 from mtcpo.core.files import write_json
-from mtcpo.document import write_evaluation
+from mtcpo.evaluation.document import write_evaluation
 from mtcpo.overview import flatten, language_name
 from mtcpo.report import direction, write_report
 from mtcpo.tables import ranked

@@ -9,9 +9,9 @@ from made_up_run import german_outputs, german_test_set
 from sacrebleu.metrics import BLEU, CHRF, TER
 from sacrebleu.significance import PairedTest
 
-from mtcpo import significance
-from mtcpo.metrics.registry import load_metric
-from mtcpo.significance import (
+from mtcpo.evaluation import significance
+from mtcpo.evaluation.ranking import comparisons
+from mtcpo.evaluation.significance import (
     bootstrap_p_value,
     bootstrap_scores,
     half_width_95,
@@ -23,7 +23,7 @@ from mtcpo.significance import (
     significance_clusters,
     swap_masks,
 )
-from mtcpo.standings import comparisons
+from mtcpo.metrics.registry import load_metric
 from mtcpo.tables import decisive_p
 
 

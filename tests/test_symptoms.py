@@ -4,10 +4,10 @@ import pytest
 
 from mtcpo.data.language_id import count_wrong, why_unchecked
 from mtcpo.data.records import Segment
-from mtcpo.evaluation import evaluate_outputs
+from mtcpo.evaluation.diagnostics import describe
+from mtcpo.evaluation.evaluate import evaluate_outputs
+from mtcpo.evaluation.testsets.testset import TestSet
 from mtcpo.metrics.registry import load_metric
-from mtcpo.symptoms import describe
-from mtcpo.testsets import TestSet
 
 HAS_LINGUA = importlib.util.find_spec("lingua") is not None
 needs_lingua = pytest.mark.skipif(not HAS_LINGUA, reason="lingua is not installed")

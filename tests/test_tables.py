@@ -6,7 +6,7 @@ import pytest
 from made_up_run import evaluate, german_outputs, german_test_set
 from rich.console import Console
 
-from mtcpo.document import to_document
+from mtcpo.evaluation.document import to_document
 from mtcpo.tables import (
     decisive_p,
     format_delta,

@@ -15,9 +15,17 @@ from sacrebleu.dataset.wmt_xml import WMTXMLDataset
 from mtcpo.core.config import load_section
 from mtcpo.core.errors import UserError
 from mtcpo.core.resources import shipped, shipped_toml
-from mtcpo.suites import SuiteConfig, decoding_of, load_suite, load_test_set, load_test_sets, name_test_sets, read_suite
-from mtcpo.testfolders import RELEASES
-from mtcpo.testsets import TestSetConfig, check_name, load_local_set
+from mtcpo.evaluation.testsets.published import RELEASES
+from mtcpo.evaluation.testsets.suites import (
+    SuiteConfig,
+    decoding_of,
+    load_suite,
+    load_test_set,
+    load_test_sets,
+    name_test_sets,
+    read_suite,
+)
+from mtcpo.evaluation.testsets.testset import TestSetConfig, check_name, load_local_set
 from mtcpo.translation.config import TranslateConfig
 
 GERMAN, ENGLISH, OTHER = "Guten Tag.\nBis bald.\n", "Good day.\nSee you soon.\n", "Hello.\nSee you.\n"

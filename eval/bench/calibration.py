@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from mtcpo.core.provenance import provenance
-from mtcpo.significance import (
+from mtcpo.evaluation.significance import (
     ALPHA,
     Array,
     bootstrap_p_value,

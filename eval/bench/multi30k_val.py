@@ -22,12 +22,12 @@ from mtcpo.core.version import __version__
 from mtcpo.data.corpora import read_corpus
 from mtcpo.data.records import Segment, triplet_from_json
 from mtcpo.data.rows import read_segments
-from mtcpo.evalconfig import EvaluateConfig
-from mtcpo.evaluation import evaluate_outputs, load_metrics_for
+from mtcpo.evaluation.config import EvaluateConfig
+from mtcpo.evaluation.evaluate import evaluate_outputs, load_metrics_for
+from mtcpo.evaluation.testsets.suites import load_test_sets
+from mtcpo.evaluation.testsets.testset import TestSet, TestSetConfig
 from mtcpo.preferences.build import build_preferences
 from mtcpo.recipe import Recipe, load_recipe
-from mtcpo.suites import load_test_sets
-from mtcpo.testsets import TestSet, TestSetConfig
 from mtcpo.translation.translate import translate_texts, translate_to_file
 
 ROOT = Path(__file__).resolve().parents[2]

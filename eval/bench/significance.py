@@ -24,9 +24,14 @@ import numpy as np
 from sacrebleu.metrics import BLEU, CHRF
 from sacrebleu.significance import PairedTest
 
+from mtcpo.evaluation.significance import (
+    bootstrap_p_value,
+    bootstrap_scores,
+    randomisation_p_value,
+    randomised_differences,
+)
+from mtcpo.evaluation.testsets.testset import TestSetConfig, load_local_set
 from mtcpo.metrics.registry import load_metric
-from mtcpo.significance import bootstrap_p_value, bootstrap_scores, randomisation_p_value, randomised_differences
-from mtcpo.testsets import TestSetConfig, load_local_set
 
 DATA = Path(__file__).parents[3] / "shared" / "data" / "wmt22" / "de-en"
 SYSTEMS = ("Online-W", "Online-B")  # close to each other, so that p-values are neither 0 nor 1

@@ -28,10 +28,10 @@ from pydantic import BeforeValidator, Field, TypeAdapter, ValidationInfo, field_
 from mtcpo.core.config import Config, PathOrName, load_section, read_toml
 from mtcpo.core.errors import UserError, nearest
 from mtcpo.core.resources import shipped_toml
+from mtcpo.evaluation.testsets.published import RELEASES, languages_of, load_from_folder, where_to_put
+from mtcpo.evaluation.testsets.sacrebleu import known_sets, load_from_sacrebleu
+from mtcpo.evaluation.testsets.testset import TestSet, TestSetConfig, load_local_set, parse_spec
 from mtcpo.metrics.registry import MetricSpec, metric_kind
-from mtcpo.sacrebleusets import known_sets, load_from_sacrebleu
-from mtcpo.testfolders import RELEASES, languages_of, load_from_folder, where_to_put
-from mtcpo.testsets import TestSet, TestSetConfig, load_local_set, parse_spec
 from mtcpo.translation.config import TranslateConfig
 
 

@@ -15,12 +15,12 @@ from typing import Any
 from mtcpo.core.errors import UserError
 from mtcpo.data.records import Segment
 from mtcpo.data.rows import read_segments
-from mtcpo.document import Evaluation, main_metrics, translations_dir
-from mtcpo.evalconfig import EvaluateConfig
-from mtcpo.evaluation import evaluate_outputs
+from mtcpo.evaluation.config import EvaluateConfig
+from mtcpo.evaluation.document import Evaluation, main_metrics, translations_dir
+from mtcpo.evaluation.evaluate import evaluate_outputs
+from mtcpo.evaluation.testsets.testset import TestSet
 from mtcpo.metrics.base import Judgement, MeanOfSegments, Metric, scores_of
 from mtcpo.metrics.registry import load_metric, metric_kind
-from mtcpo.testsets import TestSet
 
 
 @dataclass(frozen=True, slots=True)

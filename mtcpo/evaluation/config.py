@@ -5,10 +5,10 @@ from __future__ import annotations
 from pydantic import Field
 
 from mtcpo.core.config import Config, PathOrName
+from mtcpo.evaluation.testsets.suites import SuiteSpec
+from mtcpo.evaluation.testsets.testset import TestSetConfig
 from mtcpo.metrics.comet.config import CometConfig
 from mtcpo.metrics.registry import MetricSpec
-from mtcpo.suites import SuiteSpec
-from mtcpo.testsets import TestSetConfig
 from mtcpo.translation.config import TranslateConfig
 
 DEFAULT_METRICS = ("bleu", "chrf")

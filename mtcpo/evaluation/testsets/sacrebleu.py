@@ -23,7 +23,7 @@ from typing import Any
 
 from mtcpo.core.errors import UserError, choose, nearest
 from mtcpo.core.files import read_lines
-from mtcpo.testsets import Spec, TestSet, choose_references, make_test_set, plain_label, read_aligned
+from mtcpo.evaluation.testsets.testset import Spec, TestSet, choose_references, make_test_set, plain_label, read_aligned
 
 DOWNLOAD_TIMEOUT = 60.0
 """Seconds without an answer after which a download of a test set is given up."""

@@ -16,12 +16,12 @@ from mtcpo.core.files import sha256_of
 from mtcpo.core.provenance import provenance
 from mtcpo.data.records import Segment
 from mtcpo.data.rows import read_segments
-from mtcpo.document import Evaluation
-from mtcpo.evalconfig import EvaluateConfig
-from mtcpo.evaluation import evaluate_outputs, load_metrics_for, read_outputs
+from mtcpo.evaluation.config import EvaluateConfig
+from mtcpo.evaluation.document import Evaluation
+from mtcpo.evaluation.evaluate import evaluate_outputs, load_metrics_for, read_outputs
+from mtcpo.evaluation.testsets.suites import decoding_of, load_test_sets
+from mtcpo.evaluation.testsets.testset import TestSet
 from mtcpo.metrics.base import open_models
-from mtcpo.suites import decoding_of, load_test_sets
-from mtcpo.testsets import TestSet
 from mtcpo.translation.config import TranslateConfig
 from mtcpo.translation.translate import Engine, translate_texts, translate_to_file
 

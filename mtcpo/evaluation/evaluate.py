@@ -21,17 +21,17 @@ from typing import Any
 from mtcpo.core.errors import UserError, choose
 from mtcpo.core.files import read_lines
 from mtcpo.data.records import SEVERITIES, Candidate, Segment
-from mtcpo.document import ERRORS, Evaluation, entry_of, num_references
-from mtcpo.evalconfig import DEFAULT_METRICS, EvaluateConfig
+from mtcpo.evaluation.config import DEFAULT_METRICS, EvaluateConfig
+from mtcpo.evaluation.diagnostics import describe
+from mtcpo.evaluation.document import ERRORS, Evaluation, entry_of, num_references
+from mtcpo.evaluation.ranking import by_length, comparisons, resampled, score_rows, swapped
+from mtcpo.evaluation.significance import Array
+from mtcpo.evaluation.statistics import tally
+from mtcpo.evaluation.testsets.testset import TestSet, check_name
 from mtcpo.metrics.base import Metric, bare_judgements, finds_errors, judge, judged_by
 from mtcpo.metrics.per_reference import with_each_reference
 from mtcpo.metrics.registry import load_metric, metric_kind
 from mtcpo.metrics.score_cache import CACHE_FILE, CachedModel, ScoreCache
-from mtcpo.significance import Array
-from mtcpo.standings import by_length, comparisons, resampled, score_rows, swapped
-from mtcpo.symptoms import describe
-from mtcpo.tallies import tally
-from mtcpo.testsets import TestSet, check_name
 
 LOG = logging.getLogger(__name__)
 

@@ -12,8 +12,7 @@ from typing import Any
 import numpy as np
 
 from mtcpo.data.records import Segment
-from mtcpo.metrics.base import Metric
-from mtcpo.significance import (
+from mtcpo.evaluation.significance import (
     Array,
     bootstrap_p_value,
     bootstrap_scores,
@@ -24,6 +23,7 @@ from mtcpo.significance import (
     randomised_differences,
     significance_clusters,
 )
+from mtcpo.metrics.base import Metric
 
 LENGTH_BINS = 5
 """Groups of equally many segments by length of their source, each scored alone."""

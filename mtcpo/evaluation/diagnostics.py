@@ -8,7 +8,7 @@ from typing import Any
 from mtcpo.data.language_id import count_wrong, why_unchecked
 from mtcpo.data.records import Segment
 from mtcpo.data.text_checks import has_loop
-from mtcpo.testsets import TestSet
+from mtcpo.evaluation.testsets.testset import TestSet
 
 SYMPTOMS = ("empty", "copied", "looping", "wrong_language")
 """Counted of every system, in evaluation.json's words; None: not checked."""

@@ -1,0 +1,1 @@
+"""Systems on test sets: corpus scores, confidence intervals, significance, evaluation.json."""

@@ -1,0 +1,1 @@
+"""Test sets: suites, sacreBLEU's archives, and the folders that WMT and others publish."""
