@@ -23,7 +23,7 @@ from mtcpo.evaluation.testsets.testset import TestSet
 from mtcpo.metrics.base import open_models
 from mtcpo.preferences.build import PrefsConfig
 from mtcpo.preferences.build import build_preferences as write_preferences
-from mtcpo.terminaltable import print_table
+from mtcpo.report.terminal_table import print_table
 from mtcpo.translation.config import TranslateConfig
 from mtcpo.translation.translate import translate_texts
 

@@ -63,8 +63,8 @@ def build_prefs(
     """
     from mtcpo.core.files import refuse_existing
     from mtcpo.data.corpora import Drops, read_corpus
-    from mtcpo.pairpage import page_path_of, write_pair_page
     from mtcpo.preferences.build import PrefsConfig, build_preferences, report_path_of
+    from mtcpo.report.pairs_page import page_path_of, write_pair_page
 
     if is_one_of_several():
         return

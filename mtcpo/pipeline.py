@@ -145,8 +145,8 @@ def _prefs(folder: RunFolder) -> Stage:
     outputs = [folder.path / name for name in names]
 
     def run(overwrite: bool) -> dict[str, Any]:
-        from mtcpo.pairpage import write_pair_page
         from mtcpo.preferences.build import build_preferences
+        from mtcpo.report.pairs_page import write_pair_page
 
         drops = Drops()
         segments = read_corpus(data, drops) if candidates is None else read_segments(candidates)
@@ -241,7 +241,7 @@ def _report(folder: RunFolder) -> Stage:
     files = {stage: folder.path / FOLDERS[logs[stage]] / "metrics.jsonl" for stage in logs if stage in wanted}
 
     def run(overwrite: bool) -> dict[str, Any]:
-        from mtcpo.report import write_report
+        from mtcpo.report.page import write_report
 
         rows = ({"stage": stage} | row for stage, path in files.items() for _, row in read_json_lines(path))
         write_json_lines(folder.path / "metrics.jsonl", rows)

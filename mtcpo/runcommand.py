@@ -24,8 +24,8 @@ def run(
     """Run all stages of RECIPE (a file, or the name of a shipped one); stages that are done are skipped."""
     from mtcpo.pipeline import run_recipe, stages_of
     from mtcpo.recipe import find_recipe, load_recipe
+    from mtcpo.report.terminal_table import print_table
     from mtcpo.stages import plan
-    from mtcpo.terminaltable import print_table
 
     path = find_recipe(recipe)
     loaded = load_recipe(path, overrides, allow_code)

@@ -123,13 +123,13 @@ def _publish(
 
     from mtcpo.evaluation.document import to_document, write_evaluation
     from mtcpo.evaluation.systems import forget_translations, made_by
-    from mtcpo.terminaltable import print_table
+    from mtcpo.report.terminal_table import print_table
 
     started = time.perf_counter()
     if output_dir is None:
         print_table(to_document(evaluations()))
         return
-    from mtcpo.report import write_report
+    from mtcpo.report.page import write_report
 
     path = output_dir / "evaluation.json"
     with writing(path, overwrite):

@@ -20,7 +20,7 @@ from mtcpo.metrics.base import finds_errors, judge
 from mtcpo.metrics.comet import metric as comet
 from mtcpo.metrics.registry import load_metric
 from mtcpo.preferences.build import PrefsConfig, build_preferences
-from mtcpo.sidebyside import mark_differences, mark_errors, select_rows
+from mtcpo.report.side_by_side import mark_differences, mark_errors, select_rows
 
 __all__ = ["models"]  # a fixture
 

@@ -4,7 +4,7 @@ from made_up_run import PREFS_REPORT, evaluate, german_outputs, german_test_set,
 from mtcpo.core.errors import UserError
 from mtcpo.core.files import write_json_lines
 from mtcpo.data.records import Triplet, triplet_to_json
-from mtcpo.figures import binned, delta_figures, pair_figures, read_pairs, read_training_log, training_figures
+from mtcpo.report.figures import binned, delta_figures, pair_figures, read_pairs, read_training_log, training_figures
 
 
 def test_the_log_is_read_by_stage_and_step(tmp_path):

@@ -6,8 +6,8 @@ from test_report import CONTRAST, Outline
 
 from mtcpo.core.errors import UserError
 from mtcpo.data.records import Candidate, Segment
-from mtcpo.pairpage import page_path_of, write_pair_page
 from mtcpo.preferences.build import PrefsConfig, build_preferences
+from mtcpo.report.pairs_page import page_path_of, write_pair_page
 
 HOSTILE = "<script>document.title = 'taken'</script><img src=x onerror=alert(1)> & \"quoted\""
 

@@ -3,7 +3,7 @@ import re
 import pytest
 from made_up_run import evaluate, german_outputs, german_test_set
 
-from mtcpo.papertables import to_latex, to_markdown, write_paper_tables
+from mtcpo.report.paper_tables import to_latex, to_markdown, write_paper_tables
 
 
 @pytest.fixture(scope="module")

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mtcpo.plots import (
+from mtcpo.report.svg import (
     MAX_POINTS,
     Interval,
     Series,

@@ -11,9 +11,9 @@ from made_up_run import evaluate, german_outputs, german_test_set, write_full_ru
 from mtcpo.core.errors import UserError
 from mtcpo.core.files import write_json
 from mtcpo.evaluation.document import write_evaluation
-from mtcpo.overview import flatten, language_name
-from mtcpo.report import direction, write_report
-from mtcpo.tables import ranked
+from mtcpo.report.page import direction, write_report
+from mtcpo.report.views import flatten, language_name
+from mtcpo.report.wording import ranked
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from made_up_run import evaluate, german_outputs, german_test_set
 
 from mtcpo.core.errors import UserError
-from mtcpo.sidebyside import mark_differences, select_rows, words
+from mtcpo.report.side_by_side import mark_differences, select_rows, words
 
 
 @given(st.text(max_size=80))

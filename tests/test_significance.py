@@ -24,7 +24,7 @@ from mtcpo.evaluation.significance import (
     swap_masks,
 )
 from mtcpo.metrics.registry import load_metric
-from mtcpo.tables import decisive_p
+from mtcpo.report.wording import decisive_p
 
 
 def mean(sums):

@@ -7,7 +7,8 @@ from made_up_run import evaluate, german_outputs, german_test_set
 from rich.console import Console
 
 from mtcpo.evaluation.document import to_document
-from mtcpo.tables import (
+from mtcpo.report.terminal_table import print_table
+from mtcpo.report.wording import (
     decisive_p,
     format_delta,
     format_p,
@@ -18,7 +19,6 @@ from mtcpo.tables import (
     too_few_resamples,
     warn_of_choosers,
 )
-from mtcpo.terminaltable import print_table
 
 
 @pytest.mark.parametrize(

@@ -22,10 +22,10 @@ from mtcpo.core.files import write_text
 from mtcpo.core.version import __version__
 from mtcpo.data.languages import script_of
 from mtcpo.evaluation.significance import ALPHA
-from mtcpo.figures import pair_figures, read_pairs, read_training_log, training_figures
-from mtcpo.overview import flatten, overview_of, stages_of, view_of, with_command, without_plots
-from mtcpo.papertables import write_paper_tables
-from mtcpo.tables import (
+from mtcpo.report.figures import pair_figures, read_pairs, read_training_log, training_figures
+from mtcpo.report.paper_tables import write_paper_tables
+from mtcpo.report.views import flatten, overview_of, stages_of, view_of, with_command, without_plots
+from mtcpo.report.wording import (
     count_text,
     decisive_p,
     format_p,

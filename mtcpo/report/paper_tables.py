@@ -9,7 +9,7 @@ from typing import Any
 
 from mtcpo.core.files import write_text
 from mtcpo.evaluation.significance import ALPHA
-from mtcpo.tables import format_score, judge, metric_title, ranked, significance_in_words
+from mtcpo.report.wording import format_score, judge, metric_title, ranked, significance_in_words
 
 LATEX = {
     "\\": r"\textbackslash{}", "{": r"\{", "}": r"\}", "$": r"\$", "&": r"\&", "#": r"\#", "_": r"\_", "%": r"\%",

@@ -16,8 +16,8 @@ from mtcpo.core.errors import UserError
 from mtcpo.core.files import read_json_lines
 from mtcpo.data.records import triplet_from_json
 from mtcpo.evaluation.document import main_metrics
-from mtcpo.plots import Interval, Series, bars, histogram, interval_plot, line_plot
-from mtcpo.tables import FEW_SYSTEMS, decisive_p, format_p, judge, metric_title
+from mtcpo.report.svg import Interval, Series, bars, histogram, interval_plot, line_plot
+from mtcpo.report.wording import FEW_SYSTEMS, decisive_p, format_p, judge, metric_title
 
 BINS = 24
 MAX_BARS = 9

@@ -19,12 +19,12 @@ from mtcpo.core.errors import UserError
 from mtcpo.core.files import write_text
 from mtcpo.core.version import __version__
 from mtcpo.data.records import Triplet, triplet_from_json
-from mtcpo.figures import Figure, length_note, pair_figures, spoken
-from mtcpo.overview import flatten, without_plots
-from mtcpo.plots import Series, bars, histogram, line_plot
-from mtcpo.report import inline_files, page_environment
-from mtcpo.sidebyside import mark_differences
-from mtcpo.tables import metric_title
+from mtcpo.report.figures import Figure, length_note, pair_figures, spoken
+from mtcpo.report.page import inline_files, page_environment
+from mtcpo.report.side_by_side import mark_differences
+from mtcpo.report.svg import Series, bars, histogram, line_plot
+from mtcpo.report.views import flatten, without_plots
+from mtcpo.report.wording import metric_title
 
 SIDES = ("chosen", "rejected")
 

@@ -14,9 +14,18 @@ from mtcpo.core.errors import UserError
 from mtcpo.data.languages import english_name
 from mtcpo.data.rows import read_segments
 from mtcpo.evaluation.document import ERRORS, main_metrics, translations_dir
-from mtcpo.figures import MAX_CURVES, Figure, delta_figures, length_figure, spoken
-from mtcpo.sidebyside import Selection, select_rows
-from mtcpo.tables import FEW_SYSTEMS, checked_symptoms, decisive_p, format_p, format_score, judge, ranked, signed_delta
+from mtcpo.report.figures import MAX_CURVES, Figure, delta_figures, length_figure, spoken
+from mtcpo.report.side_by_side import Selection, select_rows
+from mtcpo.report.wording import (
+    FEW_SYSTEMS,
+    checked_symptoms,
+    decisive_p,
+    format_p,
+    format_score,
+    judge,
+    ranked,
+    signed_delta,
+)
 
 
 @dataclass(frozen=True, slots=True)

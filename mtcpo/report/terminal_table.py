@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from mtcpo.tables import (
+from mtcpo.report.wording import (
     _chose,
     checked_symptoms,
     cluster_of,

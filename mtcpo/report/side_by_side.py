@@ -16,7 +16,7 @@ from markupsafe import Markup, escape
 
 from mtcpo.core.errors import UserError
 from mtcpo.data.records import Candidate, ErrorSpan, Segment
-from mtcpo.tables import metric_title
+from mtcpo.report.wording import metric_title
 
 MAX_TEXTS = 1200
 """Translations shown of one test set: 300 segments with four texts each. More makes the page slow to open."""
