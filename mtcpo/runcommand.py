@@ -22,10 +22,10 @@ def run(
     recipe: str, overrides: tuple[str, ...], output_dir: Path | None, dry_run: bool, allow_code: bool, overwrite: bool
 ) -> None:  # fmt: skip
     """Run all stages of RECIPE (a file, or the name of a shipped one); stages that are done are skipped."""
-    from mtcpo.pipeline import run_recipe, stages_of
-    from mtcpo.recipe import find_recipe, load_recipe
+    from mtcpo.pipeline.recipe import find_recipe, load_recipe
+    from mtcpo.pipeline.run import run_recipe, stages_of
+    from mtcpo.pipeline.stages import plan
     from mtcpo.report.terminal_table import print_table
-    from mtcpo.stages import plan
 
     path = find_recipe(recipe)
     loaded = load_recipe(path, overrides, allow_code)

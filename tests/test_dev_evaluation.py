@@ -14,8 +14,8 @@ from mtcpo.core.errors import UserError
 from mtcpo.core.files import write_json_lines
 from mtcpo.data.records import Triplet, triplet_to_json
 from mtcpo.models.loading import load_model
-from mtcpo.pipeline import stages_of
-from mtcpo.recipe import load_recipe
+from mtcpo.pipeline.recipe import load_recipe
+from mtcpo.pipeline.run import stages_of
 from mtcpo.training.arguments import training_arguments
 from mtcpo.training.config import DevConfig, EvalConfig, TrainConfig
 from mtcpo.training.progress import evaluation_lines

@@ -10,8 +10,8 @@ import pytest
 from console import mistake, run
 
 from mtcpo.core.errors import UserError
-from mtcpo.pipeline import stages_of
-from mtcpo.recipe import load_recipe
+from mtcpo.pipeline.recipe import load_recipe
+from mtcpo.pipeline.run import stages_of
 
 PAGE = (Path(__file__).resolve().parent.parent / "docs/data.md").read_text(encoding="utf-8")
 

@@ -12,9 +12,9 @@ from mtcpo.core.config import to_toml
 from mtcpo.core.files import read_json_lines
 from mtcpo.data.rows import read_segments
 from mtcpo.data.triplets import read_triplets
-from mtcpo.pipeline import stages_of
-from mtcpo.recipe import load_recipe
-from mtcpo.stages import plan
+from mtcpo.pipeline.recipe import load_recipe
+from mtcpo.pipeline.run import stages_of
+from mtcpo.pipeline.stages import plan
 
 RECIPE = """
 # A tiny mT5 from scratch, seconds in all.
@@ -93,7 +93,7 @@ def finished(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         said = []
-        from mtcpo.pipeline import run_recipe
+        from mtcpo.pipeline.run import run_recipe
 
         run_recipe(load_recipe(recipe), folder / "out", False, said.append)
     return folder, said

@@ -11,8 +11,8 @@ from mtcpo.core.config import to_toml
 from mtcpo.core.errors import UserError
 from mtcpo.core.resources import shipped_toml
 from mtcpo.models.prompts import check_prompt
-from mtcpo.pipeline import stages_of
-from mtcpo.recipe import Recipe, find_recipe, load_recipe
+from mtcpo.pipeline.recipe import Recipe, find_recipe, load_recipe
+from mtcpo.pipeline.run import stages_of
 
 MINIMAL = """
 [model]

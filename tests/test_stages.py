@@ -6,7 +6,7 @@ import pytest
 
 from mtcpo.core.errors import UserError
 from mtcpo.core.files import write_text
-from mtcpo.stages import Stage, check_may_run, plan, read_stamp, run_stages, unfinished
+from mtcpo.pipeline.stages import Stage, check_may_run, plan, read_stamp, run_stages, unfinished
 
 
 class Kitchen:

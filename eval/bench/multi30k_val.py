@@ -26,8 +26,8 @@ from mtcpo.evaluation.config import EvaluateConfig
 from mtcpo.evaluation.evaluate import evaluate_outputs, load_metrics_for
 from mtcpo.evaluation.testsets.suites import load_test_sets
 from mtcpo.evaluation.testsets.testset import TestSet, TestSetConfig
+from mtcpo.pipeline.recipe import Recipe, load_recipe
 from mtcpo.preferences.build import build_preferences
-from mtcpo.recipe import Recipe, load_recipe
 from mtcpo.translation.translate import translate_texts, translate_to_file
 
 ROOT = Path(__file__).resolve().parents[2]

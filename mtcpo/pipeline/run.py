@@ -14,11 +14,11 @@ from mtcpo.data.records import Segment, triplet_from_json
 from mtcpo.data.rows import read_segments
 from mtcpo.evaluation.testsets.suites import decoding_of
 from mtcpo.metrics.registry import metric_name
+from mtcpo.pipeline.preflight import check_ready
+from mtcpo.pipeline.recipe import BASE, CONTROL, TUNED, ModelConfig, Recipe
+from mtcpo.pipeline.run_directory import FOLDERS, NEW, RunFolder, control_settings, corpus_files, judged_by
+from mtcpo.pipeline.stages import STAMP_FILE, Stage, check_may_run, run_stages, unfinished
 from mtcpo.preferences.build import PROCESS_SETTINGS
-from mtcpo.readiness import check_ready
-from mtcpo.recipe import BASE, CONTROL, TUNED, ModelConfig, Recipe
-from mtcpo.runfolder import FOLDERS, NEW, RunFolder, control_settings, corpus_files, judged_by
-from mtcpo.stages import STAMP_FILE, Stage, check_may_run, run_stages, unfinished
 from mtcpo.training.config import TrainConfig
 from mtcpo.translation.config import TranslateConfig
 

@@ -8,7 +8,7 @@ from mtcpo.core.errors import UserError
 from mtcpo.data.corpora import CorpusConfig, read_corpus
 from mtcpo.evaluation.evaluate import metrics_of
 from mtcpo.metrics.registry import candidate_kind, is_computed, load_candidate_metric
-from mtcpo.runfolder import RunFolder, control_settings
+from mtcpo.pipeline.run_directory import RunFolder, control_settings
 
 
 def check_ready(folder: RunFolder, waiting: Collection[str]) -> None:

@@ -10,7 +10,7 @@ from mtcpo.data.corpora import CorpusConfig
 from mtcpo.evaluation.document import translations_dir
 from mtcpo.evaluation.testsets.suites import load_test_sets, name_test_sets
 from mtcpo.evaluation.testsets.testset import TestSet
-from mtcpo.recipe import BASE, CONTROL, TUNED, Recipe
+from mtcpo.pipeline.recipe import BASE, CONTROL, TUNED, Recipe
 from mtcpo.training.config import USED_BY, TrainConfig
 
 FOLDERS = {BASE: "base", TUNED: "model", CONTROL: "control"}

@@ -1,0 +1,1 @@
+"""A recipe as resumable stages in a run directory."""
