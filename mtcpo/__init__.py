@@ -11,19 +11,19 @@ from typing import TYPE_CHECKING, Any
 from mtcpo.core.version import __version__
 
 if TYPE_CHECKING:
-    from mtcpo.api import build_preferences, evaluate
-    from mtcpo.apitrainer import PreferenceTrainer
+    from mtcpo.api.functions import build_preferences, evaluate
+    from mtcpo.api.trainer import PreferenceTrainer
 
 __all__ = ["PreferenceTrainer", "__version__", "build_preferences", "evaluate"]
 
 
 def __getattr__(name: str) -> Any:
     if name in ("build_preferences", "evaluate"):
-        from mtcpo import api
+        from mtcpo.api import functions as api
 
         return getattr(api, name)
     if name == "PreferenceTrainer":
-        from mtcpo.apitrainer import PreferenceTrainer
+        from mtcpo.api.trainer import PreferenceTrainer
 
         return PreferenceTrainer
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

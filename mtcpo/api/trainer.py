@@ -10,7 +10,7 @@ from typing import Any
 
 from transformers import Seq2SeqTrainingArguments
 
-from mtcpo.api import Source, corpus_of, tell
+from mtcpo.api.functions import Source, corpus_of, tell
 from mtcpo.core.config import load_section
 from mtcpo.core.errors import UserError
 from mtcpo.core.files import complete_folder, write_text

@@ -1,0 +1,1 @@
+"""For notebooks: build preferences, train and evaluate on datasets in memory."""
