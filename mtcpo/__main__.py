@@ -1,5 +1,5 @@
 """`python -m mtcpo`, for launchers that start modules: accelerate launch -m mtcpo train ..."""
 
-from mtcpo.cli import main
+from mtcpo.cli.main import main
 
 main()

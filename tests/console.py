@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from mtcpo.cli import main
+from mtcpo.cli.main import main
 
 ROOT = Path(__file__).resolve().parent.parent
 DEMO = ROOT / "data/demo"

@@ -16,7 +16,7 @@ from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM, AutoTokeni
 
 import mtcpo
 from mtcpo import PreferenceTrainer, build_preferences, evaluate
-from mtcpo.cli import mtcpo as command
+from mtcpo.cli.main import mtcpo as command
 from mtcpo.core.errors import UserError
 from mtcpo.core.files import read_json_lines, write_json_lines
 from mtcpo.data.records import Candidate, Segment, segment_to_json

@@ -15,11 +15,11 @@ from pathlib import Path
 import pytest
 from console import ENVIRONMENT, call, contents, lines_of, mistake, run, small_disk, words, write_lines
 
+from mtcpo.cli.doctor import REMEDIES
 from mtcpo.core.errors import UserError
 from mtcpo.core.outputs import writing
 from mtcpo.data.rows import read_segments
 from mtcpo.data.triplets import read_triplets
-from mtcpo.doctor import REMEDIES
 
 CORPUS = "--source s.en --reference r.de --src-lang en --tgt-lang de"
 HYPS = "--hyp a=wrong.de --hyp b=r.de"
@@ -545,7 +545,7 @@ def test_doctor_names_each_part_with_its_version(tmp_path):
 
 def test_a_fault_of_ours_shows_its_traceback_and_exits_1(tmp_path):
     # A stamp that vanishes while it is read, a bug of ours, ...: any exception that no one foresaw.
-    code = "import mtcpo.shipped as s, mtcpo.cli as c\ndel s.shipped_toml\nc.main(['recipes'])"
+    code = "import mtcpo.shipped as s, mtcpo.cli.main as c\ndel s.shipped_toml\nc.main(['recipes'])"
     done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path, env=ENVIRONMENT, check=False
     )

@@ -74,7 +74,7 @@ def loaded_by(arguments, cwd):
     """The heavy modules in a process after a command, and what it printed."""
     code = (
         "import sys\n"
-        "from mtcpo.cli import main\n"
+        "from mtcpo.cli.main import main\n"
         "try:\n    main(sys.argv[1:])\n"
         "except SystemExit as error:\n    assert error.code == 0, error.code\n"
         f"print('heavy:', *sorted(set(sys.modules) & set({HEAVY!r})))\n"

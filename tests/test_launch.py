@@ -14,7 +14,7 @@ from local_hub import Hub
 from test_training import config
 from tiny_models import PAIRS, preference_texts
 
-from mtcpo.cli import mtcpo
+from mtcpo.cli.main import mtcpo
 from mtcpo.core.errors import UserError
 from mtcpo.core.files import write_json_lines
 from mtcpo.data.records import Triplet, triplet_to_json

@@ -6,9 +6,9 @@ import pytest
 import reference_loss
 import torch
 
+from mtcpo.cli.train import train
 from mtcpo.core.config import Config, load_section
 from mtcpo.core.errors import UserError
-from mtcpo.modelcommands import train
 from mtcpo.training.config import PAIRWISE, USED_BY, LossConfig, LossName
 from mtcpo.training.losses import PREFERENCE_LOSSES, PairLogps, rejection_rate, rewards, router_weight, shaped
 

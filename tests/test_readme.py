@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from mtcpo.cli import mtcpo
+from mtcpo.cli.main import mtcpo
 from mtcpo.core.errors import UserError
 
 ROOT = Path(__file__).resolve().parent.parent

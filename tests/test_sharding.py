@@ -20,7 +20,7 @@ from torch.distributed.fsdp import FullyShardedDataParallel, fully_shard
 from torch.distributed.fsdp.wrap import CustomPolicy
 from two_processes import be_sharded, run
 
-from mtcpo.cli import main
+from mtcpo.cli.main import main
 from mtcpo.core.errors import UserError
 from mtcpo.core.files import write_json_lines
 from mtcpo.data.records import Triplet, triplet_to_json

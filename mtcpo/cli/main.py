@@ -7,14 +7,14 @@ from typing import NoReturn
 
 import click
 
+from mtcpo.cli.build_prefs import build_prefs
+from mtcpo.cli.evaluate import evaluate
+from mtcpo.cli.exits import Group, run_and_leave
+from mtcpo.cli.export import export
+from mtcpo.cli.run import recipes, run
+from mtcpo.cli.train import train
+from mtcpo.cli.translate import translate
 from mtcpo.core.version import __version__
-from mtcpo.exportcommand import export
-from mtcpo.modelcommands import train
-from mtcpo.paircommands import build_prefs
-from mtcpo.runcommand import recipes, run
-from mtcpo.scorecommands import evaluate
-from mtcpo.terminal import Group, run_and_leave
-from mtcpo.translatecommand import translate
 
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
@@ -35,7 +35,7 @@ def mtcpo() -> None:
 @click.command(short_help="Say what this environment can do.")
 def doctor() -> None:
     """Say what this environment can do, and what to install for the rest."""
-    from mtcpo.doctor import check_environment
+    from mtcpo.cli.doctor import check_environment
 
     for line in check_environment():
         click.echo(line)

@@ -8,9 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from mtcpo.core.errors import UserError
-from mtcpo.core.outputs import writing
-from mtcpo.options import (
+from mtcpo.cli.options import (
     comet_options,
     comet_settings,
     is_one_of_several,
@@ -23,6 +21,8 @@ from mtcpo.options import (
     settings,
     system_of,
 )
+from mtcpo.core.errors import UserError
+from mtcpo.core.outputs import writing
 
 if TYPE_CHECKING:
     from mtcpo.evaluation.config import EvaluateConfig

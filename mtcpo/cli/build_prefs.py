@@ -6,9 +6,7 @@ from pathlib import Path
 
 import click
 
-from mtcpo.core.errors import UserError
-from mtcpo.core.outputs import writing
-from mtcpo.options import (
+from mtcpo.cli.options import (
     allow_code,
     comet_options,
     comet_settings,
@@ -20,6 +18,8 @@ from mtcpo.options import (
     section,
     settings,
 )
+from mtcpo.core.errors import UserError
+from mtcpo.core.outputs import writing
 
 CUT = " (the file was cut in the middle of a line; the complete lines were used)"
 

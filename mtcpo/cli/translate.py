@@ -8,9 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from mtcpo.core.errors import UserError
-from mtcpo.core.outputs import writing
-from mtcpo.options import (
+from mtcpo.cli.options import (
     allow_code,
     corpus_of,
     languages,
@@ -23,6 +21,8 @@ from mtcpo.options import (
     system_of,
     told,
 )
+from mtcpo.core.errors import UserError
+from mtcpo.core.outputs import writing
 
 if TYPE_CHECKING:
     from mtcpo.data.corpora import CorpusConfig

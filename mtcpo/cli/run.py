@@ -7,8 +7,8 @@ from pathlib import Path
 
 import click
 
+from mtcpo.cli.options import allow_code, overwrite, settings
 from mtcpo.core.outputs import writing
-from mtcpo.options import allow_code, overwrite, settings
 
 
 @click.command(short_help="Run all stages of a recipe.")

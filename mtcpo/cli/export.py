@@ -6,8 +6,8 @@ from pathlib import Path
 
 import click
 
+from mtcpo.cli.options import allow_code, corpus_of, languages, overwrite, settings, told
 from mtcpo.core.outputs import writing
-from mtcpo.options import allow_code, corpus_of, languages, overwrite, settings, told
 
 
 @click.command(short_help="Write triplets for another trainer.")
