@@ -7,6 +7,9 @@ COMET = unbabel-comet==2.2.7 entmax pytorch-lightning lightning-utilities torchm
 BIN = .venv/bin
 LATEST = .venv-latest/bin
 
+# The tests' real data, WMT22 and Multi30k, are not part of this repository; without them the tests that need them skip.
+export MTCPO_TEST_DATA ?= $(wildcard $(CURDIR)/../shared/data)
+
 .PHONY: demo test check test-latest install clean
 
 # What it tokenizes stays beside what it makes.

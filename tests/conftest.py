@@ -27,7 +27,7 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 @pytest.fixture(scope="session")
 def model_folder(tmp_path_factory):
     """A function from a kind of tiny model (see tiny_models.KINDS) to its folder, made at the first call."""
-    from tiny_models import make_model
+    from support.models import make_model
 
     made = {}
 
@@ -53,6 +53,6 @@ def load(model_folder):
 @pytest.fixture(scope="session")
 def corpus():
     """Made-up English-German sentence pairs."""
-    from tiny_models import PAIRS
+    from support.models import PAIRS
 
     return PAIRS

@@ -74,7 +74,7 @@ def apart(*arguments: str) -> str:
 def make_model(folder: Path) -> None:
     """Make a COMET regression model with random weights, and its encoder beside it."""
     sys.path.insert(0, str(ROOT / "tests"))
-    from tiny_comet import make_comet, make_encoder
+    from support.comet import make_comet, make_encoder
 
     make_comet(folder / "comet", "regression", make_encoder(folder / "encoder"))
 

@@ -2,8 +2,8 @@
 
     python eval/bench/families.py --python PYTHON_WITH_4.57 --python PYTHON_WITH_5
 
-Runs tests/test_family_proofs.py in both environments, each with the other as the one to exchange models with, and
-writes the numbers that the tests recorded: raw into families.json, as a table into families.md.
+Runs tests/models/test_family_proofs.py in both environments, each with the other as the one to exchange models with,
+and writes the numbers that the tests recorded: raw into families.json, as a table into families.md.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ PROOFS = {
 }
 INTRODUCTION = """# Every family, proved
 
-Tiny random models with tokenizers of each family's own class, made by the tests (`tests/tiny_models.py`,
-`tests/tiny_families.py`); `tests/test_family_proofs.py` measures, `eval/bench/families.py` runs it in both environments
-and writes this table. Raw numbers: `families.json`.
+Tiny random models with tokenizers of each family's own class, made by the tests (`tests/support/models.py`,
+`tests/support/families.py`); `tests/models/test_family_proofs.py` measures, `eval/bench/families.py` runs it in both
+environments and writes this table. Raw numbers: `families.json`.
 
 - **NLL parity**: largest difference (nats) between our target NLL and the model's own `forward(labels=...)`, of a
   single token or of the mean over all.
@@ -50,7 +50,15 @@ def measure(python: str, other: str) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder:
         report = Path(folder, "report.xml")
         environment = os.environ | {"MTCPO_OTHER_PYTHON": other, "OMP_NUM_THREADS": "1"}
-        command = [python, "-m", "pytest", "tests/test_family_proofs.py", f"--junitxml={report}", "-o", "timeout=7200"]
+        command = [
+            python,
+            "-m",
+            "pytest",
+            "tests/models/test_family_proofs.py",
+            f"--junitxml={report}",
+            "-o",
+            "timeout=7200",
+        ]
         command += ["-o", "junit_family=xunit1"]
         done = subprocess.run(command, cwd=ROOT, env=environment, check=False)
         if not report.exists():

@@ -3,8 +3,8 @@
     python eval/bench/side_by_side.py --output eval/results/side-by-side
 
 The files are the first 500 lines of WMT22 de-en (../shared/data/wmt22), reference A, systems Online-W (the baseline),
-Online-B and LT22. The COMET model is a tiny one with random weights, made on the spot (tests/tiny_comet.py): its scores
-mean nothing, and are the same in both tools. Needs unbabel-comet. Figures only: no sentence of the data is kept.
+Online-B and LT22. The COMET model is a tiny one with random weights, made on the spot (tests/support/comet.py): its
+scores mean nothing, and are the same in both tools. Needs unbabel-comet. Figures only: no sentence of the data is kept.
 """
 
 from __future__ import annotations
@@ -86,7 +86,7 @@ def main() -> None:
     if not DATA.exists():
         raise SystemExit(f"{DATA}: no such folder; the WMT22 data must lie beside this repository")
     sys.path.insert(0, str(ROOT / "tests"))
-    from tiny_comet import make_comet, make_encoder
+    from support.comet import make_comet, make_encoder
 
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)

@@ -37,7 +37,7 @@ def words() -> list[str]:
 
 def texts(count: int) -> Iterator[Any]:
     """Yield pairs of 8 to 20 words, no two alike."""
-    from mtcpo.models.layouts.base import Text
+    from mtcpo.models.prompts import Text
 
     rng, known = random.Random(0), words()
     sentence = lambda: " ".join(rng.choices(known, k=rng.randint(8, 20)))  # noqa: E731

@@ -33,8 +33,8 @@ each layout: {cases} random settings of every parameter of the loss (`beta`, `la
 by the largest value where that is above 1; of the metrics the one that is furthest apart (rewards, accuracies, margins,
 log-probabilities, NLL); of gradients, over all parameters. Mixtral is there with its router loss.
 
-`tests/test_trl_parity.py` asserts 1e-5 for fewer settings (2e-5 for the gradients of Llama, whose pairs run in one
-row), and shows each place where we differ on purpose:
+`tests/training/test_trl_parity.py` asserts 1e-5 for fewer settings (2e-5 for the gradients of Llama, whose pairs run in
+one row), and shows each place where we differ on purpose:
 
 - micro-batches are shares of the step's loss, not averaged, so their sizes change nothing;
 - the NLL can be per sentence, and is logged where it has no weight too;
@@ -54,14 +54,14 @@ def setup() -> Any:
     """Return the tests' comparison; variables that the libraries read once are set before they are imported."""
     os.environ |= {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
     sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
-    import trl_peer
+    from support import trl as trl_peer
 
     return trl_peer
 
 
 def measure(trl_peer: Any, kind: str, folder: Path) -> list[dict[str, Any]]:
     """Return, for each loss, the largest differences on one tiny model."""
-    from tiny_models import make_model
+    from support.models import make_model
 
     make_model("mt5" if kind == "t5" else kind, folder)
     peers = trl_peer.Peers(trl_peer.load_peer_model(kind, folder), folder / "runs")

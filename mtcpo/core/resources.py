@@ -9,7 +9,7 @@ from pathlib import Path
 
 from mtcpo.core.errors import UserError
 
-PACKAGE = Path(__file__).resolve().parent
+PACKAGE = Path(__file__).resolve().parents[1]
 """The folder of the package itself: mtcpo/."""
 
 

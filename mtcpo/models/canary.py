@@ -20,7 +20,8 @@ from mtcpo.core.errors import UserError
 from mtcpo.models.families import Family, language_token, some_language
 from mtcpo.models.head.tap import Head
 from mtcpo.models.head.targets import IGNORE
-from mtcpo.models.layouts.base import Batch, Layout, Text
+from mtcpo.models.layouts.base import Batch, Layout
+from mtcpo.models.prompts import Text
 
 CANARY_FILE = "canary.json"
 

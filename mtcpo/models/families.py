@@ -148,8 +148,8 @@ def family_of(model_type: str, tokens: Collection[str], layout: LayoutName) -> F
     prompt = ", prompt=None" if layout == "decoder-only" else ""
     raise UserError(
         f"no family is declared for model type {model_type!r}{nearest(model_type, known)}; known types: "
-        f"{', '.join(known)}. A new one is an entry of FAMILIES in mtcpo/models/families.py, for a model without language "
-        f'tokens Family("{model_type}", ("{model_type}",), "{layout}"{prompt})'
+        f"{', '.join(known)}. A new one is an entry of FAMILIES in mtcpo/models/families.py, for a model "
+        f'without language tokens Family("{model_type}", ("{model_type}",), "{layout}"{prompt})'
     )
 
 

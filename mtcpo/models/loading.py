@@ -28,10 +28,11 @@ from mtcpo.models.config import DType, Quantization
 from mtcpo.models.families import Family, LayoutName, family_of
 from mtcpo.models.head.tap import Head
 from mtcpo.models.head.targets import LogitTransform
-from mtcpo.models.layouts.base import Batch, Example, Layout, Text
+from mtcpo.models.layouts.base import Batch, Example, Layout
 from mtcpo.models.layouts.decoder_only import DecoderOnlyLayout
 from mtcpo.models.layouts.encoder_decoder import EncoderDecoderLayout
 from mtcpo.models.layouts.packing import can_pack
+from mtcpo.models.prompts import Text
 from mtcpo.models.tokenizers import TOKENIZER_FILES, check_vocabulary, has_tokenizer, load_tokenizer, save_tokenizer
 from mtcpo.models.weights import believe_tables, load_weights
 

@@ -1,19 +1,34 @@
-"""Prompt templates of decoder-only models."""
+"""What a model is given: a source with its targets, and the prompt templates of decoder-only models."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 
 from mtcpo.core.errors import UserError, choose
 from mtcpo.data.languages import UNDETERMINED, english_name
-from mtcpo.models.layouts.base import Text
+from mtcpo.data.records import Messages
+
+PROMPT_FIELDS = ("source", "src_name", "tgt_name", "src_code", "tgt_code")
 
 ALMA_PROMPT = "Translate this from {src_name} to {tgt_name}:\n{src_name}: {source}\n{tgt_name}:"
 """The template of ALMA (arXiv 2309.11674), for decoder-only models without a chat template."""
 
 CHAT_PROMPT = "Translate this from {src_name} to {tgt_name}. Give only the translation.\n{source}"
 """The user's message, for decoder-only models with a chat template."""
+
+
+@dataclass(frozen=True, slots=True)
+class Text:
+    """What is given to a layout: a source (or a ready prompt) with its targets. id: for messages."""
+
+    source: str
+    src_lang: str
+    tgt_lang: str
+    targets: tuple[str, ...] = ()
+    prompt: str | Messages | None = None
+    id: str = ""
 
 
 def fill_prompt(template: str, text: Text, codes: tuple[str, str] | None = None) -> str:
@@ -45,9 +60,6 @@ def _split_keeping(part: str, field: str, value: str) -> Iterator[str]:
         if i:
             yield _Filled(value)
         yield piece
-
-
-PROMPT_FIELDS = ("source", "src_name", "tgt_name", "src_code", "tgt_code")
 
 
 def check_prompt(template: str, fields: Iterable[str] = PROMPT_FIELDS) -> str:

@@ -23,7 +23,7 @@ from mtcpo.training.config import TrainConfig
 from mtcpo.translation.config import TranslateConfig
 
 if TYPE_CHECKING:
-    from mtcpo.models.layouts.base import Text
+    from mtcpo.models.prompts import Text
 
 
 def stages_of(recipe: Recipe, run: Path) -> list[Stage]:

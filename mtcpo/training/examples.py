@@ -11,7 +11,8 @@ from mtcpo.core.errors import UserError
 from mtcpo.data.corpora import Drops
 from mtcpo.data.records import Segment, Triplet
 from mtcpo.data.triplets import open_triplets
-from mtcpo.models.layouts.base import Example, Layout, Text
+from mtcpo.models.layouts.base import Example, Layout
+from mtcpo.models.prompts import Text
 from mtcpo.training.config import TrainConfig
 from mtcpo.training.token_cache import Notes, cached, spooled
 

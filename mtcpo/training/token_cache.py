@@ -31,7 +31,8 @@ from mtcpo.core.errors import UserError
 from mtcpo.core.files import complete_folder, sha256_of, write_json
 from mtcpo.core.outputs import FULL
 from mtcpo.core.resources import PACKAGE
-from mtcpo.models.layouts.base import Example, Layout, Text
+from mtcpo.models.layouts.base import Example, Layout
+from mtcpo.models.prompts import Text
 
 LOG = logging.getLogger(__name__)
 

@@ -26,8 +26,8 @@ from mtcpo.core.files import complete_folder, partial_path, refuse_existing, wri
 from mtcpo.data.corpora import Drops
 from mtcpo.models.adapters import add_adapters, save_adapters
 from mtcpo.models.canary import CANARY_FILE
-from mtcpo.models.layouts.base import Text
 from mtcpo.models.loading import LoadedModel, identity_of, load_model, place_of, save_adapted, save_model
+from mtcpo.models.prompts import Text
 from mtcpo.training.arguments import check_precision, dtype_of, keeping_environment, training_arguments
 from mtcpo.training.checkpoints import prepare_work, stopped_early_at, stopping_at_a_step
 from mtcpo.training.config import TrainConfig

@@ -17,9 +17,9 @@ from transformers import (
 )
 
 from mtcpo.data.records import Candidate, Segment
-from mtcpo.models.layouts.base import Text
 from mtcpo.models.layouts.encode_once import encode_once
 from mtcpo.models.loading import LoadedModel, identity_of
+from mtcpo.models.prompts import Text
 from mtcpo.translation.config import TranslateConfig
 from mtcpo.translation.sampling import CUTOFFS, DiversityPenalty, Draw
 

@@ -15,24 +15,12 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
-from mtcpo.data.records import Messages
 from mtcpo.models.head.tap import Head
 from mtcpo.models.head.targets import Objective, Scored
+from mtcpo.models.prompts import Text
 
 Batch = dict[str, Any]
 """Tensors by name, and what of it code reads without waiting for a device: lists."""
-
-
-@dataclass(frozen=True, slots=True)
-class Text:
-    """What is given to a layout: a source (or a ready prompt) with its targets. id: for messages."""
-
-    source: str
-    src_lang: str
-    tgt_lang: str
-    targets: tuple[str, ...] = ()
-    prompt: str | Messages | None = None
-    id: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,9 +12,9 @@ from torch import Tensor, nn
 from mtcpo.core.errors import UserError
 from mtcpo.models.head.tap import Head, finished
 from mtcpo.models.head.targets import IGNORE, Objective, Places, Scored, place_tokens
-from mtcpo.models.layouts.base import Batch, Example, Text, pad_rows, router_option
+from mtcpo.models.layouts.base import Batch, Example, pad_rows, router_option
 from mtcpo.models.layouts.packing import Row, attention_window, pack, packed_length, packed_mask
-from mtcpo.models.prompts import ALMA_PROMPT, CHAT_PROMPT, fill_prompt
+from mtcpo.models.prompts import ALMA_PROMPT, CHAT_PROMPT, Text, fill_prompt
 
 
 @dataclass(slots=True)

@@ -13,9 +13,9 @@ from mtcpo.core.errors import UserError
 from mtcpo.models.families import Family, language_token
 from mtcpo.models.head.tap import Head, finished
 from mtcpo.models.head.targets import IGNORE, Objective, Places, Scored, place_tokens
-from mtcpo.models.layouts.base import Batch, Example, Text, pad_rows, router_option
+from mtcpo.models.layouts.base import Batch, Example, pad_rows, router_option
 from mtcpo.models.layouts.encode_once import encode_once, look_up_once
-from mtcpo.models.prompts import fill_prompt
+from mtcpo.models.prompts import Text, fill_prompt
 
 
 @dataclass(slots=True)

@@ -1,0 +1,139 @@
+"""Runs compared: the numbers are those of one evaluation of all systems; and what is refused."""
+
+import json
+import shutil
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from support.console import mistake, run
+from support.runs import evaluate, german_outputs, german_test_set, read_json
+
+from mtcpo.core.errors import UserError
+from mtcpo.core.files import write_json
+from mtcpo.evaluation.compare_runs import compare_runs
+from mtcpo.evaluation.config import EvaluateConfig
+from mtcpo.evaluation.document import write_evaluation
+from mtcpo.evaluation.evaluate import evaluate_outputs
+from mtcpo.metrics.registry import load_metric
+
+SHARES = {"start": 0.3, "one": 0.2, "two": 0.1}
+
+
+class FakeModel:
+    """A metric like COMET: a score for each segment, the mean for the corpus. Not a mock: it scores by length."""
+
+    name, needs_references, higher_is_better, percent = "comet", False, True, False
+
+    def signature(self, num_references, sentence=False):
+        return "by length"
+
+    def statistics(self, hypotheses, segments):
+        values = [1 / (1 + abs(len(t) - len(s.source))) for t, s in zip(hypotheses, segments, strict=True)]
+        return np.stack([np.array(values), np.ones(len(values))], axis=1)
+
+    def corpus_score(self, sums):
+        return sums[..., 0] / sums[..., 1]
+
+    segment_scores = corpus_score
+
+
+@pytest.fixture(scope="module")
+def garden():
+    return german_test_set(50)
+
+
+@pytest.fixture(scope="module")
+def outputs(garden):
+    return german_outputs(garden, SHARES)
+
+
+@pytest.fixture
+def runs(tmp_path, garden, outputs):
+    """Two runs that share their start; each has its own tuned system."""
+    config = EvaluateConfig(resamples=100)
+    for name, tuned in (("alpha", "one"), ("beta", "two")):
+        texts = {"start": outputs["start"], "tuned": outputs[tuned]}
+        metrics = [load_metric("bleu", "de"), load_metric("ter", "de"), FakeModel()]
+        write_evaluation(tmp_path / name, [evaluate_outputs(garden, texts, metrics, config, {"bleu"})])
+    return tmp_path
+
+
+def test_runs_together_are_as_if_evaluated_together(runs, garden, outputs):
+    (found,) = compare_runs([runs / "alpha", runs / "beta"], EvaluateConfig(resamples=100), pytest.fail)
+    texts = {"start": outputs["start"], "alpha-tuned": outputs["one"], "beta-tuned": outputs["two"]}
+    metrics = [load_metric("bleu", "de"), load_metric("ter", "de"), FakeModel()]
+    together = evaluate_outputs(garden, texts, metrics, EvaluateConfig(resamples=100), {"bleu"})
+    assert list(found.entry["systems"]) == ["start", "alpha-tuned", "beta-tuned"]
+    assert found.entry["sha256"] == together.entry["sha256"]
+    assert json.dumps(found.entry["systems"]) == json.dumps(together.entry["systems"])
+    assert found.entry["metrics"] == together.entry["metrics"]
+
+
+def test_the_command(runs, capsys):
+    outcome = run(capsys, "evaluate", "--compare", runs / "alpha", runs / "beta", "--metric", "chrf",
+                  "--set", "resamples=50", "--output-dir", runs / "both")  # fmt: skip
+    assert (outcome.code, outcome.err) == (0, "")
+    assert "alpha-tuned" in outcome.out
+    document = read_json(runs / "both/evaluation.json")
+    assert list(document["pairs"]["en-de"]["systems"]) == ["start", "alpha-tuned", "beta-tuned"]
+    assert list(document["pairs"]["en-de"]["metrics"]) == ["chrf"]
+    assert set(document["made"]["inputs"]) == {str(runs / "alpha"), str(runs / "beta")}
+    assert (runs / "both/report.html").exists()
+
+
+def test_systems_that_are_not_the_same_keep_their_runs_names(runs, garden, outputs):
+    shutil.rmtree(runs / "beta")
+    write_evaluation(runs / "beta", [evaluate(garden, {"start": outputs["two"]})])
+    lines = []
+    (found,) = compare_runs([runs / "alpha", runs / "beta"], EvaluateConfig(resamples=50), lines.append)
+    assert list(found.entry["systems"]) == ["alpha-start", "alpha-tuned", "beta-start"]
+    # Formulas are computed where they were not; the model's scores are not there for all.
+    assert list(found.entry["metrics"]) == ["bleu", "ter", "chrf"]
+    assert lines == ["comet on garden en-de is left out: not every run has scores of this model"]
+
+
+def test_test_sets_that_not_all_runs_have_are_named(runs, garden, outputs, capsys):
+    shutil.rmtree(runs / "beta")
+    park = replace(garden, name="park")
+    write_evaluation(runs / "beta", [evaluate(one, {"start": outputs["start"]}) for one in (garden, park)])
+    outcome = run(capsys, "evaluate", "--compare", runs / "alpha", runs / "beta", "--metric", "chrf")
+    assert outcome.code == 0
+    assert outcome.err == f"park en-de is left out: {runs}/beta has it, but not every run\n"
+
+
+def test_mistakes(runs, garden, outputs, capsys):
+    def line(*arguments):
+        return mistake(capsys, "evaluate", "--compare", *arguments)
+
+    alpha, beta = runs / "alpha", runs / "beta"
+    assert line(alpha) == "--compare needs two run directories or more: mtcpo evaluate --compare RUN1 RUN2"
+    assert line(alpha, runs / "none").startswith(f"{runs}/none: no evaluation.json in it; evaluate it first")
+    assert line(alpha, alpha) == "two run directories are named 'alpha'; rename one, since it names the systems"
+    assert line(alpha, beta, "--baseline", "strat").startswith("unknown baseline 'strat' (did you mean 'start'?)")
+    assert line(alpha, beta, "--suite", "demo").startswith("--compare takes run directories and nothing to score")
+    kept = beta / "translations/garden/en-de/segments.jsonl"
+    text = kept.read_text(encoding="utf-8")
+    kept.write_text("".join(text.splitlines(keepends=True)[:3]), encoding="utf-8")
+    assert line(alpha, beta) == f"{kept}: 3 segments, but 50 were evaluated; evaluate the run again"
+    kept.unlink()
+    assert line(alpha, beta) == f"{kept}: no such file"
+    # The same name, other text.
+    changed = replace(garden, segments=tuple(replace(s, source=s.source + "!") for s in garden.segments))
+    shutil.rmtree(beta)
+    write_evaluation(beta, [evaluate(changed, {"start": outputs["start"]})])
+    assert "has other sources or references than that of" in line(alpha, beta)
+    shutil.rmtree(beta)
+    write_evaluation(beta, [evaluate(replace(garden, name="park"), {"start": outputs["start"]})])
+    assert line(alpha, beta).startswith(f"no test set that all runs were evaluated on: {alpha} has garden en-de; ")
+    (beta / "evaluation.json").write_text("[1]")
+    assert line(alpha, beta) == f"{beta}/evaluation.json: not an evaluation of mtcpo's; make it again"
+
+
+def test_scores_of_different_models_are_not_mixed(runs):
+    path = runs / "beta/evaluation.json"
+    document = read_json(path)
+    document["pairs"]["en-de"]["metrics"]["comet"]["signature"] = "another model"
+    write_json(path, document)
+    with pytest.raises(UserError, match=r"comet: .* have it by different signatures \(another model; by length\)"):
+        compare_runs([runs / "alpha", runs / "beta"], EvaluateConfig(), print)

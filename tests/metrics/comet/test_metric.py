@@ -1,0 +1,268 @@
+import hashlib
+import importlib.util
+import json
+import logging
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from support.comet import (
+    KINDS,
+    library_model,
+    make_segments,
+    needs_comet,
+)
+
+from mtcpo.core.errors import UserError
+from mtcpo.data.records import Candidate, Segment
+from mtcpo.data.triplets import read_triplets
+from mtcpo.metrics.comet.checkpoint import find_checkpoint
+from mtcpo.metrics.comet.config import CometConfig
+from mtcpo.metrics.registry import load_metric
+from mtcpo.preferences.build import PrefsConfig, build_preferences
+
+
+@pytest.fixture
+def copy(models, tmp_path):
+    """A regression model to be damaged."""
+    return Path(shutil.copytree(models["regression"], tmp_path / "copy"))
+
+
+def library_scores(folder, rows):
+    return library_model(folder).predict(rows, batch_size=5, gpus=0, progress_bar=False).scores
+
+
+def opened(folder, **settings):
+    """The metric, its model loaded."""
+    metric = load_metric(f"comet:{folder}", "en", CometConfig(**settings))
+    metric.open()
+    return metric
+
+
+@needs_comet
+@pytest.mark.parametrize("kind", KINDS)
+def test_scores_equal_the_librarys_predict(models, kind):
+    metric = load_metric(f"comet:{models[kind]}", "en")
+    segments = make_segments()
+    scores = metric.score_candidates(segments)
+    rows = [{"src": s.source, "mt": c.text, "ref": s.references[0]} for s in segments for c in s.candidates]
+    if not metric.needs_references:
+        rows = [{"src": row["src"], "mt": row["mt"]} for row in rows]
+    expected = library_scores(models[kind], rows)
+    np.testing.assert_allclose(np.ravel(scores), expected, atol=1e-5)
+    assert np.std(expected) > 1e-3
+    # The library may score identical candidates differently; ours are one row.
+    assert all(of_segment[0] == of_segment[2] for of_segment in scores)
+
+
+@needs_comet
+@pytest.mark.parametrize(
+    ("kind", "needs"),
+    [("regression", True), ("referenceless", False), ("unified-qe", False), ("unified-ref", True), ("xcomet", True)],
+)
+def test_whether_references_are_needed_is_known(models, kind, needs):
+    metric = load_metric(f"cometkiwi:{models[kind]}", "en")
+    assert metric.needs_references is needs
+    assert metric.name == "cometkiwi"
+    bare = Segment("9", "de", "en", "ka lo.", candidates=(Candidate("a", "mi nu."),))
+    if needs:
+        for references in ((), ("",), ("so.", " ")):
+            with pytest.raises(UserError, match=r"segment 9: .*reference"):
+                metric.score_candidates([*make_segments(2), Segment(**vars_of(bare) | {"references": references})])
+    else:
+        assert len(metric.score_candidates([bare])[0]) == 1
+
+
+def vars_of(segment):
+    return {name: getattr(segment, name) for name in Segment.__slots__}
+
+
+@needs_comet
+def test_several_references_give_their_mean(models):
+    metric = load_metric(f"comet:{models['regression']}", "en")
+    hypothesis = (Candidate("a", "ka lo mi."),)
+
+    def score(*refs):
+        return metric.score_candidates([Segment("1", "de", "en", "so so.", refs, candidates=hypothesis)])[0][0]
+
+    assert score("ra.", "ti vu.") == pytest.approx((score("ra.") + score("ti vu.")) / 2, abs=1e-5)
+
+
+@needs_comet
+def test_corpus_score_is_the_mean(models):
+    metric = load_metric(f"comet:{models['regression']}", "en")
+    segments = make_segments(7)
+    hypotheses = [segment.candidates[1].text for segment in segments]
+    sums = metric.statistics(hypotheses, segments).sum(axis=0)
+    expected = np.mean([row[1] for row in metric.score_candidates(segments)])
+    assert float(metric.corpus_score(sums)) == pytest.approx(expected, abs=1e-6)
+    assert metric.corpus_score(np.tile(sums, (3, 2, 1))).shape == (3, 2)
+    assert metric.score_candidates([]) == []
+
+
+@needs_comet
+def test_pairs_by_comet_and_chrf_together(models, tmp_path):
+    config = PrefsConfig(metrics=(f"comet:{models['regression']}", "chrf"), combine="zscore", workers=1)
+    report = build_preferences(make_segments(30), config, tmp_path / "p.jsonl", scored=tmp_path / "s.jsonl")
+    assert set(report["metrics"]) == set(report["chosen_scores"]) == {"comet", "chrf"}
+    assert "model:regression|" in report["metrics"]["comet"]
+    assert report["kept"] + sum(report["dropped"].values()) == report["segments"] == 30
+    # With the two distinct candidates of each source, metrics that disagree cancel out, and that is a tie.
+    margins = [triplet.margin for triplet in read_triplets(str(tmp_path / "p.jsonl"))]
+    assert margins == pytest.approx([2.0] * report["kept"])
+
+
+@needs_comet
+def test_signature_names_model_weights_version_and_precision(models):
+    metric = load_metric(f"comet:{models['regression']}", "en")
+    digest = hashlib.sha256((models["regression"] / "checkpoints" / "model.ckpt").read_bytes()).hexdigest()
+    assert metric.signature(1) == (
+        f"nrefs:1|model:regression|class:regression_metric|weights:{digest[:12]}|precision:fp32|comet:2.2.7"
+    )
+
+
+@needs_comet
+def test_the_ckpt_file_itself_can_be_given(models):
+    file = models["referenceless"] / "checkpoints" / "model.ckpt"
+    segments = make_segments(3)
+    assert load_metric(f"comet:{file}", "en").score_candidates(segments) == load_metric(
+        f"comet:{models['referenceless']}", "en"
+    ).score_candidates(segments)
+
+
+@needs_comet
+def test_no_noise_is_left_behind(models):
+    code = (
+        "import logging\n"
+        "from mtcpo.metrics.registry import load_metric; from mtcpo.metrics.comet.config import CometConfig\n"
+        "from mtcpo.data.records import Segment, Candidate\n"
+        f"m = load_metric('comet:{models['regression']}', 'en')\n"
+        "m.score_candidates([Segment('1', 'de', 'en', 'ka.', ('lo.',), candidates=(Candidate('a', 'mi.'),))])\n"
+        "root = logging.getLogger()\n"
+        "print(root.handlers, root.level == logging.WARNING)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[] True"
+    assert done.stderr == ""
+
+
+@needs_comet
+def test_loading_restores_levels(models):
+    before = logging.getLogger("comet").level, logging.getLogger().level
+    opened(models["regression"])
+    assert (logging.getLogger("comet").level, logging.getLogger().level) == before
+
+
+@needs_comet
+def test_signals_are_obeyed_while_it_scores(models, monkeypatch):
+    metric = opened(models["unified-ref"])
+    engine, during = metric.runner._engine, []
+    read = engine._read
+    numbers = (signal.SIGINT, signal.SIGTERM)
+
+    def watched(*arguments):
+        during.append([signal.getsignal(number) for number in numbers])
+        return read(*arguments)
+
+    monkeypatch.setattr(engine, "_read", watched)
+    before = [signal.getsignal(number) for number in numbers]
+    metric.score_candidates(make_segments(3))
+    assert during
+    assert all(handlers == before for handlers in during)
+
+
+def resave(folder, change):
+    import torch
+
+    path = folder / "checkpoints" / "model.ckpt"
+    content = torch.load(path, weights_only=True)
+    change(content)
+    torch.save(content, path)
+
+
+@needs_comet
+def test_missing_layers_are_refused(copy):
+    resave(copy, lambda content: content["state_dict"].pop("estimator.ff.0.weight"))
+    with pytest.raises(UserError, match=r"1 tensors are missing and would be random: estimator\.ff\.0\.weight"):
+        opened(copy)
+
+
+@needs_comet
+def test_unexpected_tensors_of_old_checkpoints_are_allowed(copy):
+    import torch
+
+    key = "encoder.model.embeddings.position_ids"
+    resave(copy, lambda content: content["state_dict"].update({key: torch.arange(80)[None]}))
+    assert load_metric(f"comet:{copy}", "en").score_candidates(make_segments(1))
+
+
+@needs_comet
+def test_a_pickle_of_more_than_tensors_is_refused(copy):
+    import torch
+
+    path = copy / "checkpoints" / "model.ckpt"
+    torch.save({"state_dict": {}, "hyper_parameters": {"data": Path("x")}}, path)
+    with pytest.raises(UserError, match="refused, its pickle holds more than tensors"):
+        opened(copy)
+    path.write_bytes(b"not a checkpoint")
+    with pytest.raises(UserError, match=r"model\.ckpt: (refused|not a readable checkpoint)"):
+        opened(copy)
+    torch.save({"weights": {}}, path)
+    with pytest.raises(UserError, match="not a COMET checkpoint"):
+        opened(copy)
+
+
+@needs_comet
+def test_an_empty_tokenizer_is_refused(copy, models, tmp_path):
+    encoder = Path(shutil.copytree(models["encoder"], tmp_path / "encoder"))
+    resave(copy, lambda content: content["hyper_parameters"].update(pretrained_model=str(encoder)))
+    opened(copy)
+    tokenizer = json.loads((encoder / "tokenizer.json").read_text())
+    tokenizer["model"]["vocab"] = tokenizer["model"]["vocab"][:4]
+    tokenizer["added_tokens"] = tokenizer["added_tokens"][:4]
+    (encoder / "tokenizer.json").write_text(json.dumps(tokenizer))
+    with pytest.raises(UserError, match=r"its tokenizer has 5 tokens, but the model has 32"):
+        opened(copy)
+    (encoder / "tokenizer.json").unlink()
+    with pytest.raises(UserError, match=r"config\.json and tokenizer\.json are needed in .*encoder"):
+        opened(copy)
+
+
+@needs_comet
+def test_directory_without_hparams_or_with_an_unknown_class(copy):
+    (copy / "hparams.yaml").write_text("class_identifier: ranking_metric\n")
+    with pytest.raises(UserError, match=r"unknown COMET class in .*'ranking_metric'.*; choose from ref"):
+        opened(copy)
+    (copy / "hparams.yaml").unlink()
+    with pytest.raises(UserError, match=r"hparams\.yaml: no such file"):
+        opened(copy)
+
+
+def test_directory_without_checkpoint(tmp_path):
+    with pytest.raises(UserError, match=r"model\.ckpt: no such file; a COMET directory has"):
+        find_checkpoint(str(tmp_path))
+    with pytest.raises(UserError, match="no such file"):
+        find_checkpoint(str(tmp_path / "x.ckpt"))
+
+
+def test_hub_name_offline_says_the_way_out(monkeypatch, tmp_path):
+    from huggingface_hub import constants
+
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
+    for name in ("Unbabel/wmt22-comet-da", "no such/dir/at all"):
+        with pytest.raises(UserError, match=r"cannot be fetched .* give its directory: comet:PATH") as caught:
+            find_checkpoint(name)
+        assert "\n" not in str(caught.value)
+
+
+@pytest.mark.skipif(importlib.util.find_spec("comet") is not None, reason="needs an environment without unbabel-comet")
+def test_comet_absent_says_how_to_install():
+    with pytest.raises(
+        UserError, match=r"COMET is not installed; install it with: pip install 'mtcpo\[comet\]'.* --comet-python"
+    ):
+        load_metric("comet", "de")

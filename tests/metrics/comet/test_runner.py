@@ -1,0 +1,219 @@
+"""COMET's three ways give equal scores; its processes share the work and end with their parent; the cache spares it."""
+
+import json
+import os
+import signal
+import sqlite3
+import sys
+import time
+from contextlib import closing
+from pathlib import Path
+
+import numpy as np
+import pytest
+from support.comet import has_comet, make_segments, models, needs_comet, sentences
+from support.console import finish, mistake, run, start, write_lines
+from support.processes import FILES, children_of, is_alive
+
+from mtcpo.core.errors import UserError
+from mtcpo.metrics.base import judge
+from mtcpo.metrics.comet import metric as comet
+from mtcpo.metrics.comet.config import CometConfig
+from mtcpo.metrics.registry import load_metric
+from mtcpo.metrics.score_cache import CachedModel, ScoreCache
+from mtcpo.preferences.build import PrefsConfig, build_preferences
+
+__all__ = ["models"]  # a fixture
+
+OTHER = os.environ.get("MTCPO_OTHER_PYTHON", sys.executable)
+"""Where `make test-latest` runs, the interpreter of the pinned environment; else this one, as a process of its own."""
+
+needs_other = pytest.mark.skipif(not has_comet(OTHER), reason=f"{OTHER} has no unbabel-comet")
+
+
+def scores_of(metric, count=30):
+    return metric.score_candidates(make_segments(count))
+
+
+@needs_comet
+@needs_other
+def test_another_environment_gives_the_same_scores(models):
+    here = load_metric(f"comet:{models['xcomet']}", "en")
+    there = load_metric(f"comet:{models['xcomet']}", "en", CometConfig(python=OTHER))
+    np.testing.assert_allclose(
+        np.ravel(scores_of(there)), np.ravel(scores_of(here)), atol=1e-5, err_msg=f"{sys.executable} and {OTHER}"
+    )
+    assert there.signature(1) == here.signature(1)
+    there.runner.close()
+
+
+@needs_comet
+def test_processes_share_blocks_and_change_no_bit(models, monkeypatch):
+    monkeypatch.setattr(comet, "SEGMENTS_PER_BLOCK", 7)
+    alone = load_metric(f"xcomet:{models['xcomet']}", "en", CometConfig(processes=1))
+    two = load_metric(f"xcomet:{models['xcomet']}", "en", CometConfig(processes=2))
+    assert (alone.processes, two.processes) == (1, 2)
+    found = judge(two, make_segments(40))
+    assert found == judge(alone, make_segments(40))
+    assert sum(len(one.errors) for of_segment in found for one in of_segment) > 5
+    assert two.score_candidates([]) == []
+    two.runner.close()
+
+
+def test_an_interpreter_that_is_none_or_has_not_what_it_takes(tmp_path):
+    with pytest.raises(UserError, match=r"--comet-python /no/such/python: cannot be started \(No such file"):
+        load_metric("comet:x", "en", CometConfig(python="/no/such/python"))
+    bare = tmp_path / "python"
+    # An interpreter without any package.
+    bare.write_text(f'#!/bin/sh\nexec {sys.executable} -S -E "$@"\n', encoding="utf-8")
+    bare.chmod(0o755)
+    with pytest.raises(UserError, match="COMET is not installed") as caught:
+        load_metric("comet:x", "en", CometConfig(python=str(bare)))
+    assert "\n" not in str(caught.value)
+    failing = tmp_path / "failing"
+    failing.write_text("#!/bin/sh\necho 'no such machine' >&2\nexit 3\n", encoding="utf-8")
+    failing.chmod(0o755)
+    with pytest.raises(UserError, match=r"the scoring process of .*failing ended \(exit code 3\): no such machine"):
+        load_metric("comet:x", "en", CometConfig(python=str(failing)))
+
+
+def test_a_path_of_an_interpreter_keeps_its_links(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin" / "python").symlink_to(sys.executable)
+    assert CometConfig(python="bin/python").python == str(tmp_path / "bin" / "python")
+    assert CometConfig(python="python3").python == "python3"
+    inside = CometConfig.model_validate({"python": "../bin/python"}, context={"base": tmp_path / "recipes"})
+    assert inside.python == str(tmp_path / "bin" / "python")
+
+
+@needs_comet
+def test_half_precision_has_a_signature_of_its_own(models):
+    exact, half = (
+        load_metric(f"comet:{models['regression']}", "en", CometConfig(precision=p)) for p in ("fp32", "bf16")
+    )
+    assert "|precision:bf16|" in half.signature(1)
+    off = abs(np.ravel(scores_of(half)) - np.ravel(scores_of(exact)))
+    assert 0 < off.max() < 0.5
+
+
+@needs_comet
+def test_scores_in_the_cache_spare_the_model(models, tmp_path):
+    config = PrefsConfig(metrics=(f"comet:{models['regression']}",), min_margin=0.01)
+    build_preferences(make_segments(20), config, tmp_path / "a.jsonl")
+    loaded = []
+    original = comet.InProcess.open
+    try:
+        comet.InProcess.open = lambda self: loaded.append(self) or original(self)
+        build_preferences(make_segments(20), config, tmp_path / "b.jsonl")
+        assert not loaded
+        build_preferences(make_segments(21), config, tmp_path / "c.jsonl")
+        assert loaded
+    finally:
+        comet.InProcess.open = original
+    assert (tmp_path / "b.jsonl").read_bytes() == (tmp_path / "a.jsonl").read_bytes()
+    assert (tmp_path / "scores.sqlite3").is_file()
+
+
+@needs_comet
+def test_a_cached_model_is_the_model(models, tmp_path, monkeypatch):
+    model = load_metric(f"comet:{models['xcomet']}", "en")
+    cache = ScoreCache(tmp_path / "scores.sqlite3")
+    cached = CachedModel(model, cache)
+    segments = make_segments(9)
+    texts = [segment.candidates[1].text for segment in segments]
+    expected = model.statistics(texts, segments)
+    np.testing.assert_allclose(cached.statistics(texts, segments), expected, atol=1e-6)
+    monkeypatch.setattr(comet.InProcess, "predict", None)
+    again = cached.statistics(texts, segments)
+    np.testing.assert_allclose(again, expected, atol=1e-6)
+    assert cached.corpus_score(again.sum(axis=0)) == pytest.approx(expected[:, 0].mean(), abs=1e-6)
+    assert cached.signature(1) == model.signature(1)
+    cache.close()
+
+
+@pytest.fixture
+def corpus(tmp_path):
+    """Files of two systems' outputs in a folder of their own."""
+    for seed, name in enumerate(("s.de", "r.en", "a.en", "b.en")):
+        write_lines(tmp_path / name, sentences(400, seed))
+    return tmp_path
+
+
+@needs_comet
+@needs_other
+def test_evaluate_keeps_scores_and_scores_elsewhere(corpus, models, capsys, monkeypatch, caplog):
+    monkeypatch.chdir(corpus)
+    command = f"evaluate {FILES} --metric comet:{models['regression']} --output-dir e --set resamples=10".split()
+    first = run(capsys, *command, "--comet-python", OTHER)
+    assert first.code == 0, first.err
+    assert (corpus / "e" / "scores.sqlite3").is_file()
+    before = json.loads((corpus / "e" / "evaluation.json").read_text())["pairs"]["de-en"]["systems"]
+    monkeypatch.setattr(comet.InProcess, "predict", None)  # every score is there
+    second = run(capsys, *command, "--overwrite", "--comet-precision", "fp32")
+    assert second.code == 0, second.err
+    assert json.loads((corpus / "e" / "evaluation.json").read_text())["pairs"]["de-en"]["systems"] == before
+    assert mistake(capsys, *command, "--overwrite", "--comet-python", "./no").startswith("--comet-python")
+    assert not caplog.messages
+    with closing(sqlite3.connect("e/scores.sqlite3")) as connection:
+        connection.execute("PRAGMA user_version = 1")
+    monkeypatch.undo()
+    monkeypatch.chdir(corpus)
+    third = run(capsys, *command, "--overwrite")
+    assert third.code == 0, third.err
+    assert caplog.messages == ["mtcpo: e/scores.sqlite3 was written by another version of mtcpo (1); begun anew"]
+
+
+def test_under_a_launcher_the_first_process_does_the_work(corpus, capsys, monkeypatch):
+    monkeypatch.chdir(corpus)
+    for command, made in ((f"build-prefs {FILES} --metric chrf --output p.jsonl", "p.jsonl"),
+                          (f"evaluate {FILES} --metric chrf --output-dir e", "e")):  # fmt: skip
+        monkeypatch.setenv("RANK", "1")
+        assert run(capsys, *command.split()).out == ""
+        assert not (corpus / made).exists()
+        monkeypatch.setenv("RANK", "0")
+        assert run(capsys, *command.split()).code == 0
+        assert (corpus / made).exists()
+
+
+SLOW = """
+import time
+from mtcpo.comet import worker
+def slow(**question):
+    open("scoring", "w").close()
+    time.sleep(600)
+worker._load = slow
+"""
+
+
+@needs_comet
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+def test_parent_and_child_end_together(corpus, models, number):
+    """Met while the other process is at work, which takes ten minutes here."""
+    if not Path("/proc/self/status").exists():
+        pytest.skip("needs /proc to see processes end")
+    (corpus / "slow.py").write_text(SLOW, encoding="utf-8")
+    python = corpus / "python"
+    python.write_text(
+        f"#!/bin/sh\nshift\ncode=\"$1\"\nshift\nexec {sys.executable} -c \"${{code%main()*}}"
+        f"exec(open('{corpus}/slow.py').read()); main()\" \"$@\"\n",
+        encoding="utf-8",
+    )  # fmt: skip
+    python.chmod(0o755)
+    command = f"build-prefs {FILES} --metric comet:{models['regression']} --output p.jsonl --comet-python ./python"
+    process = start(*command.split(), cwd=corpus)
+    end = time.monotonic() + 120
+    while not (corpus / "scoring").exists():
+        assert process.poll() is None, finish(process)
+        assert time.monotonic() < end
+        time.sleep(0.02)
+    [child] = children_of(process.pid)
+    process.send_signal(number)
+    outcome = finish(process, timeout=30)
+    assert outcome.code == (-signal.SIGKILL if number == signal.SIGKILL else 130), outcome
+    if number != signal.SIGKILL:
+        assert outcome.err == "mtcpo: interrupted; repeat the command to go on\n"
+    while is_alive(child):
+        assert time.monotonic() < end
+        time.sleep(0.02)
+    assert not (corpus / "p.jsonl").exists()

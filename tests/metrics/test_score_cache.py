@@ -1,0 +1,260 @@
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+from dataclasses import replace
+
+import pytest
+from support.paths import ROOT
+
+from mtcpo.core.errors import UserError
+from mtcpo.data.records import Candidate, ErrorSpan, Segment
+from mtcpo.metrics.base import Judgement
+from mtcpo.metrics.score_cache import CachedMetric, ScoreCache, score_key
+from mtcpo.preferences.build import PrefsConfig, build_preferences
+
+
+class Lengths:
+    """A metric that counts what it is asked."""
+
+    name = "lengths"
+
+    def __init__(self, version="1"):
+        self.version = version
+        self.asked = []
+
+    def signature(self, num_references, sentence=False):
+        return f"nrefs:{num_references}|version:{self.version}"
+
+    def score_candidates(self, segments):
+        self.asked += [(s.id, c.text) for s in segments for c in s.candidates]
+        return [[len(c.text) / (len(s.source) + sum(map(len, s.references))) for c in s.candidates] for s in segments]
+
+
+def segment(*texts, name="1", source="Quelle", references=("reference",)):
+    made = tuple(Candidate(f"s{n}", text) for n, text in enumerate(texts))
+    return Segment(name, "de", "en", source, tuple(references), candidates=made)
+
+
+@pytest.fixture
+def cache(tmp_path):
+    opened = ScoreCache(tmp_path / "scores.sqlite3")
+    yield opened
+    opened.close()
+
+
+def test_only_what_is_new_is_computed(cache):
+    metric = Lengths()
+    cached = CachedMetric(metric, cache, depends_on_references=True)
+    first = segment("a", "bb")
+    assert cached.score_candidates([first]) == metric.score_candidates([first])
+    metric.asked.clear()
+    more = segment("bb", "ccc", "a")
+    assert cached.score_candidates([first, more]) == Lengths().score_candidates([first, more])
+    assert metric.asked == [("1", "ccc")]
+    metric.asked.clear()
+    for other in (segment("a", source="Andere"), segment("a", references=("x",)), segment("a", references=("a", "b"))):
+        cached.score_candidates([other])
+    assert len(metric.asked) == 3
+    newer = Lengths(version="2")
+    CachedMetric(newer, cache, depends_on_references=True).score_candidates([first])
+    assert len(newer.asked) == 2
+    assert cached.score_candidates([]) == []
+
+
+def test_without_references_in_the_metric_they_are_not_in_the_key(cache):
+    metric = Lengths()
+    cached = CachedMetric(metric, cache, depends_on_references=False)
+    cached.score_candidates([segment("a", references=("one",))])
+    cached.score_candidates([segment("a", references=("another", "two"))])
+    assert len(metric.asked) == 1
+
+
+def test_parts_of_a_key_do_not_run_together():
+    keys = {
+        score_key(*parts) for parts in [("s", "ab", "c", ["d"]), ("s", "a", "bc", ["d"]), ("s", "ab", "c", ["d", ""])]
+    }
+    assert len(keys) == 3
+
+
+def test_scores_come_back_to_the_last_bit(cache, tmp_path):
+    found = (ErrorSpan("ka„\u2028", 0, 3, "major", 0.1 + 0.2),)
+    scores = {score_key("s", str(n), "h", []): Judgement((n + 1) / 3e7, (None, (), found)[n % 3]) for n in range(2000)}
+    cache.add(scores)
+    assert cache.get([*scores, b"unknown"]) == scores
+    again = ScoreCache(tmp_path / "scores.sqlite3")
+    assert again.get(list(scores)) == scores
+    assert again.note == ""
+    again.close()
+
+
+def test_what_is_there_stays_and_what_is_no_number_is_not_kept(cache):
+    key, other = score_key("s", "a", "b", []), score_key("s", "a", "c", [])
+    cache.add({key: Judgement(1.0)})
+    cache.add({key: Judgement(2.0), other: Judgement(float("nan"))})
+    assert cache.get([key, other]) == {key: Judgement(1.0)}
+
+
+def test_a_cache_of_another_version_is_begun_anew_and_says_so(tmp_path):
+    path = tmp_path / "scores.sqlite3"
+    key = score_key("s", "a", "b", [])
+    old = ScoreCache(path)
+    old.add({key: Judgement(1.0)})
+    old.close()
+    with sqlite3.connect(path) as connection:
+        connection.execute("PRAGMA user_version = 7")
+    connection.close()
+    new = ScoreCache(path)
+    assert new.note == f"{path} was written by another version of mtcpo (7); begun anew"
+    assert new.get([key]) == {}
+    new.add({key: Judgement(2.0)})
+    new.close()
+    assert ScoreCache(path).get([key]) == {key: Judgement(2.0)}
+
+
+def test_somebody_elses_file_is_left_alone(tmp_path):
+    path = tmp_path / "scores.sqlite3"
+    with sqlite3.connect(path) as connection:
+        connection.execute("CREATE TABLE precious (x)")
+    connection.close()
+    before = path.read_bytes()
+    with pytest.raises(UserError, match="a database of something else; choose another --score-cache"):
+        ScoreCache(path)
+    assert path.read_bytes() == before
+    path.write_bytes(b"no database at all, but long enough to be looked at" * 50)
+    with pytest.raises(UserError, match=r"cannot be used as a score cache \(file is not a database\); delete it"):
+        ScoreCache(path)
+    with pytest.raises(UserError, match="unable to open database file"):
+        ScoreCache(tmp_path / "no" / "folder" / "scores.sqlite3")
+
+
+WRITER = """
+import sys
+from pathlib import Path
+from mtcpo.metrics.contract import Judgement
+from mtcpo.scorecache import ScoreCache, score_key
+
+cache = ScoreCache(Path(sys.argv[1]))
+for batch in range(40):
+    cache.add({score_key("s", str(n), "h", []): Judgement(float(n)) for n in range(batch * 10, batch * 10 + 10)})
+"""
+
+
+def python(tmp_path, code, *arguments):
+    """Start a process with our package, in a folder of its own."""
+    script = tmp_path / "script.py"
+    script.write_text(code, encoding="utf-8")
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    return subprocess.Popen([sys.executable, str(script), *map(str, arguments)], cwd=tmp_path, env=environment)
+
+
+def test_two_processes_write_one_file(tmp_path):
+    path = tmp_path / "scores.sqlite3"
+    processes = [python(tmp_path, WRITER, path) for _ in range(2)]
+    assert [process.wait(timeout=60) for process in processes] == [0, 0]
+    cache = ScoreCache(path)
+    keys = [score_key("s", str(n), "h", []) for n in range(400)]
+    assert cache.get(keys) == {key: Judgement(float(n)) for n, key in enumerate(keys)}
+
+
+SLOW = """
+import time
+from pathlib import Path
+
+def slow(sources, hypotheses, references):
+    time.sleep(0.02)
+    with Path("calls.txt").open("a") as file:
+        file.write("".join(f"{text}\\n" for text in hypotheses))
+    return [(len(text) * 7919 % 104729) / 3e5 + len(source) / 7 for text, source in zip(hypotheses, sources)]
+"""
+
+# A scoring run with a slow metric of the user's own, in small chunks, so that there are many to be killed in.
+RUN = """
+import sys
+from pathlib import Path
+from mtcpo import scoring
+from mtcpo.config import load_section
+from mtcpo.preferences import PrefsConfig, build_preferences
+from mtcpo.records import Candidate, Segment
+
+scoring.SEGMENTS_PER_MODEL_CHUNK = 4
+
+def segments():
+    for n in range(120):
+        made = tuple(Candidate(f"s{k}", f"text {n} {'x' * (k * n % 17)} {k}") for k in range(3))
+        yield Segment(str(n), "de", "en", f"Satz {n}", candidates=made)
+
+settings = {"metrics": ["slow=python:slow_metric:slow"], "select": "best-vs-rest", "balance_length": True}
+config = load_section(PrefsConfig, settings, "test", allow_code=True)
+build_preferences(segments(), config, Path(sys.argv[1]), scored=Path("scored.jsonl"))
+"""
+
+
+def test_killed_ten_times_and_continued_the_files_are_the_same(tmp_path):
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    for folder in (whole, killed):
+        folder.mkdir()
+        (folder / "slow_metric.py").write_text(SLOW, encoding="utf-8")
+    assert python(whole, RUN, "prefs.jsonl").wait(timeout=120) == 0
+    kills = 0
+    for attempt in range(10):
+        before = count_lines(killed / "calls.txt")
+        process = python(killed, RUN, "prefs.jsonl")
+        # Each attempt lives until it has scored some more; at which instruction it dies differs every time.
+        deadline = time.monotonic() + 60
+        while process.poll() is None and count_lines(killed / "calls.txt") < before + 12 * (1 + attempt % 3):
+            assert time.monotonic() < deadline
+            time.sleep(0.001 * (1 + attempt))
+        if process.poll() is None:
+            process.send_signal(signal.SIGKILL)
+            kills += 1
+        assert process.wait() in (0, -signal.SIGKILL)
+        if process.returncode:
+            assert not (killed / "prefs.jsonl").exists()
+    assert kills >= 8
+    assert python(killed, RUN, "prefs.jsonl").wait(timeout=120) == 0
+    for name in ("prefs.jsonl", "scored.jsonl", "prefs-report.json"):
+        assert (killed / name).read_bytes() == (whole / name).read_bytes(), name
+    # Nothing was computed twice but the chunk in flight at each kill: 12 texts.
+    assert count_lines(killed / "calls.txt") <= count_lines(whole / "calls.txt") + 12 * kills
+    assert count_lines(whole / "calls.txt") == 360
+    # Nothing is left behind but what the runs share.
+    assert {path.name for path in killed.iterdir()} == {path.name for path in whole.iterdir()}
+
+
+def count_lines(path):
+    return path.read_bytes().count(b"\n") if path.exists() else 0
+
+
+def test_a_second_build_computes_nothing(tmp_path, monkeypatch):
+    (tmp_path / "counted_metric.py").write_text(
+        "calls = []\n"
+        "def score(sources, hypotheses, references):\n"
+        "    calls.extend(hypotheses)\n"
+        "    return [len(text) for text in hypotheses]\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    from mtcpo.core.config import load_section
+
+    settings = {"metrics": ["own=python:counted_metric:score"]}
+    config = load_section(PrefsConfig, settings, "test", allow_code=True)
+    made = [segment("a", "bb", name="1"), segment("cc", "dddd", name="2", source="Zwei")]
+    build_preferences(made, config, tmp_path / "p.jsonl")
+    import counted_metric
+
+    assert counted_metric.calls == ["a", "bb", "cc", "dddd"]
+    made[1] = replace(made[1], candidates=(*made[1].candidates, Candidate("s2", "eeeeee")))
+    report = build_preferences(made, config, tmp_path / "q.jsonl")
+    assert counted_metric.calls[4:] == ["eeeeee"]
+    assert report["metrics"]["own"].startswith("python:counted_metric:score|sha256:")
+    elsewhere = load_section(PrefsConfig, settings | {"score_cache": str(tmp_path / "o.db")}, "test", allow_code=True)
+    build_preferences(made, elsewhere, tmp_path / "r.jsonl")
+    assert len(counted_metric.calls) == 10
+    assert (tmp_path / "o.db").is_file()
+
+
+def test_formulas_need_no_cache(tmp_path):
+    build_preferences([segment("reference", "bb")], PrefsConfig(metrics=("chrf",)), tmp_path / "p.jsonl")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["p-report.json", "p.jsonl"]

@@ -1,0 +1,186 @@
+"""Signals at any moment: exit 130, one line, nothing half-written, and the same command goes on; after a kill too."""
+
+import itertools
+import os
+import shutil
+import signal
+import time
+
+import pytest
+from support.console import call, contents, finish, lines_of, start, write_lines
+from support.pipelines import STAGES, write_recipe
+
+INTERRUPTED = "mtcpo: interrupted; repeat the command to go on\n"
+
+SIGNALS = itertools.cycle((signal.SIGINT, signal.SIGTERM))
+
+
+def interrupt(process, number, group=False):
+    """Send a signal to a command, or as a terminal does to its whole group, and return how it ended."""
+    os.killpg(process.pid, number) if group else process.send_signal(number)
+    return finish(process)
+
+
+def wait_for(condition, process, seconds=60):
+    """Wait until a command has come so far; it must not have ended by then."""
+    end = time.monotonic() + seconds
+    while not condition():
+        assert process.poll() is None, finish(process)
+        assert time.monotonic() < end
+        time.sleep(0.005)
+
+
+def nothing_unfinished(folder):
+    return not [path for path in folder.rglob("*") if path.name.endswith(".partial")]
+
+
+@pytest.fixture(scope="module")
+def texts(tmp_path_factory, model_folder):
+    """Texts long enough that every command can be met at work, a model, and triplets."""
+    folder = tmp_path_factory.mktemp("interrupts")
+    for name in ("prefs.en", "prefs.de"):
+        write_lines(folder / name, lines_of(name, 2000) * 3)
+    write_lines(folder / "other.de", lines_of("train.de", 6000))
+    for language in ("en", "de"):
+        write_lines(folder / f"few.{language}", lines_of(f"prefs.{language}", 60))
+    write_lines(folder / "wrong.de", lines_of("train.de", 60))
+    shutil.copytree(model_folder("mt5"), folder / "mt5dir")
+    few = "--source few.en --reference few.de --hyp a=few.de --hyp b=wrong.de"
+    outcome = call(*f"build-prefs {few} {LANGUAGES} --metric chrf --output p.jsonl".split(), cwd=folder)
+    assert outcome.code == 0, outcome.err
+    return folder
+
+
+LANGUAGES = "--src-lang en --tgt-lang de"
+
+
+# --- one command after the other ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_build_prefs(texts, tmp_path, number):
+    command = f"build-prefs --source prefs.en --reference prefs.de --hyp a=prefs.de --hyp b=other.de {LANGUAGES}"
+    command = [*f"{command} --metric chrf --metric ter --workers 2 --output".split(), tmp_path / "p.jsonl"]
+    process = start(*command, cwd=texts)
+    partial = tmp_path / ".p.jsonl.partial"
+    wait_for(lambda: partial.exists() and partial.stat().st_size > 0, process)
+    # The whole group, as a terminal does: the processes that score must keep quiet too.
+    outcome = interrupt(process, number, group=number == signal.SIGINT)
+    assert (outcome.code, outcome.out, outcome.err) == (130, "", INTERRUPTED)
+    assert not list(tmp_path.iterdir())
+
+
+def test_translate_goes_on_where_it_was(texts, tmp_path):
+    """Interrupted between two windows and started again, it writes what an uninterrupted run does."""
+    write_lines(tmp_path / "s.en", lines_of("prefs.en", 1600))  # windows of 512, the last of 64
+    search = "--num-candidates 2 --sampling epsilon --set max_new_tokens=6 --set batch_size=16"
+    command = ["translate", tmp_path / "s.en", *f"--model mt5dir {LANGUAGES} {search} --output".split()]
+    process = start(*command, tmp_path / "c.jsonl", cwd=texts)
+    partial = tmp_path / ".c.jsonl.partial"
+    wait_for(lambda: partial.exists() and partial.stat().st_size > 0, process)
+    process.send_signal(signal.SIGSTOP)  # however fast the machine is, it has not ended when the second one comes
+    second = call(*command, tmp_path / "c.jsonl", cwd=texts)
+    assert (second.code, second.out) == (2, "")
+    assert second.err == (
+        f"mtcpo: {tmp_path / 'c.jsonl'}: another mtcpo is writing it at this moment; wait until it has ended, or "
+        "choose another output\n"
+    )
+    process.send_signal(signal.SIGINT)
+    outcome = interrupt(process, signal.SIGCONT)
+    assert (outcome.code, outcome.out, outcome.err) == (130, "", INTERRUPTED)
+    assert not (tmp_path / "c.jsonl").exists()
+    assert len(partial.read_bytes().splitlines()) in (512, 1024)  # whole windows
+    outcome = call(*command, tmp_path / "c.jsonl", cwd=texts)
+    assert (outcome.code, outcome.err) == (0, "")
+    assert call(*command, tmp_path / "whole.jsonl", cwd=texts).code == 0
+    assert (tmp_path / "c.jsonl").read_bytes() == (tmp_path / "whole.jsonl").read_bytes()
+    assert nothing_unfinished(tmp_path)
+
+
+def test_train_goes_on_from_its_last_step(texts, tmp_path):
+    settings = "--set args.per_device_train_batch_size=8 --set args.max_steps=80 --set args.logging_steps=1"
+    command = [*f"train --model mt5dir --prefs p.jsonl {settings} --output-dir".split()]
+    run_file = tmp_path / ".t.partial/run.json"
+    process = start(*command, tmp_path / "t", cwd=texts)
+    wait_for(run_file.exists, process)
+    time.sleep(0.3)  # the trainer is set up, and takes its steps
+    outcome = interrupt(process, next(SIGNALS))
+    assert (outcome.code, outcome.out, outcome.err) == (130, "", INTERRUPTED)
+    assert not (tmp_path / "t").exists()
+    outcome = call(*command, tmp_path / "t", cwd=texts)
+    assert (outcome.code, outcome.out, outcome.err) == (0, f"{tmp_path / 't'}: 60 examples, 80 steps\n", "")
+    assert call(*command, tmp_path / "whole", cwd=texts).code == 0
+    # The same weights, to the last bit: data order, optimizer, schedule and random numbers went on as they were.
+    assert (tmp_path / "t/model.safetensors").read_bytes() == (tmp_path / "whole/model.safetensors").read_bytes()
+    assert nothing_unfinished(tmp_path)
+
+
+def test_evaluate_a_model(texts, tmp_path):
+    command = f"evaluate --source prefs.en --reference prefs.de {LANGUAGES} --model mt5dir --metric chrf --output-dir"
+    process = start(*command.split(), tmp_path / "e", cwd=texts)
+    time.sleep(6)  # the libraries are there, and it translates 6,000 sentences
+    outcome = interrupt(process, next(SIGNALS))
+    assert (outcome.code, outcome.out, outcome.err) == (130, "", INTERRUPTED)
+    assert not list(tmp_path.rglob("*.txt"))
+    assert not list(tmp_path.rglob("evaluation.json"))
+
+
+def test_while_the_libraries_are_still_loading(texts, tmp_path):
+    command = [*f"train --model mt5dir --prefs p.jsonl {LANGUAGES} --output-dir".split(), tmp_path / "t"]
+    for seconds in (0.3, 1.5):
+        process = start(*command, cwd=texts)
+        time.sleep(seconds)
+        outcome = interrupt(process, next(SIGNALS))
+        assert (outcome.code, outcome.out, outcome.err) == (130, "", INTERRUPTED)
+    assert not list(tmp_path.iterdir())
+
+
+# --- a run, in each of its stages -----------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("uninterrupted")
+    write_recipe(folder)
+    outcome = call("run", "tiny.toml", "--output-dir", "out", cwd=folder)
+    assert (outcome.code, outcome.err) == (0, "")
+    return folder
+
+
+def test_a_run_interrupted_in_each_stage_ends_as_if_it_never_was(uninterrupted, tmp_path):
+    shutil.copytree(uninterrupted, tmp_path, dirs_exist_ok=True, ignore=shutil.ignore_patterns("out"))
+    met = []
+    signals = itertools.cycle((signal.SIGINT, signal.SIGTERM, signal.SIGKILL))
+    for stage in [stage for stage in STAGES if stage not in ("decode tuned", "decode control")]:
+        process = start("run", "tiny.toml", "--output-dir", "out", cwd=tmp_path)
+        said = []
+        for line in process.stdout:
+            said.append(line)
+            if f"] {stage}: " in line:
+                break
+        else:
+            pytest.fail(f"{stage} never began: {said}")
+        if said[-1].endswith("done already\n"):  # the interrupt before came after its end
+            process.kill()
+            process.communicate()
+            continue
+        number = next(signals)
+        outcome = interrupt(process, number)
+        expected = (-signal.SIGKILL, "") if number == signal.SIGKILL else (130, INTERRUPTED)
+        assert (outcome.code, outcome.err) == expected, stage
+        met.append(stage)
+        assert not (tmp_path / "out/report.html").exists()
+    assert len(met) >= len(STAGES) - 4
+    outcome = call("run", "tiny.toml", "--output-dir", "out", cwd=tmp_path)
+    assert (outcome.code, outcome.err) == (0, "")
+    assert nothing_unfinished(tmp_path)
+    timed = ("stamp.json", "report.html", "metrics.jsonl", "training.json")
+    results = [
+        {name: data.replace(bytes(folder), b"HERE") for name, data in contents(folder / "out").items()}
+        for folder in (tmp_path, uninterrupted)
+    ]
+    assert results[0].keys() == results[1].keys()
+    different = [name for name in results[0] if results[0][name] != results[1][name]]
+    assert [name for name in different if not name.endswith(timed)] == []
+    outcome = call("run", "tiny.toml", "--output-dir", "out", cwd=tmp_path)
+    assert outcome.out.count("done already") == len(STAGES)

@@ -1,0 +1,1 @@
+"""What several test files share: tiny models and checkpoints, commands in processes, made-up runs."""

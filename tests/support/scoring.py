@@ -1,0 +1,12 @@
+"""Segments for tests of scoring."""
+
+from mtcpo.data.records import Candidate, Segment
+
+WORDS = "the cat sat on a mat while one dog ran".split()  # noqa: SIM905
+
+
+def make_segments(count, tgt_lang="en"):
+    for n in range(count):
+        texts = [" ".join(WORDS[(n + k) % 5 : (n + k) % 5 + 3 + k]) for k in range(3)]
+        candidates = tuple(Candidate(f"s{k}", text) for k, text in enumerate(texts))
+        yield Segment(str(n), "de", tgt_lang, f"Satz {n}", (" ".join(WORDS[n % 4 : n % 4 + 6]),), candidates=candidates)

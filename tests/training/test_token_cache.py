@@ -1,0 +1,363 @@
+"""Tokenized data on disk: found again by what it was made of and by nothing else, whole or not at all."""
+
+import dataclasses
+import json
+import os
+import pickle
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import datasets
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from support.models import preference_texts
+from support.paths import ROOT
+
+from mtcpo.core.errors import UserError
+from mtcpo.models.layouts.base import Example
+from mtcpo.models.loading import load_model
+from mtcpo.models.prompts import Text
+from mtcpo.training import token_cache as tokencache
+from mtcpo.training.config import TrainConfig
+from mtcpo.training.examples import encode_within_limits
+from mtcpo.training.train import train
+
+BAD = [Text("x", "en", "de", ("y", "y"), id="same"), Text("", "en", "de", ("y", "z"), id="empty")]
+LIMITS = TrainConfig(max_source_tokens=100, max_target_tokens=60)
+
+
+@pytest.fixture
+def cache(tmp_path, monkeypatch):
+    """A cache of the test's own."""
+    folder = tmp_path / "cache"
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", folder)
+    return folder / "mtcpo"
+
+
+@pytest.fixture
+def cuts(monkeypatch):
+    """A list that grows by one whenever texts are cut and not found."""
+    seen, write = [], tokencache._write
+
+    def counted(*args):
+        seen.append(args)
+        write(*args)
+
+    monkeypatch.setattr(tokencache, "_write", counted)
+    return seen
+
+
+def entries(cache):
+    return sorted(path for path in cache.iterdir() if path.is_dir())
+
+
+# --- found ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", ["mt5", "nllb", "gpt2"])
+def test_found_data_is_what_was_cut(load, kind, cache, cuts):
+    texts = [*preference_texts(9), *BAD]
+    first = encode_within_limits(load(kind).layout, iter(texts), LIMITS)
+    made = load(kind).layout.encode(texts[:9])
+    expected = [e for e in made if len(e.source) <= 100 and max(map(len, e.targets)) <= 60]
+    assert list(first.examples) == expected
+    assert len(expected) > 3
+    again = encode_within_limits(load(kind).layout, iter(texts), LIMITS)
+    assert len(cuts) == 1
+    assert list(again.examples) == list(first.examples)
+    for name in ("dropped", "dropped_ids", "languages", "sha256"):
+        assert getattr(again, name) == getattr(first, name)
+    assert again.dropped["chosen_equals_rejected"] == again.dropped["empty_source"] == 1
+    assert again.dropped_ids["empty_source"] == ["empty"]
+
+
+def test_a_tokenizers_state_is_no_part_of_what_is_cut(load, cache, cuts):
+    """What was cut before leaves its languages in the tokenizer."""
+    layout = load("nllb").layout
+    texts = preference_texts(3)
+    layout.encode([dataclasses.replace(texts[0], src_lang="de", tgt_lang="en")])
+    encode_within_limits(layout, texts, LIMITS)
+    encode_within_limits(load("nllb").layout, texts, LIMITS)
+    assert len(cuts) == 1
+
+
+def test_other_losses_and_settings_of_training_find_it_too(load, cache, cuts):
+    for changes in ({}, {"loss": "simpo"}, {"beta": 0.3}, {"batch_tokens": 99}, {"args": {"seed": 4}}):
+        encode_within_limits(load("mt5").layout, preference_texts(3), LIMITS.model_copy(update=changes))
+    assert len(cuts) == 1
+
+
+# --- not found ------------------------------------------------------------------------------------------------------
+
+
+def other_text(texts):
+    return [*texts[:-1], dataclasses.replace(texts[-1], targets=(texts[-1].targets[0], "Ein anderer."))]
+
+
+CHANGES = {
+    "a text": lambda texts, config, layout: (other_text(texts), config, layout),
+    "an id": lambda texts, config, layout: ([dataclasses.replace(texts[0], id="n"), *texts[1:]], config, layout),
+    "a prompt": lambda texts, config, layout: ([dataclasses.replace(texts[0], prompt="p"), *texts[1:]], config, layout),
+    "a language": lambda texts, config, layout: (
+        [*texts[:-1], dataclasses.replace(texts[-1], tgt_lang="fr")], config, layout
+    ),
+    "the order": lambda texts, config, layout: (texts[::-1], config, layout),
+    "one less": lambda texts, config, layout: (texts[:-1], config, layout),
+    "source limit": lambda texts, config, layout: (texts, TrainConfig(max_source_tokens=99), layout),
+    "target limit": lambda texts, config, layout: (texts, TrainConfig(max_target_tokens=99), layout),
+    "sft": lambda texts, config, layout: (texts, TrainConfig(loss="sft"), layout),
+    "template": lambda texts, config, layout: (
+        texts, config, dataclasses.replace(layout, prompt="{source} in {tgt_code}")
+    ),
+    "the model's limit": lambda texts, config, layout: (texts, config, dataclasses.replace(layout, max_positions=63)),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES.keys())
+def test_what_examples_depend_on_is_cut_anew(load, change, cache, cuts):
+    layout, texts = load("mt5").layout, preference_texts(3)
+    encode_within_limits(layout, texts, TrainConfig())
+    encode_within_limits(layout, texts, TrainConfig())
+    assert len(cuts) == 1
+    texts, config, layout = change(texts, TrainConfig(), layout)
+    found = encode_within_limits(layout, texts, config)
+    assert len(cuts) == 2
+    kept = [text if config.loss != "sft" else dataclasses.replace(text, targets=text.targets[:1]) for text in texts]
+    assert list(found.examples) == layout.encode(kept)
+
+
+@pytest.mark.parametrize("kind", ["mt5", "marian", "gpt2"])
+def test_another_tokenizer_cuts_anew(load, kind, cache, cuts):
+    """A token more, in memory alone; and for chats another template."""
+    layout, texts = load(kind).layout, preference_texts(3)
+    before = encode_within_limits(layout, texts, LIMITS)
+    layout.tokenizer.add_tokens([texts[0].targets[0].split()[1][:4]])
+    after = encode_within_limits(layout, texts, LIMITS)
+    assert len(cuts) == 2
+    if kind != "marian":  # whose pieces come before its added tokens
+        assert list(after.examples) != list(before.examples)
+    if kind == "gpt2":
+        layout.tokenizer.chat_template = "!" + layout.tokenizer.chat_template
+        changed = encode_within_limits(layout, texts, LIMITS)
+        assert len(cuts) == 3
+        assert len(changed.examples[0].source) > len(after.examples[0].source)
+
+
+def test_another_version_cuts_anew(load, cache, cuts, monkeypatch):
+    for name in ("_our_code", "_versions"):
+        encode_within_limits(load("mt5").layout, preference_texts(3), LIMITS)
+        monkeypatch.setattr(tokencache, name, lambda: "other")
+    encode_within_limits(load("mt5").layout, preference_texts(3), LIMITS)
+    assert len(cuts) == 3
+
+
+# --- damaged, interrupted, full -------------------------------------------------------------------------------------
+
+
+def damage_ids(folder):
+    path = folder / tokencache.IDS
+    content = bytearray(path.read_bytes())
+    content[5] ^= 1
+    path.write_bytes(content)
+
+
+def damage_notes(folder):
+    path = folder / tokencache.NOTES
+    path.write_text(path.read_text(encoding="utf-8").replace('"same"', '"came"'), encoding="utf-8")
+
+
+DAMAGES = {
+    "a bit": damage_ids,
+    "cut short": lambda folder: os.truncate(folder / tokencache.ENDS, 8),
+    "a file gone": lambda folder: (folder / tokencache.ENDS).unlink(),
+    "no notes": lambda folder: (folder / tokencache.NOTES).unlink(),
+    "notes changed": damage_notes,
+    "notes cut short": lambda folder: os.truncate(folder / tokencache.NOTES, 30),
+    "notes of something else": lambda folder: (folder / tokencache.NOTES).write_text("[]"),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES.values(), ids=DAMAGES.keys())
+def test_damaged_data_is_made_anew_with_a_message(load, damage, cache, cuts, caplog):
+    layout, texts = load("mt5").layout, [*preference_texts(3), *BAD]
+    first = encode_within_limits(layout, texts, LIMITS)
+    expected = list(first.examples)
+    (entry,) = entries(cache)
+    damage(entry / "examples")
+    caplog.clear()
+    again = encode_within_limits(layout, texts, LIMITS)
+    assert (list(again.examples), again.dropped, again.dropped_ids) == (expected, first.dropped, first.dropped_ids)
+    assert len(cuts) == 2
+    assert caplog.text.count("the tokenized data in it is damaged (") == 1
+    encode_within_limits(layout, texts, LIMITS)
+    assert len(cuts) == 2
+
+
+def test_an_error_in_the_texts_leaves_nothing_that_is_found(load, cache, cuts):
+    layout = load("nllb").layout
+    klingon = dataclasses.replace(preference_texts(1)[0], id="set:17", tgt_lang="tlh")
+    for _ in range(2):
+        with pytest.raises(UserError, match=r"^set:17: the tokenizer has no token for language 'tlh'"):
+            encode_within_limits(layout, [*preference_texts(3), klingon], LIMITS)
+    assert len(cuts) == 2
+    assert not [path for entry in entries(cache) for path in entry.iterdir() if path.name != "lock"]
+
+
+CUT_SLOWLY = """
+import sys, time
+from support.models import preference_texts
+from mtcpo import examples
+from mtcpo.models import load_model
+from mtcpo.trainconfig import TrainConfig
+layout = load_model(sys.argv[1], "float32", device="cpu").layout
+print("ready", flush=True)
+reason_to_drop = examples._reason_to_drop
+def slowly(*args):
+    print("cutting", flush=True)
+    time.sleep(float(sys.argv[2]))
+    return reason_to_drop(*args)
+examples._reason_to_drop = slowly
+found = examples.encode_within_limits(layout, preference_texts(6), TrainConfig())
+print("done", found.sha256, len(found.examples), flush=True)
+"""
+
+
+def start_cutting(model, cache, seconds):
+    environment = os.environ | {
+        "HF_DATASETS_CACHE": str(cache.parent), "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "tests")]),
+    }  # fmt: skip
+    command = [sys.executable, "-c", CUT_SLOWLY, str(model), str(seconds)]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment)
+
+
+def test_killed_in_the_middle_and_cut_again(model_folder, load, cache, cuts):
+    process = start_cutting(model_folder("mt5"), cache, 600)
+    assert [process.stdout.readline() for _ in range(2)] == ["ready\n", "cutting\n"]
+    (entry,) = entries(cache)
+    assert sorted(path.name for path in entry.iterdir()) == [".examples.partial", "lock"]
+    process.send_signal(signal.SIGKILL)
+    process.wait(timeout=60)
+    found = encode_within_limits(load("mt5").layout, preference_texts(6), TrainConfig())
+    assert len(cuts) == 1
+    assert list(found.examples) == load("mt5").layout.encode(preference_texts(6))
+    assert entries(cache) == [entry]
+    assert sorted(path.name for path in entry.iterdir()) == ["examples", "lock"]
+
+
+def test_of_two_processes_one_cuts(model_folder, cache):
+    processes = [start_cutting(model_folder("mt5"), cache, 0.2) for _ in range(2)]
+    outputs = [process.communicate(timeout=120)[0].splitlines() for process in processes]
+    assert [output[0] for output in outputs] == ["ready", "ready"]
+    assert outputs[0][-1] == outputs[1][-1]
+    assert outputs[0][-1].startswith("done ")
+    assert sorted(output.count("cutting") for output in outputs) == [0, 6]
+
+
+def test_a_place_that_cannot_be_written_is_one_line(load, tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("")
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "file")
+    with pytest.raises(
+        UserError, match=r"tokenized data cannot be kept there \(not a directory\); set .*DATASETS_CACH"
+    ):
+        encode_within_limits(load("mt5").layout, preference_texts(2), LIMITS)
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no device that is always full")
+def test_a_full_disk_is_one_line(load, cache, monkeypatch):
+    cache.mkdir(parents=True)
+    monkeypatch.setattr(tokencache, "TemporaryFile", lambda dir: open("/dev/full", "r+b", buffering=0))  # noqa: PTH123, SIM115
+    with pytest.raises(UserError, match=r"no space left on its disk for tokenized data; set .*HF_DATASETS_CACHE"):
+        encode_within_limits(load("mt5").layout, preference_texts(2), LIMITS)
+
+
+def test_what_nobody_has_used_for_a_month_is_forgotten(load, cache):
+    layout = load("mt5").layout
+    for count in (1, 2):
+        encode_within_limits(layout, preference_texts(count), LIMITS)
+    long_ago = time.time() - 31 * 24 * 3600
+    for entry in entries(cache):
+        os.utime(entry / "examples" / tokencache.NOTES, (long_ago, long_ago))
+    encode_within_limits(layout, preference_texts(1), LIMITS)  # used again, and nothing new
+    assert len(entries(cache)) == 2
+    encode_within_limits(layout, preference_texts(3), LIMITS)
+    assert len(entries(cache)) == 2
+    assert len(encode_within_limits(layout, preference_texts(1), LIMITS).examples) == 1
+
+
+# --- what is kept ---------------------------------------------------------------------------------------------------
+
+ids = st.lists(st.integers(0, 2**31 - 1), max_size=5).map(tuple)
+
+
+@settings(max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.integers(0, 3).flatmap(lambda n: st.lists(st.builds(Example, ids, st.tuples(*[ids] * n)), max_size=6)))
+def test_stored_examples_are_a_sequence_of_the_same(tmp_path, examples):
+    tokencache._write(tmp_path, examples, dict)
+    stored, notes = tokencache._read(tmp_path)
+    assert list(stored) == examples
+    assert stored[1:4] == examples[1:4]
+    assert stored[::-1] == examples[::-1]
+    assert len(stored) == len(examples)
+    if examples:
+        assert stored[-1] == examples[-1]
+    with pytest.raises(IndexError):
+        stored[len(examples)]
+    copy = pickle.loads(pickle.dumps(stored))
+    assert list(copy) == examples
+    assert notes["sha256"] == tokencache._sha256(tmp_path)
+
+
+def test_a_pickle_of_it_holds_no_examples(load, cache):
+    few, many = (
+        encode_within_limits(load("mt5").layout, preference_texts(1) * count, LIMITS).examples for count in (2, 2000)
+    )
+    assert len(many) == 2000
+    assert abs(len(pickle.dumps(many)) - len(pickle.dumps(few))) < 10
+
+
+text = st.text(st.characters(), max_size=8)  # lone surrogates among them
+messages = st.lists(st.fixed_dictionaries({"role": text, "content": text}), min_size=1, max_size=2).map(tuple)
+
+
+@settings(max_examples=50, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.lists(st.builds(Text, text, text, text, st.lists(text).map(tuple), st.none() | text | messages, text)))
+def test_spooled_texts_come_back_as_they_are(cache, texts):
+    with tokencache.spooled(iter(texts)) as spool:
+        assert list(spool) == texts
+        assert list(spool) == texts
+        first = spool.sha256
+    with tokencache.spooled([*texts, Text("a", "b", "c")]) as spool:
+        assert spool.sha256 != first
+
+
+# --- training -------------------------------------------------------------------------------------------------------
+
+
+def test_a_second_training_finds_it_and_reports_the_same(model_folder, tmp_path, cache, cuts):
+    config = TrainConfig(args={"use_cpu": True, "max_steps": 2})
+    texts, held_out = [*preference_texts(6), *BAD], [*preference_texts(3, start=50), BAD[0]]
+    reports = []
+    for name in ("one", "two"):
+        reports.append(train(str(model_folder("mt5")), texts, config, tmp_path / name, eval_texts=held_out))
+    assert len(cuts) == 2  # those of training, and those held out
+    for name in ("examples", "dropped", "dropped_ids", "eval_examples", "eval_dropped", "eval_dropped_ids", "data"):
+        assert reports[0][name] == reports[1][name]
+    assert reports[0]["dropped"] == {"chosen_equals_rejected": 1, "empty_source": 1}
+    weights = [(tmp_path / name / "model.safetensors").read_bytes() for name in ("one", "two")]
+    assert weights[0] == weights[1]
+    other = config.model_copy(update={"max_target_tokens": 400})
+    train(str(model_folder("mt5")), texts, other, tmp_path / "three", eval_texts=held_out)
+    assert len(cuts) == 4
+
+
+def test_the_same_tokenizer_in_another_folder_is_the_same(model_folder, load, tmp_path, cache, cuts):
+    shutil.copytree(model_folder("mt5"), tmp_path / "copy")
+    for layout in (load("mt5").layout, load_model(str(tmp_path / "copy"), "float32", device="cpu").layout):
+        encode_within_limits(layout, preference_texts(3), LIMITS)
+    assert len(cuts) == 1
+    assert json.loads((entries(cache)[0] / "examples" / tokencache.NOTES).read_text())["notes"]["parts"] == 3

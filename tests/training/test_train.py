@@ -1,0 +1,455 @@
+import dataclasses
+import gc
+import json
+import re
+import shutil
+import signal
+import weakref
+
+import pytest
+import torch
+from support.models import PAIRS, preference_texts
+from support.training import assert_same_weights, config, interrupted_at, weights
+from transformers import Seq2SeqTrainingArguments
+
+from mtcpo.core.errors import UserError
+from mtcpo.data.records import Segment, Triplet
+from mtcpo.models.config import LoraConfig
+from mtcpo.models.head.targets import IGNORE
+from mtcpo.models.loading import load_model
+from mtcpo.models.prompts import Text
+from mtcpo.training.arguments import DEFAULT_ARGS, OWN_ARGS, check_precision, dtype_of, training_arguments
+from mtcpo.training.config import TrainConfig
+from mtcpo.training.examples import encode_within_limits, pair_texts, reference_texts
+from mtcpo.training.train import train
+from mtcpo.training.trainer import PreferenceTrainer, pair_logps
+
+# --- a whole run ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("kind", "learning_rate"), [("mt5", 5e-3), ("llama", 1e-2)])
+def test_training_moves_chosen_above_rejected(model_folder, kind, learning_rate, tmp_path):
+    texts = preference_texts(16)
+    settings = config(beta=0.5, args={"num_train_epochs": 12, "learning_rate": learning_rate})
+    report = train(str(model_folder(kind)), texts, settings, tmp_path / "out", eval_texts=preference_texts(8, start=60))
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["out"]
+    assert report == json.loads((tmp_path / "out" / "training.json").read_text(encoding="utf-8"))
+    assert (report["examples"], report["steps"], report["dropped"]) == (16, 48, {})
+    assert (report["eval_examples"], report["eval_dropped"]) == (8, {})
+    assert report["settings"]["beta"] == 0.5
+
+    def share(folder):
+        loaded = load_model(str(folder), "float32", device="cpu")
+        batch = loaded.layout.collate(loaded.layout.encode(texts))
+        with torch.no_grad():
+            logps = pair_logps(loaded.layout.score(loaded.model, loaded.head, batch))
+        return float((logps.chosen > logps.rejected).float().mean()), float((logps.chosen - logps.rejected).mean())
+
+    before, after = share(model_folder(kind)), share(tmp_path / "out")
+    assert after[0] == 1.0 > before[0]
+    assert after[1] > before[1] + 5
+
+    logs = [json.loads(line) for line in (tmp_path / "out" / "metrics.jsonl").read_text().splitlines()]
+    steps = [row for row in logs if "loss" in row]
+    assert [row["step"] for row in steps] == list(range(2, 49, 2))
+    assert steps[-1]["rewards/accuracies"] == 1.0
+    assert steps[-1]["rewards/margins"] > steps[0]["rewards/margins"]
+    assert all(row["tokens_per_second"] > 0 and 0 <= row["padding_share"] < 0.5 for row in steps)
+    evaluations = [row for row in logs if "eval_loss" in row]
+    assert [row["epoch"] for row in evaluations] == list(range(1, 13))
+    assert "eval_rewards/margins" in evaluations[0]
+    # The model carries its canary, the tokenizer, and nothing of the work.
+    names = {path.name for path in (tmp_path / "out").iterdir()}
+    assert {"canary.json", "tokenizer.json", "config.json", "model.safetensors"} <= names
+    assert not names & {"checkpoints", "run.json", "model"}
+
+
+def test_supervised_training_learns(model_folder, tmp_path):
+    texts = [Text(en, "en", "de", (de,)) for en, de in PAIRS[:24]]
+    report = train(
+        str(model_folder("mt5")), texts, config(loss="sft", args={"num_train_epochs": 5, "learning_rate": 5e-3}),
+        tmp_path / "out",
+    )  # fmt: skip
+    logs = [json.loads(line) for line in (tmp_path / "out" / "metrics.jsonl").read_text().splitlines()]
+    losses = [row["nll_loss"] for row in logs if "nll_loss" in row]
+    assert losses[-1] < losses[0] - 1
+    assert not [key for row in logs for key in row if "rewards" in key]
+    assert report["steps"] == 30
+
+
+def test_the_model_is_gone_when_training_ends(model_folder, tmp_path, monkeypatch):
+    """A cycle of references would keep it, on a GPU beside the one that translates next."""
+    seen = []
+    start = PreferenceTrainer.__init__
+
+    def init(trainer, *args, **kwargs):
+        start(trainer, *args, **kwargs)
+        seen.append(weakref.ref(trainer.model))
+
+    monkeypatch.setattr(PreferenceTrainer, "__init__", init)
+    gc.collect()
+    gc.disable()
+    try:
+        train(str(model_folder("mt5")), preference_texts(4), config(), tmp_path / "out")
+        gone = seen[0]() is None
+    finally:
+        gc.enable()
+    assert gone
+
+
+def test_same_seed_same_model(model_folder, tmp_path):
+    settings = config(dropout=0.1, args={"seed": 5})
+    for name in ("a", "b"):
+        train(str(model_folder("mt5")), preference_texts(8), settings, tmp_path / name)
+    assert_same_weights(tmp_path / "a", tmp_path / "b")
+
+
+def test_dropout_is_off_unless_asked_for(model_folder, tmp_path):
+    frozen = {"learning_rate": 0.0, "logging_steps": 1, "num_train_epochs": 2, "per_device_train_batch_size": 8}
+    seen = {}
+    for dropout in (0.0, "model", 0.5):
+        out = tmp_path / str(dropout)
+        train(str(model_folder("mt5")), preference_texts(8), config(dropout=dropout, args=frozen), out)
+        rows = map(json.loads, (out / "metrics.jsonl").read_text().splitlines())
+        seen[dropout] = [row["logps/chosen"] for row in rows if "loss" in row]
+        assert json.loads((out / "config.json").read_text())["dropout_rate"] == 0.1
+    assert seen[0.0][0] == pytest.approx(seen[0.0][1], rel=1e-6)
+    assert seen["model"][0] != pytest.approx(seen["model"][1], rel=1e-6)
+    assert abs(seen[0.5][0] - seen[0.0][0]) > abs(seen["model"][0] - seen[0.0][0])
+
+
+# --- interrupts -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", ["mt5", "llama"])
+def test_interrupted_training_goes_on_to_the_same_weights(model_folder, kind, tmp_path, monkeypatch):
+    """Three epochs of four steps of two batches, stopped in the middle of the first and of the second epoch."""
+    settings = config(
+        dropout="model", loss="simpo",
+        args={"num_train_epochs": 3, "gradient_accumulation_steps": 2, "per_device_train_batch_size": 2},
+    )  # fmt: skip
+    arguments = (str(model_folder(kind)), preference_texts(16), settings)
+    whole = train(*arguments, tmp_path / "whole")
+    for step, number in ((3, signal.SIGINT), (6, signal.SIGTERM)):
+        with monkeypatch.context() as patch:
+            interrupted_at(patch, step, number)
+            with pytest.raises(KeyboardInterrupt):
+                train(*arguments, tmp_path / "parts")
+        assert not (tmp_path / "parts").exists()
+        checkpoints = tmp_path / ".parts.partial" / "checkpoints"
+        assert [path.name for path in checkpoints.iterdir()] == [f"checkpoint-{step}"]
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    parts = train(*arguments, tmp_path / "parts")
+    assert parts["steps"] == whole["steps"] == 12
+    assert not (tmp_path / ".parts.partial").exists()
+    assert_same_weights(tmp_path / "whole", tmp_path / "parts")
+    rows = [
+        [json.loads(line) for line in (tmp_path / name / "metrics.jsonl").read_text().splitlines()]
+        for name in ("whole", "parts")
+    ]
+    losses = [[row["loss"] for row in log if "loss" in row] for log in rows]
+    assert len(losses[0]) == len(losses[1]) == 6
+
+
+def test_killed_while_the_model_is_written_loses_nothing(model_folder, tmp_path, monkeypatch):
+    """A failure after the last step: the same call finds the last checkpoint and only writes the model again."""
+    arguments = (str(model_folder("mt5")), preference_texts(8), config(), tmp_path / "out")
+    with monkeypatch.context() as patch:
+        patch.setattr(
+            "mtcpo.training.train.write_json_lines", lambda *args: (_ for _ in ()).throw(OSError(28, "disk full"))
+        )
+        with pytest.raises(OSError, match="disk"):
+            train(*arguments)
+    assert not (tmp_path / "out").exists()
+    interrupted_at(monkeypatch, 1)  # a first step would be taken only by a run that starts anew
+    train(*arguments)
+    assert (tmp_path / "out" / "canary.json").exists()
+    monkeypatch.undo()
+    train(*arguments[:3], tmp_path / "other")
+    assert_same_weights(tmp_path / "out", tmp_path / "other")
+
+
+def test_unfinished_run_with_other_settings_is_not_mixed_in(model_folder, tmp_path, monkeypatch):
+    model, texts = str(model_folder("mt5")), preference_texts(8)
+    with monkeypatch.context() as patch:
+        interrupted_at(patch, 1)
+        with pytest.raises(KeyboardInterrupt):
+            train(model, texts, config(), tmp_path / "out")
+    other_model = shutil.copytree(model, tmp_path / "other")
+    for changed in (
+        (model, texts, config(beta=0.7)),
+        (model, texts[:7], config()),
+        (str(other_model), texts, config()),
+    ):
+        with pytest.raises(UserError, match=r"an unfinished run with another model, data or settings; .* --overwrite"):
+            train(*changed, tmp_path / "out")
+    report = train(model, texts, config(beta=0.7), tmp_path / "out", overwrite=True)
+    assert report["settings"]["beta"] == 0.7
+    assert report["steps"] == 2
+
+
+def test_existing_output_is_kept_unless_told(model_folder, tmp_path):
+    model, out = str(model_folder("mt5")), tmp_path / "out"
+    out.mkdir()
+    (out / "precious").write_text("x")
+    with pytest.raises(UserError, match="exists; pass --overwrite"):
+        train(model, preference_texts(4), config(), out)
+    assert [path.name for path in out.iterdir()] == ["precious"]
+    train(model, preference_texts(4), config(), out, overwrite=True)
+    assert not (out / "precious").exists()
+    assert (out / "model.safetensors").exists()
+
+
+def test_checkpoints_are_kept_where_they_were_asked_for(model_folder, tmp_path):
+    settings = config(args={"save_steps": 1, "save_total_limit": 2})
+    train(str(model_folder("mt5")), preference_texts(12), settings, tmp_path / "out")
+    kept = sorted(path.name for path in (tmp_path / "out" / "checkpoints").iterdir())
+    assert kept == ["checkpoint-2", "checkpoint-3"]
+
+
+# --- what is dropped ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", ["mt5", "llama"])
+def test_every_drop_is_counted_and_nothing_is_cut(load, kind):
+    layout = load(kind).layout
+    source, good, bad = PAIRS[0][0], PAIRS[0][1], PAIRS[1][1]
+    messages = ({"role": "user", "content": "x"},) if kind == "mt5" else ()
+    texts = [
+        Text(source, "en", "de", (good, bad)),
+        Text("  ", "en", "de", (good, bad)),
+        Text("", "en", "de", (good, bad), prompt=""),
+        Text("", "und", "und", (good, bad), prompt="The old mill "),
+        Text(source, "en", "de", (good, " \n")),
+        Text(source, "en", "de", ("", bad)),
+        Text(source, "en", "de", (good, good)),
+        Text(source, "en", "de", (good, good + " ")),
+        Text(" ".join([source] * 9), "en", "de", (good, bad)),
+        Text(source, "en", "de", (good, " ".join([bad] * 9))),
+        *([Text("", "und", "und", (good, bad), prompt=messages)] if messages else []),
+    ]
+    settings = TrainConfig(max_source_tokens=100, max_target_tokens=60)
+    found = encode_within_limits(layout, texts, settings)
+    assert dict(found.dropped) == {
+        "empty_source": 2, "empty_target": 2, "chosen_equals_rejected": 2, "source_too_long": 1, "target_too_long": 1,
+    }  # fmt: skip
+    assert len(found.examples) == len(texts) - 8
+    assert found.examples[0] == layout.encode(texts[:1])[0]
+    everything = encode_within_limits(layout, texts, TrainConfig())
+    assert len(everything.examples) == len(texts) - 6
+    end = layout.tokenizer.eos_token_id
+    assert all(target[-1] == end for example in everything.examples for target in example.targets)
+
+
+def test_limits_are_those_of_the_model_where_it_has_some(load):
+    source, good = PAIRS[4]
+    loaded = load("marian")  # 64 positions
+    texts = [Text(" ".join([source] * n), "en", "de", (good, "Das")) for n in (1, 2, 3, 4)]
+    lengths = [len(example.source) for example in loaded.layout.encode(texts)]
+    assert lengths[1] < 64 < lengths[2]
+    found = encode_within_limits(loaded.layout, texts, TrainConfig())
+    assert (len(found.examples), dict(found.dropped)) == (2, {"too_long_for_model": 2})
+    # A prompt and its target share the positions of a decoder-only model.
+    loaded = load("gpt2")
+    prompt = "The bear " * 12
+    fits = Text("", "en", "de", ("Das", "Die"), prompt=prompt)
+    too_long = dataclasses.replace(fits, targets=("Das", " ".join(["Das"] * 60)))
+    found = encode_within_limits(loaded.layout, [fits, too_long], TrainConfig())
+    assert (len(found.examples), dict(found.dropped)) == (1, {"too_long_for_model": 1})
+
+
+def test_sft_takes_the_first_target_and_needs_no_contrast(load):
+    texts = [Text("The mill", "en", "de", ("Mühle", "Mühle")), Text("The mill", "en", "de", ("Mühle", ""))]
+    found = encode_within_limits(load("mt5").layout, texts, TrainConfig(loss="sft"))
+    assert [len(example.targets) for example in found.examples] == [1, 1]
+    assert not found.dropped
+
+
+def test_drops_are_reported_and_nothing_left_is_an_error(model_folder, tmp_path):
+    model = str(model_folder("mt5"))
+    bad = [Text("x", "en", "de", ("y", "y")), Text("", "en", "de", ("y", "z"))]
+    report = train(
+        model, [*preference_texts(4), *bad], config(), tmp_path / "out", eval_texts=preference_texts(2) + bad
+    )
+    assert (report["examples"], report["dropped"]) == (4, {"chosen_equals_rejected": 1, "empty_source": 1})
+    assert (report["eval_examples"], report["eval_dropped"]) == (2, {"chosen_equals_rejected": 1, "empty_source": 1})
+    with pytest.raises(UserError, match="no training example is left: 1 chosen_equals_rejected, 1 empty_source"):
+        train(model, bad, config(), tmp_path / "none")
+    with pytest.raises(UserError, match="no training example is left: there was none"):
+        train(model, [], config(), tmp_path / "none")
+    with pytest.raises(UserError, match="no evaluation example is left"):
+        train(model, preference_texts(4), config(), tmp_path / "none", eval_texts=bad)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["out"]
+
+
+def test_what_is_wrong_is_named_by_its_id(load, model_folder, tmp_path):
+    """Of each kind of bad example the first ids; a language that the tokenizer lacks stops the run."""
+    source, chosen, rejected = PAIRS[0][0], PAIRS[0][1], PAIRS[1][1]
+    long = " ".join([rejected] * 9)
+    bad = {
+        "chosen_equals_rejected": (chosen, chosen), "empty_target": (chosen, " "), "too_long_for_model": (chosen, long),
+    }  # fmt: skip
+    triplets = [
+        Triplet(f"{reason}-{n}", "en", "de", source, *targets) for reason, targets in bad.items() for n in range(7)
+    ]
+    good = Triplet("good", "en", "de", source, chosen, rejected)
+    found = encode_within_limits(load("marian").layout, pair_texts([*triplets, good]), TrainConfig())
+    assert found.dropped == dict.fromkeys(bad, 7)
+    assert found.dropped_ids == {reason: [f"{reason}-{n}" for n in range(5)] for reason in bad}
+    report = train(str(model_folder("marian")), pair_texts([*triplets, good]), config(), tmp_path / "out")
+    assert report["dropped_ids"] == found.dropped_ids
+    with pytest.raises(UserError, match=r"7 empty_target \(empty_target-0, empty_target-1, .*-4\), 7 too_long_for"):
+        train(str(model_folder("marian")), pair_texts(triplets), config(), tmp_path / "none")
+    klingon = dataclasses.replace(good, id="set:17", tgt_lang="tlh")
+    with pytest.raises(UserError, match=r"^set:17: the tokenizer has no token for language 'tlh'"):
+        encode_within_limits(load("nllb").layout, pair_texts([good, klingon]), TrainConfig())
+
+
+def test_texts_of_triplets_and_segments():
+    triplet = Triplet("1", "en", "de", "a", "b", "c")
+    prompted = dataclasses.replace(triplet, prompt="p")
+    assert list(pair_texts([triplet, prompted])) == [
+        Text("a", "en", "de", ("b", "c"), id="1"), Text("a", "en", "de", ("b", "c"), "p", "1"),
+    ]  # fmt: skip
+    segment = Segment("1", "en", "de", "a", references=("b", "c"))
+    assert list(reference_texts([segment])) == [Text("a", "en", "de", (word,), id="1") for word in "bc"]
+    with pytest.raises(UserError, match="segment 2: no reference"):
+        list(reference_texts([dataclasses.replace(segment, id="2", references=())]))
+
+
+# --- training arguments ---------------------------------------------------------------------------------------------
+
+
+def test_every_field_of_the_library_is_reachable(tmp_path):
+    defaults = Seq2SeqTrainingArguments(output_dir=str(tmp_path), report_to="none")
+    # These the library itself refuses or changes without the hardware or package they ask for.
+    elsewhere = {"fp16_opt_level", "half_precision_backend", "fp16_backend", "deepspeed", "local_rank", "mp_parameters"}
+    for field in dataclasses.fields(Seq2SeqTrainingArguments):
+        if not field.init or field.name in OWN_ARGS:
+            continue
+        value = field.default if field.default is not dataclasses.MISSING else getattr(defaults, field.name)
+        if field.name in elsewhere or value is None or field.name in ("no_cuda", "use_mps_device"):
+            continue
+        found = training_arguments(TrainConfig(args={field.name: value}), tmp_path)
+        assert str(getattr(found, field.name)) == str(getattr(defaults, field.name)), field.name
+
+
+def test_users_fields_replace_our_defaults(tmp_path):
+    found = training_arguments(TrainConfig(), tmp_path)
+    for name in set(DEFAULT_ARGS) - {"report_to", "warmup_ratio"}:
+        assert getattr(found, name) == DEFAULT_ARGS[name], name
+    assert found.report_to == []
+    assert found.get_warmup_steps(1000) == 50
+    assert training_arguments(TrainConfig(args={"warmup_ratio": 0.2}), tmp_path).get_warmup_steps(1000) == 200
+    assert training_arguments(TrainConfig(args={"warmup_steps": 7}), tmp_path).get_warmup_steps(1000) == 7
+    assert training_arguments(TrainConfig(args={"learning_rate": 0.5}), tmp_path).learning_rate == 0.5
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        (
+            {"learning_rat": 1},
+            r"train\.args\.learning_rat: no such training argument \(did you mean 'learning_rate'\?\)",
+        ),
+        ({"optim": "adamm"}, r"train\.args: .*adamm"),
+        ({"lr_scheduler_type": "steep"}, r"train\.args: .*steep"),
+        ({"output_dir": "x"}, r"train\.args\.output_dir cannot be set: pass --output-dir"),
+        (
+            {"label_smoothing_factor": 0.1},
+            r"train\.args\.label_smoothing_factor cannot be set: set train\.nll_smoothing",
+        ),
+        ({"eval_strategy": "epoch"}, r"train\.args\.eval_strategy: there is nothing to evaluate on; pass --eval-prefs"),
+    ],
+)
+def test_wrong_fields_are_one_line(args, message, tmp_path):
+    with pytest.raises(UserError, match=message) as caught:
+        training_arguments(TrainConfig(args=args), tmp_path)
+    assert "\n" not in str(caught.value)
+
+
+def test_evaluation_data_is_evaluated_unless_told_otherwise(tmp_path):
+    assert training_arguments(TrainConfig(), tmp_path).eval_strategy == "no"
+    assert training_arguments(TrainConfig(), tmp_path, evaluates=True).eval_strategy == "epoch"
+    assert training_arguments(TrainConfig(args={"eval_strategy": "no"}), tmp_path, evaluates=True).eval_strategy == "no"
+
+
+def test_half_precision_training(model_folder, load, tmp_path):
+    arguments = training_arguments(TrainConfig(), tmp_path)
+    arguments.fp16 = True
+    with pytest.raises(UserError, match=r"train\.args\.fp16: float16 overflows to NaN in the mt5 family"):
+        check_precision(arguments, load("mt5").family)
+    arguments.use_cpu = True
+    if arguments.device.type == "cpu":
+        with pytest.raises(UserError, match="float16 training needs a GPU"):
+            check_precision(arguments, load("llama").family)
+    with pytest.raises(UserError, match=r"train\.args"):
+        train(str(model_folder("mt5")), preference_texts(4), config(args={"fp16": True}), tmp_path / "out")
+
+
+def test_precision_of_the_weights():
+    assert dtype_of(TrainConfig()) == "float32"
+    assert dtype_of(TrainConfig(lora=LoraConfig())) == "auto"
+    assert dtype_of(TrainConfig(dtype="bfloat16")) == "bfloat16"
+    assert dtype_of(TrainConfig(lora=LoraConfig(), args={"fp16": True})) == "float32"
+
+
+def test_one_trainings_arithmetic_is_not_the_nexts(model_folder, tmp_path):
+    """The library keeps mixed precision and compilation in the environment of the process."""
+    model, texts = str(model_folder("mt5")), preference_texts(8)
+    train(model, texts, config(), tmp_path / "before")
+    train(model, texts, config(args={"bf16": True}), tmp_path / "bf16")
+    train(model, texts, config(), tmp_path / "after")
+    assert_same_weights(tmp_path / "before", tmp_path / "after")
+    with pytest.raises(AssertionError):
+        assert_same_weights(tmp_path / "before", tmp_path / "bf16")
+
+
+def test_bfloat16_arithmetic(model_folder, tmp_path):
+    train(str(model_folder("llama")), preference_texts(8), config(args={"bf16": True}), tmp_path / "out")
+    assert all(tensor.dtype == torch.float32 for tensor in weights(tmp_path / "out").values())
+
+
+@pytest.mark.parametrize("kind", ["mt5", "llama"])
+def test_bfloat16_arithmetic_keeps_the_loss(load, kind):
+    """Logits have 8 bits, so a token's log-probability (of about 5 nats) is off by a few hundredths; sums have 24."""
+    loaded = load(kind)
+    batch = loaded.layout.collate(loaded.layout.encode(preference_texts(8)))
+    with torch.no_grad():
+        exact = loaded.layout.score(loaded.model, loaded.head, batch)
+        with torch.autocast("cpu", torch.bfloat16):
+            rounded = loaded.layout.score(loaded.model, loaded.head, batch)
+            sums = pair_logps(rounded)
+    assert not torch.equal(rounded.token_logps, exact.token_logps), "nothing was computed in bfloat16"
+    torch.testing.assert_close(rounded.token_logps, exact.token_logps, atol=0.1, rtol=0)
+    assert sums.chosen.dtype == torch.float32
+    own = rounded.token_logps.double().sum(-1).chunk(2)
+    torch.testing.assert_close(sums.chosen.double(), own[0], atol=1e-4, rtol=0)
+    # About 0.5 is what a sum of more than 64 nats would be rounded to in bfloat16.
+    assert min(sums.chosen.abs().max(), sums.rejected.abs().max()) > 64
+    means = [logps.sum() / (batch["labels"] != IGNORE).sum() for logps in (rounded.token_logps, exact.token_logps)]
+    assert means[0].item() == pytest.approx(means[1].item(), rel=2e-3)
+
+
+def test_a_gradient_norm_that_is_no_number_becomes_null(model_folder, tmp_path, monkeypatch):
+    """JSON has no NaN; one overflow of the gradient's norm must not cost the run at its end."""
+    log = PreferenceTrainer.log
+
+    def overflowing(trainer, logs, *args):
+        log(trainer, logs | ({"grad_norm": float("inf")} if "loss" in logs else {}), *args)
+
+    monkeypatch.setattr(PreferenceTrainer, "log", overflowing)
+    train(str(model_folder("mt5")), preference_texts(8), config(), tmp_path / "out")
+    text = (tmp_path / "out" / "metrics.jsonl").read_text()
+    assert json.loads(text.splitlines()[0])["grad_norm"] is None
+    assert not re.search("Infinity|NaN", text)
+
+
+def test_compiled_layers_give_the_same_weights(model_folder, tmp_path):
+    """Traced and run as they are, without code generation: what is shown is that tracing loses none of our hooks."""
+    results = []
+    for compiled in ({}, {"torch_compile_backend": "eager"}):
+        out = tmp_path / str(bool(compiled))
+        train(str(model_folder("llama")), preference_texts(8), config(args={"max_steps": 2} | compiled), out)
+        results.append(out)
+    assert_same_weights(*results)
