@@ -174,10 +174,10 @@ def slow(sources, hypotheses, references):
 RUN = """
 import sys
 from pathlib import Path
-from mtcpo.metrics import scorer
 from mtcpo.core.config import load_section
-from mtcpo.preferences.build import PrefsConfig, build_preferences
 from mtcpo.data.records import Candidate, Segment
+from mtcpo.metrics import scorer
+from mtcpo.preferences.build import PrefsConfig, build_preferences
 
 scorer.SEGMENTS_PER_MODEL_CHUNK = 4
 

@@ -26,8 +26,8 @@ import json, os, random, signal, sqlite3, sys, time
 from pathlib import Path
 import comet.models, torch
 from support.processes import FILES, children_of, is_alive
-from mtcpo.metrics import scorer
 from mtcpo.cli.main import main
+from mtcpo.metrics import scorer
 from mtcpo.metrics.comet import metric
 from mtcpo.metrics.score_cache import ScoreCache
 
