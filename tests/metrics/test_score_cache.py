@@ -176,8 +176,8 @@ import sys
 from pathlib import Path
 from mtcpo import scoring
 from mtcpo.config import load_section
-from mtcpo.preferences import PrefsConfig, build_preferences
-from mtcpo.records import Candidate, Segment
+from mtcpo.preferences.build import PrefsConfig, build_preferences
+from mtcpo.data.records import Candidate, Segment
 
 scoring.SEGMENTS_PER_MODEL_CHUNK = 4
 
