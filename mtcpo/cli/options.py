@@ -71,8 +71,8 @@ def section(
     return load_section(cls, apply_overrides(given, short), where, allow_code=code)
 
 
-def part_settings(overrides: Sequence[str]) -> tuple[list[str], list[str]]:
-    """Part the settings of a command that reads a corpus: its own, and those of the corpus (`data.take=100`)."""
+def split_data_overrides(overrides: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Split the overrides of a command that reads a corpus: its own, and those of the corpus (`data.take=100`)."""
     data = [text for text in overrides if text.startswith("data.")]
     return [text for text in overrides if text not in data], data
 
