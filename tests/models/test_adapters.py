@@ -13,7 +13,7 @@ from mtcpo.models.adapters import add_adapters
 from mtcpo.models.config import LoraConfig
 from mtcpo.models.creation import CreateConfig, create_model
 from mtcpo.models.loading import load_model
-from mtcpo.training.train import ready_to_train, train
+from mtcpo.training.train import prepare_model, train
 
 ROUNDS = {"num_train_epochs": 2, "learning_rate": 1e-2}
 
@@ -49,7 +49,7 @@ def test_pairs_share_a_row_under_adapters_too(load):
     loaded = load("llama")
     texts = preference_texts(4)
     before = logps(loaded, texts)
-    wrapped = ready_to_train(loaded, lora_config(), seed=0)
+    wrapped = prepare_model(loaded, lora_config(), seed=0)
     assert wrapped.layout.packs
     assert "parts" in wrapped.layout.collate(wrapped.layout.encode(texts))
     torch.testing.assert_close(logps(wrapped, texts), before)  # new adapters change nothing

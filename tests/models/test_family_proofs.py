@@ -237,7 +237,7 @@ def test_two_steps_move_chosen_above_rejected(model_folder, of, kind, tmp_path, 
 OTHER = os.environ.get("MTCPO_OTHER_PYTHON")
 SAVE = """
 import sys, pathlib
-from mtcpo.models import load_model, save_model
+from mtcpo.models.loading import load_model, save_model
 for kind in sys.argv[3:]:
     folder = pathlib.Path(sys.argv[2], kind)
     folder.mkdir(parents=True)
