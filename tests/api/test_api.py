@@ -62,16 +62,17 @@ def assert_same_weights(one, other):
 def test_the_program_of_the_documentation_runs(folder, capsys):
     text = (ROOT / "docs/api.md").read_text(encoding="utf-8")
     blocks = re.findall(r"^```python\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
-    assert len(blocks) == 5
+    assert len(blocks) == 6
     scope = {}
     for number, block in enumerate(blocks, start=1):
         exec(compile(block, f"docs/api.md, block {number}", "exec"), scope)
     printed = capsys.readouterr().out
+    assert scope["triplets"][0]["chosen"] == "Es regnet."
     assert "265 of 300 kept; dropped: {'small_margin': 35}" in printed
     assert "test en-de: 40 segments" in printed
     assert "baseline" in printed
     rows = scope["scores"]["pairs"]["en-de"]["systems"]
-    assert list(rows) == ["start", "tuned", "copy"]
+    assert list(rows) == ["sft", "tuned", "copy"]
     assert rows["copy"]["copied"] == 40
     assert {"model.safetensors", "tokenizer.json", "canary.json"} <= {
         path.name for path in (folder / "tuned").iterdir()
@@ -83,7 +84,9 @@ def test_the_program_of_the_documentation_runs(folder, capsys):
 def test_the_documentation_names_everything_public():
     text = (ROOT / "docs/api.md").read_text(encoding="utf-8")
     public = set(mtcpo.__all__) - {"__version__"}
-    assert public == {"PreferenceTrainer", "build_preferences", "evaluate"}
+    assert public == {
+        "PreferenceTrainer", "build_preferences", "evaluate", "Segment", "Candidate", "Triplet", "UserError",
+    }  # fmt: skip
     assert all(f"`{name}`" in text for name in public)
 
 
@@ -93,6 +96,8 @@ def test_import_is_light_and_names_come_when_asked_for():
         "heavy = {'torch', 'transformers', 'datasets', 'pydantic'}\n"
         "assert not heavy & set(sys.modules), heavy & set(sys.modules)\n"
         "assert set(mtcpo.__all__) <= set(dir(mtcpo))\n"
+        "mtcpo.Segment, mtcpo.Candidate, mtcpo.Triplet, mtcpo.UserError\n"
+        "assert not heavy & set(sys.modules), heavy & set(sys.modules)\n"
         "mtcpo.build_preferences, mtcpo.evaluate\n"
         "assert 'torch' not in sys.modules\n"
     )
