@@ -30,8 +30,8 @@ ALIKE = (0, 3, 8)
 def apart() -> Iterator[None]:
     """Let each target have all its positions for itself."""
     import torch
-
     from mtcpo.layouts import encoderdecoder
+
     from mtcpo.models.layouts import packing
 
     kept = encoderdecoder._shared_positions, packing._begin_alike

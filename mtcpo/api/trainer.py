@@ -34,7 +34,7 @@ from mtcpo.training.examples import (
     with_template,
 )
 from mtcpo.training.model_card import CARD_FILE, model_card
-from mtcpo.training.train import RunData, early_stopping, ready_to_train, report_of, save_trained
+from mtcpo.training.train import RunData, early_stopping, prepare_model, report_of, save_trained
 
 
 class PreferenceTrainer(trainer.PreferenceTrainer):
@@ -92,7 +92,7 @@ class PreferenceTrainer(trainer.PreferenceTrainer):
         self.eval_dropped: Counter[str] = Counter() if evaluation is None else evaluation.dropped
         self._anew = _loader(model, config, prompt, arguments)
         super().__init__(
-            ready_to_train(loaded, config, arguments.seed),
+            prepare_model(loaded, config, arguments.seed),
             arguments,
             config,
             training.examples,
@@ -190,4 +190,4 @@ def _loader(
     """Return what loads a model that is named once more; None for one in memory."""
     if not isinstance(model, (str, Path)):
         return None
-    return lambda trial: ready_to_train(_loaded(model, None, config, prompt), config, args.seed)
+    return lambda trial: prepare_model(_loaded(model, None, config, prompt), config, args.seed)

@@ -81,7 +81,7 @@ def check_sharding(accelerator: Any, args: Any, quantized: bool) -> None:
         accelerator.state.deepspeed_plugin.deepspeed_config["zero_optimization"][GATHER_AT_SAVE] = True
 
 
-def join_tables(model: Any) -> None:
+def share_embedding_modules(model: Any) -> None:
     """Let all that look up one table be one module: FSDP gathers by modules, and refuses a table that two have."""
     base = model.get_base_model() if hasattr(model, "get_base_model") else model
     table = base.get_input_embeddings()

@@ -26,7 +26,7 @@ from mtcpo.core.files import write_json_lines
 from mtcpo.data.records import Triplet, triplet_to_json
 from mtcpo.models.loading import load_model
 from mtcpo.training.config import TrainConfig
-from mtcpo.training.sharding import join_tables
+from mtcpo.training.sharding import share_embedding_modules
 from mtcpo.training.train import train
 from mtcpo.training.trainer import PreferenceTrainer
 
@@ -235,7 +235,7 @@ def step_in_shares(name, shard, texts, out):
     """Shard a model, with head and layers as units that are taken apart after use, and write loss and gradients."""
     torch.distributed.init_process_group("gloo")
     loaded = load_model(name, "float32", device="cpu")
-    join_tables(loaded.model)
+    share_embedding_modules(loaded.model)
     head = loaded.model.get_output_embeddings()
     units = [m for m in loaded.model.modules() if type(m).__name__ in loaded.model._no_split_modules]
     if head.weight is not loaded.model.get_input_embeddings().weight:
