@@ -30,17 +30,16 @@ ALIKE = (0, 3, 8)
 def apart() -> Iterator[None]:
     """Let each target have all its positions for itself."""
     import torch
-    from mtcpo.layouts import encoderdecoder
 
-    from mtcpo.models.layouts import packing
+    from mtcpo.models.layouts import encoder_decoder, packing
 
-    kept = encoderdecoder._shared_positions, packing._begin_alike
-    encoderdecoder._shared_positions = lambda inputs, sources: torch.arange(inputs.numel()).view(inputs.shape)
+    kept = encoder_decoder._shared_positions, packing._begin_alike
+    encoder_decoder._shared_positions = lambda inputs, sources: torch.arange(inputs.numel()).view(inputs.shape)
     packing._begin_alike = lambda row: 0
     try:
         yield
     finally:
-        encoderdecoder._shared_positions, packing._begin_alike = kept
+        encoder_decoder._shared_positions, packing._begin_alike = kept
 
 
 def seconds(loaded: Any, examples: list[Any]) -> float:

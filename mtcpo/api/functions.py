@@ -45,7 +45,7 @@ def corpus_of(dataset: Source, data: Mapping[str, Any] | None, where: str) -> tu
     return config, None if isinstance(dataset, (str, Path)) else dataset
 
 
-def tell(drops: Mapping[str, int], where: str) -> None:
+def log_drops(drops: Mapping[str, int], where: str) -> None:
     """Say what was dropped, as the commands do, by Python's logging."""
     for reason, number in sorted(drops.items()):
         logging.getLogger("mtcpo").warning("%s: %d dropped: %s", where, number, reason)
@@ -159,7 +159,7 @@ def _test_set(dataset: Source, data: Mapping[str, Any] | None) -> TestSet:
     corpus, items = corpus_of(dataset, data, "evaluate: data")
     drops = Drops()
     segments = tuple(read_corpus(corpus, drops, keep_empty=True, items=items))
-    tell(drops, "evaluate")
+    log_drops(drops, "evaluate")
     pairs = sorted({(segment.src_lang, segment.tgt_lang) for segment in segments})
     if len(pairs) > 1:
         names = ", ".join("-".join(pair) for pair in pairs)

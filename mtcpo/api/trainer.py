@@ -10,7 +10,7 @@ from typing import Any
 
 from transformers import Seq2SeqTrainingArguments
 
-from mtcpo.api.functions import Source, corpus_of, tell
+from mtcpo.api.functions import Source, corpus_of, log_drops
 from mtcpo.core.config import load_section
 from mtcpo.core.errors import UserError
 from mtcpo.core.files import complete_folder, write_text
@@ -112,7 +112,7 @@ class PreferenceTrainer(trainer.PreferenceTrainer):
             texts = with_template(pair_texts(read_triplets(corpus, drops, items)), self._prompt)
         found = encode_within_limits(layout, texts, self._config)
         found.dropped.update(drops)
-        tell(found.dropped, f"{kind} data")
+        log_drops(found.dropped, f"{kind} data")
         return not_empty(kind, found)
 
     def _evaluation(self, layout: Layout, dataset: Source | None, held_out: EvaluationTexts | None) -> Encoded | None:
@@ -121,7 +121,7 @@ class PreferenceTrainer(trainer.PreferenceTrainer):
         if held_out is None:
             return None
         found = held_out.encode(layout, self._config)
-        tell(found.dropped, "evaluation data")
+        log_drops(found.dropped, "evaluation data")
         return found
 
     def evaluate(self, eval_dataset: Any = None, *args: Any, **kwargs: Any) -> dict[str, float]:

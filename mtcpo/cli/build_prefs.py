@@ -14,9 +14,9 @@ from mtcpo.cli.options import (
     is_one_of_several,
     languages,
     overwrite,
-    part_settings,
     section,
     settings,
+    split_data_overrides,
 )
 from mtcpo.core.errors import UserError
 from mtcpo.core.outputs import writing
@@ -79,7 +79,7 @@ def build_prefs(
     }  # fmt: skip
     if not metrics and not any(text.removeprefix("prefs.").startswith("metrics=") for text in overrides):
         raise UserError("no metric to choose pairs by; give one, for example --metric chrf")
-    own, of_data = part_settings(overrides)
+    own, of_data = split_data_overrides(overrides)
     config = section(PrefsConfig, "command line", values, own, "prefs", allow_code)
     drops = Drops()
     read = [candidates, source, *references, *(hyp.partition("=")[2] for hyp in hyps)]
@@ -94,5 +94,5 @@ def build_prefs(
         click.echo(f"mtcpo: {note}", err=True)
     click.echo(f"{output}: {report['kept']} triplets of {report['segments']} segments")
     for reason, number in sorted(report["dropped"].items()):
-        click.echo(f"  dropped {number}: {reason}{CUT if reason == 'cut_line' else ''}")
+        click.echo(f"  dropped {number}: {reason}{CUT if reason == 'truncated_line' else ''}")
     click.echo(f"  {path} has the figures, {page} the plots")

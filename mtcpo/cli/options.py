@@ -71,8 +71,8 @@ def section(
     return load_section(cls, apply_overrides(given, short), where, allow_code=code)
 
 
-def part_settings(overrides: Sequence[str]) -> tuple[list[str], list[str]]:
-    """Part the settings of a command that reads a corpus: its own, and those of the corpus (`data.take=100`)."""
+def split_data_overrides(overrides: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Split the overrides of a command that reads a corpus: its own, and those of the corpus (`data.take=100`)."""
     data = [text for text in overrides if text.startswith("data.")]
     return [text for text in overrides if text not in data], data
 
@@ -112,7 +112,7 @@ def system_of(model: str, name: str | None = None) -> str:
     return check_system_name(name or Path(model).resolve().name)
 
 
-def told(drops: Drops) -> str:
+def format_drops(drops: Drops) -> str:
     """Return what was dropped as the end of a command's line, "" where nothing was."""
     return "".join(f"; dropped: {number} {reason}" for reason, number in sorted(drops.items()))
 

@@ -43,8 +43,8 @@ def run(
 @click.command()
 def recipes() -> None:
     """List the shipped recipes with what they do."""
-    from mtcpo.core.resources import shipped_toml
+    from mtcpo.core.resources import resource_tomls
 
-    for name, path in shipped_toml("recipes").items():
+    for name, path in resource_tomls("recipes").items():
         first = path.read_text(encoding="utf-8").split("\n", 1)[0].lstrip("# ")
         click.echo(f"{name:24} {first}")

@@ -11,15 +11,15 @@ import click
 from mtcpo.cli.options import (
     allow_code,
     corpus_of,
+    format_drops,
     is_one_of_several,
     languages,
     model_options,
     overwrite,
-    part_settings,
     quiet,
     section,
     settings,
-    told,
+    split_data_overrides,
 )
 from mtcpo.core.errors import UserError
 from mtcpo.core.outputs import writing
@@ -81,7 +81,7 @@ def train(
         dev = {"source": dev_source, "references": dev_references, "metrics": dev_metrics, **spoken}
         values["dev"] = {key: value for key, value in dev.items() if value not in (None, ())}
     values["args"] = {key: value for key, value in args.items() if value is not None}
-    own, of_data = part_settings(overrides)
+    own, of_data = split_data_overrides(overrides)
     config: TrainConfig = section(TrainConfig, "command line", values, own, "train", allow_code)
     sft = source is not None and config.loss == "sft"
     if sft == (prefs is not None) or (prefs is not None and references) or (source is not None and not sft):
@@ -102,10 +102,10 @@ def train(
     if is_one_of_several():  # the first one tells
         return
     drops.update(report["dropped"])
-    click.echo(f"{output_dir}: {report['examples']} examples, {report['steps']} steps{told(drops)}")
+    click.echo(f"{output_dir}: {report['examples']} examples, {report['steps']} steps{format_drops(drops)}")
     for what, dropped in (("eval", report.get("eval_dropped")), ("dev", report.get("dev", {}).get("dropped"))):
         if dropped:
-            click.echo(f"  {what}{told(Drops(dropped))}")
+            click.echo(f"  {what}{format_drops(Drops(dropped))}")
     if "best" in report:
         best = report["best"]
         click.echo(f"  kept step {best['step']}, the best by {best['metric']} ({best['score']:.4g})")
@@ -113,6 +113,6 @@ def train(
 
 def _references(corpus: CorpusConfig, drops: Drops) -> Iterator[Segment]:
     from mtcpo.data.corpora import read_corpus
-    from mtcpo.data.rows import peeked
+    from mtcpo.data.rows import require_first
 
-    return peeked(read_corpus(corpus, drops), f"{corpus.source}: every source in it is empty")
+    return require_first(read_corpus(corpus, drops), f"{corpus.source}: every source in it is empty")

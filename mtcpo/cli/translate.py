@@ -11,15 +11,15 @@ import click
 from mtcpo.cli.options import (
     allow_code,
     corpus_of,
+    format_drops,
     languages,
     model_options,
     overwrite,
-    part_settings,
     quiet,
     section,
     settings,
+    split_data_overrides,
     system_of,
-    told,
 )
 from mtcpo.core.errors import UserError
 from mtcpo.core.outputs import writing
@@ -55,13 +55,13 @@ def translate(
     Every setting of the search is reachable: --set num_beams=8 --set epsilon=0.05 --set batch_size=64
     """
     from mtcpo.data.corpora import Drops, read_corpus
-    from mtcpo.data.rows import peeked
+    from mtcpo.data.rows import require_first
     from mtcpo.models.prompts import check_prompt
     from mtcpo.translation.config import TranslateConfig
     from mtcpo.translation.translate import translate_to_file
 
     values = {"num_candidates": num_candidates, "sampling": sampling, "logprobs": logprobs}
-    own, of_data = part_settings(overrides)
+    own, of_data = split_data_overrides(overrides)
     config = section(TranslateConfig, "command line", values, own, "translate")
     if references and len(sources) > 1:
         raise UserError("--reference goes with one SOURCE; translate several files one by one")
@@ -75,13 +75,13 @@ def translate(
         corpora = [corpus_of(source, *of_all) for source in sources]
         read = (segment for corpus in corpora for segment in _numbered(read_corpus(corpus, drops), corpus, corpora))
         # A mistake in the files shows before the model is loaded.
-        segments = peeked(read, f"{', '.join(names)}: every source is empty")
+        segments = require_first(read, f"{', '.join(names)}: every source is empty")
         quiet()
         from mtcpo.translation.engines import open_engine
 
         with open_engine(model, name, dtype, template) as engine:
             figures = translate_to_file(engine, segments, config, output, overwrite)
-    click.echo(f"{output}: {figures['segments']} sources, {config.num_candidates} candidates each{told(drops)}")
+    click.echo(f"{output}: {figures['segments']} sources, {config.num_candidates} candidates each{format_drops(drops)}")
 
 
 def _numbered(segments: Iterator[Segment], corpus: CorpusConfig, corpora: Sequence[CorpusConfig]) -> Iterator[Segment]:

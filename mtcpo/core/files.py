@@ -25,7 +25,7 @@ COMPRESSED_BYTES = 1 << 12
 """Read at one time: repetitive text becomes a hundred times as much."""
 
 
-class CutArchiveError(UserError):
+class TruncatedArchiveError(UserError):
     """A compressed file that ends before its end."""
 
 
@@ -99,7 +99,7 @@ def _raw_lines(path: Path) -> Iterator[tuple[int, bytes]]:
     except PermissionError:
         raise UserError(f"{path}: no permission to read it") from None
     except EOFError as error:
-        raise CutArchiveError(f"{path}: cut after line {number} ({error}); make or fetch it again") from None
+        raise TruncatedArchiveError(f"{path}: cut after line {number} ({error}); make or fetch it again") from None
     except (gzip.BadGzipFile, zlib.error) as error:
         raise UserError(f"{path}: damaged archive after line {number} ({error}); make or fetch it again") from None
 
@@ -136,8 +136,8 @@ def count_lines(path: Path) -> int:
 def read_json_lines(path: Path, drops: Counter[str] | None = None) -> Iterator[tuple[str, dict[str, Any]]]:
     """Yield ("path:line", object) for each row of a JSON Lines (also .gz, .zst) or Parquet file.
 
-    drops: where it is counted as `cut_line` that the file, or its archive, ends in the middle of a line which is not
-    its first; without it such a file is refused.
+    drops: counts, as `truncated_line`, a last line that ends in its middle because the file or its archive was
+    truncated; without it such a file is refused, and so is one whose first line is truncated.
 
     Raises:
         UserError: a row that is no JSON object, with file and line.
@@ -169,13 +169,13 @@ def _complete_lines(path: Path, drops: Counter[str]) -> Iterator[tuple[int, byte
     try:
         for number, raw in _raw_lines(path):
             if number > 1 and _is_cut(raw):
-                drops["cut_line"] += 1
+                drops["truncated_line"] += 1
             else:
                 yield number, raw
-    except CutArchiveError:
+    except TruncatedArchiveError:
         if number == 0:
             raise
-        drops["cut_line"] += 1
+        drops["truncated_line"] += 1
 
 
 def _is_cut(raw: bytes) -> bool:

@@ -1,4 +1,4 @@
-"""Where the files that come with mtcpo lie: recipes, suites, the demo's data.
+"""The files that come with mtcpo: recipes, suites, the demo's data.
 
 In a checkout they lie beside the package (the repository's root), in an installed wheel in its folder `assets`.
 """
@@ -13,21 +13,21 @@ PACKAGE = Path(__file__).resolve().parents[1]
 """The folder of the package itself: mtcpo/."""
 
 
-def shipped(relative: str, package: Path = PACKAGE) -> Path:
-    """Return the path of a file or folder that ships with mtcpo, for example `shipped("recipes/demo.toml")`.
+def resource_path(relative: str, package: Path = PACKAGE) -> Path:
+    """Return the path of a file or folder that comes with mtcpo, for example `resource_path("recipes/demo.toml")`.
 
     Raises:
-        UserError: it is not there, so the installation is not complete.
+        UserError: it is missing, so the installation is incomplete.
     """
     for root in _roots(package):
         if (root / relative).exists():
             return root / relative
-    raise UserError(f"{relative} is missing in {package}: the installation is not complete; install mtcpo again")
+    raise UserError(f"{relative} is missing in {package}: the installation is incomplete; install mtcpo again")
 
 
-def shipped_toml(folder: str) -> dict[str, Path]:
-    """Return the TOML files of a shipped folder ("recipes", "eval/suites") by their name without the suffix."""
-    return {path.stem: path for path in sorted(shipped(folder).glob("*.toml"))}
+def resource_tomls(folder: str) -> dict[str, Path]:
+    """Return the TOML files of a folder that comes with mtcpo ("recipes", "eval/suites") by name without suffix."""
+    return {path.stem: path for path in sorted(resource_path(folder).glob("*.toml"))}
 
 
 def _roots(package: Path) -> list[Path]:

@@ -45,7 +45,7 @@ def code_file(name: str) -> str:
     try:
         spec = importlib.util.find_spec(module)
     except Exception as error:  # the packages above it are imported, and may do anything
-        raise told_error(name, error) from error
+        raise user_code_error(name, error) from error
     if spec is None or spec.origin is None:
         raise UserError(f"{name}: no module {module!r} in {Path.cwd()} or the environment")
     return spec.origin
@@ -71,14 +71,14 @@ def find_code(name: str) -> Any:
     try:
         found = importlib.import_module(module)
     except Exception as error:
-        raise told_error(name, error) from error
+        raise user_code_error(name, error) from error
     if not hasattr(found, attribute):
         public = [other for other in vars(found) if not other.startswith("_")]
         raise choose(f"name in {module}:", attribute, public)
     return getattr(found, attribute)
 
 
-def told_error(name: str, error: Exception) -> UserError:
+def user_code_error(name: str, error: Exception) -> UserError:
     """Return an error of the user's code as theirs, with its place."""
     if isinstance(error, UserError):
         return error

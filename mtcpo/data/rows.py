@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 from mtcpo.core.errors import UserError, choose
 from mtcpo.core.files import read_json_lines, read_lines
 from mtcpo.core.hub import unreachable_hub
-from mtcpo.core.user_code import find_code, is_code, told_error
+from mtcpo.core.user_code import find_code, is_code, user_code_error
 from mtcpo.data.records import Segment, Triplet, segment_from_json, segment_to_json, triplet_to_json
 
 Item = TypeVar("Item")
@@ -29,15 +29,15 @@ TABLE_SUFFIXES = {
 }  # fmt: skip
 
 
-def peeked(items: Iterator[Item], nothing: str) -> Iterator[Item]:
-    """Return the same items once the first has been read, so that a mistake in it shows now.
+def require_first(items: Iterator[Item], message: str) -> Iterator[Item]:
+    """Return the same items once the first has been read, so that a mistake in it shows before any work.
 
     Raises:
-        UserError: there is none; `nothing` says so.
+        UserError: there is no item; `message` is its text.
     """
     first = next(items, None)
     if first is None:
-        raise UserError(nothing)
+        raise UserError(message)
     return chain([first], items)
 
 
@@ -183,7 +183,7 @@ def code_rows(name: str, options: Mapping[str, Any]) -> Iterator[tuple[str, dict
     try:
         items = iter(make(**options))
     except Exception as error:
-        raise told_error(name, error) from error
+        raise user_code_error(name, error) from error
     return rows_of(_told(items, name), name)
 
 
@@ -217,7 +217,7 @@ def _told(items: Iterator[Any], name: str) -> Iterator[Any]:
         except StopIteration:
             return
         except Exception as error:
-            raise told_error(name, error) from error
+            raise user_code_error(name, error) from error
         yield item
 
 

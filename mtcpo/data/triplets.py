@@ -13,7 +13,7 @@ from mtcpo.data.corpora import CORPUS_FIELDS, PAIR_FIELDS, CorpusConfig, Drops, 
 from mtcpo.data.formats import preference_triplet, trl_row
 from mtcpo.data.languages import UNDETERMINED, check_language
 from mtcpo.data.records import Triplet, triplet_from_json
-from mtcpo.data.rows import peeked
+from mtcpo.data.rows import require_first
 
 
 def read_triplets(
@@ -60,7 +60,9 @@ def open_triplets(config: CorpusConfig, drops: Drops) -> Iterator[Triplet]:
     Raises:
         UserError: there is none.
     """
-    return peeked(read_triplets(config, drops), f"{config.source}: no triplet in it with two different translations")
+    return require_first(
+        read_triplets(config, drops), f"{config.source}: no triplet in it with two different translations"
+    )
 
 
 def _triplet(row: Mapping[str, Any], row_id: str, where: str) -> Triplet:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from mtcpo.core.errors import UserError
 from mtcpo.core.files import sha256_of
-from mtcpo.core.user_code import code_file, find_code, told_error
+from mtcpo.core.user_code import code_file, find_code, user_code_error
 from mtcpo.data.records import Segment
 
 
@@ -41,7 +41,7 @@ class UserMetric:
         try:
             found = [float(score) for score in self.function(sources, texts, references)] if texts else []
         except Exception as error:
-            raise told_error(f"metric {self.name}={self.path}", error) from error
+            raise user_code_error(f"metric {self.name}={self.path}", error) from error
         if len(found) != len(texts):
             raise UserError(f"metric {self.name}={self.path}: {len(found)} scores for {len(texts)} translations")
         sign = 1.0 if getattr(self.function, "higher_is_better", True) else -1.0

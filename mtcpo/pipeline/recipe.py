@@ -10,7 +10,7 @@ from pydantic import AfterValidator, Field, model_validator
 
 from mtcpo.core.config import Config, PathOrName, apply_overrides, load_section, read_toml
 from mtcpo.core.errors import UserError, choose, nearest
-from mtcpo.core.resources import shipped_toml
+from mtcpo.core.resources import resource_tomls
 from mtcpo.data.corpora import CorpusConfig
 from mtcpo.data.rows import is_table, is_text
 from mtcpo.evaluation.config import RunEvaluateConfig
@@ -119,7 +119,7 @@ def find_recipe(name: str) -> Path:
     Raises:
         UserError: neither; the message names the shipped ones.
     """
-    path, known = Path(name), shipped_toml("recipes")
+    path, known = Path(name), resource_tomls("recipes")
     if path.is_file():
         return path
     if name in known:

@@ -545,13 +545,13 @@ def test_doctor_names_each_part_with_its_version(tmp_path):
 
 def test_a_fault_of_ours_shows_its_traceback_and_exits_1(tmp_path):
     # A stamp that vanishes while it is read, a bug of ours, ...: any exception that no one foresaw.
-    code = "import mtcpo.shipped as s, mtcpo.cli.main as c\ndel s.shipped_toml\nc.main(['recipes'])"
+    code = "import mtcpo.core.resources as s, mtcpo.cli.main as c\ndel s.resource_tomls\nc.main(['recipes'])"
     done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path, env=ENVIRONMENT, check=False
     )
     assert done.returncode == 1
     assert done.stderr.startswith("Traceback")
-    assert "shipped_toml" in done.stderr
+    assert "resource_tomls" in done.stderr
 
 
 def test_the_console_may_be_ascii_or_gone(here):

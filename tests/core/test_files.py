@@ -102,7 +102,7 @@ def test_a_cut_archive_gives_its_complete_lines_where_they_are_counted(tmp_path,
         path.write_bytes(data[:end])
         drops = Counter()
         found = [row for _, row in read_json_lines(path, drops)]
-        assert drops == {"cut_line": 1}
+        assert drops == {"truncated_line": 1}
         assert len(found) > 900
         assert found == rows[: len(found)]
     path.write_bytes(data[:12])

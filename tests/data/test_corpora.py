@@ -543,7 +543,7 @@ def test_settings_that_contradict_each_other(folder, settings, message):
 # --- code of the user's own -----------------------------------------------------------------------------------------
 
 OWN = """
-from mtcpo.records import Segment
+from mtcpo.data.records import Segment
 
 class Letters:
     def __init__(self, letters="abc", wrong_at=None):

@@ -10,7 +10,7 @@ from support.paths import ROOT
 
 from mtcpo.core.config import to_toml
 from mtcpo.core.errors import UserError
-from mtcpo.core.resources import shipped_toml
+from mtcpo.core.resources import resource_tomls
 from mtcpo.models.prompts import check_prompt
 from mtcpo.pipeline.recipe import Recipe, find_recipe, load_recipe
 from mtcpo.pipeline.run import stages_of
@@ -160,7 +160,7 @@ def test_prompts():
 
 # --- the shipped ones -----------------------------------------------------------------------------------------------
 
-SHIPPED = sorted(shipped_toml("recipes"))
+SHIPPED = sorted(resource_tomls("recipes"))
 
 
 def missing_shared(path):

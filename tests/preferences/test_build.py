@@ -351,14 +351,14 @@ def test_a_candidates_file_that_was_cut_gives_its_complete_lines(tmp_path):
         (tmp_path / "cut.jsonl").write_bytes(data[:end])
         drops = Drops()
         segments = list(read_corpus(CorpusConfig(source=str(tmp_path / "cut.jsonl")), drops))
-        assert (segments, drops) == (list(make())[:-1], {"cut_line": 1})
+        assert (segments, drops) == (list(make())[:-1], {"truncated_line": 1})
         reports.add(len(segments))
     assert reports == {4}
     report = build_preferences(
         read_corpus(CorpusConfig(source=str(tmp_path / "cut.jsonl")), drops := Drops()), CHRF, tmp_path / "p.jsonl",
         drops=drops,
     )  # fmt: skip
-    assert report["dropped"]["cut_line"] == 1
+    assert report["dropped"]["truncated_line"] == 1
     assert report["kept"] + sum(report["dropped"].values()) == report["considered"] == report["segments"] == 5
     # In the middle of the file, and at its very beginning, it is a mistake.
     whole.write_bytes(data[: last - 20] + b"\n" + data[last:])
@@ -396,8 +396,8 @@ def test_wmt22_with_nine_systems(tmp_path):
 MEMORY = """
 import resource, sys
 from pathlib import Path
-from mtcpo.preferences import PrefsConfig, build_preferences
-from mtcpo.records import Candidate, Segment
+from mtcpo.data.records import Candidate, Segment
+from mtcpo.preferences.build import PrefsConfig, build_preferences
 
 def segments(count):
     for n in range(count):

@@ -211,9 +211,9 @@ def test_an_error_in_the_texts_leaves_nothing_that_is_found(load, cache, cuts):
 CUT_SLOWLY = """
 import sys, time
 from support.models import preference_texts
-from mtcpo import examples
 from mtcpo.models.loading import load_model
-from mtcpo.trainconfig import TrainConfig
+from mtcpo.training import examples
+from mtcpo.training.config import TrainConfig
 layout = load_model(sys.argv[1], "float32", device="cpu").layout
 print("ready", flush=True)
 reason_to_drop = examples._reason_to_drop

@@ -27,7 +27,7 @@ from pydantic import BeforeValidator, Field, TypeAdapter, ValidationInfo, field_
 
 from mtcpo.core.config import Config, PathOrName, load_section, read_toml
 from mtcpo.core.errors import UserError, nearest
-from mtcpo.core.resources import shipped_toml
+from mtcpo.core.resources import resource_tomls
 from mtcpo.evaluation.testsets.published import RELEASES, languages_of, load_from_folder, where_to_put
 from mtcpo.evaluation.testsets.sacrebleu import known_sets, load_from_sacrebleu
 from mtcpo.evaluation.testsets.testset import TestSet, TestSetConfig, load_local_set, parse_spec
@@ -137,7 +137,7 @@ def read_suite(spec: str) -> SuiteConfig:
 
 
 def _shipped_suite(name: str) -> Path:
-    suites = shipped_toml("eval/suites")
+    suites = resource_tomls("eval/suites")
     if name in suites:
         return suites[name]
     known = known_sets()

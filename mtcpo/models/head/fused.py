@@ -127,7 +127,8 @@ class _Scores(torch.autograd.Function):
     @staticmethod
     def forward(
         ctx: Any, hidden: Tensor, weight: Tensor, bias: Tensor | None, labels: Tensor,
-        target_positions: TargetPositions, transform: LogitTransform, with_means: bool, objective: Objective | None, with_grads: bool,
+        target_positions: TargetPositions, transform: LogitTransform, with_means: bool,
+        objective: Objective | None, with_grads: bool,
     ) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
         needs = ctx.needs_input_grad[:3] if with_grads and objective is not None else (False,) * 3
         size = max(1, CHUNK_LOGITS.get(hidden.device.type, CHUNK_LOGITS["cuda"]) // len(weight))

@@ -14,7 +14,7 @@ from support.paths import DATA
 
 from mtcpo.core.config import load_section
 from mtcpo.core.errors import UserError
-from mtcpo.core.resources import shipped, shipped_toml
+from mtcpo.core.resources import resource_path, resource_tomls
 from mtcpo.evaluation.testsets.published import RELEASES
 from mtcpo.evaluation.testsets.suites import (
     SuiteConfig,
@@ -521,7 +521,7 @@ def test_without_cache_and_network_the_error_says_what_to_place_where(cached):
 
 def test_the_shipped_suites_are_valid():
     assert read_suite("demo").sets[0].name == "demo"
-    for name in shipped_toml("eval/suites"):
+    for name in resource_tomls("eval/suites"):
         suite = read_suite(name)
         named = name_test_sets([name], [])
         assert len(set(named)) == len(suite.test_sets) + len(suite.sets), name
@@ -532,7 +532,7 @@ def test_the_shipped_suites_are_valid():
 
 
 def test_the_demo_suite_finds_the_demos_data():
-    source = shipped("data/demo") / "test.en"
+    source = resource_path("data/demo") / "test.en"
     if not source.exists():
         pytest.skip("the demo's data are not there")
     (test_set,) = load_suite("demo")

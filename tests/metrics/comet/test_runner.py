@@ -178,7 +178,7 @@ def test_under_a_launcher_the_first_process_does_the_work(corpus, capsys, monkey
 
 SLOW = """
 import time
-from mtcpo.comet import worker
+from mtcpo.metrics.comet import worker
 def slow(**question):
     open("scoring", "w").close()
     time.sleep(600)
