@@ -200,7 +200,7 @@ def _read(folder: Path) -> tuple[StoredExamples, Notes] | None:
         reason = "its hash is another"
     except (OSError, ValueError, KeyError, TypeError) as error:
         reason = str(error)
-    LOG.warning("%s: the tokenized data in it is damaged (%s); it is made anew", folder, reason)
+    LOG.warning("%s: the tokenized data in it is damaged (%s); rebuilding it", folder, reason)
     return None
 
 

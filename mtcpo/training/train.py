@@ -42,8 +42,8 @@ from mtcpo.training.dev_set import DevSet, dev_set_of
 from mtcpo.training.examples import Encoded, encode_within_limits, evaluation_texts, not_empty, with_template
 from mtcpo.training.model_card import CARD_FILE, model_card
 from mtcpo.training.progress import TrainingBar
-from mtcpo.training.sharding import together
-from mtcpo.training.trainer import PreferenceTrainer
+from mtcpo.training.sharding import explain_lost_peer
+from mtcpo.training.trainer import ExampleTrainer
 
 REPORT_FILE = "training.json"
 LOG_FILE = "metrics.jsonl"
@@ -71,7 +71,7 @@ class RunData:
 
 
 @keeping_environment()
-@together()
+@explain_lost_peer()
 def train(
     model: str,
     texts: Iterable[TextExample],
@@ -124,7 +124,7 @@ def train(
     with stopping_at_a_step(trainer):
         trainer.train(resume_from_checkpoint=resume)
     report = report_of(model, config, trainer, data)
-    result = trainer.trained(
+    result = trainer.gather_model(
         lambda: prepare_model(load_model(model, dtype_of(config), prompt, "cpu"), config, args.seed)
     )
     if result is not None:
@@ -144,14 +144,12 @@ def prepare_model(loaded: LoadedModel, config: TrainConfig, seed: int) -> Loaded
     return loaded.with_model(add_adapters(loaded.model, loaded.family, config.lora, resolve_model_name(loaded.name)))
 
 
-def _trainer(
-    loaded: LoadedModel, args: Seq2SeqTrainingArguments, config: TrainConfig, data: RunData
-) -> PreferenceTrainer:
+def _trainer(loaded: LoadedModel, args: Seq2SeqTrainingArguments, config: TrainConfig, data: RunData) -> ExampleTrainer:
     """Set up the trainer; what an argument asks for and the environment does not have is the user's to mend."""
     evaluation = None if data.evaluation is None else data.evaluation.examples
     with _explained():
-        PreferenceTrainer.get_optimizer_cls_and_kwargs(args, loaded.model)
-        trainer = PreferenceTrainer(
+        ExampleTrainer.get_optimizer_cls_and_kwargs(args, loaded.model)
+        trainer = ExampleTrainer(
             loaded, args, config, data.training.examples, evaluation, config.batch_tokens, data.dev
         )
     for callback in (PrinterCallback, ProgressCallback):
@@ -214,7 +212,7 @@ def _plain(value: Any) -> Any:
     return getattr(value, "value", value)
 
 
-def report_of(model: str, config: TrainConfig, trainer: PreferenceTrainer, data: RunData) -> dict[str, Any]:
+def report_of(model: str, config: TrainConfig, trainer: ExampleTrainer, data: RunData) -> dict[str, Any]:
     """Return what training.json and the card say of a training, as far as it has come."""
     state = trainer.state
     last = state.log_history[-1] if state.log_history else {}
@@ -253,7 +251,7 @@ def _scores(logs: Sequence[dict[str, Any]], step: int) -> dict[str, float]:
 
 
 def _finish(
-    loaded: LoadedModel, trainer: PreferenceTrainer, folder: Path, report: dict[str, Any], config: TrainConfig
+    loaded: LoadedModel, trainer: ExampleTrainer, folder: Path, report: dict[str, Any], config: TrainConfig
 ) -> None:
     """Write the model, name its folder, and drop the checkpoints unless the user asked for them.
 
@@ -293,7 +291,7 @@ def save_trained(loaded: LoadedModel, config: TrainConfig, folder: Path, languag
     shutil.copyfile(folder / CANARY_FILE, beside / CANARY_FILE)
 
 
-def _push(trainer: PreferenceTrainer, folder: Path) -> None:
+def _push(trainer: ExampleTrainer, folder: Path) -> None:
     """Upload the finished directory to the hub, to where the library's arguments say."""
     from huggingface_hub import HfApi
 

@@ -22,7 +22,7 @@ from mtcpo.training.arguments import DEFAULT_ARGS, OWN_ARGS, check_precision, dt
 from mtcpo.training.config import TrainConfig
 from mtcpo.training.examples import encode_within_limits, pair_texts, reference_texts
 from mtcpo.training.train import train
-from mtcpo.training.trainer import PreferenceTrainer, pair_logps
+from mtcpo.training.trainer import ExampleTrainer, pair_logps
 
 # --- a whole run ----------------------------------------------------------------------------------------------------
 
@@ -80,13 +80,13 @@ def test_supervised_training_learns(model_folder, tmp_path):
 def test_the_model_is_gone_when_training_ends(model_folder, tmp_path, monkeypatch):
     """A cycle of references would keep it, on a GPU beside the one that translates next."""
     seen = []
-    start = PreferenceTrainer.__init__
+    start = ExampleTrainer.__init__
 
     def init(trainer, *args, **kwargs):
         start(trainer, *args, **kwargs)
         seen.append(weakref.ref(trainer.model))
 
-    monkeypatch.setattr(PreferenceTrainer, "__init__", init)
+    monkeypatch.setattr(ExampleTrainer, "__init__", init)
     gc.collect()
     gc.disable()
     try:
@@ -436,12 +436,12 @@ def test_bfloat16_arithmetic_keeps_the_loss(load, kind):
 
 def test_a_gradient_norm_that_is_no_number_becomes_null(model_folder, tmp_path, monkeypatch):
     """JSON has no NaN; one overflow of the gradient's norm must not cost the run at its end."""
-    log = PreferenceTrainer.log
+    log = ExampleTrainer.log
 
     def overflowing(trainer, logs, *args):
         log(trainer, logs | ({"grad_norm": float("inf")} if "loss" in logs else {}), *args)
 
-    monkeypatch.setattr(PreferenceTrainer, "log", overflowing)
+    monkeypatch.setattr(ExampleTrainer, "log", overflowing)
     train(str(model_folder("mt5")), preference_texts(8), config(), tmp_path / "out")
     text = (tmp_path / "out" / "metrics.jsonl").read_text()
     assert json.loads(text.splitlines()[0])["grad_norm"] is None

@@ -14,11 +14,9 @@ from contextlib import closing, suppress
 from pathlib import Path
 
 import pytest
-from support.comet import models, needs_comet, sentences
+from support.comet import needs_comet, sentences
 from support.console import write_lines
 from support.paths import ROOT
-
-__all__ = ["models"]  # a fixture
 
 needs_proc = pytest.mark.skipif(not Path("/proc").is_dir(), reason="needs /proc and ps to see processes end")
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from support.comet import has_comet, make_segments, models, needs_comet, sentences
+from support.comet import has_comet, make_segments, needs_comet, sentences
 from support.console import finish, mistake, run, start, write_lines
 from support.processes import FILES, children_of, is_alive
 
@@ -22,8 +22,6 @@ from mtcpo.metrics.comet.config import CometConfig
 from mtcpo.metrics.registry import load_metric
 from mtcpo.metrics.score_cache import CachedModel, ScoreCache
 from mtcpo.preferences.build import PrefsConfig, build_preferences
-
-__all__ = ["models"]  # a fixture
 
 OTHER = os.environ.get("MTCPO_OTHER_PYTHON", sys.executable)
 """Where `make test-latest` runs, the interpreter of the pinned environment; else this one, as a process of its own."""
