@@ -26,8 +26,15 @@ from mtcpo.core.files import complete_folder, partial_path, refuse_existing, wri
 from mtcpo.data.corpora import Drops
 from mtcpo.models.adapters import add_adapters, save_adapters
 from mtcpo.models.canary import CANARY_FILE
-from mtcpo.models.loading import LoadedModel, identity_of, load_model, place_of, save_adapted, save_model
-from mtcpo.models.prompts import Text
+from mtcpo.models.loading import (
+    LoadedModel,
+    load_model,
+    model_fingerprint,
+    resolve_model_name,
+    save_adapted,
+    save_model,
+)
+from mtcpo.models.prompts import TextExample
 from mtcpo.training.arguments import check_precision, dtype_of, keeping_environment, training_arguments
 from mtcpo.training.checkpoints import prepare_work, stopped_early_at, stopping_at_a_step
 from mtcpo.training.config import TrainConfig
@@ -67,12 +74,12 @@ class RunData:
 @explain_lost_peer()
 def train(
     model: str,
-    texts: Iterable[Text],
+    texts: Iterable[TextExample],
     config: TrainConfig,
     output_dir: Path,
     *,
     prompt: str | None = None,
-    eval_texts: Iterable[Text] | None = None,
+    eval_texts: Iterable[TextExample] | None = None,
     origin: str = "",
     overwrite: bool = False,
 ) -> dict[str, Any]:
@@ -134,7 +141,7 @@ def prepare_model(loaded: LoadedModel, config: TrainConfig, seed: int) -> Loaded
         return loaded
     # After the model's own dropout, so that the adapters keep theirs.
     set_seed(seed)  # the trainer does so too, but after the adapters have their first weights
-    return loaded.with_model(add_adapters(loaded.model, loaded.family, config.lora, place_of(loaded.name)))
+    return loaded.with_model(add_adapters(loaded.model, loaded.family, config.lora, resolve_model_name(loaded.name)))
 
 
 def _trainer(loaded: LoadedModel, args: Seq2SeqTrainingArguments, config: TrainConfig, data: RunData) -> ExampleTrainer:
@@ -183,7 +190,9 @@ def _line(error: Exception) -> str:
 
 def _fingerprint(model: str, config: TrainConfig, data: RunData) -> str:
     """Return what must be equal for an unfinished run to go on: model, settings and data."""
-    digest = hashlib.sha256(f"{model}\n{identity_of(model)}\n{config.model_dump_json()}\n{data.sha256}\n".encode())
+    digest = hashlib.sha256(
+        f"{model}\n{model_fingerprint(model)}\n{config.model_dump_json()}\n{data.sha256}\n".encode()
+    )
     if data.evaluation is not None:
         digest.update(data.evaluation.sha256.encode())
     for segment in () if data.dev is None else data.dev.segments:

@@ -22,7 +22,7 @@ from mtcpo.core.errors import UserError
 from mtcpo.core.files import read_json_lines, write_json_lines
 from mtcpo.data.records import Candidate, Segment, segment_to_json
 from mtcpo.models.loading import load_model
-from mtcpo.models.prompts import Text
+from mtcpo.models.prompts import TextExample
 from mtcpo.training.config import TrainConfig
 from mtcpo.training.train import train
 
@@ -161,7 +161,7 @@ def test_mistakes_in_preferences(data, settings, message):
 
 def test_the_trainer_makes_the_model_that_the_command_makes(model_folder, folder):
     config = TrainConfig(loss="simpo", beta=2.0, args=ARGS)
-    texts = [Text(t["source"], "en", "de", (t["chosen"], t["rejected"])) for t in TRIPLETS]
+    texts = [TextExample(t["source"], "en", "de", (t["chosen"], t["rejected"])) for t in TRIPLETS]
     train(str(model_folder("mt5")), texts, config, folder / "by-command", eval_texts=texts[:4])
     trainer = PreferenceTrainer(
         str(model_folder("mt5")), Dataset.from_list(TRIPLETS), TRIPLETS[:4], loss="simpo", beta=2.0, args=ARGS
@@ -250,11 +250,11 @@ def test_adapters_of_a_model_in_memory_are_merged(model_folder):
 @pytest.mark.parametrize("kind", ["umt5", "madlad", "t5"])
 def test_tables_of_a_model_in_memory(model_folder, kind, lora):
     """transformers 5 says "tied" of every T5; as it stands in memory it is trained and saved, and so it loads again."""
-    from mtcpo.models.canary import both_logps
+    from mtcpo.models.canary import head_and_model_logps
 
     def logps_of(loaded):
         batch = loaded.layout.collate(loaded.layout.encode(preference_texts(4)))
-        return both_logps(loaded.model, loaded.layout, loaded.head, batch)[0]
+        return head_and_model_logps(loaded.model, loaded.layout, loaded.head, batch)[0]
 
     source = model_folder(kind)
     model, tokenizer = AutoModelForSeq2SeqLM.from_pretrained(source), AutoTokenizer.from_pretrained(source)
