@@ -45,7 +45,7 @@ def corpus_of(dataset: Source, data: Mapping[str, Any] | None, where: str) -> tu
     return config, None if isinstance(dataset, (str, Path)) else dataset
 
 
-def tell(drops: Mapping[str, int], where: str) -> None:
+def log_drops(drops: Mapping[str, int], where: str) -> None:
     """Say what was dropped, as the commands do, by Python's logging."""
     for reason, number in sorted(drops.items()):
         logging.getLogger("mtcpo").warning("%s: %d dropped: %s", where, number, reason)
@@ -159,7 +159,7 @@ def _test_set(dataset: Source, data: Mapping[str, Any] | None) -> TestSet:
     corpus, items = corpus_of(dataset, data, "evaluate: data")
     drops = Drops()
     segments = tuple(read_corpus(corpus, drops, keep_empty=True, items=items))
-    tell(drops, "evaluate")
+    log_drops(drops, "evaluate")
     pairs = sorted({(segment.src_lang, segment.tgt_lang) for segment in segments})
     if len(pairs) > 1:
         names = ", ".join("-".join(pair) for pair in pairs)
@@ -185,7 +185,7 @@ def _outputs(
 def _engine(name: str, system: Any, prompt: str | None, sources: int) -> Iterator[Any]:
     """Give the engine of a model that is named, or in memory."""
     from mtcpo.models.loading import LoadedModel, adopt_model
-    from mtcpo.training.trainer import PreferenceTrainer
+    from mtcpo.training.trainer import ExampleTrainer
     from mtcpo.translation.engines import open_engine
     from mtcpo.translation.generate import GenerateEngine
 
@@ -193,7 +193,7 @@ def _engine(name: str, system: Any, prompt: str | None, sources: int) -> Iterato
         with open_engine(str(system), name, "auto", prompt, sources) as engine:
             yield engine
         return
-    if isinstance(system, PreferenceTrainer):
+    if isinstance(system, ExampleTrainer):
         loaded = system.loaded
     elif isinstance(system, LoadedModel):
         loaded = system

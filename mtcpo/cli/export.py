@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from mtcpo.cli.options import allow_code, corpus_of, languages, overwrite, settings, told
+from mtcpo.cli.options import allow_code, corpus_of, format_drops, languages, overwrite, settings
 from mtcpo.core.outputs import writing
 
 
@@ -34,4 +34,4 @@ def export(
     with writing(output, overwrite, inputs=[prefs]):
         corpus = corpus_of(prefs, (), (), src_lang, tgt_lang, overrides, allow_code)
         count = write_json_lines(output, triplets_to_trl(open_triplets(corpus, drops), prompt))
-    click.echo(f"{output}: {count} rows{told(drops)}")
+    click.echo(f"{output}: {count} rows{format_drops(drops)}")

@@ -112,7 +112,7 @@ def system_of(model: str, name: str | None = None) -> str:
     return check_system_name(name or Path(model).resolve().name)
 
 
-def told(drops: Drops) -> str:
+def format_drops(drops: Drops) -> str:
     """Return what was dropped as the end of a command's line, "" where nothing was."""
     return "".join(f"; dropped: {number} {reason}" for reason, number in sorted(drops.items()))
 

@@ -11,6 +11,7 @@ import click
 from mtcpo.cli.options import (
     allow_code,
     corpus_of,
+    format_drops,
     is_one_of_several,
     languages,
     model_options,
@@ -19,7 +20,6 @@ from mtcpo.cli.options import (
     section,
     settings,
     split_data_overrides,
-    told,
 )
 from mtcpo.core.errors import UserError
 from mtcpo.core.outputs import writing
@@ -102,10 +102,10 @@ def train(
     if is_one_of_several():  # the first one tells
         return
     drops.update(report["dropped"])
-    click.echo(f"{output_dir}: {report['examples']} examples, {report['steps']} steps{told(drops)}")
+    click.echo(f"{output_dir}: {report['examples']} examples, {report['steps']} steps{format_drops(drops)}")
     for what, dropped in (("eval", report.get("eval_dropped")), ("dev", report.get("dev", {}).get("dropped"))):
         if dropped:
-            click.echo(f"  {what}{told(Drops(dropped))}")
+            click.echo(f"  {what}{format_drops(Drops(dropped))}")
     if "best" in report:
         best = report["best"]
         click.echo(f"  kept step {best['step']}, the best by {best['metric']} ({best['score']:.4g})")

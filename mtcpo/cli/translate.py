@@ -11,6 +11,7 @@ import click
 from mtcpo.cli.options import (
     allow_code,
     corpus_of,
+    format_drops,
     languages,
     model_options,
     overwrite,
@@ -19,7 +20,6 @@ from mtcpo.cli.options import (
     settings,
     split_data_overrides,
     system_of,
-    told,
 )
 from mtcpo.core.errors import UserError
 from mtcpo.core.outputs import writing
@@ -81,7 +81,7 @@ def translate(
 
         with open_engine(model, name, dtype, template) as engine:
             figures = translate_to_file(engine, segments, config, output, overwrite)
-    click.echo(f"{output}: {figures['segments']} sources, {config.num_candidates} candidates each{told(drops)}")
+    click.echo(f"{output}: {figures['segments']} sources, {config.num_candidates} candidates each{format_drops(drops)}")
 
 
 def _numbered(segments: Iterator[Segment], corpus: CorpusConfig, corpora: Sequence[CorpusConfig]) -> Iterator[Segment]:

@@ -145,11 +145,11 @@ def _compare_on(
         tuple(replace(segment, candidates=()) for segment in segments[0]),
         first["origin"], tuple(first["reference_names"]),
     )  # fmt: skip
-    chosen_by = {
+    selection_metrics = {
         name for run in runs for name, described in run.entries[key]["metrics"].items() if described.get("chose_pairs")
     }
     metrics = _metrics(key, runs, segments, config, tell)
-    return evaluate_outputs(test_set, _outputs(runs, segments), metrics, config, chosen_by)
+    return evaluate_outputs(test_set, _outputs(runs, segments), metrics, config, selection_metrics)
 
 
 def _outputs(runs: Sequence[Run], segments: Sequence[Sequence[Segment]]) -> dict[str, list[str]]:

@@ -93,7 +93,7 @@ def evaluate_outputs(
     outputs: Mapping[str, Sequence[str]],
     metrics: Sequence[Metric],
     config: EvaluateConfig | None = None,
-    chosen_by: Collection[str] = (),
+    selection_metrics: Collection[str] = (),
 ) -> Evaluation:
     """Score the systems' outputs and test each against the baseline.
 
@@ -102,7 +102,7 @@ def evaluate_outputs(
         outputs: System -> one translation for each segment.
         metrics: Loaded for the target language.
         config: Baseline, resamples and seed.
-        chosen_by: Names of metrics that chose the training pairs; they are marked, since training pursues them.
+        selection_metrics: Names of metrics that chose the training pairs; they are marked, since training pursues them.
 
     Raises:
         UserError: no metric, no system, two of one name, outputs of another length, a missing reference, an unknown
@@ -115,7 +115,7 @@ def evaluate_outputs(
         metrics = with_each_reference(metrics, test_set.reference_names)
     tables = tally(metrics, outputs, test_set.segments)
     systems = {name: describe(test_set, texts) | {"metrics": {}, "versus": {}} for name, texts in outputs.items()}
-    described = {metric.name: _describe_metric(metric, test_set, chosen_by) for metric in metrics}
+    described = {metric.name: _describe_metric(metric, test_set, selection_metrics) for metric in metrics}
     segments = _with_candidates(test_set.segments, outputs)
     draws = resampled(metrics, tables, config.resamples, config.seed)
     swaps = swapped(metrics, tables, list(outputs).index(baseline), config.resamples, config.seed)
@@ -174,13 +174,13 @@ def _check(
     return baseline if baseline is not None else next(iter(outputs))
 
 
-def _describe_metric(metric: Metric, test_set: TestSet, chosen_by: Collection[str]) -> dict[str, Any]:
+def _describe_metric(metric: Metric, test_set: TestSet, selection_metrics: Collection[str]) -> dict[str, Any]:
     row: dict[str, Any] = {
         "signature": metric.signature(num_references(test_set) if metric.needs_references else 0),
         "higher_is_better": metric.higher_is_better,
         "percent": metric.percent,
     }
-    return row | ({"chose_pairs": True} if metric.name in chosen_by else {})
+    return row | ({"chose_pairs": True} if metric.name in selection_metrics else {})
 
 
 def _with_candidates(segments: Sequence[Segment], outputs: Mapping[str, Sequence[str]]) -> tuple[Segment, ...]:

@@ -23,7 +23,7 @@ from mtcpo.training.config import TrainConfig
 from mtcpo.translation.config import TranslateConfig
 
 if TYPE_CHECKING:
-    from mtcpo.models.prompts import Text
+    from mtcpo.models.prompts import TextExample
 
 
 def stages_of(recipe: Recipe, run: Path) -> list[Stage]:
@@ -218,12 +218,12 @@ def _evaluate(folder: RunFolder) -> Stage:
         from mtcpo.evaluation.document import write_evaluation
         from mtcpo.evaluation.evaluate import evaluate_outputs, load_metrics_for, read_outputs
 
-        chosen_by = [metric_name(spec) for spec in folder.recipe.prefs.metrics]
+        selection_metrics = [metric_name(spec) for spec in folder.recipe.prefs.metrics]
         evaluations, test_sets = [], folder.test_sets()
         metrics = load_metrics_for(test_sets, evaluate, folder.path)
         for number, test_set in enumerate(test_sets):
             outputs = read_outputs([(system, paths[number]) for system, paths in files.items()], test_set)
-            evaluations.append(evaluate_outputs(test_set, outputs, metrics[number], evaluate, chosen_by))
+            evaluations.append(evaluate_outputs(test_set, outputs, metrics[number], evaluate, selection_metrics))
         write_evaluation(folder.path, evaluations, overwrite=True)  # the stage was allowed to
         return {"seed": evaluate.seed}
 
@@ -258,7 +258,7 @@ def _report(folder: RunFolder) -> Stage:
 def _run_training(
     folder: RunFolder,
     model: str,
-    texts: Iterable[Text],
+    texts: Iterable[TextExample],
     config: TrainConfig,
     system: str,
     overwrite: bool,
@@ -278,7 +278,7 @@ def _run_training(
     return {"examples": report["examples"], "dropped": dict(dropped), **counted, "seed": seed}
 
 
-def _reference_texts(segments: Iterable[Segment]) -> Iterator[Text]:
+def _reference_texts(segments: Iterable[Segment]) -> Iterator[TextExample]:
     from mtcpo.training.examples import reference_texts
 
     return reference_texts(segments)

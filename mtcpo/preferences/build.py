@@ -29,7 +29,7 @@ from mtcpo.metrics.scorer import Scorer
 from mtcpo.preferences.combining import COMBINATIONS, Centre, SetStatistics
 from mtcpo.preferences.selection import Chooser, SelectionConfig, add_references, length_log_ratio, unbalanced
 from mtcpo.preferences.spill import Column, temporary_database
-from mtcpo.preferences.statistics import Tally
+from mtcpo.preferences.statistics import PairStatistics
 
 PROCESS_SETTINGS = {"workers", "score_cache", "comet"}
 """Settings that change how fast pairs are built, and not which: a precision is in its metric's signature."""
@@ -72,23 +72,23 @@ def build_preferences(
         UserError: what scoring raises, or no pair is left (the message says why; `output` is not written).
     """
     drops = Drops() if drops is None else drops
-    tally, chooser = Tally(config.seed), Chooser(config)
+    statistics, chooser = PairStatistics(config.seed), Chooser(config)
     output.parent.mkdir(parents=True, exist_ok=True)
     cache = Path(config.score_cache) if config.score_cache else output.with_name(CACHE_FILE)
-    with closing(tally), closing(Scorer(config.metrics, config.workers, cache, config.comet)) as scorer:
-        stream = scorer.score(_prepared(segments, config, tally))
+    with closing(statistics), closing(Scorer(config.metrics, config.workers, cache, config.comet)) as scorer:
+        stream = scorer.score(_prepared(segments, config, statistics))
         if scored is not None:
             write_json_lines(scored, map(segment_to_json, stream))
             stream = read_segments(scored)
-        triplets = _without_repeats(_chosen(stream, config, chooser, tally, output.parent), config, tally)
+        triplets = _without_repeats(_chosen(stream, config, chooser, statistics, output.parent), config, statistics)
         if config.balance_length:
-            triplets = _balanced(triplets, tally, output.parent)
+            triplets = _balanced(triplets, statistics, output.parent)
         if config.max_per_language is not None:
-            triplets = _capped(triplets, config.max_per_language, config.seed, tally, output.parent)
-        write_json_lines(output, map(triplet_to_json, _kept(triplets, tally, drops)))
+            triplets = _capped(triplets, config.max_per_language, config.seed, statistics, output.parent)
+        write_json_lines(output, map(triplet_to_json, _kept(triplets, statistics, drops)))
         summary = {
-            **tally.figures(drops),
-            "metrics": scorer.signatures(tally.num_references()),
+            **statistics.figures(drops),
+            "metrics": scorer.signatures(statistics.num_references()),
             **config.model_dump(mode="json", exclude=PROCESS_SETTINGS | {"metrics"}),
             "notes": scorer.notes,
             "mtcpo": __version__,
@@ -97,19 +97,19 @@ def build_preferences(
     return summary
 
 
-def _prepared(segments: Iterable[Segment], config: SelectionConfig, tally: Tally) -> Iterator[Segment]:
+def _prepared(segments: Iterable[Segment], config: SelectionConfig, statistics: PairStatistics) -> Iterator[Segment]:
     """Yield the segments as they are scored: empty references gone, references added as candidates where asked."""
     needs_references = any(is_computed(spec) and candidate_kind(spec).needs_references for spec in config.metrics)
     for segment in segments:
-        tally.segments += 1
+        statistics.segments += 1
         _check_names(segment)
         references = tuple(text for text in segment.references if text.strip())
         if not segment.source.strip():
-            tally.drop_segment("empty_source")
+            statistics.drop_segment("empty_source")
         elif needs_references and segment.references and not references:
-            tally.drop_segment("empty_reference")
+            statistics.drop_segment("empty_reference")
         else:
-            tally.reference_counts.add(len(references))
+            statistics.reference_counts.add(len(references))
             prepared = replace(segment, references=references)
             yield prepared if config.reference == "never" else add_references(prepared)
 
@@ -125,22 +125,22 @@ def _check_names(segment: Segment) -> None:
 
 
 def _chosen(
-    segments: Iterable[Segment], config: SelectionConfig, chooser: Chooser, tally: Tally, folder: Path
+    segments: Iterable[Segment], config: SelectionConfig, chooser: Chooser, statistics: PairStatistics, folder: Path
 ) -> Iterator[Triplet]:
     """Yield the triplets of scored segments; a combination by set needs all scores before the first choice."""
     if not COMBINATIONS[config.combine].by_set:
         for segment in segments:
-            yield from _counted(segment, chooser, None, tally)
+            yield from _counted(segment, chooser, None, statistics)
         return
-    statistics = SetStatistics(metric_name(spec) for spec in config.metrics)
+    by_set = SetStatistics(metric_name(spec) for spec in config.metrics)
     with tempfile.TemporaryFile(dir=folder) as spool:
         for segment in segments:
-            statistics.add(segment)
+            by_set.add(segment)
             spool.write(json_line(segment_to_json(segment)))
         for where, row in _read_again(spool):
             segment = segment_from_json(row, where)
-            centres = statistics.centres(segment.src_lang, segment.tgt_lang) if segment.candidates else None
-            yield from _counted(segment, chooser, centres, tally)
+            centres = by_set.centres(segment.src_lang, segment.tgt_lang) if segment.candidates else None
+            yield from _counted(segment, chooser, centres, statistics)
 
 
 def _read_again(spool: IO[bytes]) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -151,14 +151,16 @@ def _read_again(spool: IO[bytes]) -> Iterator[tuple[str, dict[str, Any]]]:
 
 
 def _counted(
-    segment: Segment, chooser: Chooser, centres: Mapping[str, Centre] | None, tally: Tally
+    segment: Segment, chooser: Chooser, centres: Mapping[str, Centre] | None, statistics: PairStatistics
 ) -> Iterator[Triplet]:
     choice = chooser.choose(segment, centres)
-    tally.add_choice(segment, choice)
+    statistics.add_choice(segment, choice)
     yield from choice.triplets
 
 
-def _without_repeats(triplets: Iterable[Triplet], config: SelectionConfig, tally: Tally) -> Iterator[Triplet]:
+def _without_repeats(
+    triplets: Iterable[Triplet], config: SelectionConfig, statistics: PairStatistics
+) -> Iterator[Triplet]:
     """Drop triplets whose languages, source, chosen and rejected were there before."""
     if not config.deduplicate:
         yield from triplets
@@ -169,14 +171,14 @@ def _without_repeats(triplets: Iterable[Triplet], config: SelectionConfig, tally
             if seen.execute("INSERT OR IGNORE INTO seen VALUES (?)", (_hash(*parts),)).rowcount:
                 yield triplet
             else:
-                tally.dropped["duplicate"] += 1
+                statistics.dropped["duplicate"] += 1
 
 
 def _hash(*parts: str) -> bytes:
     return blake2b("\0".join(parts).encode(), digest_size=16).digest()
 
 
-def _balanced(triplets: Iterable[Triplet], tally: Tally, folder: Path) -> Iterator[Triplet]:
+def _balanced(triplets: Iterable[Triplet], statistics: PairStatistics, folder: Path) -> Iterator[Triplet]:
     """Drop triplets until chosen and rejected are equally long on average: two passes, the first to a file."""
     with (
         tempfile.TemporaryFile(dir=folder) as spool,
@@ -191,13 +193,15 @@ def _balanced(triplets: Iterable[Triplet], tally: Tally, folder: Path) -> Iterat
         dropped = next(places, None)
         for place, (where, row) in enumerate(_read_again(spool)):
             if place == dropped:
-                tally.dropped["length_balance"] += 1
+                statistics.dropped["length_balance"] += 1
                 dropped = next(places, None)
             else:
                 yield triplet_from_json(row, where)
 
 
-def _capped(triplets: Iterable[Triplet], limit: int, seed: int, tally: Tally, folder: Path) -> Iterator[Triplet]:
+def _capped(
+    triplets: Iterable[Triplet], limit: int, seed: int, statistics: PairStatistics, folder: Path
+) -> Iterator[Triplet]:
     """Keep `limit` triplets of each language pair, an even draw: those with the lowest hashes of seed and texts.
 
     A triplet's lot depends on nothing but itself and the seed, so that more data changes as few others as can be.
@@ -212,7 +216,7 @@ def _capped(triplets: Iterable[Triplet], limit: int, seed: int, tally: Tally, fo
             if _lot(triplet, seed) <= -lowest[triplet.src_lang, triplet.tgt_lang][0]:
                 yield triplet
             else:
-                tally.dropped["language_cap"] += 1
+                statistics.dropped["language_cap"] += 1
 
 
 def _lot(triplet: Triplet, seed: int) -> int:
@@ -228,11 +232,11 @@ def _keep_lowest(heap: list[int], number: int, limit: int) -> None:
         heapq.heappushpop(heap, -number)
 
 
-def _kept(triplets: Iterable[Triplet], tally: Tally, drops: Drops) -> Iterator[Triplet]:
+def _kept(triplets: Iterable[Triplet], statistics: PairStatistics, drops: Drops) -> Iterator[Triplet]:
     for triplet in triplets:
-        tally.add_kept(triplet)
+        statistics.add_kept(triplet)
         yield triplet
-    if not tally.margins:
-        dropped = sorted((tally.dropped + drops).items())
+    if not statistics.margins:
+        dropped = sorted((statistics.dropped + drops).items())
         reasons = ", ".join(f"{reason}: {count}" for reason, count in dropped) or "no segment was read"
         raise UserError(f"no preference pair is left ({reasons}); loosen the filters or add systems")

@@ -65,13 +65,13 @@ class Filters:
         self._count_tokens = None if config.tokenizer is None else _token_counter(config.tokenizer)
         self._checks = self._active_checks()
 
-    def source_objection(self, segment: Segment) -> str:
+    def source_rejection(self, segment: Segment) -> str:
         """Return why the source has no use, or ""."""
         if not segment.source.strip():
             return "empty_source"
         return "source_too_long" if self._too_long(segment.source, target=False) else ""
 
-    def usable(self, candidates: Sequence[Candidate], segment: Segment) -> tuple[list[Candidate], Counter[str]]:
+    def apply(self, candidates: Sequence[Candidate], segment: Segment) -> tuple[list[Candidate], Counter[str]]:
         """Return the candidates that may be chosen or rejected, and how many were left out for which reason."""
         removed: Counter[str] = Counter()
         seen: set[str] = set()
@@ -88,7 +88,7 @@ class Filters:
             pool.append(candidate)
         return pool, removed
 
-    def pair_objection(self, chosen: str, rejected: str) -> str:
+    def pair_rejection(self, chosen: str, rejected: str) -> str:
         """Return why two texts, stripped, make no pair, or ""."""
         longer, difference = max(len(chosen), len(rejected)), abs(len(chosen) - len(rejected))
         limit = self._config.max_length_difference

@@ -209,13 +209,13 @@ class Chooser:
 
         centres: of each metric over the set, where the configured combination needs them.
         """
-        reason = self._filters.source_objection(segment)
+        reason = self._filters.source_rejection(segment)
         if reason:
             return Choice(dropped={reason: 1})
         judged = [candidate for candidate in segment.candidates if HUMAN in candidate.scores]
-        entrants, barred = self._entrants(judged, segment)
-        candidates, removed = self._filters.usable(entrants, segment)
-        removed.update(barred)
+        eligible, excluded = self._eligible(judged, segment)
+        candidates, removed = self._filters.apply(eligible, segment)
+        removed.update(excluded)
         if len(candidates) < 2:
             reason = next(iter(removed), "one_candidate" if candidates else "no_candidates")
             return Choice(dropped={reason: 1}, removed=removed)
@@ -224,7 +224,7 @@ class Chooser:
             return self._pairs(segment, Pool(segment.id, tuple(candidates), values), removed, bool(judged))
         return self._pairs_of_reference(segment, candidates, values, removed)
 
-    def _entrants(self, judged: Sequence[Candidate], segment: Segment) -> tuple[Sequence[Candidate], dict[str, int]]:
+    def _eligible(self, judged: Sequence[Candidate], segment: Segment) -> tuple[Sequence[Candidate], dict[str, int]]:
         """Return the candidates that take part, and how many references do not."""
         if judged or self._config.reference == "by-score":
             return judged or segment.candidates, {}
@@ -272,7 +272,7 @@ class Chooser:
                 pool.candidates[worst],
                 pool.values[best] - pool.values[worst],
             )
-            reason = self._objection(chosen, rejected, margin, judged)
+            reason = self._rejection_reason(chosen, rejected, margin, judged)
             if reason:
                 dropped[reason] += 1
             else:
@@ -281,7 +281,7 @@ class Chooser:
             dropped["tie"] += 1
         return Choice(tuple(triplets), dropped, pool.candidates, pool.values, removed)
 
-    def _objection(self, chosen: Candidate, rejected: Candidate, margin: float, judged: bool) -> str:
+    def _rejection_reason(self, chosen: Candidate, rejected: Candidate, margin: float, judged: bool) -> str:
         """Return why the pair is not to be trained on, or ""."""
         texts = chosen.text.strip(), rejected.text.strip()
         if margin < -ROUNDING:
@@ -290,7 +290,7 @@ class Chooser:
             return "tie"
         if margin < self._config.min_margin and not judged:
             return "small_margin"
-        return self._filters.pair_objection(*texts)
+        return self._filters.pair_rejection(*texts)
 
 
 def _triplet(segment: Segment, chosen: Candidate, rejected: Candidate, margin: float) -> Triplet:

@@ -106,7 +106,7 @@ class Figures:
     rejected: tuple[tuple[str, float], ...]
 
 
-class Tally:
+class PairStatistics:
     """Counts of what was read, dropped and kept. Memory: a bounded sample; two numbers a triplet are on disk.
 
     dropped: segments without a pair, and pairs that were proposed and not kept, by reason. removed: single candidates

@@ -27,9 +27,9 @@ MAX_CURVES = 4
 
 PANELS = (
     ("Loss", ("loss", "eval_loss")),
-    ("Negative log-likelihood of the chosen", ("nll_loss", "eval_nll_loss")),
-    ("Margin of rewards", ("rewards/margins", "eval_rewards/margins")),
-    ("Share of pairs ranked right", ("rewards/accuracies", "eval_rewards/accuracies")),
+    ("Negative log-likelihood, chosen", ("nll_loss", "eval_nll_loss")),
+    ("Reward margin", ("rewards/margins", "eval_rewards/margins")),
+    ("Reward accuracy", ("rewards/accuracies", "eval_rewards/accuracies")),
     ("Rewards", ("rewards/chosen", "rewards/rejected")),
     ("Log-probabilities", ("logps/chosen", "logps/rejected")),
 )
@@ -138,14 +138,14 @@ def pair_figures(prefs: Mapping[str, Any], pairs: Pairs | None) -> list[Figure]:
     figures = []
     if "kept" in prefs:
         rows = [("kept", float(prefs["kept"]), "main")]
-        rows += [(spoken(reason), float(count), "same") for reason, count in prefs.get("dropped", {}).items()]
-        figures.append(Figure("What became of the sources", bars(rows, "Sources kept, and dropped by reason")))
+        rows += [(humanize(reason), float(count), "same") for reason, count in prefs.get("dropped", {}).items()]
+        figures.append(Figure("Kept and dropped sources", bars(rows, "Sources kept, and dropped by reason")))
     if pairs is not None and pairs.margins:
         title = "Margin: score of chosen minus rejected"
         mean = f"mean {math.fsum(pairs.margins) / len(pairs.margins):.3g}"
         figures.append(Figure(title, histogram(*binned(pairs.margins, 0.0), title), note=mean))
     if pairs is not None and pairs.length_ratios:
-        title = "Length of chosen for one of rejected"
+        title = "Length ratio, chosen / rejected"
         note = length_note(prefs.get("lengths", {}))
         figures.append(Figure(title, histogram(*binned(pairs.length_ratios, None), title), note=note))
     for side in ("chosen", "rejected"):
@@ -157,7 +157,7 @@ def pair_figures(prefs: Mapping[str, Any], pairs: Pairs | None) -> list[Figure]:
     return figures
 
 
-def spoken(reason: str) -> str:
+def humanize(reason: str) -> str:
     """Return the reason of a drop as it is read on a page."""
     return reason.replace("_", " ")
 

@@ -32,12 +32,12 @@ from mtcpo.report.wording import (
     format_score,
     judge,
     metric_title,
+    selection_metric_note,
     shows_clusters,
     signed_delta,
     significance_in_words,
     summarise,
     too_few_resamples,
-    warn_of_choosers,
 )
 
 RTL_SCRIPTS = ("Arab", "Hebr", "Syrc", "Thaa", "Nkoo", "Adlm", "Rohg", "Mand", "Samr")
@@ -99,7 +99,7 @@ def page_environment() -> jinja2.Environment:
         metric_title=metric_title,
         judge=judge,
         summarise=summarise,
-        warn_of_choosers=warn_of_choosers,
+        selection_metric_note=selection_metric_note,
         alpha=ALPHA,
         count_text=count_text,
         shows_clusters=shows_clusters,

@@ -19,7 +19,7 @@ from mtcpo.core.errors import UserError
 from mtcpo.core.files import write_text
 from mtcpo.core.version import __version__
 from mtcpo.data.records import Triplet, triplet_from_json
-from mtcpo.report.figures import Figure, length_note, pair_figures, spoken
+from mtcpo.report.figures import Figure, humanize, length_note, pair_figures
 from mtcpo.report.page import inline_files, page_environment
 from mtcpo.report.side_by_side import mark_differences
 from mtcpo.report.svg import Series, bars, histogram, line_plot
@@ -62,7 +62,7 @@ def write_pair_page(report: Path) -> Path:
             prefs=prefs,
             facts=_facts(prefs),
             figures=report_figures(prefs),
-            agreement=[(spoken(names), value) for names, value in prefs["agreement"].items()],
+            agreement=[(humanize(names), value) for names, value in prefs["agreement"].items()],
             length_note=length_note(lengths),
             margin_note=_margin_note(lengths),
             pairs=[_view(row, f"{report}: example {number}") for number, row in enumerate(prefs["examples"], start=1)],
@@ -101,12 +101,12 @@ def report_figures(prefs: Mapping[str, Any]) -> list[Figure]:
     figures = [_score_figure(name, of_score, prefs) for name, of_score in drawn["scores"].items()]
     for key, title, note in (
         ("margin", "Margin: value of chosen minus rejected", f"mean {prefs['margin']['mean']:.3g}"),
-        ("length_ratio", "Length of chosen for one of rejected", "1 means equally long"),
+        ("length_ratio", "Length ratio, chosen / rejected", "1 means equally long"),
     ):
         figures.append(Figure(title, histogram(drawn[key]["edges"], drawn[key]["pairs"], title), note=note))
     removed = prefs["removed_candidates"]
     if removed:
-        rows = [(spoken(reason), float(count), "same") for reason, count in removed.items()]
+        rows = [(humanize(reason), float(count), "same") for reason, count in removed.items()]
         figures.append(Figure("Candidates left out", bars(rows, "Candidates left out, by reason")))
     return figures + pair_figures(prefs, None)
 

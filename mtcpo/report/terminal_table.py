@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from mtcpo.report.wording import (
-    _chose,
+    _used_for_selection,
     checked_symptoms,
     cluster_of,
     count_text,
@@ -44,7 +44,9 @@ def _print_entry(key: str, entry: Mapping[str, Any], console: Console) -> None:
     table = Table(title=title, title_justify="left", title_style="bold", header_style="bold", padding=(0, 1))
     table.add_column("system", overflow="fold")
     for name, described in entry["metrics"].items():
-        mark = ("" if described["higher_is_better"] else " (lower is better)") + (" ◆" if _chose(described) else "")
+        mark = ("" if described["higher_is_better"] else " (lower is better)") + (
+            " ◆" if _used_for_selection(described) else ""
+        )
         table.add_column(metric_title(name) + mark, justify="right", overflow="fold")
     symptoms = checked_symptoms(entry)
     for column in ("length", *symptoms):

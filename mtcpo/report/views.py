@@ -14,7 +14,7 @@ from mtcpo.core.errors import UserError
 from mtcpo.data.languages import english_name
 from mtcpo.data.rows import read_segments
 from mtcpo.evaluation.document import ERRORS, main_metrics, translations_dir
-from mtcpo.report.figures import MAX_CURVES, Figure, delta_figures, length_figure, spoken
+from mtcpo.report.figures import MAX_CURVES, Figure, delta_figures, humanize, length_figure
 from mtcpo.report.side_by_side import Selection, select_rows
 from mtcpo.report.wording import (
     FEW_SYSTEMS,
@@ -39,7 +39,7 @@ class Tile:
     delta: str
     p: str
     verdict: str
-    chose_pairs: bool
+    used_for_selection: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +77,7 @@ def tiles_of(entry: Mapping[str, Any], system: str) -> tuple[Tile, ...]:
                 delta=signed_delta(versus["delta"], described["percent"]),
                 p=format_p(decisive_p(versus)),
                 verdict=judge(versus, described["higher_is_better"]),
-                chose_pairs=bool(described.get("chose_pairs")),
+                used_for_selection=bool(described.get("chose_pairs")),
             )
         )
     return tuple(tiles)
@@ -129,11 +129,11 @@ def _counted(figures: Mapping[str, Any]) -> Iterable[str]:
     for name, value in figures.items():
         if isinstance(value, Mapping):
             if value:
-                yield f"{spoken(name)}: " + ", ".join(_counted(value))
+                yield f"{humanize(name)}: " + ", ".join(_counted(value))
         elif name == "seed":
             yield f"seed {value}"
         elif value:
-            yield f"{spoken(name)} {value:,}" if isinstance(value, int) else f"{spoken(name)} {value}"
+            yield f"{humanize(name)} {value:,}" if isinstance(value, int) else f"{humanize(name)} {value}"
 
 
 def without_plots(prefs: Mapping[str, Any]) -> dict[str, Any]:

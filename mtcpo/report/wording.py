@@ -104,9 +104,9 @@ def summarise(entry: Mapping[str, Any]) -> tuple[str, ...]:
     return tuple(sentences)
 
 
-def warn_of_choosers(entry: Mapping[str, Any]) -> str:
+def selection_metric_note(entry: Mapping[str, Any]) -> str:
     """Say which metrics chose the training pairs, or nothing where none did."""
-    chose = [metric_title(name) for name, described in entry["metrics"].items() if _chose(described)]
+    chose = [metric_title(name) for name, described in entry["metrics"].items() if _used_for_selection(described)]
     return f"{_listed(chose)} chose the training pairs: a gain there is expected, and counts for less." if chose else ""
 
 
@@ -164,7 +164,7 @@ def notes_of(entry: Mapping[str, Any]) -> list[str]:
         )
     if too_few := too_few_resamples(entry):
         notes.append(too_few)
-    if any(_chose(described) for described in entry["metrics"].values()):
+    if any(_used_for_selection(described) for described in entry["metrics"].values()):
         notes.append("◆ chose the training pairs, so its gain counts for less")
     notes += [f"{what.replace('_', ' ')} not checked: {reason}" for what, reason in entry.get("unchecked", {}).items()]
     return notes
@@ -201,5 +201,5 @@ def count_text(count: int | None) -> str:
     return "–" if count is None else str(count)
 
 
-def _chose(described: Mapping[str, Any]) -> bool:
+def _used_for_selection(described: Mapping[str, Any]) -> bool:
     return bool(described.get("chose_pairs"))

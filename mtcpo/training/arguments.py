@@ -20,7 +20,7 @@ from mtcpo.models.config import DType
 from mtcpo.models.families import Family
 from mtcpo.training.config import TrainConfig
 from mtcpo.training.losses import PAIR_METRICS
-from mtcpo.training.sharding import shard_later
+from mtcpo.training.sharding import defer_sharding
 
 DEFAULT_ARGS: dict[str, Any] = {
     "per_device_train_batch_size": 16,
@@ -96,7 +96,7 @@ def training_arguments(config: TrainConfig, folder: Path, evaluates: bool = Fals
         checked = Seq2SeqTrainingArguments(output_dir=str(folder), remove_unused_columns=False, **args)
     except (ValueError, TypeError, ImportError) as error:  # ImportError: deepspeed, apex and their like
         raise UserError(f"train.args: {' '.join(str(error).split())}") from error
-    shard_later(checked)
+    defer_sharding(checked)
     if checked.eval_strategy != "no" and not evaluates:
         raise UserError(
             "train.args.eval_strategy: there is nothing to evaluate on; pass --eval-prefs FILE, or add [train.dev]"

@@ -133,8 +133,8 @@ def test_somebody_elses_file_is_left_alone(tmp_path):
 WRITER = """
 import sys
 from pathlib import Path
-from mtcpo.metrics.contract import Judgement
-from mtcpo.scorecache import ScoreCache, score_key
+from mtcpo.metrics.base import Judgement
+from mtcpo.metrics.score_cache import ScoreCache, score_key
 
 cache = ScoreCache(Path(sys.argv[1]))
 for batch in range(40):
@@ -174,12 +174,12 @@ def slow(sources, hypotheses, references):
 RUN = """
 import sys
 from pathlib import Path
-from mtcpo import scoring
-from mtcpo.config import load_section
-from mtcpo.preferences import PrefsConfig, build_preferences
-from mtcpo.records import Candidate, Segment
+from mtcpo.core.config import load_section
+from mtcpo.data.records import Candidate, Segment
+from mtcpo.metrics import scorer
+from mtcpo.preferences.build import PrefsConfig, build_preferences
 
-scoring.SEGMENTS_PER_MODEL_CHUNK = 4
+scorer.SEGMENTS_PER_MODEL_CHUNK = 4
 
 def segments():
     for n in range(120):

@@ -121,7 +121,7 @@ def test_no_segments_and_no_candidates():
 SCRIPT = """
 import sys
 sys.path.insert(0, {tests!r})
-from mtcpo.scoring import score_segments
+from mtcpo.metrics.scorer import score_segments
 from support.scoring import make_segments
 
 if __name__ == "__main__":

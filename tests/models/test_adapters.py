@@ -13,7 +13,7 @@ from mtcpo.models.adapters import add_adapters
 from mtcpo.models.config import LoraConfig
 from mtcpo.models.creation import CreateConfig, create_model
 from mtcpo.models.loading import load_model
-from mtcpo.training.train import ready_to_train, train
+from mtcpo.training.train import prepare_model, train
 
 ROUNDS = {"num_train_epochs": 2, "learning_rate": 1e-2}
 
@@ -49,7 +49,7 @@ def test_pairs_share_a_row_under_adapters_too(load):
     loaded = load("llama")
     texts = preference_texts(4)
     before = logps(loaded, texts)
-    wrapped = ready_to_train(loaded, lora_config(), seed=0)
+    wrapped = prepare_model(loaded, lora_config(), seed=0)
     assert wrapped.layout.packs
     assert "parts" in wrapped.layout.collate(wrapped.layout.encode(texts))
     torch.testing.assert_close(logps(wrapped, texts), before)  # new adapters change nothing
@@ -78,7 +78,7 @@ def test_adapters_are_a_directory_that_loads_with_its_base(trained, kind):
     theirs = peft.PeftModel.from_pretrained(before.model, folder).eval()
     batch = before.layout.collate(before.layout.encode(texts))
     with torch.no_grad():
-        logits = before.layout.own_logits(theirs, batch)
+        logits = before.layout.model_logits(theirs, batch)
     labels = batch["labels"]
     own = torch.log_softmax(logits, -1).gather(2, labels.clamp(min=0)[..., None]).squeeze(2)[labels != -100]
     torch.testing.assert_close(ours[labels != -100], own, atol=1e-4, rtol=1e-4)

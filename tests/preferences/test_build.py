@@ -396,8 +396,8 @@ def test_wmt22_with_nine_systems(tmp_path):
 MEMORY = """
 import resource, sys
 from pathlib import Path
-from mtcpo.preferences import PrefsConfig, build_preferences
-from mtcpo.records import Candidate, Segment
+from mtcpo.data.records import Candidate, Segment
+from mtcpo.preferences.build import PrefsConfig, build_preferences
 
 def segments(count):
     for n in range(count):

@@ -14,7 +14,7 @@ def usable(source, texts, tgt_lang="en", **settings):
     """The texts that are kept, and what was left out for which reason."""
     segment = Segment("1", "de", tgt_lang, source)
     made = [Candidate(f"s{n}", text) for n, text in enumerate(texts)]
-    kept, removed = Filters(FilterConfig(**settings)).usable(made, segment)
+    kept, removed = Filters(FilterConfig(**settings)).apply(made, segment)
     return [candidate.text for candidate in kept], dict(removed)
 
 
@@ -127,9 +127,9 @@ def test_worked_edit_similarity():
 
 def test_pairs_that_hardly_differ():
     filters = Filters(FilterConfig(max_similarity=0.8))
-    assert filters.pair_objection("abcdefghij", "abcdefghiX") == "near_duplicate"  # 0.9
-    assert filters.pair_objection("abcdefghij", "abcdefghXY") == ""  # 0.8: the limit itself is allowed
-    assert Filters(FilterConfig()).pair_objection("abcdefghij", "abcdefghiX") == ""
+    assert filters.pair_rejection("abcdefghij", "abcdefghiX") == "near_duplicate"  # 0.9
+    assert filters.pair_rejection("abcdefghij", "abcdefghXY") == ""  # 0.8: the limit itself is allowed
+    assert Filters(FilterConfig()).pair_rejection("abcdefghij", "abcdefghiX") == ""
 
 
 def test_length_ratio():
@@ -156,8 +156,8 @@ def test_too_long_in_tokens_of_a_model(model_folder):
     config = {"max_tokens": limit, "tokenizer": folder}
     assert usable("Haus", texts, **config) == (texts[:1], {"too_long": 1})
     filters = Filters(FilterConfig(**config))
-    assert filters.source_objection(Segment("1", "de", "en", texts[1])) == "source_too_long"
-    assert filters.source_objection(Segment("1", "de", "en", texts[0])) == ""
+    assert filters.source_rejection(Segment("1", "de", "en", texts[1])) == "source_too_long"
+    assert filters.source_rejection(Segment("1", "de", "en", texts[0])) == ""
 
 
 def test_a_tokenizer_that_is_not_there(tmp_path):

@@ -46,7 +46,7 @@ def test_two_columns_side_by_side():
 
 PEAK = """
 import resource, sys
-from mtcpo.ondisk import Column
+from mtcpo.preferences.spill import Column
 column = Column()
 for number in range(int(sys.argv[1])):
     column.append(number * 0.7 % 1.0)

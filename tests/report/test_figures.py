@@ -37,9 +37,9 @@ def test_training_curves(tmp_path):
     figures = training_figures(stages["cpo"])
     assert [figure.title for figure in figures] == [
         "Loss",
-        "Negative log-likelihood of the chosen",
-        "Margin of rewards",
-        "Share of pairs ranked right",
+        "Negative log-likelihood, chosen",
+        "Reward margin",
+        "Reward accuracy",
         "Rewards",
         "Log-probabilities",
     ]
@@ -97,9 +97,9 @@ def test_pair_figures(tmp_path):
     write_json_lines(tmp_path / "prefs.jsonl", map(triplet_to_json, pairs(100)))
     figures = pair_figures(PREFS_REPORT, read_pairs(tmp_path / "prefs.jsonl"))
     assert [figure.title for figure in figures] == [
-        "What became of the sources",
+        "Kept and dropped sources",
         "Margin: score of chosen minus rejected",
-        "Length of chosen for one of rejected",
+        "Length ratio, chosen / rejected",
         "Systems of the chosen",
     ]
     assert "small margin" in figures[0].svg

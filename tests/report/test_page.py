@@ -200,7 +200,7 @@ def test_a_run_that_has_only_pairs(tmp_path):
     write_json(tmp_path / "prefs-report.json", {"kept": 3, "dropped": {"tie": 1}})
     text = Outline(write_report(tmp_path).read_text(encoding="utf-8")).text
     assert "scores and translations of a test set (there is no evaluation.json )" in text
-    assert "What became of the sources" in text
+    assert "Kept and dropped sources" in text
 
 
 def test_translations_that_are_gone_are_named(tmp_path):

@@ -62,7 +62,7 @@ def test_the_page_says_what_was_built(page, html):
     )
     for title in (
         "chrF of chosen and rejected, % of each", "BLEU of chosen and rejected", "Margin: value of chosen minus",
-        "Length of chosen for one of rejected", "Candidates left out", "What became of the sources",
+        "Length ratio, chosen / rejected", "Candidates left out", "Kept and dropped sources",
         "Systems of the chosen", "bleu and chrf",
     ):  # fmt: skip
         assert title in text or title == "Systems of the chosen", title

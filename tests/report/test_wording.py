@@ -15,9 +15,9 @@ from mtcpo.report.wording import (
     format_score,
     judge,
     metric_title,
+    selection_metric_note,
     summarise,
     too_few_resamples,
-    warn_of_choosers,
 )
 
 
@@ -116,7 +116,7 @@ def test_a_mixed_result_in_words():
         "tuned is better than start on COMET (+0.0310, p = 0.002), but worse than start on BLEU (−4.9, p < 0.001); "
         "no significant difference on TER (+0.30, p = 0.40)."
     ]
-    assert warn_of_choosers(entry).startswith("COMET chose the training pairs")
+    assert selection_metric_note(entry).startswith("COMET chose the training pairs")
 
 
 def test_a_clear_result_in_words():

@@ -47,9 +47,9 @@ def german_outputs(test_set: TestSet, shares: dict[str, float], seed: int = 3) -
     }
 
 
-def evaluate(test_set: TestSet, outputs: dict[str, list[str]], chosen_by=("chrf",), **settings) -> Evaluation:
+def evaluate(test_set: TestSet, outputs: dict[str, list[str]], selection_metrics=("chrf",), **settings) -> Evaluation:
     metrics = [load_metric(name, test_set.tgt_lang) for name in ("bleu", "chrf", "ter")]
-    return evaluate_outputs(test_set, outputs, metrics, EvaluateConfig(resamples=300, **settings), chosen_by)
+    return evaluate_outputs(test_set, outputs, metrics, EvaluateConfig(resamples=300, **settings), selection_metrics)
 
 
 def scripts_test_set() -> tuple[TestSet, dict[str, list[str]]]:
@@ -170,7 +170,9 @@ def write_many_systems(run_dir: Path) -> Path:
     """Write a run that compares nine systems and has nothing but their evaluation."""
     garden = replace(german_test_set(200), name="nine")
     shares = {f"System-{letter}": 0.08 + 0.03 * number for number, letter in enumerate("ABCDEFGHI")}
-    write_evaluation(run_dir, [evaluate(garden, german_outputs(garden, shares), chosen_by=(), baseline="System-D")])
+    write_evaluation(
+        run_dir, [evaluate(garden, german_outputs(garden, shares), selection_metrics=(), baseline="System-D")]
+    )
     return run_dir
 
 

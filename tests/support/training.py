@@ -11,7 +11,7 @@ from mtcpo.models.layouts.base import Example
 from mtcpo.training.arguments import training_arguments
 from mtcpo.training.config import TrainConfig
 from mtcpo.training.train import set_dropout
-from mtcpo.training.trainer import PreferenceTrainer
+from mtcpo.training.trainer import ExampleTrainer
 from support.models import preference_texts
 
 FAST = {"use_cpu": True, "per_device_train_batch_size": 4, "learning_rate": 1e-3, "logging_steps": 2}
@@ -34,14 +34,14 @@ def assert_same_weights(one, other):
 
 def interrupted_at(monkeypatch, step, number=signal.SIGINT):
     """Send this process a signal while it takes the batches of the given step, counted over the whole run."""
-    take = PreferenceTrainer.get_batch_samples
+    take = ExampleTrainer.get_batch_samples
 
     def take_and_signal(trainer, *args):
         if trainer.state.global_step == step - 1:
             os.kill(os.getpid(), number)
         return take(trainer, *args)
 
-    monkeypatch.setattr(PreferenceTrainer, "get_batch_samples", take_and_signal)
+    monkeypatch.setattr(ExampleTrainer, "get_batch_samples", take_and_signal)
 
 
 LOSSES = {
@@ -72,7 +72,7 @@ def trainer_for(loaded, config, examples, folder, evaluation=None, **args):
     config = config.model_copy(update={"args": config.args | {"use_cpu": True} | args})
     set_dropout(loaded.model, 0.0)
     arguments = training_arguments(config, folder, evaluates=evaluation is not None)
-    return PreferenceTrainer(loaded, arguments, config, examples, evaluation, config.batch_tokens)
+    return ExampleTrainer(loaded, arguments, config, examples, evaluation, config.batch_tokens)
 
 
 LORA = LoraConfig(r=4, alpha=8)

@@ -26,9 +26,9 @@ from mtcpo.core.files import write_json_lines
 from mtcpo.data.records import Triplet, triplet_to_json
 from mtcpo.models.loading import load_model
 from mtcpo.training.config import TrainConfig
-from mtcpo.training.sharding import join_tables
+from mtcpo.training.sharding import share_embedding_modules
 from mtcpo.training.train import train
-from mtcpo.training.trainer import PreferenceTrainer
+from mtcpo.training.trainer import ExampleTrainer
 
 DESCENT = {
     "optim": "sgd", "learning_rate": 1.0, "lr_scheduler_type": "constant", "warmup_steps": 0, "max_grad_norm": 0.0,
@@ -165,14 +165,14 @@ def test_interrupted_shares_go_on_to_the_same_weights(model_folder, way, tmp_pat
 
 def fail_alone(arguments):
     """Run a command whose second process comes to grief at the second step."""
-    take = PreferenceTrainer.get_batch_samples
+    take = ExampleTrainer.get_batch_samples
 
     def take_or_fail(trainer, *args):
         if trainer.state.global_step == 1 and os.environ["RANK"] == "1":
             raise UserError("the disk of this machine is full")
         return take(trainer, *args)
 
-    PreferenceTrainer.get_batch_samples = take_or_fail
+    ExampleTrainer.get_batch_samples = take_or_fail
     main(arguments)
 
 
@@ -184,7 +184,7 @@ def test_an_error_in_one_process_ends_all_with_a_line_each(model_folder, way, tm
     settings = {"per_device_train_batch_size": 2, "use_cpu": not way} | way
     command += [part for key, value in settings.items() for part in ("--set", f"train.args.{key}={json.dumps(value)}")]
     outcome = run(tmp_path, fail_alone, [str(part) for part in command], setup=be_sharded if way else None)
-    for (code, output), line in zip(outcome, ("another process of this training has ended", "the disk"), strict=True):
+    for (code, output), line in zip(outcome, ("another training process exited", "the disk"), strict=True):
         assert code == 2, output
         assert "Traceback" not in output
         assert [part for part in output.splitlines() if part.startswith("mtcpo: ")][-1].startswith(f"mtcpo: {line}")
@@ -235,7 +235,7 @@ def step_in_shares(name, shard, texts, out):
     """Shard a model, with head and layers as units that are taken apart after use, and write loss and gradients."""
     torch.distributed.init_process_group("gloo")
     loaded = load_model(name, "float32", device="cpu")
-    join_tables(loaded.model)
+    share_embedding_modules(loaded.model)
     head = loaded.model.get_output_embeddings()
     units = [m for m in loaded.model.modules() if type(m).__name__ in loaded.model._no_split_modules]
     if head.weight is not loaded.model.get_input_embeddings().weight:

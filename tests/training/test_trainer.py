@@ -19,7 +19,7 @@ from mtcpo.models.loading import load_model
 from mtcpo.training.batching import BatchLimits, length_batches
 from mtcpo.training.config import TrainConfig
 from mtcpo.training.train import train
-from mtcpo.training.trainer import PreferenceTrainer, count_items
+from mtcpo.training.trainer import ExampleTrainer, count_items
 
 SGD = {"optim": "sgd", "lr_scheduler_type": "constant", "warmup_ratio": 0.0, "max_grad_norm": 1e9, "learning_rate": 0.5}
 
@@ -256,17 +256,17 @@ def _stopped_and_resumed(rank, model, folder):
     )  # fmt: skip
     arguments = (model, preference_texts(8), config)
     train(*arguments, folder / "whole")
-    take = PreferenceTrainer.get_batch_samples
+    take = ExampleTrainer.get_batch_samples
 
     def take_and_signal(trainer, *args):
         if rank == 1 and trainer.state.global_step == 2:
             os.kill(os.getpid(), signal.SIGTERM)
         return take(trainer, *args)
 
-    PreferenceTrainer.get_batch_samples = take_and_signal
+    ExampleTrainer.get_batch_samples = take_and_signal
     with pytest.raises(KeyboardInterrupt):
         train(*arguments, folder / "parts")
-    PreferenceTrainer.get_batch_samples = take
+    ExampleTrainer.get_batch_samples = take
     if rank == 0:
         (folder / "stopped").write_text(
             " ".join(path.name for path in (folder / ".parts.partial" / "checkpoints").iterdir())
@@ -434,9 +434,7 @@ def test_rewards_that_overflow_stop_the_run(load, tmp_path):
     loaded = load("llama")
     config = LOSSES["sigmoid"].model_copy(update={"alpha": 5.0})
     trainer = trainer_for(loaded, config, examples_of(loaded, config), tmp_path, logging_steps=1)
-    with pytest.raises(
-        UserError, match=r"training diverged before step 1: .* lower train.args.learning_rate or train.al"
-    ):
+    with pytest.raises(UserError, match=r"training diverged by step 1: .* lower train.args.learning_rate or train.al"):
         trainer.train()
 
 
@@ -446,7 +444,7 @@ def test_divergence_stops_the_run(load, tmp_path):
     with torch.no_grad():
         loaded.model.get_input_embeddings().weight.fill_(float("nan"))
     trainer = trainer_for(loaded, config, examples_of(loaded, config), tmp_path, logging_steps=1)
-    with pytest.raises(UserError, match=r"training diverged before step 1: .* lower train.args.learning_rate"):
+    with pytest.raises(UserError, match=r"training diverged by step 1: .* lower train.args.learning_rate"):
         trainer.train()
 
 

@@ -1,7 +1,7 @@
 """COMET as a metric: estimators with and without references, unified models, XCOMET.
 
 What is known of a model comes from its files; it is loaded when the first score is computed, so that a run whose
-scores are all in the cache does not load it. The arithmetic is in `mtcpo.comet`.
+scores are all in the cache does not load it. The arithmetic is in `mtcpo.metrics.comet`.
 """
 
 from __future__ import annotations

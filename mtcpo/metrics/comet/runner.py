@@ -37,7 +37,7 @@ sys.path[:] = [path for path in sys.path if path]
 spec = importlib.util.spec_from_file_location("mtcpo", sys.argv[1], submodule_search_locations=[sys.argv[2]])
 sys.modules["mtcpo"] = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(sys.modules["mtcpo"])
-from mtcpo.comet.worker import main
+from mtcpo.metrics.comet.worker import main
 main()
 """
 

@@ -12,15 +12,12 @@ from support.comet import (
     make_comet,
     make_encoder,
     make_segments,
-    models,
     needs_comet,
     sentences,
 )
 
 from mtcpo.core.errors import UserError
 from mtcpo.metrics.comet.tokens import batches
-
-__all__ = ["models"]  # a fixture
 
 REF_FREE = ("referenceless", "unified-qe")
 

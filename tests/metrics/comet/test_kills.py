@@ -14,11 +14,9 @@ from contextlib import closing, suppress
 from pathlib import Path
 
 import pytest
-from support.comet import models, needs_comet, sentences
+from support.comet import needs_comet, sentences
 from support.console import write_lines
 from support.paths import ROOT
-
-__all__ = ["models"]  # a fixture
 
 needs_proc = pytest.mark.skipif(not Path("/proc").is_dir(), reason="needs /proc and ps to see processes end")
 
@@ -28,12 +26,12 @@ import json, os, random, signal, sqlite3, sys, time
 from pathlib import Path
 import comet.models, torch
 from support.processes import FILES, children_of, is_alive
-from mtcpo import scoring
-from mtcpo.cli import main
-from mtcpo.metrics import comet as metric
-from mtcpo.scorecache import ScoreCache
+from mtcpo.cli.main import main
+from mtcpo.metrics import scorer
+from mtcpo.metrics.comet import metric
+from mtcpo.metrics.score_cache import ScoreCache
 
-scoring.SEGMENTS_PER_MODEL_CHUNK = metric.SEGMENTS_PER_BLOCK = 10  # many units of work to be killed in
+scorer.SEGMENTS_PER_MODEL_CHUNK = metric.SEGMENTS_PER_BLOCK = 10  # many units of work to be killed in
 CHUNK = 40  # rows that are added at once with two processes
 rng, here = random.Random(4), Path.cwd()
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from support.comet import has_comet, make_segments, models, needs_comet, sentences
+from support.comet import has_comet, make_segments, needs_comet, sentences
 from support.console import finish, mistake, run, start, write_lines
 from support.processes import FILES, children_of, is_alive
 
@@ -22,8 +22,6 @@ from mtcpo.metrics.comet.config import CometConfig
 from mtcpo.metrics.registry import load_metric
 from mtcpo.metrics.score_cache import CachedModel, ScoreCache
 from mtcpo.preferences.build import PrefsConfig, build_preferences
-
-__all__ = ["models"]  # a fixture
 
 OTHER = os.environ.get("MTCPO_OTHER_PYTHON", sys.executable)
 """Where `make test-latest` runs, the interpreter of the pinned environment; else this one, as a process of its own."""
@@ -178,7 +176,7 @@ def test_under_a_launcher_the_first_process_does_the_work(corpus, capsys, monkey
 
 SLOW = """
 import time
-from mtcpo.comet import worker
+from mtcpo.metrics.comet import worker
 def slow(**question):
     open("scoring", "w").close()
     time.sleep(600)

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from support.browser import Browser
-from support.comet import library_model, make_segments, models, needs_comet, sentences
+from support.comet import library_model, make_segments, needs_comet, sentences
 from support.console import exit_code, mistake, run, write_lines
 
 from mtcpo.core.errors import UserError
@@ -20,8 +20,6 @@ from mtcpo.metrics.comet import metric as comet
 from mtcpo.metrics.registry import load_metric
 from mtcpo.preferences.build import PrefsConfig, build_preferences
 from mtcpo.report.side_by_side import mark_differences, mark_errors, select_rows
-
-__all__ = ["models"]  # a fixture
 
 FILES = "--source s.de --reference r.en --hyp first=a.en --hyp second=b.en --src-lang de --tgt-lang en"
 
