@@ -16,7 +16,7 @@ import torch
 from accelerate.utils import send_to_device
 from torch import Tensor
 
-from mtcpo.core.errors import UserError
+from mtcpo.core.errors import UserError, first_line
 from mtcpo.models.families import Family, any_language, language_token
 from mtcpo.models.head.hooks import Head
 from mtcpo.models.head.targets import IGNORE
@@ -75,7 +75,7 @@ def _trusted(name: str, model: Any, layout: Layout, head: Head, batch: Batch) ->
         except RuntimeError as error:
             if positions == "all":
                 raise
-            reason = reason or f"its forward pass needs every position ({str(error).splitlines()[0]})"
+            reason = reason or f"its forward pass needs every position ({first_line(error)})"
             continue
         difference = float((ours - own).abs().max())
         if difference <= tolerance:

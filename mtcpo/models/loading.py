@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from mtcpo.core.errors import UserError
+from mtcpo.core.errors import UserError, first_line, one_line
 from mtcpo.core.files import sha256_of
 from mtcpo.core.hub import unreachable_hub
 from mtcpo.models.adapters import (
@@ -157,7 +157,7 @@ def _load_quantized(
     try:
         model = load_weights(path, config, written, family, torch.bfloat16, **options)
     except (RuntimeError, ImportError) as error:  # no kernels of the library for this device
-        raise UserError(f"train.lora.quantization: {' '.join(str(error).split())}") from error
+        raise UserError(f"train.lora.quantization: {one_line(error)}") from error
     keep_differentiable(model)
     return model
 
@@ -218,7 +218,7 @@ def explained(path: str) -> Iterator[None]:
     except (OSError, ValueError, SafetensorError) as error:
         if isinstance(error, OSError) and error.errno is not None:
             raise
-        raise UserError(_unavailable(path, str(error).strip().splitlines()[0])) from error
+        raise UserError(_unavailable(path, first_line(error))) from error
 
 
 def _unavailable(path: str, reason: str) -> str:

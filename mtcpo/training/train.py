@@ -21,7 +21,7 @@ from transformers import (
     set_seed,
 )
 
-from mtcpo.core.errors import UserError
+from mtcpo.core.errors import UserError, one_line
 from mtcpo.core.files import complete_folder, partial_path, refuse_existing, write_json, write_json_lines, write_text
 from mtcpo.data.corpora import Drops
 from mtcpo.models.adapters import add_adapters, save_adapters
@@ -174,15 +174,11 @@ def _explained() -> Iterator[None]:
         yield
     except (LocalTokenNotFoundError, HfHubHTTPError, OfflineModeIsEnabled, ConnectionError) as error:
         raise UserError(
-            f"train.args.push_to_hub: {_line(error)}; log in with `hf auth login` on a machine with network, or leave "
-            "it out and run `hf upload NAME DIR` afterwards"
+            f"train.args.push_to_hub: {one_line(error)}; log in with `hf auth login` on a machine with network, or "
+            "leave it out and run `hf upload NAME DIR` afterwards"
         ) from error
     except (ValueError, ImportError, RuntimeError) as error:
-        raise UserError(f"train.args: {_line(error)}") from error
-
-
-def _line(error: Exception) -> str:
-    return " ".join(str(error).split())
+        raise UserError(f"train.args: {one_line(error)}") from error
 
 
 # --- what a run is --------------------------------------------------------------------------------------------------

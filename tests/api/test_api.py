@@ -148,7 +148,7 @@ def test_columns_of_a_data_set_are_what_data_says():
             {},
             r"row: a mapping with train; give one of its splits",
         ),
-        ("python:os:listdir", {}, r"runs only if you pass --allow-code"),
+        ("python:os:listdir", {}, r"is custom Python code; pass --allow-code to run it"),
     ],
 )
 def test_mistakes_in_preferences(data, settings, message):
