@@ -586,7 +586,7 @@ def test_a_class_of_ones_own_gives_rows_or_records(own):
 
 def test_code_runs_only_where_it_is_allowed(own):
     for read in (corpus, lambda name: CorpusConfig(source=name)):
-        with pytest.raises((UserError, ValueError), match="runs only if you pass --allow-code"):
+        with pytest.raises((UserError, ValueError), match="is custom Python code; pass --allow-code to run it"):
             read(f"python:{own}:Letters")
     with pytest.raises(UserError, match="--allow-code"):
         next(read_triplets(f"python:{own}:pairs"))
@@ -601,7 +601,7 @@ def test_code_runs_only_where_it_is_allowed(own):
         ("OWN:Leters", {}, r"unknown name in own_.* 'Leters' \(did you mean 'Letters'\?\)"),
         ("OWN:numbers", {}, r"OWN:numbers:1: a row is a mapping, a Segment or a Triplet, not int"),
         ("no_such_module_at_all:X", {}, r"ModuleNotFoundError.*No module named 'no_such_module_at_all'"),
-        ("no_such_module_at_all", {}, r"write it as python:package\.module:Class"),
+        ("no_such_module_at_all", {}, r"write it as python:package\.module:name"),
     ],
 )
 def test_errors_in_code_of_ones_own_are_told_in_one_line(own, name, options, message):

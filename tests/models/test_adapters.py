@@ -78,7 +78,7 @@ def test_adapters_are_a_directory_that_loads_with_its_base(trained, kind):
     theirs = peft.PeftModel.from_pretrained(before.model, folder).eval()
     batch = before.layout.collate(before.layout.encode(texts))
     with torch.no_grad():
-        logits = before.layout.own_logits(theirs, batch)
+        logits = before.layout.model_logits(theirs, batch)
     labels = batch["labels"]
     own = torch.log_softmax(logits, -1).gather(2, labels.clamp(min=0)[..., None]).squeeze(2)[labels != -100]
     torch.testing.assert_close(ours[labels != -100], own, atol=1e-4, rtol=1e-4)

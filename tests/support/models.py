@@ -9,7 +9,7 @@ import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
 from mtcpo.models.creation import CreateConfig, create_model
-from mtcpo.models.prompts import Text
+from mtcpo.models.prompts import TextExample
 
 ANIMALS = [
     ("bear", "Bärchen"),
@@ -49,11 +49,11 @@ CHAT_TEMPLATE = (
 )
 
 
-def preference_texts(count: int, start: int = 0) -> list[Text]:
+def preference_texts(count: int, start: int = 0) -> list[TextExample]:
     """Sources, each with its translation and with that of another sentence: rows of many lengths."""
     chosen = [PAIRS[(start + 7 * i) % len(PAIRS)] for i in range(count)]
     return [
-        Text(source, "en", "de", (target, PAIRS[(start + 11 * i + 5) % len(PAIRS)][1]))
+        TextExample(source, "en", "de", (target, PAIRS[(start + 11 * i + 5) % len(PAIRS)][1]))
         for i, (source, target) in enumerate(chosen)
     ]
 

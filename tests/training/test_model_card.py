@@ -8,7 +8,7 @@ from support.training import train_config
 from mtcpo.core.config import load_section
 from mtcpo.core.version import __version__
 from mtcpo.models.config import LoraConfig
-from mtcpo.models.prompts import Text
+from mtcpo.models.prompts import TextExample
 from mtcpo.training.config import TrainConfig
 from mtcpo.training.losses import PREFERENCE_LOSSES
 from mtcpo.training.model_card import PAPERS, model_card
@@ -89,7 +89,7 @@ def test_languages_that_are_unknown_or_equal(languages):
 
 
 def test_every_saved_model_has_one_and_equal_runs_have_equal_ones(model_folder, tmp_path):
-    texts = [Text(en, "en", "de", (de,)) for en, de in PAIRS[:8]]
+    texts = [TextExample(en, "en", "de", (de,)) for en, de in PAIRS[:8]]
     sft = train_config(loss="sft", args={"max_steps": 1})
     for name in ("a/model", "b/model"):
         train(str(model_folder("mt5")), texts, sft, tmp_path / name, origin="references")

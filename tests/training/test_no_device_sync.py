@@ -116,7 +116,7 @@ def test_a_step_asks_for_nothing(load, kind, name, tmp_path):
 def test_nor_by_the_models_own_logits(load, tmp_path):
     loaded = load("mt5")
     for positions in ("real", "all"):
-        loaded.head.own_logits = positions
+        loaded.head.logits_mode = positions
         assert not watched(loaded, TrainConfig(), tmp_path / positions).of("/mtcpo/")
 
 
@@ -150,4 +150,6 @@ def test_batches_are_sent_while_the_device_works(load, tmp_path):
     for loader in (trainer.get_train_dataloader(), trainer.get_eval_dataloader(trainer.train_dataset)):
         assert loader._non_blocking
         batch = next(iter(loader))
-        assert all(isinstance(count, int) for count in batch["counts"])  # where no device has to be asked for them
+        assert all(
+            isinstance(count, int) for count in batch["positions_per_source"]
+        )  # where no device has to be asked for them

@@ -22,13 +22,13 @@ from support.timing import HANGS
 from mtcpo.core.errors import UserError
 from mtcpo.models.layouts.base import Example
 from mtcpo.models.loading import load_model
-from mtcpo.models.prompts import Text
+from mtcpo.models.prompts import TextExample
 from mtcpo.training import token_cache as tokencache
 from mtcpo.training.config import TrainConfig
 from mtcpo.training.examples import encode_within_limits
 from mtcpo.training.train import train
 
-BAD = [Text("x", "en", "de", ("y", "y"), id="same"), Text("", "en", "de", ("y", "z"), id="empty")]
+BAD = [TextExample("x", "en", "de", ("y", "y"), id="same"), TextExample("", "en", "de", ("y", "z"), id="empty")]
 LIMITS = TrainConfig(max_source_tokens=100, max_target_tokens=60)
 
 
@@ -328,13 +328,13 @@ messages = st.lists(st.fixed_dictionaries({"role": text, "content": text}), min_
 
 
 @settings(max_examples=50, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(st.lists(st.builds(Text, text, text, text, st.lists(text).map(tuple), st.none() | text | messages, text)))
+@given(st.lists(st.builds(TextExample, text, text, text, st.lists(text).map(tuple), st.none() | text | messages, text)))
 def test_spooled_texts_come_back_as_they_are(cache, texts):
     with tokencache.spooled(iter(texts)) as spool:
         assert list(spool) == texts
         assert list(spool) == texts
         first = spool.sha256
-    with tokencache.spooled([*texts, Text("a", "b", "c")]) as spool:
+    with tokencache.spooled([*texts, TextExample("a", "b", "c")]) as spool:
         assert spool.sha256 != first
 
 

@@ -17,7 +17,7 @@ from mtcpo.data.records import Segment, Triplet
 from mtcpo.models.config import LoraConfig
 from mtcpo.models.head.targets import IGNORE
 from mtcpo.models.loading import load_model
-from mtcpo.models.prompts import Text
+from mtcpo.models.prompts import TextExample
 from mtcpo.training.arguments import DEFAULT_ARGS, OWN_ARGS, check_precision, dtype_of, training_arguments
 from mtcpo.training.config import TrainConfig
 from mtcpo.training.examples import encode_within_limits, pair_texts, reference_texts
@@ -65,7 +65,7 @@ def test_training_moves_chosen_above_rejected(model_folder, kind, learning_rate,
 
 
 def test_supervised_training_learns(model_folder, tmp_path):
-    texts = [Text(en, "en", "de", (de,)) for en, de in PAIRS[:24]]
+    texts = [TextExample(en, "en", "de", (de,)) for en, de in PAIRS[:24]]
     report = train(
         str(model_folder("mt5")), texts, train_config(loss="sft", args={"num_train_epochs": 5, "learning_rate": 5e-3}),
         tmp_path / "out",
@@ -218,17 +218,17 @@ def test_every_drop_is_counted_and_nothing_is_cut(load, kind):
     source, good, bad = PAIRS[0][0], PAIRS[0][1], PAIRS[1][1]
     messages = ({"role": "user", "content": "x"},) if kind == "mt5" else ()
     texts = [
-        Text(source, "en", "de", (good, bad)),
-        Text("  ", "en", "de", (good, bad)),
-        Text("", "en", "de", (good, bad), prompt=""),
-        Text("", "und", "und", (good, bad), prompt="The old mill "),
-        Text(source, "en", "de", (good, " \n")),
-        Text(source, "en", "de", ("", bad)),
-        Text(source, "en", "de", (good, good)),
-        Text(source, "en", "de", (good, good + " ")),
-        Text(" ".join([source] * 9), "en", "de", (good, bad)),
-        Text(source, "en", "de", (good, " ".join([bad] * 9))),
-        *([Text("", "und", "und", (good, bad), prompt=messages)] if messages else []),
+        TextExample(source, "en", "de", (good, bad)),
+        TextExample("  ", "en", "de", (good, bad)),
+        TextExample("", "en", "de", (good, bad), prompt=""),
+        TextExample("", "und", "und", (good, bad), prompt="The old mill "),
+        TextExample(source, "en", "de", (good, " \n")),
+        TextExample(source, "en", "de", ("", bad)),
+        TextExample(source, "en", "de", (good, good)),
+        TextExample(source, "en", "de", (good, good + " ")),
+        TextExample(" ".join([source] * 9), "en", "de", (good, bad)),
+        TextExample(source, "en", "de", (good, " ".join([bad] * 9))),
+        *([TextExample("", "und", "und", (good, bad), prompt=messages)] if messages else []),
     ]
     settings = TrainConfig(max_source_tokens=100, max_target_tokens=60)
     found = encode_within_limits(layout, texts, settings)
@@ -246,7 +246,7 @@ def test_every_drop_is_counted_and_nothing_is_cut(load, kind):
 def test_limits_are_those_of_the_model_where_it_has_some(load):
     source, good = PAIRS[4]
     loaded = load("marian")  # 64 positions
-    texts = [Text(" ".join([source] * n), "en", "de", (good, "Das")) for n in (1, 2, 3, 4)]
+    texts = [TextExample(" ".join([source] * n), "en", "de", (good, "Das")) for n in (1, 2, 3, 4)]
     lengths = [len(example.source) for example in loaded.layout.encode(texts)]
     assert lengths[1] < 64 < lengths[2]
     found = encode_within_limits(loaded.layout, texts, TrainConfig())
@@ -254,14 +254,17 @@ def test_limits_are_those_of_the_model_where_it_has_some(load):
     # A prompt and its target share the positions of a decoder-only model.
     loaded = load("gpt2")
     prompt = "The bear " * 12
-    fits = Text("", "en", "de", ("Das", "Die"), prompt=prompt)
+    fits = TextExample("", "en", "de", ("Das", "Die"), prompt=prompt)
     too_long = dataclasses.replace(fits, targets=("Das", " ".join(["Das"] * 60)))
     found = encode_within_limits(loaded.layout, [fits, too_long], TrainConfig())
     assert (len(found.examples), dict(found.dropped)) == (1, {"too_long_for_model": 1})
 
 
 def test_sft_takes_the_first_target_and_needs_no_contrast(load):
-    texts = [Text("The mill", "en", "de", ("Mühle", "Mühle")), Text("The mill", "en", "de", ("Mühle", ""))]
+    texts = [
+        TextExample("The mill", "en", "de", ("Mühle", "Mühle")),
+        TextExample("The mill", "en", "de", ("Mühle", "")),
+    ]
     found = encode_within_limits(load("mt5").layout, texts, TrainConfig(loss="sft"))
     assert [len(example.targets) for example in found.examples] == [1, 1]
     assert not found.dropped
@@ -269,7 +272,7 @@ def test_sft_takes_the_first_target_and_needs_no_contrast(load):
 
 def test_drops_are_reported_and_nothing_left_is_an_error(model_folder, tmp_path):
     model = str(model_folder("mt5"))
-    bad = [Text("x", "en", "de", ("y", "y")), Text("", "en", "de", ("y", "z"))]
+    bad = [TextExample("x", "en", "de", ("y", "y")), TextExample("", "en", "de", ("y", "z"))]
     report = train(
         model, [*preference_texts(4), *bad], train_config(), tmp_path / "out", eval_texts=preference_texts(2) + bad
     )
@@ -311,10 +314,10 @@ def test_texts_of_triplets_and_segments():
     triplet = Triplet("1", "en", "de", "a", "b", "c")
     prompted = dataclasses.replace(triplet, prompt="p")
     assert list(pair_texts([triplet, prompted])) == [
-        Text("a", "en", "de", ("b", "c"), id="1"), Text("a", "en", "de", ("b", "c"), "p", "1"),
+        TextExample("a", "en", "de", ("b", "c"), id="1"), TextExample("a", "en", "de", ("b", "c"), "p", "1"),
     ]  # fmt: skip
     segment = Segment("1", "en", "de", "a", references=("b", "c"))
-    assert list(reference_texts([segment])) == [Text("a", "en", "de", (word,), id="1") for word in "bc"]
+    assert list(reference_texts([segment])) == [TextExample("a", "en", "de", (word,), id="1") for word in "bc"]
     with pytest.raises(UserError, match="segment 2: no reference"):
         list(reference_texts([dataclasses.replace(segment, id="2", references=())]))
 
