@@ -21,6 +21,8 @@ from mtcpo.evaluation.evaluate import evaluate_outputs, load_metrics_for
 from mtcpo.evaluation.testsets.suites import decoding_of, load_test_sets
 from mtcpo.evaluation.testsets.testset import TestSet
 from mtcpo.metrics.base import open_models
+from mtcpo.models.config import ModelOptions
+from mtcpo.models.families import Family, load_family
 from mtcpo.preferences.build import PrefsConfig
 from mtcpo.preferences.build import build_preferences as write_preferences
 from mtcpo.report.terminal_table import print_table
@@ -108,6 +110,8 @@ def evaluate(
     *,
     data: Mapping[str, Any] | None = None,
     prompt: str | None = None,
+    family: Family | str | None = None,
+    allow_code: bool = False,
     output_dir: str | Path | None = None,
     **settings: Any,
 ) -> EvaluationDocument:
@@ -122,6 +126,8 @@ def evaluate(
         baseline: the name of the system that the others are compared with; default: the first.
         data: languages, columns and the like, as [data] of a recipe.
         prompt: a template in place of the family's own, for models that are named.
+        family: as in `PreferenceTrainer`.
+        allow_code: run Python code that a model's directory brings; without it such a model is refused.
         output_dir: where to write evaluation.json and the translations; default: nowhere.
         **settings: as [evaluate] of a recipe: decoding, resamples, seed, test_set_dir.
 
@@ -139,8 +145,9 @@ def evaluate(
     # First, so that a missing one shows before the work.
     loaded = load_metrics_for(test_sets, config, None if output_dir is None else Path(output_dir))
     open_models({id(metric): metric for of_set in loaded for metric in of_set}.values())
+    options = ModelOptions(prompt, load_family(family, "evaluate: family"), allow_code)
     named = systems if isinstance(systems, Mapping) else {_name_of(systems): systems}
-    outputs = {name: _outputs(name, system, test_sets, config.decoding, prompt) for name, system in named.items()}
+    outputs = {name: _outputs(name, system, test_sets, config.decoding, options) for name, system in named.items()}
     evaluations = []
     for number, test_set in enumerate(test_sets):
         texts = {name: of_sets[number] for name, of_sets in outputs.items()}
@@ -168,7 +175,7 @@ def _test_set(dataset: Source, data: Mapping[str, Any] | None) -> TestSet:
 
 
 def _outputs(
-    name: str, system: Any, test_sets: Sequence[TestSet], decoding: TranslateConfig, prompt: str | None
+    name: str, system: Any, test_sets: Sequence[TestSet], decoding: TranslateConfig, options: ModelOptions
 ) -> list[list[str]]:
     """Return a system's translations of each test set."""
     texts = list(system) if isinstance(system, Iterable) and not isinstance(system, str) else []
@@ -177,12 +184,12 @@ def _outputs(
             raise UserError(f"system {name!r}: outputs are of one test set, and there are {len(test_sets)}")
         return [texts]
     total = sum(len(test_set.segments) for test_set in test_sets)
-    with _engine(name, system, prompt, total) as engine:
+    with _engine(name, system, options, total) as engine:
         return [translate_texts(engine, one.segments, decoding_of(one, decoding)) for one in test_sets]
 
 
 @contextmanager
-def _engine(name: str, system: Any, prompt: str | None, sources: int) -> Iterator[Any]:
+def _engine(name: str, system: Any, options: ModelOptions, sources: int) -> Iterator[Any]:
     """Give the engine of a model that is named, or in memory."""
     from mtcpo.models.loading import LoadedModel, adopt_model
     from mtcpo.training.trainer import ExampleTrainer
@@ -190,7 +197,7 @@ def _engine(name: str, system: Any, prompt: str | None, sources: int) -> Iterato
     from mtcpo.translation.generate import GenerateEngine
 
     if isinstance(system, (str, Path)):
-        with open_engine(str(system), name, "auto", prompt, sources) as engine:
+        with open_engine(str(system), name, "auto", options, sources) as engine:
             yield engine
         return
     if isinstance(system, ExampleTrainer):
@@ -198,7 +205,7 @@ def _engine(name: str, system: Any, prompt: str | None, sources: int) -> Iterato
     elif isinstance(system, LoadedModel):
         loaded = system
     elif isinstance(system, tuple) and len(system) == 2:
-        loaded = adopt_model(*system, prompt)
+        loaded = adopt_model(*system, options)
     else:
         raise UserError(
             f"system {name!r} is {type(system).__name__}; give texts, the name of a model, a trainer, or "

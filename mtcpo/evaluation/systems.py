@@ -22,6 +22,7 @@ from mtcpo.evaluation.evaluate import evaluate_outputs, load_metrics_for, read_o
 from mtcpo.evaluation.testsets.suites import decoding_of, load_test_sets
 from mtcpo.evaluation.testsets.testset import TestSet
 from mtcpo.metrics.base import open_models
+from mtcpo.models.config import ModelOptions
 from mtcpo.translation.config import TranslateConfig
 from mtcpo.translation.translate import Engine, translate_texts, translate_to_file
 
@@ -44,8 +45,8 @@ def assess_files(config: EvaluateConfig, files: Mapping[str, Path], folder: Path
 
 
 def assess_models(
-    config: EvaluateConfig, models: Mapping[str, str], decoding: TranslateConfig, dtype: Any, prompt: str | None,
-    folder: Path | None = None,
+    config: EvaluateConfig, models: Mapping[str, str], decoding: TranslateConfig, dtype: Any,
+    options: ModelOptions, folder: Path | None = None,
 ) -> list[Evaluation]:  # fmt: skip
     """Translate the test sets of a configuration with models (name -> path), then score.
 
@@ -58,7 +59,7 @@ def assess_models(
     test_sets = _load(config)
     metrics = load_metrics_for(test_sets, config, folder)
     open_models({id(metric): metric for of_set in metrics for metric in of_set}.values())
-    outputs = _translate(test_sets, models, decoding, dtype, prompt, folder)
+    outputs = _translate(test_sets, models, decoding, dtype, options, folder)
     return [
         evaluate_outputs(test_set, {name: texts[number] for name, texts in outputs.items()}, loaded, config)
         for number, (test_set, loaded) in enumerate(zip(test_sets, metrics, strict=True))
@@ -72,14 +73,14 @@ def _load(config: EvaluateConfig) -> list[TestSet]:
 
 def _translate(
     test_sets: Sequence[TestSet], models: Mapping[str, str], decoding: TranslateConfig, dtype: Any,
-    prompt: str | None, folder: Path | None,
+    options: ModelOptions, folder: Path | None,
 ) -> dict[str, list[list[str]]]:  # fmt: skip
     """Translate every test set with every model: system -> texts of each test set."""
     from mtcpo.translation.engines import open_engine
 
     total, found = sum(len(test_set.segments) for test_set in test_sets), {}
     for name, path in models.items():
-        with open_engine(path, name, dtype, prompt, total) as engine:
+        with open_engine(path, name, dtype, options, total) as engine:
             found[name] = [_texts(engine, one.segments, decoding_of(one, decoding), folder) for one in test_sets]
     return found
 

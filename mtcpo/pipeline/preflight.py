@@ -14,6 +14,7 @@ from mtcpo.pipeline.run_directory import RunFolder, control_settings
 def check_ready(folder: RunFolder, waiting: Collection[str]) -> None:
     """Find what would stop one of the `waiting` stages, before the hours of the earlier ones."""
     recipe = folder.recipe
+    _check_model(folder)
     for name, config in (("sft", recipe.sft), ("train", recipe.train), ("control", control_settings(recipe))):
         if config is not None and name in waiting:
             from mtcpo.training.arguments import training_arguments
@@ -30,6 +31,16 @@ def check_ready(folder: RunFolder, waiting: Collection[str]) -> None:
         if needy or recipe.control is not None:
             _check_references(recipe.data, needy[0] if needy else "the control")
     _check_metrics(folder, waiting)
+
+
+def _check_model(folder: RunFolder) -> None:
+    """Import a family of the user's, and refuse a model that brings code which is not allowed."""
+    from mtcpo.models.model_code import refuse_model_code
+    from mtcpo.models.names import resolve_model_name
+
+    options, name = folder.model_options, folder.recipe.model.name
+    if name is not None:
+        refuse_model_code(resolve_model_name(name), options.allow_code)
 
 
 def _check_references(corpus: CorpusConfig, what: str) -> None:
