@@ -32,17 +32,17 @@ Tiny random models with tokenizers of each family's own class, made by the tests
 `tests/support/families.py`). `tests/models/test_family_proofs.py` measures; `eval/bench/families.py` runs it in both
 environments and writes this table. Raw numbers: `families.json`.
 
-- **NLL parity**: largest difference (nats) between mtcpo's NLL of a target and the model's own `forward(labels=...)`, for a
-  single token or for the mean over all.
-- **generation start**: largest difference (nats, over the whole vocabulary) between the distribution from which `generate`
-  takes the first token and that of training at the first label that is not forced. The test also asserts that both start
-  from the same tokens, including the code of the target language.
-- **canary**: saved with one major version of transformers, loaded and saved with the other, loaded with the first again:
-  largest difference (nats) of a token.
+- **NLL parity**: largest difference (nats) between mtcpo's NLL of a target and the model's own `forward(labels=...)`,
+  for a single token or for the mean over all.
+- **generation start**: largest difference (nats, over the whole vocabulary) between the distribution from which
+  `generate` takes the first token and that of training at the first label that is not forced. The test also asserts
+  that both start from the same tokens, including the code of the target language.
+- **canary**: saved with one major version of transformers, loaded and saved with the other, loaded with the first
+  again: largest difference (nats) of a token.
 - **training step**: log P(chosen) - log P(rejected) of a pair before and after two steps.
 
-Every cell is the number of a test that passed; a failed test would be listed as FAILED, including those without a number:
-that labels decode to the target with the language code in its position, and that prompts are as intended.
+Every cell is the number of a test that passed; a failed test would be listed as FAILED, including those without a
+number: that labels decode to the target with the language code in its position, and that prompts are as intended.
 """
 
 
