@@ -172,10 +172,10 @@ def test_missing_language_names_what_was_tried_and_the_nearest():
 
 def test_missing_language_is_told_at_once_even_with_a_large_vocabulary():
     vocabulary = {f"▁word{n}": n for n in range(250_000)} | {"deu_Latn": 250_000}
-    start = time.perf_counter()
+    start = time.process_time()
     with pytest.raises(UserError, match="deu_Latn"):
         language_token(BY_NAME["nllb"], "nds", vocabulary)
-    assert time.perf_counter() - start < 5
+    assert time.process_time() - start < 5
 
 
 @pytest.mark.parametrize(

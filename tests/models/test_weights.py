@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from support.families import _marian_separate
+from support.families import make_marian_separate
 from support.models import preference_texts
 
 from mtcpo.core.errors import UserError
@@ -216,7 +216,7 @@ def test_marian_with_vocabularies_of_their_own(tmp_path, larger_target, tied):
     """Of one size both versions know them; of two sizes version 5 alone, and 4.57 would take the source's for both."""
     folder = tmp_path / "folder"
     folder.mkdir()
-    _marian_separate(folder, larger_target, tied)
+    make_marian_separate(folder, larger_target, tied)
     if larger_target and MAJOR < 5:
         sizes = r"different sizes \([0-9]+ and [0-9]+\)"
         with pytest.raises(UserError, match=rf"source and target vocabularies have {sizes}, .*; use transformers 5"):

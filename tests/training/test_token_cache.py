@@ -17,6 +17,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from support.models import preference_texts
 from support.paths import ROOT
+from support.timing import HANGS
 
 from mtcpo.core.errors import UserError
 from mtcpo.models.layouts.base import Example
@@ -235,13 +236,14 @@ def start_cutting(model, cache, seconds):
     return subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment)
 
 
+@pytest.mark.slow
 def test_killed_in_the_middle_and_cut_again(model_folder, load, cache, cuts):
-    process = start_cutting(model_folder("mt5"), cache, 600)
+    process = start_cutting(model_folder("mt5"), cache, HANGS)
     assert [process.stdout.readline() for _ in range(2)] == ["ready\n", "cutting\n"]
     (entry,) = entries(cache)
     assert sorted(path.name for path in entry.iterdir()) == [".examples.partial", "lock"]
     process.send_signal(signal.SIGKILL)
-    process.wait(timeout=60)
+    process.wait(timeout=HANGS)
     found = encode_within_limits(load("mt5").layout, preference_texts(6), TrainConfig())
     assert len(cuts) == 1
     assert list(found.examples) == load("mt5").layout.encode(preference_texts(6))
@@ -249,9 +251,10 @@ def test_killed_in_the_middle_and_cut_again(model_folder, load, cache, cuts):
     assert sorted(path.name for path in entry.iterdir()) == ["examples", "lock"]
 
 
+@pytest.mark.processes
 def test_of_two_processes_one_cuts(model_folder, cache):
     processes = [start_cutting(model_folder("mt5"), cache, 0.2) for _ in range(2)]
-    outputs = [process.communicate(timeout=120)[0].splitlines() for process in processes]
+    outputs = [process.communicate(timeout=HANGS)[0].splitlines() for process in processes]
     assert [output[0] for output in outputs] == ["ready", "ready"]
     assert outputs[0][-1] == outputs[1][-1]
     assert outputs[0][-1].startswith("done ")
