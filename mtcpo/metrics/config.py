@@ -6,24 +6,21 @@ from typing import Annotated, Any
 
 from pydantic import ValidationInfo, ValidatorFunctionWrapHandler, WrapValidator
 
-from mtcpo.core.config import resolve_path
-from mtcpo.core.errors import UserError
-from mtcpo.core.user_code import check_allowed
+from mtcpo.core.config import as_value_error, resolve_path
+from mtcpo.core.user_code import check_code_allowed
 from mtcpo.metrics.registry import MBR, MetricObject, code_path, depends_on_set
 
 
+@as_value_error()
 def _check_spec(spec: Any, check_str: ValidatorFunctionWrapHandler, info: ValidationInfo) -> str:
     """Return a spec whose checkpoint path is absolute; a Python object becomes the spec that stands for it."""
     if isinstance(spec, MetricObject):
         return spec  # the check for str would drop its object
-    try:
-        if not isinstance(spec, str) and callable(getattr(spec, "score_candidates", spec)):
-            from mtcpo.metrics.user import metric_object
+    if not isinstance(spec, str) and callable(getattr(spec, "score_candidates", spec)):
+        from mtcpo.metrics.user import metric_object
 
-            return metric_object(spec)
-        return str(check_str(_resolve(spec, info)))
-    except UserError as error:
-        raise ValueError(str(error)) from None
+        return metric_object(spec)
+    return str(check_str(_resolve(spec, info)))
 
 
 def _resolve(spec: Any, info: ValidationInfo) -> Any:
@@ -32,7 +29,7 @@ def _resolve(spec: Any, info: ValidationInfo) -> Any:
         return spec
     code = code_path(spec)
     if code is not None:
-        check_allowed(code, bool(info.context and info.context.get("allow_code")))
+        check_code_allowed(code, bool(info.context and info.context.get("allow_code")))
         return spec
     name, _, rest = spec.partition(":")
     rest = type(spec)(rest)  # text of the command line stays that, since its paths start elsewhere than a recipe's

@@ -19,7 +19,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from mtcpo.core.errors import UserError, choose
-from mtcpo.core.user_code import is_code
+from mtcpo.core.user_code import is_user_code
 
 if TYPE_CHECKING:
     from mtcpo.metrics.base import CandidateMetric, Metric
@@ -136,7 +136,7 @@ def metric_name(spec: str) -> str:
 def code_path(spec: str) -> str | None:
     """Return `python:module:name` of the spec of a user's metric, and None for every other spec."""
     path = spec.removeprefix(f"{metric_name(spec)}=")
-    return path if is_code(path) else None
+    return path if is_user_code(path) else None
 
 
 def is_computed(spec: str) -> bool:

@@ -16,7 +16,7 @@ from typing import Any
 
 from mtcpo.core.errors import UserError
 from mtcpo.core.files import sha256_of
-from mtcpo.core.user_code import PREFIX, code_file, find_code, user_code_error
+from mtcpo.core.user_code import PREFIX, explain_user_code, load_user_code, user_code_file
 from mtcpo.data.records import Segment
 from mtcpo.metrics.base import NeuralMetric
 from mtcpo.metrics.registry import MetricObject, metric_kind
@@ -66,10 +66,8 @@ class UserMetric(NeuralMetric):
         if not hypotheses:
             return []  # a function that loads a model need not expect an empty batch
         what = f"metric {self.name}={self.path}"
-        try:
+        with explain_user_code(what):
             scores = [float(score) for score in self.function(sources, hypotheses, references)]
-        except Exception as error:
-            raise user_code_error(what, error) from error
         if len(scores) != len(hypotheses):
             raise UserError(f"{what}: {len(scores)} scores for {len(hypotheses)} translations")
         return scores
@@ -81,8 +79,8 @@ def load_user_metric(name: str, path: str) -> NeuralMetric:
     Raises:
         UserError: No such module or name, its import fails, or it is no metric.
     """
-    target = find_code(path)
-    metric = _as_metric(target, name, path, f"sha256:{sha256_of(Path(code_file(path)))[:HASH_DIGITS]}")
+    target = load_user_code(path, f"metric {name}", _find_problem)
+    metric = _as_metric(target, name, path, _hash_of_file(Path(user_code_file(path))))
     if metric.name != name:
         raise UserError(f"metric {name}={path}: its own name is {metric.name!r}; write {metric.name}={path}")
     return metric
@@ -97,6 +95,7 @@ def metric_object(target: Any) -> MetricObject:
     Raises:
         UserError: It is no metric, has no name, or its source cannot be read.
     """
+    load_user_code(target, "metric", _find_problem)
     code = target if hasattr(target, "__qualname__") else type(target)
     path = f"{PREFIX}{code.__module__}:{code.__qualname__}"
     name = getattr(target, "name", getattr(target, "__name__", type(target).__name__))
@@ -109,16 +108,25 @@ def metric_object(target: Any) -> MetricObject:
     return spec
 
 
+def _find_problem(target: Any) -> str:
+    """Return why an object is no metric, "" if it is one."""
+    if isinstance(target, NeuralMetric) or (callable(target) and not isinstance(target, type)):
+        return ""
+    kind = "class" if isinstance(target, type) else type(target).__name__
+    return (
+        f"it is a {kind}, and a function (sources, hypotheses, references) -> scores is needed, or an object that "
+        "derives from mtcpo.metrics.base.NeuralMetric"
+    )
+
+
 def _as_metric(target: Any, name: str, path: str, version: str) -> NeuralMetric:
     if isinstance(target, NeuralMetric):
         return target
-    if not callable(target) or isinstance(target, type):
-        kind = "class" if isinstance(target, type) else type(target).__name__
-        raise UserError(
-            f"metric {name}={path}: it is a {kind}, and a function (sources, hypotheses, references) -> scores is "
-            "needed, or an object that derives from mtcpo.metrics.base.NeuralMetric"
-        )
     return UserMetric(name, path, target, version, bool(getattr(target, "higher_is_better", True)))
+
+
+def _hash_of_file(file: Path) -> str:
+    return f"sha256:{sha256_of(file)[:HASH_DIGITS]}"
 
 
 def _hash_of_source(code: Any, path: str) -> str:
@@ -126,7 +134,7 @@ def _hash_of_source(code: Any, path: str) -> str:
     try:
         file = inspect.getsourcefile(code)
         if file is not None and Path(file).is_file():
-            return f"sha256:{sha256_of(Path(file))[:HASH_DIGITS]}"
+            return _hash_of_file(Path(file))
         return f"sha256:{sha256(inspect.getsource(code).encode()).hexdigest()[:HASH_DIGITS]}"
     except (OSError, TypeError):
         raise UserError(f"metric {path}: its source cannot be read; set its attribute `version`") from None
