@@ -83,7 +83,9 @@ class ScoreCache:
                 raise UserError(f"{self._path}: a database of another program; choose another --score-cache")
             if version != VERSION:
                 if not is_new:
-                    self.note = f"{self._path} was written by another version of mtcpo ({version}); starting a new cache"
+                    self.note = (
+                        f"{self._path} was written by another version of mtcpo ({version}); starting a new cache"
+                    )
                 self._connection.execute("DROP TABLE IF EXISTS scores")
                 self._connection.execute(
                     "CREATE TABLE scores (key BLOB PRIMARY KEY, score REAL, errors TEXT) WITHOUT ROWID"

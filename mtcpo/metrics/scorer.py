@@ -131,9 +131,7 @@ class Scorer:
             if metric is not None:
                 size = SEGMENTS_PER_MODEL_CHUNK * metric.processes
 
-    def _merge(
-        self, chunk: Sequence[Segment], specs: Sequence[str], scores: Sequence[Scores]
-    ) -> Iterator[Segment]:
+    def _merge(self, chunk: Sequence[Segment], specs: Sequence[str], scores: Sequence[Scores]) -> Iterator[Segment]:
         for index, segment in enumerate(chunk):
             candidates: Sequence[Candidate] = segment.candidates
             for spec, scores_of_metric in zip(specs, scores, strict=True):

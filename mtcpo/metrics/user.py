@@ -112,11 +112,8 @@ def _find_problem(target: Any) -> str:
     """Return why an object is no metric, "" if it is one."""
     if isinstance(target, NeuralMetric) or (callable(target) and not isinstance(target, type)):
         return ""
-    kind = "class" if isinstance(target, type) else type(target).__name__
-    return (
-        f"it is a {kind}, and a function (sources, hypotheses, references) -> scores is needed, or an object that "
-        "derives from mtcpo.metrics.base.NeuralMetric"
-    )
+    kind = "a class" if isinstance(target, type) else f"of type {type(target).__name__}"
+    return f"it is {kind}; a metric is a function (sources, hypotheses, references) -> scores, or a NeuralMetric object"
 
 
 def _as_metric(target: Any, name: str, path: str, version: str) -> NeuralMetric:

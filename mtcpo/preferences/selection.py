@@ -12,7 +12,8 @@ from pydantic import Field, field_validator, model_validator
 
 from mtcpo.core.errors import UserError, choose
 from mtcpo.data.records import HUMAN, REFERENCE_SYSTEM, Candidate, Segment, Triplet, is_reference
-from mtcpo.metrics.registry import MetricSpec, is_computed, metric_name
+from mtcpo.metrics.config import MetricSpec
+from mtcpo.metrics.registry import is_computed, metric_name
 from mtcpo.preferences.combining import COMBINATIONS, Centre, centre_of, check_scales, combined
 from mtcpo.preferences.filters import FilterConfig, Filters
 from mtcpo.preferences.spill import Column

@@ -29,7 +29,7 @@ from mtcpo.metrics.comet.runner import InProcess, Job, Runner, Workers
 from mtcpo.metrics.comet.spans import Predictions
 
 SEGMENTS_PER_BLOCK = 512
-"""Scored together: batches of like length need many texts. A constant, so that no setting changes a score's last bits."""
+"""Scored together: batches of like length need many texts. A constant, or settings would change scores' last bits."""
 
 Row = tuple[str, ...]
 
@@ -48,9 +48,9 @@ class CometMetric(NeuralMetric):
     weights: str
     precision: str
     version: str
-    needs_references: bool
-    uses_references: bool
     runner: Runner
+    needs_references: bool
+    uses_references: bool = True
     finds_error_spans: bool = False
     processes: int = 1
     higher_is_better: bool = True
