@@ -8,7 +8,7 @@ from pydantic import ValidationInfo, ValidatorFunctionWrapHandler, WrapValidator
 
 from mtcpo.core.config import as_value_error, resolve_path
 from mtcpo.core.user_code import check_code_allowed
-from mtcpo.metrics.registry import MBR, MetricObject, code_path, depends_on_set
+from mtcpo.metrics.registry import MBR, MetricObject, code_path, depends_on_set, metric_kind
 
 
 @as_value_error()
@@ -17,9 +17,11 @@ def _check_spec(spec: Any, check_str: ValidatorFunctionWrapHandler, info: Valida
     if isinstance(spec, MetricObject):
         return spec  # the check for str would drop its object
     if not isinstance(spec, str) and callable(getattr(spec, "score_candidates", spec)):
-        from mtcpo.metrics.user import metric_object
+        from mtcpo.metrics.user import metric_of
 
-        return metric_object(spec)
+        made = MetricObject.of(*metric_of(spec))
+        metric_kind(made)  # refuses a name that a metric of mtcpo has
+        return made
     return str(check_str(_resolve(spec, info)))
 
 

@@ -19,7 +19,6 @@ from mtcpo.core.files import sha256_of
 from mtcpo.core.user_code import PREFIX, explain_user_code, load_user_code, user_code_file
 from mtcpo.data.records import Segment
 from mtcpo.metrics.base import NeuralMetric
-from mtcpo.metrics.registry import MetricObject, metric_kind
 
 HASH_DIGITS = 12
 
@@ -80,14 +79,15 @@ def load_user_metric(name: str, path: str) -> NeuralMetric:
         UserError: No such module or name, its import fails, or it is no metric.
     """
     target = load_user_code(path, f"metric {name}", _find_problem)
-    metric = _as_metric(target, name, path, _hash_of_file(Path(user_code_file(path))))
-    if metric.name != name:
-        raise UserError(f"metric {name}={path}: its own name is {metric.name!r}; write {metric.name}={path}")
-    return metric
+    if not isinstance(target, NeuralMetric):
+        return _user_metric(target, name, path, _hash_of_file(Path(user_code_file(path))))
+    if target.name != name:
+        raise UserError(f"metric {name}={path}: its own name is {target.name!r}; write {target.name}={path}")
+    return target
 
 
-def metric_object(target: Any) -> MetricObject:
-    """Return the spec of a metric that is given as a Python object: a function, or a `NeuralMetric`.
+def metric_of(target: Any) -> tuple[NeuralMetric, str]:
+    """Return the metric of a Python object, a function or a `NeuralMetric`, and `python:module:name` of its code.
 
     A function's name in reports is its attribute `name`, or else its own. Scores are kept under the hash of its source;
     a function that depends on more, such as the weights of a model, has an attribute `version` for that.
@@ -101,11 +101,10 @@ def metric_object(target: Any) -> MetricObject:
     name = getattr(target, "name", getattr(target, "__name__", type(target).__name__))
     if not isinstance(name, str) or not re.fullmatch(r"[\w.+-]+", name):
         raise UserError(f"metric {path}: a metric needs a name; set its attribute `name`, or write it with def")
-    version = getattr(target, "version", None)
-    metric = _as_metric(target, name, path, _hash_of_source(code, path) if version is None else f"version:{version}")
-    spec = MetricObject.of(metric, path)
-    metric_kind(spec)  # refuses a name that a metric of ours has
-    return spec
+    if isinstance(target, NeuralMetric):
+        return target, path
+    version = f"version:{target.version}" if hasattr(target, "version") else _hash_of_source(code, path)
+    return _user_metric(target, name, path, version), path
 
 
 def _find_problem(target: Any) -> str:
@@ -116,10 +115,8 @@ def _find_problem(target: Any) -> str:
     return f"it is {kind}; a metric is a function (sources, hypotheses, references) -> scores, or a NeuralMetric object"
 
 
-def _as_metric(target: Any, name: str, path: str, version: str) -> NeuralMetric:
-    if isinstance(target, NeuralMetric):
-        return target
-    return UserMetric(name, path, target, version, bool(getattr(target, "higher_is_better", True)))
+def _user_metric(function: Any, name: str, path: str, version: str) -> UserMetric:
+    return UserMetric(name, path, function, version, bool(getattr(function, "higher_is_better", True)))
 
 
 def _hash_of_file(file: Path) -> str:
