@@ -26,7 +26,7 @@ from mtcpo.models.loading import LoadedModel, assemble
 from mtcpo.training.arguments import training_arguments
 from mtcpo.training.config import TrainConfig
 from mtcpo.training.train import set_dropout
-from mtcpo.training.trainer import PreferenceTrainer
+from mtcpo.training.trainer import ExampleTrainer
 
 SOURCE_LENGTHS = (5, 9, 10, 11, 12, 12, 13, 13, 14, 14, 15, 15, 16, 17, 17, 18, 19, 20, 22, 25, 53)
 """Quantiles 0, 0.05, ... 1 of Multi30k's English sentences, in tokens."""
@@ -165,7 +165,7 @@ def our_trainer(loaded: LoadedModel, examples: Sequence[Example], run: dict[str,
     config = TrainConfig(loss="sigmoid", beta=0.1, cpo_alpha=1.0, args=common_arguments(run, steps))
     config.args["warmup_ratio"] = 0.0
     arguments = training_arguments(config, _folder())
-    return PreferenceTrainer(loaded, arguments, config, examples)
+    return ExampleTrainer(loaded, arguments, config, examples)
 
 
 def trl_trainer(loaded: LoadedModel, examples: Sequence[Example], run: dict[str, Any], steps: int) -> Any:

@@ -185,7 +185,7 @@ def _outputs(
 def _engine(name: str, system: Any, prompt: str | None, sources: int) -> Iterator[Any]:
     """Give the engine of a model that is named, or in memory."""
     from mtcpo.models.loading import LoadedModel, adopt_model
-    from mtcpo.training.trainer import PreferenceTrainer
+    from mtcpo.training.trainer import ExampleTrainer
     from mtcpo.translation.engines import open_engine
     from mtcpo.translation.generate import GenerateEngine
 
@@ -193,7 +193,7 @@ def _engine(name: str, system: Any, prompt: str | None, sources: int) -> Iterato
         with open_engine(str(system), name, "auto", prompt, sources) as engine:
             yield engine
         return
-    if isinstance(system, PreferenceTrainer):
+    if isinstance(system, ExampleTrainer):
         loaded = system.loaded
     elif isinstance(system, LoadedModel):
         loaded = system

@@ -19,7 +19,6 @@ from mtcpo.data.triplets import read_triplets
 from mtcpo.models.canary import CANARY_FILE
 from mtcpo.models.layouts.base import Layout
 from mtcpo.models.loading import LoadedModel, adopt_model, load_model
-from mtcpo.training import trainer
 from mtcpo.training.arguments import check_precision, dtype_of, keeping_environment, training_arguments
 from mtcpo.training.config import TrainConfig
 from mtcpo.training.dev_set import dev_set_of
@@ -34,10 +33,11 @@ from mtcpo.training.examples import (
     with_template,
 )
 from mtcpo.training.model_card import CARD_FILE, model_card
-from mtcpo.training.train import RunData, early_stopping, ready_to_train, report_of, save_trained
+from mtcpo.training.train import RunData, early_stopping, prepare_model, report_of, save_trained
+from mtcpo.training.trainer import ExampleSet, ExampleTrainer
 
 
-class PreferenceTrainer(trainer.PreferenceTrainer):
+class PreferenceTrainer(ExampleTrainer):
     """`transformers.Seq2SeqTrainer` with preference losses: `train`, `evaluate`, `save_model` and all else of it.
 
     dropped, eval_dropped: how many pairs were left out, by reason.
@@ -90,9 +90,9 @@ class PreferenceTrainer(trainer.PreferenceTrainer):
         self.languages = training.languages
         self.dropped = training.dropped
         self.eval_dropped: Counter[str] = Counter() if evaluation is None else evaluation.dropped
-        self._anew = _loader(model, config, prompt, arguments)
+        self._load_named = _loader(model, config, prompt, arguments)
         super().__init__(
-            ready_to_train(loaded, config, arguments.seed),
+            prepare_model(loaded, config, arguments.seed),
             arguments,
             config,
             training.examples,
@@ -126,9 +126,9 @@ class PreferenceTrainer(trainer.PreferenceTrainer):
 
     def evaluate(self, eval_dataset: Any = None, *args: Any, **kwargs: Any) -> dict[str, float]:
         """Return the metrics on `eval_dataset`, as the constructor takes it; default: the one given there."""
-        if eval_dataset is not None and not isinstance(eval_dataset, trainer.ExampleSet):
+        if eval_dataset is not None and not isinstance(eval_dataset, ExampleSet):
             found = self._encoded("evaluation", self.layout, eval_dataset)
-            self.eval_dropped, eval_dataset = found.dropped, trainer.ExampleSet(found.examples)
+            self.eval_dropped, eval_dataset = found.dropped, ExampleSet(found.examples)
         figures: dict[str, float] = super().evaluate(eval_dataset, *args, **kwargs)
         return figures
 
@@ -146,11 +146,11 @@ class PreferenceTrainer(trainer.PreferenceTrainer):
         folder = Path(output_dir)
         if folder.exists() and not (folder / CANARY_FILE).is_file():
             raise UserError(f"{folder} exists and is no model of mtcpo's; choose another name")
-        anew = self._anew
-        loaded = self.trained(None if anew is None else lambda: anew(None))
+        reload = self._load_named
+        loaded = self.gather_model(None if reload is None else lambda: reload(None))
         if loaded is not None:
             config = self._config
-            if config.lora is not None and self._anew is None:
+            if config.lora is not None and self._load_named is None:
                 config = config.model_copy(update={"lora": config.lora.model_copy(update={"merge": True})})
             if config.lora is not None and config.lora.merge and loaded.model is self.loaded.model:
                 loaded = loaded.with_model(copy.deepcopy(loaded.model))
@@ -161,14 +161,16 @@ class PreferenceTrainer(trainer.PreferenceTrainer):
         self.accelerator.wait_for_everyone()
 
     def hyperparameter_search(self, *args: Any, **kwargs: Any) -> Any:
-        """Search as the library does, also over parameters of the loss; each trial loads the model anew.
+        """Search as the library does, also over parameters of the loss; each trial loads the model again.
 
         Raises:
             UserError: the model was given in memory, or a value that the loss does not take.
         """
-        if self._anew is None:
-            raise UserError("PreferenceTrainer: each trial loads the model anew; name it in place of one in memory")
-        self._load, self.model_init = self._anew, self._start_anew
+        if self._load_named is None:
+            raise UserError(
+                "PreferenceTrainer: each trial loads the model again, so pass its name, not a model in memory"
+            )
+        self._load, self.model_init = self._load_named, self._reload
         return super().hyperparameter_search(*args, **kwargs)
 
 
@@ -190,4 +192,4 @@ def _loader(
     """Return what loads a model that is named once more; None for one in memory."""
     if not isinstance(model, (str, Path)):
         return None
-    return lambda trial: ready_to_train(_loaded(model, None, config, prompt), config, args.seed)
+    return lambda trial: prepare_model(_loaded(model, None, config, prompt), config, args.seed)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from mtcpo.core.config import Config, to_toml
 from mtcpo.core.errors import UserError
 from mtcpo.core.files import complete_folder, read_json_lines, write_json_lines, write_text
+from mtcpo.core.user_code import is_user_code, user_code_file
 from mtcpo.data.corpora import Drops, read_corpus
 from mtcpo.data.records import Segment, triplet_from_json
 from mtcpo.data.rows import read_segments
@@ -19,12 +20,13 @@ from mtcpo.pipeline.recipe import BASE, CONTROL, TUNED, ModelConfig, Recipe
 from mtcpo.pipeline.run_directory import FOLDERS, NEW, RunFolder, control_settings, corpus_files, judged_by
 from mtcpo.pipeline.stages import STAMP_FILE, Stage, check_may_run, run_stages, unfinished
 from mtcpo.preferences.build import PROCESS_SETTINGS
-from mtcpo.preferences.selections import needs_logprobs, selection_name
+from mtcpo.preferences.selections import needs_logprobs
+from mtcpo.preferences.user_selection import selection_name
 from mtcpo.training.config import TrainConfig
 from mtcpo.translation.config import TranslateConfig
 
 if TYPE_CHECKING:
-    from mtcpo.models.prompts import Text
+    from mtcpo.models.prompts import TextExample
 
 
 def stages_of(recipe: Recipe, run: Path) -> list[Stage]:
@@ -156,11 +158,14 @@ def _prefs(folder: RunFolder) -> Stage:
         notes = {"note": "; ".join(report.notes)} if report.notes else {}
         return {"segments": report.segments, "kept": report.kept, "dropped": report.dropped} | notes
 
-    what = f"triplets by {' + '.join(prefs.metrics)}, {selection_name(prefs.select)}"
+    selection = selection_name(prefs.select)
+    what = f"triplets by {' + '.join(prefs.metrics)}, {selection}"
     choice = prefs.model_dump(mode="json", exclude=PROCESS_SETTINGS) | {"comet.precision": prefs.comet.precision}
+    # A selection of the user's own is an input too: when its code changes, the pairs are built again.
+    code = [user_code_file(selection)] if is_user_code(selection) else []
     if candidates is None:
-        return _stage(folder, "prefs", what, [choice, data], corpus_files(data), outputs, run)
-    return _stage(folder, "prefs", what, [choice], [candidates], outputs, run)
+        return _stage(folder, "prefs", what, [choice, data], [*corpus_files(data), *code], outputs, run)
+    return _stage(folder, "prefs", what, [choice], [candidates, *code], outputs, run)
 
 
 def _train(folder: RunFolder) -> Stage:
@@ -259,7 +264,7 @@ def _report(folder: RunFolder) -> Stage:
 def _run_training(
     folder: RunFolder,
     model: str,
-    texts: Iterable[Text],
+    texts: Iterable[TextExample],
     config: TrainConfig,
     system: str,
     overwrite: bool,
@@ -279,7 +284,7 @@ def _run_training(
     return {"examples": report["examples"], "dropped": dict(dropped), **counted, "seed": seed}
 
 
-def _reference_texts(segments: Iterable[Segment]) -> Iterator[Text]:
+def _reference_texts(segments: Iterable[Segment]) -> Iterator[TextExample]:
     from mtcpo.training.examples import reference_texts
 
     return reference_texts(segments)

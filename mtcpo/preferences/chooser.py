@@ -5,45 +5,17 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Annotated, Any, Literal, Self
+from typing import Literal, Self
 
-from pydantic import BeforeValidator, Field, PlainSerializer, ValidationInfo, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
-from mtcpo.core.errors import UserError, choose
-from mtcpo.core.user_code import check_allowed, is_code
+from mtcpo.core.errors import choose
 from mtcpo.data.records import HUMAN, REFERENCE_SYSTEM, Candidate, Segment, Triplet, is_reference
 from mtcpo.metrics.registry import MetricSpec, candidate_kind, is_computed, metric_name
 from mtcpo.preferences.combining import COMBINATIONS, Moments, combine_scores
 from mtcpo.preferences.filters import FilterConfig, Filters
-from mtcpo.preferences.selections import (
-    ROUNDING,
-    SELECTIONS,
-    Pool,
-    SelectionFunction,
-    load_selection,
-    needs_logprobs,
-    selection_name,
-)
-
-
-def _check_selection(select: Any, info: ValidationInfo) -> Any:
-    """Refuse a name that is neither in the catalogue nor allowed code; let callables pass: Python gave them."""
-    if not isinstance(select, str):
-        return select
-    try:
-        if not is_code(select) and select not in SELECTIONS:
-            raise choose("selection", select, SELECTIONS)
-        return check_allowed(select, bool(info.context and info.context.get("allow_code")))
-    except UserError as error:
-        raise ValueError(str(error)) from None
-
-
-# In JSON and TOML a callable stands by its name: a report or a stamp says what chose, and cannot hold a function.
-Select = Annotated[
-    str | SelectionFunction,
-    BeforeValidator(_check_selection),
-    PlainSerializer(selection_name, return_type=str),
-]
+from mtcpo.preferences.selections import ROUNDING, Pool, needs_logprobs
+from mtcpo.preferences.user_selection import Select, load_selection
 
 
 class SelectionConfig(FilterConfig):

@@ -91,17 +91,17 @@ class Combination:
 
 
 COMBINATIONS = {
-    "mean": Combination(weighted_mean, "their mean as they are; only for metrics on one scale", one_scale=True),
+    "mean": Combination(weighted_mean, "the mean of the scores; only for metrics on the same scale", one_scale=True),
     "zscore": Combination(zscore, "the mean of scores standardized over the candidates of the source"),
     "zscore-set": Combination(
         weighted_mean,
-        "the mean of scores standardized over all candidates of the language pair: sources on which candidates hardly "
-        "differ stay tied",
+        "the mean of scores standardized over all candidates of the language pair, so that sources whose candidates "
+        "hardly differ stay tied",
         by_set=True,
     ),
     "rank": Combination(rank, "the mean of ranks within the source, 0 to 1"),
     "minimum": Combination(
-        minimum, "the lowest of them; only for metrics on one scale", one_scale=True, takes_weights=False
+        minimum, "the lowest score; only for metrics on the same scale", one_scale=True, takes_weights=False
     ),
 }
 

@@ -14,7 +14,7 @@ from typing import Self
 from pydantic import Field, model_validator
 
 from mtcpo.core.config import Config, PathOrName
-from mtcpo.core.errors import UserError
+from mtcpo.core.errors import UserError, first_line
 from mtcpo.data.language_id import are_wrong, why_unchecked
 from mtcpo.data.records import Candidate, Segment
 from mtcpo.data.text_checks import edit_similarity, has_loop, is_length_within, script_share
@@ -127,19 +127,27 @@ CANDIDATE_FILTERS = {
     "empty_text": CandidateFilter("", "candidates without text", _empty_check),
     "copy_of_source": CandidateFilter("drop_copies", "source copies", _copy_check),
     "source_length_ratio": CandidateFilter(
-        "max_source_length_ratio", "candidates that many times longer or shorter than the source", _length_check
+        "max_source_length_ratio",
+        "candidates more than this many times longer or shorter than the source",
+        _length_check,
     ),
     "repetition": CandidateFilter(
-        "drop_repetitions", "candidates that loop (four times or more) where the source does not", _repetition_check
+        "drop_repetitions",
+        "candidates with a repetition (four times or more without a break) where the source has none",
+        _repetition_check,
     ),
     "wrong_script": CandidateFilter(
         "check_script", "candidates mostly in a script that the target language is not written in", _script_check
     ),
     "wrong_language": CandidateFilter(
-        "check_language", "off-target candidates, by lingua: `pip install 'mtcpo[langid]'`", _language_check
+        "check_language",
+        "off-target candidates, by the identifier lingua (`pip install 'mtcpo[langid]'`)",
+        _language_check,
     ),
     "too_long": CandidateFilter(
-        "max_tokens", "candidates of more tokens of `tokenizer`, the name or directory of a model", _token_check
+        "max_tokens",
+        "candidates with more tokens, in tokens of `tokenizer`: the name or directory of a model",
+        _token_check,
     ),
 }
 
@@ -177,7 +185,9 @@ PAIR_FILTERS = {
         _length_difference_check,
     ),
     "near_duplicate": PairFilter(
-        "max_similarity", "pairs more alike than this: 1 - edit distance / the longer one", _similarity_check
+        "max_similarity",
+        "pairs more similar than this: 1 - edit distance / length of the longer one",
+        _similarity_check,
     ),
 }
 
@@ -265,6 +275,6 @@ def _load_tokenizer(name: str) -> Callable[..., dict[str, list[int]]]:
     try:
         tokenizer: Callable[..., dict[str, list[int]]] = AutoTokenizer.from_pretrained(name)
     except Exception as error:  # a missing or damaged file is anything from OSError to tokenizers' own Exception
-        reason = str(error).strip().partition("\n")[0]
-        raise UserError(f"tokenizer {name!r} cannot be loaded ({reason}); give a model's directory or name") from None
+        problem = first_line(error)
+        raise UserError(f"tokenizer {name!r} cannot be loaded ({problem}); give a model's directory or name") from None
     return tokenizer

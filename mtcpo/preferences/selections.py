@@ -1,18 +1,15 @@
 """The catalogue of selections: which candidates of a source are paired, each strategy a pure function of a pool.
 
-A new selection is one function and one row of SELECTIONS. A user's own has the same contract and needs no row: a
-callable in Python (`build_preferences(..., select=function)`), or `python:module:function` with --allow-code.
+A new selection is one function and one row of SELECTIONS. A user's own needs no row: see `user_selection`.
 """
 
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Any
 
 from mtcpo.core.errors import UserError
-from mtcpo.core.user_code import PREFIX, find_code, is_code, user_code_error
 from mtcpo.data.records import Candidate, Segment
 from mtcpo.preferences.combining import moments_of
 
@@ -120,8 +117,8 @@ def _logprobs(pool: Pool) -> list[float]:
 class Selection:
     """A strategy to choose pairs.
 
-    select: the function. title: what it pairs, for docs. paper: where it is from. needs_logprobs: whether candidates
-    need log-probabilities by the model to be trained beside their scores; then references cannot take part.
+    select: the function. title: what it pairs, and paper: where it is from, both for the docs. needs_logprobs: whether
+    candidates need log-probabilities by the model to be trained beside their scores; then references cannot take part.
     """
 
     select: Callable[[Pool], list[Pair]]
@@ -139,12 +136,12 @@ SELECTIONS = {
     "best-worst": Selection(best_worst, "the best and the worst", "CPO, arXiv 2401.08417"),
     "best-vs-rest": Selection(best_vs_rest, "the best with each of the others"),
     "all-pairs": Selection(
-        all_pairs, "each with each worse one; `min_margin` is the least gap", "RS-DPO, arXiv 2402.10038"
+        all_pairs, "each candidate with each worse one; `min_margin` is the gap", "RS-DPO, arXiv 2402.10038"
     ),
     "mu-2sigma": Selection(
         mu_2sigma,
-        "the best, and the one nearest to mean - 2 deviations: the more candidates, the less the minimum teaches",
-        "arXiv 2502.16825",
+        "the best, and the one closest to two standard deviations below the mean",
+        "arXiv 2502.16825: the worst candidate degrades as their number grows",
     ),
     "confidence": Selection(
         confidence,
@@ -158,71 +155,9 @@ SELECTIONS = {
 def selections_help() -> str:
     """Return the help text of `--select`: the names, the default first."""
     default, *others = SELECTIONS
-    return f"{default} (default), {', '.join(others)}; your own: {PREFIX}module:function, with --allow-code."
+    return f"{default} (default), {', '.join(others)}; your own: python:module:function, with --allow-code."
 
 
 def needs_logprobs(select: str | SelectionFunction) -> bool:
     """Return whether a selection of the catalogue needs log-probabilities; of a user's own that is not known."""
     return isinstance(select, str) and select in SELECTIONS and SELECTIONS[select].needs_logprobs
-
-
-def selection_name(select: str | SelectionFunction) -> str:
-    """Return the name of a selection for reports: as configured, or where a callable is defined."""
-    if isinstance(select, str):
-        return select
-    function = select if hasattr(select, "__qualname__") else type(select)
-    return f"{PREFIX}{function.__module__}:{function.__qualname__}"
-
-
-def load_selection(select: str | SelectionFunction) -> SelectionFunction:
-    """Return the function of a selection; the pairs of a user's own are checked whenever it is called.
-
-    Raises:
-        UserError: the user's module cannot be imported, or what it names is not callable. When called: the user's code
-            raises something, or returns a pair that is none of the pool's.
-    """
-    if isinstance(select, str) and not is_code(select):
-        return SELECTIONS[select].select
-    name = selection_name(select)
-    function = find_code(select) if isinstance(select, str) else select
-    if not callable(function):
-        raise UserError(f"select {name}: it is a {type(function).__name__}, and a function of a pool is needed")
-
-    def select_checked(pool: Pool) -> list[Pair]:
-        try:
-            pairs = list(function(pool))
-        except Exception as error:  # the user's code may raise anything
-            raise user_code_error(f"select {name}", error) from error
-        return [_check_pair(pair, pool, f"select {name}: segment {pool.segment.id}") for pair in pairs]
-
-    return select_checked
-
-
-def _check_pair(pair: Any, pool: Pool, where: str) -> Pair:
-    """Return what a user's selection returned as a pair of the pool.
-
-    Raises:
-        UserError: it is none: not two indices, one that no candidate has, one text twice, or not the reference chosen.
-    """
-    count = len(pool.candidates)
-    chosen, rejected = _indices(pair, where)
-    if not (0 <= chosen < count and 0 <= rejected < count):
-        raise UserError(f"{where}: pair {(chosen, rejected)}: there are {count} candidates, numbered from 0")
-    if pool.candidates[chosen].text.strip() == pool.candidates[rejected].text.strip():
-        raise UserError(f"{where}: pair {(chosen, rejected)} has the same text twice; a pair needs two")
-    if pool.reference not in (None, chosen):
-        raise UserError(
-            f"{where}: pair {(chosen, rejected)} does not choose the reference; choose pool.best where "
-            "reference is 'always'"
-        )
-    return chosen, rejected
-
-
-def _indices(pair: Any, where: str) -> Sequence[int]:
-    try:
-        chosen, rejected = map(operator.index, pair)
-    except (TypeError, ValueError):
-        raise UserError(
-            f"{where}: {pair!r} is not a pair; return tuples (chosen, rejected) of indices into pool.candidates"
-        ) from None
-    return chosen, rejected

@@ -14,13 +14,13 @@ from typing import Any
 import torch
 from transformers import Seq2SeqTrainingArguments
 
-from mtcpo.core.errors import UserError, choose, nearest
+from mtcpo.core.errors import UserError, choose, nearest, one_line
 from mtcpo.metrics.registry import METRICS, metric_name
 from mtcpo.models.config import DType
 from mtcpo.models.families import Family
 from mtcpo.training.config import TrainConfig
 from mtcpo.training.losses import PAIR_METRICS
-from mtcpo.training.sharding import shard_later
+from mtcpo.training.sharding import defer_sharding
 
 DEFAULT_ARGS: dict[str, Any] = {
     "per_device_train_batch_size": 16,
@@ -95,8 +95,8 @@ def training_arguments(config: TrainConfig, folder: Path, evaluates: bool = Fals
     try:
         checked = Seq2SeqTrainingArguments(output_dir=str(folder), remove_unused_columns=False, **args)
     except (ValueError, TypeError, ImportError) as error:  # ImportError: deepspeed, apex and their like
-        raise UserError(f"train.args: {' '.join(str(error).split())}") from error
-    shard_later(checked)
+        raise UserError(f"train.args: {one_line(error)}") from error
+    defer_sharding(checked)
     if checked.eval_strategy != "no" and not evaluates:
         raise UserError(
             "train.args.eval_strategy: there is nothing to evaluate on; pass --eval-prefs FILE, or add [train.dev]"

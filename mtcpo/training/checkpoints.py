@@ -16,7 +16,7 @@ from transformers import TrainerCallback
 
 from mtcpo.core.errors import UserError
 from mtcpo.core.files import write_json
-from mtcpo.training.trainer import PreferenceTrainer
+from mtcpo.training.trainer import ExampleTrainer
 
 
 def prepare_work(work: Path, fingerprint: str, overwrite: bool) -> str | None:
@@ -67,7 +67,7 @@ class _StopAtStep(TrainerCallback):
 
 
 @contextmanager
-def stopping_at_a_step(trainer: PreferenceTrainer) -> Iterator[None]:
+def stopping_at_a_step(trainer: ExampleTrainer) -> Iterator[None]:
     """Turn the first Ctrl-C or SIGTERM into a checkpoint and then KeyboardInterrupt; a second one is immediate."""
     callback = _StopAtStep(trainer.accelerator)
     trainer.add_callback(callback)

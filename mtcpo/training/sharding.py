@@ -16,14 +16,14 @@ from torch import Tensor, nn
 
 from mtcpo.core.errors import UserError
 
-SHARES = "SHARDED_STATE_DICT"
+SHARDED = "SHARDED_STATE_DICT"
 LOST_CONNECTION = ("Connection closed by peer", "Connection reset by peer", "Broken pipe", "remote process exited")
 """What gloo and NCCL say when a process is no longer there."""
 
 GATHER_AT_SAVE = "stage3_gather_16bit_weights_on_model_save"
 
 
-def shard_later(args: Any) -> None:
+def defer_sharding(args: Any) -> None:
     """Settle how the libraries are to shard: after every process has loaded all weights, by the second FSDP.
 
     Left to itself, accelerate's launcher has one process alone load weights, and transformers 4.57 takes the first
@@ -38,10 +38,10 @@ def shard_later(args: Any) -> None:
             "none of them could be checked; leave it out"
         )
     os.environ["FSDP_CPU_RAM_EFFICIENT_LOADING"] = "false"
-    os.environ["FSDP_STATE_DICT_TYPE"] = SHARES
+    os.environ["FSDP_STATE_DICT_TYPE"] = SHARDED
     os.environ.setdefault("FSDP_VERSION", "2")
     if getattr(args, "fsdp_plugin_args", None):  # transformers 5
-        args.fsdp_plugin_args["state_dict_type"] = SHARES
+        args.fsdp_plugin_args["state_dict_type"] = SHARDED
 
 
 def is_sharded(accelerator: Any) -> bool:
@@ -81,7 +81,7 @@ def check_sharding(accelerator: Any, args: Any, quantized: bool) -> None:
         accelerator.state.deepspeed_plugin.deepspeed_config["zero_optimization"][GATHER_AT_SAVE] = True
 
 
-def join_tables(model: Any) -> None:
+def share_embedding_modules(model: Any) -> None:
     """Let all that look up one table be one module: FSDP gathers by modules, and refuses a table that two have."""
     base = model.get_base_model() if hasattr(model, "get_base_model") else model
     table = base.get_input_embeddings()
@@ -92,7 +92,7 @@ def join_tables(model: Any) -> None:
 
 
 @contextmanager
-def together() -> Iterator[None]:
+def explain_lost_peer() -> Iterator[None]:
     """Say in one line that another process has ended, where this one finds its connection closed.
 
     Raises:
@@ -102,11 +102,11 @@ def together() -> Iterator[None]:
         yield
     except RuntimeError as error:
         if any(sign in str(error) for sign in LOST_CONNECTION) and torch.distributed.is_initialized():
-            raise UserError("another process of this training has ended; what it said is the reason") from error
+            raise UserError("another training process exited; see its error message") from error
         raise
 
 
-def fill(model: nn.Module, state: Mapping[str, Tensor]) -> None:
+def load_gathered_state(model: nn.Module, state: Mapping[str, Tensor]) -> None:
     """Put gathered weights into a whole model; tied ones may be among them once."""
     found = model.load_state_dict(state, strict=False)
     own = model.state_dict()

@@ -21,13 +21,20 @@ from transformers import (
     set_seed,
 )
 
-from mtcpo.core.errors import UserError
+from mtcpo.core.errors import UserError, one_line
 from mtcpo.core.files import complete_folder, partial_path, refuse_existing, write_json, write_json_lines, write_text
 from mtcpo.data.corpora import Drops
 from mtcpo.models.adapters import add_adapters, save_adapters
 from mtcpo.models.canary import CANARY_FILE
-from mtcpo.models.loading import LoadedModel, identity_of, load_model, place_of, save_adapted, save_model
-from mtcpo.models.prompts import Text
+from mtcpo.models.loading import (
+    LoadedModel,
+    load_model,
+    model_fingerprint,
+    resolve_model_name,
+    save_adapted,
+    save_model,
+)
+from mtcpo.models.prompts import TextExample
 from mtcpo.training.arguments import check_precision, dtype_of, keeping_environment, training_arguments
 from mtcpo.training.checkpoints import prepare_work, stopped_early_at, stopping_at_a_step
 from mtcpo.training.config import TrainConfig
@@ -35,8 +42,8 @@ from mtcpo.training.dev_set import DevSet, dev_set_of
 from mtcpo.training.examples import Encoded, encode_within_limits, evaluation_texts, not_empty, with_template
 from mtcpo.training.model_card import CARD_FILE, model_card
 from mtcpo.training.progress import TrainingBar
-from mtcpo.training.sharding import together
-from mtcpo.training.trainer import PreferenceTrainer
+from mtcpo.training.sharding import explain_lost_peer
+from mtcpo.training.trainer import ExampleTrainer
 
 REPORT_FILE = "training.json"
 LOG_FILE = "metrics.jsonl"
@@ -64,15 +71,15 @@ class RunData:
 
 
 @keeping_environment()
-@together()
+@explain_lost_peer()
 def train(
     model: str,
-    texts: Iterable[Text],
+    texts: Iterable[TextExample],
     config: TrainConfig,
     output_dir: Path,
     *,
     prompt: str | None = None,
-    eval_texts: Iterable[Text] | None = None,
+    eval_texts: Iterable[TextExample] | None = None,
     origin: str = "",
     overwrite: bool = False,
 ) -> dict[str, Any]:
@@ -112,13 +119,13 @@ def train(
         resume = prepare_work(work, _fingerprint(model, config, data), overwrite)
     if resume is not None and config.early_stopping_patience is not None:
         args.max_steps = stopped_early_at(resume, config.early_stopping_patience) or args.max_steps
-    loaded = ready_to_train(loaded, config, args.seed)
+    loaded = prepare_model(loaded, config, args.seed)
     trainer = _trainer(loaded, args, config, data)
     with stopping_at_a_step(trainer):
         trainer.train(resume_from_checkpoint=resume)
     report = report_of(model, config, trainer, data)
-    result = trainer.trained(
-        lambda: ready_to_train(load_model(model, dtype_of(config), prompt, "cpu"), config, args.seed)
+    result = trainer.gather_model(
+        lambda: prepare_model(load_model(model, dtype_of(config), prompt, "cpu"), config, args.seed)
     )
     if result is not None:
         _finish(result, trainer, output_dir, report, config)
@@ -126,7 +133,7 @@ def train(
     return report
 
 
-def ready_to_train(loaded: LoadedModel, config: TrainConfig, seed: int) -> LoadedModel:
+def prepare_model(loaded: LoadedModel, config: TrainConfig, seed: int) -> LoadedModel:
     """Set the model's dropout, and put adapters on it, as the settings say."""
     if config.dropout != "model":
         set_dropout(loaded.model, config.dropout)
@@ -134,17 +141,15 @@ def ready_to_train(loaded: LoadedModel, config: TrainConfig, seed: int) -> Loade
         return loaded
     # After the model's own dropout, so that the adapters keep theirs.
     set_seed(seed)  # the trainer does so too, but after the adapters have their first weights
-    return loaded.with_model(add_adapters(loaded.model, loaded.family, config.lora, place_of(loaded.name)))
+    return loaded.with_model(add_adapters(loaded.model, loaded.family, config.lora, resolve_model_name(loaded.name)))
 
 
-def _trainer(
-    loaded: LoadedModel, args: Seq2SeqTrainingArguments, config: TrainConfig, data: RunData
-) -> PreferenceTrainer:
+def _trainer(loaded: LoadedModel, args: Seq2SeqTrainingArguments, config: TrainConfig, data: RunData) -> ExampleTrainer:
     """Set up the trainer; what an argument asks for and the environment does not have is the user's to mend."""
     evaluation = None if data.evaluation is None else data.evaluation.examples
     with _explained():
-        PreferenceTrainer.get_optimizer_cls_and_kwargs(args, loaded.model)
-        trainer = PreferenceTrainer(
+        ExampleTrainer.get_optimizer_cls_and_kwargs(args, loaded.model)
+        trainer = ExampleTrainer(
             loaded, args, config, data.training.examples, evaluation, config.batch_tokens, data.dev
         )
     for callback in (PrinterCallback, ProgressCallback):
@@ -169,15 +174,11 @@ def _explained() -> Iterator[None]:
         yield
     except (LocalTokenNotFoundError, HfHubHTTPError, OfflineModeIsEnabled, ConnectionError) as error:
         raise UserError(
-            f"train.args.push_to_hub: {_line(error)}; log in with `hf auth login` on a machine with network, or leave "
-            "it out and run `hf upload NAME DIR` afterwards"
+            f"train.args.push_to_hub: {one_line(error)}; log in with `hf auth login` on a machine with network, or "
+            "leave it out and run `hf upload NAME DIR` afterwards"
         ) from error
     except (ValueError, ImportError, RuntimeError) as error:
-        raise UserError(f"train.args: {_line(error)}") from error
-
-
-def _line(error: Exception) -> str:
-    return " ".join(str(error).split())
+        raise UserError(f"train.args: {one_line(error)}") from error
 
 
 # --- what a run is --------------------------------------------------------------------------------------------------
@@ -185,7 +186,9 @@ def _line(error: Exception) -> str:
 
 def _fingerprint(model: str, config: TrainConfig, data: RunData) -> str:
     """Return what must be equal for an unfinished run to go on: model, settings and data."""
-    digest = hashlib.sha256(f"{model}\n{identity_of(model)}\n{config.model_dump_json()}\n{data.sha256}\n".encode())
+    digest = hashlib.sha256(
+        f"{model}\n{model_fingerprint(model)}\n{config.model_dump_json()}\n{data.sha256}\n".encode()
+    )
     if data.evaluation is not None:
         digest.update(data.evaluation.sha256.encode())
     for segment in () if data.dev is None else data.dev.segments:
@@ -205,7 +208,7 @@ def _plain(value: Any) -> Any:
     return getattr(value, "value", value)
 
 
-def report_of(model: str, config: TrainConfig, trainer: PreferenceTrainer, data: RunData) -> dict[str, Any]:
+def report_of(model: str, config: TrainConfig, trainer: ExampleTrainer, data: RunData) -> dict[str, Any]:
     """Return what training.json and the card say of a training, as far as it has come."""
     state = trainer.state
     last = state.log_history[-1] if state.log_history else {}
@@ -244,7 +247,7 @@ def _scores(logs: Sequence[dict[str, Any]], step: int) -> dict[str, float]:
 
 
 def _finish(
-    loaded: LoadedModel, trainer: PreferenceTrainer, folder: Path, report: dict[str, Any], config: TrainConfig
+    loaded: LoadedModel, trainer: ExampleTrainer, folder: Path, report: dict[str, Any], config: TrainConfig
 ) -> None:
     """Write the model, name its folder, and drop the checkpoints unless the user asked for them.
 
@@ -284,7 +287,7 @@ def save_trained(loaded: LoadedModel, config: TrainConfig, folder: Path, languag
     shutil.copyfile(folder / CANARY_FILE, beside / CANARY_FILE)
 
 
-def _push(trainer: PreferenceTrainer, folder: Path) -> None:
+def _push(trainer: ExampleTrainer, folder: Path) -> None:
     """Upload the finished directory to the hub, to where the library's arguments say."""
     from huggingface_hub import HfApi
 

@@ -22,14 +22,14 @@ from transformers import Seq2SeqTrainer, Seq2SeqTrainingArguments
 
 from mtcpo.core.config import load_section
 from mtcpo.core.errors import UserError
-from mtcpo.models.head.targets import IGNORE, Scored
+from mtcpo.models.head.targets import IGNORE, TokenScores
 from mtcpo.models.layouts.base import Batch, Example
 from mtcpo.models.loading import LoadedModel
 from mtcpo.training.batching import BatchLimits, LengthBatchSampler
 from mtcpo.training.config import LossConfig
 from mtcpo.training.dev_set import DevSet
 from mtcpo.training.losses import PAIR_METRICS, PREFERENCE_LOSSES, PairLogps, rewards, router_weight
-from mtcpo.training.sharding import check_sharding, fill, is_sharded, join_tables
+from mtcpo.training.sharding import check_sharding, is_sharded, load_gathered_state, share_embedding_modules
 
 COUNTS = ("pairs", "chosen_tokens", "real_tokens", "padded_tokens")
 SUMS = (*COUNTS, "preference", "nll", "smoothed_nll", "router_loss", *PAIR_METRICS)
@@ -49,7 +49,7 @@ class ExampleSet(Dataset[Example]):
         return self.examples[index]
 
 
-def pair_logps(scored: Scored) -> PairLogps:
+def pair_logps(scored: TokenScores) -> PairLogps:
     """Sum token log-probabilities (2B, T) over targets and part them into chosen and rejected."""
     sums = scored.token_logps.sum(-1)
     tokens = (scored.labels != IGNORE).sum(-1)
@@ -66,7 +66,7 @@ def count_items(batch: Batch, sft: bool) -> Tensor:
     return torch.stack([torch.full((), len(chosen), device=labels.device), (chosen != IGNORE).sum()])
 
 
-class PreferenceTrainer(Seq2SeqTrainer):
+class ExampleTrainer(Seq2SeqTrainer):
     """Train on triplets, or on chosen targets alone with `loss = "sft"`."""
 
     def __init__(
@@ -118,9 +118,9 @@ class PreferenceTrainer(Seq2SeqTrainer):
         )
         check_sharding(self.accelerator, args, quantized=getattr(self.loaded.model, "is_quantized", False))
         if self.is_fsdp_enabled:
-            join_tables(self.loaded.model)
+            share_embedding_modules(self.loaded.model)
         if self._load is not None:
-            self.model_init = self._start_anew
+            self.model_init = self._reload
         # Our loss has the denominators of the whole step already: the library must not divide it again.
         self.model_accepts_loss_kwargs = True
 
@@ -128,7 +128,7 @@ class PreferenceTrainer(Seq2SeqTrainer):
         self.loaded, self.layout = loaded, loaded.layout
         self.head = replace(loaded.head, with_means=self.loss.nll_smoothing > 0)
 
-    def _start_anew(self, trial: Any) -> nn.Module:
+    def _reload(self, trial: Any) -> nn.Module:
         """Load the model for a trial; layout and head are that model's own."""
         assert self._load is not None
         self._use(self._load(trial))
@@ -155,25 +155,25 @@ class PreferenceTrainer(Seq2SeqTrainer):
         finally:
             self.loss = before
 
-    def trained(self, anew: Callable[[], LoadedModel] | None) -> LoadedModel | None:
+    def gather_model(self, reload: Callable[[], LoadedModel] | None) -> LoadedModel | None:
         """Return the model as it is now, all of it, in the first process, and None in the others; all must call it.
 
         Args:
-            anew: loads the model once more, to put the weights into where they are in shares.
+            reload: loads the model once more, to put the weights into where they are in shares.
 
         Raises:
-            UserError: they are in shares, and there is no `anew`.
+            UserError: they are in shares, and there is no `reload`.
         """
         if not is_sharded(self.accelerator):
             model = self.accelerator.unwrap_model(self.model, keep_torch_compile=False)
             return self.loaded.with_model(model) if self.is_world_process_zero() else None
-        if anew is None:
+        if reload is None:
             raise UserError("a model that was given in memory cannot be saved from shares; train one that is named")
         state = self.accelerator.get_state_dict(self.model_wrapped)
         if not self.is_world_process_zero():
             return None
-        whole = anew()
-        fill(whole.model, state)
+        whole = reload()
+        load_gathered_state(whole.model, state)
         return whole
 
     def create_optimizer(self, *args: Any, **kwargs: Any) -> Any:
@@ -277,21 +277,21 @@ class PreferenceTrainer(Seq2SeqTrainer):
             loss = loss * self.accelerator.num_processes
         return (loss, {"token_logps": scored.token_logps}) if return_outputs else loss
 
-    def _smoothed_nll(self, scored: Scored) -> Tensor:
+    def _smoothed_nll(self, scored: TokenScores) -> Tensor:
         """Return the (smoothed) NLL of chosen targets, the first rows."""
         rows, smoothing = len(scored.labels) if self.sft else len(scored.labels) // 2, self.loss.nll_smoothing
         return -((1 - smoothing) * scored.token_logps[:rows] + smoothing * scored.mean_logps[:rows]).sum()
 
-    def _sft_share(self, part: Scored, step: Tensor) -> Tensor:
+    def _sft_share(self, part: TokenScores, step: Tensor) -> Tensor:
         """Return what some of the sources add to the loss of the step."""
         return self._smoothed_nll(part) / (step[1] if self.loss.nll_normalization == "token" else step[0])
 
-    def _preference_share(self, part: Scored, step: Tensor) -> Tensor:
+    def _preference_share(self, part: TokenScores, step: Tensor) -> Tensor:
         """Return what some of the pairs add to the loss of the step."""
         losses = PREFERENCE_LOSSES[self.loss.loss](pair_logps(part), self.loss)
         return losses.sum() / step[0] + self.loss.cpo_alpha * self._sft_share(part, step)
 
-    def _router_share(self, scored: Scored, here: Tensor, step: Tensor, training: bool) -> Tensor:
+    def _router_share(self, scored: TokenScores, here: Tensor, step: Tensor, training: bool) -> Tensor:
         """Return this batch's share of the load-balancing loss of a mixture of experts.
 
         The model's own loss of a batch, experts x sum_e f_e P_e with means over the batch's tokens, padding left out,
@@ -305,7 +305,7 @@ class PreferenceTrainer(Seq2SeqTrainer):
 
     # --- what is logged -----------------------------------------------------------------------------------------
 
-    def _metrics(self, scored: Scored) -> dict[str, Tensor]:
+    def _metrics(self, scored: TokenScores) -> dict[str, Tensor]:
         """Return what is logged of a batch, summed."""
         nll = {"smoothed_nll": self._smoothed_nll(scored).detach()}
         if self.sft:
@@ -374,7 +374,7 @@ class PreferenceTrainer(Seq2SeqTrainer):
             if not all(math.isfinite(logs.get(name, 0.0)) for name in ("nll_loss", "rewards/margins")):
                 alpha = " or train.alpha" if self.loss.alpha else ""
                 raise UserError(
-                    f"training diverged before step {self.state.global_step}: the loss is no number any more; lower "
+                    f"training diverged by step {self.state.global_step}: the loss is NaN or infinite; lower "
                     f"train.args.learning_rate{alpha}, or train in float32 (train.args.bf16=false)"
                 )
         elif "train_runtime" in logs and (rest := self._take("train")):  # of the steps since the last log

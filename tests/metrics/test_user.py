@@ -19,7 +19,7 @@ from mtcpo.metrics.registry import (
 )
 from mtcpo.metrics.scorer import Scorer, score_segments
 from mtcpo.preferences.build import PrefsConfig, build_preferences
-from mtcpo.preferences.selection import add_references
+from mtcpo.preferences.chooser import add_references
 
 CODE = """
 def shortness(sources, hypotheses, references):
@@ -76,7 +76,7 @@ def test_a_function_scores_and_its_direction_is_known(own):
         ("x={}:number", "it is a int, and a function is needed"),
         ("x={}:shortnes", r"unknown name in own_scores: 'shortnes' \(did you mean 'shortness'\?\)"),
         ("x=python:no_such_module:f", "your code raised ModuleNotFoundError"),
-        ("x=python:no_function", "write it as python:package.module:Class"),
+        ("x=python:no_function", "write it as python:package.module:name"),
         ("chrf={}:shortness", "needs a name that no metric has"),
     ],
 )
@@ -87,7 +87,7 @@ def test_mistakes_in_functions(own, spec, message):
 
 def test_code_runs_only_where_the_command_line_allows_it(own, tmp_path):
     spec = f"short={own}:shortness"
-    with pytest.raises(UserError, match="runs only if you pass --allow-code"):
+    with pytest.raises(UserError, match="is custom Python code; pass --allow-code to run it"):
         load_section(PrefsConfig, {"metrics": [spec]}, "recipe")
     write_json_lines(tmp_path / "c.jsonl", [segment_to_json(segment("abcdef", "abc"))])
     command = ["build-prefs", "c.jsonl", "--metric", spec, "--output", "p.jsonl"]
@@ -158,11 +158,11 @@ def test_mbr_chooses_without_any_reference(tmp_path):
     report = build_preferences(
         [made], PrefsConfig(metrics=("mbr:chrf",)), tmp_path / "p.jsonl", scored=tmp_path / "s.jsonl"
     )
-    assert report["metrics"]["mbr"].startswith("mbr:chrf|nrefs:1|")
+    assert report.metrics["mbr"].startswith("mbr:chrf|nrefs:1|")
     [scored] = read_segments(tmp_path / "s.jsonl")
     scores = {c.text: c.scores["mbr"] for c in scored.candidates}
-    assert report["chosen_scores"]["mbr"] == max(scores.values())
-    assert report["rejected_scores"]["mbr"] == scores["dogs"]
+    assert report.chosen_scores["mbr"] == max(scores.values())
+    assert report.rejected_scores["mbr"] == scores["dogs"]
 
 
 def test_a_recipes_checkpoint_of_a_utility_starts_at_the_recipe(tmp_path):

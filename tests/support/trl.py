@@ -15,7 +15,7 @@ from mtcpo.training.arguments import training_arguments
 from mtcpo.training.config import USED_BY, TrainConfig
 from mtcpo.training.losses import LENGTH_NORMALIZED
 from mtcpo.training.train import set_dropout
-from mtcpo.training.trainer import PreferenceTrainer
+from mtcpo.training.trainer import ExampleTrainer
 from support.models import SIZES, preference_texts
 
 # Read when the module is imported.
@@ -32,7 +32,7 @@ METRICS = (
 
 
 def load_peer_model(kind, folder):
-    """A tiny model in float32 on the CPU; `folder` holds that of a kind of tiny_models, for t5 that of mt5."""
+    """A tiny model in float32 on the CPU; `folder` holds that of a kind of support.models, for t5 that of mt5."""
     loaded = load_model(str(folder), dtype="float32", device="cpu")
     set_dropout(loaded.model, 0.0)
     if kind != "t5":
@@ -92,7 +92,7 @@ class Peers:
         """Our trainer."""
         config = TrainConfig(**settings, args={"use_cpu": True, "per_device_eval_batch_size": len(examples)})
         arguments = training_arguments(config, self.folder, evaluates=True)
-        return PreferenceTrainer(self.loaded, arguments, config, examples, examples)
+        return ExampleTrainer(self.loaded, arguments, config, examples, examples)
 
     def trl(self, settings):
         """TRL's trainer, made once for each of its losses."""

@@ -9,7 +9,7 @@ from mtcpo.models.loading import load_model
 from mtcpo.training.arguments import training_arguments
 from mtcpo.training.config import TrainConfig
 from mtcpo.training.train import set_dropout
-from mtcpo.training.trainer import PreferenceTrainer
+from mtcpo.training.trainer import ExampleTrainer
 
 ARGS = {
     "use_cpu": True, "max_steps": 2, "learning_rate": 5e-3, "per_device_train_batch_size": 4, "save_strategy": "no",
@@ -31,7 +31,7 @@ def trainer_of(model_folder, tmp_path):
         config = TrainConfig(**({"args": ARGS} | values))
         examples = load(None).layout.encode(preference_texts(8))
         arguments = training_arguments(config, tmp_path / "work", evaluates=True)
-        return PreferenceTrainer(load, arguments, config, examples[:5], examples[5:])
+        return ExampleTrainer(load, arguments, config, examples[:5], examples[5:])
 
     trainer_of.loads = 0
     return trainer_of
