@@ -3,7 +3,7 @@ from array import array
 from collections import Counter
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mtcpo.data.records import Triplet
@@ -30,6 +30,7 @@ def test_balance_by_hand():
     assert balanced([0.2]) == [False]
 
 
+@settings(deadline=None)
 @given(st.lists(st.integers(-200, 200).map(lambda n: n / 100)))
 def test_balance_never_gets_worse_and_drops_only_from_the_heavy_side(ratios):
     keep = balanced(ratios)

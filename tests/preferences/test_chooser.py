@@ -1,7 +1,7 @@
 from dataclasses import replace
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mtcpo.core.config import load_section
@@ -117,6 +117,7 @@ def test_metrics_that_cancel_out_are_a_tie_despite_rounding():
 scored = st.lists(st.tuples(st.sampled_from(["", "Die Katze.", "a", "bb", "cc ", "cc", "ddd d"]), st.floats(0, 100)))
 
 
+@settings(deadline=None)
 @given(scored, st.floats(0, 50), st.booleans(), st.sampled_from([n for n in SELECTIONS if n != "confidence"]))
 def test_every_choice_has_triplets_or_reasons(pairs, min_margin, deduplicate, select):
     made = chrf(*pairs)

@@ -2,7 +2,7 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mtcpo.core.config import load_section
@@ -99,6 +99,7 @@ rows = st.integers(1, 5).flatmap(
 )
 
 
+@settings(deadline=None)
 @given(rows, st.sampled_from(sorted(COMBINATIONS)))
 def test_better_by_every_metric_is_never_worse(made, combine):
     scores = {f"m{n}": row for n, row in enumerate(made)}
@@ -110,6 +111,7 @@ def test_better_by_every_metric_is_never_worse(made, combine):
                 assert values[a] >= values[b] - 1e-9
 
 
+@settings(deadline=None)
 @given(st.lists(st.floats(-1e6, 1e6), min_size=2, max_size=30))
 def test_one_pass_statistics_equal_numpy(values):
     statistics = SetStatistics(["m"])

@@ -2,7 +2,7 @@ from array import array
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mtcpo.data.records import Candidate, Segment
@@ -59,6 +59,7 @@ def test_every_value_is_in_some_bin():
     assert equal.edges[0] < 7 < equal.edges[-1]
 
 
+@settings(deadline=None)
 @given(st.lists(st.floats(-1e9, 1e9, allow_subnormal=False), min_size=1))
 def test_a_distribution_equals_numpy(values):
     found = distribution(array("d", values))
