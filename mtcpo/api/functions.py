@@ -82,7 +82,7 @@ def build_preferences(
         output = Path(folder) / "prefs.jsonl"
         report = write_preferences(read_corpus(corpus, drops, items=items), config, output, drops=drops)
         triplets = datasets.Dataset.from_list([row for _, row in read_json_lines(output)])
-    return Preferences(triplets, report)
+    return Preferences(triplets, report.to_json())
 
 
 class EvaluationDocument(dict[str, Any]):

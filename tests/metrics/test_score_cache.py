@@ -248,7 +248,7 @@ def test_a_second_build_computes_nothing(tmp_path, monkeypatch):
     made[1] = replace(made[1], candidates=(*made[1].candidates, Candidate("s2", "eeeeee")))
     report = build_preferences(made, config, tmp_path / "q.jsonl")
     assert counted_metric.calls[4:] == ["eeeeee"]
-    assert report["metrics"]["own"].startswith("python:counted_metric:score|sha256:")
+    assert report.metrics["own"].startswith("python:counted_metric:score|sha256:")
     elsewhere = load_section(PrefsConfig, settings | {"score_cache": str(tmp_path / "o.db")}, "test", allow_code=True)
     build_preferences(made, elsewhere, tmp_path / "r.jsonl")
     assert len(counted_metric.calls) == 10

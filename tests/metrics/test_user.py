@@ -19,7 +19,7 @@ from mtcpo.metrics.registry import (
 )
 from mtcpo.metrics.scorer import Scorer, score_segments
 from mtcpo.preferences.build import PrefsConfig, build_preferences
-from mtcpo.preferences.selection import add_references
+from mtcpo.preferences.chooser import add_references
 
 CODE = """
 def shortness(sources, hypotheses, references):
@@ -158,11 +158,11 @@ def test_mbr_chooses_without_any_reference(tmp_path):
     report = build_preferences(
         [made], PrefsConfig(metrics=("mbr:chrf",)), tmp_path / "p.jsonl", scored=tmp_path / "s.jsonl"
     )
-    assert report["metrics"]["mbr"].startswith("mbr:chrf|nrefs:1|")
+    assert report.metrics["mbr"].startswith("mbr:chrf|nrefs:1|")
     [scored] = read_segments(tmp_path / "s.jsonl")
     scores = {c.text: c.scores["mbr"] for c in scored.candidates}
-    assert report["chosen_scores"]["mbr"] == max(scores.values())
-    assert report["rejected_scores"]["mbr"] == scores["dogs"]
+    assert report.chosen_scores["mbr"] == max(scores.values())
+    assert report.rejected_scores["mbr"] == scores["dogs"]
 
 
 def test_a_recipes_checkpoint_of_a_utility_starts_at_the_recipe(tmp_path):
