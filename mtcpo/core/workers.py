@@ -25,22 +25,41 @@ Result = TypeVar("Result")
 
 @contextmanager
 def worker_pool(workers: int) -> Iterator[Callable[..., Future[Any]]]:
-    """Give the function that submits a call: a function, then its arguments.
+    """Give a function that submits a call to one of the processes: `submit(function, *arguments)`.
 
     Ctrl-C reaches this process only, which then ends the workers.
     """
     # spawn: a fork of a process in which torch has started threads may deadlock.
-    executor = ProcessPoolExecutor(workers, mp_context=get_context("spawn"), initializer=_end_with_parent)
+    with _without_working_directory():
+        executor = ProcessPoolExecutor(workers, mp_context=get_context("spawn"), initializer=_end_with_parent)
 
     def submit(function: Callable[..., Any], *arguments: Any) -> Future[Any]:
-        # A process is started inside `submit` and inherits the mask: it never sees the terminal's interrupt.
-        with _interrupt_held_back():
+        # A process is started inside `submit` and inherits the signal mask: it never sees the terminal's interrupt.
+        with _interrupt_held_back(), _without_working_directory():
             return executor.submit(function, *arguments)
 
     try:
         yield submit
     finally:
         executor.shutdown(wait=True, cancel_futures=True)
+
+
+@contextmanager
+def _without_working_directory() -> Iterator[None]:
+    """Keep the working directory off the module path of Python processes that are started inside the block.
+
+    multiprocessing starts them with `python -c`, which puts it first: a pickle.py there would be executed. They get
+    this process's own path afterwards.
+    """
+    before = os.environ.get("PYTHONSAFEPATH")
+    os.environ["PYTHONSAFEPATH"] = "1"
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ["PYTHONSAFEPATH"]
+        else:
+            os.environ["PYTHONSAFEPATH"] = before
 
 
 @contextmanager
@@ -62,6 +81,7 @@ def _end_with_parent() -> None:
         parent = parent_process()
         if parent is not None:
             parent.join()
+            # Not sys.exit, which would end this thread only.
             os._exit(1)
 
     Thread(target=wait, daemon=True).start()
@@ -113,7 +133,7 @@ def result_of(future: Future[Any]) -> Any:
     """Return what a submitted call returned.
 
     Raises:
-        UserError: its process ended before it did.
+        UserError: its process ended before the call did.
     """
     try:
         return future.result()

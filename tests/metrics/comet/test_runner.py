@@ -5,13 +5,14 @@ import os
 import signal
 import sqlite3
 import sys
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 
 import numpy as np
 import pytest
 from support.comet import CORPUS_OPTIONS, comet_segments, made_up_sentences
 from support.console import finish, mistake, run, start, write_lines
+from support.planted import STANDARD, executed, plant_modules
 from support.processes import children_of, is_alive
 from support.requirements import has_comet
 from support.timing import wait_until
@@ -19,6 +20,7 @@ from support.timing import wait_until
 from mtcpo.core.errors import UserError
 from mtcpo.metrics.comet import metric as comet
 from mtcpo.metrics.comet.config import CometConfig
+from mtcpo.metrics.comet.runner import Worker
 from mtcpo.metrics.registry import load_metric
 from mtcpo.metrics.score_cache import CachedMetric, ScoreCache
 from mtcpo.preferences.build import PrefsConfig, build_preferences
@@ -75,6 +77,24 @@ def test_an_interpreter_that_is_none_or_has_not_what_it_takes(tmp_path):
     failing.chmod(0o755)
     with pytest.raises(UserError, match=r"the scoring process of .*failing ended \(exit code 3\): no such machine"):
         load_metric("comet:x", "en", CometConfig(python=str(failing)))
+
+
+@pytest.mark.processes
+def test_a_scoring_process_imports_no_module_of_the_working_directory(tmp_path, monkeypatch):
+    here = tmp_path / "here"
+    here.mkdir()
+    marks = plant_modules(here, *STANDARD, "importlib", "numpy", "torch")
+    monkeypatch.chdir(here)
+    # -S: without the site module, nothing is imported before our first line.
+    bare = tmp_path / "python"
+    bare.write_text(f'#!/bin/sh\nexec {sys.executable} -S "$@"\n', encoding="utf-8")
+    bare.chmod(0o755)
+    for python in (sys.executable, str(bare)):
+        worker = Worker(python)
+        with suppress(UserError):  # without COMET it says so, which takes imports too
+            worker.ask("environment")
+        worker.close()
+        assert executed(marks) == []
 
 
 def test_a_path_of_an_interpreter_keeps_its_links(tmp_path, monkeypatch):
