@@ -91,7 +91,8 @@ def main(work: Path, names: list[str]) -> None:
 
 def run_one(name: str, setting: Setting, work: Path) -> dict[str, Any]:
     """Build the pairs of one setting, train on them, and compare with the SFT baseline on val."""
-    from mtcpo.training.train import pair_texts, train
+    from mtcpo.training.examples import pair_texts
+    from mtcpo.training.train import train
 
     recipe = load_recipe(RECIPE, [NO_LIMIT, *setting.overrides])
     prefs, model = work / f"{name}.jsonl", work / f"{name}"
@@ -108,7 +109,7 @@ def run_one(name: str, setting: Setting, work: Path) -> dict[str, Any]:
     entry = evaluate_outputs(val, outputs, load_metrics_for([val], recipe.evaluate)[0], EvaluateConfig()).entry
     return {
         "name": name, "sources": setting.take, "overrides": setting.overrides,
-        "pairs": report["kept"], "steps": trained["steps"], "train_seconds": trained["seconds"],
+        "pairs": report.kept, "steps": trained["steps"], "train_seconds": trained["seconds"],
         "systems": entry["systems"], "metrics": entry["metrics"],
         "versions": {"mtcpo": __version__} | {name: metadata.version(name) for name in PACKAGES},
     }  # fmt: skip

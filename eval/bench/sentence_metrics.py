@@ -27,7 +27,7 @@ from sacrebleu.metrics.chrf import CHRF
 
 from mtcpo.data.corpora import CorpusConfig, read_corpus
 from mtcpo.data.records import Segment
-from mtcpo.metrics.scorer import score_segments
+from mtcpo.metrics.scorer import Scorer
 
 METRICS = ("chrf", "bleu")
 
@@ -61,7 +61,7 @@ def plain_loop(segments: list[Segment]) -> list[tuple[float, float]]:
 
 def ours(segments: list[Segment], workers: int) -> list[tuple[float, float]]:
     """Score with mtcpo."""
-    scored = score_segments(segments, METRICS, workers)
+    scored = Scorer(METRICS, workers).score(segments)
     return [(c.scores["chrf"], c.scores["bleu"]) for s in scored for c in s.candidates]
 
 
