@@ -33,7 +33,7 @@ STRANGERS = [
 ]
 """Pairs of packages that do not import each other: they meet in files, in `pipeline`, or in a door."""
 
-COMET_WORKER_NEEDS = {"mtcpo.core.errors", "mtcpo.core.resources", "mtcpo.data.records"}
+COMET_WORKER_NEEDS = {"mtcpo.core.errors", "mtcpo.core.hub", "mtcpo.core.resources", "mtcpo.data.records"}
 """What the COMET worker may import beside its own package: the other environment need not have our dependencies."""
 
 MAX_MODULES = 14

@@ -26,22 +26,23 @@ PROOFS = {
     "canary": "canary",
     "training_step": "training step",
 }
-INTRODUCTION = """# Every family, proved
+INTRODUCTION = """# Verification of the model families
 
 Tiny random models with tokenizers of each family's own class, made by the tests (`tests/support/models.py`,
-`tests/support/families.py`); `tests/models/test_family_proofs.py` measures, `eval/bench/families.py` runs it in both
+`tests/support/families.py`). `tests/models/test_family_proofs.py` measures; `eval/bench/families.py` runs it in both
 environments and writes this table. Raw numbers: `families.json`.
 
-- **NLL parity**: largest difference (nats) between our target NLL and the model's own `forward(labels=...)`, of a
-  single token or of the mean over all.
-- **generation start**: largest difference (nats, over the whole vocabulary) between what `generate` may choose first
-  and what training had at the first label that is not forced; that both start from the same tokens, the target's
-  language code among them, the test asserts.
-- **canary**: saved here, loaded and saved under the other major, loaded here: largest difference (nats) of a token.
-- **training step**: log P(chosen) - log P(rejected) of the pair before and after two steps.
+- **NLL parity**: largest difference (nats) between mtcpo's NLL of a target and the model's own `forward(labels=...)`,
+  for a single token or for the mean over all.
+- **generation start**: largest difference (nats, over the whole vocabulary) between the distribution from which
+  `generate` takes the first token and that of training at the first label that is not forced. The test also asserts
+  that both start from the same tokens, including the code of the target language.
+- **canary**: saved with one major version of transformers, loaded and saved with the other, loaded with the first
+  again: largest difference (nats) of a token.
+- **training step**: log P(chosen) - log P(rejected) of a pair before and after two steps.
 
-Every cell is the number of a test that passed, and a failed one would stand here as FAILED; so would the tests that
-give no number: that labels decode to the target with the language's code in its place, and that prompts are as meant.
+Every cell is the number of a test that passed; a failed test would be listed as FAILED, including those without a
+number: that labels decode to the target with the language code in its position, and that prompts are as intended.
 """
 
 

@@ -106,7 +106,7 @@ def run_one(name: str, setting: Setting, work: Path) -> dict[str, Any]:
     entry = evaluate_outputs(val, outputs, load_metrics_for([val], recipe.evaluate)[0], EvaluateConfig()).entry
     return {
         "name": name, "sources": setting.take, "overrides": setting.overrides,
-        "pairs": report["kept"], "steps": trained["steps"], "train_seconds": trained["seconds"],
+        "pairs": report.kept, "steps": trained["steps"], "train_seconds": trained["seconds"],
         "systems": entry["systems"], "metrics": entry["metrics"],
         "versions": {"mtcpo": __version__} | {name: metadata.version(name) for name in PACKAGES},
     }  # fmt: skip

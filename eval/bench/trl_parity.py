@@ -26,27 +26,29 @@ LIBRARIES = ("trl", "transformers", "torch", "accelerate", "numpy")
 KINDS = ("loss", "metrics", "gradients")
 INTRODUCTION = """# Agreement with TRL's CPOTrainer
 
-Both trainers get the same weights (tiny random models, float32, CPU) and the same token ids, those of our layouts,
-padded by TRL's collator for TRL; TRL computes with its own `get_batch_loss_metrics`. For each loss that TRL has and
-each layout: {cases} random settings of every parameter of the loss (`beta`, `label_smoothing`, `simpo_gamma`, `alpha`,
-`cpo_alpha`), six pairs, and the largest difference over all of them. A difference is the largest absolute one, divided
-by the largest value where that is above 1; of the metrics the one that is furthest apart (rewards, accuracies, margins,
-log-probabilities, NLL); of gradients, over all parameters. Mixtral is there with its router loss.
+Both trainers get the same weights (tiny random models, float32, CPU) and the same token ids, those of mtcpo's
+layouts, padded for TRL by its own collator; TRL computes with its own `get_batch_loss_metrics`. For each loss that
+TRL has and each layout: {cases} random settings of all parameters of the loss (`beta`, `label_smoothing`,
+`simpo_gamma`, `alpha`, `cpo_alpha`), six pairs, and the largest difference over all of them. A difference is the
+largest absolute one, divided by the largest value if that is above 1. For metrics it is the largest among rewards,
+accuracies, margins, log-probabilities and NLL; for gradients, over all parameters. Mixtral is included with its
+router loss.
 
-`tests/training/test_trl_parity.py` asserts 1e-5 for fewer settings (2e-5 for the gradients of Llama, whose pairs run in
-one row), and shows each place where we differ on purpose:
+`tests/training/test_trl_parity.py` asserts 1e-5 for fewer settings (2e-5 for the gradients of Llama, whose pairs are
+computed in one row) and shows every intended difference:
 
-- micro-batches are shares of the step's loss, not averaged, so their sizes change nothing;
-- the NLL can be per sentence, and is logged where it has no weight too;
-- `alphapo` keeps the `cpo_alpha` that was given; TRL's sets it to 0;
-- rewards are computed from log-probabilities, so they outlive probabilities that underflow. With `alpha`, TRL's
-  gradients for the summed log-probabilities of whole sentences are no numbers: for sigmoid and hinge with `alpha` the
-  targets here are short;
-- `label_smoothing` is refused, not ignored, where the loss has none;
-- no means of logits are logged, since not all logits are computed;
+- micro-batches are weighted by their share of the step's normalizer instead of being averaged, so their sizes do not
+  matter;
+- the NLL can be computed per sentence, and is logged even if its weight is 0;
+- `alphapo` keeps the given `cpo_alpha`; TRL sets it to 0;
+- rewards are computed from log-probabilities, so they survive probabilities that underflow. With `alpha`, TRL's
+  gradients for the summed log-probabilities of whole sentences are NaN; the targets used here for sigmoid and hinge
+  with `alpha` are therefore short;
+- `label_smoothing` is an error, not ignored, for losses that have none;
+- mean logits are not logged, since not all logits are computed;
 - targets are tokenized as targets.
 
-Made by `python eval/bench/trl_parity.py`, once in each environment; the figures as they came are in `trl-parity.json`.
+Made by `python eval/bench/trl_parity.py`, once in each environment; the raw numbers are in `trl-parity.json`.
 """
 
 

@@ -13,7 +13,7 @@ import torch
 
 from mtcpo.core.errors import UserError, first_line, one_line
 from mtcpo.core.files import sha256_of
-from mtcpo.core.hub import unreachable_hub
+from mtcpo.core.hub import hub_file, is_hub_name, is_hub_unreachable
 from mtcpo.models.adapters import (
     ADAPTER_CONFIG,
     adapters_base,
@@ -190,7 +190,12 @@ def _check_reachable(path: str) -> None:
         return
     if path.startswith(("/", "./", "../", "~")) or path.count("/") > 1:
         raise UserError(f"{path}: no such model directory")
-    if not _in_cache(path) and unreachable_hub():
+    if not is_hub_name(path):
+        raise UserError(
+            f"{path!r} is neither a directory, nor one of {', '.join(ALIASES)}, nor a hub name (owner/name)"
+        )
+    is_cached = any(hub_file(path, file, fetch=False) for file in ("config.json", ADAPTER_CONFIG))
+    if not is_cached and is_hub_unreachable():
         raise UserError(_unavailable(path, "no network"))
 
 
@@ -228,19 +233,6 @@ def _unavailable(path: str, reason: str) -> str:
         f"model {path!r} is neither a directory here, nor in the hub cache, nor to be fetched ({reason}); on a machine "
         f"with network run `hf download {path} --local-dir DIR`, copy DIR here, and pass --model DIR"
     )
-
-
-def _in_cache(name: str) -> bool:
-    from huggingface_hub import try_to_load_from_cache
-    from huggingface_hub.errors import HFValidationError
-
-    try:
-        found = (try_to_load_from_cache(name, file) for file in ("config.json", ADAPTER_CONFIG))
-        return any(isinstance(file, str) for file in found)
-    except HFValidationError:
-        raise UserError(
-            f"{name!r} is neither a directory, nor one of {', '.join(ALIASES)}, nor a hub name (owner/name)"
-        ) from None
 
 
 def _dtype_for(dtype: DType, family: Family, device: str) -> torch.dtype:
