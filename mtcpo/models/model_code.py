@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from mtcpo.core.errors import UserError
-from mtcpo.models.weights import find_file
+from mtcpo.core.hub import hub_file
 
 GENERATE_FILE = "custom_generate/generate.py"
 
@@ -49,11 +49,11 @@ def refuse_model_code(path: str, allow_code: bool) -> None:
     """
     if allow_code:
         return
-    if find_file(path, GENERATE_FILE) is not None:
+    if hub_file(path, GENERATE_FILE) is not None:
         what = f"{GENERATE_FILE} is Python code, which would replace the model's own generate"
         raise UserError(f"{path}: {what}; pass --allow-code to run it, or remove it")
     for name in SETTINGS_FILES:
-        file = find_file(path, name)
+        file = hub_file(path, name)
         key = None if file is None else _code_setting(file)
         if key is not None:
             what = f"{name} names Python code ({key}) that comes with the model"

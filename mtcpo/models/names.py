@@ -11,7 +11,7 @@ from pathlib import Path
 
 from mtcpo.core.errors import UserError, first_line
 from mtcpo.core.files import sha256_of
-from mtcpo.core.hub import unreachable_hub
+from mtcpo.core.hub import hub_file, is_hub_name, is_hub_unreachable
 from mtcpo.models.adapters import ADAPTER_CONFIG
 from mtcpo.models.canary import CANARY_FILE
 from mtcpo.models.families import ALIASES
@@ -46,7 +46,12 @@ def check_reachable(path: str) -> None:
         return
     if path.startswith(("/", "./", "../", "~")) or path.count("/") > 1:
         raise UserError(f"{path}: no such model directory")
-    if not _is_cached(path) and unreachable_hub():
+    if not is_hub_name(path):
+        raise UserError(
+            f"{path!r} is neither a directory, nor one of {', '.join(ALIASES)}, nor a hub name (owner/name)"
+        )
+    is_cached = any(hub_file(path, file, fetch=False) for file in ("config.json", ADAPTER_CONFIG))
+    if not is_cached and is_hub_unreachable():
         raise UserError(_unavailable(path, "no network"))
 
 
@@ -88,16 +93,3 @@ def _unavailable(path: str, reason: str) -> str:
         f"model {path!r} is neither a directory here, nor in the hub cache, nor to be fetched ({reason}); on a machine "
         f"with network run `hf download {path} --local-dir DIR`, copy DIR here, and pass --model DIR"
     )
-
-
-def _is_cached(name: str) -> bool:
-    from huggingface_hub import try_to_load_from_cache
-    from huggingface_hub.errors import HFValidationError
-
-    try:
-        files = [try_to_load_from_cache(name, file) for file in ("config.json", ADAPTER_CONFIG)]
-    except HFValidationError:
-        raise UserError(
-            f"{name!r} is neither a directory, nor one of {', '.join(ALIASES)}, nor a hub name (owner/name)"
-        ) from None
-    return any(isinstance(file, str) for file in files)

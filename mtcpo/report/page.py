@@ -21,10 +21,12 @@ from mtcpo.core.errors import UserError
 from mtcpo.core.files import write_text
 from mtcpo.core.version import __version__
 from mtcpo.data.languages import script_of
+from mtcpo.data.pair_report import read_pair_report
 from mtcpo.evaluation.significance import ALPHA
-from mtcpo.report.figures import pair_figures, read_pairs, read_training_log, training_figures
+from mtcpo.report.figures import read_training_log, training_figures
+from mtcpo.report.pair_figures import length_note, pair_figures
 from mtcpo.report.paper_tables import write_paper_tables
-from mtcpo.report.views import flatten, overview_of, stages_of, view_of, with_command, without_plots
+from mtcpo.report.views import flatten, overview_of, stages_of, view_of, with_command
 from mtcpo.report.wording import (
     count_text,
     decisive_p,
@@ -56,8 +58,9 @@ def write_report(run_dir: Path) -> Path:
         raise UserError(f"{run_dir}: no such directory; a run directory is needed")
     evaluation = _read_json(run_dir / "evaluation.json")
     stages = read_training_log(run_dir / "metrics.jsonl")
-    prefs = _read_json(run_dir / "prefs-report.json")
-    if evaluation is None and not stages and prefs is None:
+    pairs_file = run_dir / "prefs-report.json"
+    pair_report = read_pair_report(pairs_file) if pairs_file.exists() else None
+    if evaluation is None and not stages and pair_report is None:
         raise UserError(f"{run_dir}: no evaluation.json, prefs-report.json or metrics.jsonl; nothing to report on")
     recipe, stamp = run_dir / "recipe.toml", _read_json(run_dir / "stamp.json")
     entries = [] if evaluation is None else evaluation["pairs"].values()
@@ -71,8 +74,9 @@ def write_report(run_dir: Path) -> Path:
             sets=[view_of(entry, run_dir) for entry in entries],
             overview=overview_of(list(entries)),
             stages=[(stage, training_figures(rows)) for stage, rows in stages.items()],
-            prefs=None if prefs is None else flatten(without_plots(prefs)),
-            pair_figures=[] if prefs is None else pair_figures(prefs, read_pairs(run_dir / "prefs.jsonl")),
+            prefs=None if pair_report is None else flatten(pair_report.numbers()),
+            pair_figures=[] if pair_report is None else pair_figures(pair_report),
+            length_note="" if pair_report is None else length_note(pair_report.lengths),
             recipe=recipe.read_text(encoding="utf-8") if recipe.exists() else None,
             stamp=None if stamp is None else flatten({key: stamp[key] for key in stamp if key != "stages"}),
             run_stages=stages_of(stamp or {}),

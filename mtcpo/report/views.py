@@ -136,11 +136,6 @@ def _counted(figures: Mapping[str, Any]) -> Iterable[str]:
             yield f"{humanize(name)} {value:,}" if isinstance(value, int) else f"{humanize(name)} {value}"
 
 
-def without_plots(prefs: Mapping[str, Any]) -> dict[str, Any]:
-    """Return prefs-report.json without what is drawn on a page and not read as a figure."""
-    return {key: value for key, value in prefs.items() if key not in ("histograms", "examples")}
-
-
 def flatten(value: Mapping[str, Any]) -> dict[str, list[tuple[str, str]]]:
     """Return a nested object as groups of (name, text): the scalars at the top, then one group for each object."""
     groups: dict[str, list[tuple[str, str]]] = {"": []}

@@ -1,6 +1,7 @@
 """A family of the user's, for a model type that mtcpo does not know: in Python and by every command."""
 
 import shutil
+import sys
 
 import pytest
 import torch
@@ -57,6 +58,8 @@ def here(bart, tmp_path, monkeypatch):
     write_inputs(tmp_path)
     shutil.copytree(bart, tmp_path / "model")
     (tmp_path / "own.py").write_text(OWN, encoding="utf-8")
+    for name in ("own", "other"):  # of an earlier test
+        monkeypatch.delitem(sys.modules, name, raising=False)
     return tmp_path
 
 
