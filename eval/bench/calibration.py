@@ -23,8 +23,8 @@ from mtcpo.evaluation.significance import (
     bootstrap_p_value,
     bootstrap_scores,
     interval_95,
-    randomisation_p_value,
-    randomised_differences,
+    randomization_p_value,
+    randomized_differences,
 )
 
 SEGMENTS = (5, 50, 500, 2000)
@@ -44,9 +44,9 @@ def outcome(segments: int, seed: int) -> tuple[float, float, bool]:
     first, second = (np.stack([common + rng.normal(0.0, 10.0, segments), ones], axis=1) for _ in range(2))
     observed = float(mean_score(second.sum(axis=0)) - mean_score(first.sum(axis=0)))
     a, b = bootstrap_scores([first, second], [mean_score] * 2, RESAMPLES, seed)
-    (swapped,) = randomised_differences([(first, second)], [mean_score], RESAMPLES, seed)
+    (swapped,) = randomized_differences([(first, second)], [mean_score], RESAMPLES, seed)
     low, high = interval_95(b - a)
-    return bootstrap_p_value(b - a, observed), randomisation_p_value(swapped, observed), low <= 0.0 <= high
+    return bootstrap_p_value(b - a, observed), randomization_p_value(swapped, observed), low <= 0.0 <= high
 
 
 def measure(segments: int) -> dict[str, Any]:

@@ -71,7 +71,7 @@ def bootstrap_scores(statistics: Sequence[Array], scorers: Sequence[Scorer], res
     return [np.concatenate(scores) for scores in blocks]
 
 
-def randomised_differences(
+def randomized_differences(
     pairs: Sequence[tuple[Array, Array]], scorers: Sequence[Scorer], trials: int, seed: int
 ) -> list[Array]:
     """Return the absolute differences (R,) of two systems after swaps, for each pair of statistics and its scorer.
@@ -130,7 +130,7 @@ def bootstrap_p_value(differences: Array, observed: float) -> float:
     return float((above + 1) / (len(differences) + 1))
 
 
-def randomisation_p_value(differences: Array, observed: float) -> float:
+def randomization_p_value(differences: Array, observed: float) -> float:
     """Return how likely a difference as large as `observed` is when outputs are swapped by chance. Two-sided.
 
     differences: absolute, of the trials (R,). p = (number of at least |observed| + 1) / (R + 1), Noreen 1989.

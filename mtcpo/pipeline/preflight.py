@@ -6,7 +6,7 @@ from collections.abc import Collection
 
 from mtcpo.core.errors import UserError
 from mtcpo.data.corpora import CorpusConfig, read_corpus
-from mtcpo.evaluation.evaluate import metrics_of
+from mtcpo.evaluation.systems import metrics_of
 from mtcpo.metrics.registry import candidate_kind, is_computed, load_candidate_metric
 from mtcpo.pipeline.run_directory import RunFolder, control_settings
 

@@ -194,7 +194,7 @@ def _decode(folder: RunFolder, system: str, model: str) -> Stage:
     outputs = folder.translations(f"{system}.txt")
 
     def run(overwrite: bool) -> dict[str, Any]:
-        from mtcpo.evaluation.document import write_translations
+        from mtcpo.evaluation.results import write_translations
         from mtcpo.translation.translate import translate_texts
 
         test_sets = folder.test_sets()
@@ -215,15 +215,12 @@ def _evaluate(folder: RunFolder) -> Stage:
     files = {system: folder.translations(f"{system}.txt") for system in folder.systems}
 
     def run(overwrite: bool) -> dict[str, Any]:
-        from mtcpo.evaluation.document import write_evaluation
-        from mtcpo.evaluation.evaluate import evaluate_outputs, load_metrics_for, read_outputs
+        from mtcpo.evaluation.results import write_evaluation
+        from mtcpo.evaluation.systems import OutputFiles, evaluate_systems
 
         selection_metrics = [metric_name(spec) for spec in folder.recipe.prefs.metrics]
-        evaluations, test_sets = [], folder.test_sets()
-        metrics = load_metrics_for(test_sets, evaluate, folder.path)
-        for number, test_set in enumerate(test_sets):
-            outputs = read_outputs([(system, paths[number]) for system, paths in files.items()], test_set)
-            evaluations.append(evaluate_outputs(test_set, outputs, metrics[number], evaluate, selection_metrics))
+        systems = {system: OutputFiles(paths) for system, paths in files.items()}
+        evaluations = evaluate_systems(folder.test_sets(), systems, evaluate, folder.path, selection_metrics)
         write_evaluation(folder.path, evaluations, overwrite=True)  # the stage was allowed to
         return {"seed": evaluate.seed}
 

@@ -17,14 +17,13 @@ from markupsafe import Markup
 
 from mtcpo.core.errors import UserError
 from mtcpo.core.files import write_text
-from mtcpo.core.version import __version__
 from mtcpo.data.records import Triplet, triplet_from_json
-from mtcpo.report.figures import Figure, humanize, length_note, pair_figures
-from mtcpo.report.page import inline_files, page_environment
+from mtcpo.report.figures import Figure, length_note, pair_figures
+from mtcpo.report.provenance import flatten, without_plots
+from mtcpo.report.rendering import render_page
 from mtcpo.report.side_by_side import mark_differences
 from mtcpo.report.svg import Series, bars, histogram, line_plot
-from mtcpo.report.views import flatten, without_plots
-from mtcpo.report.wording import metric_title
+from mtcpo.report.wording import humanize, metric_title
 
 SIDES = ("chosen", "rejected")
 
@@ -52,22 +51,17 @@ def write_pair_page(report: Path) -> Path:
     """
     prefs = _read_report(report)
     lengths = prefs["lengths"]
-    page = (
-        page_environment()
-        .get_template("prefs.html")
-        .render(
-            title=f"Preference pairs: {report.stem.removesuffix('-report')}",
-            version=__version__,
-            style=inline_files()["style"],
-            prefs=prefs,
-            facts=_facts(prefs),
-            figures=report_figures(prefs),
-            agreement=[(humanize(names), value) for names, value in prefs["agreement"].items()],
-            length_note=length_note(lengths),
-            margin_note=_margin_note(lengths),
-            pairs=[_view(row, f"{report}: example {number}") for number, row in enumerate(prefs["examples"], start=1)],
-            groups=flatten(without_plots(prefs)),
-        )
+    page = render_page(
+        "prefs.html",
+        title=f"Preference pairs: {report.stem.removesuffix('-report')}",
+        prefs=prefs,
+        facts=_facts(prefs),
+        figures=report_figures(prefs),
+        agreement=[(humanize(names), value) for names, value in prefs["agreement"].items()],
+        length_note=length_note(lengths),
+        margin_note=_margin_note(lengths),
+        pairs=[_view(row, f"{report}: example {number}") for number, row in enumerate(prefs["examples"], start=1)],
+        groups=flatten(without_plots(prefs)),
     )
     path = page_path_of(report)
     write_text(path, page)
