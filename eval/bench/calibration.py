@@ -17,8 +17,8 @@ from typing import Any
 import numpy as np
 
 from mtcpo.core.provenance import provenance
+from mtcpo.evaluation.document import ALPHA
 from mtcpo.evaluation.significance import (
-    ALPHA,
     Array,
     bootstrap_p_value,
     bootstrap_scores,
@@ -52,12 +52,12 @@ def outcome(segments: int, seed: int) -> tuple[float, float, bool]:
 def measure(segments: int) -> dict[str, Any]:
     """Return the shares of false alarms, and of intervals that hold the truth, over many pairs."""
     found = [outcome(segments, seed) for seed in range(PAIRS)]
-    bootstrap, randomisation, covered = (np.array(column) for column in zip(*found, strict=True))
+    bootstrap, randomization, covered = (np.array(column) for column in zip(*found, strict=True))
     return {
         "segments": segments,
         "bootstrap_below_0.05": float(np.mean(bootstrap < ALPHA)),
-        "randomisation_below_0.05": float(np.mean(randomisation < ALPHA)),
-        "larger_of_both_below_0.05": float(np.mean(np.maximum(bootstrap, randomisation) < ALPHA)),
+        "randomisation_below_0.05": float(np.mean(randomization < ALPHA)),
+        "larger_of_both_below_0.05": float(np.mean(np.maximum(bootstrap, randomization) < ALPHA)),
         "interval_holds_the_truth": float(np.mean(covered)),
     }
 

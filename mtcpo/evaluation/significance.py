@@ -19,9 +19,6 @@ Array = NDArray[np.float64]
 Scorer = Callable[[Array], Array]
 """Summed statistics (..., K) -> corpus scores (...)."""
 
-ALPHA = 0.05
-"""A difference is called significant below this p-value."""
-
 BLOCK_ELEMENTS = 4_000_000
 """Counts held at once, as float64: 32 MB, whatever the number of resamples."""
 
