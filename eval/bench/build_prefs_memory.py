@@ -59,8 +59,8 @@ def measure(candidates: int, way: str, model: str) -> dict[str, Any]:
         report = build_preferences(segments(candidates), config, Path(folder) / "prefs.jsonl")
     return {
         "way": way,
-        "candidates": report["candidates"],
-        "triplets": report["kept"],
+        "candidates": report.candidates,
+        "triplets": report.kept,
         "peak_mib": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, 1),
         "seconds": round(time.perf_counter() - start, 1),
     }

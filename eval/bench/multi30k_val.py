@@ -108,7 +108,7 @@ def run_one(name: str, setting: Setting, work: Path) -> dict[str, Any]:
     scores = entry.model_dump(by_alias=True, exclude_unset=True, include={"systems", "metrics"})
     return {
         "name": name, "sources": setting.take, "overrides": setting.overrides,
-        "pairs": report["kept"], "steps": trained["steps"], "train_seconds": trained["seconds"],
+        "pairs": report.kept, "steps": trained["steps"], "train_seconds": trained["seconds"],
         "systems": scores["systems"], "metrics": scores["metrics"],
         "versions": {"mtcpo": __version__} | {name: metadata.version(name) for name in PACKAGES},
     }  # fmt: skip

@@ -27,7 +27,7 @@ from sacrebleu.metrics.chrf import CHRF
 
 from mtcpo.data.corpora import CorpusConfig, read_corpus
 from mtcpo.data.records import Segment
-from mtcpo.metrics.scorer import score_segments
+from mtcpo.metrics.scorer import Scorer
 
 ROOT = Path(__file__).resolve().parents[2]
 METRICS = ("chrf", "bleu")
@@ -62,7 +62,7 @@ def plain_loop(segments: list[Segment]) -> list[tuple[float, float]]:
 
 def ours(segments: list[Segment], workers: int) -> list[tuple[float, float]]:
     """Score by mtcpo."""
-    scored = score_segments(segments, METRICS, workers)
+    scored = Scorer(METRICS, workers).score(segments)
     return [(c.scores["chrf"], c.scores["bleu"]) for s in scored for c in s.candidates]
 
 

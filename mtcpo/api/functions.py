@@ -80,7 +80,7 @@ def build_preferences(
         output = Path(folder) / "prefs.jsonl"
         report = write_preferences(read_corpus(corpus, drops, items=items), config, output, drops=drops)
         triplets = datasets.Dataset.from_list([row for _, row in read_json_lines(output)])
-    return Preferences(triplets, report)
+    return Preferences(triplets, report.to_json())
 
 
 class EvaluationResult(dict[str, Any]):
@@ -129,7 +129,7 @@ def evaluate(
     """
     given = {"metrics": metrics, "baseline": baseline, **settings}
     given = {key: value for key, value in given.items() if value is not None}
-    config = load_section(RunEvaluateConfig, given, "evaluate")
+    config = load_section(RunEvaluateConfig, given, "evaluate", allow_code=True)  # it is Python that calls
     if isinstance(dataset, str):
         test_sets = load_configured_sets(config.model_copy(update={"suites": (dataset,), "sets": ()}))
     else:

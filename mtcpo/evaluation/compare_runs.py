@@ -18,8 +18,8 @@ from mtcpo.evaluation.document import MetricDescription, SetEntry, read_document
 from mtcpo.evaluation.evaluate import evaluate_outputs
 from mtcpo.evaluation.results import EVALUATION_FILE, Evaluation, translations_dir
 from mtcpo.evaluation.testsets.testset import TestSet
-from mtcpo.metrics.base import Judgement, MeanOfSegments, Metric, scores_of
-from mtcpo.metrics.registry import load_metric, metric_kind
+from mtcpo.metrics.base import Metric, NeuralMetric, ScoreWithSpans, scores_only
+from mtcpo.metrics.registry import is_lexical, load_metric
 
 SetKey = tuple[str, str]
 """Suite and language pair."""
@@ -46,47 +46,37 @@ class EvaluatedRun:
         return segments
 
 
-@dataclass(frozen=True, slots=True)
-class KnownScores(MeanOfSegments):
-    """A metric whose segment scores the runs have already. See `Metric` for the contract.
+class KnownScores(NeuralMetric):
+    """A metric whose segment scores the compared runs have already.
 
-    judgements: (segment id, translation) -> score and error spans. description: the metric's in evaluation.json.
+    scores: (segment id, translation) -> score and error spans. description: the metric's in evaluation.json.
     """
 
-    name: str
-    judgements: Mapping[tuple[str, str], Judgement]
-    description: MetricDescription
-    needs_references: bool = False
-
-    @property
-    def higher_is_better(self) -> bool:
-        """As in evaluation.json."""
-        return self.description.higher_is_better
-
-    @property
-    def percent(self) -> bool:
-        """As in evaluation.json."""
-        return self.description.percent
-
-    @property
-    def finds_errors(self) -> bool:
-        """Whether the error spans of every translation are known."""
-        return all(judgement.errors is not None for judgement in self.judgements.values())
+    def __init__(
+        self, name: str, scores: Mapping[tuple[str, str], ScoreWithSpans], description: MetricDescription
+    ) -> None:
+        self.name = name
+        self.needs_references = False
+        self.higher_is_better = description.higher_is_better
+        self.percent = description.percent
+        self.finds_error_spans = all(scored.errors is not None for scored in scores.values())
+        self._scores = scores
+        self._signature = description.signature
 
     def signature(self, num_references: int, sentence: bool = False) -> str:
         """Return the signature under which the scores were made."""
-        return self.description.signature
+        return self._signature
 
     def score_candidates(self, segments: Sequence[Segment]) -> list[list[float]]:
         """Return the known scores of each candidate."""
-        return scores_of(self.judge_candidates(segments))
+        return scores_only(self.score_with_spans(segments))
 
-    def judge_candidates(self, segments: Sequence[Segment]) -> list[list[Judgement]]:
+    def score_with_spans(self, segments: Sequence[Segment]) -> list[list[ScoreWithSpans]]:
         """Return the known scores and error spans of each candidate."""
-        judged = []
+        rows = []
         for segment in segments:
-            judged.append([self.judgements[segment.id, candidate.text] for candidate in segment.candidates])
-        return judged
+            rows.append([self._scores[segment.id, candidate.text] for candidate in segment.candidates])
+        return rows
 
 
 def compare_runs(
@@ -199,7 +189,7 @@ def _metrics(
         raise UserError(f"{' '.join(key)}: no metric that all runs have; choose one, for example --metric chrf")
     metrics: list[Metric] = []
     for spec in specs:
-        if not metric_kind(spec).is_formula and all(spec in entry.metrics for entry in entries):
+        if not is_lexical(spec) and all(spec in entry.metrics for entry in entries):
             metrics.append(_known_scores(spec, runs, segments_by_run, entries))
         else:
             metrics.append(load_metric(spec, entries[0].tgt_lang, config.comet))
@@ -213,7 +203,7 @@ def _common_metrics(key: SetKey, entries: Sequence[SetEntry], report_left_out: C
         names.update(dict.fromkeys(entry.main_metrics))
     common = []
     for name in names:
-        if metric_kind(name).is_formula or all(name in entry.metrics for entry in entries):
+        if is_lexical(name) or all(name in entry.metrics for entry in entries):
             common.append(name)
         else:
             report_left_out(f"{name} on {' '.join(key)} is left out: not every run has scores of this model")
@@ -233,10 +223,10 @@ def _known_scores(
             f"{name}: {' and '.join(str(run.folder) for run in runs)} have it by different signatures "
             f"({'; '.join(sorted(signatures))}); leave it out with --metric, or evaluate again"
         )
-    judgements: dict[tuple[str, str], Judgement] = {}
+    scores: dict[tuple[str, str], ScoreWithSpans] = {}
     for segments in segments_by_run:
         for segment in segments:
             for candidate in segment.candidates:
-                judgement = Judgement(candidate.scores[name], candidate.errors.get(name))
-                judgements[segment.id, candidate.text] = judgement
-    return KnownScores(name, judgements, entries[0].metrics[name])
+                scored = ScoreWithSpans(candidate.scores[name], candidate.errors.get(name))
+                scores[segment.id, candidate.text] = scored
+    return KnownScores(name, scores, entries[0].metrics[name])

@@ -26,7 +26,7 @@ from mtcpo.evaluation.results import Evaluation
 from mtcpo.evaluation.significance import Array
 from mtcpo.evaluation.statistics import compute_statistics
 from mtcpo.evaluation.testsets.testset import TestSet, check_name
-from mtcpo.metrics.base import Metric, bare_judgements, finds_errors, judge, judged_by
+from mtcpo.metrics.base import Metric, with_score, without_spans
 from mtcpo.metrics.per_reference import with_each_reference
 
 
@@ -70,9 +70,9 @@ def evaluate_outputs(
         descriptions[name] = _describe_metric(metric, test_set, selection_metrics)
         corpus_scores = [float(metric.corpus_score(table.sum(axis=0))) for table in statistics[name]]
         segment_scores = [metric.segment_scores(table) for table in statistics[name]]
-        segments = _with_judgements(segments, metric, segment_scores)
+        segments = _with_scores(segments, metric, segment_scores)
         rows = score_systems(descriptions[name], corpus_scores, draws[name])
-        if finds_errors(metric):
+        if metric.finds_error_spans:
             rows = _with_error_counts(rows, segments, name)
         for system, row in zip(outputs, rows, strict=True):
             scores[system][name] = row
@@ -209,18 +209,18 @@ def _with_candidates(segments: Sequence[Segment], outputs: Mapping[str, Sequence
     return tuple(translated)
 
 
-def _with_judgements(segments: tuple[Segment, ...], metric: Metric, scores: Sequence[Array]) -> tuple[Segment, ...]:
+def _with_scores(segments: tuple[Segment, ...], metric: Metric, scores: Sequence[Array]) -> tuple[Segment, ...]:
     """Add the metric's scores (N,) of each system, higher is better, and the error spans where it finds them."""
-    if finds_errors(metric):
-        judgements = judge(metric, segments)
+    if metric.finds_error_spans:
+        scored_segments = metric.score_with_spans(segments)
     else:
         scores_by_segment = zip(*(system_scores.tolist() for system_scores in scores), strict=True)
-        judgements = bare_judgements(scores_by_segment)
-    judged_segments = []
-    for segment, judged in zip(segments, judgements, strict=True):
-        candidates = tuple(map(judged_by, repeat(metric.name), segment.candidates, judged))
-        judged_segments.append(replace(segment, candidates=candidates))
-    return tuple(judged_segments)
+        scored_segments = without_spans(scores_by_segment)
+    completed = []
+    for segment, scored in zip(segments, scored_segments, strict=True):
+        candidates = tuple(map(with_score, repeat(metric.name), segment.candidates, scored))
+        completed.append(replace(segment, candidates=candidates))
+    return tuple(completed)
 
 
 def _with_error_counts(rows: Sequence[MetricScore], segments: Sequence[Segment], metric: str) -> list[MetricScore]:

@@ -14,8 +14,6 @@ import numpy as np
 from mtcpo.core.workers import result_of, worker_pool
 from mtcpo.data.records import Segment
 from mtcpo.metrics.base import Array, Metric
-from mtcpo.metrics.per_reference import AgainstOne
-from mtcpo.metrics.registry import metric_kind
 
 SEGMENTS_PER_TASK = 250
 TEXTS_FOR_WORKERS = 8000
@@ -29,7 +27,7 @@ def compute_statistics(
 
     Lexical metrics are computed in one process per core where there is enough to do, neural metrics in this one.
     """
-    lexical = [metric for metric in metrics if _is_lexical(metric)]
+    lexical = [metric for metric in metrics if metric.is_lexical]
     workers = os.cpu_count() or 1
     statistics: dict[str, list[Array]] = {metric.name: [] for metric in metrics}
     if workers == 1 or len(segments) * len(outputs) * len(lexical) < TEXTS_FOR_WORKERS:
@@ -71,8 +69,3 @@ def _of_all_systems(metric: Metric, outputs: Mapping[str, Sequence[str]], segmen
         repeated.extend([segment] * len(outputs))
     statistics = metric.statistics(texts, repeated)
     return [statistics[system :: len(outputs)] for system in range(len(outputs))]
-
-
-def _is_lexical(metric: Metric) -> bool:
-    inner = metric.metric if isinstance(metric, AgainstOne) else metric
-    return metric_kind(inner.name).is_formula

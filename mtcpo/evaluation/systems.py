@@ -15,6 +15,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from hashlib import sha256
+from itertools import chain
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -28,9 +29,9 @@ from mtcpo.evaluation.evaluate import evaluate_outputs
 from mtcpo.evaluation.results import Evaluation
 from mtcpo.evaluation.testsets.suites import decoding_of, load_test_sets
 from mtcpo.evaluation.testsets.testset import TestSet
-from mtcpo.metrics.base import Metric, open_models
-from mtcpo.metrics.registry import load_metric, metric_kind
-from mtcpo.metrics.score_cache import CACHE_FILE, CachedModel, ScoreCache
+from mtcpo.metrics.base import Metric
+from mtcpo.metrics.registry import is_lexical, load_metric
+from mtcpo.metrics.score_cache import CACHE_FILE, CachedMetric, ScoreCache
 from mtcpo.translation.config import TranslateConfig
 from mtcpo.translation.translate import Engine, translate_texts, translate_to_file
 
@@ -126,7 +127,8 @@ def evaluate_systems(
     if models:
         # A checkpoint that cannot be loaded should stop the call before the hours of translation, not after them.
         # Without models it is loaded when it first scores, and not at all where the cache has every score.
-        open_models({id(metric): metric for metrics_of_set in metrics for metric in metrics_of_set}.values())
+        for metric in chain.from_iterable(metrics):
+            metric.open()
     for name, model in models.items():
         outputs[name] = model.outputs(test_sets)
     evaluations = []
@@ -226,22 +228,22 @@ def load_metrics_for(
             if key not in loaded:
                 loaded[key] = load_metric(*key, config.comet)
         keys_by_set.append(keys)
-    neural = [key for key in loaded if not metric_kind(key[0]).is_formula]
+    neural = [key for key, metric in loaded.items() if not metric.is_lexical]
     if neural:
         cache = _open_score_cache(config, folder)
         for key in neural:
-            loaded[key] = CachedModel(loaded[key], cache)
+            loaded[key] = CachedMetric(loaded[key], cache)
     return [[loaded[key] for key in keys] for keys in keys_by_set]
 
 
 def _metric_key(spec: str, tgt_lang: str) -> tuple[str, str]:
     """Return what decides whether two test sets can share a loaded metric: only lexical ones differ by language."""
-    return spec, tgt_lang if metric_kind(spec).is_formula else "und"
+    return spec, tgt_lang if is_lexical(spec) else "und"
 
 
 def _open_score_cache(config: EvaluateConfig, folder: Path | None) -> ScoreCache:
     """Open the cache; called after the metrics are loaded, so that one that cannot be loaded leaves no file."""
-    path = Path(":memory:")  # still of use: a neural metric's scores are asked for more than once
+    path = Path(":memory:")  # of use even so: corpus scores, segment scores and error spans each ask for them
     if config.score_cache:
         path = Path(config.score_cache)
     elif folder is not None:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from mtcpo.core.config import Config, to_toml
 from mtcpo.core.errors import UserError
 from mtcpo.core.files import complete_folder, read_json_lines, write_json_lines, write_text
+from mtcpo.core.user_code import is_user_code, user_code_file
 from mtcpo.data.corpora import Drops, read_corpus
 from mtcpo.data.records import Segment, triplet_from_json
 from mtcpo.data.rows import read_segments
@@ -19,6 +20,8 @@ from mtcpo.pipeline.recipe import BASE, CONTROL, TUNED, ModelConfig, Recipe
 from mtcpo.pipeline.run_directory import FOLDERS, NEW, RunFolder, control_settings, corpus_files, judged_by
 from mtcpo.pipeline.stages import STAMP_FILE, Stage, check_may_run, run_stages, unfinished
 from mtcpo.preferences.build import PROCESS_SETTINGS
+from mtcpo.preferences.selections import needs_logprobs
+from mtcpo.preferences.user_selection import selection_name
 from mtcpo.training.config import TrainConfig
 from mtcpo.translation.config import TranslateConfig
 
@@ -35,8 +38,8 @@ def stages_of(recipe: Recipe, run: Path) -> list[Stage]:
     if recipe.sft is not None:
         stages.append(_sft(folder))
     if recipe.translate is not None:
-        # The choice by confidence needs what the others do not.
-        logprobs = recipe.translate.logprobs or recipe.prefs.select == "confidence"
+        # A selection may need what translating alone does not.
+        logprobs = recipe.translate.logprobs or needs_logprobs(recipe.prefs.select)
         stages.append(_candidates(folder, recipe.translate.model_copy(update={"logprobs": logprobs})))
     stages += [_prefs(folder), _train(folder)]
     if control := control_settings(recipe):
@@ -152,14 +155,17 @@ def _prefs(folder: RunFolder) -> Stage:
         segments = read_corpus(data, drops) if candidates is None else read_segments(candidates)
         report = build_preferences(segments, prefs, outputs[0], outputs[1], outputs[2], drops)
         write_pair_page(outputs[1])
-        notes = {"note": "; ".join(report["notes"])} if report["notes"] else {}
-        return {key: report[key] for key in ("segments", "kept", "dropped")} | notes
+        notes = {"note": "; ".join(report.notes)} if report.notes else {}
+        return {"segments": report.segments, "kept": report.kept, "dropped": report.dropped} | notes
 
-    what = f"triplets by {' + '.join(prefs.metrics)}, {prefs.select}"
+    selection = selection_name(prefs.select)
+    what = f"triplets by {' + '.join(prefs.metrics)}, {selection}"
     choice = prefs.model_dump(mode="json", exclude=PROCESS_SETTINGS) | {"comet.precision": prefs.comet.precision}
+    # A selection of the user's own is an input too: when its code changes, the pairs are built again.
+    code = [user_code_file(selection)] if is_user_code(selection) else []
     if candidates is None:
-        return _stage(folder, "prefs", what, [choice, data], corpus_files(data), outputs, run)
-    return _stage(folder, "prefs", what, [choice], [candidates], outputs, run)
+        return _stage(folder, "prefs", what, [choice, data], [*corpus_files(data), *code], outputs, run)
+    return _stage(folder, "prefs", what, [choice], [candidates, *code], outputs, run)
 
 
 def _train(folder: RunFolder) -> Stage:

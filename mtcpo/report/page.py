@@ -10,11 +10,13 @@ from typing import Any
 
 from mtcpo.core.errors import UserError
 from mtcpo.core.files import read_json, write_text
+from mtcpo.data.pair_report import PairReport, read_pair_report
 from mtcpo.evaluation.document import EvaluationDocument, read_document
 from mtcpo.evaluation.results import EVALUATION_FILE
-from mtcpo.report.figures import pair_figures, read_pairs, read_training_log, training_figures
+from mtcpo.report.figures import read_training_log, training_figures
+from mtcpo.report.pair_figures import length_note, pair_figures
 from mtcpo.report.paper_tables import write_paper_tables
-from mtcpo.report.provenance import flatten, stage_views, with_command_line, without_plots
+from mtcpo.report.provenance import flatten, stage_views, with_command_line
 from mtcpo.report.rendering import render_page
 from mtcpo.report.views import overview_of, view_of
 
@@ -34,14 +36,15 @@ def write_report(run_dir: Path, document: EvaluationDocument | None = None) -> P
     if document is None and (run_dir / EVALUATION_FILE).exists():
         document = read_document(run_dir / EVALUATION_FILE)
     logs = read_training_log(run_dir / "metrics.jsonl")
-    prefs = _read_if_there(run_dir / "prefs-report.json")
-    if document is None and not logs and prefs is None:
+    pairs_file = run_dir / "prefs-report.json"
+    pair_report = read_pair_report(pairs_file) if pairs_file.exists() else None
+    if document is None and not logs and pair_report is None:
         raise UserError(f"{run_dir}: no evaluation.json, prefs-report.json or metrics.jsonl; nothing to report on")
     page = render_page(
         "report.html",
         title=run_dir.resolve().name,
         **_evaluation_parts(run_dir, document),
-        **_pair_parts(run_dir, prefs),
+        **_pair_parts(pair_report),
         stages=[(stage, training_figures(rows)) for stage, rows in logs.items()],
         **_provenance_parts(run_dir),
     )
@@ -61,11 +64,14 @@ def _evaluation_parts(run_dir: Path, document: EvaluationDocument | None) -> dic
     }
 
 
-def _pair_parts(run_dir: Path, prefs: dict[str, Any] | None) -> dict[str, Any]:
-    if prefs is None:
-        return {"prefs": None, "pair_figures": []}
-    figures = pair_figures(prefs, read_pairs(run_dir / "prefs.jsonl"))
-    return {"prefs": flatten(without_plots(prefs)), "pair_figures": figures}
+def _pair_parts(pair_report: PairReport | None) -> dict[str, Any]:
+    if pair_report is None:
+        return {"prefs": None, "pair_figures": [], "length_note": ""}
+    return {
+        "prefs": flatten(pair_report.numbers()),
+        "pair_figures": pair_figures(pair_report),
+        "length_note": length_note(pair_report.lengths),
+    }
 
 
 def _provenance_parts(run_dir: Path) -> dict[str, Any]:

@@ -60,11 +60,6 @@ def with_command_line(made: Mapping[str, Any]) -> dict[str, Any]:
     return {**made, "command": shlex.join(made["command"])}
 
 
-def without_plots(prefs: Mapping[str, Any]) -> dict[str, Any]:
-    """Return prefs-report.json without what is drawn on a page and not read as a figure."""
-    return {key: value for key, value in prefs.items() if key not in ("histograms", "examples")}
-
-
 def flatten(value: Mapping[str, Any]) -> dict[str, list[tuple[str, str]]]:
     """Return a nested object as groups of (name, text): the scalars at the top, then one group for each object."""
     groups: dict[str, list[tuple[str, str]]] = {"": []}

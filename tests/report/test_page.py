@@ -5,7 +5,7 @@ from itertools import pairwise
 
 import pytest
 from support.browser import LOW_CONTRAST, Browser, Outline
-from support.runs import evaluate, german_outputs, german_test_set, write_many_systems
+from support.runs import PREFS_REPORT, evaluate, german_outputs, german_test_set, write_many_systems
 
 from mtcpo.core.errors import UserError
 from mtcpo.core.files import write_json
@@ -134,7 +134,7 @@ def test_the_stages_of_a_run_are_a_table(tmp_path):
     }  # fmt: skip
     none = {"settings": None, "inputs": {}, "seconds": None, "figures": {"dropped": {}, "resumed_at": 0}}
     write_json(tmp_path / "stamp.json", {"mtcpo": "0.1", "stages": {"sft": stage, "report": none}})
-    write_json(tmp_path / "prefs-report.json", {"kept": 3})
+    write_json(tmp_path / "prefs-report.json", PREFS_REPORT)
     text = Outline(write_report(tmp_path).read_text(encoding="utf-8")).text
     counted = "examples 6,000; tokens 1,234,567; dropped: same text 251, tie 3; seed 12345"
     assert f"sft 1,094.1 {counted} train.en abababababab… report Settings of each stage" in text
@@ -201,10 +201,11 @@ def test_absent_parts_are_named(tmp_path):
 
 
 def test_a_run_that_has_only_pairs(tmp_path):
-    write_json(tmp_path / "prefs-report.json", {"kept": 3, "dropped": {"tie": 1}})
+    write_json(tmp_path / "prefs-report.json", PREFS_REPORT)
     text = Outline(write_report(tmp_path).read_text(encoding="utf-8")).text
     assert "scores and translations of a test set (there is no evaluation.json )" in text
     assert "Kept and dropped sources" in text
+    assert "chosen are longer in 46 % and shorter in 41 % of the pairs" in text
 
 
 def test_translations_that_are_gone_are_named(tmp_path):
