@@ -7,6 +7,7 @@ import io
 import logging
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from itertools import chain
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
@@ -20,7 +21,6 @@ from mtcpo.evaluation.document import to_document, write_evaluation
 from mtcpo.evaluation.evaluate import evaluate_outputs, load_metrics_for
 from mtcpo.evaluation.testsets.suites import decoding_of, load_test_sets
 from mtcpo.evaluation.testsets.testset import TestSet
-from mtcpo.metrics.base import open_models
 from mtcpo.preferences.build import PrefsConfig
 from mtcpo.preferences.build import build_preferences as write_preferences
 from mtcpo.report.terminal_table import print_table
@@ -130,7 +130,7 @@ def evaluate(
     """
     given = {"metrics": metrics, "baseline": baseline, **settings}
     given = {key: value for key, value in given.items() if value is not None}
-    config = load_section(RunEvaluateConfig, given, "evaluate")
+    config = load_section(RunEvaluateConfig, given, "evaluate", allow_code=True)  # it is Python that calls
     if isinstance(dataset, str):
         folder = None if config.test_set_dir is None else Path(config.test_set_dir)
         test_sets = load_test_sets((dataset,), (), folder, config.submitted)
@@ -138,7 +138,8 @@ def evaluate(
         test_sets = [_test_set(dataset, data)]
     # First, so that a missing one shows before the work.
     loaded = load_metrics_for(test_sets, config, None if output_dir is None else Path(output_dir))
-    open_models({id(metric): metric for of_set in loaded for metric in of_set}.values())
+    for metric in chain.from_iterable(loaded):
+        metric.open()
     named = systems if isinstance(systems, Mapping) else {_name_of(systems): systems}
     outputs = {name: _outputs(name, system, test_sets, config.decoding, prompt) for name, system in named.items()}
     evaluations = []

@@ -19,8 +19,8 @@ from mtcpo.evaluation.config import EvaluateConfig
 from mtcpo.evaluation.document import Evaluation, main_metrics, translations_dir
 from mtcpo.evaluation.evaluate import evaluate_outputs
 from mtcpo.evaluation.testsets.testset import TestSet
-from mtcpo.metrics.base import Judgement, MeanOfSegments, Metric, scores_of
-from mtcpo.metrics.registry import load_metric, metric_kind
+from mtcpo.metrics.base import Metric, NeuralMetric, ScoreWithSpans, scores_only
+from mtcpo.metrics.registry import is_lexical, load_metric
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,51 +44,41 @@ class Run:
         return found
 
 
-@dataclass(frozen=True, slots=True)
-class KnownScores(MeanOfSegments):
-    """A metric whose segment scores are known already. See `Metric` for the contract.
+class KnownScores(NeuralMetric):
+    """A metric whose segment scores are in the runs that are compared.
 
-    judged: of each segment, translation -> score and errors. described: what evaluation.json says of the metric.
+    scores: (segment id, translation) -> score and error spans. described: what evaluation.json says of the metric.
     """
 
-    name: str
-    judged: Mapping[tuple[str, str], Judgement]
-    described: Mapping[str, Any]
-    needs_references: bool = False
-
-    @property
-    def higher_is_better(self) -> bool:
-        """As it was."""
-        return bool(self.described["higher_is_better"])
-
-    @property
-    def percent(self) -> bool:
-        """As it was."""
-        return bool(self.described["percent"])
-
-    @property
-    def finds_errors(self) -> bool:
-        """Whether all errors are known."""
-        return all(one.errors is not None for one in self.judged.values())
+    def __init__(
+        self, name: str, scores: Mapping[tuple[str, str], ScoreWithSpans], described: Mapping[str, Any]
+    ) -> None:
+        self.name = name
+        self.needs_references = False
+        self.higher_is_better = bool(described["higher_is_better"])
+        self.percent = bool(described["percent"])
+        self.finds_error_spans = all(scored.errors is not None for scored in scores.values())
+        self._scores = scores
+        self._signature = str(described["signature"])
 
     def signature(self, num_references: int, sentence: bool = False) -> str:
         """Return the signature under which the scores were made."""
-        return str(self.described["signature"])
+        return self._signature
 
     def score_candidates(self, segments: Sequence[Segment]) -> list[list[float]]:
         """Return the known scores of each candidate."""
-        return scores_of(self.judge_candidates(segments))
+        return scores_only(self.score_with_spans(segments))
 
-    def judge_candidates(self, segments: Sequence[Segment]) -> list[list[Judgement]]:
+    def score_with_spans(self, segments: Sequence[Segment]) -> list[list[ScoreWithSpans]]:
         """Return the known scores and errors of each candidate."""
-        return [[self.judged[segment.id, c.text] for c in segment.candidates] for segment in segments]
+        return [[self._scores[segment.id, c.text] for c in segment.candidates] for segment in segments]
 
 
 def compare_runs(folders: Sequence[Path], config: EvaluateConfig, tell: Callable[[str], object]) -> list[Evaluation]:
     """Evaluate the systems of several runs together, on the test sets that all of them have.
 
     A system is called RUN-SYSTEM, or by its own name where all runs have it with the same translations. Without
-    metrics in the configuration those of the runs are taken: formulas of any run, models that all runs have.
+    metrics in the configuration those of the runs are taken: lexical ones of any run, neural ones that all runs have.
 
     Args:
         folders: The run directories.
@@ -174,9 +164,7 @@ def _metrics(
 ) -> list[Metric]:  # fmt: skip
     described = [run.entries[key]["metrics"] for run in runs]
     names = dict.fromkeys(name for run in runs for name in main_metrics(run.entries[key]))
-    wanted = config.metrics or [
-        name for name in names if metric_kind(name).is_formula or all(name in one for one in described)
-    ]
+    wanted = config.metrics or [name for name in names if is_lexical(name) or all(name in one for one in described)]
     if not wanted:
         raise UserError(f"{' '.join(key)}: no metric that all runs have; choose one, for example --metric chrf")
     for name in () if config.metrics else names:
@@ -184,7 +172,7 @@ def _metrics(
             tell(f"{name} on {' '.join(key)} is left out: not every run has scores of this model")
     tgt_lang, found = runs[0].entries[key]["tgt_lang"], list[Metric]()
     for spec in wanted:
-        is_known = not metric_kind(spec).is_formula and all(spec in one for one in described)
+        is_known = not is_lexical(spec) and all(spec in one for one in described)
         found.append(
             _known_scores(spec, runs, segments, described) if is_known else load_metric(spec, tgt_lang, config.comet)
         )
@@ -200,10 +188,10 @@ def _known_scores(
             f"{name}: {' and '.join(str(run.folder) for run in runs)} have it by different signatures "
             f"({'; '.join(sorted(signatures))}); leave it out with --metric, or evaluate again"
         )
-    judged = {
-        (segment.id, candidate.text): Judgement(candidate.scores[name], candidate.errors.get(name))
+    scores = {
+        (segment.id, candidate.text): ScoreWithSpans(candidate.scores[name], candidate.errors.get(name))
         for of_run in segments
         for segment in of_run
         for candidate in segment.candidates
     }
-    return KnownScores(name, judged, described[0][name])
+    return KnownScores(name, scores, described[0][name])

@@ -28,10 +28,10 @@ from mtcpo.evaluation.ranking import by_length, comparisons, resampled, score_ro
 from mtcpo.evaluation.significance import Array
 from mtcpo.evaluation.statistics import tally
 from mtcpo.evaluation.testsets.testset import TestSet, check_name
-from mtcpo.metrics.base import Metric, bare_judgements, finds_errors, judge, judged_by
+from mtcpo.metrics.base import Metric, with_score, without_spans
 from mtcpo.metrics.per_reference import with_each_reference
-from mtcpo.metrics.registry import load_metric, metric_kind
-from mtcpo.metrics.score_cache import CACHE_FILE, CachedModel, ScoreCache
+from mtcpo.metrics.registry import is_lexical, load_metric
+from mtcpo.metrics.score_cache import CACHE_FILE, CachedMetric, ScoreCache
 
 LOG = logging.getLogger(__name__)
 
@@ -63,7 +63,7 @@ def metrics_of(config: EvaluateConfig, test_set: TestSet) -> tuple[str, ...]:
 def load_metrics_for(
     test_sets: Sequence[TestSet], config: EvaluateConfig, folder: Path | None = None
 ) -> list[list[Metric]]:
-    """Load the metrics of each test set; one that is a model, and no formula, once for all of them.
+    """Load the metrics of each test set; a neural metric once for all of them.
 
     folder: where what is evaluated goes, and the scores of models are kept unless the configuration says where else.
 
@@ -73,19 +73,19 @@ def load_metrics_for(
     keys = [[_metric_key(spec, one) for spec in metrics_of(config, one)] for one in test_sets]
     loaded = {key: load_metric(*key, config.comet) for key in dict.fromkeys(chain.from_iterable(keys))}
     path = Path(config.score_cache) if config.score_cache else folder and folder / CACHE_FILE
-    models = [key for key in loaded if not metric_kind(key[0]).is_formula]
-    if models:
-        # Only now: a checkpoint that cannot be loaded leaves no file. Without a folder scores are kept in memory: what
-        # a model says is asked for more than once.
+    neural = {key: metric for key, metric in loaded.items() if not metric.is_lexical}
+    if neural:
+        # Only now: a checkpoint that cannot be loaded leaves no file. Without a folder scores are kept in memory, since
+        # corpus scores, segment scores and error spans each ask for them.
         cache = ScoreCache(path or Path(":memory:"))
         if cache.note:
             LOG.warning("mtcpo: %s", cache.note)
-        loaded |= {key: CachedModel(loaded[key], cache) for key in models}
+        loaded |= {key: CachedMetric(metric, cache) for key, metric in neural.items()}
     return [[loaded[key] for key in of_set] for of_set in keys]
 
 
 def _metric_key(spec: str, test_set: TestSet) -> tuple[str, str]:
-    return spec, test_set.tgt_lang if metric_kind(spec).is_formula else "und"
+    return spec, test_set.tgt_lang if is_lexical(spec) else "und"
 
 
 def evaluate_outputs(
@@ -128,8 +128,8 @@ def evaluate_outputs(
             systems[system]["metrics"][metric.name] = row
             if system != baseline:
                 systems[system]["versus"].setdefault(baseline, {})[metric.name] = versus[system]
-        segments = _with_judgements(segments, metric, alone)
-        if finds_errors(metric):
+        segments = _with_scores(segments, metric, alone)
+        if metric.finds_error_spans:
             for system, counts in zip(outputs, _count_errors(segments, metric.name), strict=True):
                 systems[system]["metrics"][metric.name][ERRORS] = counts
     entry = entry_of(test_set, baseline, config, described, systems)
@@ -190,13 +190,13 @@ def _with_candidates(segments: Sequence[Segment], outputs: Mapping[str, Sequence
     )
 
 
-def _with_judgements(segments: tuple[Segment, ...], metric: Metric, scores: Sequence[Array]) -> tuple[Segment, ...]:
+def _with_scores(segments: tuple[Segment, ...], metric: Metric, scores: Sequence[Array]) -> tuple[Segment, ...]:
     """Add the metric's scores (N,) of each candidate, higher is better, and the errors where it finds them."""
     of_segments = zip(*(of_system.tolist() for of_system in scores), strict=True)
-    judged = judge(metric, segments) if finds_errors(metric) else bare_judgements(of_segments)
+    scored = metric.score_with_spans(segments) if metric.finds_error_spans else without_spans(of_segments)
     return tuple(
-        replace(segment, candidates=tuple(map(judged_by, repeat(metric.name), segment.candidates, of_segment)))
-        for segment, of_segment in zip(segments, judged, strict=True)
+        replace(segment, candidates=tuple(map(with_score, repeat(metric.name), segment.candidates, of_segment)))
+        for segment, of_segment in zip(segments, scored, strict=True)
     )
 
 

@@ -1,4 +1,4 @@
-"""The statistics of systems by metrics, on which scores and tests rest; formulas are computed in several processes.
+"""The statistics of systems by metrics, on which scores and tests rest; lexical ones are computed in several processes.
 
 Dimensions: N segments, K additive statistics of a metric.
 """
@@ -16,15 +16,13 @@ import numpy as np
 from mtcpo.core.workers import result_of, worker_pool
 from mtcpo.data.records import Segment
 from mtcpo.metrics.base import Array, Metric
-from mtcpo.metrics.per_reference import AgainstOne
-from mtcpo.metrics.registry import metric_kind
 
 if TYPE_CHECKING:
     pass
 
 SEGMENTS_PER_TASK = 250
 TEXTS_FOR_WORKERS = 8000
-"""Texts times formulas below which starting processes takes longer than they save."""
+"""Texts times lexical metrics below which starting processes takes longer than they save."""
 
 
 def tally(
@@ -32,21 +30,21 @@ def tally(
 ) -> dict[str, list[Array]]:
     """Return the statistics (N, K) of each system's outputs, in their order, by metric.
 
-    Formulas run in a process a core where there is enough to do, models in this one.
+    Lexical metrics run in a process for each core where there is enough to do, neural ones in this one.
     """
-    formulas = [metric for metric in metrics if _is_formula(metric)]
+    lexical = [metric for metric in metrics if metric.is_lexical]
     workers = os.cpu_count() or 1
-    if workers == 1 or len(segments) * len(outputs) * len(formulas) < TEXTS_FOR_WORKERS:
+    if workers == 1 or len(segments) * len(outputs) * len(lexical) < TEXTS_FOR_WORKERS:
         return {metric.name: _of_systems(metric, outputs, segments) for metric in metrics}
     found: dict[str, list[Array]] = {metric.name: [] for metric in metrics}
     parts = [slice(start, start + SEGMENTS_PER_TASK) for start in range(0, len(segments), SEGMENTS_PER_TASK)]
     with worker_pool(workers) as submit:
         waiting: list[tuple[str, list[Future[Array]]]] = [
             (metric.name, [submit(metric.statistics, texts[part], segments[part]) for part in parts])
-            for metric, texts in product(formulas, outputs.values())
+            for metric, texts in product(lexical, outputs.values())
         ]
         for metric in metrics:
-            if metric not in formulas:
+            if metric not in lexical:
                 found[metric.name] = _of_systems(metric, outputs, segments)
         for name, futures in waiting:
             found[name].append(np.concatenate([result_of(future) for future in futures]))
@@ -58,8 +56,3 @@ def _of_systems(metric: Metric, outputs: Mapping[str, Sequence[str]], segments: 
     texts = [text for of_segment in zip(*outputs.values(), strict=True) for text in of_segment]
     found = metric.statistics(texts, [segment for segment in segments for _ in outputs])
     return [found[number :: len(outputs)] for number in range(len(outputs))]
-
-
-def _is_formula(metric: Metric) -> bool:
-    inner = metric.metric if isinstance(metric, AgainstOne) else metric
-    return metric_kind(inner.name).is_formula

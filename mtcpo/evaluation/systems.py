@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from hashlib import sha256
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,6 @@ from mtcpo.evaluation.document import Evaluation
 from mtcpo.evaluation.evaluate import evaluate_outputs, load_metrics_for, read_outputs
 from mtcpo.evaluation.testsets.suites import decoding_of, load_test_sets
 from mtcpo.evaluation.testsets.testset import TestSet
-from mtcpo.metrics.base import open_models
 from mtcpo.translation.config import TranslateConfig
 from mtcpo.translation.translate import Engine, translate_texts, translate_to_file
 
@@ -57,7 +57,8 @@ def assess_models(
     """
     test_sets = _load(config)
     metrics = load_metrics_for(test_sets, config, folder)
-    open_models({id(metric): metric for of_set in metrics for metric in of_set}.values())
+    for metric in chain.from_iterable(metrics):
+        metric.open()
     outputs = _translate(test_sets, models, decoding, dtype, prompt, folder)
     return [
         evaluate_outputs(test_set, {name: texts[number] for name, texts in outputs.items()}, loaded, config)

@@ -49,6 +49,6 @@ def _check_metrics(folder: RunFolder, waiting: Collection[str]) -> None:
     if "prefs" in waiting:
         computed = [spec for spec in recipe.prefs.metrics if is_computed(spec)]
         wanted |= {(spec, recipe.data.tgt_lang or "und") for spec in computed}
-    # Only formulas differ by language; a model is loaded once.
-    for spec, language in sorted({(s, lang if candidate_kind(s).is_formula else "und") for s, lang in wanted}):
-        load_candidate_metric(spec, language, lambda metric, _: metric)
+    # Only lexical metrics differ by language; a neural one is loaded once.
+    for spec, language in sorted({(s, lang if candidate_kind(s).is_lexical else "und") for s, lang in wanted}):
+        load_candidate_metric(spec, language)

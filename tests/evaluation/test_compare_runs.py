@@ -4,7 +4,6 @@ import json
 import shutil
 from dataclasses import replace
 
-import numpy as np
 import pytest
 from support.console import mistake, run
 from support.runs import evaluate, german_outputs, german_test_set, read_json
@@ -15,27 +14,22 @@ from mtcpo.evaluation.compare_runs import compare_runs
 from mtcpo.evaluation.config import EvaluateConfig
 from mtcpo.evaluation.document import write_evaluation
 from mtcpo.evaluation.evaluate import evaluate_outputs
+from mtcpo.metrics.base import NeuralMetric
 from mtcpo.metrics.registry import load_metric
 
 SHARES = {"start": 0.3, "one": 0.2, "two": 0.1}
 
 
-class FakeModel:
+class FakeModel(NeuralMetric):
     """A metric like COMET: a score for each segment, the mean for the corpus. Not a mock: it scores by length."""
 
-    name, needs_references, higher_is_better, percent = "comet", False, True, False
+    name, needs_references = "comet", False
 
     def signature(self, num_references, sentence=False):
         return "by length"
 
-    def statistics(self, hypotheses, segments):
-        values = [1 / (1 + abs(len(t) - len(s.source))) for t, s in zip(hypotheses, segments, strict=True)]
-        return np.stack([np.array(values), np.ones(len(values))], axis=1)
-
-    def corpus_score(self, sums):
-        return sums[..., 0] / sums[..., 1]
-
-    segment_scores = corpus_score
+    def score_candidates(self, segments):
+        return [[1 / (1 + abs(len(c.text) - len(s.source))) for c in s.candidates] for s in segments]
 
 
 @pytest.fixture(scope="module")
