@@ -1,12 +1,13 @@
-"""Ways to a head's loss and gradients on a CPU: plain, torch's chunked one, and ours; mT5-small's head in float32.
+"""Several ways to compute the loss and gradients of the lm_head on a CPU, for mT5-small's lm_head in float32.
 
     python eval/bench/heads.py
 
-Each runs in a process of its own, alternating: 1024 positions, hidden 512, vocabulary 250,112, the NLL of all labels,
-gradients of hidden states and weight. Memory: the most that was resident, less what was before, less both gradients.
-torch's chunked function makes gradients while it goes forward, as ours does, but of one loss only: a mean or a sum. A
-preference loss weights each token by a number that is known after its pair, and for that it makes all logits at once.
-Cut Cross-Entropy and Liger need a GPU: not run. Result: eval/results/bench/heads.json.
+All logits at once, torch's chunked function, and mtcpo's. Each runs in its own process, alternating: 1024 positions,
+hidden size 512, vocabulary 250,112, the NLL of all labels, gradients of decoder states and weight. Memory: the peak
+of the resident memory, minus what was resident before, minus both gradients. torch's chunked function computes
+gradients in the forward pass, as mtcpo's does, but only of a mean or a sum over tokens. A preference loss weights
+each token by a number that is known only after its pair, and for that torch's function computes all logits at once.
+Result: eval/results/bench/heads.json.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ WAYS = ("plain", "torch chunked", "ours")
 
 
 def resident() -> int:
-    """Return the bytes that are resident now."""
+    """Return the resident memory in bytes."""
     return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
 
 
@@ -55,7 +56,7 @@ def loss_of(way: str, hidden: torch.Tensor, weight: torch.Tensor, labels: torch.
 
 
 def measure(way: str) -> dict[str, float]:
-    """Return seconds, processor seconds, GiB above the gradients, and the loss."""
+    """Return wall-clock and processor seconds, GiB above the gradients, the loss, and the norms of both gradients."""
     torch.manual_seed(0)
     hidden = torch.randn(POSITIONS, HIDDEN).requires_grad_()
     weight = (torch.randn(VOCABULARY, HIDDEN) * HIDDEN**-0.5).requires_grad_()
@@ -74,9 +75,9 @@ def measure(way: str) -> dict[str, float]:
 
 
 def main() -> None:
-    """Measure all ways, alternating, and write the file."""
+    """Measure all ways, alternating, and write the results."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--only", choices=WAYS, help="Measure one in this process and print it.")
+    parser.add_argument("--only", choices=WAYS, help="Measure one way in this process and print the result.")
     arguments = parser.parse_args()
     if arguments.only:
         print(json.dumps(measure(arguments.only)))

@@ -19,7 +19,7 @@ NEW = "new"
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class RunFolder:
+class RunDirectory:
     """A recipe's run directory: where its stages find each other's files."""
 
     recipe: Recipe
@@ -72,7 +72,7 @@ def corpus_files(corpus: CorpusConfig) -> list[str]:
     return [source, *corpus.references, *corpus.hypotheses.values()]
 
 
-def judged_by(config: TrainConfig) -> list[str]:
+def evaluation_files(config: TrainConfig) -> list[str]:
     """Return the files that a stage of training is evaluated on."""
     pairs = [] if config.eval is None else corpus_files(config.eval.corpus)
     return pairs + ([] if config.dev is None else corpus_files(config.dev))
