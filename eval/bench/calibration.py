@@ -17,14 +17,14 @@ from typing import Any
 import numpy as np
 
 from mtcpo.core.provenance import provenance
+from mtcpo.evaluation.document import ALPHA
 from mtcpo.evaluation.significance import (
-    ALPHA,
     Array,
     bootstrap_p_value,
     bootstrap_scores,
     interval_95,
-    randomisation_p_value,
-    randomised_differences,
+    randomization_p_value,
+    randomized_differences,
 )
 
 SEGMENTS = (5, 50, 500, 2000)
@@ -44,20 +44,20 @@ def outcome(segments: int, seed: int) -> tuple[float, float, bool]:
     first, second = (np.stack([common + rng.normal(0.0, 10.0, segments), ones], axis=1) for _ in range(2))
     observed = float(mean_score(second.sum(axis=0)) - mean_score(first.sum(axis=0)))
     a, b = bootstrap_scores([first, second], [mean_score] * 2, RESAMPLES, seed)
-    (swapped,) = randomised_differences([(first, second)], [mean_score], RESAMPLES, seed)
+    (swapped,) = randomized_differences([(first, second)], [mean_score], RESAMPLES, seed)
     low, high = interval_95(b - a)
-    return bootstrap_p_value(b - a, observed), randomisation_p_value(swapped, observed), low <= 0.0 <= high
+    return bootstrap_p_value(b - a, observed), randomization_p_value(swapped, observed), low <= 0.0 <= high
 
 
 def measure(segments: int) -> dict[str, Any]:
     """Return the share of false positives, and of intervals that contain the true difference, over many pairs."""
     found = [outcome(segments, seed) for seed in range(PAIRS)]
-    bootstrap, randomisation, covered = (np.array(column) for column in zip(*found, strict=True))
+    bootstrap, randomization, covered = (np.array(column) for column in zip(*found, strict=True))
     return {
         "segments": segments,
         "bootstrap_below_0.05": float(np.mean(bootstrap < ALPHA)),
-        "randomisation_below_0.05": float(np.mean(randomisation < ALPHA)),
-        "larger_of_both_below_0.05": float(np.mean(np.maximum(bootstrap, randomisation) < ALPHA)),
+        "randomisation_below_0.05": float(np.mean(randomization < ALPHA)),
+        "larger_of_both_below_0.05": float(np.mean(np.maximum(bootstrap, randomization) < ALPHA)),
         "interval_holds_the_truth": float(np.mean(covered)),
     }
 

@@ -26,7 +26,8 @@ from mtcpo.data.corpora import read_corpus
 from mtcpo.data.records import Segment, triplet_from_json
 from mtcpo.data.rows import read_segments
 from mtcpo.evaluation.config import EvaluateConfig
-from mtcpo.evaluation.evaluate import evaluate_outputs, load_metrics_for
+from mtcpo.evaluation.evaluate import evaluate_outputs
+from mtcpo.evaluation.systems import load_metrics_for
 from mtcpo.evaluation.testsets.suites import load_test_sets
 from mtcpo.evaluation.testsets.testset import TestSet, TestSetConfig
 from mtcpo.pipeline.recipe import Recipe, load_recipe
@@ -107,10 +108,11 @@ def run_one(name: str, setting: Setting, work: Path) -> dict[str, Any]:
         "tuned": translations(name, str(model), recipe, val, work),
     }
     entry = evaluate_outputs(val, outputs, load_metrics_for([val], recipe.evaluate)[0], EvaluateConfig()).entry
+    scores = entry.model_dump(by_alias=True, exclude_unset=True, include={"systems", "metrics"})
     return {
         "name": name, "sources": setting.take, "overrides": setting.overrides,
         "pairs": report.kept, "steps": trained["steps"], "train_seconds": trained["seconds"],
-        "systems": entry["systems"], "metrics": entry["metrics"],
+        "systems": scores["systems"], "metrics": scores["metrics"],
         "versions": {"mtcpo": __version__} | {name: metadata.version(name) for name in PACKAGES},
     }  # fmt: skip
 

@@ -28,8 +28,8 @@ from sacrebleu.significance import PairedTest
 from mtcpo.evaluation.significance import (
     bootstrap_p_value,
     bootstrap_scores,
-    randomisation_p_value,
-    randomised_differences,
+    randomization_p_value,
+    randomized_differences,
 )
 from mtcpo.evaluation.testsets.testset import TestSetConfig, load_local_set
 from mtcpo.metrics.registry import load_metric
@@ -61,7 +61,7 @@ def ours() -> dict[str, Any]:
     resampled = bootstrap_scores(flat, scorers, RESAMPLES, SEED)
     bootstrap = time.perf_counter() - started
     started = time.perf_counter()
-    swapped = randomised_differences([(a, b) for a, b in tables.values()], scorers[::2], RESAMPLES, SEED)
+    swapped = randomized_differences([(a, b) for a, b in tables.values()], scorers[::2], RESAMPLES, SEED)
     randomisation = time.perf_counter() - started
     p_values = {}
     for at, (name, metric) in enumerate(metrics.items()):
@@ -70,7 +70,7 @@ def ours() -> dict[str, Any]:
         p_values[name] = {
             "delta": other - base,
             "bootstrap": bootstrap_p_value(differences, other - base),
-            "randomisation": randomisation_p_value(swapped[at], other - base),
+            "randomisation": randomization_p_value(swapped[at], other - base),
         }
     return {
         "segments": len(segments), "seconds_bootstrap": bootstrap, "seconds_randomisation": randomisation,

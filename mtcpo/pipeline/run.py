@@ -15,9 +15,9 @@ from mtcpo.data.records import Segment, triplet_from_json
 from mtcpo.data.rows import read_segments
 from mtcpo.evaluation.testsets.suites import decoding_of
 from mtcpo.metrics.registry import metric_name
-from mtcpo.pipeline.preflight import check_ready
+from mtcpo.pipeline.preflight import check_before_run
 from mtcpo.pipeline.recipe import BASE, CONTROL, TUNED, Recipe
-from mtcpo.pipeline.run_directory import FOLDERS, NEW, RunFolder, control_settings, corpus_files, judged_by
+from mtcpo.pipeline.run_directory import FOLDERS, NEW, RunDirectory, control_settings, corpus_files, evaluation_files
 from mtcpo.pipeline.stages import STAMP_FILE, Stage, check_may_run, run_stages, unfinished
 from mtcpo.preferences.build import PROCESS_SETTINGS
 from mtcpo.preferences.selections import needs_logprobs
@@ -34,7 +34,7 @@ def stages_of(recipe: Recipe, run: Path, allow_code: bool = False) -> list[Stage
 
     allow_code: whether code that a model's directory brings may run.
     """
-    folder = RunFolder(recipe, run.resolve(), allow_code)
+    folder = RunDirectory(recipe, run.resolve(), allow_code)
     stages = []
     if recipe.model.create is not None:
         stages.append(_create(folder))
@@ -73,7 +73,7 @@ def run_recipe(
         from mtcpo.core.progress import quiet_libraries
 
         quiet_libraries()
-        check_ready(RunFolder(recipe, folder.resolve(), allow_code), waiting)
+        check_before_run(RunDirectory(recipe, folder.resolve(), allow_code), waiting)
     if there != text:
         write_text(resolved, text)
     run_stages(stages, folder, overwrite, say)
@@ -81,7 +81,7 @@ def run_recipe(
 
 
 def _stage(
-    folder: RunFolder,
+    folder: RunDirectory,
     name: str,
     what: str,
     settings: Iterable[Config | Mapping[str, Any] | list[str]],
@@ -98,7 +98,7 @@ def _short(model: str) -> str:
     return Path(model).name if Path(model).is_absolute() else model
 
 
-def _create(folder: RunFolder) -> Stage:
+def _create(folder: RunDirectory) -> Stage:
     create, sft = folder.recipe.model.create, folder.recipe.sft
     assert create is not None
     assert sft is not None  # the recipe checks it
@@ -116,7 +116,7 @@ def _create(folder: RunFolder) -> Stage:
     return _stage(folder, "create", what, [create, sft.data], corpus_files(sft.data), [NEW], run)
 
 
-def _sft(folder: RunFolder) -> Stage:
+def _sft(folder: RunDirectory) -> Stage:
     sft = folder.recipe.sft
     assert sft is not None
 
@@ -126,11 +126,11 @@ def _sft(folder: RunFolder) -> Stage:
         return _run_training(folder, folder.start, texts, sft, BASE, overwrite, drops)
 
     what = f"fine-tune {_short(folder.start)} on references"
-    inputs = [*folder.model_files(folder.start), *corpus_files(sft.data), *judged_by(sft)]
+    inputs = [*folder.model_files(folder.start), *corpus_files(sft.data), *evaluation_files(sft)]
     return _stage(folder, "sft", what, [sft, _prompt(folder)], inputs, [FOLDERS[BASE]], run)
 
 
-def _candidates(folder: RunFolder, translate: TranslateConfig) -> Stage:
+def _candidates(folder: RunDirectory, translate: TranslateConfig) -> Stage:
     data, model = folder.recipe.data, folder.recipe.model
     output = folder.path / "candidates.jsonl"
 
@@ -148,7 +148,7 @@ def _candidates(folder: RunFolder, translate: TranslateConfig) -> Stage:
     return _stage(folder, "translate", what, [translate, data, how], inputs, [output], run)
 
 
-def _prefs(folder: RunFolder) -> Stage:
+def _prefs(folder: RunDirectory) -> Stage:
     prefs, data = folder.recipe.prefs, folder.recipe.data
     candidates = folder.path / "candidates.jsonl" if folder.recipe.translate is not None else None
     names = ("prefs.jsonl", "prefs-report.json", "scored.jsonl", "prefs-report.html")
@@ -175,7 +175,7 @@ def _prefs(folder: RunFolder) -> Stage:
     return _stage(folder, "prefs", what, [choice], [candidates, *code], outputs, run)
 
 
-def _train(folder: RunFolder) -> Stage:
+def _train(folder: RunDirectory) -> Stage:
     train, prefs = folder.recipe.train, folder.path / "prefs.jsonl"
 
     def run(overwrite: bool) -> dict[str, Any]:
@@ -185,11 +185,11 @@ def _train(folder: RunFolder) -> Stage:
         return _run_training(folder, folder.base, pair_texts(triplets), train, TUNED, overwrite)
 
     what = f"{_short(folder.base)} by loss {train.loss}, beta {train.beta:g}, cpo_alpha {train.cpo_alpha:g}"
-    inputs = [*folder.model_files(folder.base), str(prefs), *judged_by(train)]
+    inputs = [*folder.model_files(folder.base), str(prefs), *evaluation_files(train)]
     return _stage(folder, "train", what, [train, _prompt(folder)], inputs, [FOLDERS[TUNED]], run)
 
 
-def _control(folder: RunFolder, settings: TrainConfig) -> Stage:
+def _control(folder: RunDirectory, settings: TrainConfig) -> Stage:
     prefs, scored = folder.path / "prefs.jsonl", folder.path / "scored.jsonl"
 
     def run(overwrite: bool) -> dict[str, Any]:
@@ -198,16 +198,16 @@ def _control(folder: RunFolder, settings: TrainConfig) -> Stage:
         return _run_training(folder, folder.base, _reference_texts(segments), settings, CONTROL, overwrite)
 
     what = "as much further fine-tuning on the references of the same sources"
-    inputs = [*folder.model_files(folder.base), str(prefs), str(scored), *judged_by(settings)]
+    inputs = [*folder.model_files(folder.base), str(prefs), str(scored), *evaluation_files(settings)]
     return _stage(folder, "control", what, [settings, _prompt(folder)], inputs, [FOLDERS[CONTROL]], run)
 
 
-def _decode(folder: RunFolder, system: str, model: str) -> Stage:
+def _decode(folder: RunDirectory, system: str, model: str) -> Stage:
     decoding, settings = folder.recipe.evaluate.decoding, folder.recipe.model
     outputs = folder.translations(f"{system}.txt")
 
     def run(overwrite: bool) -> dict[str, Any]:
-        from mtcpo.evaluation.document import write_translations
+        from mtcpo.evaluation.results import write_translations
         from mtcpo.translation.translate import translate_texts
 
         test_sets = folder.test_sets()
@@ -223,20 +223,17 @@ def _decode(folder: RunFolder, system: str, model: str) -> Stage:
     return _stage(folder, f"decode {system}", what, [decoding, how, _suites(folder)], inputs, outputs, run)
 
 
-def _evaluate(folder: RunFolder) -> Stage:
+def _evaluate(folder: RunDirectory) -> Stage:
     evaluate = folder.recipe.evaluate
     files = {system: folder.translations(f"{system}.txt") for system in folder.systems}
 
     def run(overwrite: bool) -> dict[str, Any]:
-        from mtcpo.evaluation.document import write_evaluation
-        from mtcpo.evaluation.evaluate import evaluate_outputs, load_metrics_for, read_outputs
+        from mtcpo.evaluation.results import write_evaluation
+        from mtcpo.evaluation.systems import OutputFiles, evaluate_systems
 
         selection_metrics = [metric_name(spec) for spec in folder.recipe.prefs.metrics]
-        evaluations, test_sets = [], folder.test_sets()
-        metrics = load_metrics_for(test_sets, evaluate, folder.path)
-        for number, test_set in enumerate(test_sets):
-            outputs = read_outputs([(system, paths[number]) for system, paths in files.items()], test_set)
-            evaluations.append(evaluate_outputs(test_set, outputs, metrics[number], evaluate, selection_metrics))
+        systems = {system: OutputFiles(paths) for system, paths in files.items()}
+        evaluations = evaluate_systems(folder.test_sets(), systems, evaluate, folder.path, selection_metrics)
         write_evaluation(folder.path, evaluations, overwrite=True)  # the stage was allowed to
         return {"seed": evaluate.seed}
 
@@ -248,7 +245,7 @@ def _evaluate(folder: RunFolder) -> Stage:
     return _stage(folder, "evaluate", what, settings, inputs, outputs, run)
 
 
-def _report(folder: RunFolder) -> Stage:
+def _report(folder: RunDirectory) -> Stage:
     logs = {"sft": BASE, "cpo": TUNED, "control": CONTROL}
     wanted = {"cpo"} | ({"sft"} if folder.recipe.sft else set()) | ({"control"} if folder.recipe.control else set())
     files = {stage: folder.path / FOLDERS[logs[stage]] / "metrics.jsonl" for stage in logs if stage in wanted}
@@ -269,7 +266,7 @@ def _report(folder: RunFolder) -> Stage:
 
 
 def _run_training(
-    folder: RunFolder,
+    folder: RunDirectory,
     model: str,
     texts: Iterable[TextExample],
     config: TrainConfig,
@@ -297,13 +294,13 @@ def _reference_texts(segments: Iterable[Segment]) -> Iterator[TextExample]:
     return reference_texts(segments)
 
 
-def _engine(folder: RunFolder, name: str, system: str, sources: int | None) -> Any:
+def _engine(folder: RunDirectory, name: str, system: str, sources: int | None) -> Any:
     from mtcpo.translation.engines import open_engine
 
     return open_engine(name, system, folder.recipe.model.dtype, folder.model_options, sources)
 
 
-def _prompt(folder: RunFolder) -> dict[str, Any]:
+def _prompt(folder: RunDirectory) -> dict[str, Any]:
     """Return what of [model] a stage depends on besides the model itself, which is one of its inputs."""
     model = folder.recipe.model
     # Only where it is given: runs made before there was such a setting stay valid.
@@ -311,5 +308,5 @@ def _prompt(folder: RunFolder) -> dict[str, Any]:
     return {"prompt": model.prompt} | family
 
 
-def _suites(folder: RunFolder) -> list[str]:
+def _suites(folder: RunDirectory) -> list[str]:
     return list(folder.recipe.evaluate.suites)
