@@ -13,9 +13,10 @@ from typing import Any
 from mtcpo.core.errors import UserError
 from mtcpo.core.files import refuse_existing, write_json, write_json_lines, write_text
 from mtcpo.data.language_id import why_unchecked
+from mtcpo.data.names import check_name
 from mtcpo.data.records import Segment, errors_to_json, segment_to_json
 from mtcpo.evaluation.config import EvaluateConfig
-from mtcpo.evaluation.testsets.testset import TestSet, check_name
+from mtcpo.evaluation.testsets.testset import TestSet
 from mtcpo.metrics.per_reference import label_or_default
 
 LINE_BREAK = re.compile(r"\r\n|\r|\n")

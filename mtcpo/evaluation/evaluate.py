@@ -20,6 +20,7 @@ from typing import Any
 
 from mtcpo.core.errors import UserError, choose
 from mtcpo.core.files import read_lines
+from mtcpo.data.names import check_name
 from mtcpo.data.records import SEVERITIES, Candidate, Segment
 from mtcpo.evaluation.config import DEFAULT_METRICS, EvaluateConfig
 from mtcpo.evaluation.diagnostics import describe
@@ -27,7 +28,7 @@ from mtcpo.evaluation.document import ERRORS, Evaluation, entry_of, num_referenc
 from mtcpo.evaluation.ranking import by_length, comparisons, resampled, score_rows, swapped
 from mtcpo.evaluation.significance import Array
 from mtcpo.evaluation.statistics import tally
-from mtcpo.evaluation.testsets.testset import TestSet, check_name
+from mtcpo.evaluation.testsets.testset import TestSet
 from mtcpo.metrics.base import Metric, bare_judgements, finds_errors, judge, judged_by
 from mtcpo.metrics.per_reference import with_each_reference
 from mtcpo.metrics.registry import load_metric, metric_kind
