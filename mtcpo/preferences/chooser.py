@@ -11,7 +11,8 @@ from pydantic import Field, field_validator, model_validator
 
 from mtcpo.core.errors import choose
 from mtcpo.data.records import HUMAN, REFERENCE_SYSTEM, Candidate, Segment, Triplet, is_reference
-from mtcpo.metrics.registry import MetricSpec, candidate_kind, is_computed, metric_name
+from mtcpo.metrics.config import MetricSpec
+from mtcpo.metrics.registry import candidate_kind, is_computed, metric_name
 from mtcpo.preferences.combining import COMBINATIONS, Moments, combine_scores
 from mtcpo.preferences.filters import FilterConfig, Filters
 from mtcpo.preferences.selections import ROUNDING, Pool, needs_logprobs

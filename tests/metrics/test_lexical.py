@@ -12,8 +12,9 @@ from support.paths import WMT22
 from mtcpo.core.errors import UserError
 from mtcpo.core.files import read_lines
 from mtcpo.data.records import Candidate, Segment
+from mtcpo.metrics.config import MetricSpec
 from mtcpo.metrics.lexical import bleu_scores, chrf_scores, ter_scores
-from mtcpo.metrics.registry import METRICS, MetricSpec, load_metric, metric_kind, metric_name
+from mtcpo.metrics.registry import METRICS, load_metric, metric_kind, metric_name
 
 LEXICAL = {
     "bleu": (BLEU, {"effective_order": True}),
@@ -157,7 +158,7 @@ def test_unknown_metric_names_the_nearest_and_lists_all():
 
 @pytest.mark.parametrize("spec", ["chrf:path", "comet:"])
 def test_wrong_checkpoint_in_a_spec(spec):
-    with pytest.raises(UserError, match="only COMET models take a checkpoint"):
+    with pytest.raises(UserError, match="only neural metrics take a checkpoint"):
         metric_kind(spec)
     assert metric_name(spec) == spec.split(":")[0]
 

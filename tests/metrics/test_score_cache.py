@@ -11,18 +11,20 @@ from support.timing import HANGS, wait_until
 
 from mtcpo.core.errors import UserError
 from mtcpo.data.records import Candidate, ErrorSpan, Segment
-from mtcpo.metrics.base import Judgement
+from mtcpo.metrics.base import NeuralMetric, ScoreWithSpans
 from mtcpo.metrics.score_cache import CachedMetric, ScoreCache, score_key
 from mtcpo.preferences.build import PrefsConfig, build_preferences
 
 
-class Lengths:
-    """A metric that counts what it is asked."""
+class Lengths(NeuralMetric):
+    """A metric that keeps what it was given to score."""
 
     name = "lengths"
+    needs_references = False
 
-    def __init__(self, version="1"):
+    def __init__(self, version="1", uses_references=True):
         self.version = version
+        self.uses_references = uses_references
         self.asked = []
 
     def signature(self, num_references, sentence=False):
@@ -47,7 +49,7 @@ def cache(tmp_path):
 
 def test_only_what_is_new_is_computed(cache):
     metric = Lengths()
-    cached = CachedMetric(metric, cache, depends_on_references=True)
+    cached = CachedMetric(metric, cache)
     first = segment("a", "bb")
     assert cached.score_candidates([first]) == metric.score_candidates([first])
     metric.asked.clear()
@@ -59,14 +61,14 @@ def test_only_what_is_new_is_computed(cache):
         cached.score_candidates([other])
     assert len(metric.asked) == 3
     newer = Lengths(version="2")
-    CachedMetric(newer, cache, depends_on_references=True).score_candidates([first])
+    CachedMetric(newer, cache).score_candidates([first])
     assert len(newer.asked) == 2
     assert cached.score_candidates([]) == []
 
 
 def test_without_references_in_the_metric_they_are_not_in_the_key(cache):
-    metric = Lengths()
-    cached = CachedMetric(metric, cache, depends_on_references=False)
+    metric = Lengths(uses_references=False)
+    cached = CachedMetric(metric, cache)
     cached.score_candidates([segment("a", references=("one",))])
     cached.score_candidates([segment("a", references=("another", "two"))])
     assert len(metric.asked) == 1
@@ -81,7 +83,9 @@ def test_parts_of_a_key_do_not_run_together():
 
 def test_scores_come_back_to_the_last_bit(cache, tmp_path):
     found = (ErrorSpan("ka„\u2028", 0, 3, "major", 0.1 + 0.2),)
-    scores = {score_key("s", str(n), "h", []): Judgement((n + 1) / 3e7, (None, (), found)[n % 3]) for n in range(2000)}
+    scores = {
+        score_key("s", str(n), "h", []): ScoreWithSpans((n + 1) / 3e7, (None, (), found)[n % 3]) for n in range(2000)
+    }
     cache.add(scores)
     assert cache.get([*scores, b"unknown"]) == scores
     again = ScoreCache(tmp_path / "scores.sqlite3")
@@ -92,26 +96,26 @@ def test_scores_come_back_to_the_last_bit(cache, tmp_path):
 
 def test_what_is_there_stays_and_what_is_no_number_is_not_kept(cache):
     key, other = score_key("s", "a", "b", []), score_key("s", "a", "c", [])
-    cache.add({key: Judgement(1.0)})
-    cache.add({key: Judgement(2.0), other: Judgement(float("nan"))})
-    assert cache.get([key, other]) == {key: Judgement(1.0)}
+    cache.add({key: ScoreWithSpans(1.0)})
+    cache.add({key: ScoreWithSpans(2.0), other: ScoreWithSpans(float("nan"))})
+    assert cache.get([key, other]) == {key: ScoreWithSpans(1.0)}
 
 
 def test_a_cache_of_another_version_is_begun_anew_and_says_so(tmp_path):
     path = tmp_path / "scores.sqlite3"
     key = score_key("s", "a", "b", [])
     old = ScoreCache(path)
-    old.add({key: Judgement(1.0)})
+    old.add({key: ScoreWithSpans(1.0)})
     old.close()
     with sqlite3.connect(path) as connection:
         connection.execute("PRAGMA user_version = 7")
     connection.close()
     new = ScoreCache(path)
-    assert new.note == f"{path} was written by another version of mtcpo (7); begun anew"
+    assert new.note == f"{path} was written by another version of mtcpo (7); starting a new cache"
     assert new.get([key]) == {}
-    new.add({key: Judgement(2.0)})
+    new.add({key: ScoreWithSpans(2.0)})
     new.close()
-    assert ScoreCache(path).get([key]) == {key: Judgement(2.0)}
+    assert ScoreCache(path).get([key]) == {key: ScoreWithSpans(2.0)}
 
 
 def test_somebody_elses_file_is_left_alone(tmp_path):
@@ -120,7 +124,7 @@ def test_somebody_elses_file_is_left_alone(tmp_path):
         connection.execute("CREATE TABLE precious (x)")
     connection.close()
     before = path.read_bytes()
-    with pytest.raises(UserError, match="a database of something else; choose another --score-cache"):
+    with pytest.raises(UserError, match="a database of another program; choose another --score-cache"):
         ScoreCache(path)
     assert path.read_bytes() == before
     path.write_bytes(b"no database at all, but long enough to be looked at" * 50)
@@ -133,12 +137,12 @@ def test_somebody_elses_file_is_left_alone(tmp_path):
 WRITER = """
 import sys
 from pathlib import Path
-from mtcpo.metrics.base import Judgement
+from mtcpo.metrics.base import NeuralMetric, ScoreWithSpans
 from mtcpo.metrics.score_cache import ScoreCache, score_key
 
 cache = ScoreCache(Path(sys.argv[1]))
 for batch in range(40):
-    cache.add({score_key("s", str(n), "h", []): Judgement(float(n)) for n in range(batch * 10, batch * 10 + 10)})
+    cache.add({score_key("s", str(n), "h", []): ScoreWithSpans(float(n)) for n in range(batch * 10, batch * 10 + 10)})
 """
 
 
@@ -157,7 +161,7 @@ def test_two_processes_write_one_file(tmp_path):
     assert [process.wait(timeout=HANGS) for process in processes] == [0, 0]
     cache = ScoreCache(path)
     keys = [score_key("s", str(n), "h", []) for n in range(400)]
-    assert cache.get(keys) == {key: Judgement(float(n)) for n, key in enumerate(keys)}
+    assert cache.get(keys) == {key: ScoreWithSpans(float(n)) for n, key in enumerate(keys)}
 
 
 SLOW = """

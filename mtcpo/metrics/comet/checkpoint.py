@@ -96,6 +96,6 @@ def needs_references(identifier: str, hyper_parameters: Any) -> bool:
     return identifier != "referenceless_regression_metric"
 
 
-def finds_errors(identifier: str, hyper_parameters: Any) -> bool:
+def finds_error_spans(identifier: str, hyper_parameters: Any) -> bool:
     """Whether a model labels the words of a translation: XCOMET, and unified models that were trained to."""
     return identifier == "xcomet_metric" or bool(hyper_parameters.get("word_level_training"))
