@@ -1,9 +1,9 @@
-"""Make eval/results/families.md: what the proofs of every family measure under both majors of transformers.
+"""Write eval/results/families.md: what the tests of every model family measure under both majors of transformers.
 
     python eval/bench/families.py --python PYTHON_WITH_4.57 --python PYTHON_WITH_5
 
-Runs tests/models/test_family_proofs.py in both environments, each with the other as the one to exchange models with,
-and writes the numbers that the tests recorded: raw into families.json, as a table into families.md.
+Runs tests/models/test_family_proofs.py in both environments, which exchange models with each other, and writes the
+numbers that the tests record: raw to families.json, as a table to families.md.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ number: that labels decode to the target with the language code in its position,
 
 
 def measure(python: str, other: str) -> dict[str, Any]:
-    """Run the proofs under `python` and return versions and kind -> proof -> number."""
+    """Run the tests with `python`; return versions, and the numbers by model and measurement."""
     with tempfile.TemporaryDirectory() as folder:
         report = Path(folder, "report.xml")
         environment = os.environ | {"MTCPO_OTHER_PYTHON": other, "OMP_NUM_THREADS": "1"}
@@ -80,7 +80,7 @@ def measure(python: str, other: str) -> dict[str, Any]:
 
 
 def cell(proof: str, value: str | None) -> str:
-    """Return a number as the table has it."""
+    """Format a number for the table."""
     if value is None or value == "FAILED":
         return "FAILED"
     if proof == "training_step":
@@ -106,8 +106,13 @@ def table(runs: list[dict[str, Any]]) -> str:
 def main() -> None:
     """Measure in both environments and write the results."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--python", action="append", required=True, help="twice: one interpreter for each major")
-    parser.add_argument("--output", type=Path, default=ROOT / "eval/results")
+    parser.add_argument(
+        "--python",
+        action="append",
+        required=True,
+        help="Interpreter of an environment; give it twice, once for each major version of transformers.",
+    )
+    parser.add_argument("--output", type=Path, default=ROOT / "eval/results", help="Folder to write to.")
     options = parser.parse_args()
     one, two = options.python
     with ThreadPoolExecutor() as pool:

@@ -26,7 +26,7 @@ from mtcpo.core.outputs import writing
 
 if TYPE_CHECKING:
     from mtcpo.evaluation.config import EvaluateConfig
-    from mtcpo.evaluation.document import Evaluation
+    from mtcpo.evaluation.results import Evaluation
 
 
 @click.command(short_help="Score models or outputs, with significance.")
@@ -82,14 +82,14 @@ def evaluate(
 
     def evaluations() -> list[Evaluation]:
         from mtcpo.evaluation.compare_runs import compare_runs
-        from mtcpo.evaluation.systems import assess_files, assess_models
+        from mtcpo.evaluation.systems import evaluate_files, evaluate_models
 
         if compare:
             return compare_runs(runs, config, lambda line: click.echo(line, err=True))
         if not models:
-            return assess_files(config, files, output_dir)
+            return evaluate_files(config, files, output_dir)
         quiet()
-        return assess_models(config, models, config.decoding, dtype, template, output_dir)
+        return evaluate_models(config, models, config.decoding, dtype, template, output_dir)
 
     texts = [source, *(file.partition("=")[2] or file for file in references)] if source else []
     inputs = files | {text: Path(text) for text in texts if text} | {f"{run}": run / "evaluation.json" for run in runs}
@@ -118,10 +118,10 @@ def _publish(
     evaluations: Callable[[], list[Evaluation]], config: EvaluateConfig, inputs: dict[str, Path], gpus: bool,
     output_dir: Path | None, overwrite: bool,
 ) -> None:  # fmt: skip
-    """Evaluate; write what was found where it shall lie, and print it."""
+    """Evaluate, write the results to `output_dir` if there is one, and print the table."""
     import time
 
-    from mtcpo.evaluation.document import to_document, write_evaluation
+    from mtcpo.evaluation.results import to_document, write_evaluation
     from mtcpo.evaluation.systems import forget_translations, made_by
     from mtcpo.report.terminal_table import print_table
 
@@ -133,11 +133,11 @@ def _publish(
 
     path = output_dir / "evaluation.json"
     with writing(path, overwrite):
-        found = evaluations()
-        write_evaluation(output_dir, found, overwrite, made_by(config, inputs, started, gpus))
-        report = write_report(output_dir)
+        made = evaluations()
+        document = write_evaluation(output_dir, made, overwrite, made_by(config, inputs, started, gpus))
+        report = write_report(output_dir, document)
         forget_translations(output_dir)
-    print_table(to_document(found))
+    print_table(document)
     click.echo(f"{path}\n{report}")
 
 

@@ -15,9 +15,9 @@ from mtcpo.data.records import Segment, triplet_from_json
 from mtcpo.data.rows import read_segments
 from mtcpo.evaluation.testsets.suites import decoding_of
 from mtcpo.metrics.registry import metric_name
-from mtcpo.pipeline.preflight import check_ready
+from mtcpo.pipeline.preflight import check_before_run
 from mtcpo.pipeline.recipe import BASE, CONTROL, TUNED, ModelConfig, Recipe
-from mtcpo.pipeline.run_directory import FOLDERS, NEW, RunFolder, control_settings, corpus_files, judged_by
+from mtcpo.pipeline.run_directory import FOLDERS, NEW, RunDirectory, control_settings, corpus_files, evaluation_files
 from mtcpo.pipeline.stages import STAMP_FILE, Stage, check_may_run, run_stages, unfinished
 from mtcpo.preferences.build import PROCESS_SETTINGS
 from mtcpo.preferences.selections import needs_logprobs
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 def stages_of(recipe: Recipe, run: Path) -> list[Stage]:
     """Return the stages of a recipe in a run directory, in order."""
-    folder = RunFolder(recipe, run.resolve())
+    folder = RunDirectory(recipe, run.resolve())
     stages = []
     if recipe.model.create is not None:
         stages.append(_create(folder))
@@ -66,7 +66,7 @@ def run_recipe(recipe: Recipe, folder: Path, overwrite: bool, say: Callable[[str
         from mtcpo.core.progress import quiet_libraries
 
         quiet_libraries()
-        check_ready(RunFolder(recipe, folder.resolve()), waiting)
+        check_before_run(RunDirectory(recipe, folder.resolve()), waiting)
     if there != text:
         write_text(resolved, text)
     run_stages(stages, folder, overwrite, say)
@@ -74,7 +74,7 @@ def run_recipe(recipe: Recipe, folder: Path, overwrite: bool, say: Callable[[str
 
 
 def _stage(
-    folder: RunFolder,
+    folder: RunDirectory,
     name: str,
     what: str,
     settings: Iterable[Config | Mapping[str, Any] | list[str]],
@@ -91,7 +91,7 @@ def _short(model: str) -> str:
     return Path(model).name if Path(model).is_absolute() else model
 
 
-def _create(folder: RunFolder) -> Stage:
+def _create(folder: RunDirectory) -> Stage:
     create, sft = folder.recipe.model.create, folder.recipe.sft
     assert create is not None
     assert sft is not None  # the recipe checks it
@@ -109,7 +109,7 @@ def _create(folder: RunFolder) -> Stage:
     return _stage(folder, "create", what, [create, sft.data], corpus_files(sft.data), [NEW], run)
 
 
-def _sft(folder: RunFolder) -> Stage:
+def _sft(folder: RunDirectory) -> Stage:
     sft = folder.recipe.sft
     assert sft is not None
 
@@ -119,11 +119,11 @@ def _sft(folder: RunFolder) -> Stage:
         return _run_training(folder, folder.start, texts, sft, BASE, overwrite, drops)
 
     what = f"fine-tune {_short(folder.start)} on references"
-    inputs = [folder.start, *corpus_files(sft.data), *judged_by(sft)]
+    inputs = [folder.start, *corpus_files(sft.data), *evaluation_files(sft)]
     return _stage(folder, "sft", what, [sft, _prompt(folder)], inputs, [FOLDERS[BASE]], run)
 
 
-def _candidates(folder: RunFolder, translate: TranslateConfig) -> Stage:
+def _candidates(folder: RunDirectory, translate: TranslateConfig) -> Stage:
     data, model = folder.recipe.data, folder.recipe.model
     output = folder.path / "candidates.jsonl"
 
@@ -141,7 +141,7 @@ def _candidates(folder: RunFolder, translate: TranslateConfig) -> Stage:
     return _stage(folder, "translate", what, [translate, data, how], inputs, [output], run)
 
 
-def _prefs(folder: RunFolder) -> Stage:
+def _prefs(folder: RunDirectory) -> Stage:
     prefs, data = folder.recipe.prefs, folder.recipe.data
     candidates = folder.path / "candidates.jsonl" if folder.recipe.translate is not None else None
     names = ("prefs.jsonl", "prefs-report.json", "scored.jsonl", "prefs-report.html")
@@ -168,7 +168,7 @@ def _prefs(folder: RunFolder) -> Stage:
     return _stage(folder, "prefs", what, [choice], [candidates, *code], outputs, run)
 
 
-def _train(folder: RunFolder) -> Stage:
+def _train(folder: RunDirectory) -> Stage:
     train, prefs = folder.recipe.train, folder.path / "prefs.jsonl"
 
     def run(overwrite: bool) -> dict[str, Any]:
@@ -178,11 +178,11 @@ def _train(folder: RunFolder) -> Stage:
         return _run_training(folder, folder.base, pair_texts(triplets), train, TUNED, overwrite)
 
     what = f"{_short(folder.base)} by loss {train.loss}, beta {train.beta:g}, cpo_alpha {train.cpo_alpha:g}"
-    inputs = [folder.base, str(prefs), *judged_by(train)]
+    inputs = [folder.base, str(prefs), *evaluation_files(train)]
     return _stage(folder, "train", what, [train, _prompt(folder)], inputs, [FOLDERS[TUNED]], run)
 
 
-def _control(folder: RunFolder, settings: TrainConfig) -> Stage:
+def _control(folder: RunDirectory, settings: TrainConfig) -> Stage:
     prefs, scored = folder.path / "prefs.jsonl", folder.path / "scored.jsonl"
 
     def run(overwrite: bool) -> dict[str, Any]:
@@ -191,16 +191,16 @@ def _control(folder: RunFolder, settings: TrainConfig) -> Stage:
         return _run_training(folder, folder.base, _reference_texts(segments), settings, CONTROL, overwrite)
 
     what = "as much further fine-tuning on the references of the same sources"
-    inputs = [folder.base, str(prefs), str(scored), *judged_by(settings)]
+    inputs = [folder.base, str(prefs), str(scored), *evaluation_files(settings)]
     return _stage(folder, "control", what, [settings, _prompt(folder)], inputs, [FOLDERS[CONTROL]], run)
 
 
-def _decode(folder: RunFolder, system: str, model: str) -> Stage:
+def _decode(folder: RunDirectory, system: str, model: str) -> Stage:
     decoding, settings = folder.recipe.evaluate.decoding, folder.recipe.model
     outputs = folder.translations(f"{system}.txt")
 
     def run(overwrite: bool) -> dict[str, Any]:
-        from mtcpo.evaluation.document import write_translations
+        from mtcpo.evaluation.results import write_translations
         from mtcpo.translation.translate import translate_texts
 
         test_sets = folder.test_sets()
@@ -216,20 +216,17 @@ def _decode(folder: RunFolder, system: str, model: str) -> Stage:
     return _stage(folder, f"decode {system}", what, [decoding, how, _suites(folder)], inputs, outputs, run)
 
 
-def _evaluate(folder: RunFolder) -> Stage:
+def _evaluate(folder: RunDirectory) -> Stage:
     evaluate = folder.recipe.evaluate
     files = {system: folder.translations(f"{system}.txt") for system in folder.systems}
 
     def run(overwrite: bool) -> dict[str, Any]:
-        from mtcpo.evaluation.document import write_evaluation
-        from mtcpo.evaluation.evaluate import evaluate_outputs, load_metrics_for, read_outputs
+        from mtcpo.evaluation.results import write_evaluation
+        from mtcpo.evaluation.systems import OutputFiles, evaluate_systems
 
         selection_metrics = [metric_name(spec) for spec in folder.recipe.prefs.metrics]
-        evaluations, test_sets = [], folder.test_sets()
-        metrics = load_metrics_for(test_sets, evaluate, folder.path)
-        for number, test_set in enumerate(test_sets):
-            outputs = read_outputs([(system, paths[number]) for system, paths in files.items()], test_set)
-            evaluations.append(evaluate_outputs(test_set, outputs, metrics[number], evaluate, selection_metrics))
+        systems = {system: OutputFiles(paths) for system, paths in files.items()}
+        evaluations = evaluate_systems(folder.test_sets(), systems, evaluate, folder.path, selection_metrics)
         write_evaluation(folder.path, evaluations, overwrite=True)  # the stage was allowed to
         return {"seed": evaluate.seed}
 
@@ -241,7 +238,7 @@ def _evaluate(folder: RunFolder) -> Stage:
     return _stage(folder, "evaluate", what, settings, inputs, outputs, run)
 
 
-def _report(folder: RunFolder) -> Stage:
+def _report(folder: RunDirectory) -> Stage:
     logs = {"sft": BASE, "cpo": TUNED, "control": CONTROL}
     wanted = {"cpo"} | ({"sft"} if folder.recipe.sft else set()) | ({"control"} if folder.recipe.control else set())
     files = {stage: folder.path / FOLDERS[logs[stage]] / "metrics.jsonl" for stage in logs if stage in wanted}
@@ -262,7 +259,7 @@ def _report(folder: RunFolder) -> Stage:
 
 
 def _run_training(
-    folder: RunFolder,
+    folder: RunDirectory,
     model: str,
     texts: Iterable[TextExample],
     config: TrainConfig,
@@ -296,10 +293,10 @@ def _engine(name: str, system: str, settings: ModelConfig, sources: int | None) 
     return open_engine(name, system, settings.dtype, settings.prompt, sources)
 
 
-def _prompt(folder: RunFolder) -> dict[str, Any]:
+def _prompt(folder: RunDirectory) -> dict[str, Any]:
     """Return what of [model] a stage depends on besides the model itself, which is one of its inputs."""
     return {"prompt": folder.recipe.model.prompt}
 
 
-def _suites(folder: RunFolder) -> list[str]:
+def _suites(folder: RunDirectory) -> list[str]:
     return list(folder.recipe.evaluate.suites)

@@ -7,8 +7,9 @@ from pathlib import Path
 
 from mtcpo.core.user_code import is_user_code, user_code_file
 from mtcpo.data.corpora import CorpusConfig
-from mtcpo.evaluation.document import translations_dir
-from mtcpo.evaluation.testsets.suites import load_test_sets, name_test_sets
+from mtcpo.evaluation.results import translations_dir
+from mtcpo.evaluation.systems import load_configured_sets
+from mtcpo.evaluation.testsets.suites import name_test_sets
 from mtcpo.evaluation.testsets.testset import TestSet
 from mtcpo.pipeline.recipe import BASE, CONTROL, TUNED, Recipe
 from mtcpo.training.config import USED_BY, TrainConfig
@@ -18,7 +19,7 @@ NEW = "new"
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class RunFolder:
+class RunDirectory:
     """A recipe's run directory: where its stages find each other's files."""
 
     recipe: Recipe
@@ -47,10 +48,8 @@ class RunFolder:
         return [translations_dir(self.path, name, pair) / file for name, pair in names]
 
     def test_sets(self) -> list[TestSet]:
-        """Load what the run is judged by."""
-        evaluate = self.recipe.evaluate
-        folder = None if evaluate.test_set_dir is None else Path(evaluate.test_set_dir)
-        return load_test_sets(evaluate.suites, evaluate.sets, folder, evaluate.submitted)
+        """Load the test sets that the run is evaluated on."""
+        return load_configured_sets(self.recipe.evaluate)
 
     def test_files(self) -> list[str]:
         """Return the local files that the test sets are read from."""
@@ -73,7 +72,7 @@ def corpus_files(corpus: CorpusConfig) -> list[str]:
     return [source, *corpus.references, *corpus.hypotheses.values()]
 
 
-def judged_by(config: TrainConfig) -> list[str]:
+def evaluation_files(config: TrainConfig) -> list[str]:
     """Return the files that a stage of training is evaluated on."""
     pairs = [] if config.eval is None else corpus_files(config.eval.corpus)
     return pairs + ([] if config.dev is None else corpus_files(config.dev))

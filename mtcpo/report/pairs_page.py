@@ -12,15 +12,13 @@ from pathlib import Path
 from markupsafe import Markup
 
 from mtcpo.core.files import write_text
-from mtcpo.core.version import __version__
 from mtcpo.data.pair_report import PairReport, read_pair_report
 from mtcpo.data.records import Triplet
-from mtcpo.report.figures import humanize
-from mtcpo.report.page import inline_files, page_environment
 from mtcpo.report.pair_figures import candidate_figures, length_note, margin_note, pair_figures
+from mtcpo.report.provenance import flatten
+from mtcpo.report.rendering import render_page
 from mtcpo.report.side_by_side import mark_differences
-from mtcpo.report.views import flatten
-from mtcpo.report.wording import metric_title
+from mtcpo.report.wording import humanize, metric_title
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,22 +44,17 @@ def write_pair_page(path: Path) -> Path:
     """
     report = read_pair_report(path)
     agreement = [(humanize(metrics), correlation) for metrics, correlation in report.agreement.items()]
-    page = (
-        page_environment()
-        .get_template("prefs.html")
-        .render(
-            title=f"Preference pairs: {path.stem.removesuffix('-report')}",
-            version=__version__,
-            style=inline_files()["style"],
-            report=report,
-            facts=_facts(report),
-            figures=candidate_figures(report) + pair_figures(report),
-            agreement=agreement,
-            length_note=length_note(report.lengths),
-            margin_note=margin_note(report.lengths),
-            pairs=list(map(_view, report.examples)),
-            groups=flatten(report.numbers()),
-        )
+    page = render_page(
+        "prefs.html",
+        title=f"Preference pairs: {path.stem.removesuffix('-report')}",
+        report=report,
+        facts=_facts(report),
+        figures=candidate_figures(report) + pair_figures(report),
+        agreement=agreement,
+        length_note=length_note(report.lengths),
+        margin_note=margin_note(report.lengths),
+        pairs=list(map(_view, report.examples)),
+        groups=flatten(report.numbers()),
     )
     page_path = page_path_of(path)
     write_text(page_path, page)

@@ -4,7 +4,7 @@ import pytest
 from click.testing import CliRunner
 from support.scoring import score
 
-from mtcpo.cli.main import mtcpo
+from mtcpo.cli.commands import mtcpo
 from mtcpo.core.config import load_section
 from mtcpo.core.errors import UserError
 from mtcpo.core.files import write_json_lines

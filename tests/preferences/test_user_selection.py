@@ -1,10 +1,12 @@
 """A selection of the user's own: in Python a callable, elsewhere `python:module:function` with --allow-code."""
 
 import json
+import re
 
 import numpy as np
 import pytest
 from support.console import mistake, run
+from support.paths import ROOT
 
 from mtcpo.core.config import load_section
 from mtcpo.core.errors import UserError
@@ -145,6 +147,15 @@ def test_a_selection_that_does_not_work_is_the_users_mistake(module, name, messa
     with pytest.raises(UserError, match=message):
         build_preferences([segment(1, 9)], config, module / "p.jsonl")
     assert not (module / "p.jsonl").exists()
+
+
+def test_the_example_of_the_docs_pairs_the_best_with_the_median():
+    docs = (ROOT / "docs/pairs.md").read_text(encoding="utf-8")
+    [code] = re.findall(r"```python\n(# my_selections.*?)```", docs, re.S)
+    names = {}
+    exec(code, names)
+    [triplet] = choose(names["best_median"], segment(1, 9, 5, 3)).triplets
+    assert (triplet.chosen_system, triplet.rejected_system) == ("s1", "s3")
 
 
 def test_notebooks_pass_a_function():

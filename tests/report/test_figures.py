@@ -1,9 +1,9 @@
 import pytest
-from support.runs import evaluate, german_outputs, german_test_set, training_log
+from support.runs import training_log
 
 from mtcpo.core.errors import UserError
 from mtcpo.core.files import write_json_lines
-from mtcpo.report.figures import delta_figures, read_training_log, training_figures
+from mtcpo.report.figures import read_training_log, training_figures
 
 
 def test_the_log_is_read_by_stage_and_step(tmp_path):
@@ -51,21 +51,3 @@ def test_values_that_are_not_finite_are_counted():
     (figure,) = training_figures(rows)
     assert figure.note == "2 values are not finite and not drawn"
     assert training_figures([{"step": 1, "train_runtime": 3.0}]) == []
-
-
-def test_differences_are_turned_so_that_right_is_better():
-    test_set = german_test_set(40)
-    entry = evaluate(test_set, german_outputs(test_set, {"start": 0.3, "tuned": 0.05})).entry
-    (figure,) = delta_figures(entry, ["tuned"])
-    assert figure.title == "tuned against start"
-    assert figure.svg.count("tone-better") == 3
-    assert figure.svg.count("tone-worse") == 0
-
-
-def test_of_many_systems_there_is_a_plot_for_each_metric():
-    test_set = german_test_set(20)
-    systems = dict.fromkeys("abcde", 0.1)
-    entry = evaluate(test_set, german_outputs(test_set, systems)).entry
-    figures = delta_figures(entry, list("bcde"))
-    assert [figure.title for figure in figures] == ["BLEU", "chrF", "TER"]
-    assert all(figure.svg.count("<g ") == 4 for figure in figures)

@@ -8,8 +8,8 @@ from pathlib import Path
 from mtcpo.core.files import write_json, write_json_lines
 from mtcpo.data.records import Segment, Triplet, triplet_to_json
 from mtcpo.evaluation.config import EvaluateConfig
-from mtcpo.evaluation.document import Evaluation, write_evaluation
 from mtcpo.evaluation.evaluate import evaluate_outputs
+from mtcpo.evaluation.results import Evaluation, write_evaluation
 from mtcpo.evaluation.testsets.testset import TestSet
 from mtcpo.metrics.registry import load_metric
 

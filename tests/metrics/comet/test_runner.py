@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from support.comet import CORPUS_OPTIONS, comet_segments, made_up_sentences
-from support.console import finish, mistake, run, start, write_lines
+from support.console import INTERRUPTED, finish, mistake, run, start, write_lines
 from support.planted import STANDARD, executed, plant_modules
 from support.processes import children_of, is_alive
 from support.requirements import has_comet
@@ -234,6 +234,6 @@ def test_parent_and_child_end_together(corpus, comet_models, number):
     outcome = finish(process)
     assert outcome.code == (-signal.SIGKILL if number == signal.SIGKILL else 130), outcome
     if number != signal.SIGKILL:
-        assert outcome.err == "mtcpo: interrupted; repeat the command to go on\n"
+        assert outcome.err == INTERRUPTED
     wait_until(lambda: not is_alive(child))
     assert not (corpus / "p.jsonl").exists()
