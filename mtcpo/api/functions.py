@@ -14,7 +14,8 @@ from typing import Any, NamedTuple
 from mtcpo.core.config import load_section
 from mtcpo.core.errors import UserError
 from mtcpo.core.files import read_json_lines
-from mtcpo.data.corpora import CorpusConfig, Drops, check_system_name, read_corpus
+from mtcpo.data.corpora import CorpusConfig, Drops, read_corpus
+from mtcpo.data.names import check_system_name
 from mtcpo.evaluation.config import RunEvaluateConfig
 from mtcpo.evaluation.document import EvaluationDocument
 from mtcpo.evaluation.results import to_document, write_evaluation

@@ -125,7 +125,7 @@ def comet_settings(python: str | None, precision: str | None) -> dict[str, str]:
 
 def system_of(model: str, name: str | None = None) -> str:
     """Return the name of a model's translations: the one given, or the last part of the model's."""
-    from mtcpo.data.corpora import check_system_name
+    from mtcpo.data.names import check_system_name
 
     return check_system_name(name or Path(model).resolve().name)
 

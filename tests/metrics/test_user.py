@@ -11,12 +11,8 @@ from mtcpo.core.files import write_json_lines
 from mtcpo.data.records import Candidate, Segment, segment_to_json
 from mtcpo.data.rows import read_segments
 from mtcpo.metrics.registry import (
-    candidate_kind,
-    is_computed,
     load_candidate_metric,
     load_metric,
-    metric_kind,
-    metric_name,
 )
 from mtcpo.metrics.scorer import Scorer
 from mtcpo.preferences.build import PrefsConfig, build_preferences
@@ -101,24 +97,6 @@ def test_code_runs_only_where_the_command_line_allows_it(own, tmp_path):
     assert (tmp_path / "p-report.html").is_file()
 
 
-def test_names_of_specs():
-    assert [metric_name(spec) for spec in ("chrf", "comet:a=b:c", "mine=python:a:b", "mbr:comet:x")] == [
-        "chrf", "comet", "mine", "mbr",
-    ]  # fmt: skip
-    assert [is_computed(spec) for spec in ("chrf", "mine=python:a:b", "mbr:chrf", "mbr", "column", "a=b")] == [
-        True, True, True, False, False, False,
-    ]  # fmt: skip
-    assert candidate_kind("mbr:chrf").is_lexical
-    assert not candidate_kind("mbr:comet").is_lexical
-    assert not candidate_kind("mbr:chrf").needs_references
-    assert candidate_kind("mbr:ter").higher_is_better
-    with pytest.raises(UserError, match="unknown metric 'chr'"):
-        candidate_kind("mbr:chr")
-    # No corpus score: not for evaluation.
-    with pytest.raises(UserError, match="unknown metric 'mbr'"):
-        metric_kind("mbr:chrf")
-
-
 def test_expected_utility_by_hand():
     made = segment("abcd", "abcd", "xyz", references=())
     [[first, second, third]] = load_candidate_metric("mbr:chrf", "en").score_candidates([made])
@@ -164,9 +142,3 @@ def test_mbr_chooses_without_any_reference(tmp_path):
     scores = {c.text: c.scores["mbr"] for c in scored.candidates}
     assert report.chosen_scores["mbr"] == max(scores.values())
     assert report.rejected_scores["mbr"] == scores["dogs"]
-
-
-def test_a_recipes_checkpoint_of_a_utility_starts_at_the_recipe(tmp_path):
-    (tmp_path / "model").mkdir()
-    config = load_section(PrefsConfig, {"metrics": ["mbr:comet:model"]}, "r", base=tmp_path)
-    assert config.metrics == (f"mbr:comet:{tmp_path / 'model'}",)
