@@ -128,7 +128,7 @@ MISTAKES = [
     (f"{PREFS} --hyp ../c=r.de --output q.jsonl", "system name '../c': write it without path separators"),
     (f"{PREFS} --hyp r.de --output q.jsonl", "'r.de': write it as NAME=FILE, for example --hyp baseline=baseline.txt"),
     (f"build-prefs {CORPUS} {HYPS} --output q.jsonl",
-     "no metric to choose pairs by; give one, for example --metric chrf"),
+     "no metric to select pairs by; give one, for example --metric chrf"),
     (f"build-prefs {CORPUS} {HYPS} --metric crf --output q.jsonl",
      "unknown metric 'crf' (did you mean 'chrf'?); choose from bleu, chrf, chrf++, comet, cometkiwi, spbleu, ter, "
      "xcomet"),
