@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from mtcpo.cli.options import (
+    allow_code,
     comet_options,
     comet_settings,
     is_one_of_several,
@@ -49,6 +50,7 @@ if TYPE_CHECKING:
 @click.option("--output-dir", type=click.Path(path_type=Path), help="For evaluation.json, translations, report.html.")
 @model_options
 @settings
+@allow_code
 @overwrite
 def evaluate(
     runs: tuple[Path, ...], compare: bool, model: str | None, baseline_model: str | None, suites: tuple[str, ...],
@@ -56,7 +58,7 @@ def evaluate(
     each_reference: bool | None, hyps: tuple[str, ...], src_lang: str | None, tgt_lang: str | None,
     metrics: tuple[str, ...], comet_python: str | None, comet_precision: str | None, score_cache: str | None,
     baseline: str | None, output_dir: Path | None, dtype: Any, prompt: str | None, overrides: tuple[str, ...],
-    overwrite: bool,
+    allow_code: bool, overwrite: bool,
 ) -> None:  # fmt: skip
     """Score a model on test sets, or output files against references, with signatures and significance.
 
@@ -74,7 +76,7 @@ def evaluate(
         "metrics": metrics, "each_reference": each_reference, "baseline": baseline, "score_cache": score_cache,
         "comet": comet_settings(comet_python, comet_precision),
     }  # fmt: skip
-    config = section(RunEvaluateConfig, "command line", values, overrides, "evaluate")
+    config = section(RunEvaluateConfig, "command line", values, overrides, "evaluate", allow_code)
     _check_evaluate(runs, compare, model, hyps, baseline_model, source, references, config)
     files = {name: Path(file) for name, file in parse_named_files(hyps).items()}
     models = {} if model is None else _two_models(model, baseline_model)

@@ -53,7 +53,8 @@ metrics = click.option(
     "--metric",
     "metrics",
     multiple=True,
-    help="bleu, spbleu, chrf, chrf++, ter, comet, cometkiwi, ...; repeatable.",
+    help="bleu, spbleu, chrf, chrf++, ter, comet, cometkiwi, xcomet, comet:PATH, NAME=python:package.module:function; "
+    "repeatable.",
 )
 
 
