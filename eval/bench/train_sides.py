@@ -145,7 +145,7 @@ def make_model(shape: str) -> LoadedModel:
     family: Family = family_of(model.config.model_type, tokenizer.get_vocab(), layout)
     set_dropout(model, 0.0)
     model.generation_config.pad_token_id = PAD
-    return assemble(shape, model, tokenizer, family, None)
+    return assemble(shape, model, tokenizer, family)
 
 
 # --- trainers ---------------------------------------------------------------------------------------------------------

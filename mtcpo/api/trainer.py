@@ -17,6 +17,8 @@ from mtcpo.core.files import complete_folder, write_text
 from mtcpo.data.corpora import Drops, read_corpus
 from mtcpo.data.triplets import read_triplets
 from mtcpo.models.canary import CANARY_FILE
+from mtcpo.models.config import ModelOptions
+from mtcpo.models.families import Family, load_family
 from mtcpo.models.layouts.base import Layout
 from mtcpo.models.loading import LoadedModel, adopt_model, load_model
 from mtcpo.training.arguments import check_precision, dtype_of, keeping_environment, training_arguments
@@ -52,6 +54,8 @@ class PreferenceTrainer(ExampleTrainer):
         *,
         tokenizer: Any = None,
         prompt: str | None = None,
+        family: Family | str | None = None,
+        allow_code: bool = False,
         data: Mapping[str, Any] | None = None,
         output_dir: str | Path = "trainer_output",
         callbacks: Sequence[Any] | None = None,
@@ -67,6 +71,9 @@ class PreferenceTrainer(ExampleTrainer):
             eval_dataset: the same, for the metrics logged as eval_*, in place of what the setting `eval` names.
             tokenizer: of a model in memory.
             prompt: a template in place of the family's own.
+            family: a `mtcpo.models.families.Family` for a model type that mtcpo does not know, or its
+                `python:module:NAME`.
+            allow_code: run Python code that the model's directory brings; without it such a model is refused.
             data: languages, columns and the like, as [data] of a recipe.
             output_dir: where the library keeps its checkpoints.
             callbacks: of the library.
@@ -78,10 +85,11 @@ class PreferenceTrainer(ExampleTrainer):
         """
         config = load_section(TrainConfig, settings, "PreferenceTrainer", allow_code=True)  # it is Python that calls
         self._config, self._corpus_settings, self._prompt = config, data, prompt
+        options = ModelOptions(prompt, load_family(family, "PreferenceTrainer: family"), allow_code)
         arguments = training_arguments(config, Path(output_dir), evaluates=eval_dataset is not None)
         dev, dev_dropped = dev_set_of(config)
         held_out = None if eval_dataset is not None else evaluation_texts(config, prompt=prompt)
-        loaded = _loaded(model, tokenizer, config, prompt)
+        loaded = _loaded(model, tokenizer, config, options)
         check_precision(arguments, loaded.family)
         training = self._encoded("training", loaded.layout, train_dataset)
         evaluation = self._evaluation(loaded.layout, eval_dataset, held_out)
@@ -90,7 +98,7 @@ class PreferenceTrainer(ExampleTrainer):
         self.languages = training.languages
         self.dropped = training.dropped
         self.eval_dropped: Counter[str] = Counter() if evaluation is None else evaluation.dropped
-        self._load_named = _loader(model, config, prompt, arguments)
+        self._load_named = _loader(model, config, options, arguments)
         super().__init__(
             prepare_model(loaded, config, arguments.seed),
             arguments,
@@ -174,22 +182,22 @@ class PreferenceTrainer(ExampleTrainer):
         return super().hyperparameter_search(*args, **kwargs)
 
 
-def _loaded(model: Any, tokenizer: Any, config: TrainConfig, prompt: str | None) -> LoadedModel:
+def _loaded(model: Any, tokenizer: Any, config: TrainConfig, options: ModelOptions) -> LoadedModel:
     if isinstance(model, (str, Path)):
         if tokenizer is not None:
             raise UserError("PreferenceTrainer: a tokenizer goes with a model in memory; one that is named has its own")
-        return load_model(str(model), dtype_of(config), prompt, quantization=config.quantization)
+        return load_model(str(model), dtype_of(config), options, quantization=config.quantization)
     if tokenizer is None:
         raise UserError("PreferenceTrainer: a model in memory needs its tokenizer: tokenizer=...")
     if config.quantization is not None:
         raise UserError("PreferenceTrainer: lora.quantization goes with a model that is named, not with one in memory")
-    return adopt_model(model, tokenizer, prompt)
+    return adopt_model(model, tokenizer, options)
 
 
 def _loader(
-    model: Any, config: TrainConfig, prompt: str | None, args: Seq2SeqTrainingArguments
+    model: Any, config: TrainConfig, options: ModelOptions, args: Seq2SeqTrainingArguments
 ) -> Callable[[Any], LoadedModel] | None:
     """Return what loads a model that is named once more; None for one in memory."""
     if not isinstance(model, (str, Path)):
         return None
-    return lambda trial: prepare_model(_loaded(model, None, config, prompt), config, args.seed)
+    return lambda trial: prepare_model(_loaded(model, None, config, options), config, args.seed)

@@ -12,6 +12,8 @@ from mtcpo.evaluation.systems import load_configured_sets
 from mtcpo.evaluation.testsets.suites import name_test_sets
 from mtcpo.evaluation.testsets.testset import TestSet
 from mtcpo.metrics.registry import code_files
+from mtcpo.models.config import ModelOptions
+from mtcpo.models.families import load_family
 from mtcpo.pipeline.recipe import BASE, CONTROL, TUNED, Recipe
 from mtcpo.training.config import USED_BY, TrainConfig
 
@@ -25,6 +27,8 @@ class RunDirectory:
 
     recipe: Recipe
     path: Path
+    allow_code: bool = False
+    """Whether code that a model's directory brings may run."""
 
     @property
     def start(self) -> str:
@@ -41,6 +45,21 @@ class RunDirectory:
         """The models that are compared, by name; the baseline first."""
         models = {BASE: self.base, TUNED: str(self.path / FOLDERS[TUNED])}
         return models | ({CONTROL: str(self.path / FOLDERS[CONTROL])} if self.recipe.control is not None else {})
+
+    @property
+    def model_options(self) -> ModelOptions:
+        """What [model] says of every model of the run beside its name.
+
+        Raises:
+            UserError: model.family cannot be imported, or is no Family.
+        """
+        model = self.recipe.model
+        return ModelOptions(model.prompt, load_family(model.family, "model.family"), self.allow_code)
+
+    def model_files(self, name: str) -> list[str]:
+        """Return what a model is loaded from: itself, and the user's code that says how."""
+        family = self.recipe.model.family
+        return [name] if family is None else [name, user_code_file(family)]
 
     def translations(self, file: str) -> list[Path]:
         """A file of each test set's folder: a system's translations, or the segments with all of them."""

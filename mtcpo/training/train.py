@@ -26,14 +26,9 @@ from mtcpo.core.files import complete_folder, partial_path, refuse_existing, wri
 from mtcpo.data.corpora import Drops
 from mtcpo.models.adapters import add_adapters, save_adapters
 from mtcpo.models.canary import CANARY_FILE
-from mtcpo.models.loading import (
-    LoadedModel,
-    load_model,
-    model_fingerprint,
-    resolve_model_name,
-    save_adapted,
-    save_model,
-)
+from mtcpo.models.config import DEFAULT_OPTIONS, ModelOptions
+from mtcpo.models.loading import LoadedModel, load_model, save_adapted, save_model
+from mtcpo.models.names import model_fingerprint, resolve_model_name
 from mtcpo.models.prompts import TextExample
 from mtcpo.training.arguments import check_precision, dtype_of, keeping_environment, training_arguments
 from mtcpo.training.checkpoints import prepare_work, stopped_early_at, stopping_at_a_step
@@ -78,7 +73,7 @@ def train(
     config: TrainConfig,
     output_dir: Path,
     *,
-    prompt: str | None = None,
+    options: ModelOptions = DEFAULT_OPTIONS,
     eval_texts: Iterable[TextExample] | None = None,
     origin: str = "",
     overwrite: bool = False,
@@ -94,7 +89,7 @@ def train(
         texts: with targets (chosen, rejected), or (target,) for `loss = "sft"`.
         config: the stage's settings.
         output_dir: a new folder, or an old one with `overwrite`.
-        prompt: a template in place of the family's own.
+        options: prompt and family in place of the declared ones, and whether code of the model may run.
         eval_texts: pairs for the metrics logged as eval_*, in place of those of `config.eval`.
         origin: where the texts come from, for the model's card.
         overwrite: replace `output_dir`, and discard an unfinished run with other settings.
@@ -109,10 +104,10 @@ def train(
     if args.push_to_hub and args.hub_model_id is None:
         args.hub_model_id = output_dir.name
     dev, dev_dropped = dev_set_of(config)
-    held_out = evaluation_texts(config, eval_texts, prompt)
-    loaded = load_model(model, dtype_of(config), prompt, quantization=config.quantization)
+    held_out = evaluation_texts(config, eval_texts, options.prompt)
+    loaded = load_model(model, dtype_of(config), options, quantization=config.quantization)
     check_precision(args, loaded.family)
-    training = not_empty("training", encode_within_limits(loaded.layout, with_template(texts, prompt), config))
+    training = not_empty("training", encode_within_limits(loaded.layout, with_template(texts, options.prompt), config))
     evaluation = None if held_out is None else held_out.encode(loaded.layout, config)
     data = RunData(training, evaluation, dev, dev_dropped, origin)
     with args.main_process_first(local=False):
@@ -125,7 +120,7 @@ def train(
         trainer.train(resume_from_checkpoint=resume)
     report = report_of(model, config, trainer, data)
     result = trainer.gather_model(
-        lambda: prepare_model(load_model(model, dtype_of(config), prompt, "cpu"), config, args.seed)
+        lambda: prepare_model(load_model(model, dtype_of(config), options, "cpu"), config, args.seed)
     )
     if result is not None:
         _finish(result, trainer, output_dir, report, config)
@@ -281,7 +276,7 @@ def save_trained(loaded: LoadedModel, config: TrainConfig, folder: Path, languag
     beside.mkdir()
     save_adapters(loaded.model, beside)
     # Weights in 4 or 8 bits cannot take adapters in without loss: those of the base do.
-    whole = load_model(str(beside), config.dtype) if config.lora.quantization else None
+    whole = load_model(str(beside), config.dtype, loaded.options) if config.lora.quantization else None
     merged = loaded.model.merge_and_unload() if whole is None else whole.model
     save_model(loaded.with_model(merged), folder, languages)
     shutil.copyfile(folder / CANARY_FILE, beside / CANARY_FILE)
