@@ -28,7 +28,7 @@ from mtcpo.models.adapters import add_adapters, save_adapters
 from mtcpo.models.canary import CANARY_FILE
 from mtcpo.models.loading import LoadedModel, identity_of, load_model, place_of, save_adapted, save_model
 from mtcpo.models.prompts import Text
-from mtcpo.training.arguments import check_precision, dtype_of, keeping_environment, training_arguments
+from mtcpo.training.arguments import check_precision, dtype_of, training_setup
 from mtcpo.training.checkpoints import prepare_work, stopped_early_at, stopping_at_a_step
 from mtcpo.training.config import TrainConfig
 from mtcpo.training.dev_set import DevSet, dev_set_of
@@ -63,7 +63,6 @@ class RunData:
         return self.training.sha256
 
 
-@keeping_environment()
 @explain_lost_peer()
 def train(
     model: str,

@@ -1,6 +1,7 @@
 import dataclasses
 import gc
 import json
+import os
 import re
 import shutil
 import signal
@@ -151,9 +152,10 @@ def test_interrupted_training_goes_on_to_the_same_weights(model_folder, kind, tm
     assert len(losses[0]) == len(losses[1]) == 6
 
 
-def test_killed_while_the_model_is_written_loses_nothing(model_folder, tmp_path, monkeypatch):
-    """A failure after the last step: the same call finds the last checkpoint and only writes the model again."""
-    arguments = (str(model_folder("mt5")), preference_texts(8), config(), tmp_path / "out")
+@pytest.mark.parametrize("limit", [{}, {"max_steps": 3}, {"num_train_epochs": 1.5}], ids=str)
+def test_killed_after_the_last_checkpoint_trains_no_further_step(model_folder, limit, tmp_path, monkeypatch):
+    """Two steps an epoch; the same call finds the last checkpoint, inside an epoch or not, and only writes the model."""
+    arguments = (str(model_folder("mt5")), preference_texts(8), config(args=limit), tmp_path / "out")
     with monkeypatch.context() as patch:
         patch.setattr(
             "mtcpo.training.train.write_json_lines", lambda *args: (_ for _ in ()).throw(OSError(28, "disk full"))
@@ -161,12 +163,25 @@ def test_killed_while_the_model_is_written_loses_nothing(model_folder, tmp_path,
         with pytest.raises(OSError, match="disk"):
             train(*arguments)
     assert not (tmp_path / "out").exists()
-    interrupted_at(monkeypatch, 1)  # a first step would be taken only by a run that starts anew
-    train(*arguments)
+    interrupted_at(monkeypatch, 1)  # a first step would be taken only by a run that starts from scratch
+    resumed = train(*arguments)
     assert (tmp_path / "out" / "canary.json").exists()
     monkeypatch.undo()
-    train(*arguments[:3], tmp_path / "other")
+    whole = train(*arguments[:3], tmp_path / "other")
+    assert resumed["steps"] == whole["steps"]
     assert_same_weights(tmp_path / "out", tmp_path / "other")
+
+
+def test_killed_after_the_last_checkpoint_evaluates_no_second_time(model_folder, tmp_path, monkeypatch):
+    settings = config(args={"max_steps": 3, "save_strategy": "epoch", "eval_strategy": "epoch"})
+    arguments = (str(model_folder("mt5")), preference_texts(8), settings, tmp_path / "out")
+    with monkeypatch.context() as patch:
+        patch.setattr("mtcpo.training.train.report_of", lambda *args: (_ for _ in ()).throw(OSError(28, "disk full")))
+        with pytest.raises(OSError, match="disk"):
+            train(*arguments, eval_texts=preference_texts(4, start=40))
+    train(*arguments, eval_texts=preference_texts(4, start=40))
+    rows = map(json.loads, (tmp_path / "out" / "metrics.jsonl").read_text().splitlines())
+    assert [row["step"] for row in rows if "eval_loss" in row] == [2, 3]
 
 
 def test_unfinished_run_with_other_settings_is_not_mixed_in(model_folder, tmp_path, monkeypatch):
@@ -403,6 +418,16 @@ def test_one_trainings_arithmetic_is_not_the_nexts(model_folder, tmp_path):
     assert_same_weights(tmp_path / "before", tmp_path / "after")
     with pytest.raises(AssertionError):
         assert_same_weights(tmp_path / "before", tmp_path / "bf16")
+
+
+def test_asking_for_arguments_changes_nothing_for_a_later_training(model_folder, tmp_path):
+    """A run checks the arguments of all its stages before the first: none of them may reach another."""
+    model, texts, before = str(model_folder("mt5")), preference_texts(8), dict(os.environ)
+    train(model, texts, config(), tmp_path / "before")
+    training_arguments(config(args={"bf16": True, "torch_compile_backend": "eager"}), tmp_path)
+    assert dict(os.environ) == before
+    train(model, texts, config(), tmp_path / "after")
+    assert_same_weights(tmp_path / "before", tmp_path / "after")
 
 
 def test_bfloat16_arithmetic(model_folder, tmp_path):
