@@ -3,7 +3,7 @@
 Usage: python data/make_demo_corpus.py [--output-dir data/demo]
 
 The sentences come from the grammar in demo_grammar/. The same seed gives the same bytes on every machine. dev and test
-are built only from word pairs that train and prefs never contain: see `held_out_pairs` and README.md.
+use only word pairs that train and prefs never contain: see `held_out_pairs` and README.md.
 """
 
 import argparse
@@ -36,7 +36,7 @@ MAX_TRIES = 200
 
 @dataclass(frozen=True, slots=True)
 class Pair:
-    """A sentence and its translation, with the word pairs and dictionary words of which it was made."""
+    """A sentence and its translation, with the word pairs and dictionary words in it."""
 
     en: str
     de: str
@@ -54,7 +54,7 @@ class Corpus:
 
 
 class Writer:
-    """Draws sentences, no two of them alike on either side."""
+    """Draw sentences; none occurs twice on either side."""
 
     def __init__(self, sampler: Sampler) -> None:
         self.sampler = sampler
@@ -62,7 +62,7 @@ class Writer:
         self.wheel = [template for template, weight in TEMPLATES for _ in range(weight)]
 
     def draw(self, count: int, held_out: bool, accept: Callable[[Pair], bool]) -> list[Pair]:
-        """Draw `count` pairs from one side of the held-out set, of those that `accept` likes."""
+        """Draw `count` pairs that `accept` returns true for, all with held-out word pairs or all without."""
         pairs: list[Pair] = []
         while len(pairs) < count:
             pair = self._attempt(self.sampler.pick(self.wheel), held_out)
@@ -75,7 +75,7 @@ class Writer:
         return pairs
 
     def _attempt(self, template: Template, held_out: bool) -> Pair | None:
-        """Tries until the template finds words that fit, so that rare successes keep their share."""
+        """Try a template until it finds words that fit, so that templates that often fail keep their share."""
         for _ in range(MAX_TRIES):
             self.sampler.start(held_out)
             try:
@@ -89,18 +89,18 @@ class Writer:
 
 
 def has_good_length(text: Text) -> bool:
-    """Whether both sides are neither too short nor too long."""
+    """Tell whether both sides are neither too short nor too long."""
     words = len(text.en.split()), len(text.de.split())
     return words[0] >= MIN_ENGLISH_WORDS and max(words) <= MAX_WORDS
 
 
 def comparable(sentence: str) -> str:
-    """Sentences that differ only in capitals or punctuation count as the same."""
+    """Return a sentence without case and punctuation, by which duplicates are found."""
     return " ".join(re.findall(r"[\w'-]+", sentence.casefold()))
 
 
 def build_corpus(seed: int = SEED) -> Corpus:
-    """Draw all splits; train first, because dev and test may only use its words."""
+    """Draw all splits, train first: dev and test may only use words of train."""
     words = lexicon.load()
     held_out = held_out_pairs(words, random.Random(seed), HELD_OUT_SHARE)
     writer = Writer(Sampler(words, held_out, random.Random(seed + 1)))
@@ -115,7 +115,7 @@ def build_corpus(seed: int = SEED) -> Corpus:
 
 
 def check(corpus: Corpus) -> None:
-    """What the README promises about dev and test."""
+    """Assert what README.md promises: dev and test have only held-out word pairs, train and prefs none."""
     for name, pairs in corpus.splits.items():
         for pair in pairs:
             held = pair.pairs & corpus.held_out
@@ -125,12 +125,12 @@ def check(corpus: Corpus) -> None:
 
 
 def tokens(sentence: str) -> list[str]:
-    """Words, with hyphens and apostrophes inside, and single punctuation marks."""
+    """Split a sentence into words (with inner hyphens and apostrophes) and single punctuation marks."""
     return re.findall(r"\w+(?:[-']\w+)*|[^\w\s]", sentence)
 
 
 def statistics(corpus: Corpus) -> dict[str, object]:
-    """What statistics.json holds."""
+    """Return the content of statistics.json."""
     return {
         "seed": SEED,
         "held_out_word_pairs": len(corpus.held_out),
@@ -142,7 +142,7 @@ def statistics(corpus: Corpus) -> dict[str, object]:
 
 
 def side(sentences: Iterator[str]) -> dict[str, float]:
-    """Counts for one language of one split; types are distinct tokens, with their capitals."""
+    """Return the counts for one language of one split; types are distinct tokens, case-sensitive."""
     split = [tokens(sentence) for sentence in sentences]
     total = sum(len(words) for words in split)
     types = {word for words in split for word in words}
@@ -159,12 +159,12 @@ def write_corpus(corpus: Corpus, folder: Path) -> None:
 
 
 def write(path: Path, text: str) -> None:
-    """Write UTF-8 with newline endings on every system."""
+    """Write UTF-8 with Unix line endings on every system."""
     path.write_text(text, encoding="utf-8", newline="\n")
 
 
 def print_statistics(corpus: Corpus) -> None:
-    """Print the table that the README quotes."""
+    """Print the table that README.md quotes."""
     print("| split | pairs | en tokens | en types | en mean length | de tokens | de types | de mean length |")
     print("|---|---:|---:|---:|---:|---:|---:|---:|")
     for name, pairs in corpus.splits.items():

@@ -17,6 +17,8 @@ os.environ["HF_DATASETS_CACHE"] = tempfile.mkdtemp(prefix="mtcpo-tests-")
 import signal
 
 import pytest
+from support.requirements import REASONS_TO_SKIP
+from support.timing import TEST_HANGS
 
 atexit.register(shutil.rmtree, os.environ["HF_DATASETS_CACHE"], ignore_errors=True)
 
@@ -24,9 +26,19 @@ atexit.register(shutil.rmtree, os.environ["HF_DATASETS_CACHE"], ignore_errors=Tr
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+def pytest_collection_modifyitems(items):
+    """Give each test its time limit, and skip those whose markers require what this machine lacks."""
+    for item in items:
+        item.add_marker(pytest.mark.timeout(TEST_HANGS))
+        for name, reason_to_skip in REASONS_TO_SKIP.items():
+            reason = reason_to_skip() if item.get_closest_marker(name) else None
+            if reason is not None:
+                item.add_marker(pytest.mark.skip(reason=reason))
+
+
 @pytest.fixture(scope="session")
 def model_folder(tmp_path_factory):
-    """A function from a kind of tiny model (see tiny_models.KINDS) to its folder, made at the first call."""
+    """A function from a kind of tiny model (support.families.FAMILY_KINDS) to its folder, made at the first call."""
     from support.models import make_model
 
     made = {}
@@ -41,7 +53,7 @@ def model_folder(tmp_path_factory):
 
 @pytest.fixture
 def load(model_folder):
-    """A function from a kind of tiny model to the model, loaded anew for each test, on the CPU in float32."""
+    """A function from a kind of tiny model to the model, loaded again for each test, on the CPU in float32."""
     from mtcpo.models.loading import load_model
 
     def loaded(kind, **options):

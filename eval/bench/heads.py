@@ -43,11 +43,13 @@ def loss_of(way: str, hidden: torch.Tensor, weight: torch.Tensor, labels: torch.
         options = torch.nn.LinearCrossEntropyOptions()
         return torch.nn.functional.linear_cross_entropy(hidden, weight, labels, reduction="sum", options=options)
     from mtcpo.models.head.fused import score_tokens
-    from mtcpo.models.head.targets import LogitTransform, place_tokens
+    from mtcpo.models.head.targets import LogitTransform, locate_targets
 
     rows = labels.view(64, -1)
-    places = place_tokens(rows, torch.arange(POSITIONS).view(rows.shape), 32)
-    loss = score_tokens(hidden, weight, None, rows, places, LogitTransform(), lambda part: -part.token_logps.sum()).loss
+    target_positions = locate_targets(rows, torch.arange(POSITIONS).view(rows.shape), 32)
+    loss = score_tokens(
+        hidden, weight, None, rows, target_positions, LogitTransform(), lambda part: -part.token_logps.sum()
+    ).loss
     assert loss is not None
     return loss
 

@@ -37,12 +37,12 @@ def words() -> list[str]:
 
 def texts(count: int) -> Iterator[Any]:
     """Yield pairs of 8 to 20 words, no two alike."""
-    from mtcpo.models.prompts import Text
+    from mtcpo.models.prompts import TextExample
 
     rng, known = random.Random(0), words()
     sentence = lambda: " ".join(rng.choices(known, k=rng.randint(8, 20)))  # noqa: E731
     for number in range(count):
-        yield Text(sentence(), "en", "de", (sentence(), sentence()), id=str(number))
+        yield TextExample(sentence(), "en", "de", (sentence(), sentence()), id=str(number))
 
 
 class Watch(threading.Thread):

@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import json
 import tomllib
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError, ValidationInfo
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, ValidationError, ValidationInfo
 
 from mtcpo.core.errors import UserError, nearest
 
@@ -20,6 +21,28 @@ class Config(BaseModel):
     """A section of a recipe: frozen, and strict about its keys."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+@contextmanager
+def as_value_error() -> Iterator[None]:
+    """Turn a UserError into the ValueError that pydantic expects of a validator. Also a decorator of validators."""
+    try:
+        yield
+    except UserError as error:
+        raise ValueError(str(error)) from None
+
+
+def Checked(check: Callable[[Any], Any]) -> AfterValidator:  # noqa: N802, it reads like a type where it is used
+    """Return the annotation of a field whose value `check` returns, perhaps changed, or refuses with a UserError.
+
+    For example: `language: Annotated[str, Checked(check_language)]`.
+    """
+
+    def validate(value: Any) -> Any:
+        with as_value_error():
+            return check(value)
+
+    return AfterValidator(validate)
 
 
 class CommandLineText(str):

@@ -1,4 +1,4 @@
-"""The one exception that means "the user can mend this", and the help that its message gives."""
+"""The one exception that means "the user can fix this", and the parts of its message."""
 
 from __future__ import annotations
 
@@ -10,6 +10,17 @@ class UserError(Exception):
     """A mistake of the user's: one line that says what, where, and the way out. Exit code 2, no traceback."""
 
 
+def first_line(error: BaseException) -> str:
+    """Return the first line of another package's error, or the kind of error where it says nothing."""
+    lines = str(error).strip().splitlines()
+    return lines[0] if lines else type(error).__name__
+
+
+def one_line(error: BaseException) -> str:
+    """Return the whole message of an error on one line."""
+    return " ".join(str(error).split())
+
+
 def nearest(name: str, choices: Iterable[str]) -> str:
     """Return " (did you mean 'x'?)" for the choice closest to `name`, or "" when none is close."""
     close = difflib.get_close_matches(name, list(choices), n=1, cutoff=0.6)
@@ -18,5 +29,5 @@ def nearest(name: str, choices: Iterable[str]) -> str:
 
 def choose(kind: str, name: str, choices: Iterable[str]) -> UserError:
     """Return the error for a `name` that is not among `choices`; the message lists them and names the nearest."""
-    known = sorted(choices)
-    return UserError(f"unknown {kind} {name!r}{nearest(name, known)}; choose from {', '.join(known)}")
+    listed = sorted(choices)
+    return UserError(f"unknown {kind} {name!r}{nearest(name, listed)}; choose from {', '.join(listed)}")

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from mtcpo.core.errors import UserError
+from mtcpo.core.errors import UserError, first_line
 
 PARQUET_ROWS_PER_GROUP = 10_000
 
@@ -50,8 +50,9 @@ def write_parquet(partial: Path, rows: Iterable[Mapping[str, Any]], path: Path) 
                 _refuse_new_fields(table.schema, writer.schema, path, count)
                 table = pyarrow.Table.from_pylist(plain, schema=writer.schema)
         except pyarrow.ArrowException as error:
-            reason = str(error).partition("\n")[0]
-            raise UserError(f"{path}: a column of Parquet has values of one type ({reason}); write .jsonl") from None
+            raise UserError(
+                f"{path}: a column of a Parquet file has values of one type ({first_line(error)}); write .jsonl"
+            ) from None
         writer.write_table(table)
         count += len(group)
     if writer is None:

@@ -1,7 +1,12 @@
-"""A source of rows that is the user's own code: `python:package.module:Class`.
+"""Custom Python code: what a user names as `python:package.module:name` in place of something that mtcpo has.
 
-The class is called with `data.options` as keyword arguments and gives an iterable of rows (mappings in any layout that
-a file may have) or of our records. Whether it may run at all is decided where a name is read: see `check_allowed`.
+A source of rows, a metric, a loss, a selection or a model family may be named so; in Python the object itself may be
+given. All of them come in by the same door:
+
+- `check_code_allowed`, or in a configuration `CodeIfAllowed`, refuses a name unless the command line has --allow-code.
+  It runs when settings are read, before any work, and imports nothing.
+- `load_user_code` imports the object and checks that it is of the kind that is needed.
+- `explain_user_code` surrounds each call of it, so that an error raised there is reported as the user's, in one line.
 """
 
 from __future__ import annotations
@@ -10,82 +15,160 @@ import importlib
 import importlib.util
 import sys
 import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from mtcpo.core.errors import UserError, choose
+from pydantic import AfterValidator, ValidationInfo
+
+from mtcpo.core.config import as_value_error
+from mtcpo.core.errors import UserError, choose, one_line
 from mtcpo.core.resources import PACKAGE
 
 PREFIX = "python:"
 
 
-def is_code(name: str) -> bool:
-    """Tell a name of code from those of files and data sets."""
+# --- permission -------------------------------------------------------------------------------------------------------
+
+
+def is_user_code(name: str) -> bool:
+    """Whether a name is that of custom code, and not of a file, a data set or something that mtcpo has."""
     return name.startswith(PREFIX)
 
 
-def check_allowed(name: str, allow_code: bool) -> str:
-    """Return the name of a source if it is no code, or if code is allowed.
+def check_code_allowed(name: str, allow_code: bool) -> str:
+    """Return `name` unless it names custom code that may not run.
 
     Raises:
-        UserError: it is code, and nobody at the command line allowed it: a recipe alone runs none.
+        UserError: it names code, and the command line did not allow any: a recipe alone runs none.
     """
-    if is_code(name) and not allow_code:
-        raise UserError(f"{name} is code of somebody's own, which runs only if you pass --allow-code")
+    if is_user_code(name) and not allow_code:
+        raise UserError(f"{name} is custom Python code; pass --allow-code to run it")
     return name
 
 
-def code_file(name: str) -> str:
-    """Return the file of the module that `name` names, by which a change of the code is noticed.
+@as_value_error()
+def _check_by_context(name: str, info: ValidationInfo) -> str:
+    return check_code_allowed(name, bool(info.context and info.context.get("allow_code")))
+
+
+CodeIfAllowed = AfterValidator(_check_by_context)
+"""Annotation of a string field of a `Config` that may name custom code: `Annotated[str, CodeIfAllowed]`.
+
+Whether code is allowed is the `allow_code` of `load_section`.
+"""
+
+
+# --- import -----------------------------------------------------------------------------------------------------------
+
+
+def needs_callable(value: Any) -> str:
+    """Return what is wrong with an object that must be a function or a class; "" where nothing is."""
+    return "" if callable(value) else f"it is a {type(value).__name__}, and a function is needed"
+
+
+def needs_attributes(*names: str) -> Callable[[Any], str]:
+    """Return the check, as for `load_user_code`, that an object has all of these attributes."""
+
+    def find_problem(value: Any) -> str:
+        missing = [name for name in names if not hasattr(value, name)]
+        return f"it is a {type(value).__name__} without {', '.join(missing)}" if missing else ""
+
+    return find_problem
+
+
+def load_user_code(entry: Any, use: str = "", find_problem: Callable[[Any], str] = needs_callable) -> Any:
+    """Return the object that `entry` names, or `entry` itself where it is no name: in Python, objects may be given.
+
+    use: where the entry was given, for messages: "metric length", "train.loss". find_problem: returns what is wrong
+    with an object of another kind than the one needed, or "" where it will do.
+
+    Raises:
+        UserError: it cannot be imported, the module has no such name, or it is of another kind.
+    """
+    value = _import_named(entry) if isinstance(entry, str) else entry
+    problem = find_problem(value)
+    if problem:
+        name = entry if isinstance(entry, str) else repr(entry)
+        raise UserError(f"{use}: {name}: {problem}" if use else f"{name}: {problem}")
+    return value
+
+
+def _import_named(name: str) -> Any:
+    module, attribute = _split_name(name)
+    with explain_user_code(name), _working_directory_on_path():
+        imported = importlib.import_module(module)
+    if not hasattr(imported, attribute):
+        public = [other for other in vars(imported) if not other.startswith("_")]
+        raise choose(f"name in {module}:", attribute, public)
+    return getattr(imported, attribute)
+
+
+def user_code_file(name: str) -> str:
+    """Return the file of the module that `name` names, whose hash shows whether the code has changed.
 
     Raises:
         UserError: there is no such module.
     """
-    module = _module_of(name)[0]
-    try:
+    module, _ = _split_name(name)
+    # To find package.module, package is imported, and its code may raise anything.
+    with explain_user_code(name), _working_directory_on_path():
         spec = importlib.util.find_spec(module)
-    except Exception as error:  # the packages above it are imported, and may do anything
-        raise user_code_error(name, error) from error
     if spec is None or spec.origin is None:
         raise UserError(f"{name}: no module {module!r} in {Path.cwd()} or the environment")
     return spec.origin
 
 
-def _module_of(name: str) -> tuple[str, str]:
+def _split_name(name: str) -> tuple[str, str]:
     module, _, attribute = name.removeprefix(PREFIX).partition(":")
     if not module or not attribute:
-        raise UserError(f"{name!r}: write it as {PREFIX}package.module:Class")
-    folder = str(Path.cwd())
-    if folder not in sys.path:
-        sys.path.append(folder)  # at the end: a folder of the user's must not hide an installed package
+        raise UserError(f"{name!r}: write it as {PREFIX}package.module:name")
     return module, attribute
 
 
-def find_code(name: str) -> Any:
-    """Return what `python:package.module:name` names.
+@contextmanager
+def _working_directory_on_path() -> Iterator[None]:
+    """Let modules be imported from the working directory, for the time of one import only.
 
-    Raises:
-        UserError: it cannot be imported, or the module has no such name.
+    Left on the path, any file there could stand in for a module that mtcpo or another package imports later.
     """
-    module, attribute = _module_of(name)
+    folder = str(Path.cwd())
+    sys.path.append(folder)  # last: a file of the user's must not hide an installed package
+    # Modules written since the last import are found too.
+    importlib.invalidate_caches()
     try:
-        found = importlib.import_module(module)
+        yield
+    finally:
+        # From the end: the same folder may also have been there before.
+        for index in reversed(range(len(sys.path))):
+            if sys.path[index] == folder:
+                del sys.path[index]
+                break
+
+
+# --- errors -----------------------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def explain_user_code(name: str) -> Iterator[None]:
+    """Report an exception that custom code raises inside the block as the user's."""
+    try:
+        yield
     except Exception as error:
         raise user_code_error(name, error) from error
-    if not hasattr(found, attribute):
-        public = [other for other in vars(found) if not other.startswith("_")]
-        raise choose(f"name in {module}:", attribute, public)
-    return getattr(found, attribute)
 
 
 def user_code_error(name: str, error: Exception) -> UserError:
-    """Return an error of the user's code as theirs, with its place."""
+    """Return an exception that custom code raised as a UserError, with the line of the user's file."""
     if isinstance(error, UserError):
         return error
-    frames = [
-        frame for frame in traceback.extract_tb(error.__traceback__) if not Path(frame.filename).is_relative_to(PACKAGE)
-    ]
-    own = [frame for frame in frames if "importlib" not in frame.filename]
-    place = f" at {own[-1].filename}:{own[-1].lineno}" if own else ""
-    message = " ".join(str(error).split())
-    return UserError(f"{name}: your code raised {type(error).__name__}{place}: {message}")
+    frames = traceback.extract_tb(error.__traceback__)
+    outside = [frame for frame in frames if _is_outside(frame.filename)]
+    place = f" at {outside[-1].filename}:{outside[-1].lineno}" if outside else ""
+    return UserError(f"{name}: your code raised {type(error).__name__}{place}: {one_line(error)}")
+
+
+def _is_outside(file: str) -> bool:
+    """Whether a frame's file is neither ours nor part of Python's import machinery."""
+    return not Path(file).is_relative_to(PACKAGE) and "importlib" not in file

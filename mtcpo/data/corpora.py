@@ -8,12 +8,12 @@ from itertools import islice, zip_longest
 from pathlib import Path
 from typing import Annotated, Any, Self
 
-from pydantic import AfterValidator, Field, ValidationInfo, model_validator
+from pydantic import Field, model_validator
 
-from mtcpo.core.config import Config, PathOrName
+from mtcpo.core.config import Checked, Config, PathOrName
 from mtcpo.core.errors import UserError
 from mtcpo.core.files import count_lines, read_lines
-from mtcpo.core.user_code import check_allowed, is_code
+from mtcpo.core.user_code import CodeIfAllowed, is_user_code
 from mtcpo.data.columns import check_template, column_text, fill_template
 from mtcpo.data.formats import translation_segments
 from mtcpo.data.languages import check_language
@@ -24,38 +24,21 @@ Drops = Counter[str]
 """How many segments were dropped, by reason. Readers add to it; reports print it."""
 
 
-def _valid_language(tag: str) -> str:
-    try:
-        return check_language(tag)
-    except UserError as error:
-        raise ValueError(str(error)) from None
+def check_system_name(name: str) -> str:
+    """Return `name` if it can name a system, and so a file of its translations.
+
+    Raises:
+        UserError: it is empty, or could reach out of its folder.
+    """
+    if not name or name.startswith(".") or any(c in '/\\:"' or not c.isprintable() for c in name):
+        raise UserError(f"system name {name!r}: write it without path separators, colons, quotes or a leading dot")
+    return name
 
 
-def _valid_system(name: str) -> str:
-    try:
-        return check_system_name(name)
-    except UserError as error:
-        raise ValueError(str(error)) from None
-
-
-def _valid_template(template: str) -> str:
-    try:
-        return check_template(template)
-    except UserError as error:
-        raise ValueError(str(error)) from None
-
-
-def _allowed_source(name: str, info: ValidationInfo) -> str:
-    try:
-        return check_allowed(name, bool(info.context and info.context.get("allow_code")))
-    except UserError as error:
-        raise ValueError(str(error)) from None
-
-
-Language = Annotated[str, AfterValidator(_valid_language)]
-SystemName = Annotated[str, AfterValidator(_valid_system)]
-Template = Annotated[str, AfterValidator(_valid_template)]
-CorpusSource = Annotated[PathOrName, AfterValidator(_allowed_source)]
+Language = Annotated[str, Checked(check_language)]
+SystemName = Annotated[str, Checked(check_system_name)]
+Template = Annotated[str, Checked(check_template)]
+CorpusSource = Annotated[PathOrName, CodeIfAllowed]
 
 
 PAIR_TEXTS = ("source", "chosen", "rejected")
@@ -120,22 +103,11 @@ class CorpusConfig(Config):
         twice = sorted(self.hypothesis_columns.keys() & self.hypothesis_templates.keys())
         if twice:
             raise ValueError(f"system {twice[0]!r} has a column and a template; give one of them")
-        if self.options and not is_code(self.source):
+        if self.options and not is_user_code(self.source):
             raise ValueError("options are for a class of your own, source = 'python:package.module:Class'")
         if self.has_templates and is_text(self.source):
             raise ValueError("templates put columns together, and plain text has none; give a table or rows")
         return self
-
-
-def check_system_name(name: str) -> str:
-    """Return `name` if it can name a system, and so a file of its translations.
-
-    Raises:
-        UserError: it is empty, or could reach out of its folder.
-    """
-    if not name or name.startswith(".") or any(c in '/\\:"' or not c.isprintable() for c in name):
-        raise UserError(f"system name {name!r}: write it without path separators, colons, quotes or a leading dot")
-    return name
 
 
 def parse_named_files(pairs: Iterable[str]) -> dict[str, str]:

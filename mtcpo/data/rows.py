@@ -12,10 +12,10 @@ from itertools import chain
 from pathlib import Path
 from typing import Any, TypeVar
 
-from mtcpo.core.errors import UserError, choose
+from mtcpo.core.errors import UserError, choose, first_line
 from mtcpo.core.files import read_json_lines, read_lines
 from mtcpo.core.hub import unreachable_hub
-from mtcpo.core.user_code import find_code, is_code, user_code_error
+from mtcpo.core.user_code import explain_user_code, is_user_code, load_user_code
 from mtcpo.data.records import Segment, Triplet, segment_from_json, segment_to_json, triplet_to_json
 
 Item = TypeVar("Item")
@@ -43,7 +43,7 @@ def require_first(items: Iterator[Item], message: str) -> Iterator[Item]:
 
 def is_file(name: str) -> bool:
     """Whether `name` means a file, there or missing, and not a data set: hub names have no suffix of letters."""
-    if is_code(name):
+    if is_user_code(name):
         return False
     path = Path(name)
     if path.exists():
@@ -73,7 +73,7 @@ def read_rows(
     A data set is a directory, one written by `save_to_disk` among them, or a name on the hub. drops: where a last line
     that was cut in its middle is counted; see `read_json_lines`.
     """
-    if is_code(name):
+    if is_user_code(name):
         return code_rows(name, options or {})
     path = Path(name)
     for suffix, delimiter in TABLE_SUFFIXES.items():
@@ -131,9 +131,8 @@ def _explained(name: str) -> Iterator[None]:
         raise
     except Exception as error:
         cause = error.__cause__ if type(error).__name__ == "DatasetGenerationError" and error.__cause__ else error
-        reason = str(cause).strip().partition("\n")[0]
         raise UserError(
-            f"{name}: neither a file nor a data set that can be loaded ({type(cause).__name__}: {reason}); "
+            f"{name}: neither a file nor a data set that can be loaded ({type(cause).__name__}: {first_line(cause)}); "
             "check the name and its subset, or save it elsewhere with save_to_disk and give that directory"
         ) from error
 
@@ -179,12 +178,10 @@ def code_rows(name: str, options: Mapping[str, Any]) -> Iterator[tuple[str, dict
     Raises:
         UserError: it cannot be imported, called or iterated over, with its own error and the line where that arose.
     """
-    make = find_code(name)
-    try:
+    make = load_user_code(name)
+    with explain_user_code(name):
         items = iter(make(**options))
-    except Exception as error:
-        raise user_code_error(name, error) from error
-    return rows_of(_told(items, name), name)
+    return rows_of(_explained_items(items, name), name)
 
 
 def rows_of(items: Iterable[Any], name: str) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -209,15 +206,14 @@ def _row(item: Any, where: str) -> dict[str, Any]:
     raise UserError(f"{where}: a row is a mapping, a Segment or a Triplet, not {type(item).__name__}")
 
 
-def _told(items: Iterator[Any], name: str) -> Iterator[Any]:
-    """Yield the items; an error of the user's code is told as theirs."""
+def _explained_items(items: Iterator[Any], name: str) -> Iterator[Any]:
+    """Yield the items of custom code, whose errors are reported as the user's."""
+    end = object()
     while True:
-        try:
-            item = next(items)
-        except StopIteration:
+        with explain_user_code(name):
+            item = next(items, end)
+        if item is end:
             return
-        except Exception as error:
-            raise user_code_error(name, error) from error
         yield item
 
 

@@ -14,9 +14,9 @@ from typing import Annotated, Any
 
 from pydantic import BeforeValidator, ValidationInfo
 
-from mtcpo.core.config import resolve_path
+from mtcpo.core.config import as_value_error, resolve_path
 from mtcpo.core.errors import UserError, choose
-from mtcpo.core.user_code import check_allowed, is_code
+from mtcpo.core.user_code import check_code_allowed, is_user_code
 from mtcpo.metrics.base import CandidateMetric, Metric
 from mtcpo.metrics.comet.config import CometConfig
 
@@ -72,10 +72,8 @@ def _resolve_checkpoint(spec: Any, info: ValidationInfo) -> Any:
 
 def _allowed(spec: str, code: str, info: ValidationInfo) -> str:
     """Refuse a function of the user's own unless the command line allows code: a recipe alone runs none."""
-    try:
-        check_allowed(code, bool(info.context and info.context.get("allow_code")))
-    except UserError as error:
-        raise ValueError(str(error)) from None
+    with as_value_error():
+        check_code_allowed(code, bool(info.context and info.context.get("allow_code")))
     return spec
 
 
@@ -100,7 +98,7 @@ def is_computed(spec: str) -> bool:
 def _code_path(spec: str) -> str | None:
     """Return what follows NAME= where a spec is a function of the user's own."""
     path = spec.removeprefix(f"{metric_name(spec)}=")
-    return path if is_code(path) else None
+    return path if is_user_code(path) else None
 
 
 def candidate_kind(spec: str) -> MetricKind:

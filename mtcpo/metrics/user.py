@@ -8,7 +8,7 @@ from pathlib import Path
 
 from mtcpo.core.errors import UserError
 from mtcpo.core.files import sha256_of
-from mtcpo.core.user_code import code_file, find_code, user_code_error
+from mtcpo.core.user_code import explain_user_code, load_user_code, user_code_file
 from mtcpo.data.records import Segment
 
 
@@ -38,10 +38,8 @@ class UserMetric:
         sources = [segment.source for segment in segments for _ in segment.candidates]
         texts = [candidate.text for segment in segments for candidate in segment.candidates]
         references = [list(segment.references) for segment in segments for _ in segment.candidates]
-        try:
+        with explain_user_code(f"metric {self.name}={self.path}"):
             found = [float(score) for score in self.function(sources, texts, references)] if texts else []
-        except Exception as error:
-            raise user_code_error(f"metric {self.name}={self.path}", error) from error
         if len(found) != len(texts):
             raise UserError(f"metric {self.name}={self.path}: {len(found)} scores for {len(texts)} translations")
         sign = 1.0 if getattr(self.function, "higher_is_better", True) else -1.0
@@ -55,7 +53,5 @@ def load_user_metric(name: str, path: str) -> UserMetric:
     Raises:
         UserError: no such module or function, or its import fails.
     """
-    function = find_code(path)
-    if not callable(function):
-        raise UserError(f"metric {name}={path}: it is a {type(function).__name__}, and a function is needed")
-    return UserMetric(name, path, function, sha256_of(Path(code_file(path)))[:12])
+    function = load_user_code(path, f"metric {name}")
+    return UserMetric(name, path, function, sha256_of(Path(user_code_file(path)))[:12])

@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from mtcpo.core.errors import UserError
+from mtcpo.core.errors import UserError, first_line
 from mtcpo.models.config import LoraConfig, Quantization
 from mtcpo.models.families import Family
 
@@ -101,7 +101,7 @@ def merge_adapters(model: Any, path: str) -> Any:
         wrapped = peft.get_peft_model(model, peft.PeftConfig.from_pretrained(path))
         found = wrapped.load_adapter(path, "default", torch_device=str(next(model.parameters()).device))
     except (ValueError, RuntimeError, OSError) as error:
-        raise UserError(f"{path}: the adapters do not fit their base ({str(error).splitlines()[0]})") from error
+        raise UserError(f"{path}: the adapters do not fit their base ({first_line(error)})") from error
     problems = [
         f"{len(keys)} {word} ({', '.join(sorted(keys)[:5])})"
         for word, keys in (("missing", found.missing_keys), ("unexpected", found.unexpected_keys))
@@ -138,7 +138,7 @@ def add_adapters(model: Any, family: Family, lora: LoraConfig, base: str) -> Any
     try:
         wrapped = peft.get_peft_model(model, settings)
     except ValueError as error:
-        raise UserError(f"train.lora: {str(error).splitlines()[0]}") from error
+        raise UserError(f"train.lora: {first_line(error)}") from error
     if isinstance(wrapped.get_output_embeddings(), BaseTunerLayer):
         raise UserError("train.lora.target_modules: the output head can take no adapter; name the other layers")
     wrapped.peft_config["default"].base_model_name_or_path = str(Path(base).resolve()) if Path(base).is_dir() else base

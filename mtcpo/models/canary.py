@@ -16,12 +16,12 @@ import torch
 from accelerate.utils import send_to_device
 from torch import Tensor
 
-from mtcpo.core.errors import UserError
-from mtcpo.models.families import Family, language_token, some_language
-from mtcpo.models.head.tap import Head
+from mtcpo.core.errors import UserError, first_line
+from mtcpo.models.families import Family, any_language, language_token
+from mtcpo.models.head.hooks import Head
 from mtcpo.models.head.targets import IGNORE
 from mtcpo.models.layouts.base import Batch, Layout
-from mtcpo.models.prompts import Text
+from mtcpo.models.prompts import TextExample
 
 CANARY_FILE = "canary.json"
 
@@ -69,13 +69,13 @@ def _trusted(name: str, model: Any, layout: Layout, head: Head, batch: Batch) ->
     tolerance = TOLERANCE if model.dtype == torch.float32 else HALF_TOLERANCE
     reason = ""
     for positions in ("none", "real", "all"):
-        candidate = replace(head, own_logits=positions)
+        candidate = replace(head, logits_mode=positions)
         try:
-            ours, own = both_logps(model, layout, candidate, batch)
+            ours, own = head_and_model_logps(model, layout, candidate, batch)
         except RuntimeError as error:
             if positions == "all":
                 raise
-            reason = reason or f"its forward pass needs every position ({str(error).splitlines()[0]})"
+            reason = reason or f"its forward pass needs every position ({first_line(error)})"
             continue
         difference = float((ours - own).abs().max())
         if difference <= tolerance:
@@ -97,20 +97,20 @@ def write_canary(model: Any, layout: Layout, family: Family, head: Head, folder:
     canary = {
         "src_lang": src, "tgt_lang": tgt, "texts": len(TEXTS),
         "input_ids": batch["input_ids"].tolist(), "labels": batch["labels"].tolist(),
-        "logps": both_logps(model, layout, head, batch)[0].tolist(),
+        "logps": head_and_model_logps(model, layout, head, batch)[0].tolist(),
         "transformers": transformers.__version__, "torch": torch.__version__,
     }  # fmt: skip
     (folder / CANARY_FILE).write_text(json.dumps(canary) + "\n", encoding="utf-8")
 
 
-def both_logps(model: Any, layout: Layout, head: Head, batch: Batch) -> tuple[Tensor, Tensor]:
+def head_and_model_logps(model: Any, layout: Layout, head: Head, batch: Batch) -> tuple[Tensor, Tensor]:
     """Return token log-probabilities (R, T) by the tapped head and by the model's own logits, without dropout."""
     training = model.training
     model.eval()
     try:
         with torch.no_grad():
             scored = layout.score(model, head, batch)
-            logits = layout.own_logits(model, batch).float()
+            logits = layout.model_logits(model, batch).float()
     finally:
         model.train(training)
     labels = batch["labels"]
@@ -121,7 +121,7 @@ def both_logps(model: Any, layout: Layout, head: Head, batch: Batch) -> tuple[Te
 def _batch(layout: Layout, family: Family, src: str, tgt: str, device: torch.device, count: int) -> Batch:
     # As prompts, not as sources: a template is a setting, and no part of the model.
     src, tgt = _known(src, tgt, family, layout.tokenizer)
-    texts = [Text(source, src, tgt, (target,), prompt=source) for source, target in TEXTS[:count]]
+    texts = [TextExample(source, src, tgt, (target,), prompt=source) for source, target in TEXTS[:count]]
     moved: Batch = send_to_device(layout.collate(layout.encode(texts)), device)
     return moved
 
@@ -136,14 +136,15 @@ def _known(src: str, tgt: str, family: Family, tokenizer: Any) -> tuple[str, str
         if family.target_code:
             language_token(family, src, tokens)
     except UserError:
-        return (some_language(family, tokens),) * 2
+        return (any_language(family, tokens),) * 2
     return src, tgt
 
 
 def _compare(batch: Batch, ours: Tensor, saved: Mapping[str, Any], where: str, dtype: torch.dtype) -> None:
     if saved["input_ids"] != batch["input_ids"].tolist() or saved["labels"] != batch["labels"].tolist():
         raise UserError(
-            f"{where}: the tokenizer now cuts the canary's text otherwise; a wrong tokenizer, or another version of it"
+            f"{where}: the tokenizer no longer produces the token ids saved with this model: it is a different "
+            "tokenizer or version"
         )
     if dtype != torch.float32:
         return  # Half precision differs from the float32 canary by more than any fault worth finding.

@@ -180,7 +180,7 @@ def language_token(family: Family, tag: str, tokens: Collection[str]) -> str:
     raise UserError(f"the tokenizer has no token for language {tag!r} (tried {', '.join(codes)}){hint}")
 
 
-def some_language(family: Family, tokens: Collection[str]) -> str:
+def any_language(family: Family, tokens: Collection[str]) -> str:
     """Return the first language, by its token, that a tokenizer of a family with language tokens knows.
 
     Raises:

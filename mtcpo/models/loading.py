@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from mtcpo.core.errors import UserError
+from mtcpo.core.errors import UserError, first_line, one_line
 from mtcpo.core.files import sha256_of
 from mtcpo.core.hub import unreachable_hub
 from mtcpo.models.adapters import (
@@ -26,15 +26,14 @@ from mtcpo.models.canary import CANARY_FILE, check_canary, write_canary
 from mtcpo.models.compat import load_config, mend_config
 from mtcpo.models.config import DType, Quantization
 from mtcpo.models.families import Family, LayoutName, family_of
-from mtcpo.models.head.tap import Head
+from mtcpo.models.head.hooks import Head
 from mtcpo.models.head.targets import LogitTransform
-from mtcpo.models.layouts.base import Batch, Example, Layout
+from mtcpo.models.layouts.base import Layout
 from mtcpo.models.layouts.decoder_only import DecoderOnlyLayout
 from mtcpo.models.layouts.encoder_decoder import EncoderDecoderLayout
 from mtcpo.models.layouts.packing import can_pack
-from mtcpo.models.prompts import Text
 from mtcpo.models.tokenizers import TOKENIZER_FILES, check_vocabulary, has_tokenizer, load_tokenizer, save_tokenizer
-from mtcpo.models.weights import believe_tables, load_weights
+from mtcpo.models.weights import load_weights, untie_if_separate
 
 ALIASES = {
     "mt5": "google/mt5-small",
@@ -67,7 +66,7 @@ class LoadedModel:
     def with_model(self, model: Any) -> LoadedModel:
         """Return the same with the model wrapped in adapters, or with adapters merged into it."""
         whole = assemble(self.name, model, self.tokenizer, self.family, getattr(self.layout, "prompt", None))
-        return replace(whole, head=replace(whole.head, own_logits=self.head.own_logits))
+        return replace(whole, head=replace(whole.head, logits_mode=self.head.logits_mode))
 
 
 def load_model(
@@ -92,7 +91,7 @@ def load_model(
         UserError: no such model, no tokenizer, an undeclared family, missing or unexpected weights, half precision
             where the family overflows, or log-probabilities other than those saved with the model.
     """
-    path = place_of(name)
+    path = resolve_model_name(name)
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     _check_reachable(path)
     base = adapters_base(path)
@@ -108,7 +107,7 @@ def load_model(
             model = load_weights(path, config, written, family, _dtype_for(dtype, family, device)).to(device)
         else:
             model = _load_quantized(path, config, written, family, quantization, device)
-    return _proved(name, path, model, tokenizer, family, prompt)
+    return _verified(name, path, model, tokenizer, family, prompt)
 
 
 def adopt_model(model: Any, tokenizer: Any, prompt: str | None = None) -> LoadedModel:
@@ -120,10 +119,10 @@ def adopt_model(model: Any, tokenizer: Any, prompt: str | None = None) -> Loaded
     name = str(getattr(model, "name_or_path", "") or type(model).__name__)
     layout: LayoutName = "encoder-decoder" if model.config.is_encoder_decoder else "decoder-only"
     family = family_of(model.config.model_type, tokenizer.get_vocab(), layout)
-    believe_tables(name, model)
+    untie_if_separate(name, model)
     # No folder with a canary of its own: the weights may have been trained since they were loaded.
     with TemporaryDirectory() as empty:
-        return _proved(name, empty, model, tokenizer, family, prompt)
+        return _verified(name, empty, model, tokenizer, family, prompt)
 
 
 def _load_with_adapters(
@@ -147,7 +146,7 @@ def _load_with_adapters(
         raise UserError(f"{path}: adapters of {base}: {error}") from error
     model = merge_adapters(below.model, path)
     tokenizer = load_tokenizer(path) if has_tokenizer(Path(path)) else below.tokenizer
-    return _proved(name, path, model, tokenizer, below.family, prompt)
+    return _verified(name, path, model, tokenizer, below.family, prompt)
 
 
 def _load_quantized(
@@ -158,12 +157,12 @@ def _load_quantized(
     try:
         model = load_weights(path, config, written, family, torch.bfloat16, **options)
     except (RuntimeError, ImportError) as error:  # no kernels of the library for this device
-        raise UserError(f"train.lora.quantization: {' '.join(str(error).split())}") from error
+        raise UserError(f"train.lora.quantization: {one_line(error)}") from error
     keep_differentiable(model)
     return model
 
 
-def _proved(name: str, path: str, model: Any, tokenizer: Any, family: Family, prompt: str | None) -> LoadedModel:
+def _verified(name: str, path: str, model: Any, tokenizer: Any, family: Family, prompt: str | None) -> LoadedModel:
     """Put a model together, once its tokenizer fits it and its log-probabilities are those of the canary in `path`."""
     check_vocabulary(name, model, tokenizer)
     loaded = assemble(name, model, tokenizer, family, prompt)
@@ -219,7 +218,7 @@ def explained(path: str) -> Iterator[None]:
     except (OSError, ValueError, SafetensorError) as error:
         if isinstance(error, OSError) and error.errno is not None:
             raise
-        raise UserError(_unavailable(path, str(error).strip().splitlines()[0])) from error
+        raise UserError(_unavailable(path, first_line(error))) from error
 
 
 def _unavailable(path: str, reason: str) -> str:
@@ -276,12 +275,12 @@ def save_adapted(loaded: LoadedModel, folder: Path, languages: tuple[str, str]) 
     write_canary(whole.model, whole.layout, whole.family, whole.head, folder, *languages)
 
 
-def place_of(name: str) -> str:
+def resolve_model_name(name: str) -> str:
     """Return the directory or hub name that `--model` means."""
     return name if Path(name).is_dir() else ALIASES.get(name, name)
 
 
-def identity_of(name: str) -> str:
+def model_fingerprint(name: str) -> str:
     """Return what changes when a model does: its canary, else its files' names and sizes, else its name."""
     folder = Path(name)
     if not folder.is_dir():
@@ -289,9 +288,6 @@ def identity_of(name: str) -> str:
     if (folder / CANARY_FILE).exists():
         return sha256_of(folder / CANARY_FILE)
     return ", ".join(f"{path.name} {path.stat().st_size}" for path in sorted(folder.iterdir()) if path.is_file())
-
-
-__all__ = ["Batch", "Example", "Layout", "Text", "layout_for", "max_positions_of"]
 
 
 def max_positions_of(config: Any) -> int | None:

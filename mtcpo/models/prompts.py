@@ -20,7 +20,7 @@ CHAT_PROMPT = "Translate this from {src_name} to {tgt_name}. Give only the trans
 
 
 @dataclass(frozen=True, slots=True)
-class Text:
+class TextExample:
     """What is given to a layout: a source (or a ready prompt) with its targets. id: for messages."""
 
     source: str
@@ -31,7 +31,7 @@ class Text:
     id: str = ""
 
 
-def fill_prompt(template: str, text: Text, codes: tuple[str, str] | None = None) -> str:
+def fill_prompt(template: str, text: TextExample, codes: tuple[str, str] | None = None) -> str:
     """Fill a template; `codes` are what source and target language are called in it, by default their BCP-47 tags."""
     codes = codes or (text.src_lang, text.tgt_lang)
     names = {}

@@ -7,7 +7,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from mtcpo.core.errors import UserError
+from mtcpo.core.errors import UserError, first_line
 
 TOKENIZER_FILES = (
     "tokenizer.json", "spiece.model", "sentencepiece.bpe.model", "source.spm", "tokenizer.model", "vocab.json",
@@ -42,8 +42,7 @@ def load_tokenizer(path: str) -> Any:
     except OSError:
         raise
     except Exception as error:  # a damaged file is anything from KeyError to the bare Exception of the Rust library
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise UserError(f"{path}: its tokenizer cannot be loaded ({reason})") from error
+        raise UserError(f"{path}: its tokenizer cannot be loaded ({first_line(error)})") from error
 
 
 def restore_normalizer(tokenizer: Any, path: str) -> None:

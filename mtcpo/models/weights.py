@@ -45,7 +45,7 @@ def load_weights(
         config.tie_word_embeddings = False  # transformers 5 wrote "tied" of them all the same
     cls = AutoModelForSeq2SeqLM if family.layout == "encoder-decoder" else AutoModelForCausalLM
     # Other shapes are let through only to be named below.
-    with loading_whole():
+    with without_zero3_init():
         model, info = cls.from_pretrained(
             path, config=config, dtype=dtype, output_loading_info=True, ignore_mismatched_sizes=True, **options
         )
@@ -60,7 +60,7 @@ def load_weights(
         problems.append(f"{len(unexpected)} unexpected ({', '.join(sorted(unexpected)[:5])})")
     if problems:
         raise UserError(f"{path}: the weights do not fit the model: {'; '.join(problems)}")
-    check_tables(path, model, family, written)
+    check_tied_embeddings(path, model, family, written)
     return model
 
 
@@ -116,7 +116,7 @@ def _keeps_two_tables(path: str, family: Family, written: Mapping[str, Any]) -> 
     return len(_stored(path, ("lm_head.weight", "shared.weight"))) == 2
 
 
-def check_tables(path: str, model: Any, family: Family, written: Mapping[str, Any]) -> None:
+def check_tied_embeddings(path: str, model: Any, family: Family, written: Mapping[str, Any]) -> None:
     """Make tables one or two, and the config say so, as they were when they were written.
 
     Args:
@@ -159,7 +159,7 @@ def check_tables(path: str, model: Any, family: Family, written: Mapping[str, An
     model.config.tie_word_embeddings = not apart
 
 
-def believe_tables(name: str, model: Any) -> None:
+def untie_if_separate(name: str, model: Any) -> None:
     """Let the config of a model in memory say that its tables are two, where they are.
 
     transformers 5 says "tied" of every T5 it has loaded: a UMT5 would be scaled as tied ones are, and all of them saved
@@ -167,7 +167,8 @@ def believe_tables(name: str, model: Any) -> None:
     """
     if _are_apart(model) and model.config.tie_word_embeddings:
         LOG.warning(
-            f"{name}: its config says tie_word_embeddings, but its input and output tables are two; it is untied, then"
+            f"{name}: config.json says tie_word_embeddings, but input and output embeddings differ; treating them "
+            "as untied"
         )
         model.config.tie_word_embeddings = False
 
@@ -226,7 +227,7 @@ def _differing(path: str, names: list[str]) -> tuple[str, str] | None:
 
 
 @contextmanager
-def loading_whole() -> Iterator[None]:
+def without_zero3_init() -> Iterator[None]:
     """Have the library load all weights, where DeepSpeed's settings would have it load a share."""
     from transformers.integrations import deepspeed
 

@@ -6,9 +6,9 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import Field, model_validator
 
-from mtcpo.core.config import Config, PathOrName, apply_overrides, load_section, read_toml
+from mtcpo.core.config import Checked, Config, PathOrName, apply_overrides, as_value_error, load_section, read_toml
 from mtcpo.core.errors import UserError, choose, nearest
 from mtcpo.core.resources import resource_tomls
 from mtcpo.data.corpora import CorpusConfig
@@ -26,19 +26,12 @@ BASE, TUNED, CONTROL = "base", "tuned", "control"
 """The systems that a run compares: its start, the model trained on preferences, as much more fine-tuning."""
 
 
-def _valid_prompt(template: str) -> str:
-    try:
-        return check_prompt(template)
-    except UserError as error:
-        raise ValueError(str(error)) from None
-
-
 class ModelConfig(Config):
     """The model to start from: a name (alias, hub name, directory), or a new one."""
 
     name: PathOrName | None = None
     create: CreateConfig | None = None
-    prompt: Annotated[str, AfterValidator(_valid_prompt)] | None = None
+    prompt: Annotated[str, Checked(check_prompt)] | None = None
     """Template in place of the family's own: {source}, {src_name}, {tgt_name}, {src_code}, {tgt_code}."""
     dtype: DType = "auto"
     """Precision while translating; training has its own (train.dtype)."""
@@ -92,19 +85,17 @@ class Recipe(Config):
         return self
 
     @model_validator(mode="after")
+    @as_value_error()
     def _names_are_known(self) -> Recipe:
         systems = [BASE, TUNED] + ([CONTROL] if self.control is not None else [])
-        try:
-            for spec in self.evaluate.metrics or ():
-                metric_kind(spec)
-            for spec in self.prefs.metrics:
-                # Scores that the data has count as metrics, but candidates that are yet to be made have none.
-                if is_computed(spec) or self.translate is not None:
-                    candidate_kind(spec)
-            if self.evaluate.baseline is not None and self.evaluate.baseline not in systems:
-                raise choose("baseline", self.evaluate.baseline, systems)
-        except UserError as error:
-            raise ValueError(str(error)) from None
+        for spec in self.evaluate.metrics or ():
+            metric_kind(spec)
+        for spec in self.prefs.metrics:
+            # Scores that the data has count as metrics, but candidates that are yet to be made have none.
+            if is_computed(spec) or self.translate is not None:
+                candidate_kind(spec)
+        if self.evaluate.baseline is not None and self.evaluate.baseline not in systems:
+            raise choose("baseline", self.evaluate.baseline, systems)
         return self
 
 

@@ -23,7 +23,7 @@ from mtcpo.training.config import TrainConfig
 from mtcpo.translation.config import TranslateConfig
 
 if TYPE_CHECKING:
-    from mtcpo.models.prompts import Text
+    from mtcpo.models.prompts import TextExample
 
 
 def stages_of(recipe: Recipe, run: Path) -> list[Stage]:
@@ -258,7 +258,7 @@ def _report(folder: RunFolder) -> Stage:
 def _run_training(
     folder: RunFolder,
     model: str,
-    texts: Iterable[Text],
+    texts: Iterable[TextExample],
     config: TrainConfig,
     system: str,
     overwrite: bool,
@@ -278,7 +278,7 @@ def _run_training(
     return {"examples": report["examples"], "dropped": dict(dropped), **counted, "seed": seed}
 
 
-def _reference_texts(segments: Iterable[Segment]) -> Iterator[Text]:
+def _reference_texts(segments: Iterable[Segment]) -> Iterator[TextExample]:
     from mtcpo.training.examples import reference_texts
 
     return reference_texts(segments)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from pathlib import Path
 
-from mtcpo.core.user_code import code_file, is_code
+from mtcpo.core.user_code import is_user_code, user_code_file
 from mtcpo.data.corpora import CorpusConfig
 from mtcpo.evaluation.document import translations_dir
 from mtcpo.evaluation.testsets.suites import load_test_sets, name_test_sets
@@ -69,7 +69,7 @@ def control_settings(recipe: Recipe) -> TrainConfig | None:
 
 def corpus_files(corpus: CorpusConfig) -> list[str]:
     """Return what a corpus is read from: files, or the name of a data set."""
-    source = code_file(corpus.source) if is_code(corpus.source) else corpus.source
+    source = user_code_file(corpus.source) if is_user_code(corpus.source) else corpus.source
     return [source, *corpus.references, *corpus.hypotheses.values()]
 
 

@@ -9,7 +9,7 @@ from typing import Self
 from pydantic import Field, model_validator
 
 from mtcpo.core.config import Config, PathOrName
-from mtcpo.core.errors import UserError
+from mtcpo.core.errors import UserError, first_line
 from mtcpo.data.language_id import are_wrong, why_unchecked
 from mtcpo.data.records import Candidate, Segment
 from mtcpo.data.text_checks import edit_similarity, has_loop, is_length_within, script_share
@@ -147,7 +147,7 @@ def _token_counter(name: str) -> Callable[[str, bool], int]:
     try:
         tokenizer = AutoTokenizer.from_pretrained(name)
     except Exception as error:  # a missing or damaged file is anything from OSError to the Rust library's Exception
-        reason = str(error).strip().partition("\n")[0]
+        reason = first_line(error)
         raise UserError(f"tokenizer {name!r} cannot be loaded ({reason}); give a model's directory or name") from None
 
     def count(text: str, target: bool) -> int:

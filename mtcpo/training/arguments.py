@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from transformers import Seq2SeqTrainingArguments
 
-from mtcpo.core.errors import UserError, choose, nearest
+from mtcpo.core.errors import UserError, choose, nearest, one_line
 from mtcpo.metrics.registry import METRICS, metric_name
 from mtcpo.models.config import DType
 from mtcpo.models.families import Family
@@ -127,7 +127,7 @@ def _training_arguments(config: TrainConfig, folder: Path, evaluates: bool) -> S
     try:
         checked = Seq2SeqTrainingArguments(output_dir=str(folder), remove_unused_columns=False, **args)
     except (ValueError, TypeError, ImportError) as error:  # ImportError: deepspeed, apex and their like
-        raise UserError(f"train.args: {' '.join(str(error).split())}") from error
+        raise UserError(f"train.args: {one_line(error)}") from error
     defer_sharding(checked)
     if checked.eval_strategy != "no" and not evaluates:
         raise UserError(

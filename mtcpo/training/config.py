@@ -6,8 +6,7 @@ from typing import Annotated, Any, Literal, get_args
 
 from pydantic import Field, field_validator, model_validator
 
-from mtcpo.core.config import Config, load_section
-from mtcpo.core.errors import UserError
+from mtcpo.core.config import Config, as_value_error, load_section
 from mtcpo.data.corpora import CorpusConfig, CorpusSource, Language
 from mtcpo.metrics.comet.config import CometConfig
 from mtcpo.metrics.registry import MetricSpec, metric_kind, metric_name
@@ -109,10 +108,8 @@ class DevConfig(CorpusConfig):
             raise ValueError("a dev set needs src_lang and tgt_lang")
         if self.decoding.num_candidates != 1:
             raise ValueError("decoding.num_candidates: a dev set is scored by one translation of each source")
-        try:
+        with as_value_error():
             names = [metric_name(spec) for spec in self.metrics if metric_kind(spec)]
-        except UserError as error:
-            raise ValueError(str(error)) from None
         if len(set(names)) < len(names):
             raise ValueError("metrics: one of them is named twice")
         return self

@@ -12,7 +12,7 @@ from mtcpo.data.corpora import Drops
 from mtcpo.data.records import Segment, Triplet
 from mtcpo.data.triplets import open_triplets
 from mtcpo.models.layouts.base import Example, Layout
-from mtcpo.models.prompts import Text
+from mtcpo.models.prompts import TextExample
 from mtcpo.training.config import TrainConfig
 from mtcpo.training.token_cache import Notes, cached, spooled
 
@@ -37,22 +37,22 @@ class Encoded:
     sha256: str
 
 
-def pair_texts(triplets: Iterable[Triplet]) -> Iterator[Text]:
+def pair_texts(triplets: Iterable[Triplet]) -> Iterator[TextExample]:
     """Yield what training needs of triplets: the source, or the prompt, with (chosen, rejected)."""
     for t in triplets:
-        yield Text(t.source, t.src_lang, t.tgt_lang, (t.chosen, t.rejected), t.prompt, t.id)
+        yield TextExample(t.source, t.src_lang, t.tgt_lang, (t.chosen, t.rejected), t.prompt, t.id)
 
 
-def reference_texts(segments: Iterable[Segment]) -> Iterator[Text]:
+def reference_texts(segments: Iterable[Segment]) -> Iterator[TextExample]:
     """Yield what supervised training needs: each source with each of its references."""
     for segment in segments:
         if not segment.references:
             raise UserError(f"segment {segment.id}: no reference, and supervised training needs one")
         for reference in segment.references:
-            yield Text(segment.source, segment.src_lang, segment.tgt_lang, (reference,), id=segment.id)
+            yield TextExample(segment.source, segment.src_lang, segment.tgt_lang, (reference,), id=segment.id)
 
 
-def encode_within_limits(layout: Layout, texts: Iterable[Text], config: TrainConfig) -> Encoded:
+def encode_within_limits(layout: Layout, texts: Iterable[TextExample], config: TrainConfig) -> Encoded:
     """Tokenize texts; drop and count those that are empty, without a contrast, or too long for model or config.
 
     Nothing is ever cut: a cut target has no end token. What has been tokenized before comes from the cache.
@@ -76,7 +76,7 @@ class _Tokenizing:
     dropped: Counter[str] = dataclasses.field(default_factory=Counter)
     dropped_ids: dict[str, list[str]] = dataclasses.field(default_factory=dict)
 
-    def examples(self, texts: Iterable[Text]) -> Iterator[Example]:
+    def examples(self, texts: Iterable[TextExample]) -> Iterator[Example]:
         iterator = iter(texts)
         while group := list(itertools.islice(iterator, ENCODE_AT_ONCE)):
             if self.config.loss == "sft":
@@ -92,7 +92,7 @@ class _Tokenizing:
     def notes(self) -> Notes:
         return {"languages": self.languages, "dropped": self.dropped, "dropped_ids": self.dropped_ids}
 
-    def _drop(self, reason: str, text: Text) -> None:
+    def _drop(self, reason: str, text: TextExample) -> None:
         """Count a text that is left out, and keep its id if it is among the first."""
         self.dropped[reason] += 1
         ids = self.dropped_ids.setdefault(reason, [])
@@ -117,7 +117,7 @@ def not_empty(kind: str, data: Encoded) -> Encoded:
 class EvaluationTexts:
     """Pairs that training does not see, and what is dropped of them as they are read."""
 
-    texts: Iterable[Text]
+    texts: Iterable[TextExample]
     drops: Drops
 
     def encode(self, layout: Layout, config: TrainConfig) -> Encoded:
@@ -132,7 +132,7 @@ class EvaluationTexts:
 
 
 def evaluation_texts(
-    config: TrainConfig, texts: Iterable[Text] | None = None, prompt: str | None = None
+    config: TrainConfig, texts: Iterable[TextExample] | None = None, prompt: str | None = None
 ) -> EvaluationTexts | None:
     """Return `texts`, else the pairs of `config.eval`, the first of which is read now; None where there are none.
 
@@ -145,7 +145,7 @@ def evaluation_texts(
     return None if texts is None else EvaluationTexts(with_template(texts, prompt), drops)
 
 
-def with_template(texts: Iterable[Text], template: str | None) -> Iterator[Text]:
+def with_template(texts: Iterable[TextExample], template: str | None) -> Iterator[TextExample]:
     """Yield the same texts, which a template that was asked for is to be used for.
 
     Raises:
@@ -160,7 +160,7 @@ def with_template(texts: Iterable[Text], template: str | None) -> Iterator[Text]
         yield text
 
 
-def _reason_to_drop(text: Text, example: Example, layout: Layout, config: TrainConfig) -> str | None:
+def _reason_to_drop(text: TextExample, example: Example, layout: Layout, config: TrainConfig) -> str | None:
     given = text.source if text.prompt is None else text.prompt
     if not (given.strip() if isinstance(given, str) else given):
         return "empty_source"

@@ -32,7 +32,7 @@ from mtcpo.core.files import complete_folder, sha256_of, write_json
 from mtcpo.core.outputs import FULL
 from mtcpo.core.resources import PACKAGE
 from mtcpo.models.layouts.base import Example, Layout
-from mtcpo.models.prompts import Text
+from mtcpo.models.prompts import TextExample
 
 LOG = logging.getLogger(__name__)
 
@@ -85,7 +85,7 @@ def _mapped(path: Path, dtype: type[np.generic]) -> Any:
 class Spool:
     """Texts in a file, where they can be read again; sha256: of all of them."""
 
-    def __init__(self, file: IO[bytes], texts: Iterable[Text]) -> None:
+    def __init__(self, file: IO[bytes], texts: Iterable[TextExample]) -> None:
         self._file = file
         digest = hashlib.sha256()
         for text in texts:
@@ -95,16 +95,16 @@ class Spool:
             file.write(line)
         self.sha256 = digest.hexdigest()
 
-    def __iter__(self) -> Iterator[Text]:
+    def __iter__(self) -> Iterator[TextExample]:
         self._file.seek(0)
         for line in self._file:
             source, src_lang, tgt_lang, targets, prompt, name = json.loads(line)
             prompt = tuple(prompt) if isinstance(prompt, list) else prompt
-            yield Text(source, src_lang, tgt_lang, tuple(targets), prompt, name)
+            yield TextExample(source, src_lang, tgt_lang, tuple(targets), prompt, name)
 
 
 @contextmanager
-def spooled(texts: Iterable[Text]) -> Iterator[Spool]:
+def spooled(texts: Iterable[TextExample]) -> Iterator[Spool]:
     """Give texts that can be read twice, once for their hash and once to be cut; none of them stays in memory.
 
     Raises:
@@ -116,7 +116,7 @@ def spooled(texts: Iterable[Text]) -> Iterator[Spool]:
 
 
 def cached(
-    layout: Layout, texts: Spool, settings: Sequence[Any], cut: Callable[[Iterable[Text]], Iterator[Example]],
+    layout: Layout, texts: Spool, settings: Sequence[Any], cut: Callable[[Iterable[TextExample]], Iterator[Example]],
     notes: Callable[[], Notes],
 ) -> tuple[StoredExamples, Notes]:  # fmt: skip
     """Return the examples of texts, and what was noted of them, from the cache if they are there.
@@ -224,7 +224,14 @@ def _forget_old(cache: Path) -> None:
 def _key(layout: Layout, texts: Spool, settings: Sequence[Any]) -> str:
     # The tokenizer's state has the languages of what it cut last: here they are those of the first text.
     layout.encode(list(islice(texts, 1)))
-    parts = [_our_code(), _versions(), _tokenizer(layout.tokenizer), layout.identity(), list(settings), texts.sha256]
+    parts = [
+        _our_code(),
+        _versions(),
+        _tokenizer(layout.tokenizer),
+        layout.tokenization_key(),
+        list(settings),
+        texts.sha256,
+    ]
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 
 

@@ -21,13 +21,20 @@ from transformers import (
     set_seed,
 )
 
-from mtcpo.core.errors import UserError
+from mtcpo.core.errors import UserError, one_line
 from mtcpo.core.files import complete_folder, partial_path, refuse_existing, write_json, write_json_lines, write_text
 from mtcpo.data.corpora import Drops
 from mtcpo.models.adapters import add_adapters, save_adapters
 from mtcpo.models.canary import CANARY_FILE
-from mtcpo.models.loading import LoadedModel, identity_of, load_model, place_of, save_adapted, save_model
-from mtcpo.models.prompts import Text
+from mtcpo.models.loading import (
+    LoadedModel,
+    load_model,
+    model_fingerprint,
+    resolve_model_name,
+    save_adapted,
+    save_model,
+)
+from mtcpo.models.prompts import TextExample
 from mtcpo.training.arguments import check_precision, dtype_of, training_setup
 from mtcpo.training.checkpoints import prepare_work, stopped_early_at, stopping_at_a_step
 from mtcpo.training.config import TrainConfig
@@ -66,12 +73,12 @@ class RunData:
 @explain_lost_peer()
 def train(
     model: str,
-    texts: Iterable[Text],
+    texts: Iterable[TextExample],
     config: TrainConfig,
     output_dir: Path,
     *,
     prompt: str | None = None,
-    eval_texts: Iterable[Text] | None = None,
+    eval_texts: Iterable[TextExample] | None = None,
     origin: str = "",
     overwrite: bool = False,
 ) -> dict[str, Any]:
@@ -133,7 +140,7 @@ def prepare_model(loaded: LoadedModel, config: TrainConfig, seed: int) -> Loaded
         return loaded
     # After the model's own dropout, so that the adapters keep theirs.
     set_seed(seed)  # the trainer does so too, but after the adapters have their first weights
-    return loaded.with_model(add_adapters(loaded.model, loaded.family, config.lora, place_of(loaded.name)))
+    return loaded.with_model(add_adapters(loaded.model, loaded.family, config.lora, resolve_model_name(loaded.name)))
 
 
 def _trainer(loaded: LoadedModel, args: Seq2SeqTrainingArguments, config: TrainConfig, data: RunData) -> ExampleTrainer:
@@ -166,15 +173,11 @@ def _explained() -> Iterator[None]:
         yield
     except (LocalTokenNotFoundError, HfHubHTTPError, OfflineModeIsEnabled, ConnectionError) as error:
         raise UserError(
-            f"train.args.push_to_hub: {_line(error)}; log in with `hf auth login` on a machine with network, or leave "
-            "it out and run `hf upload NAME DIR` afterwards"
+            f"train.args.push_to_hub: {one_line(error)}; log in with `hf auth login` on a machine with network, or "
+            "leave it out and run `hf upload NAME DIR` afterwards"
         ) from error
     except (ValueError, ImportError, RuntimeError) as error:
-        raise UserError(f"train.args: {_line(error)}") from error
-
-
-def _line(error: Exception) -> str:
-    return " ".join(str(error).split())
+        raise UserError(f"train.args: {one_line(error)}") from error
 
 
 # --- what a run is --------------------------------------------------------------------------------------------------
@@ -182,7 +185,9 @@ def _line(error: Exception) -> str:
 
 def _fingerprint(model: str, config: TrainConfig, data: RunData) -> str:
     """Return what must be equal for an unfinished run to go on: model, settings and data."""
-    digest = hashlib.sha256(f"{model}\n{identity_of(model)}\n{config.model_dump_json()}\n{data.sha256}\n".encode())
+    digest = hashlib.sha256(
+        f"{model}\n{model_fingerprint(model)}\n{config.model_dump_json()}\n{data.sha256}\n".encode()
+    )
     if data.evaluation is not None:
         digest.update(data.evaluation.sha256.encode())
     for segment in () if data.dev is None else data.dev.segments:

@@ -22,7 +22,7 @@ from transformers import Seq2SeqTrainer, Seq2SeqTrainingArguments
 
 from mtcpo.core.config import load_section
 from mtcpo.core.errors import UserError
-from mtcpo.models.head.targets import IGNORE, Scored
+from mtcpo.models.head.targets import IGNORE, TokenScores
 from mtcpo.models.layouts.base import Batch, Example
 from mtcpo.models.loading import LoadedModel
 from mtcpo.training.batching import BatchLimits, LengthBatchSampler
@@ -49,7 +49,7 @@ class ExampleSet(Dataset[Example]):
         return self.examples[index]
 
 
-def pair_logps(scored: Scored) -> PairLogps:
+def pair_logps(scored: TokenScores) -> PairLogps:
     """Sum token log-probabilities (2B, T) over targets and part them into chosen and rejected."""
     sums = scored.token_logps.sum(-1)
     tokens = (scored.labels != IGNORE).sum(-1)
@@ -277,21 +277,21 @@ class ExampleTrainer(Seq2SeqTrainer):
             loss = loss * self.accelerator.num_processes
         return (loss, {"token_logps": scored.token_logps}) if return_outputs else loss
 
-    def _smoothed_nll(self, scored: Scored) -> Tensor:
+    def _smoothed_nll(self, scored: TokenScores) -> Tensor:
         """Return the (smoothed) NLL of chosen targets, the first rows."""
         rows, smoothing = len(scored.labels) if self.sft else len(scored.labels) // 2, self.loss.nll_smoothing
         return -((1 - smoothing) * scored.token_logps[:rows] + smoothing * scored.mean_logps[:rows]).sum()
 
-    def _sft_share(self, part: Scored, step: Tensor) -> Tensor:
+    def _sft_share(self, part: TokenScores, step: Tensor) -> Tensor:
         """Return what some of the sources add to the loss of the step."""
         return self._smoothed_nll(part) / (step[1] if self.loss.nll_normalization == "token" else step[0])
 
-    def _preference_share(self, part: Scored, step: Tensor) -> Tensor:
+    def _preference_share(self, part: TokenScores, step: Tensor) -> Tensor:
         """Return what some of the pairs add to the loss of the step."""
         losses = PREFERENCE_LOSSES[self.loss.loss](pair_logps(part), self.loss)
         return losses.sum() / step[0] + self.loss.cpo_alpha * self._sft_share(part, step)
 
-    def _router_share(self, scored: Scored, here: Tensor, step: Tensor, training: bool) -> Tensor:
+    def _router_share(self, scored: TokenScores, here: Tensor, step: Tensor, training: bool) -> Tensor:
         """Return this batch's share of the load-balancing loss of a mixture of experts.
 
         The model's own loss of a batch, experts x sum_e f_e P_e with means over the batch's tokens, padding left out,
@@ -305,7 +305,7 @@ class ExampleTrainer(Seq2SeqTrainer):
 
     # --- what is logged -----------------------------------------------------------------------------------------
 
-    def _metrics(self, scored: Scored) -> dict[str, Tensor]:
+    def _metrics(self, scored: TokenScores) -> dict[str, Tensor]:
         """Return what is logged of a batch, summed."""
         nll = {"smoothed_nll": self._smoothed_nll(scored).detach()}
         if self.sft:

@@ -18,8 +18,8 @@ from transformers import (
 
 from mtcpo.data.records import Candidate, Segment
 from mtcpo.models.layouts.encode_once import encode_once
-from mtcpo.models.loading import LoadedModel, identity_of
-from mtcpo.models.prompts import Text
+from mtcpo.models.loading import LoadedModel, model_fingerprint
+from mtcpo.models.prompts import TextExample
 from mtcpo.translation.config import TranslateConfig
 from mtcpo.translation.sampling import CUTOFFS, DiversityPenalty, Draw
 
@@ -36,11 +36,11 @@ class GenerateEngine:
     @property
     def name(self) -> str:
         """Return what identifies the engine's outputs."""
-        return f"generate {self.loaded.name} {identity_of(self.loaded.name)} as {self.system}"
+        return f"generate {self.loaded.name} {model_fingerprint(self.loaded.name)} as {self.system}"
 
     def translate(self, segments: Sequence[Segment], config: TranslateConfig, seed: int) -> list[list[Candidate]]:
         """Translate segments (of any language pairs) and return candidates in their order."""
-        texts = [Text(segment.source, segment.src_lang, segment.tgt_lang) for segment in segments]
+        texts = [TextExample(segment.source, segment.src_lang, segment.tgt_lang) for segment in segments]
         examples = self.loaded.layout.encode(texts)
         # By language too: generation is set up for one target language at a time.
         order = sorted(range(len(segments)), key=lambda i: (segments[i].tgt_lang, -len(examples[i].source)))
@@ -58,7 +58,10 @@ class GenerateEngine:
     def logprobs(self, segments: Sequence[Segment], batch_size: int) -> list[list[float]]:
         """Score each candidate as a target of training: dropout off, a source of n candidates encoded once."""
         loaded = self.loaded
-        texts = [Text(s.source, s.src_lang, s.tgt_lang, tuple(c.text for c in s.candidates), id=s.id) for s in segments]
+        texts = [
+            TextExample(s.source, s.src_lang, s.tgt_lang, tuple(c.text for c in s.candidates), id=s.id)
+            for s in segments
+        ]
         examples = loaded.layout.encode(texts)
         # A batch has the same number of candidates for every source, and like lengths.
         order = sorted(

@@ -84,7 +84,7 @@ def test_no_command_runs_code_without_the_flag(here, capsys, command):
         (here / f"{name}.py").write_text("raise SystemExit('code ran')", encoding="utf-8")
     (here / "own.toml").write_text(RECIPE, encoding="utf-8")
     (here / "p.jsonl").write_text('{"prompt": "a", "chosen": "b", "rejected": "c"}\n', encoding="utf-8")
-    assert "which runs only if you pass --allow-code" in mistake(capsys, *shlex.split(command))
+    assert "is custom Python code; pass --allow-code to run it" in mistake(capsys, *shlex.split(command))
     assert not (here / "x").exists()
     assert not (here / "x.jsonl").exists()
     # A setting of the recipe cannot allow it either.

@@ -83,13 +83,6 @@ def test_make_targets_exist():
         assert re.search(rf"^{target}:", makefile, re.MULTILINE), target
 
 
-def test_the_map_names_every_module():
-    readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    modules = {path.stem for path in (ROOT / "mtcpo").glob("*.py")} - {"__init__", "__main__"}
-    missing = {module for module in modules if f"`{module}`" not in readme}
-    assert not missing
-
-
 def test_pictures_exist():
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     pictures = re.findall(r"!\[[^]]*\]\(([^)]+)\)", readme)

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 from sacrebleu.metrics import BLEU, CHRF, TER
 from support.console import run
-from support.paths import DATA
+from support.paths import WMT22
 from support.runs import evaluate, german_outputs, german_test_set, read_json
 
 from mtcpo.core.config import load_section
@@ -19,8 +19,6 @@ from mtcpo.evaluation.significance import holm
 from mtcpo.evaluation.statistics import tally
 from mtcpo.evaluation.testsets.testset import TestSet
 from mtcpo.metrics.registry import load_metric
-
-WMT22 = DATA / "wmt22"
 
 
 @pytest.fixture(scope="module")
@@ -388,7 +386,8 @@ def official_scores(pair: str) -> dict[tuple[str, str], float]:
     return scores
 
 
-@pytest.mark.skipif(not WMT22.exists(), reason="the WMT22 data are not beside this repository")
+@pytest.mark.slow
+@pytest.mark.data
 @pytest.mark.parametrize("pair", ["de-en", "en-de"])
 def test_one_command_gives_the_official_scores(pair, tmp_path, capsys):
     source, target = pair.split("-")

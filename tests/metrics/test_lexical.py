@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from sacrebleu.metrics import BLEU, CHRF, TER
-from support.paths import DATA
+from support.paths import WMT22
 
 from mtcpo.core.errors import UserError
 from mtcpo.core.files import read_lines
@@ -15,7 +15,6 @@ from mtcpo.data.records import Candidate, Segment
 from mtcpo.metrics.lexical import bleu_scores, chrf_scores, ter_scores
 from mtcpo.metrics.registry import METRICS, MetricSpec, load_metric, metric_kind, metric_name
 
-WMT22 = DATA / "wmt22"
 LEXICAL = {
     "bleu": (BLEU, {"effective_order": True}),
     "chrf": (CHRF, {}),
@@ -201,7 +200,8 @@ def official_scores():
         return {(r["pair"], r["system"], r["metric"]): float(r["score"]) for r in csv.DictReader(file, delimiter="\t")}
 
 
-@pytest.mark.skipif(not WMT22.is_dir(), reason="needs ../shared/data/wmt22")
+@pytest.mark.slow
+@pytest.mark.data
 @pytest.mark.parametrize(("pair", "most"), [("de-en", 9), ("en-de", 2)])
 def test_official_wmt22_scores(pair, most):
     src, tgt = pair.split("-")

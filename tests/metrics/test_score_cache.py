@@ -3,11 +3,11 @@ import signal
 import sqlite3
 import subprocess
 import sys
-import time
 from dataclasses import replace
 
 import pytest
 from support.paths import ROOT
+from support.timing import HANGS, wait_until
 
 from mtcpo.core.errors import UserError
 from mtcpo.data.records import Candidate, ErrorSpan, Segment
@@ -150,10 +150,11 @@ def python(tmp_path, code, *arguments):
     return subprocess.Popen([sys.executable, str(script), *map(str, arguments)], cwd=tmp_path, env=environment)
 
 
+@pytest.mark.processes
 def test_two_processes_write_one_file(tmp_path):
     path = tmp_path / "scores.sqlite3"
     processes = [python(tmp_path, WRITER, path) for _ in range(2)]
-    assert [process.wait(timeout=60) for process in processes] == [0, 0]
+    assert [process.wait(timeout=HANGS) for process in processes] == [0, 0]
     cache = ScoreCache(path)
     keys = [score_key("s", str(n), "h", []) for n in range(400)]
     assert cache.get(keys) == {key: Judgement(float(n)) for n, key in enumerate(keys)}
@@ -192,21 +193,20 @@ build_preferences(segments(), config, Path(sys.argv[1]), scored=Path("scored.jso
 """
 
 
+@pytest.mark.slow
 def test_killed_ten_times_and_continued_the_files_are_the_same(tmp_path):
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     for folder in (whole, killed):
         folder.mkdir()
         (folder / "slow_metric.py").write_text(SLOW, encoding="utf-8")
-    assert python(whole, RUN, "prefs.jsonl").wait(timeout=120) == 0
+    assert python(whole, RUN, "prefs.jsonl").wait(timeout=HANGS) == 0
     kills = 0
     for attempt in range(10):
         before = count_lines(killed / "calls.txt")
         process = python(killed, RUN, "prefs.jsonl")
         # Each attempt lives until it has scored some more; at which instruction it dies differs every time.
-        deadline = time.monotonic() + 60
-        while process.poll() is None and count_lines(killed / "calls.txt") < before + 12 * (1 + attempt % 3):
-            assert time.monotonic() < deadline
-            time.sleep(0.001 * (1 + attempt))
+        target = before + 12 * (1 + attempt % 3)
+        wait_until(lambda: process.poll() is not None or count_lines(killed / "calls.txt") >= target)  # noqa: B023
         if process.poll() is None:
             process.send_signal(signal.SIGKILL)
             kills += 1
@@ -214,7 +214,7 @@ def test_killed_ten_times_and_continued_the_files_are_the_same(tmp_path):
         if process.returncode:
             assert not (killed / "prefs.jsonl").exists()
     assert kills >= 8
-    assert python(killed, RUN, "prefs.jsonl").wait(timeout=120) == 0
+    assert python(killed, RUN, "prefs.jsonl").wait(timeout=HANGS) == 0
     for name in ("prefs.jsonl", "scored.jsonl", "prefs-report.json"):
         assert (killed / name).read_bytes() == (whole / name).read_bytes(), name
     # Nothing was computed twice but the chunk in flight at each kill: 12 texts.

@@ -3,13 +3,13 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from support.paths import ROOT
-from support.scoring import make_segments
+from support.scoring import segments_to_score
+from support.timing import HANGS, wait_until
 
 from mtcpo.core.errors import UserError
 from mtcpo.data.records import Candidate, Segment
@@ -18,9 +18,10 @@ from mtcpo.metrics.scorer import SEGMENTS_FOR_WORKERS, Scorer, check_metrics, sc
 
 @pytest.fixture(scope="module")
 def many():
-    return list(make_segments(SEGMENTS_FOR_WORKERS + 200))
+    return list(segments_to_score(SEGMENTS_FOR_WORKERS + 200))
 
 
+@pytest.mark.processes
 def test_several_processes_give_the_same_in_the_same_order(many):
     one = list(score_segments(many, ["chrf", "bleu"], workers=1))
     two = list(score_segments(iter(many), ["chrf", "bleu"], workers=2))
@@ -65,7 +66,7 @@ def test_a_column_of_scores_counts_as_a_metric(many):
 def test_signatures_are_of_what_was_computed(many):
     scorer = Scorer(["chrf", "bleu"])
     given = [replace(s, candidates=tuple(replace(c, scores={"chrf": 1.0}) for c in s.candidates)) for s in many[:2]]
-    list(scorer.score([*given, *make_segments(1, tgt_lang="zh")]))
+    list(scorer.score([*given, *segments_to_score(1, tgt_lang="zh")]))
     signatures = scorer.signatures(1)
     assert signatures["chrf"].startswith("nrefs:1|")
     assert "tok:13a" in signatures["bleu"]
@@ -122,11 +123,12 @@ SCRIPT = """
 import sys
 sys.path.insert(0, {tests!r})
 from mtcpo.metrics.scorer import score_segments
-from support.scoring import make_segments
+from support.scoring import segments_to_score
 
 if __name__ == "__main__":
-    for _ in score_segments(make_segments(10**9), ["chrf"], workers=3):
-        pass
+    for number, _ in enumerate(score_segments(segments_to_score(10**9), ["chrf"], workers=3)):
+        if number == 0:
+            print("scoring", flush=True)
 """
 
 
@@ -146,13 +148,6 @@ def alive(pid):
     return "Z" not in (Path("/proc") / str(pid) / "stat").read_text().rpartition(")")[2].split()[0]
 
 
-def wait_until(condition, seconds=20):
-    end = time.monotonic() + seconds
-    while not condition() and time.monotonic() < end:
-        time.sleep(0.05)
-    return condition()
-
-
 @pytest.fixture
 def endless(tmp_path):
     """A process that scores without end beside two more, started in a process group of its own, as a shell does."""
@@ -162,8 +157,7 @@ def endless(tmp_path):
         [sys.executable, str(script)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
     )
     try:
-        # Starting two interpreters takes a second, and a minute on a machine that has other work.
-        assert wait_until(lambda: len(workers_of(process.pid)) == 2, seconds=90)
+        wait_until(lambda: len(workers_of(process.pid)) == 2, process)
         yield process
     finally:
         if process.poll() is None:
@@ -171,26 +165,28 @@ def endless(tmp_path):
         process.communicate()
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc").is_dir(), reason="needs /proc and ps")
 @pytest.mark.parametrize("settled", [False, True])
 def test_ctrl_c_ends_all_processes_without_noise_from_the_workers(endless, settled):
     if settled:
-        time.sleep(1.5)
+        assert endless.stdout.readline() == "scoring\n"
     workers = workers_of(endless.pid)
     os.killpg(endless.pid, signal.SIGINT)  # as the terminal does: to every process of the group
-    _, errors = endless.communicate(timeout=60)
+    _, errors = endless.communicate(timeout=HANGS)
     assert errors.count("Traceback") == 1
     assert errors.strip().endswith("KeyboardInterrupt")
-    assert wait_until(lambda: not any(map(alive, workers)))
+    wait_until(lambda: not any(map(alive, workers)))
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc").is_dir(), reason="needs /proc and ps")
 def test_workers_end_when_the_main_process_is_killed(endless):
-    time.sleep(1.5)
+    assert endless.stdout.readline() == "scoring\n"
     workers = workers_of(endless.pid)
     assert len(workers) == 2
     endless.kill()
-    assert wait_until(lambda: not any(map(alive, workers)))
+    wait_until(lambda: not any(map(alive, workers)))
 
 
 def test_workers_import_nothing_heavy(tmp_path):

@@ -76,7 +76,7 @@ def test_a_function_scores_and_its_direction_is_known(own):
         ("x={}:number", "it is a int, and a function is needed"),
         ("x={}:shortnes", r"unknown name in own_scores: 'shortnes' \(did you mean 'shortness'\?\)"),
         ("x=python:no_such_module:f", "your code raised ModuleNotFoundError"),
-        ("x=python:no_function", "write it as python:package.module:Class"),
+        ("x=python:no_function", "write it as python:package.module:name"),
         ("chrf={}:shortness", "needs a name that no metric has"),
     ],
 )
@@ -87,7 +87,7 @@ def test_mistakes_in_functions(own, spec, message):
 
 def test_code_runs_only_where_the_command_line_allows_it(own, tmp_path):
     spec = f"short={own}:shortness"
-    with pytest.raises(UserError, match="runs only if you pass --allow-code"):
+    with pytest.raises(UserError, match="is custom Python code; pass --allow-code to run it"):
         load_section(PrefsConfig, {"metrics": [spec]}, "recipe")
     write_json_lines(tmp_path / "c.jsonl", [segment_to_json(segment("abcdef", "abc"))])
     command = ["build-prefs", "c.jsonl", "--metric", spec, "--output", "p.jsonl"]

@@ -6,7 +6,7 @@ import sys
 import pytest
 import torch
 from support.models import KINDS, SIZES, TEXTS, preference_texts
-from support.training import LORA, adapters, config, interrupted_at, weights
+from support.training import SMALL_LORA, adapter_weights, interrupt_at, model_weights, train_config
 
 from mtcpo.core.errors import UserError
 from mtcpo.models.adapters import add_adapters
@@ -18,8 +18,8 @@ from mtcpo.training.train import prepare_model, train
 ROUNDS = {"num_train_epochs": 2, "learning_rate": 1e-2}
 
 
-def lora_config(lora=LORA, **args):
-    return config(lora=lora, args=ROUNDS | args)
+def lora_config(lora=SMALL_LORA, **args):
+    return train_config(lora=lora, args=ROUNDS | args)
 
 
 def logps(loaded, texts):
@@ -66,7 +66,7 @@ def test_adapters_are_a_directory_that_loads_with_its_base(trained, kind):
     names = {path.name for path in folder.iterdir()}
     assert {"adapter_config.json", "adapter_model.safetensors", "canary.json", "tokenizer.json", "README.md"} <= names
     assert not names & {"model.safetensors", "config.json", "checkpoints"}
-    assert all(".lora_" in name for name in adapters(folder))
+    assert all(".lora_" in name for name in adapter_weights(folder))
     texts = preference_texts(6, start=40)
     ours = logps(load_model(str(folder), "float32", device="cpu"), texts)
     before = load_model(str(base), "float32", device="cpu")
@@ -78,7 +78,7 @@ def test_adapters_are_a_directory_that_loads_with_its_base(trained, kind):
     theirs = peft.PeftModel.from_pretrained(before.model, folder).eval()
     batch = before.layout.collate(before.layout.encode(texts))
     with torch.no_grad():
-        logits = before.layout.own_logits(theirs, batch)
+        logits = before.layout.model_logits(theirs, batch)
     labels = batch["labels"]
     own = torch.log_softmax(logits, -1).gather(2, labels.clamp(min=0)[..., None]).squeeze(2)[labels != -100]
     torch.testing.assert_close(ours[labels != -100], own, atol=1e-4, rtol=1e-4)
@@ -87,12 +87,12 @@ def test_adapters_are_a_directory_that_loads_with_its_base(trained, kind):
 # The new Llama's frozen head is small (0.02) and its input normalised: adapters can do little there.
 @pytest.mark.parametrize(("kind", "learning_rate", "gain"), [("mt5", 1e-2, 0.5), ("llama", 3e-2, 0.05)])
 def test_merged_on_request_with_the_adapters_beside(model_folder, kind, learning_rate, gain, tmp_path):
-    settings = config(
+    settings = train_config(
         lora=LoraConfig(r=4, alpha=8, merge=True), cpo_alpha=0,
         args={"num_train_epochs": 8, "learning_rate": learning_rate},
     )  # fmt: skip
     train(str(model_folder(kind)), preference_texts(8), settings, tmp_path / "out")
-    before, after = weights(model_folder(kind)), weights(tmp_path / "out")
+    before, after = model_weights(model_folder(kind)), model_weights(tmp_path / "out")
     assert before.keys() == after.keys(), "adapters were not merged"
     changed = {name for name in before if not torch.equal(before[name], after[name])}
     assert any("q_proj" in name or name.endswith("q.weight") for name in changed)
@@ -119,7 +119,7 @@ def test_adapters_on_adapters(trained, tmp_path):
         logps(load_model(str(path), "float32", device="cpu"), texts) for path in (base, first, tmp_path / "second")
     ]
     assert all(float((a - b).abs().max()) > 0.01 for a, b in zip(found[1:], found[:-1], strict=True))
-    train(str(first), preference_texts(8), config(args={"learning_rate": 0.0}), tmp_path / "full")
+    train(str(first), preference_texts(8), train_config(args={"learning_rate": 0.0}), tmp_path / "full")
     full = logps(load_model(str(tmp_path / "full"), "float32", device="cpu"), texts)
     torch.testing.assert_close(full, found[1], atol=1e-5, rtol=1e-5)
 
@@ -140,7 +140,7 @@ LAYERS = {
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_family_says_where_its_adapters_go(load, kind):
     loaded = load(kind)
-    model = add_adapters(loaded.model, loaded.family, LORA, "base")
+    model = add_adapters(loaded.model, loaded.family, SMALL_LORA, "base")
     names = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
     assert all(".lora_" in name for name in names)
     assert {name.split(".lora_")[0].rpartition(".")[2] for name in names} == LAYERS[kind]
@@ -161,18 +161,19 @@ def test_wrong_layers(model_folder, modules, message, tmp_path):
 # --- going on -------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_interrupted_adapters_go_on_with_their_dropout(model_folder, tmp_path, monkeypatch):
     arguments = (str(model_folder("llama")), preference_texts(12), lora_config(LoraConfig(r=4, dropout=0.2)))
     train(*arguments, tmp_path / "whole")
     with monkeypatch.context() as patch:
-        interrupted_at(patch, 2)
+        interrupt_at(patch, 2)
         with pytest.raises(KeyboardInterrupt):
             train(*arguments, tmp_path / "parts")
     train(*arguments, tmp_path / "parts")
-    whole, parts = adapters(tmp_path / "whole"), adapters(tmp_path / "parts")
+    whole, parts = adapter_weights(tmp_path / "whole"), adapter_weights(tmp_path / "parts")
     assert all(torch.equal(tensor, parts[name]) for name, tensor in whole.items())
     train(*arguments[:2], lora_config(LoraConfig(r=4)), tmp_path / "without")
-    without = adapters(tmp_path / "without")
+    without = adapter_weights(tmp_path / "without")
     assert not all(torch.equal(tensor, without[name]) for name, tensor in whole.items())
 
 
@@ -199,7 +200,7 @@ def test_a_run_directory_may_be_moved(moved, trained):
 
 def test_another_base_is_not_taken_for_the_old_one(moved, model_folder):
     shutil.rmtree(moved / "base")
-    settings = config(args={"learning_rate": 1e-2})
+    settings = train_config(args={"learning_rate": 1e-2})
     train(str(model_folder("llama")), preference_texts(8), settings, moved / "base")
     with pytest.raises(UserError, match=r"canary\.json .*log-probabilities differ by"):
         load_model(str(moved / "model"), "float32", device="cpu")
@@ -314,7 +315,7 @@ def test_adapters_on_a_quantized_base(wide, kind, bits, layer, tmp_path):
 def test_optimizer_in_8_bits(wide, tmp_path):
     """Its state is kept in 8 bits, and the loss falls."""
     args = ROUNDS | {"optim": "adamw_bnb_8bit", "learning_rate": 1e-3, "save_strategy": "epoch"}
-    train(str(wide("mt5")), preference_texts(8), config(args=args), tmp_path / "out")
+    train(str(wide("mt5")), preference_texts(8), train_config(args=args), tmp_path / "out")
     (newest,) = (tmp_path / "out" / "checkpoints").iterdir()
     state = torch.load(newest / "optimizer.pt", weights_only=True)["state"]
     assert "dtype=torch.uint8" in repr(state)
@@ -335,15 +336,15 @@ def test_adapters_are_no_base_for_quantization(moved):
 @pytest.mark.parametrize("lora", [None, LoraConfig(r=4, dropout=0.1)])
 def test_gradient_checkpointing_changes_no_weight(model_folder, kind, lora, tmp_path):
     """Layers are run again in the backward pass, below our hooks on encoder and head; dropout repeats itself."""
-    read = weights if lora is None else adapters
+    read = model_weights if lora is None else adapter_weights
     results = []
     for checkpointing in (False, True):
-        settings = config(lora=lora, dropout=0.1, args={"max_steps": 3, "gradient_checkpointing": checkpointing})
+        settings = train_config(lora=lora, dropout=0.1, args={"max_steps": 3, "gradient_checkpointing": checkpointing})
         out = tmp_path / str(checkpointing)
         train(str(model_folder(kind)), preference_texts(12), settings, out)
         results.append(read(out))
     plain, again = results
-    start = weights(model_folder(kind)) if lora is None else {}
+    start = model_weights(model_folder(kind)) if lora is None else {}
     assert plain.keys() == again.keys()
     assert any(name not in start or not torch.equal(start[name], tensor) for name, tensor in plain.items())
     for name, tensor in plain.items():

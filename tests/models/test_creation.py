@@ -29,9 +29,9 @@ def test_new_models_load_with_their_canary(model_folder, architecture):
 def test_first_loss_is_that_of_guessing(load, architecture):
     """Logits of a sensible size: -log p is near log V, not near a hundred."""
     loaded = load(architecture)
-    from mtcpo.models.prompts import Text
+    from mtcpo.models.prompts import TextExample
 
-    batch = loaded.layout.collate(loaded.layout.encode([Text(en, "en", "de", (de,)) for en, de in PAIRS[:8]]))
+    batch = loaded.layout.collate(loaded.layout.encode([TextExample(en, "en", "de", (de,)) for en, de in PAIRS[:8]]))
     with torch.no_grad():
         scored = loaded.layout.score(loaded.model, loaded.head, batch)
     mean = -scored.token_logps.sum() / (scored.labels != -100).sum()

@@ -5,7 +5,7 @@ import pytest
 
 from mtcpo.core.errors import UserError
 from mtcpo.data.languages import check_language
-from mtcpo.models.families import FAMILIES, Family, family_of, language_token, some_language
+from mtcpo.models.families import FAMILIES, Family, any_language, family_of, language_token
 
 BY_NAME = {family.name: family for family in FAMILIES}
 
@@ -172,10 +172,10 @@ def test_missing_language_names_what_was_tried_and_the_nearest():
 
 def test_missing_language_is_told_at_once_even_with_a_large_vocabulary():
     vocabulary = {f"▁word{n}": n for n in range(250_000)} | {"deu_Latn": 250_000}
-    start = time.perf_counter()
+    start = time.process_time()
     with pytest.raises(UserError, match="deu_Latn"):
         language_token(BY_NAME["nllb"], "nds", vocabulary)
-    assert time.perf_counter() - start < 5
+    assert time.process_time() - start < 5
 
 
 @pytest.mark.parametrize(
@@ -189,11 +189,11 @@ def test_missing_language_is_told_at_once_even_with_a_large_vocabulary():
     ],
 )
 def test_some_language_of_a_tokenizer(name, token, tag):
-    found = some_language(BY_NAME[name], ["▁the", "x_y", "__", token])
+    found = any_language(BY_NAME[name], ["▁the", "x_y", "__", token])
     assert found == tag
     assert language_token(BY_NAME[name], found, [token]) == token
 
 
 def test_a_tokenizer_without_any_language():
     with pytest.raises(UserError, match="this nllb model has no language token such as deu_Latn"):
-        some_language(BY_NAME["nllb"], ["▁the"])
+        any_language(BY_NAME["nllb"], ["▁the"])

@@ -16,16 +16,16 @@ from support.families import FAMILY_KINDS
 from support.models import PAIRS, preference_texts
 from support.paths import ROOT
 
-from mtcpo.models.canary import CANARY_FILE, both_logps
+from mtcpo.models.canary import CANARY_FILE, head_and_model_logps
 from mtcpo.models.families import FAMILIES, language_token
 from mtcpo.models.head.targets import IGNORE
 from mtcpo.models.loading import load_model, save_model
-from mtcpo.models.prompts import Text
+from mtcpo.models.prompts import TextExample
 from mtcpo.training.config import TrainConfig
 from mtcpo.training.train import train
 from mtcpo.training.trainer import pair_logps
 
-pytestmark = pytest.mark.filterwarnings("ignore:Recommended. pip install sacremoses")
+pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore:Recommended. pip install sacremoses")]
 
 FAMILY_OF_KIND = {
     "mt5": "mt5", "mt5-tied": "mt5", "marian-separate": "marian",
@@ -71,7 +71,7 @@ def test_every_declared_family_is_proved(of):
 def test_nll_is_the_models_own(of, kind, record_property):
     loaded = of(kind)
     assert loaded.family.name == FAMILY_OF_KIND.get(kind, kind)
-    assert loaded.head.own_logits == "none"
+    assert loaded.head.logits_mode == "none"
     examples = examples_of(loaded)
     layout = loaded.layout
     batch, rows = layout.collate(examples), layout.collate(examples)
@@ -153,7 +153,7 @@ PROMPTS = {
 @pytest.mark.parametrize("kind", FAMILY_KINDS)
 def test_prompts(of, kind):
     loaded = of(kind)
-    (example,) = loaded.layout.encode([Text(PAIRS[3][0], "en", "de")])
+    (example,) = loaded.layout.encode([TextExample(PAIRS[3][0], "en", "de")])
     ids = list(example.source)
     if kind == "marian-separate":  # the tokenizer decodes targets, by their own vocabulary
         words = {i: word for word, i in loaded.tokenizer.get_vocab().items()}
@@ -177,7 +177,7 @@ def test_generation_starts_where_training_does(of, kind, record_property):
     labels = batch["labels"][: len(examples)]
     inputs, settings = loaded.layout.generation_batch(examples), loaded.layout.generation_settings("de")
     with torch.no_grad():
-        trained = loaded.layout.own_logits(loaded.model, batch)[: len(examples)].float()
+        trained = loaded.layout.model_logits(loaded.model, batch)[: len(examples)].float()
         generated = loaded.model.generate(
             **inputs, **settings, max_new_tokens=3, max_length=None, num_beams=1, do_sample=False,
             output_logits=True, return_dict_in_generate=True,
@@ -217,7 +217,7 @@ def test_two_steps_move_chosen_above_rejected(model_folder, of, kind, tmp_path, 
     pairs = preference_texts(16)
     # Each pair the way round that the model does not prefer, and of those the one that it minds least.
     pairs = [
-        pair if margin < 0 else Text(pair.source, "en", "de", pair.targets[::-1])
+        pair if margin < 0 else TextExample(pair.source, "en", "de", pair.targets[::-1])
         for pair, margin in zip(pairs, margins(loaded, pairs).tolist(), strict=True)
     ]
     all_before = margins(loaded, pairs)
@@ -247,7 +247,7 @@ for kind in sys.argv[3:]:
 
 def logps_of(loaded):
     batch = loaded.layout.collate(loaded.layout.encode(texts(8)))
-    return both_logps(loaded.model, loaded.layout, loaded.head, batch)[0]
+    return head_and_model_logps(loaded.model, loaded.layout, loaded.head, batch)[0]
 
 
 @pytest.fixture(scope="module")
@@ -262,7 +262,7 @@ def there_and_back(model_folder, tmp_path_factory):
     root = ROOT
     done = subprocess.run(
         [OTHER, "-c", SAVE, here, there, *FAMILY_KINDS], cwd=root, env=os.environ | {"PYTHONPATH": str(root)},
-        timeout=7000, capture_output=True, text=True, check=False,
+        capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-2000:]
     return there

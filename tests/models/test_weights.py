@@ -8,16 +8,16 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from support.families import _marian_separate
+from support.families import make_marian_separate
 from support.models import preference_texts
 
 from mtcpo.core.errors import UserError
-from mtcpo.models.canary import CANARY_FILE, TEXTS, both_logps
+from mtcpo.models.canary import CANARY_FILE, TEXTS, head_and_model_logps
 from mtcpo.models.compat import classic_rope, running_major, written_major
-from mtcpo.models.head.tap import Head
+from mtcpo.models.head.hooks import Head
 from mtcpo.models.head.targets import LogitTransform
 from mtcpo.models.loading import load_model, save_model
-from mtcpo.models.prompts import Text
+from mtcpo.models.prompts import TextExample
 from mtcpo.training.config import TrainConfig
 from mtcpo.training.train import train
 
@@ -42,7 +42,7 @@ def edit_tensors(folder, change):
 
 def text_of(source, *targets):
     """As canaries have it: no template."""
-    return Text(source, "en", "de", targets, prompt=source)
+    return TextExample(source, "en", "de", targets, prompt=source)
 
 
 def load_here(folder):
@@ -55,7 +55,7 @@ def parts(loaded):
 
 def logps_of(loaded):
     batch = loaded.layout.collate(loaded.layout.encode(preference_texts(4)))
-    return both_logps(*parts(loaded), batch)[0]
+    return head_and_model_logps(*parts(loaded), batch)[0]
 
 
 # --- tables ---------------------------------------------------------------------------------------------------------
@@ -216,7 +216,7 @@ def test_marian_with_vocabularies_of_their_own(tmp_path, larger_target, tied):
     """Of one size both versions know them; of two sizes version 5 alone, and 4.57 would take the source's for both."""
     folder = tmp_path / "folder"
     folder.mkdir()
-    _marian_separate(folder, larger_target, tied)
+    make_marian_separate(folder, larger_target, tied)
     if larger_target and MAJOR < 5:
         sizes = r"different sizes \([0-9]+ and [0-9]+\)"
         with pytest.raises(UserError, match=rf"source and target vocabularies have {sizes}, .*; use transformers 5"):
@@ -231,11 +231,11 @@ def test_marian_with_vocabularies_of_their_own(tmp_path, larger_target, tied):
     with torch.no_grad():
         inputs = {name: batch[name] for name in ("input_ids", "attention_mask", "labels")}
         own = loaded.model(**inputs).loss * len(target)
-    ours = both_logps(*parts(loaded), batch)[0].sum()
+    ours = head_and_model_logps(*parts(loaded), batch)[0].sum()
     torch.testing.assert_close(ours, -own, atol=1e-4, rtol=1e-5)
     (tmp_path / "saved").mkdir()
     save_model(loaded, tmp_path / "saved", ("en", "de"))
-    torch.testing.assert_close(both_logps(*parts(load_here(tmp_path / "saved")), batch)[0].sum(), ours)
+    torch.testing.assert_close(head_and_model_logps(*parts(load_here(tmp_path / "saved")), batch)[0].sum(), ours)
 
 
 def test_a_target_vocabulary_larger_than_its_table(copy):
@@ -298,7 +298,7 @@ def test_a_lost_normalizer_is_caught(load, tmp_path):
     save_model(load("umt5"), tmp_path, ("en", "de"))
     path = tmp_path / "tokenizer.json"
     path.write_text(json.dumps(json.loads(path.read_text(encoding="utf-8")) | {"normalizer": None}), encoding="utf-8")
-    with pytest.raises(UserError, match=r"canary\.json .*: the tokenizer now cuts the canary's text otherwise"):
+    with pytest.raises(UserError, match=r"canary\.json .*: the tokenizer no longer produces the token ids"):
         load_here(tmp_path)
 
 
@@ -308,14 +308,14 @@ def test_a_canary_of_version_0_1_has_fewer_texts(load, tmp_path):
     canary = json.loads(path.read_text(encoding="utf-8"))
     del canary["texts"]
     path.write_text(json.dumps(canary), encoding="utf-8")
-    with pytest.raises(UserError, match="cuts the canary's text otherwise"):
+    with pytest.raises(UserError, match="no longer produces the token ids saved with this model"):
         load_here(tmp_path)
     loaded = load("mt5")
     batch = loaded.layout.collate(loaded.layout.encode(
         [text_of(source, target) for source, target in TEXTS[:2]]
     ))  # fmt: skip
     old = {"input_ids": batch["input_ids"].tolist(), "labels": batch["labels"].tolist()}
-    old["logps"] = both_logps(loaded.model, loaded.layout, loaded.head, batch)[0].tolist()
+    old["logps"] = head_and_model_logps(loaded.model, loaded.layout, loaded.head, batch)[0].tolist()
     path.write_text(json.dumps(canary | old), encoding="utf-8")
     assert load_here(tmp_path).family.name == "mt5"
 
@@ -371,16 +371,16 @@ def test_a_model_that_alters_its_logits_is_believed(copy, alter, kind, function,
     assert str(folder) in warning
     assert reason in warning
     assert "the model's own logits are used" in warning
-    assert loaded.head.own_logits == positions
+    assert loaded.head.logits_mode == positions
     batch = loaded.layout.collate(loaded.layout.encode(preference_texts(3)))
-    ours, own = both_logps(loaded.model, loaded.layout, loaded.head, batch)
+    ours, own = head_and_model_logps(loaded.model, loaded.layout, loaded.head, batch)
     torch.testing.assert_close(ours, own, atol=2e-5, rtol=1e-5)
     # Gradients too: those of the model's own forward pass.
     gradients = []
-    for own_logits in (False, True):
+    for model_logits in (False, True):
         loaded.model.zero_grad()
-        if own_logits:
-            logits = loaded.layout.own_logits(loaded.model, batch)[:, : batch["labels"].shape[1]]
+        if model_logits:
+            logits = loaded.layout.model_logits(loaded.model, batch)[:, : batch["labels"].shape[1]]
             every = torch.log_softmax(logits, -1).gather(2, batch["labels"].clamp(min=0)[..., None]).squeeze(2)
             total = every[batch["labels"] != -100].sum()
         else:
@@ -402,28 +402,28 @@ def test_training_goes_by_the_models_own_logits(copy, alter, tmp_path):
     logs = [json.loads(line) for line in (tmp_path / "out" / "metrics.jsonl").read_text().splitlines()]
     loaded = load_here(folder)
     batch = loaded.layout.collate(loaded.layout.encode(preference_texts(4)))
-    chosen = both_logps(loaded.model, loaded.layout, loaded.head, batch)[1][:4].sum()
+    chosen = head_and_model_logps(loaded.model, loaded.layout, loaded.head, batch)[1][:4].sum()
     tokens = (batch["labels"][:4] != -100).sum()
     assert logs[0]["nll_loss"] == pytest.approx(float(-chosen / tokens), rel=1e-4)
-    assert load_here(tmp_path / "out").head.own_logits == "real"
+    assert load_here(tmp_path / "out").head.logits_mode == "real"
 
 
 def test_wrapped_models_keep_the_choice_of_logits(load):
     from dataclasses import replace
 
     loaded = load("llama")
-    believed = replace(loaded, head=replace(loaded.head, own_logits="real"))
+    believed = replace(loaded, head=replace(loaded.head, logits_mode="real"))
     again = believed.with_model(loaded.model)
-    assert again.head.own_logits == "real"
+    assert again.head.logits_mode == "real"
     assert again.head.model is loaded.model
-    assert loaded.with_model(loaded.model).head.own_logits == "none"
+    assert loaded.with_model(loaded.model).head.logits_mode == "none"
 
 
 def test_a_config_that_announces_what_the_model_does_not_do(copy, caplog):
     folder = copy("qwen2")
     edit_json(folder / "config.json", logit_scale=3.0)
     loaded = load_here(folder)
-    assert loaded.head.own_logits == "real"
+    assert loaded.head.logits_mode == "real"
     assert "differ from the model's own by" in caplog.text
 
 
@@ -439,10 +439,10 @@ def test_a_config_that_announces_what_the_model_does_not_do(copy, caplog):
 def test_known_alterations_are_the_heads_own(load, kind, transform):
     loaded = load(kind)
     assert loaded.head.transform == transform
-    assert loaded.head.own_logits == "none"
+    assert loaded.head.logits_mode == "none"
     plain = Head(loaded.head.module)
     batch = loaded.layout.collate(loaded.layout.encode(preference_texts(2)))
-    without, own = both_logps(loaded.model, loaded.layout, plain, batch)
+    without, own = head_and_model_logps(loaded.model, loaded.layout, plain, batch)
     assert (float((without - own).abs().max()) > 0.01) == (transform != LogitTransform()), "the test shows nothing"
 
 

@@ -10,6 +10,8 @@ import pytest
 from support.console import call, contents, finish, lines_of, start, write_lines
 from support.pipelines import STAGES, write_recipe
 
+pytestmark = pytest.mark.slow
+
 INTERRUPTED = "mtcpo: interrupted; repeat the command to go on\n"
 
 SIGNALS = itertools.cycle((signal.SIGINT, signal.SIGTERM))

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from support.paths import DATA
+from support.paths import WMT22
 
 from mtcpo.core.errors import UserError
 from mtcpo.core.files import read_json_lines, write_json_lines
@@ -20,7 +20,6 @@ from mtcpo.preferences.build import PrefsConfig, build_preferences, report_path_
 from mtcpo.preferences.selection import length_log_ratio
 from mtcpo.preferences.statistics import Reservoir, SourceCorrelation, binned
 
-WMT22 = DATA / "wmt22"
 CHRF = PrefsConfig(metrics=("chrf",))
 
 # Four sources; by hand: 1 chooses "the black cat" over "a dog", 2 is a tie of one text, 3 has no second candidate,
@@ -374,7 +373,7 @@ def test_where_the_report_goes():
     assert report_path_of(Path("p.jsonl.gz")) == Path("p-report.json")
 
 
-@pytest.mark.skipif(not WMT22.is_dir(), reason="needs ../shared/data/wmt22")
+@pytest.mark.data
 def test_wmt22_with_nine_systems(tmp_path):
     folder = WMT22 / "de-en"
     hypotheses = {path.stem.removeprefix("system-"): str(path) for path in sorted(folder.glob("system-*"))}

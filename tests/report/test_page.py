@@ -4,7 +4,7 @@ from dataclasses import replace
 from itertools import pairwise
 
 import pytest
-from support.browser import CONTRAST, Browser, Outline
+from support.browser import LOW_CONTRAST, Browser, Outline
 from support.runs import evaluate, german_outputs, german_test_set, write_many_systems
 
 from mtcpo.core.errors import UserError
@@ -15,8 +15,8 @@ from mtcpo.report.views import flatten, language_name
 from mtcpo.report.wording import ranked
 
 
-def test_the_page_is_well_formed(html):
-    outline = Outline(html)
+def test_the_page_is_well_formed(report_html):
+    outline = Outline(report_html)
     assert outline.open == []
     identities = [attributes["id"] for _, attributes in outline.tags if "id" in attributes]
     assert len(identities) == len(set(identities))
@@ -24,28 +24,28 @@ def test_the_page_is_well_formed(html):
     assert targets <= set(identities)
 
 
-def test_the_page_needs_nothing_from_elsewhere(html):
-    outline = Outline(html)
+def test_the_page_needs_nothing_from_elsewhere(report_html):
+    outline = Outline(report_html)
     assert [attributes for tag, attributes in outline.tags if tag in ("img", "iframe", "object", "base", "form")] == []
     assert [attributes["href"] for tag, attributes in outline.tags if tag == "link"] == ["data:,"]
     assert [attributes for tag, attributes in outline.tags if tag == "script"] == [{}]
-    assert not re.search(r"""(?:src|href|url)\s*[=(]\s*["']?(?:https?:)?//""", html)
+    assert not re.search(r"""(?:src|href|url)\s*[=(]\s*["']?(?:https?:)?//""", report_html)
     policy = next(a["content"] for _, a in outline.tags if a.get("http-equiv") == "Content-Security-Policy")
     assert policy.startswith("default-src 'none'")
     assert "script-src 'sha256-" in policy
 
 
-def test_hostile_text_is_text(html):
-    assert html.count("<script") == 1
-    assert "<img" not in html
-    assert "<b>" not in html
-    text = Outline(html).text
+def test_hostile_text_is_text(report_html):
+    assert report_html.count("<script") == 1
+    assert "<img" not in report_html
+    assert "<b>" not in report_html
+    text = Outline(report_html).text
     assert "<script>alert('tuned')<" in text
-    assert "&lt;b&gt;fett&lt;/b&gt;" in html
+    assert "&lt;b&gt;fett&lt;/b&gt;" in report_html
 
 
-def test_the_page_says_what_was_found(html):
-    text = Outline(html).text.replace("\u00a0", " ")
+def test_the_page_says_what_was_found(report_html):
+    text = Outline(report_html).text.replace("\u00a0", " ")
     assert "garden , English → German" in text
     assert "400 segments, 1 reference, baseline start" in text
     assert re.search(r"tuned is better than start on BLEU \(\+[\d.]+, p = 0\.003\), chrF .* and TER \(−", text)
@@ -57,10 +57,10 @@ def test_the_page_says_what_was_found(html):
         assert part in text
 
 
-def test_the_page_has_both_tests_wins_and_lengths(page, html):
-    entry = json.loads((page.parent / "evaluation.json").read_text())["pairs"]["en-de"]
+def test_the_page_has_both_tests_wins_and_lengths(report_page, report_html):
+    entry = json.loads((report_page.parent / "evaluation.json").read_text())["pairs"]["en-de"]
     versus = entry["systems"]["tuned"]["versus"]["start"]
-    text = Outline(html).text
+    text = Outline(report_html).text
     for row in versus.values():
         assert f"{row['p_value']:.4f} {row['p_randomisation']:.4f}" in text
         assert f"{row['wins']} won, {row['ties']} tied, {row['losses']} lost" in text
@@ -140,17 +140,19 @@ def test_the_stages_of_a_run_are_a_table(tmp_path):
     assert '"loss": "<sft>"' in text
 
 
-def test_numbers_of_the_table_are_those_of_evaluation_json(page, html):
-    systems = json.loads((page.parent / "evaluation.json").read_text())["pairs"]["en-de"]["systems"]
-    text = Outline(html).text
+def test_numbers_of_the_table_are_those_of_evaluation_json(report_page, report_html):
+    systems = json.loads((report_page.parent / "evaluation.json").read_text())["pairs"]["en-de"]["systems"]
+    text = Outline(report_html).text
     for row in systems.values():
         for score in row["metrics"].values():
             assert f"{score['score']:.1f} ±{score['ci']:.1f}" in text
 
 
-def test_text_carries_its_language_and_direction(html):
+def test_text_carries_its_language_and_direction(report_html):
     texts = [
-        a for tag, a in Outline(html).tags if tag == "p" and (a.get("class") or "").startswith("text") and "lang" in a
+        a
+        for tag, a in Outline(report_html).tags
+        if tag == "p" and (a.get("class") or "").startswith("text") and "lang" in a
     ]
     assert {attributes["dir"] for attributes in texts if attributes["lang"] != "ar"} == {"auto"}
     assert {attributes["lang"] for attributes in texts} == {"en", "de", "ar"}
@@ -180,8 +182,8 @@ def test_an_empty_reference_is_shown_as_such(tmp_path):
     assert write_report(tmp_path).read_text(encoding="utf-8").count('<p class="text empty">empty</p>') == 1
 
 
-def test_an_empty_translation_is_shown_as_such(html):
-    assert html.count('<p class="text empty">empty</p>') == 2
+def test_an_empty_translation_is_shown_as_such(report_html):
+    assert report_html.count('<p class="text empty">empty</p>') == 2
 
 
 def test_absent_parts_are_named(tmp_path):
@@ -270,16 +272,20 @@ def choose(browser: Browser, field: str, value: str) -> None:
     )
 
 
-def test_the_page_opens_without_errors_and_runs_no_foreign_script(browser, page):
-    browser.open(page)
+@pytest.mark.browser
+def test_the_page_opens_without_errors_and_runs_no_foreign_script(browser, report_page):
+    browser.open(report_page)
     assert browser.evaluate("document.querySelectorAll('.segment').length") == 24
     assert browser.evaluate("[...document.querySelectorAll('.tools')].every(tools => !tools.hidden)") is True
     # What an injected script would need is refused by the page's policy; none was let in to be refused.
     assert browser.problems == []
 
 
-def test_the_policy_stops_a_script_that_is_not_ours(browser, page, tmp_path):
-    changed = page.read_text(encoding="utf-8").replace("</main>", "<script>document.title = 'taken'</script></main>")
+@pytest.mark.browser
+def test_the_policy_stops_a_script_that_is_not_ours(browser, report_page, tmp_path):
+    changed = report_page.read_text(encoding="utf-8").replace(
+        "</main>", "<script>document.title = 'taken'</script></main>"
+    )
     (tmp_path / "changed.html").write_text(changed, encoding="utf-8")
     browser.open(tmp_path / "changed.html")
     assert browser.evaluate("document.title") == "garden: mtcpo report"
@@ -287,8 +293,9 @@ def test_the_policy_stops_a_script_that_is_not_ours(browser, page, tmp_path):
     assert browser.problems == []
 
 
-def test_sorting(browser, page):
-    browser.open(page)
+@pytest.mark.browser
+def test_sorting(browser, report_page):
+    browser.open(report_page)
     assert browser.evaluate(NUMBERS) == sorted(browser.evaluate(NUMBERS))
     choose(browser, "sort", "gain")
     chrf = [gains[1] for gains in browser.evaluate(GAINS)]
@@ -302,8 +309,9 @@ def test_sorting(browser, page):
     assert ter[0] < -20
 
 
-def test_filtering_and_search(browser, page):
-    browser.open(page)
+@pytest.mark.browser
+def test_filtering_and_search(browser, report_page):
+    browser.open(report_page)
     choose(browser, "show", "worse")
     assert all(gains[1] < 0 for gains in browser.evaluate(GAINS))
     choose(browser, "show", "all")
@@ -317,15 +325,17 @@ def test_filtering_and_search(browser, page):
     assert browser.problems == []
 
 
-def test_more_rows_on_demand(browser, page):
-    browser.open(page)
+@pytest.mark.browser
+def test_more_rows_on_demand(browser, report_page):
+    browser.open(report_page)
     browser.evaluate("document.querySelector('.more').click()")
     assert len(browser.evaluate(NUMBERS)) == 70
     assert browser.evaluate("document.querySelector('.count').textContent") == "70 of 300 shown"
 
 
-def test_the_view_is_in_the_address(browser, page):
-    browser.open(page, "#sort=gain&metric=0&show=better&find=Bahnhof")
+@pytest.mark.browser
+def test_the_view_is_in_the_address(browser, report_page):
+    browser.open(report_page, "#sort=gain&metric=0&show=better&find=Bahnhof")
     bleu = [gains[0] for gains in browser.evaluate(GAINS)]
     assert bleu
     assert bleu == sorted(bleu, reverse=True)
@@ -337,16 +347,17 @@ def test_the_view_is_in_the_address(browser, page):
     others = (
         "[...document.querySelectorAll('[data-explorer]')].map(one => one.querySelector('[data-field=find]').value)"
     )
-    browser.open(page, "#set=2&find=tea")
+    browser.open(report_page, "#set=2&find=tea")
     assert browser.evaluate(others) == ["", "tea"]
-    browser.open(page, "#find=tea")
+    browser.open(report_page, "#find=tea")
     assert browser.evaluate(others) == ["tea", "tea"]
     # Values that no menu has are left alone.
-    browser.open(page, "#sort=nonsense&show=")
+    browser.open(report_page, "#sort=nonsense&show=")
     assert len(browser.evaluate(NUMBERS)) == 20
     assert browser.problems == []
 
 
+@pytest.mark.browser
 def test_of_many_systems_one_at_a_time_is_compared(browser, tmp_path):
     browser.open(write_report(write_many_systems(tmp_path)))
     names = (
@@ -360,6 +371,7 @@ def test_of_many_systems_one_at_a_time_is_compared(browser, tmp_path):
     assert browser.problems == []
 
 
+@pytest.mark.browser
 def test_of_a_few_systems_the_largest_gain_or_loss_of_any_counts(browser, tmp_path):
     test_set = german_test_set(60)
     shares = {"start": 0.2, "one": 0.2, "two": 0.2, "three": 0.2}
@@ -380,8 +392,9 @@ def test_of_a_few_systems_the_largest_gain_or_loss_of_any_counts(browser, tmp_pa
     assert browser.problems == []
 
 
-def test_right_to_left_text_starts_at_the_right(browser, page):
-    browser.open(page)
+@pytest.mark.browser
+def test_right_to_left_text_starts_at_the_right(browser, report_page):
+    browser.open(report_page)
     arabic = "[...document.querySelectorAll('.text')].find(p => p.textContent.startsWith('الكتاب'))"
     assert browser.evaluate(f"getComputedStyle({arabic}).direction") == "rtl"
     offsets = browser.evaluate(
@@ -402,7 +415,8 @@ def on_paper(browser: Browser, page) -> None:
     browser.call("Emulation.setEmulatedMedia", media="print")
 
 
-def test_on_paper_nothing_is_cut_or_folded_up(page, tmp_path):
+@pytest.mark.browser
+def test_on_paper_nothing_is_cut_or_folded_up(report_page, tmp_path):
     run = write_many_systems(tmp_path)
     texts = "[...document.querySelectorAll('details.paper')].map(d => d.checkVisibility() && d.open)"
     inside = (
@@ -410,7 +424,7 @@ def test_on_paper_nothing_is_cut_or_folded_up(page, tmp_path):
         " <= t.closest('.card').getBoundingClientRect().right)"
     )
     with Browser() as opened:
-        for one in (page, write_report(run)):
+        for one in (report_page, write_report(run)):
             on_paper(opened, one)
             assert set(opened.evaluate(texts)) == {False}
             opened.call("Page.printToPDF")
@@ -422,18 +436,20 @@ def test_on_paper_nothing_is_cut_or_folded_up(page, tmp_path):
         assert opened.problems == []
 
 
+@pytest.mark.browser
 @pytest.mark.parametrize("width", [320, 375, 768, 1200])
-def test_no_width_scrolls_sideways(browser, page, width):
+def test_no_width_scrolls_sideways(browser, report_page, width):
     browser.resize(width, 800)
-    browser.open(page)
+    browser.open(report_page)
     assert browser.evaluate("document.documentElement.scrollWidth") == width
     browser.resize(1200, 900)
 
 
+@pytest.mark.browser
 @pytest.mark.parametrize("dark", [False, True])
-def test_text_has_enough_contrast_in_light_and_dark(page, dark):
+def test_text_has_enough_contrast_in_light_and_dark(report_page, dark):
     with Browser(dark=dark) as opened:
-        opened.open(page)
+        opened.open(report_page)
         body = opened.evaluate("getComputedStyle(document.body).backgroundColor")
         assert body == ("rgb(19, 22, 25)" if dark else "rgb(246, 246, 243)")
-        assert opened.evaluate(CONTRAST) == []
+        assert opened.evaluate(LOW_CONTRAST) == []

@@ -1,7 +1,7 @@
 import json
 
 import pytest
-from support.browser import CONTRAST, Browser, Outline
+from support.browser import LOW_CONTRAST, Browser, Outline
 
 from mtcpo.core.errors import UserError
 from mtcpo.data.records import Candidate, Segment
@@ -104,6 +104,7 @@ def test_reports_that_make_no_page(tmp_path):
         write_pair_page(path)
 
 
+@pytest.mark.browser
 @pytest.mark.parametrize("dark", [False, True])
 def test_in_a_browser_in_light_and_dark(page, dark):
     with Browser(dark=dark) as opened:
@@ -111,7 +112,7 @@ def test_in_a_browser_in_light_and_dark(page, dark):
         assert opened.evaluate("document.title") == "Preference pairs: prefs (mtcpo)"
         body = opened.evaluate("getComputedStyle(document.body).backgroundColor")
         assert body == ("rgb(19, 22, 25)" if dark else "rgb(246, 246, 243)")
-        assert opened.evaluate(CONTRAST) == []
+        assert opened.evaluate(LOW_CONTRAST) == []
         for width in (320, 768, 1200):
             opened.resize(width, 800)
             assert opened.evaluate("document.documentElement.scrollWidth") == width

@@ -67,9 +67,9 @@ def test_without_marks_the_texts_are_unchanged(before, after):
 
 def test_very_long_texts_are_compared_at_their_ends_only():
     loop = " ".join(["so"] * 20_000)
-    started = time.perf_counter()
+    started = time.process_time()
     before, after = mark_differences(f"Anfang {loop} Ende", f"Anfang {loop} und {loop} Ende")
-    assert time.perf_counter() - started < 5
+    assert time.process_time() - started < 5
     assert before.startswith("Anfang so")
     assert after.endswith("so</mark> Ende")
     assert strip(after) == f"Anfang {loop} und {loop} Ende"

@@ -1,23 +1,18 @@
-"""A headless Chromium for tests, spoken to over its debugging pipe (no package needed)."""
+"""A headless Chromium that is driven over its debugging pipe, which needs no package, and checks of an HTML page."""
 
 import base64
 import json
 import os
 import re
-import shutil
 import subprocess
 import tempfile
-import time
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
-import pytest
+from support.requirements import browser_program
+from support.timing import HANGS, wait_until
 
-from mtcpo.report.page import write_report
-from support.runs import write_full_run
-
-NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
 FLAGS = (
     "--headless",
     "--no-sandbox",
@@ -36,9 +31,8 @@ class Browser:
     """One page. `problems` gathers console errors and warnings, exceptions, and requests to anything but files."""
 
     def __init__(self, width: int = 1200, height: int = 900, dark: bool = False) -> None:
-        program = next(filter(None, map(shutil.which, NAMES)), None)
-        if program is None:
-            pytest.skip("no chromium on this machine: the page is not tried in a browser")
+        program = browser_program()
+        assert program is not None, "tests that open a browser are marked `browser`"
         self.problems: list[str] = []
         self._profile = tempfile.TemporaryDirectory(ignore_cleanup_errors=True)
         to_browser, self._out = os.pipe()
@@ -73,7 +67,7 @@ class Browser:
 
     def __exit__(self, *_: object) -> None:
         self._process.terminate()
-        self._process.wait(timeout=20)
+        self._process.wait(timeout=HANGS)
         os.close(self._out)
         os.close(self._in)
         self._profile.cleanup()
@@ -86,10 +80,7 @@ class Browser:
     def open(self, path: Path, fragment: str = "") -> None:
         self.call("Page.navigate", url="about:blank")
         self.call("Page.navigate", url=path.resolve().as_uri() + fragment)
-        deadline = time.monotonic() + 30
-        while self.evaluate("document.readyState + location.protocol") != "completefile:":
-            assert time.monotonic() < deadline, "the page did not load in 30 s"
-            time.sleep(0.05)
+        wait_until(lambda: self.evaluate("document.readyState + location.protocol") == "completefile:")
 
     def evaluate(self, expression: str) -> Any:
         """Run JavaScript in the page and return its value."""
@@ -139,19 +130,8 @@ class Browser:
                 self.problems.append(f"request to {url}")
 
 
-@pytest.fixture(scope="module")
-def page(tmp_path_factory):
-    """The report of a run that has everything, with hostile text in it."""
-    return write_report(write_full_run(tmp_path_factory.mktemp("run") / "garden"))
-
-
-@pytest.fixture(scope="module")
-def html(page):
-    return page.read_text(encoding="utf-8")
-
-
 class Outline(HTMLParser):
-    """The tags of a page, its visible text, and whether every tag is closed."""
+    """The tags of a page and its visible text; `open` holds the tags that are not closed."""
 
     VOID = ("meta", "link", "input", "circle", "line", "rect", "polyline")
 
@@ -182,8 +162,7 @@ class Outline(HTMLParser):
         return re.sub(r"\s+", " ", " ".join(self.texts))
 
 
-# Contrast of text on its ground, WCAG 2: at least 4.5 to 1.
-CONTRAST = """(() => {
+LOW_CONTRAST = """(() => {
   const canvas = document.createElement('canvas').getContext('2d', { willReadFrequently: true });
   const paint = (colours) => {
     canvas.clearRect(0, 0, 1, 1);
@@ -205,3 +184,4 @@ CONTRAST = """(() => {
   }
   return [...new Set(low)];
 })()"""
+"""JavaScript that lists the elements whose text has a contrast below 4.5 to 1 (WCAG 2, level AA)."""

@@ -1,15 +1,11 @@
-"""Makes tiny COMET checkpoints in the library's own on-disk format, offline, for tests."""
+"""Tiny COMET checkpoints in COMET's own on-disk format, made offline with random weights, and texts to score."""
 
 from __future__ import annotations
 
 import json
 import random
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
-
-import pytest
 
 from mtcpo.data.records import Candidate, Segment
 
@@ -18,8 +14,8 @@ HIDDEN, LAYERS = 16, 2
 SYLLABLES = ["ka", "lo", "mi", "nu", "pe", "ra", "so", "ti", "vu", "ze"]
 
 
-def sentences(count: int, seed: int = 0) -> list[str]:
-    """Sentences of made-up words."""
+def made_up_sentences(count: int, seed: int = 0) -> list[str]:
+    """Sentences of made-up words, the same for the same seed."""
     rng = random.Random(seed)
     return [
         " ".join("".join(rng.choices(SYLLABLES, k=rng.randint(1, 3))) for _ in range(rng.randint(2, 9))) + "."
@@ -51,11 +47,11 @@ ENCODERS = {
         {"pad_token_id": 1, "input_embedding_size": 8, "hidden_dropout_prob": 0.0},
     ),
 }
-"""The library's name of an encoder -> class of its config and of its tokenizer, and settings of the former."""
+"""COMET's name of an encoder -> class of its config and of its tokenizer, and settings of the former."""
 
 
 def make_encoder(folder: Path, kind: str = "XLM-RoBERTa", **changes: Any) -> Path:
-    """Write config.json and a tokenizer.json whose pieces are the characters and syllables of `sentences`.
+    """Write config.json and a tokenizer.json whose pieces are the characters and syllables of `made_up_sentences`.
 
     changes: of the config.
     """
@@ -172,8 +168,8 @@ def make_comet(
     return folder
 
 
-def library_model(folder: Path) -> Any:
-    """The library's own model, with what its `predict` needs beside transformers 5, which gives fewer values."""
+def load_with_comet(folder: Path) -> Any:
+    """The model as COMET itself loads it, with what its `predict` misses beside transformers 5."""
     import comet
 
     model = comet.load_from_checkpoint(str(folder / "checkpoints" / "model.ckpt"), local_files_only=True)
@@ -185,38 +181,35 @@ def library_model(folder: Path) -> Any:
             tokenizer.cls_token_id, *a, *between, *b, tokenizer.sep_token_id
         ]  # fmt: skip
 
-    def three(*arguments: Any, **named: Any) -> Any:
+    def three_values(*arguments: Any, **named: Any) -> Any:
+        # COMET unpacks three; transformers 5 returns two, without the layers in between.
         values = forward(*arguments, **named)
         return values if len(values) == 3 else (values[0], None, values[1])
 
-    encoder.model.forward = three
+    encoder.model.forward = three_values
     return model
 
 
 LIGHTNING = {"epoch": 0, "global_step": 0, "pytorch-lightning_version": "2.0.0", "hparams_name": "kwargs"}
 
 
-def has_comet(python=sys.executable) -> bool:
-    code = "import importlib.metadata as metadata; metadata.version('unbabel-comet')"
-    return subprocess.run([python, "-c", code], capture_output=True, check=False).returncode == 0
+def make_all_kinds(folder: Path) -> dict[str, Path]:
+    """Make a tiny model of each kind and, under "encoder", the encoder that they share; return their folders."""
+    encoder = make_encoder(folder / "encoder")
+    return {kind: make_comet(folder / kind, kind, encoder) for kind in KINDS} | {"encoder": encoder}
 
 
-needs_comet = pytest.mark.skipif(not has_comet(), reason="needs unbabel-comet: mtcpo[comet], or docs/pairs.md")
+CORPUS_OPTIONS = "--source s.de --reference r.en --hyp a=a.en --hyp b=b.en --src-lang de --tgt-lang en"
+"""Options of `build-prefs` and `evaluate` for a source, its reference and the outputs of two systems."""
 
 
-@pytest.fixture(scope="session")
-def models(tmp_path_factory):
-    """The tiny model of each kind, and their encoder."""
-    root = tmp_path_factory.mktemp("comet")
-    encoder = make_encoder(root / "encoder")
-    return {kind: make_comet(root / kind, kind, encoder) for kind in KINDS} | {"encoder": encoder}
-
-
-def make_segments(count=12):
-    sources, first, second, references = (sentences(count, seed) for seed in range(4))
+def comet_segments(count: int = 12) -> list[Segment]:
+    """Segments with a reference and three candidates each, the first and third of which have the same text."""
+    sources, first, second, references = (made_up_sentences(count, seed) for seed in range(4))
+    rows = zip(sources, first, second, references, strict=True)
     return [
         Segment(
             str(i), "de", "en", source, (ref,), candidates=(Candidate("a", a), Candidate("b", b), Candidate("c", a))
         )
-        for i, (source, a, b, ref) in enumerate(zip(sources, first, second, references, strict=True))
+        for i, (source, a, b, ref) in enumerate(rows)
     ]

@@ -13,6 +13,7 @@ import pytest
 
 from mtcpo.cli.main import main
 from support.paths import ROOT
+from support.timing import HANGS
 
 DEMO = ROOT / "data/demo"
 
@@ -87,10 +88,10 @@ def start(*arguments, cwd):
         signal.signal(signal.SIGINT, before)
 
 
-def finish(process, timeout=120):
+def finish(process):
     """Wait for a command that was started."""
     try:
-        out, err = process.communicate(timeout=timeout)
+        out, err = process.communicate(timeout=HANGS)
     except subprocess.TimeoutExpired:
         process.kill()
         process.communicate()

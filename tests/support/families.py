@@ -8,18 +8,26 @@ from pathlib import Path
 
 from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 
-from support.models import CHAT_TEMPLATE, TEXTS, _save, _sentencepiece, _write_json
+from support.models import (
+    CHAT_TEMPLATE,
+    PAIRS,
+    TEXTS,
+    make_marian,
+    save_random_model,
+    train_sentencepiece,
+    write_json,
+)
 
 THINKING_TEMPLATE = (
     "{% for message in messages %}<|{{ message['role'] }}|>{{ message['content'] }}<|end|>{% endfor %}"
     "{% if add_generation_prompt %}<|assistant|>"
     "{% if enable_thinking is defined and enable_thinking is false %}<think></think>{% endif %}{% endif %}"
 )
-"""As Qwen 3's: without being told otherwise the model thinks aloud first."""
+"""As Qwen 3's: unless it is switched off, the model writes its thoughts first."""
 
 
 def _settings(folder: Path, tokenizer_class: str, **values: object) -> None:
-    _write_json(folder / "tokenizer_config.json", {"tokenizer_class": tokenizer_class, **values})
+    write_json(folder / "tokenizer_config.json", {"tokenizer_class": tokenizer_class, **values})
 
 
 def _sentencepiece_proto(file: Path) -> object:
@@ -91,37 +99,37 @@ def _save_apart(kind: str, sizes: dict[str, object], folder: Path) -> None:
     from safetensors.torch import load_file, save_file
 
     config = getattr(transformers, f"{kind}Config")(**sizes, feed_forward_proj="gated-gelu", tie_word_embeddings=False)
-    _save(getattr(transformers, f"{kind}ForConditionalGeneration"), config, folder)
+    save_random_model(getattr(transformers, f"{kind}ForConditionalGeneration"), config, folder)
     tensors = load_file(folder / "model.safetensors")
     table = torch.randn(tensors["shared.weight"].shape, generator=torch.Generator().manual_seed(2))
     save_file(tensors | {"lm_head.weight": 0.15 * table}, folder / "model.safetensors", metadata={"format": "pt"})
     # transformers 5 writes "tied" of every T5.
     written = json.loads((folder / "config.json").read_text())
     written.pop("scale_decoder_outputs", None)
-    _write_json(folder / "config.json", written | {"tie_word_embeddings": False})
+    write_json(folder / "config.json", written | {"tie_word_embeddings": False})
 
 
 def _t5(folder: Path) -> None:
     from transformers import T5Config, T5ForConditionalGeneration
 
-    _sentencepiece(folder / "spiece.model", [*TEXTS, *["translate English to German:"] * 9], 160, **T5_IDS)
+    train_sentencepiece(folder / "spiece.model", [*TEXTS, *["translate English to German:"] * 9], 160, **T5_IDS)
     _settings(folder, "T5Tokenizer", extra_ids=10)
     # As published: rows of the embedding up to a round number, beyond the vocabulary.
     size = _vocabulary_size(folder) + 7
-    _save(T5ForConditionalGeneration, T5Config(**_t5_sizes(size)), folder)
+    save_random_model(T5ForConditionalGeneration, T5Config(**_t5_sizes(size)), folder)
 
 
 def _mt5_tied(folder: Path) -> None:
     from transformers import MT5Config, MT5ForConditionalGeneration
 
-    _sentencepiece(folder / "spiece.model", TEXTS, 160, **T5_IDS)
+    train_sentencepiece(folder / "spiece.model", TEXTS, 160, **T5_IDS)
     _settings(folder, "T5Tokenizer", extra_ids=0)
     config = MT5Config(**_t5_sizes(_vocabulary_size(folder)), tie_word_embeddings=True)
-    _save(MT5ForConditionalGeneration, config, folder)
+    save_random_model(MT5ForConditionalGeneration, config, folder)
 
 
 def _umt5(folder: Path) -> None:
-    _sentencepiece(folder / "spiece.model", TEXTS, 160, **T5_IDS)
+    train_sentencepiece(folder / "spiece.model", TEXTS, 160, **T5_IDS)
     _settings(folder, "T5Tokenizer", extra_ids=0, pad_token="<pad>", eos_token="</s>", unk_token="<unk>")
     _write_tokenizer_json(folder)
     _save_apart("UMT5", _t5_sizes(_vocabulary_size(folder)), folder)
@@ -134,7 +142,7 @@ def _byt5(folder: Path) -> None:
 
 def _madlad(folder: Path) -> None:
     languages = ["<2de>", "<2en>", "<2fr>", "<2zh>", "<2zh_Hant>", "<2sr>", "<2pt>"]
-    _sentencepiece(folder / "spiece.model", TEXTS, 170, **T5_IDS, user_defined_symbols=languages)
+    train_sentencepiece(folder / "spiece.model", TEXTS, 170, **T5_IDS, user_defined_symbols=languages)
     _settings(folder, "T5Tokenizer", extra_ids=0)
     _save_apart("T5", _t5_sizes(_vocabulary_size(folder)), folder)
 
@@ -155,7 +163,7 @@ def _nllb(folder: Path) -> None:
     from transformers import M2M100Config, M2M100ForConditionalGeneration
     from transformers.models.nllb.tokenization_nllb import FAIRSEQ_LANGUAGE_CODES
 
-    pieces = _sentencepiece(folder / "sentencepiece.bpe.model", TEXTS, 160, model_type="bpe")
+    pieces = train_sentencepiece(folder / "sentencepiece.bpe.model", TEXTS, 160, model_type="bpe")
     special = ["<s>", "<pad>", "</s>", "<unk>"]
     ids = {piece: i for i, piece in enumerate([*special, *pieces[3:]])}
     tokenizer = Tokenizer(models.BPE(ids, _merges(ids), unk_token="<unk>", fuse_unk=True))
@@ -171,16 +179,16 @@ def _nllb(folder: Path) -> None:
         **_bart_sizes(_vocabulary_size(folder)), decoder_start_token_id=2, scale_embedding=True,
         encoder_layerdrop=0.3, decoder_layerdrop=0.3,
     )  # fmt: skip
-    _save(M2M100ForConditionalGeneration, config, folder)
+    save_random_model(M2M100ForConditionalGeneration, config, folder)
 
 
 def _mbart(folder: Path, tokenizer_class: str, **values: object) -> None:
     from transformers import MBartConfig, MBartForConditionalGeneration
 
-    _sentencepiece(folder / "sentencepiece.bpe.model", TEXTS, 120)
+    train_sentencepiece(folder / "sentencepiece.bpe.model", TEXTS, 120)
     _settings(folder, tokenizer_class)
     config = MBartConfig(**_bart_sizes(_vocabulary_size(folder)), **values, forced_eos_token_id=2, scale_embedding=True)
-    _save(MBartForConditionalGeneration, config, folder)
+    save_random_model(MBartForConditionalGeneration, config, folder)
 
 
 def _mbart_50(folder: Path) -> None:
@@ -192,27 +200,23 @@ def _mbart_cc25(folder: Path) -> None:
 
 
 def _marian_multilingual(folder: Path) -> None:
-    from support.models import _marian
-
-    _marian(folder, languages=(">>deu<<", ">>fra<<", ">>ukr<<", ">>por<<", ">>srp_Cyrl<<", ">>srp_Latn<<"))
+    make_marian(folder, languages=(">>deu<<", ">>fra<<", ">>ukr<<", ">>por<<", ">>srp_Cyrl<<", ">>srp_Latn<<"))
 
 
-def _marian_separate(folder: Path, larger_target: bool = False, tied: bool = True) -> None:
+def make_marian_separate(folder: Path, larger_target: bool = False, tied: bool = True) -> None:
     """Two vocabularies with tables of their own, as converted checkpoints have them: of one size, padding last."""
     from transformers import MarianConfig, MarianMTModel
 
-    from support.models import PAIRS
-
     vocabularies = []
     for name, column, size in (("source", 0, 120), ("target", 1, 140)):
-        pieces = _sentencepiece(folder / f"{name}.spm", [pair[column] for pair in PAIRS], size)
+        pieces = train_sentencepiece(folder / f"{name}.spm", [pair[column] for pair in PAIRS], size)
         vocabularies.append(["</s>", "<unk>", *sorted(set(pieces) - {"</s>", "<unk>", "<s>"})])
     longest = max(len(words) for words in vocabularies)
     for file, words in zip(("vocab.json", "target_vocab.json"), vocabularies, strict=True):
         if not larger_target:
             words += [f"<unused{i}>" for i in range(longest - len(words))]
         words.append("<pad>")
-        _write_json(folder / file, {word: i for i, word in enumerate(words)})
+        write_json(folder / file, {word: i for i, word in enumerate(words)})
     settings = {"source_lang": "en", "target_lang": "de", "model_max_length": 64, "separate_vocabs": True}
     _settings(folder, "MarianTokenizer", **settings)
     source, target = map(len, vocabularies)
@@ -221,7 +225,7 @@ def _marian_separate(folder: Path, larger_target: bool = False, tied: bool = Tru
         **sizes, decoder_vocab_size=target, decoder_start_token_id=source - 1, forced_eos_token_id=0,
         share_encoder_decoder_embeddings=False, tie_word_embeddings=tied,
     )  # fmt: skip
-    _save(MarianMTModel, config, folder)
+    save_random_model(MarianMTModel, config, folder)
 
 
 # --- decoder-only -----------------------------------------------------------------------------------------------------
@@ -244,7 +248,7 @@ def _llama_vocabulary(
         ids = {"pad_id": 0, "eos_id": 1, "bos_id": 2, "unk_id": 3, "add_dummy_prefix": False}
         ids |= {"pad_piece": "<pad>", "eos_piece": "<eos>", "bos_piece": "<bos>"}
         ids |= {"user_defined_symbols": ["<mask>", "<start_of_turn>", "<end_of_turn>"]}
-    _sentencepiece(folder / "tokenizer.model", TEXTS, 460, **options, **ids)
+    train_sentencepiece(folder / "tokenizer.model", TEXTS, 460, **options, **ids)
     _settings(folder, tokenizer_class, **values)
     if json_too:
         _write_tokenizer_json(folder)
@@ -283,7 +287,7 @@ def _alma(folder: Path) -> None:
     from transformers import LlamaConfig, LlamaForCausalLM
 
     sizes = _llama_vocabulary(folder, **LLAMA_TOKENS)
-    _save(LlamaForCausalLM, LlamaConfig(**sizes, tie_word_embeddings=False), folder)
+    save_random_model(LlamaForCausalLM, LlamaConfig(**sizes, tie_word_embeddings=False), folder)
 
 
 def _llama3(folder: Path) -> None:
@@ -297,7 +301,7 @@ def _llama3(folder: Path) -> None:
     scaling = {"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0}
     scaling["original_max_position_embeddings"] = 16
     config = LlamaConfig(**sizes, tie_word_embeddings=True, rope_theta=100.0, rope_scaling=scaling)
-    _save(LlamaForCausalLM, config, folder)
+    save_random_model(LlamaForCausalLM, config, folder)
 
 
 CHAT_TOKENS = ["<|end|>", "<|user|>", "<|assistant|>", "<think>", "</think>"]
@@ -313,7 +317,7 @@ def _qwen(folder: Path, kind: str, template: str, **values: object) -> None:
     # As published: rows of the embedding up to a round number, beyond the vocabulary.
     sizes = _decoder_sizes(_vocabulary_size(folder) + 9) | {"eos_token_id": end, "bos_token_id": None}
     config = getattr(transformers, f"{kind}Config")(**sizes, tie_word_embeddings=True, rope_theta=100.0, **values)
-    _save(getattr(transformers, f"{kind}ForCausalLM"), config, folder)
+    save_random_model(getattr(transformers, f"{kind}ForCausalLM"), config, folder)
 
 
 def _qwen2(folder: Path) -> None:
@@ -339,7 +343,7 @@ def _gemma(folder: Path, kind: str, template: str | None = None, **values: objec
         tokens |= {"chat_template": template, "additional_special_tokens": ["<start_of_turn>", "<end_of_turn>"]}
     sizes = _llama_vocabulary(folder, "GemmaTokenizer", **tokens, add_bos_token=True)
     config = getattr(transformers, f"{kind}Config")(**sizes, head_dim=16, **values)
-    _save(getattr(transformers, f"{kind.removesuffix('Text')}ForCausalLM"), config, folder)
+    save_random_model(getattr(transformers, f"{kind.removesuffix('Text')}ForCausalLM"), config, folder)
 
 
 def _gemma1(folder: Path) -> None:
@@ -369,7 +373,7 @@ def _mistral(folder: Path) -> None:
     from transformers import MistralConfig, MistralForCausalLM
 
     sizes = _llama_vocabulary(folder, json_too=True, **LLAMA_TOKENS)
-    _save(MistralForCausalLM, MistralConfig(**sizes, sliding_window=None), folder)
+    save_random_model(MistralForCausalLM, MistralConfig(**sizes, sliding_window=None), folder)
 
 
 def _mixtral(folder: Path) -> None:
@@ -378,7 +382,9 @@ def _mixtral(folder: Path) -> None:
 
     sizes = _llama_vocabulary(folder, json_too=True, **LLAMA_TOKENS)
     sizes |= {"num_local_experts": 4, "num_experts_per_tok": 2}
-    _save(MixtralForCausalLM, MixtralConfig(**sizes, output_router_logits=True, router_aux_loss_coef=0.05), folder)
+    save_random_model(
+        MixtralForCausalLM, MixtralConfig(**sizes, output_router_logits=True, router_aux_loss_coef=0.05), folder
+    )
 
 
 def _gpt_neox(folder: Path) -> None:
@@ -387,7 +393,7 @@ def _gpt_neox(folder: Path) -> None:
     settings = {"eos_token": "<|endoftext|>", "unk_token": "<|endoftext|>"}
     sizes = _byte_vocabulary(folder, "GPTNeoXTokenizer", ["<|endoftext|>", "<|padding|>"], **settings)
     del sizes["num_key_value_heads"]
-    _save(GPTNeoXForCausalLM, GPTNeoXConfig(**sizes, tie_word_embeddings=False, rotary_pct=0.5), folder)
+    save_random_model(GPTNeoXForCausalLM, GPTNeoXConfig(**sizes, tie_word_embeddings=False, rotary_pct=0.5), folder)
 
 
 def _cohere(folder: Path) -> None:
@@ -395,7 +401,7 @@ def _cohere(folder: Path) -> None:
     from transformers import CohereConfig, CohereForCausalLM
 
     sizes = _byte_vocabulary(folder, "PreTrainedTokenizerFast", ["<|end|>"], eos_token="<|end|>")
-    _save(CohereForCausalLM, CohereConfig(**sizes, logit_scale=0.25), folder)
+    save_random_model(CohereForCausalLM, CohereConfig(**sizes, logit_scale=0.25), folder)
 
 
 def _granite(folder: Path) -> None:
@@ -403,7 +409,7 @@ def _granite(folder: Path) -> None:
     from transformers import GraniteConfig, GraniteForCausalLM
 
     sizes = _byte_vocabulary(folder, "PreTrainedTokenizerFast", ["<|end|>"], eos_token="<|end|>")
-    _save(GraniteForCausalLM, GraniteConfig(**sizes, logits_scaling=4.0), folder)
+    save_random_model(GraniteForCausalLM, GraniteConfig(**sizes, logits_scaling=4.0), folder)
 
 
 MAKERS = {
@@ -416,7 +422,7 @@ MAKERS = {
     "mbart-50": _mbart_50,
     "mbart-cc25": _mbart_cc25,
     "marian-multilingual": _marian_multilingual,
-    "marian-separate": _marian_separate,
+    "marian-separate": make_marian_separate,
     "alma": _alma,
     "llama3": _llama3,
     "qwen2": _qwen2,
@@ -432,4 +438,4 @@ MAKERS = {
 }
 
 FAMILY_KINDS = ("mt5", "m2m100", "marian", "llama", "gpt2", *MAKERS)
-"""Every kind on which the proofs of families run: those of tiny_models among them."""
+"""Every kind on which the proofs of families run: those of support.models among them."""

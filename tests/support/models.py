@@ -1,4 +1,4 @@
-"""Tiny models of every kind that the tests need, made on the spot from a made-up corpus. Nothing is fetched."""
+"""A made-up corpus, and tiny models made from it on the spot. Nothing is downloaded."""
 
 import io
 import itertools
@@ -9,7 +9,7 @@ import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
 from mtcpo.models.creation import CreateConfig, create_model
-from mtcpo.models.prompts import Text
+from mtcpo.models.prompts import TextExample
 
 ANIMALS = [
     ("bear", "Bärchen"),
@@ -41,7 +41,7 @@ TEXTS = [text for pair in PAIRS for text in pair] + [PROMPT_WORDS] * 9
 SIZES = {"d_model": 32, "d_ff": 48, "layers": 2, "heads": 2, "vocab_size": 160}
 
 KINDS = ("mt5", "llama", "marian", "m2m100", "nllb", "gpt2", "mixtral", "gemma2")
-"""Beside those that mtcpo makes itself: one for each way in which a layout or a head differs."""
+"""One for each way in which a layout or a head differs; mtcpo itself makes the first two."""
 
 CHAT_TEMPLATE = (
     "{% for message in messages %}<|{{ message['role'] }}|>{{ message['content'] }}<|end|>{% endfor %}"
@@ -49,11 +49,11 @@ CHAT_TEMPLATE = (
 )
 
 
-def preference_texts(count: int, start: int = 0) -> list[Text]:
+def preference_texts(count: int, start: int = 0) -> list[TextExample]:
     """Sources, each with its translation and with that of another sentence: rows of many lengths."""
     chosen = [PAIRS[(start + 7 * i) % len(PAIRS)] for i in range(count)]
     return [
-        Text(source, "en", "de", (target, PAIRS[(start + 11 * i + 5) % len(PAIRS)][1]))
+        TextExample(source, "en", "de", (target, PAIRS[(start + 11 * i + 5) % len(PAIRS)][1]))
         for i, (source, target) in enumerate(chosen)
     ]
 
@@ -63,24 +63,24 @@ def make_model(kind: str, folder: Path) -> Path:
     if kind in ("mt5", "llama"):
         create_model(CreateConfig(architecture=kind, **SIZES), TEXTS, folder)
     else:
-        from support import families as tiny_families
+        from support import families
 
-        (MAKERS | tiny_families.MAKERS)[kind](folder)
+        (MAKERS | families.MAKERS)[kind](folder)
     return folder
 
 
-def _save(model_class: type, config: object, folder: Path) -> None:
+def save_random_model(model_class: type, config: object, folder: Path) -> None:
     torch.manual_seed(1)
     model = model_class(config)
     for parameter in model.parameters():
-        if parameter.dim() > 1:  # wider than the library's 0.02, so that outputs depend on their inputs
+        if parameter.dim() > 1:  # wider than the 0.02 of transformers, so that outputs depend on their inputs
             torch.nn.init.normal_(parameter, std=0.15)
     if hasattr(model, "final_logits_bias"):
         model.final_logits_bias.normal_()
     model.save_pretrained(folder)
 
 
-def _sentencepiece(file: Path, texts: list[str], size: int, **options: object) -> list[str]:
+def train_sentencepiece(file: Path, texts: list[str], size: int, **options: object) -> list[str]:
     """Train a SentencePiece model and return its pieces."""
     import sentencepiece
 
@@ -94,39 +94,39 @@ def _sentencepiece(file: Path, texts: list[str], size: int, **options: object) -
     return [processor.id_to_piece(i) for i in range(len(processor))]
 
 
-def _write_json(path: Path, value: object) -> None:
+def write_json(path: Path, value: object) -> None:
     path.write_text(json.dumps(value, ensure_ascii=False), encoding="utf-8")
 
 
-def _marian(folder: Path, languages: tuple[str, ...] = ()) -> None:
+def make_marian(folder: Path, languages: tuple[str, ...] = ()) -> None:
     from transformers import MarianConfig, MarianMTModel
 
-    pieces = _sentencepiece(folder / "source.spm", [en for en, _ in PAIRS], 120)
-    pieces += _sentencepiece(folder / "target.spm", [de for _, de in PAIRS], 120)
+    pieces = train_sentencepiece(folder / "source.spm", [en for en, _ in PAIRS], 120)
+    pieces += train_sentencepiece(folder / "target.spm", [de for _, de in PAIRS], 120)
     words = ["</s>", "<unk>", *sorted(set(pieces) - {"</s>", "<unk>", "<s>"}), *languages, "<pad>"]
-    _write_json(folder / "vocab.json", {word: i for i, word in enumerate(words)})
+    write_json(folder / "vocab.json", {word: i for i, word in enumerate(words)})
     settings = {"source_lang": "en", "target_lang": "de", "model_max_length": 64, "separate_vocabs": False}
-    _write_json(folder / "tokenizer_config.json", {"tokenizer_class": "MarianTokenizer", **settings})
+    write_json(folder / "tokenizer_config.json", {"tokenizer_class": "MarianTokenizer", **settings})
     pad = len(words) - 1
     config = MarianConfig(
         vocab_size=len(words), d_model=32, encoder_layers=2, decoder_layers=2, encoder_attention_heads=2,
         decoder_attention_heads=2, encoder_ffn_dim=48, decoder_ffn_dim=48, max_position_embeddings=64, pad_token_id=pad,
         eos_token_id=0, forced_eos_token_id=0, decoder_start_token_id=pad, decoder_vocab_size=len(words), dropout=0.1,
     )  # fmt: skip
-    _save(MarianMTModel, config, folder)
+    save_random_model(MarianMTModel, config, folder)
 
 
 def _m2m100(folder: Path) -> None:
     from transformers.models.m2m_100.tokenization_m2m_100 import FAIRSEQ_LANGUAGE_CODES
 
     special = ["<s>", "<pad>", "</s>", "<unk>"]
-    pieces = _sentencepiece(folder / "sentencepiece.bpe.model", TEXTS, 120, bos_id=0, pad_id=1, eos_id=2, unk_id=3)
+    pieces = train_sentencepiece(folder / "sentencepiece.bpe.model", TEXTS, 120, bos_id=0, pad_id=1, eos_id=2, unk_id=3)
     words = [*special, *(piece for piece in pieces if piece not in special)]
-    _write_json(folder / "vocab.json", {word: i for i, word in enumerate(words)})
+    write_json(folder / "vocab.json", {word: i for i, word in enumerate(words)})
     # As in the published checkpoints: the tokenizer itself does not add its language tokens.
     languages = [f"__{code}__" for code in FAIRSEQ_LANGUAGE_CODES["m2m100"]]
     settings = {"tokenizer_class": "M2M100Tokenizer", "additional_special_tokens": languages}
-    _write_json(folder / "tokenizer_config.json", settings)
+    write_json(folder / "tokenizer_config.json", settings)
     _save_m2m100(folder)
 
 
@@ -140,11 +140,11 @@ def _save_m2m100(folder: Path) -> None:
         bos_token_id=0, eos_token_id=2, decoder_start_token_id=2, dropout=0.1, encoder_layerdrop=0.3,
         decoder_layerdrop=0.3,
     )  # fmt: skip
-    _save(M2M100ForConditionalGeneration, config, folder)
+    save_random_model(M2M100ForConditionalGeneration, config, folder)
 
 
 def _gpt2(folder: Path) -> None:
-    """A chat model with merges across any border, learned positions, tied tables and no padding token."""
+    """A chat model with merges across any border, learned positions, tied embeddings and no padding token."""
     from transformers import GPT2Config, GPT2LMHeadModel
 
     tokenizer = Tokenizer(models.BPE())
@@ -160,12 +160,12 @@ def _gpt2(folder: Path) -> None:
     tokenizer.train_from_iterator(TEXTS, trainer)
     tokenizer.save(str(folder / "tokenizer.json"))
     settings = {"tokenizer_class": "PreTrainedTokenizerFast", "eos_token": "<|end|>", "chat_template": CHAT_TEMPLATE}
-    _write_json(folder / "tokenizer_config.json", settings)
+    write_json(folder / "tokenizer_config.json", settings)
     config = GPT2Config(
         vocab_size=tokenizer.get_vocab_size(), n_positions=96, n_embd=32, n_layer=2, n_head=2, bos_token_id=0,
         eos_token_id=0,
     )  # fmt: skip
-    _save(GPT2LMHeadModel, config, folder)
+    save_random_model(GPT2LMHeadModel, config, folder)
 
 
-MAKERS = {"marian": _marian, "m2m100": _m2m100, "gpt2": _gpt2}
+MAKERS = {"marian": make_marian, "m2m100": _m2m100, "gpt2": _gpt2}

@@ -17,22 +17,22 @@ from support.models import preference_texts
 FAST = {"use_cpu": True, "per_device_train_batch_size": 4, "learning_rate": 1e-3, "logging_steps": 2}
 
 
-def config(**values):
+def train_config(**values):
     return TrainConfig(**(values | {"args": FAST | values.get("args", {})}))
 
 
-def weights(folder):
+def model_weights(folder):
     return load_file(folder / "model.safetensors")
 
 
 def assert_same_weights(one, other):
-    one, other = weights(one), weights(other)
+    one, other = model_weights(one), model_weights(other)
     assert one.keys() == other.keys()
     for name, tensor in one.items():
         assert torch.equal(tensor, other[name]), name
 
 
-def interrupted_at(monkeypatch, step, number=signal.SIGINT):
+def interrupt_at(monkeypatch, step, number=signal.SIGINT):
     """Send this process a signal while it takes the batches of the given step, counted over the whole run."""
     take = ExampleTrainer.get_batch_samples
 
@@ -44,7 +44,7 @@ def interrupted_at(monkeypatch, step, number=signal.SIGINT):
     monkeypatch.setattr(ExampleTrainer, "get_batch_samples", take_and_signal)
 
 
-LOSSES = {
+LOSS_CONFIGS = {
     "sigmoid": TrainConfig(beta=0.2),
     "smoothed": TrainConfig(beta=0.2, label_smoothing=0.1, nll_normalization="sentence", cpo_alpha=0.5),
     "hinge": TrainConfig(loss="hinge", beta=0.3),
@@ -68,15 +68,15 @@ def examples_of(loaded, config, count=8, start=0):
     return [Example(e.source, e.targets[:1]) for e in examples] if config.loss == "sft" else examples
 
 
-def trainer_for(loaded, config, examples, folder, evaluation=None, **args):
+def make_trainer(loaded, config, examples, folder, evaluation=None, **args):
     config = config.model_copy(update={"args": config.args | {"use_cpu": True} | args})
     set_dropout(loaded.model, 0.0)
     arguments = training_arguments(config, folder, evaluates=evaluation is not None)
     return ExampleTrainer(loaded, arguments, config, examples, evaluation, config.batch_tokens)
 
 
-LORA = LoraConfig(r=4, alpha=8)
+SMALL_LORA = LoraConfig(r=4, alpha=8)
 
 
-def adapters(folder):
+def adapter_weights(folder):
     return load_file(folder / "adapter_model.safetensors")

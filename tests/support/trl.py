@@ -32,7 +32,7 @@ METRICS = (
 
 
 def load_peer_model(kind, folder):
-    """A tiny model in float32 on the CPU; `folder` holds that of a kind of tiny_models, for t5 that of mt5."""
+    """A tiny model in float32 on the CPU; `folder` holds that of a kind of support.models, for t5 that of mt5."""
     loaded = load_model(str(folder), dtype="float32", device="cpu")
     set_dropout(loaded.model, 0.0)
     if kind != "t5":

@@ -8,7 +8,7 @@ import pytest
 import sacrebleu
 import torch
 from support.models import PAIRS, preference_texts
-from support.training import assert_same_weights, config, interrupted_at
+from support.training import assert_same_weights, interrupt_at, train_config
 
 from mtcpo.core.errors import UserError
 from mtcpo.core.files import write_json_lines
@@ -68,7 +68,7 @@ LEARNING = {"num_train_epochs": 3, "learning_rate": 5e-3, "per_device_train_batc
 def test_the_figures_are_those_of_the_model_that_is_kept(model_folder, kind, files, dev, tmp_path, capsys):
     """The logged scores, against sacreBLEU's on translations that the saved model makes by itself."""
     out = tmp_path / "out"
-    train(str(model_folder(kind)), preference_texts(8), config(dev=dev, args=LEARNING), out)
+    train(str(model_folder(kind)), preference_texts(8), train_config(dev=dev, args=LEARNING), out)
     evaluations = [row for row in rows_of(out) if "eval_chrf" in row]
     assert [row["step"] for row in evaluations] == [2, 4, 6]
     assert "eval_loss" not in evaluations[0]  # there are no pairs to evaluate on
@@ -105,8 +105,8 @@ def test_pairs_that_training_does_not_see(model_folder, files, dev, tmp_path):
     pairs = EvalConfig(prefs=str(files / "held-out.jsonl"), src_lang="en", tgt_lang="de")
     texts = preference_texts(4)
     for name, settings, given in (
-        ("file", config(eval=pairs, dev=dev, args=frozen), None),
-        ("given", config(args=frozen), preference_texts(8, start=70)),
+        ("file", train_config(eval=pairs, dev=dev, args=frozen), None),
+        ("given", train_config(args=frozen), preference_texts(8, start=70)),
     ):
         train(str(model_folder("mt5")), texts, settings, tmp_path / name, eval_texts=given)
     found = {name: next(row for row in rows_of(tmp_path / name) if "eval_loss" in row) for name in ("file", "given")}
@@ -132,8 +132,8 @@ def test_evaluating_changes_no_bit_of_the_training(model_folder, kind, files, de
     args = {**LEARNING, "eval_steps": 1, "load_best_model_at_end": False}
     sampling = dev.model_copy(update={"decoding": TranslateConfig(sampling="nucleus", max_new_tokens=8)})
     pairs = EvalConfig(prefs=str(files / "held-out.jsonl"), src_lang="en", tgt_lang="de")
-    plain, judged = config(dropout=0.2, args=LEARNING), {"eval_strategy": "steps"}
-    judged = config(dropout=0.2, dev=sampling, eval=pairs, args=args | judged)
+    plain, judged = train_config(dropout=0.2, args=LEARNING), {"eval_strategy": "steps"}
+    judged = train_config(dropout=0.2, dev=sampling, eval=pairs, args=args | judged)
     train(str(model_folder(kind)), preference_texts(12), plain, tmp_path / "plain")
     train(str(model_folder(kind)), preference_texts(12), judged, tmp_path / "judged")
     assert sum("eval_chrf" in row for row in rows_of(tmp_path / "judged")) == 9
@@ -160,42 +160,51 @@ SIX = {"num_train_epochs": 6, "learning_rate": 5e-3, "per_device_train_batch_siz
 
 def test_the_best_checkpoint_is_kept(model_folder, dev, scores_of, tmp_path):
     scores_of([1.0, 3.0, 2.0, 2.5, 0.0, 1.0])
-    settings = config(dev=dev, args=SIX)
+    settings = train_config(dev=dev, args=SIX)
     report = train(str(model_folder("mt5")), preference_texts(8), settings, tmp_path / "out")
     assert report["best"] == {"step": 2, "metric": "chrf", "score": 3.0}
     assert report["steps"] == 6
     # The same six steps of the schedule, cut off after the second.
-    whole = config(args=SIX | {"save_strategy": "epoch", "save_total_limit": 6})
+    whole = train_config(args=SIX | {"save_strategy": "epoch", "save_total_limit": 6})
     train(str(model_folder("mt5")), preference_texts(8), whole, tmp_path / "whole")
     assert_same_weights(tmp_path / "out", tmp_path / "whole" / "checkpoints" / "checkpoint-2")
 
 
 def test_the_best_adapters_are_kept(model_folder, dev, scores_of, tmp_path):
-    from support.training import LORA, adapters
+    from support.training import SMALL_LORA, adapter_weights
 
     scores_of([1.0, 3.0, 2.0, 2.5, 0.0, 1.0])
-    train(str(model_folder("llama")), preference_texts(8), config(lora=LORA, dev=dev, args=SIX), tmp_path / "out")
+    train(
+        str(model_folder("llama")),
+        preference_texts(8),
+        train_config(lora=SMALL_LORA, dev=dev, args=SIX),
+        tmp_path / "out",
+    )
     args = SIX | {"save_strategy": "epoch", "save_total_limit": 6}
-    train(str(model_folder("llama")), preference_texts(8), config(lora=LORA, args=args), tmp_path / "whole")
-    kept, second = adapters(tmp_path / "out"), adapters(tmp_path / "whole" / "checkpoints" / "checkpoint-2")
+    train(str(model_folder("llama")), preference_texts(8), train_config(lora=SMALL_LORA, args=args), tmp_path / "whole")
+    kept, second = (
+        adapter_weights(tmp_path / "out"),
+        adapter_weights(tmp_path / "whole" / "checkpoints" / "checkpoint-2"),
+    )
     assert all(torch.equal(kept[name], tensor) for name, tensor in second.items())
 
 
 def test_early_stopping(model_folder, dev, scores_of, tmp_path):
     scores_of([1.0, 3.0, 2.0, 2.5, 9.0, 9.0])
-    settings = config(dev=dev, early_stopping_patience=2, args=SIX)
+    settings = train_config(dev=dev, early_stopping_patience=2, args=SIX)
     report = train(str(model_folder("mt5")), preference_texts(8), settings, tmp_path / "out")
     assert (report["steps"], report["best"]["step"]) == (4, 2)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("step", [3, 4])
 def test_early_stopping_counts_on_after_an_interrupt(model_folder, dev, scores_of, step, tmp_path, monkeypatch):
     """Asked to stop before the evaluation that ends the run, and at the step of it."""
     scores = [1.0, 3.0, 2.0, 2.5, 9.0, 9.0]
-    settings = config(dev=dev, early_stopping_patience=2, args=SIX)
+    settings = train_config(dev=dev, early_stopping_patience=2, args=SIX)
     arguments = (str(model_folder("mt5")), preference_texts(8), settings, tmp_path / "out")
     with monkeypatch.context() as patch:
-        interrupted_at(patch, step)
+        interrupt_at(patch, step)
         scores_of(scores)
         with pytest.raises(KeyboardInterrupt):
             train(*arguments)
@@ -262,7 +271,7 @@ def test_dev_sets_that_cannot_be_scored(model_folder, files, dev, tmp_path):
         ({"source": str(blank), "references": (str(blank),)}, "has no source to translate"),
         ({"source": gone}, "gone.en"),
     ):
-        settings = config(dev=dev.model_copy(update=values))
+        settings = train_config(dev=dev.model_copy(update=values))
         with pytest.raises(UserError, match=message):
             train(str(model_folder("mt5")), preference_texts(4), settings, tmp_path / "out")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["blank.en"]

@@ -12,7 +12,8 @@ from click.testing import CliRunner
 from support.hub import Hub
 from support.models import PAIRS, preference_texts
 from support.paths import ROOT
-from support.training import config
+from support.timing import HANGS
+from support.training import train_config
 
 from mtcpo.cli.main import mtcpo
 from mtcpo.core.errors import UserError
@@ -20,6 +21,8 @@ from mtcpo.core.files import write_json_lines
 from mtcpo.data.records import Triplet, triplet_to_json
 from mtcpo.models.loading import load_model
 from mtcpo.training.train import train
+
+pytestmark = pytest.mark.processes
 
 ENVIRONMENT = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
 
@@ -43,7 +46,7 @@ def work(model_folder, tmp_path_factory):
 def run(arguments, folder, **environment):
     command = [sys.executable, *arguments]
     return subprocess.run(
-        command, cwd=folder, env=ENVIRONMENT | environment, capture_output=True, text=True, timeout=280, check=False
+        command, cwd=folder, env=ENVIRONMENT | environment, capture_output=True, text=True, timeout=HANGS, check=False
     )
 
 
@@ -86,6 +89,6 @@ def test_pushed_as_it_was_saved(work, tmp_path):
 
 
 def test_a_hub_that_cannot_be_reached_stops_before_the_work(model_folder, tmp_path):
-    settings = config(args={"push_to_hub": True, "hub_model_id": "someone/tuned"})
+    settings = train_config(args={"push_to_hub": True, "hub_model_id": "someone/tuned"})
     with pytest.raises(UserError, match=r"train\.args\.push_to_hub: .*`hf upload NAME DIR` afterwards"):
         train(str(model_folder("mt5")), preference_texts(4), settings, tmp_path / "out")

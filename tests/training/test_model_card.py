@@ -3,12 +3,12 @@ import re
 import pytest
 from huggingface_hub import ModelCard
 from support.models import PAIRS, preference_texts
-from support.training import config
+from support.training import train_config
 
 from mtcpo.core.config import load_section
 from mtcpo.core.version import __version__
 from mtcpo.models.config import LoraConfig
-from mtcpo.models.prompts import Text
+from mtcpo.models.prompts import TextExample
 from mtcpo.training.config import TrainConfig
 from mtcpo.training.losses import PREFERENCE_LOSSES
 from mtcpo.training.model_card import PAPERS, model_card
@@ -89,8 +89,8 @@ def test_languages_that_are_unknown_or_equal(languages):
 
 
 def test_every_saved_model_has_one_and_equal_runs_have_equal_ones(model_folder, tmp_path):
-    texts = [Text(en, "en", "de", (de,)) for en, de in PAIRS[:8]]
-    sft = config(loss="sft", args={"max_steps": 1})
+    texts = [TextExample(en, "en", "de", (de,)) for en, de in PAIRS[:8]]
+    sft = train_config(loss="sft", args={"max_steps": 1})
     for name in ("a/model", "b/model"):
         train(str(model_folder("mt5")), texts, sft, tmp_path / name, origin="references")
     cards = [(tmp_path / name / "model" / "README.md").read_text(encoding="utf-8") for name in ("a", "b")]
@@ -98,7 +98,7 @@ def test_every_saved_model_has_one_and_equal_runs_have_equal_ones(model_folder, 
     assert "fine-tuned on references" in cards[0]
     assert "- `references`: 8 examples" in cards[0]
     train(
-        str(model_folder("llama")), preference_texts(4), config(lora=LoraConfig(r=2), args={"max_steps": 1}),
+        str(model_folder("llama")), preference_texts(4), train_config(lora=LoraConfig(r=2), args={"max_steps": 1}),
         tmp_path / "lora",
     )  # fmt: skip
     card = ModelCard.load(tmp_path / "lora" / "README.md")  # and not the library's own

@@ -11,7 +11,7 @@ from contextlib import ExitStack
 
 import pytest
 import torch
-from support.training import LOSSES, examples_of, trainer_for
+from support.training import LOSS_CONFIGS, examples_of, make_trainer
 from torch.overrides import TorchFunctionMode, resolve_name
 from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import Seq2SeqTrainingArguments, TrainerCallback
@@ -95,7 +95,7 @@ def watched(loaded, config, folder, **args):
     """What two steps of training ask for."""
     waiting = Waiting()
     settings = {"max_steps": 4, "logging_steps": 4, "per_device_train_batch_size": 2, "save_strategy": "no"} | args
-    trainer = trainer_for(loaded, config, examples_of(loaded, config, count=8), folder, **settings)
+    trainer = make_trainer(loaded, config, examples_of(loaded, config, count=8), folder, **settings)
     trainer.add_callback(Between(waiting, 1, 3))
     trainer.train()
     assert [row["step"] for row in trainer.state.log_history if "loss" in row] == [4]
@@ -108,7 +108,7 @@ def watched(loaded, config, folder, **args):
      ("marian", "hinge"), ("llama", "sigmoid"), ("llama", "smoothed nll"), ("mixtral", "simpo")],
 )  # fmt: skip
 def test_a_step_asks_for_nothing(load, kind, name, tmp_path):
-    waiting = watched(load(kind), LOSSES[name], tmp_path, gradient_accumulation_steps=2)
+    waiting = watched(load(kind), LOSS_CONFIGS[name], tmp_path, gradient_accumulation_steps=2)
     assert not waiting.of("/mtcpo/")
     assert not waiting.of("/transformers/trainer.py"), "the library's own loop"
 
@@ -116,7 +116,7 @@ def test_a_step_asks_for_nothing(load, kind, name, tmp_path):
 def test_nor_by_the_models_own_logits(load, tmp_path):
     loaded = load("mt5")
     for positions in ("real", "all"):
-        loaded.head.own_logits = positions
+        loaded.head.logits_mode = positions
         assert not watched(loaded, TrainConfig(), tmp_path / positions).of("/mtcpo/")
 
 
@@ -143,11 +143,13 @@ def test_what_asks_is_seen(load, tmp_path, monkeypatch):
 
 
 def test_batches_are_sent_while_the_device_works(load, tmp_path):
-    trainer = trainer_for(load("mt5"), TrainConfig(), examples_of(load("mt5"), TrainConfig()), tmp_path)
+    trainer = make_trainer(load("mt5"), TrainConfig(), examples_of(load("mt5"), TrainConfig()), tmp_path)
     assert Seq2SeqTrainingArguments.__dataclass_fields__[
         "dataloader_pin_memory"
     ].default  # off where only a CPU is used
     for loader in (trainer.get_train_dataloader(), trainer.get_eval_dataloader(trainer.train_dataset)):
         assert loader._non_blocking
         batch = next(iter(loader))
-        assert all(isinstance(count, int) for count in batch["counts"])  # where no device has to be asked for them
+        assert all(
+            isinstance(count, int) for count in batch["positions_per_source"]
+        )  # where no device has to be asked for them

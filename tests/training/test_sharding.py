@@ -15,8 +15,8 @@ from accelerate.utils.launch import prepare_deepspeed_cmd_env, prepare_multi_gpu
 from safetensors.torch import load_file
 from support.models import PAIRS, preference_texts
 from support.paths import ROOT
-from support.processes import be_sharded, run
-from support.training import interrupted_at
+from support.processes import allow_sharding_on_cpu, run_in_two_processes
+from support.training import interrupt_at
 from torch.distributed.fsdp import FullyShardedDataParallel, fully_shard
 from torch.distributed.fsdp.wrap import CustomPolicy
 
@@ -29,6 +29,8 @@ from mtcpo.training.config import TrainConfig
 from mtcpo.training.sharding import share_embedding_modules
 from mtcpo.training.train import train
 from mtcpo.training.trainer import ExampleTrainer
+
+pytestmark = pytest.mark.processes
 
 DESCENT = {
     "optim": "sgd", "learning_rate": 1.0, "lr_scheduler_type": "constant", "warmup_steps": 0, "max_grad_norm": 0.0,
@@ -54,7 +56,9 @@ WAYS = [
 
 
 def in_two(folder, function, *args, **environment):
-    return run(folder, function, *args, setup=be_sharded, DS_ACCELERATOR="cpu", **environment)
+    return run_in_two_processes(
+        folder, function, *args, setup=allow_sharding_on_cpu, DS_ACCELERATOR="cpu", **environment
+    )
 
 
 def settings_of(args, **values):
@@ -145,7 +149,7 @@ ADAPTIVE = {"optim": "adamw_torch", "learning_rate": 1e-3, "max_steps": 4}
 def train_interrupted(model, args, out, step):
     """Have the second process alone be told to stop."""
     if os.environ["RANK"] == "1":
-        interrupted_at(pytest.MonkeyPatch(), step, signal.SIGTERM)
+        interrupt_at(pytest.MonkeyPatch(), step, signal.SIGTERM)
     with pytest.raises(KeyboardInterrupt):
         train_pairs(model, args, out, {"dropout": "model"})
 
@@ -183,7 +187,9 @@ def test_an_error_in_one_process_ends_all_with_a_line_each(model_folder, way, tm
     command = ["train", "--model", model_folder("mt5"), "--prefs", tmp_path / "p.jsonl", "--output-dir", tmp_path / "o"]
     settings = {"per_device_train_batch_size": 2, "use_cpu": not way} | way
     command += [part for key, value in settings.items() for part in ("--set", f"train.args.{key}={json.dumps(value)}")]
-    outcome = run(tmp_path, fail_alone, [str(part) for part in command], setup=be_sharded if way else None)
+    outcome = run_in_two_processes(
+        tmp_path, fail_alone, [str(part) for part in command], setup=allow_sharding_on_cpu if way else None
+    )
     for (code, output), line in zip(outcome, ("another training process exited", "the disk"), strict=True):
         assert code == 2, output
         assert "Traceback" not in output
@@ -256,7 +262,7 @@ def step_in_shares(name, shard, texts, out):
 def test_a_head_that_is_gathered_by_itself(model_folder, shard, kind, tmp_path):
     """Its weight is there in its own call alone, and not in the backward pass."""
     name, texts = str(model_folder(kind)), preference_texts(8)
-    outcome = run(tmp_path, step_in_shares, name, shard, texts, tmp_path / "found.pt")
+    outcome = run_in_two_processes(tmp_path, step_in_shares, name, shard, texts, tmp_path / "found.pt")
     assert [code for code, _ in outcome] == [0, 0], outcome[0][1]
     loaded = load_model(name, "float32", device="cpu")
     expected = {"loss": step(loaded.model, loaded, texts)} | gradients_of(loaded.model)
@@ -298,7 +304,7 @@ def test_shards_that_would_not_come_are_refused(model_folder, tmp_path):
     """On CPUs, accelerate takes no notice of its own variables."""
     args = {"use_cpu": True}
     message = r"FSDP is asked for, and accelerate gives MULTI_CPU: it shards on GPUs only"
-    outcome = run(
+    outcome = run_in_two_processes(
         tmp_path, refuse, model_folder("mt5"), args, {}, tmp_path / "out", message, ACCELERATE_USE_FSDP="true"
     )
     assert [code for code, _ in outcome] == [0, 0], outcome[0][1]

@@ -17,17 +17,18 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from support.models import preference_texts
 from support.paths import ROOT
+from support.timing import HANGS
 
 from mtcpo.core.errors import UserError
 from mtcpo.models.layouts.base import Example
 from mtcpo.models.loading import load_model
-from mtcpo.models.prompts import Text
+from mtcpo.models.prompts import TextExample
 from mtcpo.training import token_cache as tokencache
 from mtcpo.training.config import TrainConfig
 from mtcpo.training.examples import encode_within_limits
 from mtcpo.training.train import train
 
-BAD = [Text("x", "en", "de", ("y", "y"), id="same"), Text("", "en", "de", ("y", "z"), id="empty")]
+BAD = [TextExample("x", "en", "de", ("y", "y"), id="same"), TextExample("", "en", "de", ("y", "z"), id="empty")]
 LIMITS = TrainConfig(max_source_tokens=100, max_target_tokens=60)
 
 
@@ -235,13 +236,14 @@ def start_cutting(model, cache, seconds):
     return subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment)
 
 
+@pytest.mark.slow
 def test_killed_in_the_middle_and_cut_again(model_folder, load, cache, cuts):
-    process = start_cutting(model_folder("mt5"), cache, 600)
+    process = start_cutting(model_folder("mt5"), cache, HANGS)
     assert [process.stdout.readline() for _ in range(2)] == ["ready\n", "cutting\n"]
     (entry,) = entries(cache)
     assert sorted(path.name for path in entry.iterdir()) == [".examples.partial", "lock"]
     process.send_signal(signal.SIGKILL)
-    process.wait(timeout=60)
+    process.wait(timeout=HANGS)
     found = encode_within_limits(load("mt5").layout, preference_texts(6), TrainConfig())
     assert len(cuts) == 1
     assert list(found.examples) == load("mt5").layout.encode(preference_texts(6))
@@ -249,9 +251,10 @@ def test_killed_in_the_middle_and_cut_again(model_folder, load, cache, cuts):
     assert sorted(path.name for path in entry.iterdir()) == ["examples", "lock"]
 
 
+@pytest.mark.processes
 def test_of_two_processes_one_cuts(model_folder, cache):
     processes = [start_cutting(model_folder("mt5"), cache, 0.2) for _ in range(2)]
-    outputs = [process.communicate(timeout=120)[0].splitlines() for process in processes]
+    outputs = [process.communicate(timeout=HANGS)[0].splitlines() for process in processes]
     assert [output[0] for output in outputs] == ["ready", "ready"]
     assert outputs[0][-1] == outputs[1][-1]
     assert outputs[0][-1].startswith("done ")
@@ -325,13 +328,13 @@ messages = st.lists(st.fixed_dictionaries({"role": text, "content": text}), min_
 
 
 @settings(max_examples=50, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(st.lists(st.builds(Text, text, text, text, st.lists(text).map(tuple), st.none() | text | messages, text)))
+@given(st.lists(st.builds(TextExample, text, text, text, st.lists(text).map(tuple), st.none() | text | messages, text)))
 def test_spooled_texts_come_back_as_they_are(cache, texts):
     with tokencache.spooled(iter(texts)) as spool:
         assert list(spool) == texts
         assert list(spool) == texts
         first = spool.sha256
-    with tokencache.spooled([*texts, Text("a", "b", "c")]) as spool:
+    with tokencache.spooled([*texts, TextExample("a", "b", "c")]) as spool:
         assert spool.sha256 != first
 
 

@@ -10,7 +10,7 @@ import weakref
 import pytest
 import torch
 from support.models import PAIRS, preference_texts
-from support.training import assert_same_weights, config, interrupted_at, weights
+from support.training import assert_same_weights, interrupt_at, model_weights, train_config
 from transformers import Seq2SeqTrainingArguments
 
 from mtcpo.core.errors import UserError
@@ -18,7 +18,7 @@ from mtcpo.data.records import Segment, Triplet
 from mtcpo.models.config import LoraConfig
 from mtcpo.models.head.targets import IGNORE
 from mtcpo.models.loading import load_model
-from mtcpo.models.prompts import Text
+from mtcpo.models.prompts import TextExample
 from mtcpo.training.arguments import DEFAULT_ARGS, OWN_ARGS, check_precision, dtype_of, training_arguments
 from mtcpo.training.config import TrainConfig
 from mtcpo.training.examples import encode_within_limits, pair_texts, reference_texts
@@ -31,7 +31,7 @@ from mtcpo.training.trainer import ExampleTrainer, pair_logps
 @pytest.mark.parametrize(("kind", "learning_rate"), [("mt5", 5e-3), ("llama", 1e-2)])
 def test_training_moves_chosen_above_rejected(model_folder, kind, learning_rate, tmp_path):
     texts = preference_texts(16)
-    settings = config(beta=0.5, args={"num_train_epochs": 12, "learning_rate": learning_rate})
+    settings = train_config(beta=0.5, args={"num_train_epochs": 12, "learning_rate": learning_rate})
     report = train(str(model_folder(kind)), texts, settings, tmp_path / "out", eval_texts=preference_texts(8, start=60))
     assert sorted(path.name for path in tmp_path.iterdir()) == ["out"]
     assert report == json.loads((tmp_path / "out" / "training.json").read_text(encoding="utf-8"))
@@ -66,9 +66,9 @@ def test_training_moves_chosen_above_rejected(model_folder, kind, learning_rate,
 
 
 def test_supervised_training_learns(model_folder, tmp_path):
-    texts = [Text(en, "en", "de", (de,)) for en, de in PAIRS[:24]]
+    texts = [TextExample(en, "en", "de", (de,)) for en, de in PAIRS[:24]]
     report = train(
-        str(model_folder("mt5")), texts, config(loss="sft", args={"num_train_epochs": 5, "learning_rate": 5e-3}),
+        str(model_folder("mt5")), texts, train_config(loss="sft", args={"num_train_epochs": 5, "learning_rate": 5e-3}),
         tmp_path / "out",
     )  # fmt: skip
     logs = [json.loads(line) for line in (tmp_path / "out" / "metrics.jsonl").read_text().splitlines()]
@@ -91,7 +91,7 @@ def test_the_model_is_gone_when_training_ends(model_folder, tmp_path, monkeypatc
     gc.collect()
     gc.disable()
     try:
-        train(str(model_folder("mt5")), preference_texts(4), config(), tmp_path / "out")
+        train(str(model_folder("mt5")), preference_texts(4), train_config(), tmp_path / "out")
         gone = seen[0]() is None
     finally:
         gc.enable()
@@ -99,7 +99,7 @@ def test_the_model_is_gone_when_training_ends(model_folder, tmp_path, monkeypatc
 
 
 def test_same_seed_same_model(model_folder, tmp_path):
-    settings = config(dropout=0.1, args={"seed": 5})
+    settings = train_config(dropout=0.1, args={"seed": 5})
     for name in ("a", "b"):
         train(str(model_folder("mt5")), preference_texts(8), settings, tmp_path / name)
     assert_same_weights(tmp_path / "a", tmp_path / "b")
@@ -110,7 +110,7 @@ def test_dropout_is_off_unless_asked_for(model_folder, tmp_path):
     seen = {}
     for dropout in (0.0, "model", 0.5):
         out = tmp_path / str(dropout)
-        train(str(model_folder("mt5")), preference_texts(8), config(dropout=dropout, args=frozen), out)
+        train(str(model_folder("mt5")), preference_texts(8), train_config(dropout=dropout, args=frozen), out)
         rows = map(json.loads, (out / "metrics.jsonl").read_text().splitlines())
         seen[dropout] = [row["logps/chosen"] for row in rows if "loss" in row]
         assert json.loads((out / "config.json").read_text())["dropout_rate"] == 0.1
@@ -122,10 +122,11 @@ def test_dropout_is_off_unless_asked_for(model_folder, tmp_path):
 # --- interrupts -----------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["mt5", "llama"])
 def test_interrupted_training_goes_on_to_the_same_weights(model_folder, kind, tmp_path, monkeypatch):
     """Three epochs of four steps of two batches, stopped in the middle of the first and of the second epoch."""
-    settings = config(
+    settings = train_config(
         dropout="model", loss="simpo",
         args={"num_train_epochs": 3, "gradient_accumulation_steps": 2, "per_device_train_batch_size": 2},
     )  # fmt: skip
@@ -133,7 +134,7 @@ def test_interrupted_training_goes_on_to_the_same_weights(model_folder, kind, tm
     whole = train(*arguments, tmp_path / "whole")
     for step, number in ((3, signal.SIGINT), (6, signal.SIGTERM)):
         with monkeypatch.context() as patch:
-            interrupted_at(patch, step, number)
+            interrupt_at(patch, step, number)
             with pytest.raises(KeyboardInterrupt):
                 train(*arguments, tmp_path / "parts")
         assert not (tmp_path / "parts").exists()
@@ -152,10 +153,11 @@ def test_interrupted_training_goes_on_to_the_same_weights(model_folder, kind, tm
     assert len(losses[0]) == len(losses[1]) == 6
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("limit", [{}, {"max_steps": 3}, {"num_train_epochs": 1.5}], ids=str)
 def test_killed_after_the_last_checkpoint_trains_no_further_step(model_folder, limit, tmp_path, monkeypatch):
     """Two steps an epoch; the same call finds the last checkpoint, inside an epoch or not, and only writes the model."""
-    arguments = (str(model_folder("mt5")), preference_texts(8), config(args=limit), tmp_path / "out")
+    arguments = (str(model_folder("mt5")), preference_texts(8), train_config(args=limit), tmp_path / "out")
     with monkeypatch.context() as patch:
         patch.setattr(
             "mtcpo.training.train.write_json_lines", lambda *args: (_ for _ in ()).throw(OSError(28, "disk full"))
@@ -163,7 +165,7 @@ def test_killed_after_the_last_checkpoint_trains_no_further_step(model_folder, l
         with pytest.raises(OSError, match="disk"):
             train(*arguments)
     assert not (tmp_path / "out").exists()
-    interrupted_at(monkeypatch, 1)  # a first step would be taken only by a run that starts from scratch
+    interrupt_at(monkeypatch, 1)  # a first step would be taken only by a run that starts from scratch
     resumed = train(*arguments)
     assert (tmp_path / "out" / "canary.json").exists()
     monkeypatch.undo()
@@ -173,7 +175,7 @@ def test_killed_after_the_last_checkpoint_trains_no_further_step(model_folder, l
 
 
 def test_killed_after_the_last_checkpoint_evaluates_no_second_time(model_folder, tmp_path, monkeypatch):
-    settings = config(args={"max_steps": 3, "save_strategy": "epoch", "eval_strategy": "epoch"})
+    settings = train_config(args={"max_steps": 3, "save_strategy": "epoch", "eval_strategy": "epoch"})
     arguments = (str(model_folder("mt5")), preference_texts(8), settings, tmp_path / "out")
     with monkeypatch.context() as patch:
         patch.setattr("mtcpo.training.train.report_of", lambda *args: (_ for _ in ()).throw(OSError(28, "disk full")))
@@ -187,18 +189,18 @@ def test_killed_after_the_last_checkpoint_evaluates_no_second_time(model_folder,
 def test_unfinished_run_with_other_settings_is_not_mixed_in(model_folder, tmp_path, monkeypatch):
     model, texts = str(model_folder("mt5")), preference_texts(8)
     with monkeypatch.context() as patch:
-        interrupted_at(patch, 1)
+        interrupt_at(patch, 1)
         with pytest.raises(KeyboardInterrupt):
-            train(model, texts, config(), tmp_path / "out")
+            train(model, texts, train_config(), tmp_path / "out")
     other_model = shutil.copytree(model, tmp_path / "other")
     for changed in (
-        (model, texts, config(beta=0.7)),
-        (model, texts[:7], config()),
-        (str(other_model), texts, config()),
+        (model, texts, train_config(beta=0.7)),
+        (model, texts[:7], train_config()),
+        (str(other_model), texts, train_config()),
     ):
         with pytest.raises(UserError, match=r"an unfinished run with another model, data or settings; .* --overwrite"):
             train(*changed, tmp_path / "out")
-    report = train(model, texts, config(beta=0.7), tmp_path / "out", overwrite=True)
+    report = train(model, texts, train_config(beta=0.7), tmp_path / "out", overwrite=True)
     assert report["settings"]["beta"] == 0.7
     assert report["steps"] == 2
 
@@ -208,15 +210,15 @@ def test_existing_output_is_kept_unless_told(model_folder, tmp_path):
     out.mkdir()
     (out / "precious").write_text("x")
     with pytest.raises(UserError, match="exists; pass --overwrite"):
-        train(model, preference_texts(4), config(), out)
+        train(model, preference_texts(4), train_config(), out)
     assert [path.name for path in out.iterdir()] == ["precious"]
-    train(model, preference_texts(4), config(), out, overwrite=True)
+    train(model, preference_texts(4), train_config(), out, overwrite=True)
     assert not (out / "precious").exists()
     assert (out / "model.safetensors").exists()
 
 
 def test_checkpoints_are_kept_where_they_were_asked_for(model_folder, tmp_path):
-    settings = config(args={"save_steps": 1, "save_total_limit": 2})
+    settings = train_config(args={"save_steps": 1, "save_total_limit": 2})
     train(str(model_folder("mt5")), preference_texts(12), settings, tmp_path / "out")
     kept = sorted(path.name for path in (tmp_path / "out" / "checkpoints").iterdir())
     assert kept == ["checkpoint-2", "checkpoint-3"]
@@ -231,17 +233,17 @@ def test_every_drop_is_counted_and_nothing_is_cut(load, kind):
     source, good, bad = PAIRS[0][0], PAIRS[0][1], PAIRS[1][1]
     messages = ({"role": "user", "content": "x"},) if kind == "mt5" else ()
     texts = [
-        Text(source, "en", "de", (good, bad)),
-        Text("  ", "en", "de", (good, bad)),
-        Text("", "en", "de", (good, bad), prompt=""),
-        Text("", "und", "und", (good, bad), prompt="The old mill "),
-        Text(source, "en", "de", (good, " \n")),
-        Text(source, "en", "de", ("", bad)),
-        Text(source, "en", "de", (good, good)),
-        Text(source, "en", "de", (good, good + " ")),
-        Text(" ".join([source] * 9), "en", "de", (good, bad)),
-        Text(source, "en", "de", (good, " ".join([bad] * 9))),
-        *([Text("", "und", "und", (good, bad), prompt=messages)] if messages else []),
+        TextExample(source, "en", "de", (good, bad)),
+        TextExample("  ", "en", "de", (good, bad)),
+        TextExample("", "en", "de", (good, bad), prompt=""),
+        TextExample("", "und", "und", (good, bad), prompt="The old mill "),
+        TextExample(source, "en", "de", (good, " \n")),
+        TextExample(source, "en", "de", ("", bad)),
+        TextExample(source, "en", "de", (good, good)),
+        TextExample(source, "en", "de", (good, good + " ")),
+        TextExample(" ".join([source] * 9), "en", "de", (good, bad)),
+        TextExample(source, "en", "de", (good, " ".join([bad] * 9))),
+        *([TextExample("", "und", "und", (good, bad), prompt=messages)] if messages else []),
     ]
     settings = TrainConfig(max_source_tokens=100, max_target_tokens=60)
     found = encode_within_limits(layout, texts, settings)
@@ -259,7 +261,7 @@ def test_every_drop_is_counted_and_nothing_is_cut(load, kind):
 def test_limits_are_those_of_the_model_where_it_has_some(load):
     source, good = PAIRS[4]
     loaded = load("marian")  # 64 positions
-    texts = [Text(" ".join([source] * n), "en", "de", (good, "Das")) for n in (1, 2, 3, 4)]
+    texts = [TextExample(" ".join([source] * n), "en", "de", (good, "Das")) for n in (1, 2, 3, 4)]
     lengths = [len(example.source) for example in loaded.layout.encode(texts)]
     assert lengths[1] < 64 < lengths[2]
     found = encode_within_limits(loaded.layout, texts, TrainConfig())
@@ -267,14 +269,17 @@ def test_limits_are_those_of_the_model_where_it_has_some(load):
     # A prompt and its target share the positions of a decoder-only model.
     loaded = load("gpt2")
     prompt = "The bear " * 12
-    fits = Text("", "en", "de", ("Das", "Die"), prompt=prompt)
+    fits = TextExample("", "en", "de", ("Das", "Die"), prompt=prompt)
     too_long = dataclasses.replace(fits, targets=("Das", " ".join(["Das"] * 60)))
     found = encode_within_limits(loaded.layout, [fits, too_long], TrainConfig())
     assert (len(found.examples), dict(found.dropped)) == (1, {"too_long_for_model": 1})
 
 
 def test_sft_takes_the_first_target_and_needs_no_contrast(load):
-    texts = [Text("The mill", "en", "de", ("Mühle", "Mühle")), Text("The mill", "en", "de", ("Mühle", ""))]
+    texts = [
+        TextExample("The mill", "en", "de", ("Mühle", "Mühle")),
+        TextExample("The mill", "en", "de", ("Mühle", "")),
+    ]
     found = encode_within_limits(load("mt5").layout, texts, TrainConfig(loss="sft"))
     assert [len(example.targets) for example in found.examples] == [1, 1]
     assert not found.dropped
@@ -282,18 +287,18 @@ def test_sft_takes_the_first_target_and_needs_no_contrast(load):
 
 def test_drops_are_reported_and_nothing_left_is_an_error(model_folder, tmp_path):
     model = str(model_folder("mt5"))
-    bad = [Text("x", "en", "de", ("y", "y")), Text("", "en", "de", ("y", "z"))]
+    bad = [TextExample("x", "en", "de", ("y", "y")), TextExample("", "en", "de", ("y", "z"))]
     report = train(
-        model, [*preference_texts(4), *bad], config(), tmp_path / "out", eval_texts=preference_texts(2) + bad
+        model, [*preference_texts(4), *bad], train_config(), tmp_path / "out", eval_texts=preference_texts(2) + bad
     )
     assert (report["examples"], report["dropped"]) == (4, {"chosen_equals_rejected": 1, "empty_source": 1})
     assert (report["eval_examples"], report["eval_dropped"]) == (2, {"chosen_equals_rejected": 1, "empty_source": 1})
     with pytest.raises(UserError, match="no training example is left: 1 chosen_equals_rejected, 1 empty_source"):
-        train(model, bad, config(), tmp_path / "none")
+        train(model, bad, train_config(), tmp_path / "none")
     with pytest.raises(UserError, match="no training example is left: there was none"):
-        train(model, [], config(), tmp_path / "none")
+        train(model, [], train_config(), tmp_path / "none")
     with pytest.raises(UserError, match="no evaluation example is left"):
-        train(model, preference_texts(4), config(), tmp_path / "none", eval_texts=bad)
+        train(model, preference_texts(4), train_config(), tmp_path / "none", eval_texts=bad)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["out"]
 
 
@@ -311,10 +316,10 @@ def test_what_is_wrong_is_named_by_its_id(load, model_folder, tmp_path):
     found = encode_within_limits(load("marian").layout, pair_texts([*triplets, good]), TrainConfig())
     assert found.dropped == dict.fromkeys(bad, 7)
     assert found.dropped_ids == {reason: [f"{reason}-{n}" for n in range(5)] for reason in bad}
-    report = train(str(model_folder("marian")), pair_texts([*triplets, good]), config(), tmp_path / "out")
+    report = train(str(model_folder("marian")), pair_texts([*triplets, good]), train_config(), tmp_path / "out")
     assert report["dropped_ids"] == found.dropped_ids
     with pytest.raises(UserError, match=r"7 empty_target \(empty_target-0, empty_target-1, .*-4\), 7 too_long_for"):
-        train(str(model_folder("marian")), pair_texts(triplets), config(), tmp_path / "none")
+        train(str(model_folder("marian")), pair_texts(triplets), train_config(), tmp_path / "none")
     klingon = dataclasses.replace(good, id="set:17", tgt_lang="tlh")
     with pytest.raises(UserError, match=r"^set:17: the tokenizer has no token for language 'tlh'"):
         encode_within_limits(load("nllb").layout, pair_texts([good, klingon]), TrainConfig())
@@ -324,10 +329,10 @@ def test_texts_of_triplets_and_segments():
     triplet = Triplet("1", "en", "de", "a", "b", "c")
     prompted = dataclasses.replace(triplet, prompt="p")
     assert list(pair_texts([triplet, prompted])) == [
-        Text("a", "en", "de", ("b", "c"), id="1"), Text("a", "en", "de", ("b", "c"), "p", "1"),
+        TextExample("a", "en", "de", ("b", "c"), id="1"), TextExample("a", "en", "de", ("b", "c"), "p", "1"),
     ]  # fmt: skip
     segment = Segment("1", "en", "de", "a", references=("b", "c"))
-    assert list(reference_texts([segment])) == [Text("a", "en", "de", (word,), id="1") for word in "bc"]
+    assert list(reference_texts([segment])) == [TextExample("a", "en", "de", (word,), id="1") for word in "bc"]
     with pytest.raises(UserError, match="segment 2: no reference"):
         list(reference_texts([dataclasses.replace(segment, id="2", references=())]))
 
@@ -399,7 +404,7 @@ def test_half_precision_training(model_folder, load, tmp_path):
         with pytest.raises(UserError, match="float16 training needs a GPU"):
             check_precision(arguments, load("llama").family)
     with pytest.raises(UserError, match=r"train\.args"):
-        train(str(model_folder("mt5")), preference_texts(4), config(args={"fp16": True}), tmp_path / "out")
+        train(str(model_folder("mt5")), preference_texts(4), train_config(args={"fp16": True}), tmp_path / "out")
 
 
 def test_precision_of_the_weights():
@@ -412,9 +417,9 @@ def test_precision_of_the_weights():
 def test_one_trainings_arithmetic_is_not_the_nexts(model_folder, tmp_path):
     """The library keeps mixed precision and compilation in the environment of the process."""
     model, texts = str(model_folder("mt5")), preference_texts(8)
-    train(model, texts, config(), tmp_path / "before")
-    train(model, texts, config(args={"bf16": True}), tmp_path / "bf16")
-    train(model, texts, config(), tmp_path / "after")
+    train(model, texts, train_config(), tmp_path / "before")
+    train(model, texts, train_config(args={"bf16": True}), tmp_path / "bf16")
+    train(model, texts, train_config(), tmp_path / "after")
     assert_same_weights(tmp_path / "before", tmp_path / "after")
     with pytest.raises(AssertionError):
         assert_same_weights(tmp_path / "before", tmp_path / "bf16")
@@ -423,16 +428,16 @@ def test_one_trainings_arithmetic_is_not_the_nexts(model_folder, tmp_path):
 def test_asking_for_arguments_changes_nothing_for_a_later_training(model_folder, tmp_path):
     """A run checks the arguments of all its stages before the first: none of them may reach another."""
     model, texts, before = str(model_folder("mt5")), preference_texts(8), dict(os.environ)
-    train(model, texts, config(), tmp_path / "before")
-    training_arguments(config(args={"bf16": True, "torch_compile_backend": "eager"}), tmp_path)
+    train(model, texts, train_config(), tmp_path / "before")
+    training_arguments(train_config(args={"bf16": True, "torch_compile_backend": "eager"}), tmp_path)
     assert dict(os.environ) == before
-    train(model, texts, config(), tmp_path / "after")
+    train(model, texts, train_config(), tmp_path / "after")
     assert_same_weights(tmp_path / "before", tmp_path / "after")
 
 
 def test_bfloat16_arithmetic(model_folder, tmp_path):
-    train(str(model_folder("llama")), preference_texts(8), config(args={"bf16": True}), tmp_path / "out")
-    assert all(tensor.dtype == torch.float32 for tensor in weights(tmp_path / "out").values())
+    train(str(model_folder("llama")), preference_texts(8), train_config(args={"bf16": True}), tmp_path / "out")
+    assert all(tensor.dtype == torch.float32 for tensor in model_weights(tmp_path / "out").values())
 
 
 @pytest.mark.parametrize("kind", ["mt5", "llama"])
@@ -464,7 +469,7 @@ def test_a_gradient_norm_that_is_no_number_becomes_null(model_folder, tmp_path, 
         log(trainer, logs | ({"grad_norm": float("inf")} if "loss" in logs else {}), *args)
 
     monkeypatch.setattr(ExampleTrainer, "log", overflowing)
-    train(str(model_folder("mt5")), preference_texts(8), config(), tmp_path / "out")
+    train(str(model_folder("mt5")), preference_texts(8), train_config(), tmp_path / "out")
     text = (tmp_path / "out" / "metrics.jsonl").read_text()
     assert json.loads(text.splitlines()[0])["grad_norm"] is None
     assert not re.search("Infinity|NaN", text)
@@ -475,6 +480,6 @@ def test_compiled_layers_give_the_same_weights(model_folder, tmp_path):
     results = []
     for compiled in ({}, {"torch_compile_backend": "eager"}):
         out = tmp_path / str(bool(compiled))
-        train(str(model_folder("llama")), preference_texts(8), config(args={"max_steps": 2} | compiled), out)
+        train(str(model_folder("llama")), preference_texts(8), train_config(args={"max_steps": 2} | compiled), out)
         results.append(out)
     assert_same_weights(*results)

@@ -10,7 +10,7 @@ import transformers
 from safetensors.torch import load_file
 from support import reference_loss
 from support.models import preference_texts
-from support.training import LOSSES, examples_of, trainer_for
+from support.training import LOSS_CONFIGS, examples_of, make_trainer
 from torch import multiprocessing
 
 from mtcpo.core.errors import UserError
@@ -43,12 +43,12 @@ def assert_same(one, other, **tolerance):
 
 
 @pytest.mark.parametrize("kind", ["mt5", "llama", "marian"])
-@pytest.mark.parametrize("name", LOSSES)
+@pytest.mark.parametrize("name", LOSS_CONFIGS)
 def test_loss_and_gradients_equal_the_reference(load, kind, name, tmp_path):
-    config = LOSSES[name]
+    config = LOSS_CONFIGS[name]
     loaded = load(kind)
     examples = examples_of(loaded, config, count=5)
-    trainer = trainer_for(loaded, config, examples, tmp_path)
+    trainer = make_trainer(loaded, config, examples, tmp_path)
 
     ours = trainer.compute_loss(loaded.model, loaded.layout.collate(examples))
     reference = reference_of(loaded, examples, config)
@@ -58,8 +58,8 @@ def test_loss_and_gradients_equal_the_reference(load, kind, name, tmp_path):
 
 def test_equal_targets_give_log_2_and_no_preference_gradient(load, tmp_path):
     loaded = load("mt5")
-    examples = [Example(e.source, (e.targets[0],) * 2) for e in examples_of(loaded, LOSSES["sigmoid"])]
-    trainer = trainer_for(loaded, TrainConfig(cpo_alpha=0.0), examples, tmp_path)
+    examples = [Example(e.source, (e.targets[0],) * 2) for e in examples_of(loaded, LOSS_CONFIGS["sigmoid"])]
+    trainer = make_trainer(loaded, TrainConfig(cpo_alpha=0.0), examples, tmp_path)
     loss = trainer.compute_loss(loaded.model, loaded.layout.collate(examples))
     assert loss.item() == pytest.approx(torch.tensor(2.0).log().item(), abs=1e-6)
     loss.backward()
@@ -93,10 +93,10 @@ def test_router_loss_is_that_of_the_real_tokens(load, name, tmp_path):
     """Padding does not count: the rows, of many lengths, one by one give the same."""
     loaded = load("mixtral")
     loaded.model.config.output_router_logits = False  # as published models have it: the settings switch it on
-    config = LOSSES[name].model_copy(update={"router_aux_loss_coef": 0.3})
+    config = LOSS_CONFIGS[name].model_copy(update={"router_aux_loss_coef": 0.3})
     examples = examples_of(loaded, config, count=8)
     assert len({len(row) for row in rows_of_tokens(examples)}) >= 3
-    trainer = trainer_for(loaded, config, examples, tmp_path)
+    trainer = make_trainer(loaded, config, examples, tmp_path)
     ours = trainer.compute_loss(loaded.model, loaded.layout.collate(examples))
     reference = reference_of(loaded, examples, config) + 0.3 * balance_of(loaded, rows_of_tokens(examples))
     assert ours.item() == pytest.approx(reference.item(), rel=1e-5)
@@ -110,9 +110,9 @@ def test_router_loss_is_that_of_the_real_tokens(load, name, tmp_path):
 )
 def test_settings_of_the_router_loss(load, settings, weight, tmp_path):
     loaded = load("mixtral")  # its config: switched on, 0.05
-    config = LOSSES["sigmoid"].model_copy(update=settings)
+    config = LOSS_CONFIGS["sigmoid"].model_copy(update=settings)
     examples = examples_of(loaded, config)
-    trainer = trainer_for(loaded, config, examples, tmp_path)
+    trainer = make_trainer(loaded, config, examples, tmp_path)
     with torch.no_grad():
         whole = float(trainer.compute_loss(loaded.model, loaded.layout.collate(examples)))
         expected = reference_of(loaded, examples, config) + weight * balance_of(loaded, rows_of_tokens(examples))
@@ -121,8 +121,8 @@ def test_settings_of_the_router_loss(load, settings, weight, tmp_path):
 
 def test_a_model_without_experts_has_no_router_loss(load, tmp_path):
     loaded = load("llama")
-    config = LOSSES["sigmoid"].model_copy(update={"router_aux_loss_coef": 0.1})
-    trainer = trainer_for(loaded, config, examples_of(loaded, config), tmp_path)
+    config = LOSS_CONFIGS["sigmoid"].model_copy(update={"router_aux_loss_coef": 0.1})
+    trainer = make_trainer(loaded, config, examples_of(loaded, config), tmp_path)
     with pytest.raises(UserError, match="llama has no experts"):
         trainer.train()
 
@@ -140,7 +140,7 @@ def one_step(load, kind, config, folder, batch, accumulate, **args):
     loaded = load(kind)
     before = parameters_of(loaded)
     sizes = {"per_device_train_batch_size": batch, "gradient_accumulation_steps": accumulate}
-    trainer = trainer_for(loaded, config, examples_of(loaded, config), folder, logging_steps=1, **SGD, **sizes, **args)
+    trainer = make_trainer(loaded, config, examples_of(loaded, config), folder, logging_steps=1, **SGD, **sizes, **args)
     trainer.train()
     assert trainer.state.global_step == 1
     after = parameters_of(loaded)
@@ -157,9 +157,9 @@ def one_step(load, kind, config, folder, batch, accumulate, **args):
     ],
 )  # fmt: skip
 def test_micro_batches_change_nothing(load, kind, name, tmp_path):
-    whole, log = one_step(load, kind, LOSSES[name], tmp_path, batch=8, accumulate=1)
+    whole, log = one_step(load, kind, LOSS_CONFIGS[name], tmp_path, batch=8, accumulate=1)
     for batch, accumulate in ((4, 2), (1, 8), (3, 3)):
-        parts, part_log = one_step(load, kind, LOSSES[name], tmp_path, batch, accumulate)
+        parts, part_log = one_step(load, kind, LOSS_CONFIGS[name], tmp_path, batch, accumulate)
         assert_same(parts, whole, atol=1e-6, rtol=1e-5)
         assert part_log["loss"] == pytest.approx(log["loss"], abs=1.1e-4)
         for key in {"nll_loss", "rewards/margins", "logps/chosen"} & log.keys():
@@ -167,7 +167,7 @@ def test_micro_batches_change_nothing(load, kind, name, tmp_path):
 
 
 def router_settings(name="sigmoid", weight=5.0):
-    return LOSSES[name].model_copy(update={"router_aux_loss_coef": weight})
+    return LOSS_CONFIGS[name].model_copy(update={"router_aux_loss_coef": weight})
 
 
 @pytest.mark.parametrize(("batch", "accumulate"), [(8, 1), (4, 2), (1, 8), (3, 3)])
@@ -175,12 +175,12 @@ def test_router_loss_of_a_step_is_the_mean_of_its_batches_by_tokens(load, batch,
     """Its scale is exact; what it is a mean of is decided by the batches, since each balances its own load."""
     after, log = one_step(load, "mixtral", router_settings(), tmp_path, batch, accumulate)
     loaded = load("mixtral")
-    examples = examples_of(loaded, LOSSES["sigmoid"])
+    examples = examples_of(loaded, LOSS_CONFIGS["sigmoid"])
     batches = length_batches([loaded.layout.lengths(e) for e in examples], BatchLimits(batch, targets=2), seed=0)
     rows = [rows_of_tokens([examples[i] for i in indices]) for indices in batches]
     tokens = [sum(map(len, part)) for part in rows]
     router = sum(balance_of(loaded, part) * n for part, n in zip(rows, tokens, strict=True)) / sum(tokens)
-    loss = reference_of(loaded, examples, LOSSES["sigmoid"]) + 5.0 * router
+    loss = reference_of(loaded, examples, LOSS_CONFIGS["sigmoid"]) + 5.0 * router
     loss.backward()
     expected = {name: p.detach() - 0.5 * p.grad for name, p in loaded.model.named_parameters()}
     assert_same(after, expected, atol=2e-5, rtol=1e-3)
@@ -193,16 +193,16 @@ def test_router_loss_of_equal_batches_is_exact(load, tmp_path):
     steps = []
     for batch, accumulate in ((8, 1), (4, 2), (1, 8)):
         loaded = load("mixtral")
-        examples = examples_of(loaded, LOSSES["sigmoid"], count=1) * 8
+        examples = examples_of(loaded, LOSS_CONFIGS["sigmoid"], count=1) * 8
         sizes = {"per_device_train_batch_size": batch, "gradient_accumulation_steps": accumulate}
-        trainer_for(loaded, router_settings(), examples, tmp_path, **SGD, **sizes).train()
+        make_trainer(loaded, router_settings(), examples, tmp_path, **SGD, **sizes).train()
         steps.append(parameters_of(loaded))
     for step in steps[1:]:
         assert_same(step, steps[0], atol=1e-6, rtol=1e-5)
 
 
 def test_a_step_is_a_step_along_the_reference_gradient(load, tmp_path):
-    config = LOSSES["sigmoid"]
+    config = LOSS_CONFIGS["sigmoid"]
     after, log = one_step(load, "mt5", config, tmp_path, batch=2, accumulate=4)
     loaded = load("mt5")
     pairs = reference_loss.pairs_of(loaded, examples_of(loaded, config))
@@ -214,7 +214,7 @@ def test_a_step_is_a_step_along_the_reference_gradient(load, tmp_path):
 
 
 def test_token_batches_change_nothing_either(load, tmp_path):
-    config = LOSSES["sigmoid"]
+    config = LOSS_CONFIGS["sigmoid"]
     whole, _ = one_step(load, "mt5", config, tmp_path, batch=8, accumulate=1)
     by_tokens = config.model_copy(update={"batch_tokens": 160})
     parts, log = one_step(load, "mt5", by_tokens, tmp_path, batch=8, accumulate=8)
@@ -230,9 +230,12 @@ CPU_PROCESSES_RESUME = tuple(map(int, transformers.__version__.split(".")[:2])) 
 
 # Of every loss and denominator one, as (kind of model, settings).
 OF_TWO_PROCESSES = {
-    "sigmoid": ("mt5", LOSSES["sigmoid"]),
-    **{name: ("llama", LOSSES[name]) for name in ("smoothed", "hinge", "ipo", "simpo", "cpo-simpo", "alphapo")},
-    **{name: ("mt5", LOSSES[name]) for name in ("arpo", "arpo smoothed", "smoothed nll", "sft", "sft by sentence")},
+    "sigmoid": ("mt5", LOSS_CONFIGS["sigmoid"]),
+    **{name: ("llama", LOSS_CONFIGS[name]) for name in ("smoothed", "hinge", "ipo", "simpo", "cpo-simpo", "alphapo")},
+    **{
+        name: ("mt5", LOSS_CONFIGS[name])
+        for name in ("arpo", "arpo smoothed", "smoothed nll", "sft", "sft by sentence")
+    },
     "router loss": ("mixtral", router_settings()),
     "router loss, sft": ("mixtral", router_settings("sft")),
 }
@@ -241,7 +244,7 @@ OF_TWO_PROCESSES = {
 def _three_steps(loaded, folder, config, accumulate):
     examples, evaluation = examples_of(loaded, config), examples_of(loaded, config, count=5, start=40)
     sizes = {"per_device_train_batch_size": 4, "gradient_accumulation_steps": accumulate, "num_train_epochs": STEPS}
-    trainer = trainer_for(
+    trainer = make_trainer(
         loaded, config, examples, folder, evaluation, logging_steps=1, save_strategy="no", **(SGD | sizes)
     )
     trainer.train()
@@ -299,6 +302,7 @@ def two_processes(model_folder, tmp_path_factory):
     return folder
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize("name", OF_TWO_PROCESSES)
 def test_two_processes_give_the_same_as_one(load, two_processes, name, tmp_path):
     kind, config = OF_TWO_PROCESSES[name]
@@ -315,10 +319,12 @@ def test_two_processes_give_the_same_as_one(load, two_processes, name, tmp_path)
         assert {key: two[key] for key in keys} == pytest.approx({key: one[key] for key in keys}, abs=2e-4, rel=1e-4)
 
 
+@pytest.mark.processes
 def test_two_processes_stop_together(two_processes):
     assert (two_processes / "stopped").read_text() == "checkpoint-3"
 
 
+@pytest.mark.processes
 @pytest.mark.skipif(not CPU_PROCESSES_RESUME, reason="transformers before 5.23 cannot resume several CPU processes")
 def test_two_processes_go_on_to_the_same_weights(two_processes):
     whole, parts = (load_file(two_processes / name / "model.safetensors") for name in ("whole", "parts"))
@@ -332,7 +338,7 @@ def test_two_processes_go_on_to_the_same_weights(two_processes):
 @pytest.mark.parametrize("kind", ["mt5", "llama"])
 @pytest.mark.parametrize("name", ["sigmoid", "smoothed", "smoothed nll", "ipo", "cpo-simpo", "alphapo", "arpo", "sft"])
 def test_logs_equal_the_reference(load, kind, name, tmp_path):
-    config = LOSSES[name]
+    config = LOSS_CONFIGS[name]
     loaded = load(kind)
     examples, evaluation = examples_of(loaded, config, count=7), examples_of(loaded, config, count=5, start=30)
     with torch.no_grad():
@@ -343,7 +349,7 @@ def test_logs_equal_the_reference(load, kind, name, tmp_path):
             "": reference_of(loaded, examples, config).item(),
             "eval_": reference_of(loaded, evaluation, config).item(),
         }
-    trainer = trainer_for(
+    trainer = make_trainer(
         loaded, config, examples, tmp_path, evaluation, learning_rate=0.0, logging_steps=1, save_strategy="no",
         per_device_train_batch_size=3, gradient_accumulation_steps=3, per_device_eval_batch_size=2,
     )  # fmt: skip
@@ -362,7 +368,7 @@ def test_tokens_and_padding_of_a_known_batch(load, tmp_path):
     """Sources 3 and 2 long, targets 3 and 2, 2 and 4: 16 tokens in 2 x 3 + 4 x 4 = 22 places."""
     loaded = load("mt5")
     examples = [Example((11, 12, 1), ((21, 22, 1), (23, 1))), Example((13, 1), ((24, 1), (25, 26, 27, 1)))]
-    trainer = trainer_for(loaded, LOSSES["sigmoid"], examples, tmp_path, logging_steps=1, save_strategy="no")
+    trainer = make_trainer(loaded, LOSS_CONFIGS["sigmoid"], examples, tmp_path, logging_steps=1, save_strategy="no")
     start = time.perf_counter()
     trainer.train()
     seconds = time.perf_counter() - start
@@ -375,8 +381,8 @@ def test_tokens_and_padding_of_a_known_batch(load, tmp_path):
 def test_all_tokens_are_counted_those_after_the_last_log_too(load, tmp_path):
     loaded = load("mt5")
     examples = [Example((11, 12, 1), ((21, 22, 1), (23, 1))), Example((13, 1), ((24, 1), (25, 26, 27, 1)))]
-    trainer = trainer_for(
-        loaded, LOSSES["sigmoid"], examples, tmp_path, logging_steps=2, max_steps=5, save_strategy="no"
+    trainer = make_trainer(
+        loaded, LOSS_CONFIGS["sigmoid"], examples, tmp_path, logging_steps=2, max_steps=5, save_strategy="no"
     )
     trainer.train()
     tokens = [row["tokens"] for row in trainer.state.log_history]
@@ -385,10 +391,10 @@ def test_all_tokens_are_counted_those_after_the_last_log_too(load, tmp_path):
 
 def test_speed_is_that_of_training_alone(load, tmp_path, monkeypatch):
     loaded = load("llama")
-    examples = examples_of(loaded, LOSSES["sigmoid"], count=4)
-    trainer = trainer_for(
-        loaded, LOSSES["sigmoid"], examples, tmp_path, examples, eval_strategy="steps", eval_steps=1, logging_steps=2,
-        per_device_train_batch_size=2, save_strategy="no",
+    examples = examples_of(loaded, LOSS_CONFIGS["sigmoid"], count=4)
+    trainer = make_trainer(
+        loaded, LOSS_CONFIGS["sigmoid"], examples, tmp_path, examples,
+        eval_strategy="steps", eval_steps=1, logging_steps=2, per_device_train_batch_size=2, save_strategy="no",
     )  # fmt: skip
     evaluate = trainer.prediction_step
     monkeypatch.setattr(trainer, "prediction_step", lambda *args, **kw: (time.sleep(1.5), evaluate(*args, **kw))[1])
@@ -400,9 +406,9 @@ def test_speed_is_that_of_training_alone(load, tmp_path, monkeypatch):
 
 def test_logs_start_anew_each_time(load, tmp_path):
     loaded = load("mt5")
-    config = LOSSES["sigmoid"]
+    config = LOSS_CONFIGS["sigmoid"]
     examples = examples_of(loaded, config, count=6)
-    trainer = trainer_for(
+    trainer = make_trainer(
         loaded, config, examples, tmp_path, learning_rate=0.0, logging_steps=1, save_strategy="no",
         per_device_train_batch_size=2,
     )  # fmt: skip
@@ -420,7 +426,7 @@ def test_router_loss_is_logged_and_is_part_of_the_evaluation(load, tmp_path):
     with torch.no_grad():
         train_router, eval_router = (float(balance_of(loaded, rows_of_tokens(part))) for part in (examples, evaluation))
         eval_loss = reference_of(loaded, evaluation, config).item() + 5.0 * eval_router
-    trainer = trainer_for(
+    trainer = make_trainer(
         loaded, config, examples, tmp_path, evaluation, learning_rate=0.0, logging_steps=1, save_strategy="no"
     )
     trainer.train()
@@ -432,18 +438,18 @@ def test_router_loss_is_logged_and_is_part_of_the_evaluation(load, tmp_path):
 
 def test_rewards_that_overflow_stop_the_run(load, tmp_path):
     loaded = load("llama")
-    config = LOSSES["sigmoid"].model_copy(update={"alpha": 5.0})
-    trainer = trainer_for(loaded, config, examples_of(loaded, config), tmp_path, logging_steps=1)
+    config = LOSS_CONFIGS["sigmoid"].model_copy(update={"alpha": 5.0})
+    trainer = make_trainer(loaded, config, examples_of(loaded, config), tmp_path, logging_steps=1)
     with pytest.raises(UserError, match=r"training diverged by step 1: .* lower train.args.learning_rate or train.al"):
         trainer.train()
 
 
 def test_divergence_stops_the_run(load, tmp_path):
     loaded = load("llama")
-    config = LOSSES["sigmoid"]
+    config = LOSS_CONFIGS["sigmoid"]
     with torch.no_grad():
         loaded.model.get_input_embeddings().weight.fill_(float("nan"))
-    trainer = trainer_for(loaded, config, examples_of(loaded, config), tmp_path, logging_steps=1)
+    trainer = make_trainer(loaded, config, examples_of(loaded, config), tmp_path, logging_steps=1)
     with pytest.raises(UserError, match=r"training diverged by step 1: .* lower train.args.learning_rate"):
         trainer.train()
 
@@ -485,9 +491,9 @@ def test_divergence_between_two_logs_leaves_no_model(model_folder, step, args, t
 
 def test_batches_reach_the_model_as_the_sampler_made_them(load, tmp_path):
     loaded = load("mt5")
-    config = LOSSES["sigmoid"]
+    config = LOSS_CONFIGS["sigmoid"]
     examples = examples_of(loaded, config, count=23)
-    trainer = trainer_for(loaded, config, examples, tmp_path, per_device_train_batch_size=4, data_seed=3)
+    trainer = make_trainer(loaded, config, examples, tmp_path, per_device_train_batch_size=4, data_seed=3)
     loader = trainer.get_train_dataloader()
     orders = []
     for epoch in range(2):
@@ -505,24 +511,24 @@ def test_batches_reach_the_model_as_the_sampler_made_them(load, tmp_path):
 
 def test_data_seed_decides_the_batches(load, tmp_path):
     loaded = load("mt5")
-    config = LOSSES["sigmoid"]
+    config = LOSS_CONFIGS["sigmoid"]
     examples = examples_of(loaded, config, count=30)
     batches = {}
     for data_seed, seed in ((1, 0), (1, 7), (2, 0)):
-        trainer = trainer_for(loaded, config, examples, tmp_path, seed=seed, data_seed=data_seed)
+        trainer = make_trainer(loaded, config, examples, tmp_path, seed=seed, data_seed=data_seed)
         batches[data_seed, seed] = [batch["input_ids"].tolist() for batch in trainer.get_train_dataloader()]
     assert batches[1, 0] == batches[1, 7] != batches[2, 0]
 
 
 def test_worker_processes_give_the_same_batches(load, tmp_path):
     loaded = load("mt5")
-    config = LOSSES["sigmoid"]
+    config = LOSS_CONFIGS["sigmoid"]
     examples = examples_of(loaded, config, count=12)
     options = {"dataloader_num_workers": 1, "dataloader_persistent_workers": True, "dataloader_prefetch_factor": 3}
     here, there = (
         [
             batch["labels"].tolist()
-            for batch in trainer_for(loaded, config, examples, tmp_path, **args).get_train_dataloader()
+            for batch in make_trainer(loaded, config, examples, tmp_path, **args).get_train_dataloader()
         ]
         for args in ({}, options)
     )

@@ -14,7 +14,7 @@ from mtcpo.core.errors import UserError
 from mtcpo.core.files import read_json_lines
 from mtcpo.data.records import Candidate, Segment
 from mtcpo.data.rows import read_segments
-from mtcpo.models.prompts import Text
+from mtcpo.models.prompts import TextExample
 from mtcpo.translation import translate as translation
 from mtcpo.translation.config import TranslateConfig
 from mtcpo.translation.engines import open_engine
@@ -127,7 +127,9 @@ def test_samples_have_the_distribution_that_the_library_samples_from(engine, kin
     source, count = segments(2), 1500
     settings = config(sampling=sampling, num_candidates=count, max_new_tokens=1, temperature=0.8, **bound)
     ours = texts_of(tiny.translate(source, settings, seed=1))
-    batch = tiny.loaded.layout.generation_batch(tiny.loaded.layout.encode([Text(s.source, "en", "de") for s in source]))
+    batch = tiny.loaded.layout.generation_batch(
+        tiny.loaded.layout.encode([TextExample(s.source, "en", "de") for s in source])
+    )
     torch.manual_seed(2)
     words = {"epsilon": "epsilon_cutoff", "top_p": "top_p"}
     options = {"top_k": 0, "top_p": 1.0, "temperature": 0.8} | {words[name]: value for name, value in bound.items()}
@@ -172,7 +174,7 @@ def test_epsilon_sampling_never_takes_a_token_below_epsilon(engine, kind, monkey
         GenerateEngine, "_texts", lambda self, *args: (generated.append(texts(self, *args)), generated[-1])[1]
     )
     source = segments(1)[0]
-    text = Text(source.source, "en", "de")
+    text = TextExample(source.source, "en", "de")
     smallest = {}
     for epsilon in (0.05, 1e-6):
         generated.clear()
@@ -193,7 +195,7 @@ def test_epsilon_sampling_never_takes_a_token_below_epsilon(engine, kind, monkey
 
 def greedy_groups(loaded, source, count, penalty, steps):
     """Diverse search by hand: each candidate greedy, with `penalty` for tokens of earlier ones at the same step."""
-    example = loaded.layout.encode([Text(source, "en", "de")])[0]
+    example = loaded.layout.encode([TextExample(source, "en", "de")])[0]
     end, encoder_decoder = loaded.tokenizer.eos_token_id, loaded.model.config.is_encoder_decoder
     groups = []
     for _ in range(count):
@@ -277,7 +279,7 @@ def test_decoder_only_translations_are_without_their_prompt(engine, load):
     # Taught to answer one thing, it answers that and nothing around it.
     loaded = load("llama")
     batch = loaded.layout.collate(
-        loaded.layout.encode([Text(s.source, "en", "de", ("Das Rind grüßt.",)) for s in segments(4)])
+        loaded.layout.encode([TextExample(s.source, "en", "de", ("Das Rind grüßt.",)) for s in segments(4)])
     )
     optimizer = torch.optim.Adam(loaded.model.parameters(), lr=1e-2)
     for _ in range(100):
@@ -463,7 +465,7 @@ def test_logprobs_are_those_of_the_models_own_loss(engine, kind):
     assert [len(values) for values in found] == list(counts)
     for segment, values in zip(given, found, strict=True):
         for candidate, value in zip(segment.candidates, values, strict=True):
-            example = tiny.loaded.layout.encode([Text(segment.source, "en", "de", (candidate.text,))])[0]
+            example = tiny.loaded.layout.encode([TextExample(segment.source, "en", "de", (candidate.text,))])[0]
             target = torch.tensor([example.targets[0]])
             with torch.no_grad():
                 if tiny.loaded.model.config.is_encoder_decoder:

@@ -25,7 +25,7 @@ from typing import Annotated, Any
 
 from pydantic import BeforeValidator, Field, TypeAdapter, ValidationInfo, field_validator
 
-from mtcpo.core.config import Config, PathOrName, load_section, read_toml
+from mtcpo.core.config import Config, PathOrName, as_value_error, load_section, read_toml
 from mtcpo.core.errors import UserError, nearest
 from mtcpo.core.resources import resource_tomls
 from mtcpo.evaluation.testsets.published import RELEASES, languages_of, load_from_folder, where_to_put
@@ -56,11 +56,9 @@ class SuiteConfig(Config):
     @field_validator("metrics")
     @classmethod
     def _known(cls, metrics: tuple[str, ...]) -> tuple[str, ...]:
-        try:
+        with as_value_error():
             for spec in metrics:
                 metric_kind(spec)
-        except UserError as error:
-            raise ValueError(str(error)) from None
         return metrics
 
 

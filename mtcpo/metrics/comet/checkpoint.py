@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from mtcpo.core.errors import UserError, choose
+from mtcpo.core.errors import UserError, choose, first_line
 
 MODEL_FILE = "checkpoints/model.ckpt"
 
@@ -58,7 +58,7 @@ def hub_folder(name: str, complete: Callable[[Path], bool], patterns: list[str] 
     try:
         return Path(snapshot_download(name, allow_patterns=patterns))
     except Exception as error:  # the hub's and the network's errors are some twenty kinds
-        reason = str(error).strip().partition("\n")[0]
+        reason = first_line(error)
         raise UserError(
             f"{name}: not a directory here, not in the hub's cache, and it cannot be fetched "
             f"({type(error).__name__}: {reason}); fetch it elsewhere (hf download) and give its directory: comet:PATH"
@@ -97,10 +97,10 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     try:
         content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
     except pickle.UnpicklingError as error:
-        reason = str(error).strip().partition("\n")[0]
+        reason = first_line(error)
         raise UserError(f"{path}: refused, its pickle holds more than tensors and plain values ({reason})") from None
     except (RuntimeError, EOFError) as error:
-        reason = str(error).strip().partition("\n")[0]
+        reason = first_line(error)
         raise UserError(f"{path}: not a readable checkpoint ({reason}); fetch it again") from None
     if not isinstance(content, dict) or not {"state_dict", "hyper_parameters"} <= content.keys():
         raise UserError(f"{path}: not a COMET checkpoint: it has no state_dict and hyper_parameters")

@@ -33,7 +33,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mtcpo.models.head.targets import IGNORE, LogitTransform, Objective, Places, Scored, chunks_of, groups
+from mtcpo.models.head.targets import (
+    IGNORE,
+    LogitTransform,
+    Objective,
+    TargetPositions,
+    TokenScores,
+    group_sources,
+    split_into_chunks,
+)
 
 CHUNK_LOGITS = {"cpu": 64 * 1024 * 1024, "cuda": 256 * 1024 * 1024}
 """Logits alive at once. Fewer positions use the weight, which is as large, less often each time that it is read."""
@@ -118,24 +126,25 @@ class _Scores(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, hidden: Tensor, weight: Tensor, bias: Tensor | None, labels: Tensor, places: Places,
-        transform: LogitTransform, with_means: bool, objective: Objective | None, with_grads: bool,
+        ctx: Any, hidden: Tensor, weight: Tensor, bias: Tensor | None, labels: Tensor,
+        target_positions: TargetPositions, transform: LogitTransform, with_means: bool,
+        objective: Objective | None, with_grads: bool,
     ) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
         needs = ctx.needs_input_grad[:3] if with_grads and objective is not None else (False,) * 3
         size = max(1, CHUNK_LOGITS.get(hidden.device.type, CHUNK_LOGITS["cuda"]) // len(weight))
         head = _Head(hidden, weight, bias, transform, size, needs, with_means)
-        shape = (-1, len(places.counts), labels.shape[1])
-        by_source, slots = labels.reshape(shape), places.slots.view(shape)
+        shape = (-1, len(target_positions.positions_per_source), labels.shape[1])
+        by_source, slots = labels.reshape(shape), target_positions.slot_of_token.view(shape)
         outcome = torch.zeros(2, *by_source.shape, device=hidden.device)
         loss = torch.zeros((), device=hidden.device)
-        for sources, positions in groups(places.counts, size):
+        for sources, positions in group_sources(target_positions.positions_per_source, size):
             rows = by_source[:, sources].reshape(-1, labels.shape[1])
             tokens = rows.clamp(min=0).flatten()
             # Nowhere: a slot that is in no chunk.
             own = slots[:, sources].reshape(rows.shape).masked_fill(rows == IGNORE, -1).flatten()
             values = outcome.new_zeros(2, *rows.shape)
             flat = values.view(2, -1)
-            chunks = chunks_of(positions, size)
+            chunks = split_into_chunks(positions, size)
             for chunk in chunks:
                 slope = head.softmax(chunk, own, tokens, flat)
             if objective is not None:
@@ -165,15 +174,15 @@ def _gradients(objective: Objective, values: Tensor, labels: Tensor, needed: boo
     """Return the loss of some sources, from logps and means (2, R, T), and its gradient, (2, R, T)."""
     with torch.enable_grad():
         leaf = values.detach().requires_grad_(needed)
-        loss = objective(Scored(leaf[0], leaf[1], labels))
+        loss = objective(TokenScores(leaf[0], leaf[1], labels))
     grads = torch.autograd.grad(loss, leaf)[0] if needed else values
     return loss.detach(), grads
 
 
 def score_tokens(
-    hidden: Tensor, weight: Tensor, bias: Tensor | None, labels: Tensor, places: Places, transform: LogitTransform,
-    objective: Objective | None = None, with_means: bool = False,
-) -> Scored:  # fmt: skip
+    hidden: Tensor, weight: Tensor, bias: Tensor | None, labels: Tensor, target_positions: TargetPositions,
+    transform: LogitTransform, objective: Objective | None = None, with_means: bool = False,
+) -> TokenScores:  # fmt: skip
     """Return the log-probability of each label (nats, float32), and the loss that an objective makes of them.
 
     Args:
@@ -181,12 +190,12 @@ def score_tokens(
         weight: (V, D).
         bias: (V,) or None.
         labels: (R, T), IGNORE where there is none; the first targets of all sources first.
-        places: which of the states predicts each label.
+        target_positions: which of the states predicts each label.
         transform: from the product to the logits.
         objective: what the loss is; its gradients reach hidden, weight and bias.
         with_means: also give the mean over the vocabulary of log-probabilities.
     """
-    options = places, transform, with_means, objective, torch.is_grad_enabled()
-    found = _Scores.apply(hidden[places.order], weight, bias, labels, *options)  # type: ignore[no-untyped-call]
+    options = target_positions, transform, with_means, objective, torch.is_grad_enabled()
+    found = _Scores.apply(hidden[target_positions.positions], weight, bias, labels, *options)  # type: ignore[no-untyped-call]
     loss, logps, means = found
-    return Scored(logps, means, labels, loss=None if objective is None else loss)
+    return TokenScores(logps, means, labels, loss=None if objective is None else loss)

@@ -1,4 +1,8 @@
-"""What the head is told and what it answers: labels, transforms of logits, losses, and scored targets."""
+"""What goes into the head and what comes out of it: labels, the positions that predict them, losses, scored targets.
+
+Dimensions: B sources, R rows (B times the targets of a source, first targets first), T target tokens, U positions
+whose logits are needed, C of them in a chunk, V vocabulary.
+"""
 
 from __future__ import annotations
 
@@ -14,11 +18,16 @@ IGNORE = -100
 
 
 @dataclass(frozen=True, slots=True)
-class Scored:
-    """Targets of a forward pass, or some of them: all (R, T), chosen rows first; 0 where there is no label.
+class TokenScores:
+    """The targets of a forward pass, or some of them, scored token by token.
 
-    mean_logps: mean over the vocabulary of log-probabilities; zeros unless the head was asked for them. router_loss: of
-    a mixture of experts. loss: of the whole, where one was asked for; it alone has gradients.
+    All tensors are (R, T), chosen rows first, with 0 where there is no label.
+
+    token_logps: log-probability of each label, in nats.
+    mean_logps: mean over the vocabulary of the log-probabilities; zeros unless the head was asked for it.
+    labels: token ids, IGNORE where there is none.
+    router_loss: scalar, of a mixture of experts.
+    loss: scalar over all rows, where the head was given an objective; the only part that has gradients.
     """
 
     token_logps: Tensor
@@ -28,19 +37,19 @@ class Scored:
     loss: Tensor | None = None
 
 
-Objective = Callable[[Scored], Tensor]
-"""A loss that is a sum over sources, of any of which it can be given the targets: -> scalar."""
+Objective = Callable[[TokenScores], Tensor]
+"""A loss that is a sum over sources: called with the targets of some of them, it returns their part, a scalar."""
 
 
 @dataclass(frozen=True, slots=True)
 class LogitTransform:
-    """What a model does to its head's product: logits = softcap * tanh(scale * z / softcap), or scale * z."""
+    """What a model does to its head's product z: logits = softcap * tanh(scale * z / softcap), or scale * z."""
 
     scale: float = 1.0
     softcap: float | None = None
 
     def apply_(self, logits: Tensor) -> Tensor | None:
-        """Apply to float32 logits (C, V) in place; return the derivative (C, V) where it is no constant."""
+        """Transform float32 logits (C, V) in place; return the derivative (C, V), or None where it is a constant."""
         if self.scale != 1.0:
             logits.mul_(self.scale)
         if self.softcap is None:
@@ -52,58 +61,70 @@ class LogitTransform:
 
 
 @dataclass(frozen=True, slots=True)
-class Places:
-    """Which positions are needed, in what order, and by which tokens.
+class TargetPositions:
+    """Which decoder positions need logits, in what order, and which tokens they predict.
 
-    order (U,): positions, all of a source together. slots (R, T): each token's place in that order; of a token without
-    label, any number. counts: how many positions each source needs.
+    positions: (U,), indices into the states of all rows, (rows * positions of a row); those of a source are adjacent.
+    slot_of_token: (R, T), for each token the index into `positions` of the one that predicts it; any number for a token
+        without label.
+    positions_per_source: B numbers that add up to U. A list: reading it must not wait for the GPU.
     """
 
-    order: Tensor
-    slots: Tensor
-    counts: list[int]
+    positions: Tensor
+    slot_of_token: Tensor
+    positions_per_source: list[int]
 
     def as_batch(self) -> dict[str, Any]:
-        """Return them as parts of a batch; the counts stay where they are when that goes to its device."""
-        return {"order": self.order, "slots": self.slots, "counts": self.counts}
+        """Return the fields as entries of a batch."""
+        return {
+            "target_positions": self.positions,
+            "slot_of_token": self.slot_of_token,
+            "positions_per_source": self.positions_per_source,
+        }
 
     @classmethod
-    def of(cls, batch: Mapping[str, Any]) -> Places:
-        """Return those of a batch."""
-        return cls(batch["order"], batch["slots"], batch["counts"])
+    def from_batch(cls, batch: Mapping[str, Any]) -> TargetPositions:
+        """Return what `as_batch` put into a batch."""
+        return cls(batch["target_positions"], batch["slot_of_token"], batch["positions_per_source"])
 
 
-def place_tokens(labels: Tensor, positions: Tensor, sources: int) -> Places:
-    """Order the positions of tokens by source; tokens of a source's first target share theirs with others.
+def locate_targets(labels: Tensor, positions: Tensor, sources: int) -> TargetPositions:
+    """Order the positions that are needed by source, each of them once.
+
+    Later targets may share positions with the first target of their source, where they begin with the same tokens.
 
     Args:
         labels: (R, T), the first targets of all sources first.
-        positions: (R, T), where the state that predicts each label is in (rows, positions of a row), counted row by
-            row.
+        positions: (R, T), index of the state that predicts each label, counted over the rows of the model's output.
         sources: B.
     """
-    real = (labels != IGNORE).view(-1, sources, labels.shape[1])
-    where = positions.view(real.shape)
-    own = real.clone()
-    own[1:] &= ~(real[:1] & (where[1:] == where[:1]))
-    by_source = own.transpose(0, 1)
-    slots = (by_source.flatten().cumsum(0) - 1).view(by_source.shape).transpose(0, 1).clone()
-    slots[1:] = torch.where(own[1:], slots[1:], slots[:1])
-    return Places(where.transpose(0, 1)[by_source], slots.reshape(labels.shape), by_source.sum((1, 2)).tolist())
+    has_label = (labels != IGNORE).view(-1, sources, labels.shape[1])
+    positions = positions.view(has_label.shape)
+    is_new = has_label.clone()
+    is_new[1:] &= ~(has_label[:1] & (positions[1:] == positions[:1]))
+    # From (targets, B, T) to (B, targets, T): counting along it numbers the positions source by source.
+    new_by_source = is_new.transpose(0, 1)
+    slots = (new_by_source.flatten().cumsum(0) - 1).view(new_by_source.shape).transpose(0, 1).clone()
+    slots[1:] = torch.where(is_new[1:], slots[1:], slots[:1])
+    needed = positions.transpose(0, 1)[new_by_source]
+    return TargetPositions(needed, slots.reshape(labels.shape), new_by_source.sum((1, 2)).tolist())
 
 
-def groups(counts: Sequence[int], size: int) -> Iterator[tuple[slice, slice]]:
-    """Yield neighbouring sources whose positions fit into a chunk of `size`, with those; one source at least."""
+def group_sources(positions_per_source: Sequence[int], size: int) -> Iterator[tuple[slice, slice]]:
+    """Yield neighbouring sources whose positions fit into a chunk of `size`, and those positions.
+
+    A source with more positions than `size` is a group of its own.
+    """
     first = start = stop = 0
-    for source, count in enumerate(counts):
+    for source, count in enumerate(positions_per_source):
         if stop - start + count > size and source > first:
             yield slice(first, source), slice(start, stop)
             first, start = source, stop
         stop += count
-    if first < len(counts):
-        yield slice(first, len(counts)), slice(start, stop)
+    if first < len(positions_per_source):
+        yield slice(first, len(positions_per_source)), slice(start, stop)
 
 
-def chunks_of(positions: slice, size: int) -> list[slice]:
-    """Part positions into chunks of `size`, the last one shorter."""
+def split_into_chunks(positions: slice, size: int) -> list[slice]:
+    """Split positions into chunks of `size`, the last one shorter."""
     return [slice(start, min(start + size, positions.stop)) for start in range(positions.start, positions.stop, size)]

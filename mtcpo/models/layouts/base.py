@@ -15,9 +15,9 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
-from mtcpo.models.head.tap import Head
-from mtcpo.models.head.targets import Objective, Scored
-from mtcpo.models.prompts import Text
+from mtcpo.models.head.hooks import Head
+from mtcpo.models.head.targets import Objective, TokenScores
+from mtcpo.models.prompts import TextExample
 
 Batch = dict[str, Any]
 """Tensors by name, and what of it code reads without waiting for a device: lists."""
@@ -42,11 +42,11 @@ class Layout(Protocol):
     tokenizer: Any
     max_positions: int | None
 
-    def identity(self) -> list[str | int | None]:
+    def tokenization_key(self) -> list[str | int | None]:
         """Return what decides, beside the tokenizer, which tokens a text becomes and whether they are too many."""
         ...
 
-    def encode(self, texts: Sequence[Text]) -> list[Example]:
+    def encode(self, texts: Sequence[TextExample]) -> list[Example]:
         """Tokenize; an example without targets is for generation."""
         ...
 
@@ -59,7 +59,7 @@ class Layout(Protocol):
         ...
 
     def collate(self, examples: Sequence[Example]) -> Batch:
-        """Pad examples into one batch, chosen rows first, with the places of its tokens (see `Places`)."""
+        """Pad examples into one batch, chosen rows first, with the places of its tokens (see `TargetPositions`)."""
         ...
 
     def count_tokens(self, batch: Batch) -> tuple[Tensor, int]:
@@ -69,7 +69,7 @@ class Layout(Protocol):
     def score(
         self, model: nn.Module, head: Head, batch: Batch, objective: Objective | None = None,
         router_loss: bool | None = None,
-    ) -> Scored:  # fmt: skip
+    ) -> TokenScores:  # fmt: skip
         """Run the model's own forward pass, its head tapped.
 
         Args:
@@ -81,7 +81,7 @@ class Layout(Protocol):
         """
         ...
 
-    def own_logits(self, model: nn.Module, batch: Batch) -> Tensor:
+    def model_logits(self, model: nn.Module, batch: Batch) -> Tensor:
         """Return the model's own logits (R, T, V), aligned with the labels of `score`, for comparison."""
         ...
 

@@ -10,11 +10,11 @@ import torch
 from torch import Tensor, nn
 
 from mtcpo.core.errors import UserError
-from mtcpo.models.head.tap import Head, finished
-from mtcpo.models.head.targets import IGNORE, Objective, Places, Scored, place_tokens
+from mtcpo.models.head.hooks import Head, add_model_losses
+from mtcpo.models.head.targets import IGNORE, Objective, TargetPositions, TokenScores, locate_targets
 from mtcpo.models.layouts.base import Batch, Example, pad_rows, router_option
 from mtcpo.models.layouts.packing import Row, attention_window, pack, packed_length, packed_mask
-from mtcpo.models.prompts import ALMA_PROMPT, CHAT_PROMPT, Text, fill_prompt
+from mtcpo.models.prompts import ALMA_PROMPT, CHAT_PROMPT, TextExample, fill_prompt
 
 
 @dataclass(slots=True)
@@ -30,16 +30,16 @@ class DecoderOnlyLayout:
     max_positions: int | None
     packs: bool
 
-    def identity(self) -> list[str | int | None]:
+    def tokenization_key(self) -> list[str | int | None]:
         """Return layout, template and limit."""
         return ["decoder-only", self.prompt, self.max_positions]
 
-    def encode(self, texts: Sequence[Text]) -> list[Example]:
+    def encode(self, texts: Sequence[TextExample]) -> list[Example]:
         """Tokenize prompts as generation sees them, and targets as they follow the prompt, with the end token."""
         ends = end_tokens(self.tokenizer)
         return [self._encode_one(text, ends[self._uses_chat(text)]) for text in texts]
 
-    def _encode_one(self, text: Text, end: int) -> Example:
+    def _encode_one(self, text: TextExample, end: int) -> Example:
         if self._uses_chat(text):
             prompt, joint, special = self._chat_prompt(text), "", False
         else:
@@ -61,12 +61,12 @@ class DecoderOnlyLayout:
         # The last token of the prompt and the first of the target would merge: generation cannot do that.
         return tuple(self.tokenizer(joint + target, add_special_tokens=False)["input_ids"])
 
-    def _uses_chat(self, text: Text) -> bool:
+    def _uses_chat(self, text: TextExample) -> bool:
         if text.prompt is not None:
             return not isinstance(text.prompt, str)
         return self.prompt is None and bool(self.tokenizer.chat_template)
 
-    def _chat_prompt(self, text: Text) -> str:
+    def _chat_prompt(self, text: TextExample) -> str:
         if not self.tokenizer.chat_template:
             raise UserError("the preference set has conversations, but the tokenizer has no chat template")
         if text.prompt is not None and not isinstance(text.prompt, str):
@@ -104,7 +104,7 @@ class DecoderOnlyLayout:
         batch = pack(packed, self._pad) if len(packed) == len(examples) else self._rows(examples)
         labels = batch["labels"]
         positions = batch.get("positions", torch.arange(labels.numel()).view(labels.shape))
-        return batch | place_tokens(labels, positions, len(examples)).as_batch()
+        return batch | locate_targets(labels, positions, len(examples)).as_batch()
 
     def _rows(self, examples: Sequence[Example]) -> Batch:
         rows = [(example.source, example.targets[i]) for i in range(len(examples[0].targets)) for example in examples]
@@ -133,13 +133,13 @@ class DecoderOnlyLayout:
     def score(
         self, model: nn.Module, head: Head, batch: Batch, objective: Objective | None = None,
         router_loss: bool | None = None,
-    ) -> Scored:  # fmt: skip
+    ) -> TokenScores:  # fmt: skip
         """Run the decoder over prompts and targets, and the head on target positions."""
-        with head.scoring(batch["labels"], Places.of(batch), objective) as scored:
+        with head.scoring(batch["labels"], TargetPositions.from_batch(batch), objective) as scored:
             output = model(**self._model_inputs(batch), **router_option(router_loss))
-        return finished(scored[0], output)
+        return add_model_losses(scored[0], output)
 
-    def own_logits(self, model: nn.Module, batch: Batch) -> Tensor:
+    def model_logits(self, model: nn.Module, batch: Batch) -> Tensor:
         """Return the logits of a plain forward pass, (R, T, V) or, not packed, (R, P, V)."""
         logits: Tensor = model(**self._model_inputs(batch)).logits
         return logits.flatten(0, 1)[batch["positions"]] if "positions" in batch else logits

@@ -11,11 +11,11 @@ from torch import Tensor, nn
 
 from mtcpo.core.errors import UserError
 from mtcpo.models.families import Family, language_token
-from mtcpo.models.head.tap import Head, finished
-from mtcpo.models.head.targets import IGNORE, Objective, Places, Scored, place_tokens
+from mtcpo.models.head.hooks import Head, add_model_losses
+from mtcpo.models.head.targets import IGNORE, Objective, TargetPositions, TokenScores, locate_targets
 from mtcpo.models.layouts.base import Batch, Example, pad_rows, router_option
 from mtcpo.models.layouts.encode_once import encode_once, look_up_once
-from mtcpo.models.prompts import Text, fill_prompt
+from mtcpo.models.prompts import TextExample, fill_prompt
 
 
 @dataclass(slots=True)
@@ -28,11 +28,11 @@ class EncoderDecoderLayout:
     prompt: str
     max_positions: int | None
 
-    def identity(self) -> list[str | int | None]:
+    def tokenization_key(self) -> list[str | int | None]:
         """Return layout, family, template and limit."""
         return ["encoder-decoder", self.family.name, self.prompt, self.max_positions]
 
-    def encode(self, texts: Sequence[Text]) -> list[Example]:
+    def encode(self, texts: Sequence[TextExample]) -> list[Example]:
         """Tokenize sources as sources and targets as targets, each language pair in one call."""
         examples: list[Example | None] = [None] * len(texts)
         pairs: dict[tuple[str, str], list[int]] = {}
@@ -51,7 +51,7 @@ class EncoderDecoderLayout:
                 examples[i] = Example(tuple(source), tuple(tuple(next(targets)) for _ in texts[i].targets))
         return [example for example in examples if example is not None]
 
-    def _source(self, text: Text, codes: tuple[str, str]) -> str:
+    def _source(self, text: TextExample, codes: tuple[str, str]) -> str:
         if text.prompt is None:
             return fill_prompt(self.prompt, text, codes)
         if isinstance(text.prompt, str):
@@ -86,9 +86,9 @@ class EncoderDecoderLayout:
         """Return input_ids (B, S), attention_mask (B, S), labels and decoder_input_ids (R, T), and places."""
         labels = pad_rows(_target_rows(examples), IGNORE)
         inputs = self.decoder_input_ids(labels)
-        places = place_tokens(labels, _shared_positions(inputs, len(examples)), len(examples))
+        target_positions = locate_targets(labels, _shared_positions(inputs, len(examples)), len(examples))
         targets = {"labels": labels, "decoder_input_ids": inputs}
-        return self.generation_batch(examples) | targets | places.as_batch()
+        return self.generation_batch(examples) | targets | target_positions.as_batch()
 
     def count_tokens(self, batch: Batch) -> tuple[Tensor, int]:
         """Count sources once, beside the targets."""
@@ -118,7 +118,7 @@ class EncoderDecoderLayout:
     def score(
         self, model: nn.Module, head: Head, batch: Batch, objective: Objective | None = None,
         router_loss: bool | None = None,
-    ) -> Scored:  # fmt: skip
+    ) -> TokenScores:  # fmt: skip
         """Run encoder once a source, decoder once a target, and the head on real target positions."""
         inputs, copies = self._model_inputs(batch)
         inputs |= router_option(router_loss)
@@ -126,12 +126,12 @@ class EncoderDecoderLayout:
         with (
             encode_once(encoder, len(batch["input_ids"]), copies),
             look_up_once(encoder, decoder, inputs["decoder_input_ids"]),
-            head.scoring(batch["labels"], Places.of(batch), objective) as scored,
+            head.scoring(batch["labels"], TargetPositions.from_batch(batch), objective) as scored,
         ):
             output = model(**inputs)
-        return finished(scored[0], output)
+        return add_model_losses(scored[0], output)
 
-    def own_logits(self, model: nn.Module, batch: Batch) -> Tensor:
+    def model_logits(self, model: nn.Module, batch: Batch) -> Tensor:
         """Return the logits of a plain forward pass, (R, T, V)."""
         logits: Tensor = model(**self._model_inputs(batch)[0]).logits
         return logits

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sacrebleu.dataset.plain_text import PlainTextDataset
 from sacrebleu.dataset.wmt_xml import WMTXMLDataset
-from support.paths import DATA
+from support.paths import MULTI30K
 
 from mtcpo.core.config import load_section
 from mtcpo.core.errors import UserError
@@ -372,10 +372,7 @@ def test_where_a_release_is_to_be_had():
         load_test_set("multi30k/mscoco:en-de")
 
 
-MULTI30K = DATA / "multi30k"
-
-
-@pytest.mark.skipif(not MULTI30K.exists(), reason="the Multi30k data are not beside this repository")
+@pytest.mark.data
 @pytest.mark.parametrize("name", ["multi30k/2016", "multi30k/2017", "multi30k/mscoco"])
 def test_the_published_multi30k_has_as_many_lines_as_we_say(name):
     assert len(load_test_set(f"{name}:en-de", MULTI30K).segments) == RELEASES[name].lines

@@ -8,12 +8,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from support.comet import (
     ENCODERS,
-    library_model,
+    comet_segments,
+    load_with_comet,
+    made_up_sentences,
     make_comet,
     make_encoder,
-    make_segments,
-    needs_comet,
-    sentences,
 )
 
 from mtcpo.core.errors import UserError
@@ -23,7 +22,7 @@ REF_FREE = ("referenceless", "unified-qe")
 
 
 def rows_of(kind, count=10):
-    rows = [(s.source, c.text, s.references[0]) for s in make_segments(count) for c in s.candidates]
+    rows = [(s.source, c.text, s.references[0]) for s in comet_segments(count) for c in s.candidates]
     return [row[:2] for row in rows] if kind in REF_FREE else rows
 
 
@@ -36,7 +35,7 @@ def engine_for(folder, batch_tokens=None, dtype=None):
 
 def by_library(folder, rows, batch_size=7):
     samples = [dict(zip(("src", "mt", "ref"), row, strict=False)) for row in rows]
-    return library_model(folder).predict(samples, batch_size=batch_size, gpus=0, progress_bar=False)
+    return load_with_comet(folder).predict(samples, batch_size=batch_size, gpus=0, progress_bar=False)
 
 
 def plain(spans):
@@ -67,10 +66,10 @@ VARIANTS = {
 }
 
 
-@needs_comet
+@pytest.mark.comet
 @pytest.mark.parametrize(("kind", "settings"), VARIANTS.values(), ids=VARIANTS.keys())
-def test_every_way_to_make_a_score_of_layers(models, tmp_path, kind, settings):
-    folder = make_comet(tmp_path / "model", kind, models["encoder"], seed=3, **settings)
+def test_every_way_to_make_a_score_of_layers(comet_models, tmp_path, kind, settings):
+    folder = make_comet(tmp_path / "model", kind, comet_models["encoder"], seed=3, **settings)
     rows = rows_of(kind)
     expected = by_library(folder, rows)
     found = engine_for(folder, batch_tokens=150).predict(rows)
@@ -82,7 +81,7 @@ def test_every_way_to_make_a_score_of_layers(models, tmp_path, kind, settings):
     assert (found.spans is not None) == ("error_spans" in (expected.get("metadata") or {}))
 
 
-@needs_comet
+@pytest.mark.comet
 @pytest.mark.parametrize("encoder", [name for name in ENCODERS if name != "XLM-RoBERTa"])
 @pytest.mark.parametrize("kind", ["regression", "referenceless", "unified-qe", "unified-ref", "xcomet"])
 def test_every_encoder(tmp_path, encoder, kind, monkeypatch):
@@ -100,15 +99,15 @@ def test_every_encoder(tmp_path, encoder, kind, monkeypatch):
         assert plain(found.spans) == plain_of_library(expected)
 
 
-@needs_comet
+@pytest.mark.comet
 def test_these_are_all_encoders_of_the_library():
     from comet.encoders import str2encoder
 
     assert ENCODERS.keys() == str2encoder.keys()
 
 
-@needs_comet
-def test_an_encoder_that_computes_otherwise_is_refused(tmp_path, models):
+@pytest.mark.comet
+def test_an_encoder_that_computes_otherwise_is_refused(tmp_path, comet_models):
     """Words that see only those before them: what the weights say nothing of, and its config does."""
     encoder = make_encoder(tmp_path / "encoder", "BERT")
     folder = make_comet(tmp_path / "model", "regression", encoder, encoder_model="BERT")
@@ -117,12 +116,12 @@ def test_an_encoder_that_computes_otherwise_is_refused(tmp_path, models):
     (encoder / "config.json").write_text(json.dumps(config | {"is_decoder": True}))
     with pytest.raises(UserError, match=r"encoder: this encoder \(bert\) computes otherwise than those that are known"):
         engine_for(folder)
-    resave(models["regression"], folder, encoder_model="DeBERTa")
+    resave(comet_models["regression"], folder, encoder_model="DeBERTa")
     with pytest.raises(UserError, match=r"unknown encoder of .*model\.ckpt 'DeBERTa'.*; choose from BERT, MiniLM, "):
         engine_for(folder)
 
 
-@needs_comet
+@pytest.mark.comet
 def test_minilm_without_its_tokenizer_says_where_it_is_from(tmp_path, monkeypatch):
     from huggingface_hub import constants
 
@@ -148,27 +147,27 @@ def resave(source, folder, **hyper_parameters):
     torch.save(content, folder / "checkpoints" / "model.ckpt")
 
 
-@needs_comet
+@pytest.mark.comet
 @pytest.mark.parametrize("kind", ["regression", "unified-ref", "xcomet"])
-def test_texts_too_long_empty_or_with_special_tokens(models, kind):
+def test_texts_too_long_empty_or_with_special_tokens(comet_models, kind):
     """The encoder has 78 positions: a text is cut at 76 tokens, a joined input at 78, from the right."""
-    long = " ".join(sentences(30))
+    long = " ".join(made_up_sentences(30))
     texts = [long, "", "ka", "ka <pad> lo", "</s> mi <s>", "€ ??", " \u2028 ", "lo  mi "]
     rows = [(source, text, texts[-number]) for number, text in enumerate(texts) for source in ("so.", long)]
-    expected = by_library(models[kind], rows, batch_size=1)
-    found = engine_for(models[kind]).predict(rows)
+    expected = by_library(comet_models[kind], rows, batch_size=1)
+    found = engine_for(comet_models[kind]).predict(rows)
     np.testing.assert_allclose(found.scores, expected.scores, atol=1e-5)
     if found.spans is not None:
         assert plain(found.spans) == plain_of_library(expected)
 
 
-@needs_comet
+@pytest.mark.comet
 @pytest.mark.parametrize("kind", ["regression", "referenceless", "unified-qe", "xcomet"])
 @pytest.mark.parametrize("batch_tokens", [1, 40, 100_000])
-def test_batching_and_order_change_nothing(models, kind, batch_tokens):
+def test_batching_and_order_change_nothing(comet_models, kind, batch_tokens):
     rows = rows_of(kind)
-    expected = engine_for(models[kind]).predict(rows)
-    engine = engine_for(models[kind], batch_tokens)
+    expected = engine_for(comet_models[kind]).predict(rows)
+    engine = engine_for(comet_models[kind], batch_tokens)
     found = engine.predict(rows[::-1])
     np.testing.assert_allclose(found.scores[::-1], expected.scores, atol=2e-6)
     if expected.spans is not None:
@@ -176,27 +175,27 @@ def test_batching_and_order_change_nothing(models, kind, batch_tokens):
     assert engine.predict([]).scores == []
 
 
-@needs_comet
-def test_confidence_is_the_librarys(models):
+@pytest.mark.comet
+def test_confidence_is_the_librarys(comet_models):
     rows = rows_of("xcomet")
-    theirs = by_library(models["xcomet"], rows).metadata.error_spans
-    ours = engine_for(models["xcomet"]).predict(rows).spans
+    theirs = by_library(comet_models["xcomet"], rows).metadata.error_spans
+    ours = engine_for(comet_models["xcomet"]).predict(rows).spans
     expected = [span["confidence"] for of_row in theirs for span in of_row]
     assert len(expected) > 5
     np.testing.assert_allclose([s.confidence for of_row in ours for s in of_row], expected, atol=1e-6)
 
 
-@needs_comet
-def test_a_layer_that_the_encoder_lacks_is_named(models, tmp_path):
+@pytest.mark.comet
+def test_a_layer_that_the_encoder_lacks_is_named(comet_models, tmp_path):
     for kind, settings in (("regression", {"layer": 3}), ("xcomet", {"word_layer": 24})):
-        folder = make_comet(tmp_path / kind, kind, models["encoder"], **settings)
+        folder = make_comet(tmp_path / kind, kind, comet_models["encoder"], **settings)
         with pytest.raises(UserError, match=r"reads layer (3|24) of an encoder of 2"):
             engine_for(folder)
 
 
-@needs_comet
-def test_each_text_meets_the_encoder_once(models):
-    engine = engine_for(models["regression"])
+@pytest.mark.comet
+def test_each_text_meets_the_encoder_once(comet_models):
+    engine = engine_for(comet_models["regression"])
     seen = []
     read = engine._read
     engine._read = lambda sequences, *rest: seen.extend(map(tuple, sequences)) or read(sequences, *rest)
@@ -206,13 +205,13 @@ def test_each_text_meets_the_encoder_once(models):
     assert len(seen) == len(texts) < 3 * len(rows)
 
 
-@needs_comet
+@pytest.mark.comet
 @pytest.mark.parametrize("kind", ["regression", "unified-qe", "xcomet"])
 @pytest.mark.parametrize(("dtype", "largest"), [("float16", 0.02), ("bfloat16", 0.15)])
-def test_half_precision_is_near(models, kind, dtype, largest):
+def test_half_precision_is_near(comet_models, kind, dtype, largest):
     rows = rows_of(kind)
-    exact = np.array(engine_for(models[kind]).predict(rows).scores)
-    found = np.array(engine_for(models[kind], dtype=dtype).predict(rows).scores)
+    exact = np.array(engine_for(comet_models[kind]).predict(rows).scores)
+    found = np.array(engine_for(comet_models[kind], dtype=dtype).predict(rows).scores)
     off = abs(found - exact)
     assert np.median(off) < largest
     assert off.max() > 1e-6, "the precision had no effect"

@@ -14,18 +14,24 @@ from contextlib import closing, suppress
 from pathlib import Path
 
 import pytest
-from support.comet import needs_comet, sentences
+from support.comet import made_up_sentences
 from support.console import write_lines
 from support.paths import ROOT
 
-needs_proc = pytest.mark.skipif(not Path("/proc").is_dir(), reason="needs /proc and ps to see processes end")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.comet,
+    pytest.mark.skipif(not Path("/proc").is_dir(), reason="needs /proc and ps to see processes end"),
+]
 
 # Libraries that take seconds to import are imported once: each run is a fork of this process, a process of its own.
 DRIVER = """
 import json, os, random, signal, sqlite3, sys, time
 from pathlib import Path
 import comet.models, torch
-from support.processes import FILES, children_of, is_alive
+from support.comet import CORPUS_OPTIONS
+from support.processes import children_of, is_alive
+from support.timing import HANGS, wait_until
 from mtcpo.cli.main import main
 from mtcpo.metrics import scorer
 from mtcpo.metrics.comet import metric
@@ -52,7 +58,7 @@ def start(name, processes, stop_at=None):
     ScoreCache.add = add_and_stop
     for number, file in ((1, "out"), (2, "err")):
         os.dup2(os.open(f"{name}.{file}", os.O_WRONLY | os.O_CREAT | os.O_TRUNC), number)
-    command = f"build-prefs {FILES} --metric comet:{sys.argv[1]} --set comet.processes={processes}"
+    command = f"build-prefs {CORPUS_OPTIONS} --metric comet:{sys.argv[1]} --set comet.processes={processes}"
     try:
         main([*command.split(), "--output", f"{name}/p.jsonl"])
         code = 0
@@ -63,19 +69,12 @@ def start(name, processes, stop_at=None):
 
 def rows(name):
     try:
-        connection = sqlite3.connect(f"file:{here / name}/scores.sqlite3?mode=rw", uri=True, timeout=30)
+        connection = sqlite3.connect(f"file:{here / name}/scores.sqlite3?mode=rw", uri=True, timeout=HANGS)
         found = connection.execute("SELECT count(*) FROM scores").fetchone()[0]
         connection.close()
         return found
     except sqlite3.OperationalError:  # not made yet
         return 0
-
-
-def wait_for(what):
-    end = time.monotonic() + 600  # far more than any machine needs
-    while not what():
-        assert time.monotonic() < end
-        time.sleep(0.001)
 
 
 def ended(pid):
@@ -84,10 +83,10 @@ def ended(pid):
 
 def kill(name, processes, target, worker=False):
     pid, stop_at = start(name, processes, target + 2 * CHUNK), target + 2 * CHUNK
-    wait_for(lambda: rows(name) >= target)
+    wait_until(lambda: rows(name) >= target)
     journal = here / name / "scores.sqlite3-journal"
     if rng.random() < 0.5:  # in the middle of a transaction
-        wait_for(lambda: journal.exists() or rows(name) >= stop_at)
+        wait_until(lambda: journal.exists() or rows(name) >= stop_at)
     time.sleep(rng.random() * 0.01)
     workers = children_of(pid)
     if worker:
@@ -97,7 +96,7 @@ def kill(name, processes, target, worker=False):
     else:
         os.kill(pid, signal.SIGKILL)
     code = ended(pid)
-    wait_for(lambda: not any(map(is_alive, workers)))
+    wait_until(lambda: not any(map(is_alive, workers)))
     return {"code": code, "rows": rows(name), "workers": len(workers), "said": Path(f"{name}.err").read_text(),
             "left": (here / name / "p.jsonl").exists()}
 
@@ -114,13 +113,13 @@ print(json.dumps(outcome))
 
 
 @pytest.fixture(scope="module")
-def outcome(tmp_path_factory, models):
+def outcome(tmp_path_factory, comet_models):
     """What the driver says, and where its files are."""
     folder = tmp_path_factory.mktemp("kills")
     for seed, name in enumerate(("s.de", "r.en", "a.en", "b.en")):
-        write_lines(folder / name, sentences(600, seed))
+        write_lines(folder / name, made_up_sentences(600, seed))
     environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "tests")]), "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-c", DRIVER, str(models["regression"])]
+    command = [sys.executable, "-c", DRIVER, str(comet_models["regression"])]
     driver = subprocess.Popen(
         command, cwd=folder, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
         start_new_session=True,
@@ -144,8 +143,6 @@ def contents(folder):
         return sorted(connection.execute("SELECT * FROM scores"))
 
 
-@needs_comet
-@needs_proc
 @pytest.mark.parametrize(("name", "processes", "times"), [("alone", 1, 10), ("together", 2, 2)])
 def test_killed_and_continued_the_files_are_the_same(outcome, name, processes, times):
     """With scoring processes it is killed less often: each of them imports the libraries anew."""
@@ -163,8 +160,6 @@ def test_killed_and_continued_the_files_are_the_same(outcome, name, processes, t
     assert len(contents(whole)) == 1200
 
 
-@needs_comet
-@needs_proc
 def test_a_scoring_process_that_is_killed_ends_the_command_in_one_line(outcome):
     worker = outcome["worker"]
     assert (worker["code"], worker["left"], worker["workers"]) == (2, False, 2)

@@ -12,9 +12,8 @@ import numpy as np
 import pytest
 from support.comet import (
     KINDS,
-    library_model,
-    make_segments,
-    needs_comet,
+    comet_segments,
+    load_with_comet,
 )
 
 from mtcpo.core.errors import UserError
@@ -27,13 +26,13 @@ from mtcpo.preferences.build import PrefsConfig, build_preferences
 
 
 @pytest.fixture
-def copy(models, tmp_path):
+def copy(comet_models, tmp_path):
     """A regression model to be damaged."""
-    return Path(shutil.copytree(models["regression"], tmp_path / "copy"))
+    return Path(shutil.copytree(comet_models["regression"], tmp_path / "copy"))
 
 
 def library_scores(folder, rows):
-    return library_model(folder).predict(rows, batch_size=5, gpus=0, progress_bar=False).scores
+    return load_with_comet(folder).predict(rows, batch_size=5, gpus=0, progress_bar=False).scores
 
 
 def opened(folder, **settings):
@@ -43,36 +42,36 @@ def opened(folder, **settings):
     return metric
 
 
-@needs_comet
+@pytest.mark.comet
 @pytest.mark.parametrize("kind", KINDS)
-def test_scores_equal_the_librarys_predict(models, kind):
-    metric = load_metric(f"comet:{models[kind]}", "en")
-    segments = make_segments()
+def test_scores_equal_the_librarys_predict(comet_models, kind):
+    metric = load_metric(f"comet:{comet_models[kind]}", "en")
+    segments = comet_segments()
     scores = metric.score_candidates(segments)
     rows = [{"src": s.source, "mt": c.text, "ref": s.references[0]} for s in segments for c in s.candidates]
     if not metric.needs_references:
         rows = [{"src": row["src"], "mt": row["mt"]} for row in rows]
-    expected = library_scores(models[kind], rows)
+    expected = library_scores(comet_models[kind], rows)
     np.testing.assert_allclose(np.ravel(scores), expected, atol=1e-5)
     assert np.std(expected) > 1e-3
     # The library may score identical candidates differently; ours are one row.
     assert all(of_segment[0] == of_segment[2] for of_segment in scores)
 
 
-@needs_comet
+@pytest.mark.comet
 @pytest.mark.parametrize(
     ("kind", "needs"),
     [("regression", True), ("referenceless", False), ("unified-qe", False), ("unified-ref", True), ("xcomet", True)],
 )
-def test_whether_references_are_needed_is_known(models, kind, needs):
-    metric = load_metric(f"cometkiwi:{models[kind]}", "en")
+def test_whether_references_are_needed_is_known(comet_models, kind, needs):
+    metric = load_metric(f"cometkiwi:{comet_models[kind]}", "en")
     assert metric.needs_references is needs
     assert metric.name == "cometkiwi"
     bare = Segment("9", "de", "en", "ka lo.", candidates=(Candidate("a", "mi nu."),))
     if needs:
         for references in ((), ("",), ("so.", " ")):
             with pytest.raises(UserError, match=r"segment 9: .*reference"):
-                metric.score_candidates([*make_segments(2), Segment(**vars_of(bare) | {"references": references})])
+                metric.score_candidates([*comet_segments(2), Segment(**vars_of(bare) | {"references": references})])
     else:
         assert len(metric.score_candidates([bare])[0]) == 1
 
@@ -81,9 +80,9 @@ def vars_of(segment):
     return {name: getattr(segment, name) for name in Segment.__slots__}
 
 
-@needs_comet
-def test_several_references_give_their_mean(models):
-    metric = load_metric(f"comet:{models['regression']}", "en")
+@pytest.mark.comet
+def test_several_references_give_their_mean(comet_models):
+    metric = load_metric(f"comet:{comet_models['regression']}", "en")
     hypothesis = (Candidate("a", "ka lo mi."),)
 
     def score(*refs):
@@ -92,10 +91,10 @@ def test_several_references_give_their_mean(models):
     assert score("ra.", "ti vu.") == pytest.approx((score("ra.") + score("ti vu.")) / 2, abs=1e-5)
 
 
-@needs_comet
-def test_corpus_score_is_the_mean(models):
-    metric = load_metric(f"comet:{models['regression']}", "en")
-    segments = make_segments(7)
+@pytest.mark.comet
+def test_corpus_score_is_the_mean(comet_models):
+    metric = load_metric(f"comet:{comet_models['regression']}", "en")
+    segments = comet_segments(7)
     hypotheses = [segment.candidates[1].text for segment in segments]
     sums = metric.statistics(hypotheses, segments).sum(axis=0)
     expected = np.mean([row[1] for row in metric.score_candidates(segments)])
@@ -104,10 +103,10 @@ def test_corpus_score_is_the_mean(models):
     assert metric.score_candidates([]) == []
 
 
-@needs_comet
-def test_pairs_by_comet_and_chrf_together(models, tmp_path):
-    config = PrefsConfig(metrics=(f"comet:{models['regression']}", "chrf"), combine="zscore", workers=1)
-    report = build_preferences(make_segments(30), config, tmp_path / "p.jsonl", scored=tmp_path / "s.jsonl")
+@pytest.mark.comet
+def test_pairs_by_comet_and_chrf_together(comet_models, tmp_path):
+    config = PrefsConfig(metrics=(f"comet:{comet_models['regression']}", "chrf"), combine="zscore", workers=1)
+    report = build_preferences(comet_segments(30), config, tmp_path / "p.jsonl", scored=tmp_path / "s.jsonl")
     assert set(report["metrics"]) == set(report["chosen_scores"]) == {"comet", "chrf"}
     assert "model:regression|" in report["metrics"]["comet"]
     assert report["kept"] + sum(report["dropped"].values()) == report["segments"] == 30
@@ -116,31 +115,31 @@ def test_pairs_by_comet_and_chrf_together(models, tmp_path):
     assert margins == pytest.approx([2.0] * report["kept"])
 
 
-@needs_comet
-def test_signature_names_model_weights_version_and_precision(models):
-    metric = load_metric(f"comet:{models['regression']}", "en")
-    digest = hashlib.sha256((models["regression"] / "checkpoints" / "model.ckpt").read_bytes()).hexdigest()
+@pytest.mark.comet
+def test_signature_names_model_weights_version_and_precision(comet_models):
+    metric = load_metric(f"comet:{comet_models['regression']}", "en")
+    digest = hashlib.sha256((comet_models["regression"] / "checkpoints" / "model.ckpt").read_bytes()).hexdigest()
     assert metric.signature(1) == (
         f"nrefs:1|model:regression|class:regression_metric|weights:{digest[:12]}|precision:fp32|comet:2.2.7"
     )
 
 
-@needs_comet
-def test_the_ckpt_file_itself_can_be_given(models):
-    file = models["referenceless"] / "checkpoints" / "model.ckpt"
-    segments = make_segments(3)
+@pytest.mark.comet
+def test_the_ckpt_file_itself_can_be_given(comet_models):
+    file = comet_models["referenceless"] / "checkpoints" / "model.ckpt"
+    segments = comet_segments(3)
     assert load_metric(f"comet:{file}", "en").score_candidates(segments) == load_metric(
-        f"comet:{models['referenceless']}", "en"
+        f"comet:{comet_models['referenceless']}", "en"
     ).score_candidates(segments)
 
 
-@needs_comet
-def test_no_noise_is_left_behind(models):
+@pytest.mark.comet
+def test_no_noise_is_left_behind(comet_models):
     code = (
         "import logging\n"
         "from mtcpo.metrics.registry import load_metric; from mtcpo.metrics.comet.config import CometConfig\n"
         "from mtcpo.data.records import Segment, Candidate\n"
-        f"m = load_metric('comet:{models['regression']}', 'en')\n"
+        f"m = load_metric('comet:{comet_models['regression']}', 'en')\n"
         "m.score_candidates([Segment('1', 'de', 'en', 'ka.', ('lo.',), candidates=(Candidate('a', 'mi.'),))])\n"
         "root = logging.getLogger()\n"
         "print(root.handlers, root.level == logging.WARNING)\n"
@@ -150,16 +149,16 @@ def test_no_noise_is_left_behind(models):
     assert done.stderr == ""
 
 
-@needs_comet
-def test_loading_restores_levels(models):
+@pytest.mark.comet
+def test_loading_restores_levels(comet_models):
     before = logging.getLogger("comet").level, logging.getLogger().level
-    opened(models["regression"])
+    opened(comet_models["regression"])
     assert (logging.getLogger("comet").level, logging.getLogger().level) == before
 
 
-@needs_comet
-def test_signals_are_obeyed_while_it_scores(models, monkeypatch):
-    metric = opened(models["unified-ref"])
+@pytest.mark.comet
+def test_signals_are_obeyed_while_it_scores(comet_models, monkeypatch):
+    metric = opened(comet_models["unified-ref"])
     engine, during = metric.runner._engine, []
     read = engine._read
     numbers = (signal.SIGINT, signal.SIGTERM)
@@ -170,7 +169,7 @@ def test_signals_are_obeyed_while_it_scores(models, monkeypatch):
 
     monkeypatch.setattr(engine, "_read", watched)
     before = [signal.getsignal(number) for number in numbers]
-    metric.score_candidates(make_segments(3))
+    metric.score_candidates(comet_segments(3))
     assert during
     assert all(handlers == before for handlers in during)
 
@@ -184,23 +183,23 @@ def resave(folder, change):
     torch.save(content, path)
 
 
-@needs_comet
+@pytest.mark.comet
 def test_missing_layers_are_refused(copy):
     resave(copy, lambda content: content["state_dict"].pop("estimator.ff.0.weight"))
     with pytest.raises(UserError, match=r"1 tensors are missing and would be random: estimator\.ff\.0\.weight"):
         opened(copy)
 
 
-@needs_comet
+@pytest.mark.comet
 def test_unexpected_tensors_of_old_checkpoints_are_allowed(copy):
     import torch
 
     key = "encoder.model.embeddings.position_ids"
     resave(copy, lambda content: content["state_dict"].update({key: torch.arange(80)[None]}))
-    assert load_metric(f"comet:{copy}", "en").score_candidates(make_segments(1))
+    assert load_metric(f"comet:{copy}", "en").score_candidates(comet_segments(1))
 
 
-@needs_comet
+@pytest.mark.comet
 def test_a_pickle_of_more_than_tensors_is_refused(copy):
     import torch
 
@@ -216,9 +215,9 @@ def test_a_pickle_of_more_than_tensors_is_refused(copy):
         opened(copy)
 
 
-@needs_comet
-def test_an_empty_tokenizer_is_refused(copy, models, tmp_path):
-    encoder = Path(shutil.copytree(models["encoder"], tmp_path / "encoder"))
+@pytest.mark.comet
+def test_an_empty_tokenizer_is_refused(copy, comet_models, tmp_path):
+    encoder = Path(shutil.copytree(comet_models["encoder"], tmp_path / "encoder"))
     resave(copy, lambda content: content["hyper_parameters"].update(pretrained_model=str(encoder)))
     opened(copy)
     tokenizer = json.loads((encoder / "tokenizer.json").read_text())
@@ -232,7 +231,7 @@ def test_an_empty_tokenizer_is_refused(copy, models, tmp_path):
         opened(copy)
 
 
-@needs_comet
+@pytest.mark.comet
 def test_directory_without_hparams_or_with_an_unknown_class(copy):
     (copy / "hparams.yaml").write_text("class_identifier: ranking_metric\n")
     with pytest.raises(UserError, match=r"unknown COMET class in .*'ranking_metric'.*; choose from ref"):

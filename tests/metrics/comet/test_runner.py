@@ -5,15 +5,16 @@ import os
 import signal
 import sqlite3
 import sys
-import time
 from contextlib import closing
 from pathlib import Path
 
 import numpy as np
 import pytest
-from support.comet import has_comet, make_segments, needs_comet, sentences
+from support.comet import CORPUS_OPTIONS, comet_segments, made_up_sentences
 from support.console import finish, mistake, run, start, write_lines
-from support.processes import FILES, children_of, is_alive
+from support.processes import children_of, is_alive
+from support.requirements import has_comet
+from support.timing import wait_until
 
 from mtcpo.core.errors import UserError
 from mtcpo.metrics.base import judge
@@ -30,14 +31,15 @@ needs_other = pytest.mark.skipif(not has_comet(OTHER), reason=f"{OTHER} has no u
 
 
 def scores_of(metric, count=30):
-    return metric.score_candidates(make_segments(count))
+    return metric.score_candidates(comet_segments(count))
 
 
-@needs_comet
+@pytest.mark.processes
+@pytest.mark.comet
 @needs_other
-def test_another_environment_gives_the_same_scores(models):
-    here = load_metric(f"comet:{models['xcomet']}", "en")
-    there = load_metric(f"comet:{models['xcomet']}", "en", CometConfig(python=OTHER))
+def test_another_environment_gives_the_same_scores(comet_models):
+    here = load_metric(f"comet:{comet_models['xcomet']}", "en")
+    there = load_metric(f"comet:{comet_models['xcomet']}", "en", CometConfig(python=OTHER))
     np.testing.assert_allclose(
         np.ravel(scores_of(there)), np.ravel(scores_of(here)), atol=1e-5, err_msg=f"{sys.executable} and {OTHER}"
     )
@@ -45,14 +47,15 @@ def test_another_environment_gives_the_same_scores(models):
     there.runner.close()
 
 
-@needs_comet
-def test_processes_share_blocks_and_change_no_bit(models, monkeypatch):
+@pytest.mark.processes
+@pytest.mark.comet
+def test_processes_share_blocks_and_change_no_bit(comet_models, monkeypatch):
     monkeypatch.setattr(comet, "SEGMENTS_PER_BLOCK", 7)
-    alone = load_metric(f"xcomet:{models['xcomet']}", "en", CometConfig(processes=1))
-    two = load_metric(f"xcomet:{models['xcomet']}", "en", CometConfig(processes=2))
+    alone = load_metric(f"xcomet:{comet_models['xcomet']}", "en", CometConfig(processes=1))
+    two = load_metric(f"xcomet:{comet_models['xcomet']}", "en", CometConfig(processes=2))
     assert (alone.processes, two.processes) == (1, 2)
-    found = judge(two, make_segments(40))
-    assert found == judge(alone, make_segments(40))
+    found = judge(two, comet_segments(40))
+    assert found == judge(alone, comet_segments(40))
     assert sum(len(one.errors) for of_segment in found for one in of_segment) > 5
     assert two.score_candidates([]) == []
     two.runner.close()
@@ -85,27 +88,27 @@ def test_a_path_of_an_interpreter_keeps_its_links(tmp_path, monkeypatch):
     assert inside.python == str(tmp_path / "bin" / "python")
 
 
-@needs_comet
-def test_half_precision_has_a_signature_of_its_own(models):
+@pytest.mark.comet
+def test_half_precision_has_a_signature_of_its_own(comet_models):
     exact, half = (
-        load_metric(f"comet:{models['regression']}", "en", CometConfig(precision=p)) for p in ("fp32", "bf16")
+        load_metric(f"comet:{comet_models['regression']}", "en", CometConfig(precision=p)) for p in ("fp32", "bf16")
     )
     assert "|precision:bf16|" in half.signature(1)
     off = abs(np.ravel(scores_of(half)) - np.ravel(scores_of(exact)))
     assert 0 < off.max() < 0.5
 
 
-@needs_comet
-def test_scores_in_the_cache_spare_the_model(models, tmp_path):
-    config = PrefsConfig(metrics=(f"comet:{models['regression']}",), min_margin=0.01)
-    build_preferences(make_segments(20), config, tmp_path / "a.jsonl")
+@pytest.mark.comet
+def test_scores_in_the_cache_spare_the_model(comet_models, tmp_path):
+    config = PrefsConfig(metrics=(f"comet:{comet_models['regression']}",), min_margin=0.01)
+    build_preferences(comet_segments(20), config, tmp_path / "a.jsonl")
     loaded = []
     original = comet.InProcess.open
     try:
         comet.InProcess.open = lambda self: loaded.append(self) or original(self)
-        build_preferences(make_segments(20), config, tmp_path / "b.jsonl")
+        build_preferences(comet_segments(20), config, tmp_path / "b.jsonl")
         assert not loaded
-        build_preferences(make_segments(21), config, tmp_path / "c.jsonl")
+        build_preferences(comet_segments(21), config, tmp_path / "c.jsonl")
         assert loaded
     finally:
         comet.InProcess.open = original
@@ -113,12 +116,12 @@ def test_scores_in_the_cache_spare_the_model(models, tmp_path):
     assert (tmp_path / "scores.sqlite3").is_file()
 
 
-@needs_comet
-def test_a_cached_model_is_the_model(models, tmp_path, monkeypatch):
-    model = load_metric(f"comet:{models['xcomet']}", "en")
+@pytest.mark.comet
+def test_a_cached_model_is_the_model(comet_models, tmp_path, monkeypatch):
+    model = load_metric(f"comet:{comet_models['xcomet']}", "en")
     cache = ScoreCache(tmp_path / "scores.sqlite3")
     cached = CachedModel(model, cache)
-    segments = make_segments(9)
+    segments = comet_segments(9)
     texts = [segment.candidates[1].text for segment in segments]
     expected = model.statistics(texts, segments)
     np.testing.assert_allclose(cached.statistics(texts, segments), expected, atol=1e-6)
@@ -134,15 +137,17 @@ def test_a_cached_model_is_the_model(models, tmp_path, monkeypatch):
 def corpus(tmp_path):
     """Files of two systems' outputs in a folder of their own."""
     for seed, name in enumerate(("s.de", "r.en", "a.en", "b.en")):
-        write_lines(tmp_path / name, sentences(400, seed))
+        write_lines(tmp_path / name, made_up_sentences(400, seed))
     return tmp_path
 
 
-@needs_comet
+@pytest.mark.processes
+@pytest.mark.comet
 @needs_other
-def test_evaluate_keeps_scores_and_scores_elsewhere(corpus, models, capsys, monkeypatch, caplog):
+def test_evaluate_keeps_scores_and_scores_elsewhere(corpus, comet_models, capsys, monkeypatch, caplog):
     monkeypatch.chdir(corpus)
-    command = f"evaluate {FILES} --metric comet:{models['regression']} --output-dir e --set resamples=10".split()
+    metric = f"comet:{comet_models['regression']}"
+    command = f"evaluate {CORPUS_OPTIONS} --metric {metric} --output-dir e --set resamples=10".split()
     first = run(capsys, *command, "--comet-python", OTHER)
     assert first.code == 0, first.err
     assert (corpus / "e" / "scores.sqlite3").is_file()
@@ -164,8 +169,8 @@ def test_evaluate_keeps_scores_and_scores_elsewhere(corpus, models, capsys, monk
 
 def test_under_a_launcher_the_first_process_does_the_work(corpus, capsys, monkeypatch):
     monkeypatch.chdir(corpus)
-    for command, made in ((f"build-prefs {FILES} --metric chrf --output p.jsonl", "p.jsonl"),
-                          (f"evaluate {FILES} --metric chrf --output-dir e", "e")):  # fmt: skip
+    for command, made in ((f"build-prefs {CORPUS_OPTIONS} --metric chrf --output p.jsonl", "p.jsonl"),
+                          (f"evaluate {CORPUS_OPTIONS} --metric chrf --output-dir e", "e")):  # fmt: skip
         monkeypatch.setenv("RANK", "1")
         assert run(capsys, *command.split()).out == ""
         assert not (corpus / made).exists()
@@ -175,19 +180,20 @@ def test_under_a_launcher_the_first_process_does_the_work(corpus, capsys, monkey
 
 
 SLOW = """
-import time
+import signal
 from mtcpo.metrics.comet import worker
 def slow(**question):
     open("scoring", "w").close()
-    time.sleep(600)
+    signal.pause()  # at work until it is killed
 worker._load = slow
 """
 
 
-@needs_comet
+@pytest.mark.slow
+@pytest.mark.comet
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
-def test_parent_and_child_end_together(corpus, models, number):
-    """Met while the other process is at work, which takes ten minutes here."""
+def test_parent_and_child_end_together(corpus, comet_models, number):
+    """The signal comes while the other process is at work, which never ends by itself here."""
     if not Path("/proc/self/status").exists():
         pytest.skip("needs /proc to see processes end")
     (corpus / "slow.py").write_text(SLOW, encoding="utf-8")
@@ -198,20 +204,15 @@ def test_parent_and_child_end_together(corpus, models, number):
         encoding="utf-8",
     )  # fmt: skip
     python.chmod(0o755)
-    command = f"build-prefs {FILES} --metric comet:{models['regression']} --output p.jsonl --comet-python ./python"
+    metric = f"comet:{comet_models['regression']}"
+    command = f"build-prefs {CORPUS_OPTIONS} --metric {metric} --output p.jsonl --comet-python ./python"
     process = start(*command.split(), cwd=corpus)
-    end = time.monotonic() + 120
-    while not (corpus / "scoring").exists():
-        assert process.poll() is None, finish(process)
-        assert time.monotonic() < end
-        time.sleep(0.02)
+    wait_until((corpus / "scoring").exists, process)
     [child] = children_of(process.pid)
     process.send_signal(number)
-    outcome = finish(process, timeout=30)
+    outcome = finish(process)
     assert outcome.code == (-signal.SIGKILL if number == signal.SIGKILL else 130), outcome
     if number != signal.SIGKILL:
         assert outcome.err == "mtcpo: interrupted; repeat the command to go on\n"
-    while is_alive(child):
-        assert time.monotonic() < end
-        time.sleep(0.02)
+    wait_until(lambda: not is_alive(child))
     assert not (corpus / "p.jsonl").exists()

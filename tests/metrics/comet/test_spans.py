@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from support.browser import Browser
-from support.comet import library_model, make_segments, needs_comet, sentences
+from support.comet import comet_segments, load_with_comet, made_up_sentences
 from support.console import exit_code, mistake, run, write_lines
 
 from mtcpo.core.errors import UserError
@@ -27,7 +27,7 @@ FILES = "--source s.de --reference r.en --hyp first=a.en --hyp second=b.en --src
 def by_library(folder, rows):
     """What the library's own `predict` finds in rows of (source, translation, reference)."""
     samples = [dict(zip(("src", "mt", "ref"), row, strict=True)) for row in rows]
-    found = library_model(folder).predict(samples, batch_size=9, gpus=0, progress_bar=False).metadata.error_spans
+    found = load_with_comet(folder).predict(samples, batch_size=9, gpus=0, progress_bar=False).metadata.error_spans
     return [[without_confidence(error) for error in of_row] for of_row in found]
 
 
@@ -36,14 +36,16 @@ def without_confidence(error):
 
 
 @pytest.fixture(scope="module")
-def evaluated(tmp_path_factory, models):
+def evaluated(tmp_path_factory, comet_models):
     """A folder with two systems' outputs, evaluated with XCOMET and chrF into `e`."""
     folder, patch = tmp_path_factory.mktemp("spans"), pytest.MonkeyPatch()
-    texts = {name: sentences(40, seed) for seed, name in enumerate(("s.de", "r.en", "a.en", "b.en"))}
+    texts = {name: made_up_sentences(40, seed) for seed, name in enumerate(("s.de", "r.en", "a.en", "b.en"))}
     texts["b.en"][0] = "<script>alert('b')</script> ka lo mi nu pe ra so & ti."
     for name, lines in texts.items():
         write_lines(folder / name, lines)
-    command = f"evaluate {FILES} --metric chrf --metric xcomet:{models['xcomet']} --output-dir e --set resamples=20"
+    command = (
+        f"evaluate {FILES} --metric chrf --metric xcomet:{comet_models['xcomet']} --output-dir e --set resamples=20"
+    )
     with patch.context() as patched:
         patched.chdir(folder)
         assert exit_code(*command.split()) == 0
@@ -56,19 +58,19 @@ def spans_of(folder, system):
     return [json.loads(line) for line in lines]
 
 
-@needs_comet
+@pytest.mark.comet
 @pytest.mark.parametrize(("system", "file"), [("first", "a.en"), ("second", "b.en")])
-def test_the_spans_of_each_system_are_the_librarys(evaluated, models, system, file):
+def test_the_spans_of_each_system_are_the_librarys(evaluated, comet_models, system, file):
     folder, texts, _ = evaluated
     lines = spans_of(folder, system)
     assert [line["id"] for line in lines] == [f"s:de-en:{number}" for number in range(1, 41)]
     assert [line["text"] for line in lines] == texts[file]
     found = [[without_confidence(error) for error in line["errors"]["xcomet"]] for line in lines]
-    assert found == by_library(models["xcomet"], zip(texts["s.de"], texts[file], texts["r.en"], strict=True))
+    assert found == by_library(comet_models["xcomet"], zip(texts["s.de"], texts[file], texts["r.en"], strict=True))
     assert sum(map(len, found)) > 5
 
 
-@needs_comet
+@pytest.mark.comet
 def test_errors_are_counted_by_severity(evaluated):
     folder, _, _ = evaluated
     entry = json.loads((folder / "e" / "evaluation.json").read_text())["pairs"]["de-en"]
@@ -80,7 +82,7 @@ def test_errors_are_counted_by_severity(evaluated):
         assert "errors_per_segment" not in row["metrics"]["chrf"]
 
 
-@needs_comet
+@pytest.mark.comet
 def test_errors_come_from_the_cache_and_through_compare(evaluated, capsys, monkeypatch):
     folder, _, command = evaluated
     monkeypatch.chdir(folder)
@@ -104,7 +106,8 @@ def test_errors_come_from_the_cache_and_through_compare(evaluated, capsys, monke
 # --- on the page -----------------------------------------------------------------------------------------------------
 
 
-@needs_comet
+@pytest.mark.browser
+@pytest.mark.comet
 @pytest.mark.parametrize("dark", [False, True])
 def test_errors_are_seen_in_a_browser(evaluated, dark):
     folder, _, _ = evaluated
@@ -130,7 +133,8 @@ def test_errors_are_seen_in_a_browser(evaluated, dark):
     assert text.startswith("<script>alert('b')</script>")
 
 
-@needs_comet
+@pytest.mark.browser
+@pytest.mark.comet
 def test_errors_are_underlined_in_print_and_counted_in_the_legend(evaluated):
     folder, _, _ = evaluated
     page = (folder / "e" / "report.html").read_text(encoding="utf-8")
@@ -176,7 +180,7 @@ def test_errors_change_no_text(before, after, of_first, of_second):
     assert len(unescape(inside)) == len(covered)
 
 
-@needs_comet
+@pytest.mark.comet
 def test_errors_of_the_chosen_metric_alone_are_marked(evaluated):
     segments = list(read_segments(evaluated[0] / "e" / "translations" / "s" / "de-en" / "segments.jsonl"))
     shown, bare = (
@@ -190,32 +194,34 @@ def test_errors_of_the_chosen_metric_alone_are_marked(evaluated):
 # --- in records ------------------------------------------------------------------------------------------------------
 
 
-@needs_comet
-def test_build_prefs_keeps_errors_with_the_scored_candidates(models, tmp_path):
-    config = PrefsConfig(metrics=(f"xcomet:{models['xcomet']}", "chrf"), combine="zscore", workers=1)
-    build_preferences(make_segments(15), config, tmp_path / "p.jsonl", scored=tmp_path / "s.jsonl")
+@pytest.mark.comet
+def test_build_prefs_keeps_errors_with_the_scored_candidates(comet_models, tmp_path):
+    config = PrefsConfig(metrics=(f"xcomet:{comet_models['xcomet']}", "chrf"), combine="zscore", workers=1)
+    build_preferences(comet_segments(15), config, tmp_path / "p.jsonl", scored=tmp_path / "s.jsonl")
     scored = list(read_segments(tmp_path / "s.jsonl"))
     rows = [(s.source, c.text, s.references[0]) for s in scored for c in s.candidates]
     found = [[without_confidence(asdict(e)) for e in c.errors["xcomet"]] for s in scored for c in s.candidates]
-    assert found == by_library(models["xcomet"], rows)
+    assert found == by_library(comet_models["xcomet"], rows)
     assert {name for s in scored for c in s.candidates for name in c.errors} == {"xcomet"}
     assert [segment_from_json(segment_to_json(s), "here") for s in scored] == scored
-    build_preferences(make_segments(15), PrefsConfig(metrics=("chrf",)), tmp_path / "q.jsonl", scored=tmp_path / "t")
+    build_preferences(comet_segments(15), PrefsConfig(metrics=("chrf",)), tmp_path / "q.jsonl", scored=tmp_path / "t")
     assert '"errors"' not in (tmp_path / "t").read_text()
 
 
-@needs_comet
-def test_which_models_find_errors_is_known_without_loading_them(models):
+@pytest.mark.comet
+def test_which_models_find_errors_is_known_without_loading_them(comet_models):
     assert {
-        kind for kind in models if kind != "encoder" and finds_errors(load_metric(f"comet:{models[kind]}", "en"))
+        kind
+        for kind in comet_models
+        if kind != "encoder" and finds_errors(load_metric(f"comet:{comet_models[kind]}", "en"))
     } == {"xcomet"}
     assert not finds_errors(load_metric("chrf", "en"))
 
 
-@needs_comet
-def test_several_references_share_a_score_and_the_errors_beside_the_first(models):
-    metric = load_metric(f"xcomet:{models['xcomet']}", "en")
-    [one, two] = make_segments(2)
+@pytest.mark.comet
+def test_several_references_share_a_score_and_the_errors_beside_the_first(comet_models):
+    metric = load_metric(f"xcomet:{comet_models['xcomet']}", "en")
+    [one, two] = comet_segments(2)
     both = replace(one, references=(*one.references, *two.references))
     alone = [replace(one, references=(reference,)) for reference in both.references]
     [[found, *_], [first, *_], [second, *_]] = judge(metric, [both, *alone])

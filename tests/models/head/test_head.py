@@ -7,8 +7,15 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from mtcpo.models.head import fused as head
 from mtcpo.models.head.fused import score_tokens
-from mtcpo.models.head.tap import Head
-from mtcpo.models.head.targets import IGNORE, LogitTransform, Scored, chunks_of, groups, place_tokens
+from mtcpo.models.head.hooks import Head
+from mtcpo.models.head.targets import (
+    IGNORE,
+    LogitTransform,
+    TokenScores,
+    group_sources,
+    locate_targets,
+    split_into_chunks,
+)
 
 ROWS, TOKENS, HIDDEN, VOCABULARY = 3, 5, 8, 17
 
@@ -59,8 +66,8 @@ def weighted_sum(part):
 
 
 def in_order(labels):
-    """Places where position t of row r is that of labels[r, t], and each row a source of its own."""
-    return place_tokens(labels, torch.arange(labels.numel()).view(labels.shape), len(labels))
+    """TargetPositions where position t of row r is that of labels[r, t], and each row a source of its own."""
+    return locate_targets(labels, torch.arange(labels.numel()).view(labels.shape), len(labels))
 
 
 def our_gradients(hidden, weight, bias, labels, transform):
@@ -226,16 +233,16 @@ def test_autocast_multiplies_in_half_precision_and_keeps_float32_gradients():
 
 
 def test_no_more_logits_than_a_chunk():
-    sizes = [chunk.stop - chunk.start for chunk in chunks_of(slice(0, 10), 4)]
+    sizes = [chunk.stop - chunk.start for chunk in split_into_chunks(slice(0, 10), 4)]
     assert sizes == [4, 4, 2]
-    assert chunks_of(slice(0, 0), 4) == []
-    assert [chunk.start for chunk in chunks_of(slice(5, 8), 1)] == [5, 6, 7]
+    assert split_into_chunks(slice(0, 0), 4) == []
+    assert [chunk.start for chunk in split_into_chunks(slice(5, 8), 1)] == [5, 6, 7]
 
 
 def test_sources_are_taken_together_as_far_as_a_chunk_goes():
-    found = [(s.start, s.stop, p.start, p.stop) for s, p in groups([3, 2, 9, 1, 3, 0], 5)]
+    found = [(s.start, s.stop, p.start, p.stop) for s, p in group_sources([3, 2, 9, 1, 3, 0], 5)]
     assert found == [(0, 2, 0, 5), (2, 3, 5, 14), (3, 6, 14, 18)]
-    assert list(groups([], 5)) == []
+    assert list(group_sources([], 5)) == []
 
 
 def test_places_by_hand():
@@ -243,18 +250,18 @@ def test_places_by_hand():
     n = IGNORE
     labels = torch.tensor([[5, 6, 7], [5, 6, n], [5, 8, n], [9, n, n]])
     positions = torch.tensor([[0, 1, 2], [3, 4, 5], [0, 1, 8], [9, 10, 11]])
-    found = place_tokens(labels, positions, 2)
-    assert found.order.tolist() == [0, 1, 2, 3, 4, 9]
-    assert found.counts == [3, 3]
-    slots = found.slots.masked_fill(labels == n, n)
+    found = locate_targets(labels, positions, 2)
+    assert found.positions.tolist() == [0, 1, 2, 3, 4, 9]
+    assert found.positions_per_source == [3, 3]
+    slots = found.slot_of_token.masked_fill(labels == n, n)
     assert slots.tolist() == [[0, 1, 2], [3, 4, n], [0, 1, n], [5, n, n]]
 
 
 def test_places_are_not_shared_with_a_token_without_label():
     labels, positions = torch.tensor([[5, IGNORE], [6, 7]]), torch.tensor([[0, 1], [0, 1]])
-    found = place_tokens(labels, positions, 1)
-    assert (found.order.tolist(), found.counts) == ([0, 1], [2])
-    assert found.slots[1].tolist() == [0, 1]
+    found = locate_targets(labels, positions, 1)
+    assert (found.positions.tolist(), found.positions_per_source) == ([0, 1], [2])
+    assert found.slot_of_token[1].tolist() == [0, 1]
 
 
 @pytest.mark.parametrize("chunk_positions", [1, 3, 1000])
@@ -271,13 +278,13 @@ def test_loss_of_pairs_with_shared_positions(monkeypatch, chunk_positions):
         chosen, rejected = part.token_logps.sum(1).chunk(2)
         return -torch.nn.functional.logsigmoid(0.3 * (chosen - rejected)).sum() - 0.2 * chosen.sum()
 
-    options = weight, None, labels, place_tokens(labels, positions, 2), LogitTransform(), objective
+    options = weight, None, labels, locate_targets(labels, positions, 2), LogitTransform(), objective
     scored = score_tokens(states, *options)
     found = torch.autograd.grad(3 * scored.loss, (states, weight))
     logps = torch.log_softmax(states @ weight.T, -1)[positions]
     logps = logps.gather(2, labels.clamp(min=0)[..., None]).squeeze(2).masked_fill(labels == IGNORE, 0.0)
     torch.testing.assert_close(scored.token_logps, logps.detach(), atol=1e-5, rtol=1e-5)
-    own = objective(Scored(logps, logps, labels))
+    own = objective(TokenScores(logps, logps, labels))
     assert scored.loss.item() == pytest.approx(own.item(), rel=1e-5)
     for ours, theirs in zip(found, torch.autograd.grad(3 * own, (states, weight)), strict=True):
         torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=1e-4)
@@ -297,8 +304,8 @@ def test_float16_keeps_gradients_that_are_smaller_than_it_can_hold():
     found = []
     for dtype in (torch.float32, torch.float16):
         leaves = states.to(dtype).requires_grad_(), weight.to(dtype).requires_grad_(), bias.to(dtype).requires_grad_()
-        places = place_tokens(labels, positions, 2)
-        options = labels, places, LogitTransform(), lambda part: part.token_logps.sum() / 1000
+        target_positions = locate_targets(labels, positions, 2)
+        options = labels, target_positions, LogitTransform(), lambda part: part.token_logps.sum() / 1000
         loss = 65536 * score_tokens(*leaves, *options).loss
         found.append([grad.float() for grad in torch.autograd.grad(loss, leaves)])
     for full, half in zip(*found, strict=True):
@@ -342,8 +349,8 @@ def test_hooks_are_gone_after_an_exception():
     assert model(hidden).logits.shape == (ROWS, TOKENS, VOCABULARY)
 
 
-@pytest.mark.parametrize("own_logits", ["none", "real", "all"])
-def test_ways_to_the_same_scores(own_logits):
+@pytest.mark.parametrize("logits_mode", ["none", "real", "all"])
+def test_ways_to_the_same_scores(logits_mode):
     """By the head's weight, or by the model's own logits of some or all positions; two targets share a state."""
     generator = torch.Generator().manual_seed(1)
     hidden = torch.randn(4, 3, HIDDEN, generator=generator).requires_grad_()
@@ -356,12 +363,12 @@ def test_ways_to_the_same_scores(own_logits):
         mixed = 0.8 * part.token_logps + 0.2 * part.mean_logps
         return (mixed * torch.arange(1.0, 4.0)).sum()
 
-    tapped = Head(model.head, with_means=True, model=model, own_logits=own_logits)
-    with tapped.scoring(labels, place_tokens(labels, positions, 2), objective) as result:
+    tapped = Head(model.head, with_means=True, model=model, logits_mode=logits_mode)
+    with tapped.scoring(labels, locate_targets(labels, positions, 2), objective) as result:
         model(hidden)
     logps = torch.log_softmax(model.head(hidden), -1).flatten(0, 1)[positions]
     of_labels = logps.gather(2, labels.clamp(min=0)[..., None]).squeeze(2).masked_fill(labels == IGNORE, 0.0)
-    expected = Scored(of_labels, logps.mean(-1).masked_fill(labels == IGNORE, 0.0), labels)
+    expected = TokenScores(of_labels, logps.mean(-1).masked_fill(labels == IGNORE, 0.0), labels)
     torch.testing.assert_close(result[0].token_logps, expected.token_logps)
     torch.testing.assert_close(result[0].mean_logps, expected.mean_logps)
     assert result[0].loss.item() == pytest.approx(objective(expected).item(), rel=1e-5)

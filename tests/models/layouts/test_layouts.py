@@ -12,7 +12,7 @@ from mtcpo.models.layouts.base import Example, pad_rows
 from mtcpo.models.layouts.encode_once import encode_once, look_up_once
 from mtcpo.models.layouts.packing import can_pack, packed_length, packed_mask
 from mtcpo.models.loading import max_positions_of
-from mtcpo.models.prompts import Text, fill_prompt
+from mtcpo.models.prompts import TextExample, fill_prompt
 from mtcpo.training.train import set_dropout
 
 ENCODER_DECODERS = ("mt5", "marian", "m2m100", "nllb")
@@ -60,7 +60,7 @@ def test_nll_is_the_models_own_token_for_token(load, kind):
     own_logps = own_logps.gather(1, batch["labels"][real, None]).squeeze(1)
     torch.testing.assert_close(ours.token_logps[real].double(), own_logps, atol=2e-5, rtol=1e-5)
     assert (ours.token_logps[~real] == 0).all()
-    aligned = loaded.layout.own_logits(loaded.model, batch)
+    aligned = loaded.layout.model_logits(loaded.model, batch)
     torch.testing.assert_close(aligned[real], own.logits[own_real], atol=2e-5, rtol=1e-5)
 
 
@@ -129,7 +129,7 @@ def test_prompt_is_masked_and_is_what_generation_is_given(load, kind):
     examples = examples_of(loaded)
     batch = row_layout(loaded).collate(examples)
     prompts = loaded.layout.generation_batch(
-        loaded.layout.encode([Text(t.source, "en", "de") for t in preference_texts(5)])
+        loaded.layout.encode([TextExample(t.source, "en", "de") for t in preference_texts(5)])
     )
     for row in range(10):
         example, target = examples[row % 5], examples[row % 5].targets[row // 5]
@@ -288,9 +288,11 @@ def test_hooks_are_gone_after_an_exception(load):
 @pytest.mark.parametrize("kind", ["mt5", "llama"])
 def test_one_target_a_source(load, kind):
     loaded = load(kind)
-    texts = [Text(source, "en", "de", (target,)) for source, target in PAIRS[:3]]
+    texts = [TextExample(source, "en", "de", (target,)) for source, target in PAIRS[:3]]
     single = loaded.layout.collate(loaded.layout.encode(texts))
-    double = loaded.layout.collate(loaded.layout.encode([Text(t.source, "en", "de", t.targets * 2) for t in texts]))
+    double = loaded.layout.collate(
+        loaded.layout.encode([TextExample(t.source, "en", "de", t.targets * 2) for t in texts])
+    )
     assert len(single["labels"]) == 3
     with torch.no_grad():
         ours = score(loaded, single).token_logps.sum(-1)
@@ -319,8 +321,11 @@ def test_collate_encoder_decoder_by_hand(load):
     assert batch["labels"].tolist() == [[21, 1, n, n], [24, 25, 26, 1], [22, 23, 1, n], [27, 1, n, n]]
     assert batch["decoder_input_ids"].tolist()[:2] == [[0, 21, 1, 0], [0, 24, 25, 26]]
     # The first token of both targets is predicted from the start alone, at one position.
-    assert (batch["order"].tolist(), batch["counts"]) == ([0, 1, 9, 10, 4, 5, 6, 7, 13], [4, 5])
-    assert batch["slots"].masked_fill(batch["labels"] == n, n).tolist() == [
+    assert (batch["target_positions"].tolist(), batch["positions_per_source"]) == (
+        [0, 1, 9, 10, 4, 5, 6, 7, 13],
+        [4, 5],
+    )
+    assert batch["slot_of_token"].masked_fill(batch["labels"] == n, n).tolist() == [
         [0, 1, n, n], [4, 5, 6, 7], [0, 2, 3, n], [4, 8, n, n],
     ]  # fmt: skip
     assert layout.lengths(TWO[0]) == (3, 3)
@@ -340,7 +345,10 @@ def test_collate_decoder_only_by_hand(load):
     assert batch["labels"].tolist() == [
         [n, n, 21, 1, n, n], [n, 24, 25, 26, 1, n], [n, n, 22, 23, 1, n], [n, 27, 1, n, n, n],
     ]  # fmt: skip
-    assert (batch["order"].tolist(), batch["counts"]) == ([2, 3, 14, 15, 16, 7, 8, 9, 10, 19, 20], [5, 6])
+    assert (batch["target_positions"].tolist(), batch["positions_per_source"]) == (
+        [2, 3, 14, 15, 16, 7, 8, 9, 10, 19, 20],
+        [5, 6],
+    )
     assert layout.lengths(TWO[0]) == (0, 6)
     assert layout.longest(TWO[0]) == 6
     assert [int(n) for n in layout.count_tokens(batch)] == [21, 24]
@@ -363,8 +371,11 @@ def test_packed_pairs_by_hand(load):
     assert batch["parts"].tolist() == [[0, 0, 0, 0, 1, 2, 2], [0, 0, 1, 2, 2, 2, -1]]
     assert batch["labels"].tolist() == [[21, 22, 1, n], [24, 1, n, n], [21, 23, 24, 1], [25, 26, 27, 1]]
     assert batch["positions"].tolist() == [[2, 3, 4, 0], [8, 9, 0, 0], [2, 3, 5, 6], [8, 10, 11, 12]]
-    assert (batch["order"].tolist(), batch["counts"]) == ([2, 3, 4, 5, 6, 8, 9, 10, 11, 12], [5, 5])
-    assert batch["slots"].masked_fill(batch["labels"] == n, n).tolist() == [
+    assert (batch["target_positions"].tolist(), batch["positions_per_source"]) == (
+        [2, 3, 4, 5, 6, 8, 9, 10, 11, 12],
+        [5, 5],
+    )
+    assert batch["slot_of_token"].masked_fill(batch["labels"] == n, n).tolist() == [
         [0, 1, 2, n], [5, 6, n, n], [0, 1, 3, 4], [5, 7, 8, 9],
     ]  # fmt: skip
     assert [layout.lengths(example) for example in ALIKE] == [(7, 0), (6, 0)]
@@ -453,13 +464,13 @@ def test_pad_rows():
 
 
 def test_template_fields_are_filled_once():
-    text = Text("a {tgt_name} and {source} in {braces}", "en", "de")
+    text = TextExample("a {tgt_name} and {source} in {braces}", "en", "de")
     template = "{src_name}>{tgt_name} {src_code}{tgt_code}: {source}|{source} {other}"
     assert fill_prompt(template, text, ("<en>", "<de>")) == (
         "English>German <en><de>: a {tgt_name} and {source} in {braces}|a {tgt_name} and {source} in {braces} {other}"
     )
     # Names of languages are only asked for where the template wants them: preference sets may not know theirs.
-    assert fill_prompt("translate: {source}", Text("x", "und", "und"), ("", "")) == "translate: x"
+    assert fill_prompt("translate: {source}", TextExample("x", "und", "und"), ("", "")) == "translate: x"
 
 
 def test_own_prompts_replace_source_and_template(load):
@@ -467,9 +478,9 @@ def test_own_prompts_replace_source_and_template(load):
     tokenize = lambda text: tuple(loaded.tokenizer(text)["input_ids"])  # noqa: E731
     given = ("The bear sees nothing at all.", "en", "de", ("Das",))
     by_template, by_prompt, by_messages = loaded.layout.encode([
-        Text(*given),
-        Text(*given, prompt="The old mill."),
-        Text(*given, prompt=({"role": "system", "content": "The"}, {"role": "user", "content": "old mill."})),
+        TextExample(*given),
+        TextExample(*given, prompt="The old mill."),
+        TextExample(*given, prompt=({"role": "system", "content": "The"}, {"role": "user", "content": "old mill."})),
     ])  # fmt: skip
     assert by_template.source == tokenize("translate to German: The bear sees nothing at all.")
     assert by_prompt.source == tokenize("The old mill.")
@@ -478,7 +489,7 @@ def test_own_prompts_replace_source_and_template(load):
 
 def test_decoder_only_target_follows_the_prompt(load):
     loaded = load("llama")
-    (example,) = loaded.layout.encode([Text("The old mill.", "en", "de", ("Die alte Mühle.",))])
+    (example,) = loaded.layout.encode([TextExample("The old mill.", "en", "de", ("Die alte Mühle.",))])
     prompt = "Translate this from English to German:\nEnglish: The old mill.\nGerman:"
     assert example.source == tuple(loaded.tokenizer(prompt, add_special_tokens=False)["input_ids"])
     whole = loaded.tokenizer(prompt + " Die alte Mühle.")["input_ids"]
@@ -489,7 +500,7 @@ def test_decoder_only_target_follows_the_prompt(load):
 def test_prompt_tokens_stay_where_they_would_merge_with_the_target(load):
     loaded = load("gpt2")
     whole = loaded.tokenizer("The bear")["input_ids"]
-    (example,) = loaded.layout.encode([Text("", "en", "de", ("ar",), prompt="The be\n")])
+    (example,) = loaded.layout.encode([TextExample("", "en", "de", ("ar",), prompt="The be\n")])
     assert example.source == tuple(loaded.tokenizer("The be\n")["input_ids"])
     # Cut inside a token: what generation would be given must not change with what follows it.
     layout = loaded.layout
@@ -501,28 +512,28 @@ def test_prompt_tokens_stay_where_they_would_merge_with_the_target(load):
 
 def test_chat_template_where_the_model_has_one(load):
     loaded = load("gpt2")
-    (example,) = loaded.layout.encode([Text("The old mill.", "en", "de", ("Die alte Mühle.",))])
+    (example,) = loaded.layout.encode([TextExample("The old mill.", "en", "de", ("Die alte Mühle.",))])
     assert loaded.tokenizer.decode(example.source) == (
         "<|user|>Translate this from English to German. Give only the translation.\nThe old mill.<|end|><|assistant|>"
     )
     assert loaded.tokenizer.decode(example.targets[0]) == "Die alte Mühle.<|end|>"
     messages = ({"role": "system", "content": "Only"}, {"role": "user", "content": "The old mill."})
-    (example,) = loaded.layout.encode([Text("", "und", "und", ("Die",), prompt=messages)])
+    (example,) = loaded.layout.encode([TextExample("", "und", "und", ("Die",), prompt=messages)])
     assert loaded.tokenizer.decode(example.source) == "<|system|>Only<|end|><|user|>The old mill.<|end|><|assistant|>"
     # A template of the user's own is no chat.
-    plain = load("gpt2", prompt="{source} =").layout.encode([Text("The old mill.", "en", "de", ("Die",))])[0]
+    plain = load("gpt2", prompt="{source} =").layout.encode([TextExample("The old mill.", "en", "de", ("Die",))])[0]
     assert loaded.tokenizer.decode(plain.source + plain.targets[0]) == "The old mill. = Die<|end|>"
 
 
 def test_conversations_need_a_chat_template(load):
     with pytest.raises(UserError, match="conversations, but the tokenizer has no chat template"):
-        load("llama").layout.encode([Text("", "und", "und", ("x",), prompt=({"role": "user", "content": "y"},))])
+        load("llama").layout.encode([TextExample("", "und", "und", ("x",), prompt=({"role": "user", "content": "y"},))])
 
 
 def test_targets_are_tokenized_as_targets(load):
     loaded = load("marian")
     text = PAIRS[9][1]
-    (example,) = loaded.layout.encode([Text(PAIRS[9][0], "en", "de", (text,))])
+    (example,) = loaded.layout.encode([TextExample(PAIRS[9][0], "en", "de", (text,))])
     assert list(example.targets[0]) == loaded.tokenizer(text_target=text)["input_ids"]
     assert list(example.targets[0]) != loaded.tokenizer(text)["input_ids"]
     assert loaded.tokenizer.decode(example.targets[0], skip_special_tokens=True) == text
@@ -534,7 +545,7 @@ def test_several_language_pairs_keep_their_order(load, kind, codes):
     names = {"en": "eng", "de": "deu", "fr": "fra"} if kind == "nllb" else {tag: tag for tag in ("en", "de", "fr")}
     pairs = [("en", "de"), ("de", "en"), ("en", "de"), ("fr", "de"), ("en", "fr")]
     examples = loaded.layout.encode(
-        [Text(f"The old mill {n}", *pair, ("alte Mühle",) * (n % 3)) for n, pair in enumerate(pairs)]
+        [TextExample(f"The old mill {n}", *pair, ("alte Mühle",) * (n % 3)) for n, pair in enumerate(pairs)]
     )
     token = loaded.tokenizer.convert_ids_to_tokens
     for n, ((src, tgt), example) in enumerate(zip(pairs, examples, strict=True)):
@@ -544,7 +555,7 @@ def test_several_language_pairs_keep_their_order(load, kind, codes):
 
 def test_unknown_language_names_it(load):
     with pytest.raises(UserError, match="no token for language 'tlh'"):
-        load("nllb").layout.encode([Text("x", "en", "tlh")])
+        load("nllb").layout.encode([TextExample("x", "en", "tlh")])
 
 
 @pytest.mark.parametrize(
