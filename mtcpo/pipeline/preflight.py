@@ -16,10 +16,10 @@ def check_ready(folder: RunFolder, waiting: Collection[str]) -> None:
     recipe = folder.recipe
     for name, config in (("sft", recipe.sft), ("train", recipe.train), ("control", control_settings(recipe))):
         if config is not None and name in waiting:
-            from mtcpo.training.arguments import training_arguments
+            from mtcpo.training.arguments import training_setup
             from mtcpo.training.dev_set import load_dev_set
 
-            training_arguments(config, folder.path)
+            training_setup(config, folder.path)
             if config.dev is not None:
                 load_dev_set(config.dev)
     if recipe.sft is not None and "sft" in waiting:

@@ -19,7 +19,8 @@ from mtcpo.metrics.registry import METRICS, metric_name
 from mtcpo.models.config import DType
 from mtcpo.models.families import Family
 from mtcpo.training.config import TrainConfig
-from mtcpo.training.losses import PAIR_METRICS
+from mtcpo.training.losses import LossConfig
+from mtcpo.training.meters import PAIR_METRICS
 from mtcpo.training.sharding import defer_sharding
 
 DEFAULT_ARGS: dict[str, Any] = {
@@ -226,3 +227,26 @@ def dtype_of(config: TrainConfig) -> DType:
     if config.args.get("fp16") and config.dtype == "auto":
         return "float32"
     return config.dtype if config.dtype != "auto" or config.lora else "float32"
+
+
+def router_weight(model_config: Any, config: LossConfig) -> float | None:
+    """Return the weight of the router loss of a mixture of experts, 0 where it is off; None for other models.
+
+    Raises:
+        UserError: the settings ask for it, and the model has no experts, or no weight for it.
+    """
+    if not (hasattr(model_config, "output_router_logits") and hasattr(model_config, "router_aux_loss_coef")):
+        if config.output_router_logits or config.router_aux_loss_coef:
+            raise UserError(
+                f"train: {model_config.model_type} has no experts whose load could be balanced; leave out "
+                "output_router_logits and router_aux_loss_coef"
+            )
+        return None
+    is_on, weight = config.output_router_logits, config.router_aux_loss_coef
+    if is_on is None:
+        is_on = weight is not None or model_config.output_router_logits
+    if weight is None:
+        weight = model_config.router_aux_loss_coef
+    if is_on and weight is None:
+        raise UserError("train.output_router_logits: the model has no weight for it; set train.router_aux_loss_coef")
+    return float(weight) if is_on and weight else 0.0

@@ -14,7 +14,7 @@ from mtcpo.core.errors import UserError
 from mtcpo.models.canary import CANARY_FILE, TEXTS, head_and_model_logps
 from mtcpo.models.head.targets import LogitTransform
 from mtcpo.models.loading import ALIASES, load_model, model_fingerprint, save_model, transform_of
-from mtcpo.training.train import set_dropout
+from mtcpo.training.prepare import set_dropout
 
 
 @pytest.fixture

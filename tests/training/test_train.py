@@ -19,11 +19,12 @@ from mtcpo.models.config import LoraConfig
 from mtcpo.models.head.targets import IGNORE
 from mtcpo.models.loading import load_model
 from mtcpo.models.prompts import TextExample
-from mtcpo.training.arguments import DEFAULT_ARGS, OWN_ARGS, check_precision, dtype_of, training_arguments
+from mtcpo.training.arguments import DEFAULT_ARGS, OWN_ARGS, check_precision, dtype_of, training_setup
 from mtcpo.training.config import TrainConfig
 from mtcpo.training.examples import encode_within_limits, pair_texts, reference_texts
+from mtcpo.training.losses import pair_logps
 from mtcpo.training.train import train
-from mtcpo.training.trainer import ExampleTrainer, pair_logps
+from mtcpo.training.trainer import ExampleTrainer
 
 # --- a whole run ----------------------------------------------------------------------------------------------------
 
@@ -156,7 +157,7 @@ def test_interrupted_training_goes_on_to_the_same_weights(model_folder, kind, tm
 @pytest.mark.slow
 @pytest.mark.parametrize("limit", [{}, {"max_steps": 3}, {"num_train_epochs": 1.5}], ids=str)
 def test_killed_after_the_last_checkpoint_trains_no_further_step(model_folder, limit, tmp_path, monkeypatch):
-    """Two steps an epoch; the same call finds the last checkpoint, inside an epoch or not, and only writes the model."""
+    """The same call finds the last checkpoint, inside an epoch of two steps or not, and only writes the model."""
     arguments = (str(model_folder("mt5")), preference_texts(8), train_config(args=limit), tmp_path / "out")
     with monkeypatch.context() as patch:
         patch.setattr(
@@ -178,7 +179,9 @@ def test_killed_after_the_last_checkpoint_evaluates_no_second_time(model_folder,
     settings = train_config(args={"max_steps": 3, "save_strategy": "epoch", "eval_strategy": "epoch"})
     arguments = (str(model_folder("mt5")), preference_texts(8), settings, tmp_path / "out")
     with monkeypatch.context() as patch:
-        patch.setattr("mtcpo.training.train.report_of", lambda *args: (_ for _ in ()).throw(OSError(28, "disk full")))
+        patch.setattr(
+            "mtcpo.training.train.training_report", lambda *args: (_ for _ in ()).throw(OSError(28, "disk full"))
+        )
         with pytest.raises(OSError, match="disk"):
             train(*arguments, eval_texts=preference_texts(4, start=40))
     train(*arguments, eval_texts=preference_texts(4, start=40))
@@ -350,19 +353,19 @@ def test_every_field_of_the_library_is_reachable(tmp_path):
         value = field.default if field.default is not dataclasses.MISSING else getattr(defaults, field.name)
         if field.name in elsewhere or value is None or field.name in ("no_cuda", "use_mps_device"):
             continue
-        found = training_arguments(TrainConfig(args={field.name: value}), tmp_path)
+        found = training_setup(TrainConfig(args={field.name: value}), tmp_path).args
         assert str(getattr(found, field.name)) == str(getattr(defaults, field.name)), field.name
 
 
 def test_users_fields_replace_our_defaults(tmp_path):
-    found = training_arguments(TrainConfig(), tmp_path)
+    found = training_setup(TrainConfig(), tmp_path).args
     for name in set(DEFAULT_ARGS) - {"report_to", "warmup_ratio"}:
         assert getattr(found, name) == DEFAULT_ARGS[name], name
     assert found.report_to == []
     assert found.get_warmup_steps(1000) == 50
-    assert training_arguments(TrainConfig(args={"warmup_ratio": 0.2}), tmp_path).get_warmup_steps(1000) == 200
-    assert training_arguments(TrainConfig(args={"warmup_steps": 7}), tmp_path).get_warmup_steps(1000) == 7
-    assert training_arguments(TrainConfig(args={"learning_rate": 0.5}), tmp_path).learning_rate == 0.5
+    assert training_setup(TrainConfig(args={"warmup_ratio": 0.2}), tmp_path).args.get_warmup_steps(1000) == 200
+    assert training_setup(TrainConfig(args={"warmup_steps": 7}), tmp_path).args.get_warmup_steps(1000) == 7
+    assert training_setup(TrainConfig(args={"learning_rate": 0.5}), tmp_path).args.learning_rate == 0.5
 
 
 @pytest.mark.parametrize(
@@ -384,18 +387,20 @@ def test_users_fields_replace_our_defaults(tmp_path):
 )
 def test_wrong_fields_are_one_line(args, message, tmp_path):
     with pytest.raises(UserError, match=message) as caught:
-        training_arguments(TrainConfig(args=args), tmp_path)
+        training_setup(TrainConfig(args=args), tmp_path)
     assert "\n" not in str(caught.value)
 
 
 def test_evaluation_data_is_evaluated_unless_told_otherwise(tmp_path):
-    assert training_arguments(TrainConfig(), tmp_path).eval_strategy == "no"
-    assert training_arguments(TrainConfig(), tmp_path, evaluates=True).eval_strategy == "epoch"
-    assert training_arguments(TrainConfig(args={"eval_strategy": "no"}), tmp_path, evaluates=True).eval_strategy == "no"
+    assert training_setup(TrainConfig(), tmp_path).args.eval_strategy == "no"
+    assert training_setup(TrainConfig(), tmp_path, evaluates=True).args.eval_strategy == "epoch"
+    assert (
+        training_setup(TrainConfig(args={"eval_strategy": "no"}), tmp_path, evaluates=True).args.eval_strategy == "no"
+    )
 
 
 def test_half_precision_training(model_folder, load, tmp_path):
-    arguments = training_arguments(TrainConfig(), tmp_path)
+    arguments = training_setup(TrainConfig(), tmp_path).args
     arguments.fp16 = True
     with pytest.raises(UserError, match=r"train\.args\.fp16: float16 overflows to NaN in the mt5 family"):
         check_precision(arguments, load("mt5").family)
@@ -429,7 +434,7 @@ def test_asking_for_arguments_changes_nothing_for_a_later_training(model_folder,
     """A run checks the arguments of all its stages before the first: none of them may reach another."""
     model, texts, before = str(model_folder("mt5")), preference_texts(8), dict(os.environ)
     train(model, texts, train_config(), tmp_path / "before")
-    training_arguments(train_config(args={"bf16": True, "torch_compile_backend": "eager"}), tmp_path)
+    training_setup(train_config(args={"bf16": True, "torch_compile_backend": "eager"}), tmp_path)
     assert dict(os.environ) == before
     train(model, texts, train_config(), tmp_path / "after")
     assert_same_weights(tmp_path / "before", tmp_path / "after")

@@ -18,8 +18,9 @@ from mtcpo.models.layouts.base import Example
 from mtcpo.models.loading import load_model
 from mtcpo.training.batching import BatchLimits, length_batches
 from mtcpo.training.config import TrainConfig
+from mtcpo.training.meters import count_items
 from mtcpo.training.train import train
-from mtcpo.training.trainer import ExampleTrainer, count_items
+from mtcpo.training.trainer import ExampleTrainer
 
 SGD = {"optim": "sgd", "lr_scheduler_type": "constant", "warmup_ratio": 0.0, "max_grad_norm": 1e9, "learning_rate": 0.5}
 
@@ -475,7 +476,9 @@ def test_divergence_between_two_logs_leaves_no_model(model_folder, step, args, t
     kept = ["checkpoint-2"] if step == 3 and "save_steps" in args else []
     evaluation = {"eval_strategy": "steps"} if "eval_steps" in args else {}
     settings = TrainConfig(
-        args={"use_cpu": True, "max_steps": 4, "per_device_train_batch_size": 4, "logging_steps": 10} | args | evaluation
+        args={"use_cpu": True, "max_steps": 4, "per_device_train_batch_size": 4, "logging_steps": 10}
+        | args
+        | evaluation
     )
     texts = preference_texts(8)
     with pytest.raises(UserError, match=r"training diverged by step \d: .* lower train\.args\.learning_rate") as error:
