@@ -7,17 +7,13 @@ import subprocess
 import sys
 from pathlib import Path
 
+import architecture_table
 import pytest
+from architecture_table import ORDER
 
 import mtcpo
 
 PACKAGE = Path(mtcpo.__file__).parent
-
-ORDER = (
-    *("core", "data", "metrics", "preferences", "models", "translation"),
-    *("training", "evaluation", "report", "pipeline", "api", "cli"),
-)
-"""Each package imports only those before it."""
 
 STRANGERS = [
     ("preferences", "training"),
@@ -37,7 +33,7 @@ STRANGERS = [
 ]
 """Pairs of packages that do not import each other: they meet in files, in `pipeline`, or in a door."""
 
-COMET_WORKER_NEEDS = {"mtcpo.core.errors", "mtcpo.core.resources", "mtcpo.data.records"}
+COMET_WORKER_NEEDS = {"mtcpo.core.errors", "mtcpo.core.hub", "mtcpo.core.resources", "mtcpo.data.records"}
 """What the COMET worker may import beside its own package: the other environment need not have our dependencies."""
 
 MAX_MODULES = 14
@@ -110,6 +106,12 @@ def test_an_init_is_a_docstring_and_nothing_else(path):
     tree = ast.parse(path.read_text(encoding="utf-8"))
     assert ast.get_docstring(tree)
     assert len(tree.body) == 1
+
+
+def test_the_table_of_packages_in_the_docs_is_made_of_their_docstrings():
+    page = architecture_table.PAGE.read_text(encoding="utf-8")
+    new = architecture_table.with_table(page, architecture_table.table())
+    assert page == new, "run python tools/architecture_table.py"
 
 
 @pytest.mark.parametrize("folder", sorted({path.parent for path in FILES.values()}), ids=lambda folder: folder.name)

@@ -1,11 +1,11 @@
-"""Peak memory of build-prefs by number of candidates: synthetic segments of nine candidates, no two alike.
+"""Peak memory of build-prefs by number of candidates: synthetic segments with nine different candidates each.
 
     python eval/bench/build_prefs_memory.py --output eval/results/bench/build-prefs-memory.json
 
-Three ways: chrF and BLEU, one triplet a source; the same with what must see all triplets before it keeps the first
-(z-scores over the whole set, eight triplets a source, repeats, length balance, a cap); and a COMET model with random
-weights, 2 layers x 32, with its score cache. Each size runs in a process of its own, on one thread; what is
-measured is the most memory that it ever had resident.
+Three settings: chrF and BLEU with one triplet per source; the same with everything that must see all triplets before
+the first is kept (z-scores over the whole set, eight triplets per source, deduplication, length balance, a cap); and
+a COMET model with random weights, 2 layers x 32, with its score cache. Each size runs in its own process on one
+thread. Measured: the peak of the resident memory.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ WAYS: dict[str, dict[str, Any]] = {
 
 
 def segments(candidates: int) -> Iterator[Segment]:
-    """Yield segments with nine candidates each until there are `candidates`: ever longer ones, then ever shorter."""
+    """Yield segments with nine candidates each, `candidates` in all: growing ones and shrinking ones in turn."""
     for number in range(candidates // SYSTEMS):
         reference = f"the gardener number {number} sees the cat in house {number % 97} today"
         words = f"the gardener number {number} sees the big grey cat in house {number % 97}".split()
@@ -49,7 +49,7 @@ def segments(candidates: int) -> Iterator[Segment]:
 
 
 def measure(candidates: int, way: str, model: str) -> dict[str, Any]:
-    """Build preferences from that many candidates in this process; return seconds and peak memory in MiB."""
+    """Build preferences from this many candidates in this process; return seconds and peak memory in MiB."""
     settings = WAYS[way]
     if way == "comet":
         settings = {"metrics": (f"comet:{model}",)}
@@ -59,20 +59,20 @@ def measure(candidates: int, way: str, model: str) -> dict[str, Any]:
         report = build_preferences(segments(candidates), config, Path(folder) / "prefs.jsonl")
     return {
         "way": way,
-        "candidates": report["candidates"],
-        "triplets": report["kept"],
+        "candidates": report.candidates,
+        "triplets": report.kept,
         "peak_mib": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, 1),
         "seconds": round(time.perf_counter() - start, 1),
     }
 
 
 def apart(*arguments: str) -> str:
-    """Run this file in a process of its own; return what it printed."""
+    """Run this file in a process of its own; return its output."""
     return subprocess.run([sys.executable, __file__, *arguments], capture_output=True, text=True, check=True).stdout
 
 
 def make_model(folder: Path) -> None:
-    """Make a COMET regression model with random weights, and its encoder beside it."""
+    """Write a COMET regression model with random weights, and its encoder."""
     sys.path.insert(0, str(ROOT / "tests"))
     from support.comet import make_comet, make_encoder
 
@@ -82,7 +82,7 @@ def make_model(folder: Path) -> None:
 def main() -> None:
     """Measure every size, each in its own process, and write the rows."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--output", type=Path)
+    parser.add_argument("--output", type=Path, help="JSON file to write.")
     parser.add_argument("--only", nargs=3, metavar=("SIZE", "WAY", "MODEL"), help=argparse.SUPPRESS)
     parser.add_argument("--make-model", type=Path, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
@@ -95,7 +95,7 @@ def main() -> None:
         return
     rows = []
     with tempfile.TemporaryDirectory() as folder:
-        # Not here: a process begins with the peak of the one that starts it.
+        # In another process: a child starts with the peak memory of its parent.
         apart("--make-model", folder)
         model = Path(folder) / "comet"
         for way in WAYS:

@@ -1,10 +1,10 @@
-"""How often do the tests find a difference between systems that have none? And does the interval hold the truth?
+"""How often do the significance tests report a difference between equal systems, and do the intervals cover the truth?
 
     python eval/bench/calibration.py --output eval/results/significance/calibration.json
 
-Synthetic: a pair of systems is two columns of segment scores, drawn alike (a gamma distribution common to both, as
-easy and hard segments make it, plus normal noise of each), whose corpus score is their mean. So every p below 0.05 is
-a false alarm, of which a right test has one in twenty, and the difference is truly zero.
+Synthetic data: a pair of systems is two columns of segment scores from the same distribution (a gamma distribution
+common to both, for easy and hard segments, plus normal noise for each); the corpus score is their mean. The true
+difference is zero, so every p-value below 0.05 is a false positive; a calibrated test has one in twenty.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ from typing import Any
 import numpy as np
 
 from mtcpo.core.provenance import provenance
+from mtcpo.evaluation.document import ALPHA
 from mtcpo.evaluation.significance import (
-    ALPHA,
     Array,
     bootstrap_p_value,
     bootstrap_scores,
     interval_95,
-    randomisation_p_value,
-    randomised_differences,
+    randomization_p_value,
+    randomized_differences,
 )
 
 SEGMENTS = (5, 50, 500, 2000)
@@ -37,35 +37,35 @@ def mean_score(sums: Array) -> Array:
 
 
 def outcome(segments: int, seed: int) -> tuple[float, float, bool]:
-    """Return the two p-values of a pair of equal systems, and whether the interval of the difference holds 0."""
+    """Return both p-values for a pair of equal systems, and whether the interval of the difference contains 0."""
     rng = np.random.default_rng(seed)
     common = rng.gamma(4.0, 10.0, segments)
     ones = np.ones(segments)
     first, second = (np.stack([common + rng.normal(0.0, 10.0, segments), ones], axis=1) for _ in range(2))
     observed = float(mean_score(second.sum(axis=0)) - mean_score(first.sum(axis=0)))
     a, b = bootstrap_scores([first, second], [mean_score] * 2, RESAMPLES, seed)
-    (swapped,) = randomised_differences([(first, second)], [mean_score], RESAMPLES, seed)
+    (swapped,) = randomized_differences([(first, second)], [mean_score], RESAMPLES, seed)
     low, high = interval_95(b - a)
-    return bootstrap_p_value(b - a, observed), randomisation_p_value(swapped, observed), low <= 0.0 <= high
+    return bootstrap_p_value(b - a, observed), randomization_p_value(swapped, observed), low <= 0.0 <= high
 
 
 def measure(segments: int) -> dict[str, Any]:
-    """Return the shares of false alarms, and of intervals that hold the truth, over many pairs."""
+    """Return the share of false positives, and of intervals that contain the true difference, over many pairs."""
     found = [outcome(segments, seed) for seed in range(PAIRS)]
-    bootstrap, randomisation, covered = (np.array(column) for column in zip(*found, strict=True))
+    bootstrap, randomization, covered = (np.array(column) for column in zip(*found, strict=True))
     return {
         "segments": segments,
         "bootstrap_below_0.05": float(np.mean(bootstrap < ALPHA)),
-        "randomisation_below_0.05": float(np.mean(randomisation < ALPHA)),
-        "larger_of_both_below_0.05": float(np.mean(np.maximum(bootstrap, randomisation) < ALPHA)),
+        "randomisation_below_0.05": float(np.mean(randomization < ALPHA)),
+        "larger_of_both_below_0.05": float(np.mean(np.maximum(bootstrap, randomization) < ALPHA)),
         "interval_holds_the_truth": float(np.mean(covered)),
     }
 
 
 def main() -> None:
-    """Measure every size and write the shares."""
+    """Measure every number of segments and write the shares."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--output", type=Path, required=True)
+    parser.add_argument("--output", type=Path, required=True, help="JSON file to write.")
     output = parser.parse_args().output
     rows = []
     for segments in SEGMENTS:

@@ -1,17 +1,17 @@
-"""COMET's scores of nine systems' outputs: the library's own `predict`, and mtcpo's engine over the same models.
+"""COMET scores of nine systems: COMET's own `predict`, and mtcpo's engine with the same models.
 
     OMP_NUM_THREADS=1 python eval/bench/comet_speed.py --output eval/results/bench/comet.json
 
-Data: WMT22 de-en and en-de, reference A, nine systems each, in --data (default: ../shared/data/wmt22 beside the
-checkout), so many --segments spread evenly over each. Models: one of each kind, made here with random weights, an
-encoder of --layers x --hidden with a vocabulary learned from the data, layers mixed as the published models mix them
-(by softmax, so that no layer's weight is 0 by chance).
+Data: WMT22 de-en and en-de, reference A, nine systems each; --segments segments, evenly spread over each test set.
+Models: one of each kind with random weights, an encoder of --layers x --hidden with a vocabulary learned from the
+data, and layers mixed as in the published models (by softmax, so that no layer has weight 0 by chance).
 
-Both have the same model, in float32, and take turns: `predict` at batch 16, its default, and at 32, 64 and 128,
-then mtcpo, once; then batch 16 and mtcpo until there are --repeats. Both have run before, untimed, on a few rows. Both
-tokenize, score, and find the error spans where the model does. A ratio is of two neighbours' CPU seconds, since other
-work on a machine stretches the wall clock; given are median, least and most. Differences of scores are the largest over
-all rows. Half precision is measured by its error alone: without a GPU its speed says nothing.
+Both sides use the same model in float32 and take turns: first `predict` with batch sizes 16 (its default), 32, 64 and
+128, then mtcpo; after that batch size 16 and mtcpo until there are --repeats runs. Both are warmed up on a few rows.
+Both tokenize, score, and find the error spans if the model does. A ratio compares the CPU seconds of two neighbouring
+runs, because other work on the machine affects the wall-clock time; median, minimum and maximum are given.
+Differences of scores are the largest over all rows. Of half precision only the error is measured: its speed on a CPU
+means nothing.
 """
 
 from __future__ import annotations
@@ -22,7 +22,6 @@ import logging
 import os
 import platform
 import statistics
-import sys
 import tempfile
 import time
 import warnings
@@ -30,15 +29,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from real_data import data_folder
 
 from mtcpo.core.provenance import provenance
 from mtcpo.data.corpora import CorpusConfig, read_corpus
 from mtcpo.data.records import Segment
 
-ROOT = Path(__file__).resolve().parents[2]
 BATCH_SIZES = (16, 32, 64, 128)
 ROUNDS_OF_ALL = 1
-"""After so many, only the default batch size and mtcpo take turns."""
+"""After this many rounds, only the default batch size and mtcpo take turns."""
 
 KINDS = {
     "regression": ("RegressionMetric", {"pool": "avg", "layer": "mix"}),
@@ -46,13 +45,13 @@ KINDS = {
     "unified-qe": ("UnifiedMetric", {"sent_layer": "mix", "input_segments": ["mt", "src"]}),
     "xcomet": ("XCOMETMetric", {"sent_layer": "mix", "word_level_training": True}),
 }
-"""Kind -> class in comet.models, and what its layers are read for."""
+"""Kind -> class in comet.models, and the settings of its layers."""
 
 TARGETS = {"regression": 3.5, "referenceless": 2.5, "unified-qe": 1.8, "xcomet": 1.8}
 
 
 def read(folder: Path, count: int) -> list[Segment]:
-    """Return some segments of one direction, evenly spread, with nine systems as candidates."""
+    """Return `count` segments of one language pair, evenly spread, with nine systems as candidates."""
     src, tgt = folder.name.split("-")
     config = CorpusConfig(
         source=str(folder / f"source.{src}"),
@@ -66,7 +65,7 @@ def read(folder: Path, count: int) -> list[Segment]:
 
 
 def make_encoder(folder: Path, lines: list[str], layers: int, hidden: int) -> Path:
-    """Write config and tokenizer of an XLM-R, its vocabulary of 8,000 pieces learned from `lines`."""
+    """Write config and tokenizer of an XLM-R encoder; its vocabulary of 8,000 pieces is learned from `lines`."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
     from transformers import XLMRobertaConfig
 
@@ -92,13 +91,13 @@ def make_encoder(folder: Path, lines: list[str], layers: int, hidden: int) -> Pa
     XLMRobertaConfig(
         vocab_size=len(pieces), hidden_size=hidden, num_hidden_layers=layers, num_attention_heads=hidden // 64,
         intermediate_size=4 * hidden, max_position_embeddings=514, type_vocab_size=1, pad_token_id=1,
-        layer_norm_eps=1e-5, initializer_range=1.4 / hidden**0.5,  # with the usual 0.02, scores hardly differ
+        layer_norm_eps=1e-5, initializer_range=1.4 / hidden**0.5,  # with the usual 0.02, scores would hardly differ
     ).save_pretrained(folder)  # fmt: skip
     return folder
 
 
 def make_model(kind: str, encoder: Path, hidden: int) -> Any:
-    """Return the library's model of a kind, its random weights spread so that scores and labels differ."""
+    """Return a COMET model of a kind; its random weights are scaled so that scores and labels vary."""
     import torch
     from comet import models
 
@@ -123,10 +122,10 @@ def make_model(kind: str, encoder: Path, hidden: int) -> Any:
 
 
 class Clock:
-    """Runs a function; `seconds` are its CPU and wall seconds."""
+    """Run a function and keep its CPU and wall-clock seconds in `seconds`."""
 
     def run(self, function: Any) -> Any:
-        """Return what a function returned, called with nothing."""
+        """Call a function without arguments and return its result."""
         start, before = time.perf_counter(), os.times()
         result = function()
         after = os.times()
@@ -138,7 +137,7 @@ class Clock:
 
 
 def compare(kind: str, model: Any, segments: list[Segment], repeats: int) -> dict[str, Any]:
-    """Time both sides over the same rows, and compare what they find."""
+    """Time both sides on the same rows and compare their results."""
     import copy
 
     import torch
@@ -180,14 +179,14 @@ def compare(kind: str, model: Any, segments: list[Segment], repeats: int) -> dic
 
 
 def ratios(theirs: list[dict[str, float]], ours: list[dict[str, float]]) -> dict[str, float]:
-    """Return the median and the range of how many times as many CPU seconds they took."""
+    """Return the median and the range of their CPU seconds divided by ours."""
     each = [a["cpu"] / b["cpu"] for a, b in zip(theirs, ours, strict=False)]
     named = {"median": statistics.median(each), "least": min(each), "most": max(each)}
     return {name: round(value, 2) for name, value in named.items()}
 
 
 def agreement(found: dict[Any, Any], kind: str) -> dict[str, Any]:
-    """Return the largest difference of scores, that of the library at two batch sizes, and whether spans are equal."""
+    """Compare scores (with the difference of `predict` at two batch sizes for scale) and error spans."""
     scores = {name: np.array(result.scores) for name, result in found.items()}
     outcome: dict[str, Any] = {
         "largest_difference": float(abs(scores["mtcpo"] - scores[16]).max()),
@@ -202,7 +201,7 @@ def agreement(found: dict[Any, Any], kind: str) -> dict[str, Any]:
 
 
 def half_precision(model: Any, rows: list[Any], scores: list[float], segments: list[Segment]) -> dict[str, Any]:
-    """Return the error of fp16 and bf16, and the share of sources whose best candidate stays the same."""
+    """Return the errors of fp16 and bf16, and the share of sources whose best candidate stays the same."""
     import copy
 
     import torch
@@ -225,24 +224,23 @@ def half_precision(model: Any, rows: list[Any], scores: list[float], segments: l
 
 
 def main() -> None:
-    """Measure and write the result."""
+    """Measure and write the results."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, default=ROOT.parent / "shared/data/wmt22")
-    parser.add_argument("--segments", type=int, default=40)
-    parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--layers", type=int, default=4)
-    parser.add_argument("--hidden", type=int, default=256)
-    parser.add_argument("--kinds", nargs="+", choices=KINDS, default=list(KINDS))
-    parser.add_argument("--pairs", nargs="+", default=["de-en", "en-de"])
-    parser.add_argument("--output", type=Path)
+    parser.add_argument("--data", type=Path, help="Folder with WMT22's outputs; default: wmt22 in MTCPO_TEST_DATA.")
+    parser.add_argument("--segments", type=int, default=40, help="Segments per language pair; default: %(default)s.")
+    parser.add_argument("--repeats", type=int, default=3, help="Runs of each side; default: %(default)s.")
+    parser.add_argument("--layers", type=int, default=4, help="Layers of the encoder; default: %(default)s.")
+    parser.add_argument("--hidden", type=int, default=256, help="Hidden size of the encoder; default: %(default)s.")
+    parser.add_argument("--kinds", nargs="+", choices=KINDS, default=list(KINDS), help="Default: all.")
+    parser.add_argument("--pairs", nargs="+", default=["de-en", "en-de"], help="Language pairs; default: both.")
+    parser.add_argument("--output", type=Path, help="JSON file to write.")
     arguments = parser.parse_args()
-    if not arguments.data.is_dir():
-        sys.exit(f"{arguments.data}: no WMT22 data there; give its folder with --data")
+    data = arguments.data or data_folder("wmt22")
     warnings.simplefilter("ignore")
     logging.disable(logging.WARNING)
     made = provenance(gpus=False)
     outcome: dict[str, Any] = {"settings": {k: v for k, v in vars(arguments).items() if k not in ("data", "output")}}
-    corpora = {pair: read(arguments.data / pair, arguments.segments) for pair in arguments.pairs}
+    corpora = {pair: read(data / pair, arguments.segments) for pair in arguments.pairs}
     with tempfile.TemporaryDirectory() as folder:
         lines = [text for of_pair in corpora.values() for s in of_pair
                  for text in (s.source, *s.references, *(c.text for c in s.candidates))]  # fmt: skip
@@ -258,7 +256,7 @@ def main() -> None:
 
 
 def processor() -> str:
-    """Return the processor's name."""
+    """Return the name of the processor."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     except OSError:

@@ -1,11 +1,11 @@
-"""Training steps with and without `train.args.torch_compile`, on a CPU.
+"""Training steps with and without `train.args.torch_compile` on a CPU.
 
     python eval/bench/compiled.py --output eval/results/bench/compiled.json
 
-New models of the demo's size, the demo's sources with their references against the next line's, batches by length; runs
-alternate in one process, each with a trainer of its own. The first pass over the data is what compiling costs (a batch
-of another shape is traced anew, until the compiler takes shapes as variable); the second is timed. Losses of both must
-agree, or the run fails.
+New models of the demo's size; the chosen translation is the demo's reference, the rejected one that of the next line;
+batches by length. Runs alternate in one process, each with its own trainer. The first pass over the data shows the
+cost of compilation (new batch shapes are compiled again until the compiler treats shapes as dynamic); the second pass
+is timed. The losses of both ways must agree, or the benchmark fails.
 """
 
 from __future__ import annotations
@@ -33,18 +33,18 @@ WAYS = {"plain": False, "compiled": True}
 
 
 class Clock(TrainerCallback):
-    """Seconds of the wall clock and of the processor at the end of every step."""
+    """Record wall-clock and processor seconds at the end of every step."""
 
     def __init__(self) -> None:
         self.marks = [(time.perf_counter(), time.process_time())]
 
     def on_step_end(self, *args: Any, **kwargs: Any) -> None:
-        """Note the time."""
+        """Record the time."""
         self.marks.append((time.perf_counter(), time.process_time()))
 
 
 def pairs(count: int) -> list[dict[str, str]]:
-    """Return triplets of the demo's first sources."""
+    """Return triplets for the first sources of the demo."""
     source, target = (
         (ROOT / f"data/demo/prefs.{code}").read_text(encoding="utf-8").splitlines() for code in ("en", "de")
     )
@@ -55,7 +55,7 @@ def pairs(count: int) -> list[dict[str, str]]:
 
 
 def measure(model: Path, rows: list[dict[str, str]], compiled: bool, steps: int, batch: int) -> dict[str, Any]:
-    """Train for two passes; return seconds of the first, seconds a step of the second, and the losses."""
+    """Train for two passes; return the seconds of the first, the seconds per step of the second, and the losses."""
     clock = Clock()
     args = {
         "use_cpu": True, "torch_compile": compiled, "max_steps": 2 * steps, "logging_steps": 1, "save_strategy": "no",
@@ -89,13 +89,13 @@ def compare(kind: str, batches: int, batch: int, repeats: int) -> dict[str, Any]
 
 
 def main() -> None:
-    """Compare both kinds and write what was found."""
+    """Measure the architectures and write the results."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--output", type=Path)
-    parser.add_argument("--batches", type=int, default=20)
-    parser.add_argument("--batch", type=int, default=16)
-    parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--kind", choices=KINDS, action="append")
+    parser.add_argument("--output", type=Path, help="JSON file to write; default: print it.")
+    parser.add_argument("--batches", type=int, default=20, help="Batches per pass; default: %(default)s.")
+    parser.add_argument("--batch", type=int, default=16, help="Pairs per batch; default: %(default)s.")
+    parser.add_argument("--repeats", type=int, default=3, help="Runs of each way; default: %(default)s.")
+    parser.add_argument("--kind", choices=KINDS, action="append", help="Architecture; repeatable; default: all.")
     options = parser.parse_args()
     found: dict[str, Any] = {
         "machine": platform.processor() or platform.machine(), "threads": torch.get_num_threads(),

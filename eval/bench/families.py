@@ -1,9 +1,9 @@
-"""Make eval/results/families.md: what the proofs of every family measure under both majors of transformers.
+"""Write eval/results/families.md: what the tests of every model family measure under both majors of transformers.
 
     python eval/bench/families.py --python PYTHON_WITH_4.57 --python PYTHON_WITH_5
 
-Runs tests/models/test_family_proofs.py in both environments, each with the other as the one to exchange models with,
-and writes the numbers that the tests recorded: raw into families.json, as a table into families.md.
+Runs tests/models/test_family_proofs.py in both environments, which exchange models with each other, and writes the
+numbers that the tests record: raw to families.json, as a table to families.md.
 """
 
 from __future__ import annotations
@@ -26,27 +26,28 @@ PROOFS = {
     "canary": "canary",
     "training_step": "training step",
 }
-INTRODUCTION = """# Every family, proved
+INTRODUCTION = """# Verification of the model families
 
 Tiny random models with tokenizers of each family's own class, made by the tests (`tests/support/models.py`,
-`tests/support/families.py`); `tests/models/test_family_proofs.py` measures, `eval/bench/families.py` runs it in both
+`tests/support/families.py`). `tests/models/test_family_proofs.py` measures; `eval/bench/families.py` runs it in both
 environments and writes this table. Raw numbers: `families.json`.
 
-- **NLL parity**: largest difference (nats) between our target NLL and the model's own `forward(labels=...)`, of a
-  single token or of the mean over all.
-- **generation start**: largest difference (nats, over the whole vocabulary) between what `generate` may choose first
-  and what training had at the first label that is not forced; that both start from the same tokens, the target's
-  language code among them, the test asserts.
-- **canary**: saved here, loaded and saved under the other major, loaded here: largest difference (nats) of a token.
-- **training step**: log P(chosen) - log P(rejected) of the pair before and after two steps.
+- **NLL parity**: largest difference (nats) between mtcpo's NLL of a target and the model's own `forward(labels=...)`,
+  for a single token or for the mean over all.
+- **generation start**: largest difference (nats, over the whole vocabulary) between the distribution from which
+  `generate` takes the first token and that of training at the first label that is not forced. The test also asserts
+  that both start from the same tokens, including the code of the target language.
+- **canary**: saved with one major version of transformers, loaded and saved with the other, loaded with the first
+  again: largest difference (nats) of a token.
+- **training step**: log P(chosen) - log P(rejected) of a pair before and after two steps.
 
-Every cell is the number of a test that passed, and a failed one would stand here as FAILED; so would the tests that
-give no number: that labels decode to the target with the language's code in its place, and that prompts are as meant.
+Every cell is the number of a test that passed; a failed test would be listed as FAILED, including those without a
+number: that labels decode to the target with the language code in its position, and that prompts are as intended.
 """
 
 
 def measure(python: str, other: str) -> dict[str, Any]:
-    """Run the proofs under `python` and return versions and kind -> proof -> number."""
+    """Run the tests with `python`; return versions, and the numbers by model and measurement."""
     with tempfile.TemporaryDirectory() as folder:
         report = Path(folder, "report.xml")
         environment = os.environ | {"MTCPO_OTHER_PYTHON": other, "OMP_NUM_THREADS": "1"}
@@ -79,7 +80,7 @@ def measure(python: str, other: str) -> dict[str, Any]:
 
 
 def cell(proof: str, value: str | None) -> str:
-    """Return a number as the table has it."""
+    """Format a number for the table."""
     if value is None or value == "FAILED":
         return "FAILED"
     if proof == "training_step":
@@ -105,8 +106,13 @@ def table(runs: list[dict[str, Any]]) -> str:
 def main() -> None:
     """Measure in both environments and write the results."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--python", action="append", required=True, help="twice: one interpreter for each major")
-    parser.add_argument("--output", type=Path, default=ROOT / "eval/results")
+    parser.add_argument(
+        "--python",
+        action="append",
+        required=True,
+        help="Interpreter of an environment; give it twice, once for each major version of transformers.",
+    )
+    parser.add_argument("--output", type=Path, default=ROOT / "eval/results", help="Folder to write to.")
     options = parser.parse_args()
     one, two = options.python
     with ThreadPoolExecutor() as pool:

@@ -1,20 +1,23 @@
-"""Try settings of preference training on Multi30k's val, English to German: the table behind the recipe's choice.
+"""Settings of preference training compared on the val set of Multi30k, English to German, to choose the recipe's.
 
-Usage: python eval/bench/multi30k_val.py WORK_DIR [NAME ...]
+    python eval/bench/multi30k_val.py WORK_DIR [NAME ...]
 
-Every setting starts from the recipe (recipes/multi30k-en-de.toml) and changes what SETTINGS says of it. Rows go to
-eval/results/multi30k-en-de/val.jsonl as they are finished; a setting that has its row there is not run again.
-Candidates are made once, in WORK_DIR, and outlive an interrupt. Needs ../shared beside the checkout.
+Each setting is the recipe recipes/multi30k-en-de.toml with the changes that SETTINGS lists. Each finished setting
+adds a row to eval/results/multi30k-en-de/val.jsonl; settings that have a row there are skipped. Candidates are
+computed once, in WORK_DIR, and survive an interrupt. Needs the model that the recipe names, and Multi30k in
+MTCPO_TEST_DATA.
 """
 
+import argparse
 import itertools
 import json
-import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from importlib import metadata
 from pathlib import Path
 from typing import Any
+
+from real_data import data_folder
 
 from mtcpo.core.files import read_json_lines
 from mtcpo.core.progress import quiet_libraries
@@ -23,7 +26,8 @@ from mtcpo.data.corpora import read_corpus
 from mtcpo.data.records import Segment, triplet_from_json
 from mtcpo.data.rows import read_segments
 from mtcpo.evaluation.config import EvaluateConfig
-from mtcpo.evaluation.evaluate import evaluate_outputs, load_metrics_for
+from mtcpo.evaluation.evaluate import evaluate_outputs
+from mtcpo.evaluation.systems import load_metrics_for
 from mtcpo.evaluation.testsets.suites import load_test_sets
 from mtcpo.evaluation.testsets.testset import TestSet, TestSetConfig
 from mtcpo.pipeline.recipe import Recipe, load_recipe
@@ -32,18 +36,17 @@ from mtcpo.translation.translate import translate_texts, translate_to_file
 
 ROOT = Path(__file__).resolve().parents[2]
 RECIPE = ROOT / "recipes/multi30k-en-de.toml"
-DATA = ROOT.parent / "shared/data/multi30k"
 RESULTS = ROOT / "eval/results/multi30k-en-de/val.jsonl"
 
 PACKAGES = ("torch", "transformers", "sacrebleu")
 
 NO_LIMIT = "prefs.max_source_length_ratio=1000"
-"""The recipe's limit of length came out of these trials; it is off where a setting does not name it."""
+"""The recipe's length limit is a result of these experiments; it is off unless a setting names it."""
 
 
 @dataclass(frozen=True)
 class Setting:
-    """One row: how many sources, and overrides of the recipe."""
+    """One row: the number of sources, and overrides of the recipe."""
 
     take: int
     overrides: list[str] = field(default_factory=list)
@@ -74,7 +77,7 @@ SETTINGS: dict[str, Setting] = {
 
 
 def main(work: Path, names: list[str]) -> None:
-    """Run the named settings, or all, that have no row yet."""
+    """Run the named settings (default: all) that have no row yet."""
     quiet_libraries()
     work.mkdir(parents=True, exist_ok=True)
     done = {row["name"] for _, row in read_json_lines(RESULTS)} if RESULTS.exists() else set()
@@ -88,8 +91,9 @@ def main(work: Path, names: list[str]) -> None:
 
 
 def run_one(name: str, setting: Setting, work: Path) -> dict[str, Any]:
-    """Make the pairs of one setting, train on them, and compare with the start on val."""
-    from mtcpo.training.train import pair_texts, train
+    """Build the pairs of one setting, train on them, and compare with the SFT baseline on val."""
+    from mtcpo.training.examples import pair_texts
+    from mtcpo.training.train import train
 
     recipe = load_recipe(RECIPE, [NO_LIMIT, *setting.overrides])
     prefs, model = work / f"{name}.jsonl", work / f"{name}"
@@ -104,16 +108,17 @@ def run_one(name: str, setting: Setting, work: Path) -> dict[str, Any]:
         "tuned": translations(name, str(model), recipe, val, work),
     }
     entry = evaluate_outputs(val, outputs, load_metrics_for([val], recipe.evaluate)[0], EvaluateConfig()).entry
+    scores = entry.model_dump(by_alias=True, exclude_unset=True, include={"systems", "metrics"})
     return {
         "name": name, "sources": setting.take, "overrides": setting.overrides,
-        "pairs": report["kept"], "steps": trained["steps"], "train_seconds": trained["seconds"],
-        "systems": entry["systems"], "metrics": entry["metrics"],
+        "pairs": report.kept, "steps": trained["steps"], "train_seconds": trained["seconds"],
+        "systems": scores["systems"], "metrics": scores["metrics"],
         "versions": {"mtcpo": __version__} | {name: metadata.version(name) for name in PACKAGES},
     }  # fmt: skip
 
 
 def some_candidates(recipe: Recipe, take: int, work: Path) -> Iterator[Segment]:
-    """Yield the candidates of the first sources; those of all are made where they are not there yet."""
+    """Yield the candidates of the first `take` sources; compute those of all sources if they are missing."""
     from mtcpo.translation.engines import open_engine
 
     path = work / "candidates.jsonl"
@@ -125,15 +130,16 @@ def some_candidates(recipe: Recipe, take: int, work: Path) -> Iterator[Segment]:
 
 
 def val_set() -> TestSet:
-    """Return Multi30k's val."""
+    """Return the val set of Multi30k."""
+    data = data_folder("multi30k")
     config = TestSetConfig(
-        name="val", source=str(DATA / "val.en"), references=(str(DATA / "val.de"),), src_lang="en", tgt_lang="de"
+        name="val", source=str(data / "val.en"), references=(str(data / "val.de"),), src_lang="en", tgt_lang="de"
     )
     return load_test_sets((), (config,), None)[0]
 
 
 def translations(name: str, model: str, recipe: Recipe, val: TestSet, work: Path) -> list[str]:
-    """Return a model's translations of val, from WORK_DIR where they are there."""
+    """Return a model's translations of val, from WORK_DIR if they exist there."""
     from mtcpo.translation.engines import open_engine
 
     path = work / f"val {name}.json"
@@ -145,4 +151,8 @@ def translations(name: str, model: str, recipe: Recipe, val: TestSet, work: Path
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), sys.argv[2:])
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("work_dir", type=Path, help="Folder for candidates, models and translations.")
+    parser.add_argument("name", nargs="*", choices=[*SETTINGS, []], help="A setting; default: all.")
+    arguments = parser.parse_args()
+    main(arguments.work_dir, arguments.name)

@@ -1,10 +1,10 @@
-"""Sampling eight candidates a source: `generate(do_sample=True)`, and mtcpo.
+"""Sampling eight candidates per source: `generate(do_sample=True)` of transformers, and mtcpo.
 
     python eval/bench/sampling.py --output eval/results/bench/sampling.json
 
-Random mT5 models in two shapes (the demo's, and mT5-small's with its 250,112 pieces) sample by the same epsilon
-sampling, a fixed number of new tokens, the same sources. Runs alternate in one process; seconds of the wall clock and
-of the processor are medians with their range.
+Random mT5 models of two sizes (the demo's, and mT5-small with its vocabulary of 250,112) use the same epsilon
+sampling, the same fixed number of new tokens and the same sources. Runs alternate in one process; wall-clock and
+processor seconds are given as median and range.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ CANDIDATES, SOURCE_TOKENS, NEW_TOKENS = 8, 14, 16
 
 
 class Plain:
-    """What the engine needs of a loaded model and its layout, without tokenizer: token ids in and out."""
+    """What the engine needs of a loaded model and its layout, without a tokenizer: token ids in and out."""
 
     def __init__(self, model: MT5ForConditionalGeneration) -> None:
         self.model, self.device = model, model.device
@@ -46,22 +46,22 @@ class Plain:
         return sequences
 
     def batch_decode(self, tokens: torch.Tensor, skip_special_tokens: bool) -> list[str]:
-        """Return one text a row."""
+        """Return one text per row."""
         return [str(row[:4].tolist()) for row in tokens]
 
 
 def timed(run: Callable[[], object]) -> tuple[float, float]:
-    """Return seconds of the wall clock and of the processor."""
+    """Return wall-clock and processor seconds."""
     wall, cpu = time.perf_counter(), time.process_time()
     run()
     return time.perf_counter() - wall, time.process_time() - cpu
 
 
 def measure(shape: str, repeats: int) -> dict[str, Any]:
-    """Return medians and ranges of both, and their ratios."""
+    """Return medians and ranges of both ways, and their ratios."""
     torch.manual_seed(1)
     model = MT5ForConditionalGeneration(MT5Config(**SHAPES[shape])).eval()
-    model.generation_config.eos_token_id = None  # every sample has all of its tokens, so both do the same work
+    model.generation_config.eos_token_id = None  # no sample ends early, so both ways do the same work
     inputs = {
         "input_ids": torch.randint(5, SHAPES[shape]["vocab_size"], (SOURCES[shape], SOURCE_TOKENS)),
         "attention_mask": torch.ones(SOURCES[shape], SOURCE_TOKENS, dtype=torch.int64),
@@ -98,10 +98,10 @@ def measure(shape: str, repeats: int) -> dict[str, Any]:
 
 
 def main() -> None:
-    """Measure both shapes and write the figures."""
+    """Measure both sizes and write the results."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--output", type=Path, required=True)
-    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--output", type=Path, required=True, help="JSON file to write.")
+    parser.add_argument("--repeats", type=int, default=5, help="Runs of each way; default: %(default)s.")
     options = parser.parse_args()
     result = {shape: measure(shape, options.repeats) for shape in SHAPES} | {
         "machine": f"{platform.machine()}, {torch.get_num_threads()} threads",

@@ -1,11 +1,11 @@
-"""Sentence chrF and BLEU of nine systems' outputs: a plain loop over sacreBLEU's sentence functions, and mtcpo.
+"""Sentence-level chrF and BLEU of nine systems: a loop over sacreBLEU's sentence functions, and mtcpo.
 
     python eval/bench/sentence_metrics.py --output eval/results/bench/sentence-metrics.json
 
-Data: WMT22 de-en and en-de, reference A, nine systems each, in --data (default: ../shared/data/wmt22 beside the
-checkout). Both sides score every candidate by both metrics; their scores are compared (largest difference is
-reported). Times are the best of --repeats, whole corpora, one after the other in one process; with two workers the
-time includes starting them. CPU seconds are given beside, since other work on a machine stretches the wall clock.
+Data: WMT22 de-en and en-de, reference A, nine systems each. Both sides score every candidate with both metrics, and
+the largest difference of their scores is reported. Times are the best of --repeats, for whole corpora, one after the
+other in one process; with two workers they include starting them. CPU seconds are given too, because other work on
+the machine affects the wall-clock time.
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ import argparse
 import json
 import os
 import platform
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -22,19 +21,19 @@ from typing import Any
 
 import numpy as np
 import sacrebleu
+from real_data import data_folder
 from sacrebleu.metrics.bleu import BLEU
 from sacrebleu.metrics.chrf import CHRF
 
 from mtcpo.data.corpora import CorpusConfig, read_corpus
 from mtcpo.data.records import Segment
-from mtcpo.metrics.scorer import score_segments
+from mtcpo.metrics.scorer import Scorer
 
-ROOT = Path(__file__).resolve().parents[2]
 METRICS = ("chrf", "bleu")
 
 
 def read(folder: Path) -> list[Segment]:
-    """Return the segments of one direction with nine systems as candidates."""
+    """Return the segments of one language pair with nine systems as candidates."""
     src, tgt = folder.name.split("-")
     systems = sorted(folder.glob("system-*"))[:9]
     config = CorpusConfig(
@@ -48,9 +47,9 @@ def read(folder: Path) -> list[Segment]:
 
 
 def plain_loop(segments: list[Segment]) -> list[tuple[float, float]]:
-    """Score by sacreBLEU's own sentence functions, one call for each candidate and metric."""
+    """Score with sacreBLEU's sentence functions, one call for each candidate and metric."""
     chrf, bleu = CHRF(), BLEU(effective_order=True)
-    # Its tokenizer remembers texts; every repeat starts without.
+    # sacreBLEU's tokenizers cache texts; every repetition starts with an empty cache.
     for tokenizer in (bleu.tokenizer, bleu.tokenizer._post_tokenizer):
         type(tokenizer).__call__.cache_clear()
     return [
@@ -61,13 +60,13 @@ def plain_loop(segments: list[Segment]) -> list[tuple[float, float]]:
 
 
 def ours(segments: list[Segment], workers: int) -> list[tuple[float, float]]:
-    """Score by mtcpo."""
-    scored = score_segments(segments, METRICS, workers)
+    """Score with mtcpo."""
+    scored = Scorer(METRICS, workers).score(segments)
     return [(c.scores["chrf"], c.scores["bleu"]) for s in scored for c in s.candidates]
 
 
 def timed(run: Callable[[], Any], repeats: int) -> tuple[Any, float, float]:
-    """Return the result, the best wall time and the best CPU time of this process and its children, in seconds."""
+    """Return the result, and the best wall-clock and CPU seconds of this process and its children."""
     walls, cpus, result = [], [], None
     for _ in range(repeats):
         start, before = time.perf_counter(), os.times()
@@ -79,7 +78,7 @@ def timed(run: Callable[[], Any], repeats: int) -> tuple[Any, float, float]:
 
 
 def compare(folder: Path, repeats: int) -> dict[str, Any]:
-    """Measure one direction."""
+    """Measure one language pair."""
     segments = read(folder)
     expected, wall, cpu = timed(lambda: plain_loop(segments), repeats)
     row: dict[str, Any] = {
@@ -100,15 +99,14 @@ def compare(folder: Path, repeats: int) -> dict[str, Any]:
 
 
 def main() -> None:
-    """Measure both directions and write the figures with machine and versions."""
+    """Measure both language pairs and write the results with machine and versions."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, default=ROOT.parent / "shared" / "data" / "wmt22")
-    parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--output", type=Path)
+    parser.add_argument("--data", type=Path, help="Folder with WMT22's outputs; default: wmt22 in MTCPO_TEST_DATA.")
+    parser.add_argument("--repeats", type=int, default=3, help="Runs of each side; default: %(default)s.")
+    parser.add_argument("--output", type=Path, help="JSON file to write.")
     arguments = parser.parse_args()
-    if not arguments.data.is_dir():
-        sys.exit(f"{arguments.data}: no such folder; give WMT22's outputs by --data")
-    found: dict[str, Any] = {pair: compare(arguments.data / pair, arguments.repeats) for pair in ("de-en", "en-de")}
+    data = arguments.data or data_folder("wmt22")
+    found: dict[str, Any] = {pair: compare(data / pair, arguments.repeats) for pair in ("de-en", "en-de")}
     found["repeats"] = arguments.repeats
     found["load_average"] = [round(x, 2) for x in os.getloadavg()]
     found["machine"] = {"system": platform.platform(), "cores": os.cpu_count()}

@@ -1,10 +1,10 @@
-"""The same three systems by `mtcpo evaluate`, `sacrebleu --paired-bs` and `comet-compare`: which facts each gives.
+"""The same three systems evaluated by `mtcpo evaluate`, `sacrebleu --paired-bs` and `comet-compare`.
 
     python eval/bench/side_by_side.py --output eval/results/side-by-side
 
-The files are the first 500 lines of WMT22 de-en (../shared/data/wmt22), reference A, systems Online-W (the baseline),
-Online-B and LT22. The COMET model is a tiny one with random weights, made on the spot (tests/support/comet.py): its
-scores mean nothing, and are the same in both tools. Needs unbabel-comet. Figures only: no sentence of the data is kept.
+The data are the first 500 lines of WMT22 de-en (wmt22 in MTCPO_TEST_DATA), reference A, systems Online-W (the
+baseline), Online-B and LT22. The COMET model is tiny and has random weights (tests/support/comet.py), so its scores
+mean nothing, but must be the same in both tools. Needs unbabel-comet. Only numbers are written, no sentences.
 """
 
 from __future__ import annotations
@@ -20,23 +20,25 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from real_data import data_folder
+
 ROOT = Path(__file__).parents[2]
-DATA = ROOT.parent / "shared" / "data" / "wmt22" / "de-en"
 SYSTEMS = ("Online-W", "Online-B", "LT22")
 LINES = 500
 ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), "HF_HUB_OFFLINE": "1"}
 
 
-def cut(folder: Path) -> None:
-    """Write the first lines of each file to a folder."""
+def write_first_lines(folder: Path) -> None:
+    """Write the first lines of each file of the test set to a folder."""
+    data = data_folder("wmt22/de-en")
     names = {"source.de": "src", "reference-A.en": "ref"} | {f"system-{name}.en": name for name in SYSTEMS}
     for name, short in names.items():
-        lines = (DATA / name).read_text(encoding="utf-8").split("\n")[:LINES]
+        lines = (data / name).read_text(encoding="utf-8").split("\n")[:LINES]
         (folder / short).write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
 def call(words: list[str], folder: Path) -> tuple[str, float]:
-    """Run a command in a folder; return its output and seconds."""
+    """Run a command in a folder; return its output and the seconds it took."""
     started = time.perf_counter()
     done = subprocess.run(words, cwd=folder, env=ENVIRONMENT, capture_output=True, text=True, check=False)
     if done.returncode:
@@ -45,7 +47,7 @@ def call(words: list[str], folder: Path) -> tuple[str, float]:
 
 
 def by_mtcpo(folder: Path) -> dict[str, Any]:
-    """Return our figures."""
+    """Return the results of mtcpo evaluate."""
     words = ["evaluate", "--source", "src", "--reference", "ref", "--src-lang", "de", "--tgt-lang", "en"]
     for name in SYSTEMS:
         words += ["--hyp", f"{name}={name}"]
@@ -62,14 +64,14 @@ def by_mtcpo(folder: Path) -> dict[str, Any]:
 
 
 def by_sacrebleu(folder: Path) -> dict[str, Any]:
-    """Return sacreBLEU's figures."""
+    """Return the results of sacreBLEU."""
     words = ["sacrebleu", "ref", "-i", *SYSTEMS, "-m", "bleu", "chrf", "--paired-bs", "-f", "json"]
     output, seconds = call([sys.executable, "-m", *words], folder)
     return {"command": words, "seconds": seconds, "output": json.loads(output)}
 
 
 def by_comet(folder: Path) -> dict[str, Any]:
-    """Return comet-compare's figures, without its list of segments."""
+    """Return the results of comet-compare, without its list of segments."""
     model = "comet/checkpoints/model.ckpt"
     words = ["-s", "src", "-t", *SYSTEMS, "-r", "ref", "--model", model, "--gpus", "0", "--quiet"]
     program = "import sys; from comet.cli.compare import compare_command; sys.exit(compare_command())"
@@ -81,16 +83,15 @@ def by_comet(folder: Path) -> dict[str, Any]:
 def main() -> None:
     """Run all three and write the JSON."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--output", type=Path, required=True)
+    parser.add_argument("--output", type=Path, required=True, help="Folder for figures.json.")
     output = parser.parse_args().output
-    if not DATA.exists():
-        raise SystemExit(f"{DATA}: no such folder; the WMT22 data must lie beside this repository")
+    data_folder("wmt22/de-en")  # fails early
     sys.path.insert(0, str(ROOT / "tests"))
     from support.comet import make_comet, make_encoder
 
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        cut(folder)
+        write_first_lines(folder)
         make_comet(folder / "comet", "regression", make_encoder(folder / "encoder"))
         document = {
             "lines": LINES, "systems": SYSTEMS,

@@ -1,9 +1,9 @@
-"""Time of our significance tests, and agreement with sacreBLEU's own, on WMT22 de-en (../shared/data/wmt22).
+"""Time of mtcpo's significance tests, and agreement with sacreBLEU's, on WMT22 de-en (wmt22 in MTCPO_TEST_DATA).
 
     python eval/bench/significance.py --output eval/results/significance/wmt22-de-en.json
 
-Two systems, references A and B, BLEU and chrF: 10,000 resamples (or swaps) by each implementation, one thread.
-Counting n-grams is left out of both times; sacreBLEU's p-values are compared under its default seed.
+Two systems, references A and B, BLEU and chrF: 10,000 resamples (or swaps) with each implementation, one thread. The
+times do not include counting n-grams; p-values are compared with sacreBLEU's default seed.
 """
 
 from __future__ import annotations
@@ -21,34 +21,35 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ["SACREBLEU_SEED"] = "12345"
 
 import numpy as np
+from real_data import data_folder
 from sacrebleu.metrics import BLEU, CHRF
 from sacrebleu.significance import PairedTest
 
 from mtcpo.evaluation.significance import (
     bootstrap_p_value,
     bootstrap_scores,
-    randomisation_p_value,
-    randomised_differences,
+    randomization_p_value,
+    randomized_differences,
 )
 from mtcpo.evaluation.testsets.testset import TestSetConfig, load_local_set
 from mtcpo.metrics.registry import load_metric
 
-DATA = Path(__file__).parents[3] / "shared" / "data" / "wmt22" / "de-en"
-SYSTEMS = ("Online-W", "Online-B")  # close to each other, so that p-values are neither 0 nor 1
+SYSTEMS = ("Online-W", "Online-B")  # close to each other, so that p-values are not extreme
 SEED, RESAMPLES = 12345, 10_000
 NAMES = {"bleu": "BLEU", "chrf": "chrF2"}
 
 
 def lines(name: str) -> list[str]:
     """Return the lines of a file of the test set."""
-    return (DATA / name).read_text(encoding="utf-8").splitlines()
+    return (data_folder("wmt22/de-en") / name).read_text(encoding="utf-8").splitlines()
 
 
 def ours() -> dict[str, Any]:
-    """Return seconds and p-values of this package."""
-    references = tuple(str(DATA / f"reference-{label}.en") for label in "AB")
+    """Return seconds and p-values of mtcpo."""
+    data = data_folder("wmt22/de-en")
+    references = tuple(str(data / f"reference-{label}.en") for label in "AB")
     config = TestSetConfig(
-        name="wmt22", source=str(DATA / "source.de"), references=references, src_lang="de", tgt_lang="en"
+        name="wmt22", source=str(data / "source.de"), references=references, src_lang="de", tgt_lang="en"
     )
     segments = load_local_set(config).segments
     metrics = {name: load_metric(name, "en") for name in NAMES}
@@ -60,7 +61,7 @@ def ours() -> dict[str, Any]:
     resampled = bootstrap_scores(flat, scorers, RESAMPLES, SEED)
     bootstrap = time.perf_counter() - started
     started = time.perf_counter()
-    swapped = randomised_differences([(a, b) for a, b in tables.values()], scorers[::2], RESAMPLES, SEED)
+    swapped = randomized_differences([(a, b) for a, b in tables.values()], scorers[::2], RESAMPLES, SEED)
     randomisation = time.perf_counter() - started
     p_values = {}
     for at, (name, metric) in enumerate(metrics.items()):
@@ -69,7 +70,7 @@ def ours() -> dict[str, Any]:
         p_values[name] = {
             "delta": other - base,
             "bootstrap": bootstrap_p_value(differences, other - base),
-            "randomisation": randomisation_p_value(swapped[at], other - base),
+            "randomisation": randomization_p_value(swapped[at], other - base),
         }
     return {
         "segments": len(segments), "seconds_bootstrap": bootstrap, "seconds_randomisation": randomisation,
@@ -78,7 +79,7 @@ def ours() -> dict[str, Any]:
 
 
 def sacrebleus(kind: str) -> dict[str, Any]:
-    """Return seconds and p-values of sacreBLEU's paired bootstrap ("bs") or approximate randomisation ("ar")."""
+    """Return seconds and p-values of sacreBLEU's paired bootstrap ("bs") or approximate randomization ("ar")."""
     systems = [(system, lines(f"system-{system}.en")) for system in SYSTEMS]
     references = [lines(f"reference-{label}.en") for label in "AB"]
     test = PairedTest(systems, {"BLEU": BLEU(), "chrF2": CHRF()}, references, kind, n_samples=RESAMPLES)
@@ -96,10 +97,8 @@ def sacrebleus(kind: str) -> dict[str, Any]:
 def main() -> None:
     """Run both and write the JSON."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--output", type=Path, required=True)
+    parser.add_argument("--output", type=Path, required=True, help="JSON file to write.")
     output = parser.parse_args().output
-    if not DATA.exists():
-        raise SystemExit(f"{DATA}: no such folder; the WMT22 data must lie beside this repository")
     versions = {name: metadata.version(name) for name in ("numpy", "sacrebleu")}
     document = {
         "test_set": "wmt22 de-en, references A and B", "systems": SYSTEMS, "metrics": list(NAMES),

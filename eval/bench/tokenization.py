@@ -1,12 +1,12 @@
-"""Memory and time of `train` by number of pairs: tokenized the first time, and found tokenized the second.
+"""Memory and time of `train` by number of pairs, without a token cache and with one.
 
     python eval/bench/tokenization.py
 
-Made-up pairs in the words of the demo, a small mT5 made for it, three steps of 16 pairs; the pairs are made one at a
-time, as they are read from a file. Each run is a process of its own with a cache of its own, which the second run of a
-size is given again. Memory is the most that was ever resident while the texts were tokenized and trained on, and what
-of it is the process's own (the rest are mapped files, which the system takes back when it needs the memory). Also: how
-long an example takes to be read, in random order. Result: eval/results/bench/tokenization.json.
+Synthetic pairs of the demo's words, a small mT5, three steps of 16 pairs; the pairs are generated one at a time, as
+if read from a file. Each size runs twice in processes of their own: first with an empty cache, then with the cache of
+the first run. Memory is the peak of the resident memory while texts are tokenized and trained on, and the part of it
+that is the process's own (the rest are mapped files, which the system can take back). Also measured: the time to read
+an example in random order. Result: eval/results/bench/tokenization.json.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def words() -> list[str]:
 
 
 def texts(count: int) -> Iterator[Any]:
-    """Yield pairs of 8 to 20 words, no two alike."""
+    """Yield different pairs with 8 to 20 words on each side."""
     from mtcpo.models.prompts import TextExample
 
     rng, known = random.Random(0), words()
@@ -46,7 +46,7 @@ def texts(count: int) -> Iterator[Any]:
 
 
 class Watch(threading.Thread):
-    """Looks at the memory of this process every 50 ms."""
+    """Sample the memory of this process every 50 ms."""
 
     def __init__(self) -> None:
         super().__init__(daemon=True)
@@ -54,7 +54,7 @@ class Watch(threading.Thread):
         self.most = {"RssAnon": 0, "RssFile": 0}
 
     def run(self) -> None:
-        """Keep the most of each kind until done."""
+        """Keep the maximum of each kind until done."""
         while not self.done.wait(0.05):
             for line in Path("/proc/self/status").read_text().splitlines():
                 name, _, value = line.partition(":")
@@ -97,7 +97,7 @@ def main() -> None:
     """Measure every size twice and write the rows."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", type=int, help="Measure one size in this process and print its row.")
-    parser.add_argument("--model", type=Path, help="The model of that measurement.")
+    parser.add_argument("--model", type=Path, help="The model for that measurement.")
     arguments = parser.parse_args()
     if arguments.only:
         print(json.dumps(measure(arguments.model, arguments.only)))

@@ -1,4 +1,4 @@
-"""The table and the curves of the training bench, made of its figures alone."""
+"""The table and the plot of the training benchmark, made from its JSON."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ Rows = Mapping[str, dict[str, Any]]
 Curve = list[tuple[float, float]]
 
 SIDES = {"ours": ("mtcpo", "#1f6feb"), "trl": ("TRL", "#6e7781")}
-"""Side -> its name and colour in the plot."""
+"""Side -> name and colour in the plot."""
 
 # --- table ------------------------------------------------------------------------------------------------------------
 
 
 def table(rows: Rows) -> str:
-    """Return the figures as Markdown: medians, and in brackets the least and the most of all alternations."""
+    """Return the results as Markdown: medians, with minimum and maximum of all runs in parentheses."""
     steps, gpu, largest, losses = _tables()
     for name, row in rows.items():
         pairs = row["settings"]["pairs"]
         if "largest_relative_difference" in row:
-            losses.append(f"| {name}, {pairs} pairs a step | {row['largest_relative_difference']:.1e} |")
+            losses.append(f"| {name}, {pairs} pairs per step | {row['largest_relative_difference']:.1e} |")
         elif "times_faster" in row:
             cells = [_cell(row[key]) for key in ("times_faster", "times_less_cpu_time")]
             cells += [_cell(row[f"{side}_figures"]["above_gib"]) for side in SIDES]
@@ -39,11 +39,11 @@ def table(rows: Rows) -> str:
 
 def _tables() -> list[list[str]]:
     heads = (
-        "row | pairs a step | times faster | less processor time | GiB above, ours | TRL | share | goal",
-        "row | matmul peak, TFLOP/s | useful share of it, ours | TRL",
-        "row, its largest batch up to 1024 | ours | TRL | pairs a second, ours | TRL | times faster | useful share of "
-        "the peak, ours | TRL",
-        "20 steps from the same start | largest relative difference of a loss",
+        "row | pairs per step | speedup, wall time | speedup, CPU time | GiB of mtcpo | GiB of TRL | share | goal",
+        "row | matmul peak, TFLOP/s | share used by mtcpo | by TRL",
+        "row, largest batch up to 1024 | mtcpo | TRL | pairs per second, mtcpo | TRL | speedup | share of the matmul "
+        "peak, mtcpo | TRL",
+        "20 steps from the same weights | largest relative difference of a loss",
     )
     return [[f"| {head} |", "|" + "---|" * (head.count("|") + 1)] for head in heads]
 
@@ -60,7 +60,7 @@ def _largest_line(name: str, row: Mapping[str, Any]) -> str:
 
 
 def _errors(row: Mapping[str, Any]) -> str:
-    """Return what came in place of figures, of each side once."""
+    """Return the errors of each side, each once."""
     found = {run["error"]: side for side, part in row.items() if isinstance(part, dict) and "runs" in part
              for run in part["runs"] if "error" in run}  # fmt: skip
     return "; ".join(f"{side}: {error}".replace("|", "/") for error, side in found.items())
@@ -82,11 +82,11 @@ WIDTH, HEIGHT = 460, 320
 LEFT, RIGHT, TOP, BOTTOM = 62, 24, 66, 48
 """Margins of a panel's axes."""
 
-AXES = {"pairs": "pairs a step", "target": "tokens of each target"}
+AXES = {"pairs": "pairs per step", "target": "tokens of each target"}
 
 
 def draw(rows: Rows) -> str:
-    """Return the scaling curves as SVG: pairs a second by pairs a step and by target length, of each machine."""
+    """Return the scaling curves as SVG: pairs per second by pairs per step and by target length, for each machine."""
     found = []
     for kind, title in (("cpu-mt5-small", "mT5-small, one CPU thread"), ("gpu-mt5-base", "mT5-base, one GPU")):
         for part in AXES:
@@ -119,14 +119,14 @@ def _points(rows: Rows, kind: str, part: str, side: str) -> Curve:
 
 
 def _panel(left: float, top: float, title: str, axis: str, curves: Mapping[str, Curve]) -> str:
-    """Draw curves over a linear y axis from 0 and an x axis of equal steps, as the sizes double."""
+    """Draw curves with a linear y axis from 0 and equal steps on the x axis, as the sizes double."""
     xs = sorted({x for curve in curves.values() for x, _ in curve})
     marks = _marks(max(y for curve in curves.values() for _, y in curve))
     x_of = lambda x: LEFT + 14 + xs.index(x) * (WIDTH - LEFT - RIGHT - 28) / max(1, len(xs) - 1)  # noqa: E731
     y_of = lambda y: HEIGHT - BOTTOM - y / marks[-1] * (HEIGHT - TOP - BOTTOM)  # noqa: E731
     parts = [f'<g transform="translate({left},{top})">']
     parts.append(f'<text x="{LEFT}" y="24" font-size="15" font-weight="600" fill="#1f2328">{title}</text>')
-    parts.append(f'<text x="{LEFT}" y="44">pairs a second, and the factor between</text>')
+    parts.append(f'<text x="{LEFT}" y="44">pairs per second, and mtcpo / TRL</text>')
     for value in marks:
         y = y_of(value)
         parts.append(f'<line x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{y:.1f}" y2="{y:.1f}" stroke="#d8dee4"/>')
@@ -146,7 +146,7 @@ def _panel(left: float, top: float, title: str, axis: str, curves: Mapping[str, 
 
 
 def _factors(curves: Mapping[str, Curve], x_of: Any, y_of: Any) -> Sequence[str]:
-    """Write how many times faster we are above each of our points that TRL has too."""
+    """Write the speed ratio above each of mtcpo's points that TRL has too."""
     ours, trl = (dict(curves[side]) for side in SIDES)
     places = ((x_of(x), y_of(y) - 9, y / trl[x]) for x, y in ours.items() if x in trl)
     style = 'text-anchor="middle" fill="#1f2328"'
@@ -154,7 +154,7 @@ def _factors(curves: Mapping[str, Curve], x_of: Any, y_of: Any) -> Sequence[str]
 
 
 def _marks(largest: float) -> list[float]:
-    """Return round values from 0 to above the largest, three to six steps of 1, 2 or 5 times a power of ten."""
+    """Return round axis values from 0 to above the largest: three to six steps of 1, 2 or 5 times a power of ten."""
     step = next(s for power in range(-6, 9) for s in (10.0**power, 2 * 10.0**power, 5 * 10.0**power)
                 if largest * 1.12 / s <= 6)  # fmt: skip
     count = int(largest * 1.12 / step) + 1

@@ -1,8 +1,8 @@
-"""Both sides of the training bench: models with random weights, pairs with made-up tokens, our trainer and TRL's.
+"""Both sides of the training benchmark: models with random weights, pairs of random tokens, mtcpo's trainer and TRL's.
 
-The lengths are those of Multi30k's training set (29,000 pairs cut by a vocabulary of 8,000 pieces, end token included)
-by their quantiles; a rejected target differs from its chosen one in length as candidates of one source do there. Token
-ids are random: chosen and rejected begin alike only where `alike` asks for it.
+The lengths follow the quantiles of Multi30k's training set (29,000 pairs, tokenized with a vocabulary of 8,000, end
+token included); a rejected target differs in length from its chosen one as candidates of one source do there. Token
+ids are random, so chosen and rejected have a common prefix only if `alike` asks for one.
 """
 
 from __future__ import annotations
@@ -35,22 +35,22 @@ TARGET_NOISE, REJECTED_NOISE = 2.6, 4.4
 """Standard deviations of target minus source length, and of rejected minus chosen length, in tokens."""
 
 ALMA_WORDS = 14
-"""Tokens of the ALMA prompt around its source, by Qwen 2's vocabulary."""
+"""Tokens of the ALMA prompt around its source, in Qwen 2's vocabulary."""
 
 ALIKE = 3
-"""Tokens with which chosen and rejected begin alike, in the mean over pairs made of a model's own candidates."""
+"""Mean length of the common prefix of chosen and rejected, in pairs of a model's own candidates."""
 
 PAD, EOS, FIRST = 0, 1, 5
 
 
 def pairs_of(count: int, vocabulary: int, settings: dict[str, Any]) -> list[Example]:
-    """Make pairs, the same for the same settings.
+    """Make pairs; the same settings give the same pairs.
 
     Args:
-        count: how many.
-        vocabulary: ids are below this.
-        settings: prompt (tokens before each source, of which the source is a part), scale (of all lengths), target (a
-            fixed length in place of the distribution), alike (tokens that both targets begin with).
+        count: number of pairs.
+        vocabulary: size of the vocabulary; ids are below it.
+        settings: prompt (tokens around each source), scale (factor on all lengths), target (a fixed target length
+            instead of the distribution), alike (length of the common prefix of both targets).
     """
     rng = random.Random(0)
     tokens = lambda n: tuple(rng.randrange(FIRST, vocabulary) for _ in range(n))  # noqa: E731
@@ -83,7 +83,8 @@ def _mt5(width: int, inner: int, layers: int, heads: int) -> nn.Module:
         feed_forward_proj="gated-gelu", decoder_start_token_id=PAD, tie_word_embeddings=False,
     )  # fmt: skip
     model = MT5ForConditionalGeneration(config)
-    # As published: two tables, whatever transformers 5 makes of new models; and logits of a trained model's size.
+    # As published: embeddings and lm_head are separate, although transformers 5 ties them in new models; and logits are
+    # as large as those of a trained model.
     table = torch.randn(model.shared.weight.shape) * width**-0.5
     model.lm_head.weight = nn.Parameter(table)
     nn.init.normal_(model.shared.weight)
@@ -120,11 +121,11 @@ SHAPES = {
     "qwen2-0.5b": lambda: _qwen2(896, 4864, 24, 14),
     "qwen2-small": lambda: _qwen2(384, 1536, 8, 6),
 }
-"""qwen2-small has the vocabulary of Qwen2-0.5B and about a tenth of its layers' weights: what a CPU trains."""
+"""qwen2-small has the vocabulary of Qwen2-0.5B and about a tenth of its layers' weights: small enough for a CPU."""
 
 
 def tokenizer_of() -> Any:
-    """Return a tokenizer of a few words: TRL asks for one, and only its padding is used."""
+    """Return a tokenizer with a few words: TRL requires one, but only its padding is used."""
     from tokenizers import Tokenizer, models, pre_tokenizers
     from transformers import PreTrainedTokenizerFast
 
@@ -137,21 +138,21 @@ def tokenizer_of() -> Any:
 
 
 def make_model(shape: str) -> LoadedModel:
-    """Make a model in float32, the same weights at every call, without dropout."""
+    """Make a model in float32 without dropout, with the same weights at every call."""
     torch.manual_seed(0)
     model, tokenizer = SHAPES[shape](), tokenizer_of()
     layout = "encoder-decoder" if model.config.is_encoder_decoder else "decoder-only"
     family: Family = family_of(model.config.model_type, tokenizer.get_vocab(), layout)
     set_dropout(model, 0.0)
     model.generation_config.pad_token_id = PAD
-    return assemble(shape, model, tokenizer, family, None)
+    return assemble(shape, model, tokenizer, family)
 
 
 # --- trainers ---------------------------------------------------------------------------------------------------------
 
 
 def common_arguments(run: dict[str, Any], steps: int) -> dict[str, Any]:
-    """Return what both trainers are told."""
+    """Return the arguments of both trainers."""
     return {
         "use_cpu": not run["gpu"], "bf16": run["gpu"] and run["dtype"] == "bf16", "optim": run["optim"],
         "learning_rate": run.get("learning_rate", 1e-3), "lr_scheduler_type": "constant", "max_steps": steps,
@@ -161,7 +162,7 @@ def common_arguments(run: dict[str, Any], steps: int) -> dict[str, Any]:
 
 
 def our_trainer(loaded: LoadedModel, examples: Sequence[Example], run: dict[str, Any], steps: int) -> Any:
-    """Our trainer: sigmoid loss and the NLL of the chosen, weight 1."""
+    """Return mtcpo's trainer: sigmoid loss, NLL of the chosen with weight 1."""
     config = TrainConfig(loss="sigmoid", beta=0.1, cpo_alpha=1.0, args=common_arguments(run, steps))
     config.args["warmup_ratio"] = 0.0
     setup = training_setup(config, _folder())
@@ -170,7 +171,7 @@ def our_trainer(loaded: LoadedModel, examples: Sequence[Example], run: dict[str,
 
 
 def trl_trainer(loaded: LoadedModel, examples: Sequence[Example], run: dict[str, Any], steps: int) -> Any:
-    """TRL's trainer with the same loss; it is given token ids, padded by its own collator."""
+    """Return TRL's trainer with the same loss; it gets token ids, and its own collator pads them."""
     from datasets import Dataset
     from datasets.utils.logging import disable_progress_bar
     from trl.experimental.cpo import CPOConfig, CPOTrainer

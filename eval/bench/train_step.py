@@ -1,19 +1,21 @@
-"""Training steps of our trainer and of TRL's CPOTrainer, side by side: time, memory, and whether the losses are equal.
+"""Training steps of mtcpo's trainer and of TRL's CPOTrainer compared: time, memory, and agreement of the losses.
 
     python eval/bench/train_step.py                         # every row that this machine can run
     python eval/bench/train_step.py --rows cpu-mt5-small    # one of them; the others in the file stay
 
-Every measurement is a process of its own: it makes the model (random weights, the same for both), lets the trainer
-take one step of two pairs, then one epoch over the same pairs, each trainer in its own batches and with its own loop.
-The sides alternate. Time is that of the epoch, from before the first batch is made to after the last optimizer step.
+Each measurement is a process of its own: it makes the model (random weights, the same for both sides), lets the
+trainer take one step of two pairs, then trains one epoch on the same pairs; each trainer uses its own batches and its
+own loop. The sides alternate. The time is that of the epoch, from before the first batch is made until after the last
+optimizer step.
 
-Memory on a CPU: the most that was ever resident, less what was resident before the first step (the interpreter, the
-libraries, the weights), less gradients and optimizer state. On a GPU: the most that was allocated, less weights,
-gradients and optimizer state. Losses: 20 steps of the same batches, in our sampler's order.
+Memory on a CPU: the peak of the resident memory, minus what was resident before the first step (interpreter,
+packages, weights), minus gradients and optimizer state. On a GPU: the peak of the allocated memory, minus weights,
+gradients and optimizer state. Losses: 20 steps with the same batches, in the order of mtcpo's sampler.
 
-A machine without network needs this checkout, torch, transformers, and beside PYTHONPATH=. the wheels of TRL and of
-what the image lacks of mtcpo's dependencies (see eval/results/bench/README.md); GPU rows run where there is a GPU.
-Results: eval/results/bench/train-step.json, and made of that train-step.md and train-step.svg (anew by `--rows` alone).
+A machine without network needs this checkout (PYTHONPATH=.), torch, transformers, and the wheels of TRL and of those
+dependencies of mtcpo that the image lacks (see eval/results/bench/README.md). GPU rows run where there is a GPU.
+Results: eval/results/bench/train-step.json, and train-step.md and train-step.svg, which are made from it (`--rows`
+with no names makes only these two).
 """
 
 from __future__ import annotations
@@ -38,7 +40,7 @@ OUT_OF_MEMORY = "out of memory"
 CPU = {"gpu": False, "optim": "sgd", "dtype": "float32"}
 GPU = {"gpu": True, "optim": "adamw_torch_fused", "dtype": "bf16"}
 ALMA = {"prompt": 14, "scale": 2.0}
-"""ALMA's prompt around sources twice as long as captions: about the length of news."""
+"""ALMA's prompt with sources twice as long as captions: about the length of news sentences."""
 
 ROWS: dict[str, dict[str, Any]] = {
     "cpu-mt5-small": CPU | {"shape": "mt5-small", "pairs": 32, "steps": 3, "goal": (3.0, 1 / 4)},
@@ -88,7 +90,7 @@ ROWS: dict[str, dict[str, Any]] = {
 
 
 def measure(run: dict[str, Any]) -> dict[str, Any]:
-    """Return what a run asks for: the figures of an epoch or the matmul peak, or that the memory was not enough."""
+    """Return the results of an epoch or the matmul peak, whichever `run` asks for, or that memory ran out."""
     import torch
 
     try:
@@ -110,10 +112,12 @@ def epoch(run: dict[str, Any]) -> dict[str, Any]:
     examples = sides.pairs_of(steps * run["pairs"], loaded.model.config.vocab_size, run.get("lengths", {}))
     make = sides.SIDES[run["side"]]
     if run["gpu"] and not run.get("losses"):
-        make(loaded, examples, run, steps).train()  # kernels are chosen, and memory is fetched, for these very shapes
+        make(
+            loaded, examples, run, steps
+        ).train()  # warm-up: kernels are chosen and memory is allocated for these shapes
     else:
         make(loaded, examples[:2], run | {"pairs": 2}, 1).train()
-    gc.collect()  # its optimizer
+    gc.collect()  # frees the optimizer of the warm-up
     trainer = make(loaded, _in_our_order(loaded, examples, run) if run.get("losses") else examples, run, steps)
     if run.get("losses") and run["side"] == "trl":
         trainer._get_train_sampler = lambda *_: torch.utils.data.SequentialSampler(trainer.train_dataset)
@@ -136,7 +140,7 @@ def epoch(run: dict[str, Any]) -> dict[str, Any]:
 
 
 def _in_our_order(loaded: Any, examples: list[Any], run: dict[str, Any]) -> list[Any]:
-    """Return examples as our sampler takes them, which TRL is to take one after the other."""
+    """Return the examples in the order of mtcpo's sampler; TRL takes them sequentially."""
     from mtcpo.training.batching import BatchLimits, LengthBatchSampler
 
     if run["side"] == "ours":
@@ -146,7 +150,7 @@ def _in_our_order(loaded: Any, examples: list[Any], run: dict[str, Any]) -> list
 
 
 def _watch(trainer: Any, gpu: bool) -> dict[str, Any]:
-    """Take the time of the epoch and keep the losses of its steps; nothing waits for the device in between."""
+    """Record the time of the epoch and the losses of its steps, without synchronizing with the device in between."""
     import torch
     from transformers import TrainerCallback
 
@@ -192,9 +196,9 @@ def _held(model: Any, optimizer: Any) -> dict[str, int]:
 
 
 def _useful_flops(model: Any, examples: list[Any]) -> int:
-    """Return 6 x weights x the tokens that must meet them: sources once, targets, real target positions in the head.
+    """Return 6 x weights x tokens that need them: sources once, targets, and real target positions in the lm_head.
 
-    Attention's own products, and whatever is computed twice, do not count.
+    The products inside attention, and anything that is computed twice, do not count.
     """
     head = model.get_output_embeddings().weight.numel()
     tables = {p.data_ptr(): p.numel() for m in (model.get_input_embeddings(), model.get_output_embeddings())
@@ -214,7 +218,7 @@ def _useful_flops(model: Any, examples: list[Any]) -> int:
 
 
 def run_row(name: str, row: dict[str, Any], repeats: int, peak: float | None) -> dict[str, Any]:
-    """Let both sides alternate and put their figures together. peak: FLOP/s of a GPU's matmul."""
+    """Run both sides alternately and combine their results. peak: FLOP/s of matrix products on the GPU."""
     found: dict[str, list[dict[str, Any]]] = {"ours": [], "trl": []}
     for _ in range(1 if row.get("losses") else row.get("repeats", repeats)):
         for side in found:
@@ -235,7 +239,7 @@ def run_row(name: str, row: dict[str, Any], repeats: int, peak: float | None) ->
 
 
 def _compared(found: dict[str, list[dict[str, Any]]], peak: float | None) -> dict[str, Any]:
-    """Return medians and ranges of each side, and of their ratios, run by run, where both got through."""
+    """Return medians and ranges of each side, and of their ratios by run if both sides succeeded."""
     outcome: dict[str, Any] = {}
     for side, results in found.items():
         rates = {
@@ -262,10 +266,10 @@ def _spread(values: list[float]) -> dict[str, float]:
 
 
 def _largest(run: dict[str, Any]) -> dict[str, Any]:
-    """Return the largest power of two of pairs a step that fits, and its figures; else the last error.
+    """Return the largest power of two of pairs per step that fits, with its results, or the last error.
 
-    A size counts as too large whatever the process ended by: a product's library that gets no workspace and an index
-    beyond 32 bits are errors of their own. What was found at each size is kept.
+    Any error counts as too large: a matrix product without workspace and an index beyond 32 bits have errors of their
+    own. The outcome for each size is kept.
     """
     pairs, tried = run["largest"], dict[str, str]()
     while pairs:
@@ -279,20 +283,20 @@ def _largest(run: dict[str, Any]) -> dict[str, Any]:
 
 
 def _apart(run: dict[str, Any]) -> dict[str, Any]:
-    """Measure in a process of its own, which gives all memory back; one that fails is an error with its last line."""
+    """Measure in a process of its own, so that all memory is freed; if it fails, return the last line of its error."""
     command = [sys.executable, __file__, "--measure", json.dumps(run)]
     environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])}
     done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
     if done.returncode:
         print(done.stderr[-3000:], file=sys.stderr, flush=True)
-        last = done.stderr.strip().splitlines()[-1:] or ["nothing was said"]
+        last = done.stderr.strip().splitlines()[-1:] or ["no message"]
         return {"error": OUT_OF_MEMORY if done.returncode == -9 else f"exit {done.returncode}, {last[0][:200]}"}
     found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
     return found
 
 
 def matmul_peak() -> float:
-    """Return the FLOP/s of an 8192 x 8192 x 8192 product in bfloat16, the median of ten after three."""
+    """Return the FLOP/s of an 8192 x 8192 x 8192 product in bfloat16: the median of ten, after three for warm-up."""
     import torch
 
     a, b = (torch.randn(8192, 8192, device="cuda", dtype=torch.bfloat16) for _ in range(2))
@@ -307,7 +311,7 @@ def matmul_peak() -> float:
 
 
 def profile(row: dict[str, Any]) -> str:
-    """Return where the time of one of our steps goes: the operations that take most of it."""
+    """Return the operations that take most of the time of one of mtcpo's steps, as a table."""
     import torch
     import train_sides as sides
 
@@ -323,11 +327,11 @@ def profile(row: dict[str, Any]) -> str:
     return "\n".join(line.rstrip() for line in text.splitlines()) + "\n"
 
 
-# --- all of them ----------------------------------------------------------------------------------------------------
+# --- all rows ---------------------------------------------------------------------------------------------------------
 
 
 def write(rows: dict[str, Any]) -> None:
-    """Write the figures, their table and their curves."""
+    """Write the results as JSON, table and plot."""
     import train_report as report
 
     rows = {name: rows[name] for name in ROWS if name in rows}
@@ -338,11 +342,13 @@ def write(rows: dict[str, Any]) -> None:
 
 
 def main() -> None:
-    """Measure the chosen rows and write all files."""
+    """Measure the selected rows and write all files."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rows", nargs="*", help="Names of rows, or beginnings with a *; default: all that can run.")
-    parser.add_argument("--repeats", type=int, default=2, help="Alternations of a row.")
-    parser.add_argument("--profile", metavar="ROW", choices=ROWS, help="Write what a step of ours spends its time on.")
+    parser.add_argument(
+        "--rows", nargs="*", help="Names of rows; a name that ends in * selects all that begin so. Default: all."
+    )
+    parser.add_argument("--repeats", type=int, default=2, help="Runs of each side; default: %(default)s.")
+    parser.add_argument("--profile", metavar="ROW", choices=ROWS, help="Write a profile of a step of mtcpo instead.")
     parser.add_argument("--measure", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     sys.path[:0] = [str(ROOT), str(Path(__file__).parent)]
@@ -356,7 +362,7 @@ def main() -> None:
 
 
 def run_rows(chosen: list[str] | None, repeats: int) -> None:
-    """Run what was chosen and this machine can; the other rows in the file stay, with what they were made by."""
+    """Run the selected rows that this machine can run; the other rows in the file stay as they are."""
     from importlib.metadata import version
 
     import torch
@@ -374,7 +380,7 @@ def run_rows(chosen: list[str] | None, repeats: int) -> None:
     for name in wanted:
         made_by = provenance(gpus=True) | {"trl": version("trl"), "threads": torch.get_num_threads()}
         rows[name] = run_row(name, ROWS[name], repeats, peak) | {"made_by": made_by}
-        write(rows)  # after each: an interrupt loses one
+        write(rows)  # after each row, so that an interrupt loses one row at most
     write(rows)
 
 

@@ -1,10 +1,10 @@
-"""Nine submitted systems a pair of WMT22, ranked with significance clusters on one page: how long, and how right.
+"""Time and correctness of ranking nine submitted WMT22 systems per language pair, with significance clusters.
 
     python eval/bench/wmt22_ranking.py --output eval/results/wmt22-ranking
 
-For each pair in ../shared/data/wmt22 it runs `mtcpo evaluate` twice: as a user would for the ranking (BLEU and chrF
-against both references), whose time counts, and with --each-reference, whose 54 scores are compared with the
-published ones. Figures only: no sentence of the data is kept.
+For each language pair of WMT22 (wmt22 in MTCPO_TEST_DATA) it runs `mtcpo evaluate` twice: once as a user would do for
+a ranking (BLEU and chrF against both references), which is timed, and once with --each-reference, whose 54 scores are
+compared with the published ones. Only numbers are written, no sentences.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-DATA = Path(__file__).parents[3] / "shared" / "data" / "wmt22"
+from real_data import data_folder
 
 
 def command(pair: str, output: Path, *more: str) -> list[str]:
-    """Return the command line for a pair."""
+    """Return the command line for a language pair."""
     source, target = pair.split("-")
-    folder = DATA / pair
+    folder = data_folder("wmt22") / pair
     words = ["evaluate", "--source", str(folder / f"source.{source}"), "--src-lang", source, "--tgt-lang", target]
     for label in "AB":
         words += ["--reference", f"{label}={folder / f'reference-{label}.{target}'}"]
@@ -38,7 +38,7 @@ def command(pair: str, output: Path, *more: str) -> list[str]:
 
 
 def timed(words: list[str]) -> dict[str, float]:
-    """Run a command; return seconds on the clock and of the processors, its children's included."""
+    """Run a command; return wall-clock seconds, and processor seconds including its children."""
     before, started = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
     subprocess.run(words, check=True, stdout=subprocess.DEVNULL)
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
@@ -47,13 +47,16 @@ def timed(words: list[str]) -> dict[str, float]:
 
 
 def published(pair: str) -> dict[tuple[str, str], float]:
-    """Return the official scores by system and metric."""
-    rows = [line.split("\t") for line in (DATA / "official-scores.tsv").read_text(encoding="utf-8").splitlines()[1:]]
+    """Return the published scores by system and metric."""
+    rows = [
+        line.split("\t")
+        for line in (data_folder("wmt22") / "official-scores.tsv").read_text(encoding="utf-8").splitlines()[1:]
+    ]
     return {(row[1], row[4]): float(row[5]) for row in rows if row[0] == pair}
 
 
 def rank(pair: str) -> dict[str, Any]:
-    """Return time, ranking and agreement for a pair."""
+    """Return time, ranking and agreement for a language pair."""
     with tempfile.TemporaryDirectory() as folder:
         load = os.getloadavg()[0]
         time_taken = timed(command(pair, Path(folder) / "ranking"))
@@ -83,12 +86,10 @@ def rank(pair: str) -> dict[str, Any]:
 
 
 def main() -> None:
-    """Rank both pairs and write the JSON."""
+    """Rank both language pairs and write the JSON."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--output", type=Path, required=True)
+    parser.add_argument("--output", type=Path, required=True, help="Folder for ranking.json.")
     output = parser.parse_args().output
-    if not DATA.exists():
-        raise SystemExit(f"{DATA}: no such folder; the WMT22 data must lie beside this repository")
     document = {
         "pairs": {pair: rank(pair) for pair in ("de-en", "en-de")},
         "machine": f"{platform.machine()}, {os.cpu_count()} cores", "python": platform.python_version(),

@@ -14,18 +14,19 @@ from typing import Any, NamedTuple
 from mtcpo.core.config import load_section
 from mtcpo.core.errors import UserError
 from mtcpo.core.files import read_json_lines
-from mtcpo.data.corpora import CorpusConfig, Drops, check_system_name, read_corpus
+from mtcpo.data.corpora import CorpusConfig, Drops, read_corpus
+from mtcpo.data.names import check_system_name
 from mtcpo.evaluation.config import RunEvaluateConfig
-from mtcpo.evaluation.document import to_document, write_evaluation
-from mtcpo.evaluation.evaluate import evaluate_outputs, load_metrics_for
-from mtcpo.evaluation.testsets.suites import decoding_of, load_test_sets
+from mtcpo.evaluation.document import EvaluationDocument
+from mtcpo.evaluation.results import to_document, write_evaluation
+from mtcpo.evaluation.systems import GivenOutputs, System, TranslationModel, evaluate_systems, load_configured_sets
 from mtcpo.evaluation.testsets.testset import TestSet
-from mtcpo.metrics.base import open_models
+from mtcpo.models.config import ModelOptions
+from mtcpo.models.families import Family, load_family
 from mtcpo.preferences.build import PrefsConfig
 from mtcpo.preferences.build import build_preferences as write_preferences
 from mtcpo.report.terminal_table import print_table
 from mtcpo.translation.config import TranslateConfig
-from mtcpo.translation.translate import translate_texts
 
 TABLE_WIDTH = 160
 """Characters of a line of an evaluation's table; what it needs less is not padded."""
@@ -88,17 +89,18 @@ def build_preferences(
         output = Path(folder) / "prefs.jsonl"
         report = write_preferences(read_corpus(corpus, drops, items=items), config, output, drops=drops)
         triplets = datasets.Dataset.from_list([row for _, row in read_json_lines(output)])
-    return Preferences(triplets, report)
+    return Preferences(triplets, report.to_json())
 
 
-class EvaluationDocument(dict[str, Any]):
-    """The document of evaluation.json; printed, it is a table."""
+class EvaluationResult(dict[str, Any]):
+    """The contents of evaluation.json; printed, they are a table."""
 
     def __str__(self) -> str:
         from rich.console import Console
 
         text = io.StringIO()
-        print_table(self, Console(file=text, width=TABLE_WIDTH, highlight=False))
+        document = EvaluationDocument.from_json(self, "evaluate")
+        print_table(document, Console(file=text, width=TABLE_WIDTH, highlight=False))
         return text.getvalue()
 
     def _repr_html_(self) -> str:
@@ -114,9 +116,11 @@ def evaluate(
     *,
     data: Mapping[str, Any] | None = None,
     prompt: str | None = None,
+    family: Family | str | None = None,
+    allow_code: bool = False,
     output_dir: str | Path | None = None,
     **settings: Any,
-) -> EvaluationDocument:
+) -> EvaluationResult:
     """Score systems on a test set, with intervals and significance, as `mtcpo evaluate` does.
 
     Args:
@@ -128,6 +132,8 @@ def evaluate(
         baseline: the name of the system that the others are compared with; default: the first.
         data: languages, columns and the like, as [data] of a recipe.
         prompt: a template in place of the family's own, for models that are named.
+        family: as in `PreferenceTrainer`.
+        allow_code: run Python code that a model's directory brings; without it such a model is refused.
         output_dir: where to write evaluation.json and the translations; default: nowhere.
         **settings: as [evaluate] of a recipe: decoding, resamples, seed, test_set_dir.
 
@@ -136,24 +142,20 @@ def evaluate(
     """
     given = {"metrics": metrics, "baseline": baseline, **settings}
     given = {key: value for key, value in given.items() if value is not None}
-    config = load_section(RunEvaluateConfig, given, "evaluate")
+    config = load_section(RunEvaluateConfig, given, "evaluate", allow_code=True)  # it is Python that calls
     if isinstance(dataset, str):
-        folder = None if config.test_set_dir is None else Path(config.test_set_dir)
-        test_sets = load_test_sets((dataset,), (), folder, config.submitted)
+        test_sets = load_configured_sets(config.model_copy(update={"suites": (dataset,), "sets": ()}))
     else:
         test_sets = [_test_set(dataset, data)]
-    # First, so that a missing one shows before the work.
-    loaded = load_metrics_for(test_sets, config, None if output_dir is None else Path(output_dir))
-    open_models({id(metric): metric for of_set in loaded for metric in of_set}.values())
+    options = ModelOptions(prompt, load_family(family, "evaluate: family"), allow_code)
     named = systems if isinstance(systems, Mapping) else {_name_of(systems): systems}
-    outputs = {name: _outputs(name, system, test_sets, config.decoding, prompt) for name, system in named.items()}
-    evaluations = []
-    for number, test_set in enumerate(test_sets):
-        texts = {name: of_sets[number] for name, of_sets in outputs.items()}
-        evaluations.append(evaluate_outputs(test_set, texts, loaded[number], config))
-    if output_dir is not None:
-        write_evaluation(Path(output_dir), evaluations)
-    return EvaluationDocument(to_document(evaluations))
+    evaluated = {
+        name: _system(name, system, len(test_sets), config.decoding, options) for name, system in named.items()
+    }
+    folder = None if output_dir is None else Path(output_dir)
+    evaluations = evaluate_systems(test_sets, evaluated, config, folder)
+    document = to_document(evaluations) if folder is None else write_evaluation(folder, evaluations)
+    return EvaluationResult(document.to_json())
 
 
 def _name_of(system: Any) -> str:
@@ -173,22 +175,18 @@ def _test_set(dataset: Source, data: Mapping[str, Any] | None) -> TestSet:
     return TestSet("test", *pairs[0], segments, corpus.source)
 
 
-def _outputs(
-    name: str, system: Any, test_sets: Sequence[TestSet], decoding: TranslateConfig, prompt: str | None
-) -> list[list[str]]:
-    """Return a system's translations of each test set."""
+def _system(name: str, system: Any, test_sets: int, decoding: TranslateConfig, options: ModelOptions) -> System:
+    """Return what is evaluated: outputs that are given, or a model to translate with."""
     texts = list(system) if isinstance(system, Iterable) and not isinstance(system, str) else []
     if texts and all(isinstance(text, str) for text in texts):
-        if len(test_sets) > 1:
-            raise UserError(f"system {name!r}: outputs are of one test set, and there are {len(test_sets)}")
-        return [texts]
-    total = sum(len(test_set.segments) for test_set in test_sets)
-    with _engine(name, system, prompt, total) as engine:
-        return [translate_texts(engine, one.segments, decoding_of(one, decoding)) for one in test_sets]
+        if test_sets > 1:
+            raise UserError(f"system {name!r}: outputs are of one test set, and there are {test_sets}")
+        return GivenOutputs([texts])
+    return TranslationModel(lambda sources: _engine(name, system, options, sources), decoding)
 
 
 @contextmanager
-def _engine(name: str, system: Any, prompt: str | None, sources: int) -> Iterator[Any]:
+def _engine(name: str, system: Any, options: ModelOptions, sources: int) -> Iterator[Any]:
     """Give the engine of a model that is named, or in memory."""
     from mtcpo.models.loading import LoadedModel, adopt_model
     from mtcpo.training.trainer import ExampleTrainer
@@ -196,7 +194,7 @@ def _engine(name: str, system: Any, prompt: str | None, sources: int) -> Iterato
     from mtcpo.translation.generate import GenerateEngine
 
     if isinstance(system, (str, Path)):
-        with open_engine(str(system), name, "auto", prompt, sources) as engine:
+        with open_engine(str(system), name, "auto", options, sources) as engine:
             yield engine
         return
     if isinstance(system, ExampleTrainer):
@@ -204,7 +202,7 @@ def _engine(name: str, system: Any, prompt: str | None, sources: int) -> Iterato
     elif isinstance(system, LoadedModel):
         loaded = system
     elif isinstance(system, tuple) and len(system) == 2:
-        loaded = adopt_model(*system, prompt)
+        loaded = adopt_model(*system, options)
     else:
         raise UserError(
             f"system {name!r} is {type(system).__name__}; give texts, the name of a model, a trainer, or "

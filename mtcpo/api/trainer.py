@@ -15,6 +15,8 @@ from mtcpo.core.files import complete_folder, write_text
 from mtcpo.data.corpora import Drops, read_corpus
 from mtcpo.data.triplets import read_triplets
 from mtcpo.models.canary import CANARY_FILE
+from mtcpo.models.config import ModelOptions
+from mtcpo.models.families import Family, load_family
 from mtcpo.models.loading import LoadedModel, adopt_model, load_model
 from mtcpo.training.arguments import dtype_of, training_setup
 from mtcpo.training.batching import ExampleSet
@@ -42,6 +44,8 @@ class PreferenceTrainer(ExampleTrainer):
         *,
         tokenizer: Any = None,
         prompt: str | None = None,
+        family: Family | str | None = None,
+        allow_code: bool = False,
         data: Mapping[str, Any] | None = None,
         loss: str | LossFunction | None = None,
         output_dir: str | Path = "trainer_output",
@@ -58,6 +62,9 @@ class PreferenceTrainer(ExampleTrainer):
             eval_dataset: the same, for the figures logged as eval_*, in place of what the setting `eval` names.
             tokenizer: of a model in memory.
             prompt: a template in place of the family's own.
+            family: a `mtcpo.models.families.Family` for a model type that mtcpo does not know, or its
+                `python:module:NAME`.
+            allow_code: run Python code that the model's directory brings; without it such a model is refused.
             data: languages, columns and the like, as [data] of a recipe.
             loss: a name, as in --loss, or a function (logps, config) -> Tensor of shape (B,), one value for each of B
                 pairs: `logps` has `chosen`, `rejected` (summed over target tokens, nats), `chosen_mean`,
@@ -73,8 +80,9 @@ class PreferenceTrainer(ExampleTrainer):
         """
         config, custom = _read_settings(loss, settings)
         self._data_settings, self._prompt = data, prompt
+        options = ModelOptions(prompt, load_family(family, "PreferenceTrainer: family"), allow_code)
         setup = training_setup(config, Path(output_dir), evaluates=eval_dataset is not None)
-        self._load_again = _loader(model, config, prompt, setup.args.seed)
+        self._load_again = _loader(model, config, options, setup.args.seed)
         training = self._texts(config, train_dataset, "training")
         if eval_dataset is None:
             evaluation = evaluation_texts(config, prompt=prompt)
@@ -83,7 +91,7 @@ class PreferenceTrainer(ExampleTrainer):
         origin = str(train_dataset) if isinstance(train_dataset, (str, Path)) else ""
         with setup.applied():
             run = prepare_training(
-                lambda: _load(model, tokenizer, config, prompt), config, setup.args, training, evaluation, origin
+                lambda: _load(model, tokenizer, config, options), config, setup.args, training, evaluation, origin
             )
             self._data = encoded = run.data
             super().__init__(
@@ -177,20 +185,20 @@ def _read_settings(loss: str | LossFunction | None, settings: Mapping[str, Any])
     return load_section(TrainConfig, values, "PreferenceTrainer", allow_code=True), custom
 
 
-def _load(model: Any, tokenizer: Any, config: TrainConfig, prompt: str | None) -> LoadedModel:
+def _load(model: Any, tokenizer: Any, config: TrainConfig, options: ModelOptions) -> LoadedModel:
     if isinstance(model, (str, Path)):
         if tokenizer is not None:
             raise UserError("PreferenceTrainer: a tokenizer goes with a model in memory; one that is named has its own")
-        return load_model(str(model), dtype_of(config), prompt, quantization=config.quantization)
+        return load_model(str(model), dtype_of(config), options, quantization=config.quantization)
     if tokenizer is None:
         raise UserError("PreferenceTrainer: a model in memory needs its tokenizer: tokenizer=...")
     if config.quantization is not None:
         raise UserError("PreferenceTrainer: lora.quantization goes with a model that is named, not with one in memory")
-    return adopt_model(model, tokenizer, prompt)
+    return adopt_model(model, tokenizer, options)
 
 
-def _loader(model: Any, config: TrainConfig, prompt: str | None, seed: int) -> Callable[[], LoadedModel] | None:
+def _loader(model: Any, config: TrainConfig, options: ModelOptions, seed: int) -> Callable[[], LoadedModel] | None:
     """Return what loads a model that is named once more; None for one in memory."""
     if not isinstance(model, (str, Path)):
         return None
-    return lambda: prepare_model(_load(model, None, config, prompt), config, seed)
+    return lambda: prepare_model(_load(model, None, config, options), config, seed)

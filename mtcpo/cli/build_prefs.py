@@ -20,6 +20,8 @@ from mtcpo.cli.options import (
 )
 from mtcpo.core.errors import UserError
 from mtcpo.core.outputs import writing
+from mtcpo.preferences.combining import combinations_help
+from mtcpo.preferences.selections import selections_help
 
 CUT = " (the file was cut in the middle of a line; the complete lines were used)"
 
@@ -37,8 +39,8 @@ CUT = " (the file was cut in the middle of a line; the complete lines were used)
     help="bleu, chrf, chrf++, ter, comet, cometkiwi, xcomet, comet:DIR; mbr:chrf, mbr:comet (the candidates against "
     "each other, no reference needed); a score that they have; NAME=python:package.module:function; repeatable.",
 )
-@click.option("--select", help="best-worst (default), best-vs-rest, all-pairs, mu-2sigma, confidence.")
-@click.option("--combine", help="Several metrics: mean (default), zscore, zscore-set, rank, minimum.")
+@click.option("--select", help=selections_help())
+@click.option("--combine", help=combinations_help())
 @click.option("--min-margin", type=float, help="Least difference of chosen and rejected.")
 @click.option("--use-reference", help="References as chosen: never (default), by-score, always.")
 @click.option("--score-cache", help="Keeps the scores of models; default: scores.sqlite3 beside the output.")
@@ -90,9 +92,9 @@ def build_prefs(
         corpus = corpus_of(candidates or source or "", references, hyps, src_lang, tgt_lang, of_data, allow_code)
         report = build_preferences(read_corpus(corpus, drops), config, output, path, drops=drops)
         page = write_pair_page(path)
-    for note in report["notes"]:
+    for note in report.notes:
         click.echo(f"mtcpo: {note}", err=True)
-    click.echo(f"{output}: {report['kept']} triplets of {report['segments']} segments")
-    for reason, number in sorted(report["dropped"].items()):
+    click.echo(f"{output}: {report.kept} triplets of {report.segments} segments")
+    for reason, number in sorted(report.dropped.items()):
         click.echo(f"  dropped {number}: {reason}{CUT if reason == 'truncated_line' else ''}")
     click.echo(f"  {path} has the figures, {page} the plots")

@@ -1,47 +1,48 @@
-"""How a command ends: its exit code, one line for a mistake, an interrupt without a traceback."""
+"""How a command ends: its exit code, and one line for a mistake of the user's."""
 
 from __future__ import annotations
 
-import atexit
-import gc
 import io
 import logging
 import os
-import signal
 import sys
 from collections.abc import Sequence
-from threading import Event
 from typing import Any, NoReturn
 
 import click
 
+from mtcpo.cli.interrupts import ignore_interrupts, is_interrupted, leave_interrupted, raise_on_interrupt
 from mtcpo.core.errors import UserError
 
-OUR_FAULT, USER_MISTAKE, INTERRUPTED = 1, 2, 130
-
-_asked_to_stop = Event()
-"""Set by the first signal: whatever a library makes of the interrupt, the command ends as interrupted."""
+OUR_FAULT, USER_MISTAKE = 1, 2
 
 
 def run_and_leave(group: click.Group, arguments: Sequence[str] | None) -> NoReturn:
     """Run a command and leave with its exit code: 0 done, 1 our fault, 2 the user's mistake, 130 interrupted."""
-    _listen_for_interrupts()
-    # transformers and peft import it where it is there, and on a CPU it then asks for one more package.
+    interrupted = False
+    try:
+        raise_on_interrupt()
+        _prepare_output()
+        _run(group, arguments)
+    except (_Interrupted, KeyboardInterrupt):
+        interrupted = True
+    except Exception:
+        # A library may have turned the interrupt into an error of its own.
+        if not is_interrupted():
+            raise
+    ignore_interrupts()
+    # Outside the handlers above, whose traceback holds the frames of what was interrupted: only now can they go.
+    if interrupted or is_interrupted():
+        leave_interrupted()
+    sys.exit(0)
+
+
+def _prepare_output() -> None:
+    # transformers and peft import bitsandbytes where it is installed; without a GPU it then asks for one more package.
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="replace")  # a terminal of ASCII gets "?" and no crash
-    try:
-        _run(group, arguments)
-    except (_Interrupted, KeyboardInterrupt):
-        _asked_to_stop.set()
-    except Exception:
-        if not _asked_to_stop.is_set():
-            raise
-    # Here, where no traceback holds the frames of what was interrupted any more.
-    if _asked_to_stop.is_set():
-        _leave_interrupted()
-    sys.exit(0)
+            stream.reconfigure(errors="replace")  # an ASCII terminal shows "?" for "ä", instead of an error
 
 
 def _run(group: click.Group, arguments: Sequence[str] | None) -> None:
@@ -53,11 +54,11 @@ def _run(group: click.Group, arguments: Sequence[str] | None) -> None:
     except click.UsageError as error:
         _leave(USER_MISTAKE, _usage_line(error))
     except UserError as error:
-        if _asked_to_stop.is_set():
+        if is_interrupted():
             raise
         _leave(USER_MISTAKE, str(error))
     except BrokenPipeError:
-        # Whoever read our output, such as `head`, has gone; the interpreter must not try to flush to it.
+        # The reader of our output, such as `head`, has ended; Python must not try to flush to it at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(OUR_FAULT)
 
@@ -65,29 +66,6 @@ def _run(group: click.Group, arguments: Sequence[str] | None) -> None:
 def _leave(code: int, message: str) -> NoReturn:
     click.echo(f"mtcpo: {' '.join(message.split())}", err=True)
     sys.exit(code)
-
-
-def _leave_interrupted() -> NoReturn:
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.SIG_IGN)
-    after_echo = "\n" if sys.stderr.isatty() else ""  # the terminal has written ^C into our line
-    click.echo(f"{after_echo}mtcpo: interrupted; repeat the command to go on", err=True)
-    sys.stdout.flush()
-    gc.collect()  # generators that were interrupted clean up: processes end, temporary files go
-    atexit._run_exitfuncs()
-    # Not sys.exit: Python kills itself with SIGINT at its end where an interrupt has passed through an exec().
-    os._exit(INTERRUPTED)
-
-
-def _listen_for_interrupts() -> None:
-    def interrupt(number: int, frame: Any) -> NoReturn:
-        _asked_to_stop.set()
-        raise KeyboardInterrupt
-
-    signal.signal(signal.SIGTERM, interrupt)
-    # A shell starts background jobs with SIGINT ignored, and so it stays.
-    if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
-        signal.signal(signal.SIGINT, interrupt)
 
 
 def _usage_line(error: click.UsageError) -> str:
@@ -98,11 +76,11 @@ def _usage_line(error: click.UsageError) -> str:
 
 
 class _Interrupted(BaseException):
-    """A KeyboardInterrupt on its way out of click, which would put an empty line before our own."""
+    """A KeyboardInterrupt on its way through click, which would print an empty line for one."""
 
 
 class Group(click.Group):
-    """click's group, from which an interrupt comes out without a line of click's own."""
+    """A group of commands in our order, which lets an interrupt through without a line of click's own."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """Return the commands in the order of a project's work, not of the alphabet."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import click
@@ -22,6 +21,7 @@ def run(
     recipe: str, overrides: tuple[str, ...], output_dir: Path | None, dry_run: bool, allow_code: bool, overwrite: bool
 ) -> None:  # fmt: skip
     """Run all stages of RECIPE (a file, or the name of a shipped one); stages that are done are skipped."""
+    from mtcpo.evaluation.document import read_document
     from mtcpo.pipeline.recipe import find_recipe, load_recipe
     from mtcpo.pipeline.run import run_recipe, stages_of
     from mtcpo.pipeline.stages import plan
@@ -31,12 +31,12 @@ def run(
     loaded = load_recipe(path, overrides, allow_code)
     folder = output_dir or Path("runs") / path.stem
     if dry_run:
-        for line in plan(stages_of(loaded, folder), folder):
+        for line in plan(stages_of(loaded, folder, allow_code), folder):
             click.echo(line)
         return
     with writing(folder, overwrite=True, folder=True):  # its stages decide what may be replaced
-        report = run_recipe(loaded, folder, overwrite, click.echo)
-    print_table(json.loads((folder / "evaluation.json").read_text(encoding="utf-8")))
+        report = run_recipe(loaded, folder, overwrite, click.echo, allow_code)
+    print_table(read_document(folder / "evaluation.json"))
     click.echo(f"{report}")
 
 

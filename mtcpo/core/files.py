@@ -234,6 +234,23 @@ def write_text(path: Path, text: str) -> None:
         partial.write_text(text, encoding="utf-8", newline="\n")
 
 
+def read_json(path: Path) -> dict[str, Any]:
+    """Read a file that holds one JSON object.
+
+    Raises:
+        UserError: no such file, not JSON, or JSON of another kind.
+    """
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such file") from None
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise UserError(f"{path}: not JSON ({error}); make it again") from None
+    if not isinstance(value, dict):
+        raise UserError(f"{path}: a JSON object is needed, not {type(value).__name__}")
+    return value
+
+
 def write_json(path: Path, value: Any) -> None:
     """Write one JSON document, indented, complete or not at all. NaN and infinities are refused."""
     write_text(path, json.dumps(value, ensure_ascii=False, indent=2, allow_nan=False) + "\n")

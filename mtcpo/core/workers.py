@@ -4,35 +4,62 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Callable, Iterator
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from multiprocessing import get_context, parent_process
 from threading import Thread
-from typing import Any
+from typing import Any, TypeVar
 
 from mtcpo.core.errors import UserError
+
+TASKS_PER_WORKER = 2  # one at work and one waiting, so that no worker is idle while this process is busy
+TASKS_AHEAD = 32
+"""Tasks that may be finished here while a worker still has an earlier one; then this process waits for that one."""
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
 
 
 @contextmanager
 def worker_pool(workers: int) -> Iterator[Callable[..., Future[Any]]]:
-    """Give the function that submits a call: a function, then its arguments.
+    """Give a function that submits a call to one of the processes: `submit(function, *arguments)`.
 
     Ctrl-C reaches this process only, which then ends the workers.
     """
     # spawn: a fork of a process in which torch has started threads may deadlock.
-    executor = ProcessPoolExecutor(workers, mp_context=get_context("spawn"), initializer=_end_with_parent)
+    with _without_working_directory():
+        executor = ProcessPoolExecutor(workers, mp_context=get_context("spawn"), initializer=_end_with_parent)
 
     def submit(function: Callable[..., Any], *arguments: Any) -> Future[Any]:
-        # A process is started inside `submit` and inherits the mask: it never sees the terminal's interrupt.
-        with _interrupt_held_back():
+        # A process is started inside `submit` and inherits the signal mask: it never sees the terminal's interrupt.
+        with _interrupt_held_back(), _without_working_directory():
             return executor.submit(function, *arguments)
 
     try:
         yield submit
     finally:
         executor.shutdown(wait=True, cancel_futures=True)
+
+
+@contextmanager
+def _without_working_directory() -> Iterator[None]:
+    """Keep the working directory off the module path of Python processes that are started inside the block.
+
+    multiprocessing starts them with `python -c`, which puts it first: a pickle.py there would be executed. They get
+    this process's own path afterwards.
+    """
+    before = os.environ.get("PYTHONSAFEPATH")
+    os.environ["PYTHONSAFEPATH"] = "1"
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ["PYTHONSAFEPATH"]
+        else:
+            os.environ["PYTHONSAFEPATH"] = before
 
 
 @contextmanager
@@ -54,16 +81,59 @@ def _end_with_parent() -> None:
         parent = parent_process()
         if parent is not None:
             parent.join()
+            # Not sys.exit, which would end this thread only.
             os._exit(1)
 
     Thread(target=wait, daemon=True).start()
+
+
+def map_in_order(
+    function: Callable[[Item], Result], items: Iterable[Item], workers: int
+) -> Iterator[tuple[Item, Result]]:
+    """Yield each item and its result, in order, computed in `workers` processes of which this one is the first.
+
+    Items are taken from their iterator a bounded number ahead, so that memory stays flat.
+
+    Args:
+        function: From the top level of a module, or a partial of such a one: it is pickled.
+        items: Tasks of about the same size; each is pickled, but not sent back.
+        workers: Processes in all; with 1 everything happens here.
+
+    Raises:
+        UserError: A process ended before its task did.
+    """
+    others = workers - 1
+    if not others:
+        for item in items:
+            yield item, function(item)
+        return
+    waiting: deque[tuple[Item, Future[Result]]] = deque()
+    with worker_pool(others) as submit:
+        for item in items:
+            running = sum(not future.done() for _, future in waiting)
+            if running < others * TASKS_PER_WORKER:
+                waiting.append((item, submit(function, item)))
+            else:
+                # The workers are busy, or have not started yet: this process works instead of waiting.
+                waiting.append((item, _finished(function(item))))
+            while waiting and (waiting[0][1].done() or len(waiting) >= TASKS_AHEAD + others * TASKS_PER_WORKER):
+                oldest, future = waiting.popleft()
+                yield oldest, result_of(future)
+        for item, future in waiting:
+            yield item, result_of(future)
+
+
+def _finished(result: Result) -> Future[Result]:
+    future: Future[Result] = Future()
+    future.set_result(result)
+    return future
 
 
 def result_of(future: Future[Any]) -> Any:
     """Return what a submitted call returned.
 
     Raises:
-        UserError: its process ended before it did.
+        UserError: its process ended before the call did.
     """
     try:
         return future.result()

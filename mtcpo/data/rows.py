@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 
 from mtcpo.core.errors import UserError, choose, first_line
 from mtcpo.core.files import read_json_lines, read_lines
-from mtcpo.core.hub import unreachable_hub
+from mtcpo.core.hub import is_hub_unreachable
 from mtcpo.core.user_code import explain_user_code, is_user_code, load_user_code
 from mtcpo.data.records import Segment, Triplet, segment_from_json, segment_to_json, triplet_to_json
 
@@ -164,7 +164,7 @@ def _without_waiting(local: bool) -> Iterator[None]:
     hub_log, offline = logging.getLogger("huggingface_hub"), datasets.config.HF_HUB_OFFLINE
     level = hub_log.level
     hub_log.setLevel(logging.ERROR)
-    datasets.config.HF_HUB_OFFLINE = offline or (not local and unreachable_hub())
+    datasets.config.HF_HUB_OFFLINE = offline or (not local and is_hub_unreachable())
     try:
         yield
     finally:

@@ -1,99 +1,96 @@
 """`mtcpo evaluate --compare RUN1 RUN2 …`: the systems of several run directories in one table, tested against one.
 
-Translations come from the runs' segments.jsonl. Formulas are computed again, with the same resamples for all systems;
-scores of models (COMET) are taken as they are, where all runs have them by one signature.
+Translations come from the runs' segments.jsonl. Lexical metrics are computed again, with the same resamples for all
+systems; scores of neural metrics (COMET) are taken as they are, where all runs have them with one signature.
 """
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from mtcpo.core.errors import UserError
 from mtcpo.data.records import Segment
 from mtcpo.data.rows import read_segments
 from mtcpo.evaluation.config import EvaluateConfig
-from mtcpo.evaluation.document import Evaluation, main_metrics, translations_dir
+from mtcpo.evaluation.document import MetricDescription, SetEntry, read_document
 from mtcpo.evaluation.evaluate import evaluate_outputs
+from mtcpo.evaluation.results import EVALUATION_FILE, Evaluation, translations_dir
 from mtcpo.evaluation.testsets.testset import TestSet
-from mtcpo.metrics.base import Judgement, MeanOfSegments, Metric, scores_of
-from mtcpo.metrics.registry import load_metric, metric_kind
+from mtcpo.metrics.base import Metric, NeuralMetric, ScoreWithSpans, scores_only
+from mtcpo.metrics.registry import is_lexical, load_metric
+
+SetKey = tuple[str, str]
+"""Suite and language pair."""
 
 
 @dataclass(frozen=True, slots=True)
-class Run:
-    """An evaluated run directory. entries: its evaluation.json, by (suite, pair)."""
+class EvaluatedRun:
+    """A run directory that was evaluated. entries: its evaluation.json, by suite and pair."""
 
     name: str
     folder: Path
-    entries: Mapping[tuple[str, str], Mapping[str, Any]]
+    entries: Mapping[SetKey, SetEntry]
 
-    def segments(self, key: tuple[str, str]) -> tuple[Segment, ...]:
+    def read_segments(self, key: SetKey) -> tuple[Segment, ...]:
         """Read the segments of a test set, with the run's systems as candidates.
 
         Raises:
             UserError: no such file, or not as many segments as were evaluated.
         """
-        path, expected = translations_dir(self.folder, *key) / "segments.jsonl", self.entries[key]["segments"]
-        found = tuple(read_segments(path))
-        if len(found) != expected:
-            raise UserError(f"{path}: {len(found)} segments, but {expected} were evaluated; evaluate the run again")
-        return found
+        path, expected = translations_dir(self.folder, *key) / "segments.jsonl", self.entries[key].segments
+        segments = tuple(read_segments(path))
+        if len(segments) != expected:
+            raise UserError(f"{path}: {len(segments)} segments, but {expected} were evaluated; evaluate the run again")
+        return segments
 
 
-@dataclass(frozen=True, slots=True)
-class KnownScores(MeanOfSegments):
-    """A metric whose segment scores are known already. See `Metric` for the contract.
+class KnownScores(NeuralMetric):
+    """A metric whose segment scores the compared runs have already.
 
-    judged: of each segment, translation -> score and errors. described: what evaluation.json says of the metric.
+    scores: (segment id, translation) -> score and error spans. description: the metric's in evaluation.json.
     """
 
-    name: str
-    judged: Mapping[tuple[str, str], Judgement]
-    described: Mapping[str, Any]
-    needs_references: bool = False
-
-    @property
-    def higher_is_better(self) -> bool:
-        """As it was."""
-        return bool(self.described["higher_is_better"])
-
-    @property
-    def percent(self) -> bool:
-        """As it was."""
-        return bool(self.described["percent"])
-
-    @property
-    def finds_errors(self) -> bool:
-        """Whether all errors are known."""
-        return all(one.errors is not None for one in self.judged.values())
+    def __init__(
+        self, name: str, scores: Mapping[tuple[str, str], ScoreWithSpans], description: MetricDescription
+    ) -> None:
+        self.name = name
+        self.needs_references = False
+        self.higher_is_better = description.higher_is_better
+        self.percent = description.percent
+        self.finds_error_spans = all(scored.errors is not None for scored in scores.values())
+        self._scores = scores
+        self._signature = description.signature
 
     def signature(self, num_references: int, sentence: bool = False) -> str:
         """Return the signature under which the scores were made."""
-        return str(self.described["signature"])
+        return self._signature
 
     def score_candidates(self, segments: Sequence[Segment]) -> list[list[float]]:
         """Return the known scores of each candidate."""
-        return scores_of(self.judge_candidates(segments))
+        return scores_only(self.score_with_spans(segments))
 
-    def judge_candidates(self, segments: Sequence[Segment]) -> list[list[Judgement]]:
-        """Return the known scores and errors of each candidate."""
-        return [[self.judged[segment.id, c.text] for c in segment.candidates] for segment in segments]
+    def score_with_spans(self, segments: Sequence[Segment]) -> list[list[ScoreWithSpans]]:
+        """Return the known scores and error spans of each candidate."""
+        rows = []
+        for segment in segments:
+            rows.append([self._scores[segment.id, candidate.text] for candidate in segment.candidates])
+        return rows
 
 
-def compare_runs(folders: Sequence[Path], config: EvaluateConfig, tell: Callable[[str], object]) -> list[Evaluation]:
+def compare_runs(
+    folders: Sequence[Path], config: EvaluateConfig, report_left_out: Callable[[str], object]
+) -> list[Evaluation]:
     """Evaluate the systems of several runs together, on the test sets that all of them have.
 
     A system is called RUN-SYSTEM, or by its own name where all runs have it with the same translations. Without
-    metrics in the configuration those of the runs are taken: formulas of any run, models that all runs have.
+    metrics in the configuration those of the runs are taken: lexical ones of any run, neural ones that all runs have.
 
     Args:
         folders: The run directories.
         config: Metrics, baseline, resamples and seed.
-        tell: Is told, a line each, which test sets and metrics are left out.
+        report_left_out: Called with one line for each test set and each metric that is left out.
 
     Raises:
         UserError: fewer than two runs, one that was not evaluated, no test set in common, other texts under one name,
@@ -103,107 +100,133 @@ def compare_runs(folders: Sequence[Path], config: EvaluateConfig, tell: Callable
         raise UserError("--compare needs two run directories or more: mtcpo evaluate --compare RUN1 RUN2")
     runs = [_read_run(folder) for folder in folders]
     names = [run.name for run in runs]
-    twice = next((name for name in names if names.count(name) > 1), None)
-    if twice is not None:
-        raise UserError(f"two run directories are named {twice!r}; rename one, since it names the systems")
+    for name in names:
+        if names.count(name) > 1:
+            raise UserError(f"two run directories are named {name!r}; rename one, since it names the systems")
+    common = _common_sets(runs, report_left_out)
+    return [_compare_on(key, runs, config, report_left_out) for key in common]
+
+
+def _read_run(folder: Path) -> EvaluatedRun:
+    path = folder / EVALUATION_FILE
+    if not path.is_file():
+        raise UserError(f"{folder}: no {EVALUATION_FILE} in it; evaluate it first, with --output-dir {folder}")
+    entries = {(entry.suite, entry.pair): entry for entry in read_document(path).entries}
+    return EvaluatedRun(folder.resolve().name, folder, entries)
+
+
+def _common_sets(runs: Sequence[EvaluatedRun], report_left_out: Callable[[str], object]) -> list[SetKey]:
+    """Return the test sets that all runs were evaluated on."""
     common = [key for key in runs[0].entries if all(key in run.entries for run in runs)]
     if not common:
-        have = "; ".join(f"{run.folder} has {', '.join(map(' '.join, run.entries))}" for run in runs)
-        raise UserError(f"no test set that all runs were evaluated on: {have}")
+        sets_by_run = [f"{run.folder} has {', '.join(map(' '.join, run.entries))}" for run in runs]
+        raise UserError(f"no test set that all runs were evaluated on: {'; '.join(sets_by_run)}")
     for run in runs:
         for key in run.entries:
             if key not in common:
-                tell(f"{' '.join(key)} is left out: {run.folder} has it, but not every run")
-    return [_compare_on(key, runs, config, tell) for key in common]
-
-
-def _read_run(folder: Path) -> Run:
-    path = folder / "evaluation.json"
-    if not path.is_file():
-        raise UserError(f"{folder}: no evaluation.json in it; evaluate it first, with --output-dir {folder}")
-    try:
-        pairs = json.loads(path.read_text(encoding="utf-8"))["pairs"].values()
-        entries = {(entry["suite"], f"{entry['src_lang']}-{entry['tgt_lang']}"): entry for entry in pairs}
-    except (ValueError, KeyError, TypeError, AttributeError):
-        raise UserError(f"{path}: not an evaluation of mtcpo's; make it again") from None
-    return Run(folder.resolve().name, folder, entries)
+                report_left_out(f"{' '.join(key)} is left out: {run.folder} has it, but not every run")
+    return common
 
 
 def _compare_on(
-    key: tuple[str, str], runs: Sequence[Run], config: EvaluateConfig, tell: Callable[[str], object]
+    key: SetKey, runs: Sequence[EvaluatedRun], config: EvaluateConfig, report_left_out: Callable[[str], object]
 ) -> Evaluation:
+    """Evaluate the systems of all runs on one test set."""
     first = runs[0].entries[key]
     for run in runs[1:]:
-        if run.entries[key]["sha256"] != first["sha256"]:
+        if run.entries[key].sha256 != first.sha256:
             raise UserError(
                 f"{run.folder}: its {key[0]} {key[1]} has other sources or references than that of {runs[0].folder}; "
                 "evaluate both on the same test set"
             )
-    segments = [run.segments(key) for run in runs]
+    segments_by_run = [run.read_segments(key) for run in runs]
     test_set = TestSet(
-        key[0], first["src_lang"], first["tgt_lang"],
-        tuple(replace(segment, candidates=()) for segment in segments[0]),
-        first["origin"], tuple(first["reference_names"]),
-    )  # fmt: skip
-    selection_metrics = {
-        name for run in runs for name, described in run.entries[key]["metrics"].items() if described.get("chose_pairs")
-    }
-    metrics = _metrics(key, runs, segments, config, tell)
-    return evaluate_outputs(test_set, _outputs(runs, segments), metrics, config, selection_metrics)
+        name=key[0],
+        src_lang=first.src_lang,
+        tgt_lang=first.tgt_lang,
+        segments=tuple(replace(segment, candidates=()) for segment in segments_by_run[0]),
+        origin=first.origin,
+        reference_names=first.reference_names,
+    )
+    selection_metrics: set[str] = set()
+    for run in runs:
+        selection_metrics.update(run.entries[key].selection_metrics)
+    outputs = _outputs(runs, segments_by_run)
+    metrics = _metrics(key, runs, segments_by_run, config, report_left_out)
+    return evaluate_outputs(test_set, outputs, metrics, config, selection_metrics)
 
 
-def _outputs(runs: Sequence[Run], segments: Sequence[Sequence[Segment]]) -> dict[str, list[str]]:
+def _outputs(runs: Sequence[EvaluatedRun], segments_by_run: Sequence[Sequence[Segment]]) -> dict[str, list[str]]:
     """Return the translations of all systems; one that all runs share appears once, and first."""
-    by_run = [
-        {c.system: [segment.candidates[at].text for segment in of_run] for at, c in enumerate(of_run[0].candidates)}
-        for of_run in segments
-    ]
-    shared = [name for name, texts in by_run[0].items() if all(systems.get(name) == texts for systems in by_run)]
-    own = {
-        f"{run.name}-{name}": texts
-        for run, systems in zip(runs, by_run, strict=True)
-        for name, texts in systems.items()
-        if name not in shared
-    }
-    return {name: by_run[0][name] for name in shared} | own
+    outputs_by_run = [_texts_by_system(segments) for segments in segments_by_run]
+    shared: dict[str, list[str]] = {}
+    for system, texts in outputs_by_run[0].items():
+        if all(outputs.get(system) == texts for outputs in outputs_by_run):
+            shared[system] = texts
+    not_shared: dict[str, list[str]] = {}
+    for run, outputs in zip(runs, outputs_by_run, strict=True):
+        for system, texts in outputs.items():
+            if system not in shared:
+                not_shared[f"{run.name}-{system}"] = texts
+    return shared | not_shared
+
+
+def _texts_by_system(segments: Sequence[Segment]) -> dict[str, list[str]]:
+    texts = {}
+    for index, candidate in enumerate(segments[0].candidates):
+        texts[candidate.system] = [segment.candidates[index].text for segment in segments]
+    return texts
 
 
 def _metrics(
-    key: tuple[str, str], runs: Sequence[Run], segments: Sequence[Sequence[Segment]], config: EvaluateConfig,
-    tell: Callable[[str], object],
+    key: SetKey, runs: Sequence[EvaluatedRun], segments_by_run: Sequence[Sequence[Segment]], config: EvaluateConfig,
+    report_left_out: Callable[[str], object],
 ) -> list[Metric]:  # fmt: skip
-    described = [run.entries[key]["metrics"] for run in runs]
-    names = dict.fromkeys(name for run in runs for name in main_metrics(run.entries[key]))
-    wanted = config.metrics or [
-        name for name in names if metric_kind(name).is_formula or all(name in one for one in described)
-    ]
-    if not wanted:
+    """Return the metrics of a comparison: computed again if lexical, else with the scores that the runs have."""
+    entries = [run.entries[key] for run in runs]
+    specs = list(config.metrics or _common_metrics(key, entries, report_left_out))
+    if not specs:
         raise UserError(f"{' '.join(key)}: no metric that all runs have; choose one, for example --metric chrf")
-    for name in () if config.metrics else names:
-        if name not in wanted:
-            tell(f"{name} on {' '.join(key)} is left out: not every run has scores of this model")
-    tgt_lang, found = runs[0].entries[key]["tgt_lang"], list[Metric]()
-    for spec in wanted:
-        is_known = not metric_kind(spec).is_formula and all(spec in one for one in described)
-        found.append(
-            _known_scores(spec, runs, segments, described) if is_known else load_metric(spec, tgt_lang, config.comet)
-        )
-    return found
+    metrics: list[Metric] = []
+    for spec in specs:
+        if not is_lexical(spec) and all(spec in entry.metrics for entry in entries):
+            metrics.append(_known_scores(spec, runs, segments_by_run, entries))
+        else:
+            metrics.append(load_metric(spec, entries[0].tgt_lang, config.comet))
+    return metrics
+
+
+def _common_metrics(key: SetKey, entries: Sequence[SetEntry], report_left_out: Callable[[str], object]) -> list[str]:
+    """Return the metrics of the runs that all systems can have: any lexical one, and the neural ones of every run."""
+    names: dict[str, None] = {}
+    for entry in entries:
+        names.update(dict.fromkeys(entry.main_metrics))
+    common = []
+    for name in names:
+        if is_lexical(name) or all(name in entry.metrics for entry in entries):
+            common.append(name)
+        else:
+            report_left_out(f"{name} on {' '.join(key)} is left out: not every run has scores of this model")
+    return common
 
 
 def _known_scores(
-    name: str, runs: Sequence[Run], segments: Sequence[Sequence[Segment]], described: Sequence[Mapping[str, Any]]
+    name: str,
+    runs: Sequence[EvaluatedRun],
+    segments_by_run: Sequence[Sequence[Segment]],
+    entries: Sequence[SetEntry],
 ) -> KnownScores:
-    signatures = {one[name]["signature"] for one in described}
+    """Return a neural metric as the scores that the runs have of it."""
+    signatures = {entry.metrics[name].signature for entry in entries}
     if len(signatures) > 1:
         raise UserError(
             f"{name}: {' and '.join(str(run.folder) for run in runs)} have it by different signatures "
             f"({'; '.join(sorted(signatures))}); leave it out with --metric, or evaluate again"
         )
-    judged = {
-        (segment.id, candidate.text): Judgement(candidate.scores[name], candidate.errors.get(name))
-        for of_run in segments
-        for segment in of_run
-        for candidate in segment.candidates
-    }
-    return KnownScores(name, judged, described[0][name])
+    scores: dict[tuple[str, str], ScoreWithSpans] = {}
+    for segments in segments_by_run:
+        for segment in segments:
+            for candidate in segment.candidates:
+                scored = ScoreWithSpans(candidate.scores[name], candidate.errors.get(name))
+                scores[segment.id, candidate.text] = scored
+    return KnownScores(name, scores, entries[0].metrics[name])

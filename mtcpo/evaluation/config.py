@@ -8,7 +8,7 @@ from mtcpo.core.config import Config, PathOrName
 from mtcpo.evaluation.testsets.suites import SuiteSpec
 from mtcpo.evaluation.testsets.testset import TestSetConfig
 from mtcpo.metrics.comet.config import CometConfig
-from mtcpo.metrics.registry import MetricSpec
+from mtcpo.metrics.config import MetricSpec
 from mtcpo.translation.config import TranslateConfig
 
 DEFAULT_METRICS = ("bleu", "chrf")

@@ -1,40 +1,58 @@
-"""What outputs are like before any metric: length, and how many are empty, copied, looping, in a wrong language."""
+"""What outputs are like before any metric: their length, and how many are degenerate or in a wrong language."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TypedDict
 
 from mtcpo.data.language_id import count_wrong, why_unchecked
 from mtcpo.data.records import Segment
 from mtcpo.data.text_checks import has_loop
 from mtcpo.evaluation.testsets.testset import TestSet
 
-SYMPTOMS = ("empty", "copied", "looping", "wrong_language")
-"""Counted of every system, in evaluation.json's words; None: not checked."""
+
+class Diagnostics(TypedDict):
+    """The first fields of `SystemScores`. length_ratio is None without references; a count is None if not checked."""
+
+    length_ratio: float | None
+    empty: int
+    copied: int
+    looping: int
+    wrong_language: int | None
 
 
-def describe(test_set: TestSet, texts: Sequence[str]) -> dict[str, Any]:
+def diagnose(test_set: TestSet, texts: Sequence[str]) -> Diagnostics:
     """Return what a system's outputs are like.
 
     length_ratio: characters of the outputs / characters of the references (their mean, where there are several).
-    empty, copied, looping, wrong_language: outputs without a word; that repeat their source; that say one thing four
-    times or more in a row where the source does not; in another language (None: not checked).
+    empty: outputs without a word. copied: outputs equal to their source. looping: outputs that repeat one phrase four
+    times or more in a row where the source does not. wrong_language: off-target outputs.
     """
-    pairs = list(zip(texts, test_set.segments, strict=True))
-    unchecked = why_unchecked(test_set.tgt_lang)
-    references = [segment.references for segment in test_set.segments]
+    empty = copied = looping = 0
+    for text, segment in zip(texts, test_set.segments, strict=True):
+        stripped = text.strip()
+        empty += not stripped
+        copied += bool(stripped) and stripped == segment.source.strip()
+        # The source is looked at only where it matters: most outputs do not loop.
+        looping += has_loop(text) and not has_loop(segment.source)
+    wrong_language = None
+    if not why_unchecked(test_set.tgt_lang):
+        references = [segment.references for segment in test_set.segments]
+        wrong_language = count_wrong(texts, references, test_set.tgt_lang)
     return {
         "length_ratio": _length_ratio(test_set.segments, texts),
-        "empty": sum(not text.strip() for text in texts),
-        "copied": sum(bool(text.strip()) and text.strip() == segment.source.strip() for text, segment in pairs),
-        "looping": sum(has_loop(text) and not has_loop(segment.source) for text, segment in pairs),
-        "wrong_language": None if unchecked else count_wrong(texts, references, test_set.tgt_lang),
+        "empty": empty,
+        "copied": copied,
+        "looping": looping,
+        "wrong_language": wrong_language,
     }
 
 
 def _length_ratio(segments: Sequence[Segment], texts: Sequence[str]) -> float | None:
-    if not all(segment.references for segment in segments):
-        return None
-    references = sum(sum(map(len, segment.references)) / len(segment.references) for segment in segments)
-    return sum(map(len, texts)) / references if references else None
+    reference_chars = []
+    for segment in segments:
+        if not segment.references:
+            return None
+        reference_chars.append(sum(map(len, segment.references)) / len(segment.references))
+    total = sum(reference_chars)
+    return sum(map(len, texts)) / total if total else None

@@ -1,152 +1,286 @@
-"""What `mtcpo evaluate` writes: evaluation.json, the translations and their error spans."""
+"""evaluation.json as records: the scores of systems on test sets, and how each compares with the baseline.
+
+    document = read_document(folder / "evaluation.json")
+    for entry in document.pairs.values():            # a test set in one language pair
+        entry.score("tuned", "bleu").score           # 38.2
+        entry.verdict("tuned", "ter")                # "better", "worse" or "same"; lower TER is better
+
+The names of fields in the file are a promise; where a record has another name, the field's alias is the file's.
+Whether a higher or a lower score is better is asked of one property alone, `MetricDescription.sign`.
+"""
 
 from __future__ import annotations
 
-import hashlib
-import re
-from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from mtcpo.core.errors import UserError
-from mtcpo.core.files import refuse_existing, write_json, write_json_lines, write_text
-from mtcpo.data.language_id import why_unchecked
-from mtcpo.data.records import Segment, errors_to_json, segment_to_json
-from mtcpo.evaluation.config import EvaluateConfig
-from mtcpo.evaluation.testsets.testset import TestSet, check_name
+from mtcpo.core.files import read_json, write_json
 from mtcpo.metrics.per_reference import label_or_default
 
-LINE_BREAK = re.compile(r"\r\n|\r|\n")
+ALPHA = 0.05
+"""A difference is called significant below this p-value."""
 
-ERRORS = "errors_per_segment"
-"""What evaluation.json calls the errors of each severity that a metric finds in a system's translation, on average."""
+DIAGNOSTICS = ("empty", "copied", "looping", "wrong_language")
+"""Fields of `SystemScores` that count degenerate outputs; `evaluation.diagnostics` says what each of them means."""
+
+Verdict = Literal["better", "worse", "same"]
 
 
-@dataclass(frozen=True, slots=True)
-class Evaluation:
-    """Scores of systems on one test set.
+class Record(BaseModel):
+    """The base of the records: frozen, and written back as it was read, with fields that it does not know."""
 
-    entry: what evaluation.json holds of it. segments: with the systems as candidates, and their segment scores.
+    model_config = ConfigDict(frozen=True, extra="allow", populate_by_name=True)
+
+
+class MetricDescription(Record):
+    """A metric of a test set. percent: scores run from 0 to 100, not from 0 to 1."""
+
+    signature: str
+    higher_is_better: bool
+    percent: bool
+    used_for_selection: bool = Field(False, alias="chose_pairs")
+
+    @property
+    def sign(self) -> int:
+        """What turns scores and differences so that higher is better, by multiplication: -1 for TER, else 1."""
+        return 1 if self.higher_is_better else -1
+
+    def as_printed(self, stored: float) -> float:
+        """Return a segment's stored score or gain (higher is better) as the metric prints it."""
+        return self.sign * stored + 0.0  # not -0.0, which would be printed with its sign
+
+
+class MetricScore(Record):
+    """A system's corpus score by one metric.
+
+    ci: half the width of its 95 % confidence interval. cluster: 1 for the best systems. errors_per_segment: severity
+    -> mean number of errors in a translation, where the metric finds error spans.
     """
 
-    test_set: TestSet
-    entry: Mapping[str, Any]
-    segments: tuple[Segment, ...]
+    score: float
+    ci: float
+    signature: str
+    cluster: int | None = None
+    used_for_selection: bool = Field(False, alias="chose_pairs")
+    errors_per_segment: dict[str, float] | None = None
 
 
-def entry_of(
-    test_set: TestSet, baseline: str, config: EvaluateConfig, metrics: Mapping[str, Any], systems: Mapping[str, Any]
-) -> dict[str, Any]:
-    """Return what evaluation.json holds of a test set, given its metrics and systems."""
-    unchecked = why_unchecked(test_set.tgt_lang)
-    return {
-        "suite": test_set.name,
-        "src_lang": test_set.src_lang,
-        "tgt_lang": test_set.tgt_lang,
-        "origin": test_set.origin,
-        "sha256": _sha256(test_set),
-        "segments": len(test_set.segments),
-        "references": num_references(test_set),
-        "reference_names": list(test_set.reference_names),
-        "baseline": baseline,
-        "significance": {
-            "test": "paired bootstrap",
-            "second_test": "paired approximate randomisation",
-            "correction": "Holm" if len(systems) > 2 else None,
-            "resamples": config.resamples,
-            "seed": config.seed,
-        },
-        "unchecked": {"wrong_language": unchecked} if unchecked else {},
-        "metrics": metrics,
-        "systems": systems,
-    }
+class Versus(Record):
+    """A system against the baseline by one metric.
+
+    delta: the system's corpus score minus the baseline's; low, high: the 95 % interval of that. p_value: of the paired
+    bootstrap; p_randomization: of paired approximate randomization; p_holm: the larger of both, corrected, where
+    several systems were tested. wins, ties, losses: segments on which the system scores better, the same, worse.
+    """
+
+    delta: float
+    p_value: float
+    p_randomization: float | None = Field(None, alias="p_randomisation")
+    low: float
+    high: float
+    wins: int | None = None
+    ties: int | None = None
+    losses: int | None = None
+    p_holm: float | None = None
+
+    @property
+    def decisive_p(self) -> float:
+        """The p-value that decides: the larger of the two tests, Holm-corrected where there are several systems.
+
+        The bootstrap's alone is too small: the way sacreBLEU computes it comes close to a one-sided test.
+        """
+        if self.p_holm is not None:
+            return self.p_holm
+        if self.p_randomization is None:  # documents of before there was a second test
+            return self.p_value
+        return max(self.p_value, self.p_randomization)
 
 
-def num_references(test_set: TestSet) -> int:
-    """Return how many references each segment has; -1 where that varies, which signatures write as "var"."""
-    counts = {len(segment.references) for segment in test_set.segments}
-    return counts.pop() if len(counts) == 1 else -1
+class SystemScores(Record):
+    """A system on a test set: what its outputs are like, its scores by metric, and its comparisons by baseline.
+
+    length_ratio: characters of the outputs / characters of the references; None without references. A diagnostic that
+    is None was not checked.
+    """
+
+    length_ratio: float | None
+    empty: int
+    copied: int
+    looping: int | None = None
+    wrong_language: int | None = None
+    metrics: dict[str, MetricScore]
+    versus: dict[str, dict[str, Versus]]
+
+    def diagnostic(self, name: str) -> int | None:
+        """Return one of DIAGNOSTICS; None: not checked."""
+        count: int | None = getattr(self, name)
+        return count
 
 
-def _sha256(test_set: TestSet) -> str:
-    """Return a hash of sources and references, so that two evaluations can be known to be of the same text."""
-    lines = ("\t".join((segment.source, *segment.references)) for segment in test_set.segments)
-    return hashlib.sha256("\n".join(lines).encode("utf-8")).hexdigest()
+class Significance(Record):
+    """How differences were tested. correction: of the p-values, where several systems were tested."""
+
+    test: str
+    second_test: str | None = None
+    correction: str | None = None
+    resamples: int
+    seed: int
 
 
-def write_evaluation(
-    output_dir: Path,
-    evaluations: Sequence[Evaluation],
-    overwrite: bool = False,
-    made: Mapping[str, Any] | None = None,
-) -> Path:
-    """Write translations, segments.jsonl, errors and, last, evaluation.json; return the path of the latter.
+class LengthGroup(Record):
+    """Segments with sources of like length. chars: their mean length; scores: metric -> system -> corpus score."""
 
-    made: what made it, where no stamp of a run says so. Line breaks inside a translation become spaces in the .txt
-    files, where a line is a segment.
+    segments: int
+    chars: float
+    scores: dict[str, dict[str, float]]
+
+
+class SetEntry(Record):
+    """What was found on one test set in one language pair.
+
+    references: of each segment; -1 where their number varies. sha256: of sources and references. unchecked: diagnostic
+    -> why it was not checked.
+    """
+
+    suite: str
+    src_lang: str
+    tgt_lang: str
+    origin: str
+    sha256: str
+    segments: int
+    references: int
+    reference_names: tuple[str, ...]
+    baseline: str
+    significance: Significance
+    unchecked: dict[str, str] = Field(default_factory=dict)
+    metrics: dict[str, MetricDescription]
+    systems: dict[str, SystemScores]
+    by_length: tuple[LengthGroup, ...] = ()
+
+    @property
+    def pair(self) -> str:
+        """The languages as in "en-de"."""
+        return f"{self.src_lang}-{self.tgt_lang}"
+
+    @property
+    def others(self) -> tuple[str, ...]:
+        """The systems that are compared with the baseline."""
+        return tuple(system for system in self.systems if system != self.baseline)
+
+    @property
+    def first_metric(self) -> str:
+        """The metric by which systems are ranked."""
+        return next(iter(self.metrics))
+
+    @property
+    def main_metrics(self) -> tuple[str, ...]:
+        """The metrics that sentences and plots speak of: all but those against a single reference (`bleu-A`)."""
+        single = set()
+        for name in self.metrics:
+            single |= {f"{name}-{label_or_default(label)}" for label in self.reference_names}
+        return tuple(name for name in self.metrics if name not in single)
+
+    @property
+    def selection_metrics(self) -> tuple[str, ...]:
+        """The metrics that were used to select the training pairs."""
+        return tuple(name for name in self.metrics if self.metrics[name].used_for_selection)
+
+    @property
+    def diagnostics(self) -> tuple[str, ...]:
+        """Those of DIAGNOSTICS that were checked for any system."""
+        checked = []
+        for name in DIAGNOSTICS:
+            counts = [scores.diagnostic(name) for scores in self.systems.values()]
+            if counts != [None] * len(counts):
+                checked.append(name)
+        return tuple(checked)
+
+    @property
+    def span_metric(self) -> str | None:
+        """The first metric that finds error spans."""
+        for name, score in self.systems[self.baseline].metrics.items():
+            if score.errors_per_segment is not None:
+                return name
+        return None
+
+    def score(self, system: str, metric: str) -> MetricScore:
+        """Return a system's score by a metric."""
+        return self.systems[system].metrics[metric]
+
+    def versus(self, system: str, metric: str) -> Versus | None:
+        """Return how a system compares with the baseline by a metric; None for the baseline itself."""
+        return self.systems[system].versus.get(self.baseline, {}).get(metric)
+
+    def verdict(self, system: str, metric: str) -> Verdict:
+        """Return whether a system is significantly better or worse than the baseline by a metric, or the "same"."""
+        versus = self.versus(system, metric)
+        if versus is None or versus.decisive_p >= ALPHA or versus.delta == 0:
+            return "same"
+        return "better" if self.metrics[metric].sign * versus.delta > 0 else "worse"
+
+    def ranked(self, metric: str) -> tuple[str, ...]:
+        """Return the systems from the best to the worst by a metric; of equal ones, the one named first comes first."""
+        sign = self.metrics[metric].sign
+        return tuple(sorted(self.systems, key=lambda system: -sign * self.score(system, metric).score))
+
+    def best(self, metric: str) -> frozenset[str]:
+        """Return the systems that share the best score by a metric; none where there is one system only."""
+        if len(self.systems) == 1:
+            return frozenset()
+        highest = self.score(self.ranked(metric)[0], metric).score
+        return frozenset(system for system in self.systems if self.score(system, metric).score == highest)
+
+
+class EvaluationDocument(Record):
+    """The whole of evaluation.json.
+
+    pairs: by language pair, or by "SUITE:PAIR" where several test sets have that pair. made: the command, versions,
+    settings and inputs that made it, where no run directory's stamp says so.
+    """
+
+    pairs: dict[str, SetEntry]
+    made: dict[str, Any] | None = None
+
+    @property
+    def entries(self) -> tuple[SetEntry, ...]:
+        """The test sets in their order."""
+        return tuple(self.pairs.values())
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any], where: str) -> EvaluationDocument:
+        """Return the records of a JSON object.
+
+        Raises:
+            UserError: a field is missing or of another type; `where` begins the message.
+        """
+        try:
+            return cls.model_validate(value)
+        except ValidationError as error:
+            first = error.errors()[0]
+            field = ".".join(str(part) for part in first["loc"])
+            raise UserError(
+                f"{where}: not an evaluation.json of mtcpo ({field}: {first['msg']}); evaluate again"
+            ) from None
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the JSON object that is written: fields that were never given are left out."""
+        # By "unset" and not by "default": a null of the file (no correction, not checked) is a statement.
+        return self.model_dump(by_alias=True, exclude_unset=True)
+
+
+def read_document(path: Path) -> EvaluationDocument:
+    """Read an evaluation.json.
 
     Raises:
-        UserError: evaluation.json exists and `overwrite` is off, or two evaluations are of one test set.
+        UserError: no such file, not JSON, or not a document of this kind.
     """
-    path = output_dir / "evaluation.json"
-    refuse_existing(path, overwrite)
-    document = to_document(evaluations) | ({} if made is None else {"made": made})
-    for evaluation in evaluations:
-        suite, pair = evaluation.test_set.name, evaluation.test_set.pair
-        folder, of_errors = translations_dir(output_dir, suite, pair), spans_dir(output_dir, suite, pair)
-        write_json_lines(folder / "segments.jsonl", map(segment_to_json, evaluation.segments))
-        for at, system in enumerate(evaluation.entry["systems"]):
-            file, texts = check_name("system", system), (segment.candidates[at].text for segment in evaluation.segments)
-            write_translations(folder / f"{file}.txt", texts)
-            if any(segment.candidates[at].errors for segment in evaluation.segments):
-                write_json_lines(of_errors / f"{file}.jsonl", _error_rows(evaluation.segments, at))
-            else:  # those of an evaluation before are of other translations, perhaps
-                (of_errors / f"{file}.jsonl").unlink(missing_ok=True)
-    write_json(path, document)
-    return path
+    return EvaluationDocument.from_json(read_json(path), str(path))
 
 
-def write_translations(path: Path, texts: Iterable[str]) -> None:
-    """Write one translation a line; line breaks inside one become spaces."""
-    write_text(path, "".join(LINE_BREAK.sub(" ", text) + "\n" for text in texts))
-
-
-def _error_rows(segments: Iterable[Segment], at: int) -> Iterator[dict[str, Any]]:
-    """Yield the errors of a system in each segment, with the text in which they are found."""
-    for segment in segments:
-        found = segment.candidates[at]
-        yield {"id": segment.id, "text": found.text, "errors": errors_to_json(found.errors)}
-
-
-def translations_dir(run_dir: Path, suite: str, pair: str) -> Path:
-    """Return the folder of a test set's translations; the names are checked, since they become a path."""
-    return run_dir / "translations" / check_name("test set", suite) / check_name("language pair", pair)
-
-
-def spans_dir(run_dir: Path, suite: str, pair: str) -> Path:
-    """Return the folder of the errors in a test set's translations; the names are checked."""
-    return run_dir / "spans" / check_name("test set", suite) / check_name("language pair", pair)
-
-
-def to_document(evaluations: Sequence[Evaluation]) -> dict[str, Any]:
-    """Return the whole of evaluation.json. A pair that several test sets have is keyed "SUITE:PAIR"."""
-    pairs = Counter(evaluation.test_set.pair for evaluation in evaluations)
-    document: dict[str, Any] = {}
-    for evaluation in evaluations:
-        name, pair = evaluation.test_set.name, evaluation.test_set.pair
-        key = pair if pairs[pair] == 1 else f"{name}:{pair}"
-        if key in document:
-            raise UserError(f"two test sets are {name} {pair}; rename one")
-        document[key] = evaluation.entry
-    return {"pairs": document}
-
-
-def main_metrics(entry: Mapping[str, Any]) -> list[str]:
-    """Return the metrics that sentences and plots speak of: all but those against one reference alone (`bleu-A`).
-
-    entry: a test set's part of evaluation.json.
-    """
-    alone = {f"{name}-{label_or_default(label)}" for name in entry["metrics"] for label in entry["reference_names"]}
-    return [name for name in entry["metrics"] if name not in alone]
+def write_document(path: Path, document: EvaluationDocument) -> None:
+    """Write an evaluation.json, complete or not at all."""
+    write_json(path, document.to_json())

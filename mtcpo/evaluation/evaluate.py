@@ -1,91 +1,34 @@
-"""Scores of systems on test sets: corpus scores with intervals, significance against a baseline, segment scores.
-
-`evaluate_outputs` computes, `write_evaluation` keeps it in a run directory:
-
-    evaluation.json                                 all scores, with signatures
-    translations/<suite>/<pair>/<system>.txt        one translation a line
-    translations/<suite>/<pair>/segments.jsonl      segments, their candidates the systems, with segment scores
-    spans/<suite>/<pair>/<system>.jsonl             the errors that a metric finds, a translation a line
-"""
+"""Score the outputs of systems on a test set: corpus and segment scores, intervals, tests against a baseline."""
 
 from __future__ import annotations
 
-import logging
+import hashlib
 from collections import Counter
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
-from itertools import chain, repeat
-from pathlib import Path
+from itertools import repeat
 from typing import Any
 
 from mtcpo.core.errors import UserError, choose
-from mtcpo.core.files import read_lines
+from mtcpo.data.language_id import why_unchecked
+from mtcpo.data.names import check_name
 from mtcpo.data.records import SEVERITIES, Candidate, Segment
-from mtcpo.evaluation.config import DEFAULT_METRICS, EvaluateConfig
-from mtcpo.evaluation.diagnostics import describe
-from mtcpo.evaluation.document import ERRORS, Evaluation, entry_of, num_references
-from mtcpo.evaluation.ranking import by_length, comparisons, resampled, score_rows, swapped
+from mtcpo.evaluation.config import EvaluateConfig
+from mtcpo.evaluation.diagnostics import diagnose
+from mtcpo.evaluation.document import MetricDescription, MetricScore, SetEntry, Significance, SystemScores, Versus
+from mtcpo.evaluation.ranking import (
+    bootstrap_by_metric,
+    compare_with_baseline,
+    randomize_by_metric,
+    score_by_length,
+    score_systems,
+)
+from mtcpo.evaluation.results import Evaluation
 from mtcpo.evaluation.significance import Array
-from mtcpo.evaluation.statistics import tally
-from mtcpo.evaluation.testsets.testset import TestSet, check_name
-from mtcpo.metrics.base import Metric, bare_judgements, finds_errors, judge, judged_by
+from mtcpo.evaluation.statistics import compute_statistics
+from mtcpo.evaluation.testsets.testset import TestSet
+from mtcpo.metrics.base import Metric, with_score, without_spans
 from mtcpo.metrics.per_reference import with_each_reference
-from mtcpo.metrics.registry import load_metric, metric_kind
-from mtcpo.metrics.score_cache import CACHE_FILE, CachedModel, ScoreCache
-
-LOG = logging.getLogger(__name__)
-
-
-def read_outputs(files: Iterable[tuple[str, Path]], test_set: TestSet) -> dict[str, list[str]]:
-    """Read the outputs of systems, one translation a line.
-
-    Raises:
-        UserError: two systems of one name, or a file of another length than the test set.
-    """
-    outputs: dict[str, list[str]] = {}
-    for system, path in files:
-        if system in outputs:
-            raise UserError(f"two systems are named {system!r} (the second is {path}); give each a name of its own")
-        outputs[check_name("system", system)] = list(read_lines(path))
-        if len(outputs[system]) != len(test_set.segments):
-            raise UserError(
-                f"{path}: {len(outputs[system])} lines, but {test_set.origin} has {len(test_set.segments)}; "
-                "line n of one must translate line n of the other"
-            )
-    return outputs
-
-
-def metrics_of(config: EvaluateConfig, test_set: TestSet) -> tuple[str, ...]:
-    """Return the specs of the metrics for a test set: the command's, else its suite's, else the default."""
-    return config.metrics or test_set.metrics or DEFAULT_METRICS
-
-
-def load_metrics_for(
-    test_sets: Sequence[TestSet], config: EvaluateConfig, folder: Path | None = None
-) -> list[list[Metric]]:
-    """Load the metrics of each test set; one that is a model, and no formula, once for all of them.
-
-    folder: where what is evaluated goes, and the scores of models are kept unless the configuration says where else.
-
-    Raises:
-        UserError: an unknown name, a checkpoint that cannot be loaded, or a package that is not installed.
-    """
-    keys = [[_metric_key(spec, one) for spec in metrics_of(config, one)] for one in test_sets]
-    loaded = {key: load_metric(*key, config.comet) for key in dict.fromkeys(chain.from_iterable(keys))}
-    path = Path(config.score_cache) if config.score_cache else folder and folder / CACHE_FILE
-    models = [key for key in loaded if not metric_kind(key[0]).is_formula]
-    if models:
-        # Only now: a checkpoint that cannot be loaded leaves no file. Without a folder scores are kept in memory: what
-        # a model says is asked for more than once.
-        cache = ScoreCache(path or Path(":memory:"))
-        if cache.note:
-            LOG.warning("mtcpo: %s", cache.note)
-        loaded |= {key: CachedModel(loaded[key], cache) for key in models}
-    return [[loaded[key] for key in of_set] for of_set in keys]
-
-
-def _metric_key(spec: str, test_set: TestSet) -> tuple[str, str]:
-    return spec, test_set.tgt_lang if metric_kind(spec).is_formula else "und"
 
 
 def evaluate_outputs(
@@ -95,14 +38,15 @@ def evaluate_outputs(
     config: EvaluateConfig | None = None,
     selection_metrics: Collection[str] = (),
 ) -> Evaluation:
-    """Score the systems' outputs and test each against the baseline.
+    """Score the systems' outputs and test each system against the baseline.
 
     Args:
         test_set: What was translated. Systems that were submitted for it, if they were loaded, come after `outputs`.
         outputs: System -> one translation for each segment.
         metrics: Loaded for the target language.
         config: Baseline, resamples and seed.
-        selection_metrics: Names of metrics that chose the training pairs; they are marked, since training pursues them.
+        selection_metrics: Names of the metrics that selected the training pairs. They are marked, since training
+            optimizes them.
 
     Raises:
         UserError: no metric, no system, two of one name, outputs of another length, a missing reference, an unknown
@@ -113,33 +57,52 @@ def evaluate_outputs(
     baseline = _check(test_set, outputs, metrics, config.baseline)
     if config.each_reference:
         metrics = with_each_reference(metrics, test_set.reference_names)
-    tables = tally(metrics, outputs, test_set.segments)
-    systems = {name: describe(test_set, texts) | {"metrics": {}, "versus": {}} for name, texts in outputs.items()}
-    described = {metric.name: _describe_metric(metric, test_set, selection_metrics) for metric in metrics}
+    statistics = compute_statistics(metrics, outputs, test_set.segments)
+    draws = bootstrap_by_metric(metrics, statistics, config.resamples, config.seed)
+    baseline_index = list(outputs).index(baseline)
+    swaps = randomize_by_metric(metrics, statistics, baseline_index, config.resamples, config.seed)
+
+    descriptions: dict[str, MetricDescription] = {}
+    scores: dict[str, dict[str, MetricScore]] = {system: {} for system in outputs}
+    comparisons: dict[str, dict[str, Versus]] = {system: {} for system in outputs}
     segments = _with_candidates(test_set.segments, outputs)
-    draws = resampled(metrics, tables, config.resamples, config.seed)
-    swaps = swapped(metrics, tables, list(outputs).index(baseline), config.resamples, config.seed)
     for metric in metrics:
-        scores = [float(metric.corpus_score(table.sum(axis=0))) for table in tables[metric.name]]
-        alone = [metric.segment_scores(table) for table in tables[metric.name]]
-        rows = score_rows(metric, scores, draws[metric.name], described[metric.name])
-        versus = comparisons(outputs, baseline, scores, draws[metric.name], swaps[metric.name], alone)
+        name = metric.name
+        descriptions[name] = _describe_metric(metric, test_set, selection_metrics)
+        corpus_scores = [float(metric.corpus_score(table.sum(axis=0))) for table in statistics[name]]
+        segment_scores = [metric.segment_scores(table) for table in statistics[name]]
+        segments = _with_scores(segments, metric, segment_scores)
+        rows = score_systems(descriptions[name], corpus_scores, draws[name])
+        if metric.finds_error_spans:
+            rows = _with_error_counts(rows, segments, name)
         for system, row in zip(outputs, rows, strict=True):
-            systems[system]["metrics"][metric.name] = row
-            if system != baseline:
-                systems[system]["versus"].setdefault(baseline, {})[metric.name] = versus[system]
-        segments = _with_judgements(segments, metric, alone)
-        if finds_errors(metric):
-            for system, counts in zip(outputs, _count_errors(segments, metric.name), strict=True):
-                systems[system]["metrics"][metric.name][ERRORS] = counts
-    entry = entry_of(test_set, baseline, config, described, systems)
-    return Evaluation(test_set, entry | {"by_length": by_length(test_set.segments, metrics, tables, outputs)}, segments)
+            scores[system][name] = row
+        compared = compare_with_baseline(outputs, baseline, corpus_scores, draws[name], swaps[name], segment_scores)
+        for system, versus in compared.items():
+            comparisons[system][name] = versus
+
+    systems: dict[str, SystemScores] = {}
+    for system, texts in outputs.items():
+        versus_baseline = {baseline: comparisons[system]} if comparisons[system] else {}
+        systems[system] = SystemScores(**diagnose(test_set, texts), metrics=scores[system], versus=versus_baseline)
+    groups = score_by_length(test_set.segments, metrics, statistics, list(outputs))
+    entry = SetEntry(
+        **_identify(test_set),
+        baseline=baseline,
+        significance=_describe_tests(config, len(outputs)),
+        unchecked=_unchecked(test_set),
+        metrics=descriptions,
+        systems=systems,
+        by_length=groups,
+    )
+    return Evaluation(test_set, entry, segments)
 
 
 def _with_submitted(outputs: Mapping[str, Sequence[str]], test_set: TestSet) -> dict[str, Sequence[str]]:
-    both = next((name for name in outputs if name in test_set.submitted), None)
-    if both is not None:
-        raise UserError(f"two systems are named {both!r}: yours and one submitted for {test_set.name}; rename yours")
+    for system in outputs:
+        if system in test_set.submitted:
+            where = f"yours and one submitted for {test_set.name}"
+            raise UserError(f"two systems are named {system!r}: {where}; rename yours")
     return {**outputs, **test_set.submitted}
 
 
@@ -148,11 +111,7 @@ def _check(
 ) -> str:
     """Refuse what cannot be evaluated; return the baseline's name."""
     where = f"{test_set.name} {test_set.pair}"
-    if not metrics:
-        raise UserError(f"{where}: no metric to evaluate with; add one, for example --metric chrf")
-    twice = [name for name, count in Counter(metric.name for metric in metrics).items() if count > 1]
-    if twice:
-        raise UserError(f"metric {twice[0]!r} is named twice; name it once")
+    _check_metrics(where, metrics)
     if not outputs:
         raise UserError(f"{where}: no system to evaluate; give its outputs with --hyp NAME=FILE, or a --model")
     for system, texts in outputs.items():
@@ -162,47 +121,121 @@ def _check(
                 f"system {system!r}: {len(texts)} translations, but {where} ({test_set.origin}) has "
                 f"{len(test_set.segments)} segments; each segment needs one translation"
             )
-    needy = next((metric.name for metric in metrics if metric.needs_references), None)
-    bare = next((segment.id for segment in test_set.segments if not segment.references), None)
-    if needy and bare:
-        raise UserError(
-            f"{where}: no reference for segment {bare}, and {needy} needs one; give --reference, "
-            "or choose --metric cometkiwi"
-        )
+    _check_references(where, metrics, test_set.segments)
     if baseline is not None and baseline not in outputs:
         raise choose("baseline", baseline, outputs)
     return baseline if baseline is not None else next(iter(outputs))
 
 
-def _describe_metric(metric: Metric, test_set: TestSet, selection_metrics: Collection[str]) -> dict[str, Any]:
-    row: dict[str, Any] = {
-        "signature": metric.signature(num_references(test_set) if metric.needs_references else 0),
-        "higher_is_better": metric.higher_is_better,
-        "percent": metric.percent,
+def _check_metrics(where: str, metrics: Sequence[Metric]) -> None:
+    if not metrics:
+        raise UserError(f"{where}: no metric to evaluate with; add one, for example --metric chrf")
+    for name, count in Counter(metric.name for metric in metrics).items():
+        if count > 1:
+            raise UserError(f"metric {name!r} is named twice; name it once")
+
+
+def _check_references(where: str, metrics: Sequence[Metric], segments: Sequence[Segment]) -> None:
+    metric_needing_reference = next((metric.name for metric in metrics if metric.needs_references), None)
+    if metric_needing_reference is None:
+        return
+    for segment in segments:
+        if not segment.references:
+            raise UserError(
+                f"{where}: no reference for segment {segment.id}, and {metric_needing_reference} needs one; "
+                "give --reference, or choose --metric cometkiwi"
+            )
+
+
+def _identify(test_set: TestSet) -> dict[str, Any]:
+    """Return the fields of evaluation.json that say which test set this is."""
+    return {
+        "suite": test_set.name,
+        "src_lang": test_set.src_lang,
+        "tgt_lang": test_set.tgt_lang,
+        "origin": test_set.origin,
+        "sha256": _sha256(test_set),
+        "segments": len(test_set.segments),
+        "references": _num_references(test_set),
+        "reference_names": test_set.reference_names,
     }
-    return row | ({"chose_pairs": True} if metric.name in selection_metrics else {})
+
+
+def _sha256(test_set: TestSet) -> str:
+    """Return a hash of sources and references: two evaluations with the same one are of the same text."""
+    lines = ("\t".join((segment.source, *segment.references)) for segment in test_set.segments)
+    return hashlib.sha256("\n".join(lines).encode("utf-8")).hexdigest()
+
+
+def _num_references(test_set: TestSet) -> int:
+    """Return how many references each segment has; -1 where that varies, which signatures write as "var"."""
+    counts = {len(segment.references) for segment in test_set.segments}
+    return counts.pop() if len(counts) == 1 else -1
+
+
+def _describe_tests(config: EvaluateConfig, systems: int) -> Significance:
+    return Significance(
+        test="paired bootstrap",
+        # Spelled as evaluation.json has always had it: other tools may compare the string.
+        second_test="paired approximate randomisation",
+        correction="Holm" if systems > 2 else None,
+        resamples=config.resamples,
+        seed=config.seed,
+    )
+
+
+def _unchecked(test_set: TestSet) -> dict[str, str]:
+    reason = why_unchecked(test_set.tgt_lang)
+    return {"wrong_language": reason} if reason else {}
+
+
+def _describe_metric(metric: Metric, test_set: TestSet, selection_metrics: Collection[str]) -> MetricDescription:
+    # The mark is given only where it is true, so that evaluation.json has the field only there.
+    mark = {"used_for_selection": True} if metric.name in selection_metrics else {}
+    references = _num_references(test_set) if metric.needs_references else 0
+    return MetricDescription(
+        signature=metric.signature(references),
+        higher_is_better=metric.higher_is_better,
+        percent=metric.percent,
+        **mark,
+    )
 
 
 def _with_candidates(segments: Sequence[Segment], outputs: Mapping[str, Sequence[str]]) -> tuple[Segment, ...]:
-    return tuple(
-        replace(segment, candidates=tuple(Candidate(system, texts[row]) for system, texts in outputs.items()))
-        for row, segment in enumerate(segments)
-    )
+    """Return the segments with the systems' translations as candidates, in place of any that they had."""
+    translated = []
+    for row, segment in enumerate(segments):
+        candidates = tuple(Candidate(system, texts[row]) for system, texts in outputs.items())
+        translated.append(replace(segment, candidates=candidates))
+    return tuple(translated)
 
 
-def _with_judgements(segments: tuple[Segment, ...], metric: Metric, scores: Sequence[Array]) -> tuple[Segment, ...]:
-    """Add the metric's scores (N,) of each candidate, higher is better, and the errors where it finds them."""
-    of_segments = zip(*(of_system.tolist() for of_system in scores), strict=True)
-    judged = judge(metric, segments) if finds_errors(metric) else bare_judgements(of_segments)
-    return tuple(
-        replace(segment, candidates=tuple(map(judged_by, repeat(metric.name), segment.candidates, of_segment)))
-        for segment, of_segment in zip(segments, judged, strict=True)
-    )
+def _with_scores(segments: tuple[Segment, ...], metric: Metric, scores: Sequence[Array]) -> tuple[Segment, ...]:
+    """Add the metric's scores (N,) of each system, higher is better, and the error spans where it finds them."""
+    if metric.finds_error_spans:
+        scored_segments = metric.score_with_spans(segments)
+    else:
+        scores_by_segment = zip(*(system_scores.tolist() for system_scores in scores), strict=True)
+        scored_segments = without_spans(scores_by_segment)
+    completed = []
+    for segment, scored in zip(segments, scored_segments, strict=True):
+        candidates = tuple(map(with_score, repeat(metric.name), segment.candidates, scored))
+        completed.append(replace(segment, candidates=candidates))
+    return tuple(completed)
 
 
-def _count_errors(segments: Sequence[Segment], metric: str) -> list[dict[str, float]]:
-    """Return how many errors of each severity a translation has on average, by system."""
-    of_systems = zip(*(segment.candidates for segment in segments), strict=True)
-    found = [Counter(error.severity for one in texts for error in one.errors[metric]) for texts in of_systems]
-    severities = dict.fromkeys((*SEVERITIES, *sorted(set[str]().union(*found))))
-    return [{severity: counts[severity] / len(segments) for severity in severities} for counts in found]
+def _with_error_counts(rows: Sequence[MetricScore], segments: Sequence[Segment], metric: str) -> list[MetricScore]:
+    """Add how many errors of each severity a translation of each system has on average."""
+    counted = []
+    for system in range(len(rows)):
+        errors: Counter[str] = Counter()
+        for segment in segments:
+            errors.update(error.severity for error in segment.candidates[system].errors[metric])
+        counted.append(errors)
+    # Every system has every severity that any system has, so that tables have no holes.
+    severities = dict.fromkeys((*SEVERITIES, *sorted(set[str]().union(*counted))))
+    completed = []
+    for row, errors in zip(rows, counted, strict=True):
+        means = {severity: errors[severity] / len(segments) for severity in severities}
+        completed.append(row.model_copy(update={"errors_per_segment": means}))
+    return completed

@@ -1,17 +1,17 @@
-"""How systems stand: their scores with intervals and clusters, and each against the baseline, metric by metric.
+"""How systems rank: scores with intervals and clusters, and each system against the baseline, metric by metric.
 
-Dimensions: N segments, K additive statistics of a metric, R resamples or swaps. `tables`: metric -> statistics (N, K)
-of each system, see `tallies`.
+Dimensions: N segments, K additive statistics of a metric, R resamples or swaps. `statistics`: metric -> statistics
+(N, K) of each system, see `evaluation.statistics`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
 
 import numpy as np
 
 from mtcpo.data.records import Segment
+from mtcpo.evaluation.document import LengthGroup, MetricDescription, MetricScore, Versus
 from mtcpo.evaluation.significance import (
     Array,
     bootstrap_p_value,
@@ -19,8 +19,8 @@ from mtcpo.evaluation.significance import (
     half_width_95,
     holm,
     interval_95,
-    randomisation_p_value,
-    randomised_differences,
+    randomization_p_value,
+    randomized_differences,
     significance_clusters,
 )
 from mtcpo.metrics.base import Metric
@@ -32,100 +32,116 @@ TIE = 1e-9
 """Segment scores that differ by less are a tie."""
 
 
-def resampled(
-    metrics: Sequence[Metric], tables: Mapping[str, Sequence[Array]], resamples: int, seed: int
+def bootstrap_by_metric(
+    metrics: Sequence[Metric], statistics: Mapping[str, Sequence[Array]], resamples: int, seed: int
 ) -> dict[str, list[Array]]:
     """Return the scores (R,) of each system on the resamples, by metric."""
-    flat = [(table, metric.corpus_score) for metric in metrics for table in tables[metric.name]]
-    found = iter(bootstrap_scores([t for t, _ in flat], [s for _, s in flat], resamples, seed))
-    return {metric.name: [next(found) for _ in tables[metric.name]] for metric in metrics}
+    tables, scorers = [], []
+    for metric in metrics:
+        for table in statistics[metric.name]:
+            tables.append(table)
+            scorers.append(metric.corpus_score)
+    # One call for all: every metric and every system then sees the same resamples.
+    scores = iter(bootstrap_scores(tables, scorers, resamples, seed))
+    return {metric.name: [next(scores) for _ in statistics[metric.name]] for metric in metrics}
 
 
-def swapped(
-    metrics: Sequence[Metric], tables: Mapping[str, Sequence[Array]], baseline: int, trials: int, seed: int
+def randomize_by_metric(
+    metrics: Sequence[Metric], statistics: Mapping[str, Sequence[Array]], baseline: int, trials: int, seed: int
 ) -> dict[str, list[Array]]:
-    """Return the absolute differences (R,) of each system to the baseline after swaps of outputs, by metric."""
-    flat = [(metric, table) for metric in metrics for table in tables[metric.name]]
-    pairs = [(tables[metric.name][baseline], table) for metric, table in flat]
-    scorers = [metric.corpus_score for metric, _ in flat]
-    found = iter(randomised_differences(pairs, scorers, trials, seed))
-    return {metric.name: [next(found) for _ in tables[metric.name]] for metric in metrics}
+    """Return the absolute differences (R,) of each system to the baseline after random swaps, by metric.
+
+    baseline: its place among the systems.
+    """
+    pairs, scorers = [], []
+    for metric in metrics:
+        tables = statistics[metric.name]
+        for table in tables:
+            pairs.append((tables[baseline], table))
+            scorers.append(metric.corpus_score)
+    differences = iter(randomized_differences(pairs, scorers, trials, seed))
+    return {metric.name: [next(differences) for _ in statistics[metric.name]] for metric in metrics}
 
 
-def score_rows(
-    metric: Metric, scores: Sequence[float], draws: Sequence[Array], described: Mapping[str, Any]
-) -> list[dict[str, Any]]:
-    """Return of each system its score with interval and cluster. draws: its scores (R,) on the resamples."""
-    sign = 1.0 if metric.higher_is_better else -1.0
-    clusters = significance_clusters([sign * s for s in scores], [sign * d for d in draws])
-    mark = {"chose_pairs": True} if "chose_pairs" in described else {}
-    return [
-        {"score": score, "ci": half_width_95(drawn), "signature": described["signature"], "cluster": cluster} | mark
-        for score, drawn, cluster in zip(scores, draws, clusters, strict=True)
-    ]
+def score_systems(description: MetricDescription, scores: Sequence[float], draws: Sequence[Array]) -> list[MetricScore]:
+    """Return each system's score by one metric, with its interval and its cluster.
+
+    scores: corpus scores as printed. draws: the scores (R,) of each system on the resamples.
+    """
+    sign = float(description.sign)
+    clusters = significance_clusters([sign * score for score in scores], [sign * drawn for drawn in draws])
+    # Given only where it is true, so that evaluation.json has the field only there.
+    mark = {"used_for_selection": True} if description.used_for_selection else {}
+    rows = []
+    for score, drawn, cluster in zip(scores, draws, clusters, strict=True):
+        ci, signature = half_width_95(drawn), description.signature
+        rows.append(MetricScore(score=score, ci=ci, signature=signature, cluster=cluster, **mark))
+    return rows
 
 
-def comparisons(
+def compare_with_baseline(
     systems: Iterable[str],
     baseline: str,
     scores: Sequence[float],
     draws: Sequence[Array],
     swaps: Sequence[Array],
-    alone: Sequence[Array],
-) -> dict[str, dict[str, Any]]:
-    """Return of each system but the baseline how it compares with it on one metric.
+    segment_scores: Sequence[Array],
+) -> dict[str, Versus]:
+    """Return how each system but the baseline compares with it by one metric.
 
-    p_value: paired bootstrap; p_randomisation: the other test; p_holm: the larger of both, corrected over the systems,
-    where they are several. wins, ties, losses: segments on which it scores higher, the same, lower.
+    Args:
+        systems: Their names, in the order of all that follows.
+        baseline: The name of one of them.
+        scores: Corpus scores as printed.
+        draws: Scores (R,) on the resamples.
+        swaps: Absolute differences (R,) to the baseline after random swaps.
+        segment_scores: Of each segment (N,), higher is better.
     """
     names = list(systems)
-    base, found = names.index(baseline), dict[str, dict[str, Any]]()
-    for at, system in enumerate(names):
-        if at == base:
+    base = names.index(baseline)
+    compared: dict[str, Versus] = {}
+    for index, system in enumerate(names):
+        if index == base:
             continue
-        delta, differences = scores[at] - scores[base], draws[at] - draws[base]
+        delta, differences = scores[index] - scores[base], draws[index] - draws[base]
         low, high = interval_95(differences)
-        gains = alone[at] - alone[base]
-        found[system] = {
-            "delta": delta,
-            "p_value": bootstrap_p_value(differences, delta),
-            "p_randomisation": randomisation_p_value(swaps[at], delta),
-            "low": low,
-            "high": high,
-            "wins": int((gains > TIE).sum()),
-            "ties": int((np.abs(gains) <= TIE).sum()),
-            "losses": int((gains < -TIE).sum()),
-        }
-    if len(found) > 1:
-        corrected = holm([max(row["p_value"], row["p_randomisation"]) for row in found.values()])
-        for row, p_value in zip(found.values(), corrected, strict=True):
-            row["p_holm"] = p_value
-    return found
+        gains = segment_scores[index] - segment_scores[base]
+        compared[system] = Versus(
+            delta=delta,
+            p_value=bootstrap_p_value(differences, delta),
+            p_randomization=randomization_p_value(swaps[index], delta),
+            low=low,
+            high=high,
+            wins=int((gains > TIE).sum()),
+            ties=int((np.abs(gains) <= TIE).sum()),
+            losses=int((gains < -TIE).sum()),
+        )
+    return _corrected(compared) if len(compared) > 1 else compared
 
 
-def by_length(
+def _corrected(compared: Mapping[str, Versus]) -> dict[str, Versus]:
+    """Add the p-values corrected for testing several systems."""
+    corrected = holm([versus.decisive_p for versus in compared.values()])
+    rows = zip(compared.items(), corrected, strict=True)
+    return {system: versus.model_copy(update={"p_holm": p_value}) for (system, versus), p_value in rows}
+
+
+def score_by_length(
     segments: Sequence[Segment],
     metrics: Sequence[Metric],
-    tables: Mapping[str, Sequence[Array]],
-    systems: Iterable[str],
-) -> list[dict[str, Any]]:
-    """Return the scores on groups of segments from the shortest sources to the longest.
-
-    chars: mean length of a group's sources in characters.
-    """
+    statistics: Mapping[str, Sequence[Array]],
+    systems: Sequence[str],
+) -> tuple[LengthGroup, ...]:
+    """Return the scores on groups of segments, from the shortest sources to the longest."""
     lengths = np.array([len(segment.source) for segment in segments])
-    groups = [group for group in np.array_split(np.argsort(lengths, kind="stable"), LENGTH_BINS) if len(group)]
-    return [
-        {
-            "segments": len(group),
-            "chars": float(lengths[group].mean()),
-            "scores": {
-                metric.name: {
-                    system: float(metric.corpus_score(table[group].sum(axis=0)))
-                    for system, table in zip(systems, tables[metric.name], strict=True)
-                }
-                for metric in metrics
-            },
-        }
-        for group in groups
-    ]
+    groups = []
+    for rows in np.array_split(np.argsort(lengths, kind="stable"), LENGTH_BINS):
+        if not len(rows):  # fewer segments than groups
+            continue
+        scores: dict[str, dict[str, float]] = {}
+        for metric in metrics:
+            scores[metric.name] = {}
+            for system, table in zip(systems, statistics[metric.name], strict=True):
+                scores[metric.name][system] = float(metric.corpus_score(table[rows].sum(axis=0)))
+        groups.append(LengthGroup(segments=len(rows), chars=float(lengths[rows].mean()), scores=scores))
+    return tuple(groups)

@@ -19,9 +19,6 @@ Array = NDArray[np.float64]
 Scorer = Callable[[Array], Array]
 """Summed statistics (..., K) -> corpus scores (...)."""
 
-ALPHA = 0.05
-"""A difference is called significant below this p-value."""
-
 BLOCK_ELEMENTS = 4_000_000
 """Counts held at once, as float64: 32 MB, whatever the number of resamples."""
 
@@ -71,7 +68,7 @@ def bootstrap_scores(statistics: Sequence[Array], scorers: Sequence[Scorer], res
     return [np.concatenate(scores) for scores in blocks]
 
 
-def randomised_differences(
+def randomized_differences(
     pairs: Sequence[tuple[Array, Array]], scorers: Sequence[Scorer], trials: int, seed: int
 ) -> list[Array]:
     """Return the absolute differences (R,) of two systems after swaps, for each pair of statistics and its scorer.
@@ -130,7 +127,7 @@ def bootstrap_p_value(differences: Array, observed: float) -> float:
     return float((above + 1) / (len(differences) + 1))
 
 
-def randomisation_p_value(differences: Array, observed: float) -> float:
+def randomization_p_value(differences: Array, observed: float) -> float:
     """Return how likely a difference as large as `observed` is when outputs are swapped by chance. Two-sided.
 
     differences: absolute, of the trials (R,). p = (number of at least |observed| + 1) / (R + 1), Noreen 1989.

@@ -1,4 +1,4 @@
-"""The statistics of systems by metrics, on which scores and tests rest; formulas are computed in several processes.
+"""The additive statistics of systems by metric, on which scores and significance tests rest.
 
 Dimensions: N segments, K additive statistics of a metric.
 """
@@ -6,60 +6,66 @@ Dimensions: N segments, K additive statistics of a metric.
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
-from itertools import product
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from mtcpo.core.workers import result_of, worker_pool
 from mtcpo.data.records import Segment
 from mtcpo.metrics.base import Array, Metric
-from mtcpo.metrics.per_reference import AgainstOne
-from mtcpo.metrics.registry import metric_kind
-
-if TYPE_CHECKING:
-    pass
 
 SEGMENTS_PER_TASK = 250
 TEXTS_FOR_WORKERS = 8000
-"""Texts times formulas below which starting processes takes longer than they save."""
+"""Texts times lexical metrics below which starting processes takes longer than they save."""
 
 
-def tally(
+def compute_statistics(
     metrics: Sequence[Metric], outputs: Mapping[str, Sequence[str]], segments: Sequence[Segment]
 ) -> dict[str, list[Array]]:
-    """Return the statistics (N, K) of each system's outputs, in their order, by metric.
+    """Return the statistics (N, K) of each system's outputs, in the order of the systems, by metric.
 
-    Formulas run in a process a core where there is enough to do, models in this one.
+    Lexical metrics are computed in one process per core where there is enough to do, neural metrics in this one.
     """
-    formulas = [metric for metric in metrics if _is_formula(metric)]
+    lexical = [metric for metric in metrics if metric.is_lexical]
     workers = os.cpu_count() or 1
-    if workers == 1 or len(segments) * len(outputs) * len(formulas) < TEXTS_FOR_WORKERS:
-        return {metric.name: _of_systems(metric, outputs, segments) for metric in metrics}
-    found: dict[str, list[Array]] = {metric.name: [] for metric in metrics}
-    parts = [slice(start, start + SEGMENTS_PER_TASK) for start in range(0, len(segments), SEGMENTS_PER_TASK)]
-    with worker_pool(workers) as submit:
-        waiting: list[tuple[str, list[Future[Array]]]] = [
-            (metric.name, [submit(metric.statistics, texts[part], segments[part]) for part in parts])
-            for metric, texts in product(formulas, outputs.values())
-        ]
+    statistics: dict[str, list[Array]] = {metric.name: [] for metric in metrics}
+    if workers == 1 or len(segments) * len(outputs) * len(lexical) < TEXTS_FOR_WORKERS:
         for metric in metrics:
-            if metric not in formulas:
-                found[metric.name] = _of_systems(metric, outputs, segments)
-        for name, futures in waiting:
-            found[name].append(np.concatenate([result_of(future) for future in futures]))
-    return found
+            statistics[metric.name] = _of_all_systems(metric, outputs, segments)
+        return statistics
+    with worker_pool(workers) as submit:
+        # All tasks are submitted before the neural metrics run, so that the workers are busy meanwhile.
+        tasks: list[tuple[str, list[Future[Array]]]] = []
+        for metric in lexical:
+            for texts in outputs.values():
+                tasks.append((metric.name, _submit_in_parts(submit, metric, texts, segments)))
+        for metric in metrics:
+            if metric not in lexical:
+                statistics[metric.name] = _of_all_systems(metric, outputs, segments)
+        for name, parts in tasks:
+            statistics[name].append(np.concatenate([result_of(part) for part in parts]))
+    return statistics
 
 
-def _of_systems(metric: Metric, outputs: Mapping[str, Sequence[str]], segments: Sequence[Segment]) -> list[Array]:
-    """Return the statistics (N, K) of each system, all systems' texts of a segment after each other."""
-    texts = [text for of_segment in zip(*outputs.values(), strict=True) for text in of_segment]
-    found = metric.statistics(texts, [segment for segment in segments for _ in outputs])
-    return [found[number :: len(outputs)] for number in range(len(outputs))]
+def _submit_in_parts(
+    submit: Callable[..., Future[Array]], metric: Metric, texts: Sequence[str], segments: Sequence[Segment]
+) -> list[Future[Array]]:
+    """Hand one system's outputs to the workers, in parts that keep all of them busy to the end."""
+    parts = []
+    for start in range(0, len(segments), SEGMENTS_PER_TASK):
+        part = slice(start, start + SEGMENTS_PER_TASK)
+        parts.append(submit(metric.statistics, texts[part], segments[part]))
+    return parts
 
 
-def _is_formula(metric: Metric) -> bool:
-    inner = metric.metric if isinstance(metric, AgainstOne) else metric
-    return metric_kind(inner.name).is_formula
+def _of_all_systems(metric: Metric, outputs: Mapping[str, Sequence[str]], segments: Sequence[Segment]) -> list[Array]:
+    """Return the statistics (N, K) of each system, computed in one call."""
+    # All systems' texts of a segment stand together: a neural metric then encodes source and reference once.
+    texts: list[str] = []
+    repeated: list[Segment] = []
+    for segment, translations in zip(segments, zip(*outputs.values(), strict=True), strict=True):
+        texts.extend(translations)
+        repeated.extend([segment] * len(outputs))
+    statistics = metric.statistics(texts, repeated)
+    return [statistics[system :: len(outputs)] for system in range(len(outputs))]

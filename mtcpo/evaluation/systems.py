@@ -1,105 +1,278 @@
-"""`mtcpo evaluate`: test sets loaded, translated where a model is given, scored, tested, and put on a page."""
+"""Evaluate systems on test sets: load metrics, get each system's translations, score them.
+
+`evaluate_systems` is the one place where this happens. A system is anything that gives its translations of test sets:
+outputs in memory, files of outputs, or a model that translates.
+"""
 
 from __future__ import annotations
 
+import logging
 import shutil
 import sys
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from hashlib import sha256
+from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
-from mtcpo.core.files import sha256_of
+from mtcpo.core.errors import UserError
+from mtcpo.core.files import read_lines, sha256_of
 from mtcpo.core.provenance import provenance
 from mtcpo.data.records import Segment
 from mtcpo.data.rows import read_segments
-from mtcpo.evaluation.config import EvaluateConfig
-from mtcpo.evaluation.document import Evaluation
-from mtcpo.evaluation.evaluate import evaluate_outputs, load_metrics_for, read_outputs
+from mtcpo.evaluation.config import DEFAULT_METRICS, EvaluateConfig
+from mtcpo.evaluation.evaluate import evaluate_outputs
+from mtcpo.evaluation.results import Evaluation
 from mtcpo.evaluation.testsets.suites import decoding_of, load_test_sets
 from mtcpo.evaluation.testsets.testset import TestSet
-from mtcpo.metrics.base import open_models
+from mtcpo.metrics.base import Metric
+from mtcpo.metrics.registry import is_lexical, load_metric
+from mtcpo.metrics.score_cache import CACHE_FILE, CachedMetric, ScoreCache
+from mtcpo.models.config import ModelOptions
 from mtcpo.translation.config import TranslateConfig
 from mtcpo.translation.translate import Engine, translate_texts, translate_to_file
 
-KEPT = ".translations"
-"""Where translations are kept until their evaluation is written."""
+LOG = logging.getLogger(__name__)
+
+KEPT_TRANSLATIONS = ".translations"
+"""Folder that keeps a model's translations until their evaluation is written."""
+
+Outputs = list[list[str]]
+"""Of each test set, one translation for each segment."""
 
 
-def assess_files(config: EvaluateConfig, files: Mapping[str, Path], folder: Path | None = None) -> list[Evaluation]:
+class System(Protocol):
+    """What is evaluated."""
+
+    def outputs(self, test_sets: Sequence[TestSet]) -> Outputs:
+        """Return the system's translations of each test set."""
+
+
+@dataclass(frozen=True, slots=True)
+class GivenOutputs:
+    """A system whose translations of each test set are in memory."""
+
+    texts: Outputs
+
+    def outputs(self, test_sets: Sequence[TestSet]) -> Outputs:
+        """Return the texts."""
+        return self.texts
+
+
+@dataclass(frozen=True, slots=True)
+class OutputFiles:
+    """A system whose translations are in files, one translation a line. paths: a file for each test set."""
+
+    paths: Sequence[Path]
+
+    def outputs(self, test_sets: Sequence[TestSet]) -> Outputs:
+        """Read the files.
+
+        Raises:
+            UserError: a file of another length than its test set.
+        """
+        return [read_output(path, test_set) for path, test_set in zip(self.paths, test_sets, strict=True)]
+
+
+@dataclass(frozen=True, slots=True)
+class TranslationModel:
+    """A system that translates the test sets.
+
+    open: from the number of sources to the context manager of an engine. decoding: what a suite does not say.
+    folder: keeps the translations until `forget_translations`, so that an interrupted call resumes.
+    """
+
+    open: Callable[[int], AbstractContextManager[Engine]]
+    decoding: TranslateConfig
+    folder: Path | None = None
+
+    def outputs(self, test_sets: Sequence[TestSet]) -> Outputs:
+        """Translate the test sets."""
+        outputs = []
+        with self.open(sum(len(test_set.segments) for test_set in test_sets)) as engine:
+            for test_set in test_sets:
+                decoding = decoding_of(test_set, self.decoding)
+                outputs.append(_translate(engine, test_set.segments, decoding, self.folder))
+        return outputs
+
+
+def evaluate_systems(
+    test_sets: Sequence[TestSet],
+    systems: Mapping[str, System],
+    config: EvaluateConfig,
+    folder: Path | None = None,
+    selection_metrics: Collection[str] = (),
+) -> list[Evaluation]:
+    """Score systems on test sets.
+
+    Args:
+        test_sets: What the systems translated, or will.
+        systems: By name.
+        config: Metrics, baseline, resamples and seed.
+        folder: Where the evaluation goes; the scores of neural metrics are cached there.
+        selection_metrics: As in `evaluate_outputs`.
+
+    Raises:
+        UserError: as the loading of metrics, the systems, and `evaluate_outputs`.
+    """
+    outputs: dict[str, Outputs] = {}
+    models = {name: system for name, system in systems.items() if isinstance(system, TranslationModel)}
+    for name, system in systems.items():
+        if name not in models:
+            outputs[name] = system.outputs(test_sets)
+    metrics = load_metrics_for(test_sets, config, folder)
+    if models:
+        # A checkpoint that cannot be loaded should stop the call before the hours of translation, not after them.
+        # Without models it is loaded when it first scores, and not at all where the cache has every score.
+        for metric in chain.from_iterable(metrics):
+            metric.open()
+    for name, model in models.items():
+        outputs[name] = model.outputs(test_sets)
+    evaluations = []
+    for index, test_set in enumerate(test_sets):
+        outputs_on_set = {name: outputs[name][index] for name in systems}
+        evaluation = evaluate_outputs(test_set, outputs_on_set, metrics[index], config, selection_metrics)
+        evaluations.append(evaluation)
+    return evaluations
+
+
+def evaluate_files(config: EvaluateConfig, files: Mapping[str, Path], folder: Path | None = None) -> list[Evaluation]:
     """Score files of systems' outputs, one translation a line, on the test sets of a configuration.
 
-    folder: where the evaluation goes; scores of models are kept there.
+    folder: as in `evaluate_systems`.
 
     Raises:
-        UserError: as the loading of test sets, metrics and outputs; and as `evaluate_outputs`.
+        UserError: as the loading of test sets, and as `evaluate_systems`.
     """
-    test_sets = _load(config)
-    outputs = [read_outputs(files.items(), test_set) for test_set in test_sets]
-    metrics = load_metrics_for(test_sets, config, folder)
-    return [evaluate_outputs(*of_set, config) for of_set in zip(test_sets, outputs, metrics, strict=True)]
+    test_sets = load_configured_sets(config)
+    systems = {name: OutputFiles([path] * len(test_sets)) for name, path in files.items()}
+    return evaluate_systems(test_sets, systems, config, folder)
 
 
-def assess_models(
-    config: EvaluateConfig, models: Mapping[str, str], decoding: TranslateConfig, dtype: Any, prompt: str | None,
-    folder: Path | None = None,
+def evaluate_models(
+    config: EvaluateConfig, models: Mapping[str, str], decoding: TranslateConfig, dtype: Any,
+    options: ModelOptions, folder: Path | None = None,
 ) -> list[Evaluation]:  # fmt: skip
-    """Translate the test sets of a configuration with models (name -> path), then score.
+    """Translate the test sets of a configuration with models (name -> path or hub name), then score.
 
-    folder: as in `assess_files`; translations are kept there too until `forget_translations`, so that a call that was
-    interrupted goes on where it was.
+    folder: as in `evaluate_systems`, and in `TranslationModel`.
 
     Raises:
-        UserError: as `assess_files`, and where a model cannot be loaded.
+        UserError: as `evaluate_files`, and where a model cannot be loaded.
     """
-    test_sets = _load(config)
-    metrics = load_metrics_for(test_sets, config, folder)
-    open_models({id(metric): metric for of_set in metrics for metric in of_set}.values())
-    outputs = _translate(test_sets, models, decoding, dtype, prompt, folder)
-    return [
-        evaluate_outputs(test_set, {name: texts[number] for name, texts in outputs.items()}, loaded, config)
-        for number, (test_set, loaded) in enumerate(zip(test_sets, metrics, strict=True))
-    ]
+    systems: dict[str, System] = {}
+    for name, model in models.items():
+        systems[name] = TranslationModel(_engine_opener(name, model, dtype, options), decoding, folder)
+    return evaluate_systems(load_configured_sets(config), systems, config, folder)
 
 
-def _load(config: EvaluateConfig) -> list[TestSet]:
+def _engine_opener(
+    name: str, model: str, dtype: Any, options: ModelOptions
+) -> Callable[[int], AbstractContextManager[Engine]]:
+    def open_with(sources: int) -> AbstractContextManager[Engine]:
+        from mtcpo.translation.engines import open_engine
+
+        return open_engine(model, name, dtype, options, sources)
+
+    return open_with
+
+
+def load_configured_sets(config: EvaluateConfig) -> list[TestSet]:
+    """Load the test sets of a configuration.
+
+    Raises:
+        UserError: as `load_test_sets`.
+    """
     folder = None if config.test_set_dir is None else Path(config.test_set_dir)
     return load_test_sets(config.suites, config.sets, folder, config.submitted)
 
 
+def read_output(path: Path, test_set: TestSet) -> list[str]:
+    """Read a system's output, one translation a line.
+
+    Raises:
+        UserError: a file of another length than the test set.
+    """
+    texts = list(read_lines(path))
+    if len(texts) != len(test_set.segments):
+        raise UserError(
+            f"{path}: {len(texts)} lines, but {test_set.origin} has {len(test_set.segments)}; "
+            "line n of one must translate line n of the other"
+        )
+    return texts
+
+
+def metrics_of(config: EvaluateConfig, test_set: TestSet) -> tuple[str, ...]:
+    """Return the specs of the metrics for a test set: the configuration's, else its suite's, else the default."""
+    return config.metrics or test_set.metrics or DEFAULT_METRICS
+
+
+def load_metrics_for(
+    test_sets: Sequence[TestSet], config: EvaluateConfig, folder: Path | None = None
+) -> list[list[Metric]]:
+    """Load the metrics of each test set; a neural one is loaded once for all of them.
+
+    folder: as in `evaluate_systems`; the configuration may say another place for the score cache.
+
+    Raises:
+        UserError: an unknown name, a checkpoint that cannot be loaded, or a package that is not installed.
+    """
+    loaded: dict[tuple[str, str], Metric] = {}
+    keys_by_set = []
+    for test_set in test_sets:
+        keys = [_metric_key(spec, test_set.tgt_lang) for spec in metrics_of(config, test_set)]
+        for key in keys:
+            if key not in loaded:
+                loaded[key] = load_metric(*key, config.comet)
+        keys_by_set.append(keys)
+    neural = [key for key, metric in loaded.items() if not metric.is_lexical]
+    if neural:
+        cache = _open_score_cache(config, folder)
+        for key in neural:
+            loaded[key] = CachedMetric(loaded[key], cache)
+    return [[loaded[key] for key in keys] for keys in keys_by_set]
+
+
+def _metric_key(spec: str, tgt_lang: str) -> tuple[str, str]:
+    """Return what decides whether two test sets can share a loaded metric: only lexical ones differ by language."""
+    return spec, tgt_lang if is_lexical(spec) else "und"
+
+
+def _open_score_cache(config: EvaluateConfig, folder: Path | None) -> ScoreCache:
+    """Open the cache; called after the metrics are loaded, so that one that cannot be loaded leaves no file."""
+    path = Path(":memory:")  # of use even so: corpus scores, segment scores and error spans each ask for them
+    if config.score_cache:
+        path = Path(config.score_cache)
+    elif folder is not None:
+        path = folder / CACHE_FILE
+    cache = ScoreCache(path)
+    if cache.note:
+        LOG.warning("mtcpo: %s", cache.note)
+    return cache
+
+
 def _translate(
-    test_sets: Sequence[TestSet], models: Mapping[str, str], decoding: TranslateConfig, dtype: Any,
-    prompt: str | None, folder: Path | None,
-) -> dict[str, list[list[str]]]:  # fmt: skip
-    """Translate every test set with every model: system -> texts of each test set."""
-    from mtcpo.translation.engines import open_engine
-
-    total, found = sum(len(test_set.segments) for test_set in test_sets), {}
-    for name, path in models.items():
-        with open_engine(path, name, dtype, prompt, total) as engine:
-            found[name] = [_texts(engine, one.segments, decoding_of(one, decoding), folder) for one in test_sets]
-    return found
-
-
-def _texts(engine: Engine, segments: Sequence[Segment], decoding: TranslateConfig, folder: Path | None) -> list[str]:
+    engine: Engine, segments: Sequence[Segment], decoding: TranslateConfig, folder: Path | None
+) -> list[str]:
     if folder is None:
         return translate_texts(engine, segments, decoding)
     bare = [replace(segment, candidates=()) for segment in segments]
-    # The name holds all that the translations depend on, so what lies there under it is what would be made.
-    what = [engine.name, decoding.model_dump_json(), *(repr(segment) for segment in bare)]
-    digest = sha256("\n".join(what).encode()).hexdigest()
-    path = folder / KEPT / f"{digest[:16]}.jsonl"
+    # The file's name is a hash of all that the translations depend on: what lies there is what would be made.
+    fingerprint = [engine.name, decoding.model_dump_json(), *(repr(segment) for segment in bare)]
+    digest = sha256("\n".join(fingerprint).encode()).hexdigest()
+    path = folder / KEPT_TRANSLATIONS / f"{digest[:16]}.jsonl"
     if not path.exists():
         translate_to_file(engine, bare, decoding, path)
     return [segment.candidates[0].text for segment in read_segments(path)]
 
 
 def forget_translations(folder: Path) -> None:
-    """Remove what `assess_models` kept for a call that might have been interrupted."""
-    shutil.rmtree(folder / KEPT, ignore_errors=True)
+    """Remove what a `TranslationModel` kept for a call that might have been interrupted."""
+    shutil.rmtree(folder / KEPT_TRANSLATIONS, ignore_errors=True)
 
 
 def made_by(config: EvaluateConfig, inputs: Mapping[str, Path], started: float, gpus: bool) -> dict[str, Any]:
@@ -107,10 +280,11 @@ def made_by(config: EvaluateConfig, inputs: Mapping[str, Path], started: float, 
 
     started: what `time.perf_counter()` was at the start.
     """
+    hashes = {name: f"{path} {sha256_of(path)}" for name, path in inputs.items() if path.exists()}
     return {
         "command": ["mtcpo", *sys.argv[1:]],
         "settings": config.model_dump(mode="json", exclude_defaults=True),
-        "inputs": {name: f"{path} {sha256_of(path)}" for name, path in inputs.items() if path.exists()},
+        "inputs": hashes,
         **provenance(gpus),
         "seconds": round(time.perf_counter() - started, 1),
         "finished": datetime.now(UTC).isoformat(timespec="seconds"),

@@ -1,4 +1,12 @@
-"""What a metric is: of single translations, and of whole corpora."""
+"""What a metric is: something that scores single translations, and in most cases whole corpora too.
+
+    CandidateMetric    scores single translations
+      Metric           scores corpora as well, from statistics that add up over segments: BLEU, chrF, TER
+        NeuralMetric   its corpus score is the mean of its segment scores: COMET, users' metrics
+
+A new metric derives from the lowest of them that fits and overrides what differs from the defaults.
+Dimensions: N segments, K additive statistics of a segment.
+"""
 
 from __future__ import annotations
 
@@ -6,208 +14,174 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from itertools import groupby
-from typing import TYPE_CHECKING, NamedTuple, Protocol, runtime_checkable
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from mtcpo.data.records import Candidate, ErrorSpan
+from mtcpo.data.records import Candidate, ErrorSpan, Segment
 
-if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
-
-    from mtcpo.data.records import Segment
+Array = NDArray[np.float64]
 
 
-class CandidateMetric(Protocol):
-    """A loaded metric of single translations."""
-
-    @property
-    def name(self) -> str:
-        """Key in `scores` and in evaluation.json."""
-
-    def signature(self, num_references: int, sentence: bool = False) -> str:
-        """Return what a reader needs to compute the same numbers; -1 references: their number varies.
-
-        sentence: of the scores of `score_candidates` and not of the corpus score.
-        """
-
-    def score_candidates(self, segments: Sequence[Segment]) -> list[list[float]]:
-        """Return scores[segment][candidate], higher is better (ter negated).
-
-        Raises:
-            UserError: a segment without references where the metric needs them.
-        """
-
-
-class Metric(CandidateMetric, Protocol):
-    """A loaded metric of translations and of corpora. Dimensions: N segments, K additive statistics of a segment.
-
-    higher_is_better speaks of the score as printed, so it is False for ter; what `score_candidates` returns and what
-    records store is always higher-is-better.
-    """
-
-    @property
-    def needs_references(self) -> bool:
-        """Whether segments without references are refused."""
-
-    @property
-    def higher_is_better(self) -> bool:
-        """Whether a higher printed score is better."""
-
-    @property
-    def percent(self) -> bool:
-        """Whether scores run from 0 to 100 (ter may exceed it) and not about from 0 to 1."""
-
-    def statistics(self, hypotheses: Sequence[str], segments: Sequence[Segment]) -> NDArray[np.float64]:
-        """Return the additive statistics of each hypothesis against its segment. Shape (N, K)."""
-
-    def corpus_score(self, sums: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Return the corpus scores, as printed, of summed statistics. Shape (..., K) -> (...)."""
-
-    def segment_scores(self, statistics: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Return what `score_candidates` would, of statistics. Shape (N, K) -> (N,)."""
-
-
-@runtime_checkable
-class InProcesses(Protocol):
-    """A metric that scores in several processes, and so wants several times as many segments at once."""
-
-    @property
-    def processes(self) -> int:
-        """How many there are."""
-
-
-def processes_of(metric: CandidateMetric) -> int:
-    """Return in how many processes a metric scores."""
-    return metric.processes if isinstance(metric, InProcesses) else 1
-
-
-class Judgement(NamedTuple):
-    """What a metric says of a translation. errors: None of a metric that finds none but only scores."""
+class ScoreWithSpans(NamedTuple):
+    """The score of a translation and its error spans; errors is None where the metric only scores."""
 
     score: float
     errors: tuple[ErrorSpan, ...] | None = None
 
 
-@runtime_checkable
-class Judge(Protocol):
-    """A metric that may find the errors in translations beside their scores."""
-
-    @property
-    def finds_errors(self) -> bool:
-        """Whether it does."""
-
-    def judge_candidates(self, segments: Sequence[Segment]) -> list[list[Judgement]]:
-        """Return the scores of `score_candidates`, with the errors."""
+def scores_only(rows: Iterable[Iterable[ScoreWithSpans]]) -> list[list[float]]:
+    """Return the scores without the error spans."""
+    return [[scored.score for scored in row] for row in rows]
 
 
-def finds_errors(metric: CandidateMetric) -> bool:
-    """Whether a metric finds the errors in translations."""
-    return isinstance(metric, Judge) and metric.finds_errors
+def without_spans(rows: Iterable[Iterable[float]]) -> list[list[ScoreWithSpans]]:
+    """Return plain scores in the form of a metric that finds error spans."""
+    return [[ScoreWithSpans(score) for score in row] for row in rows]
 
 
-def judge(metric: CandidateMetric, segments: Sequence[Segment]) -> list[list[Judgement]]:
-    """Return a metric's scores of each candidate of each segment, with the errors where it finds them."""
-    if isinstance(metric, Judge):
-        return metric.judge_candidates(segments)
-    return bare_judgements(metric.score_candidates(segments))
+def with_score(metric: str, candidate: Candidate, scored: ScoreWithSpans) -> Candidate:
+    """Return the candidate with its score, and its error spans if there are any, under the metric's name."""
+    errors = candidate.errors if scored.errors is None else {**candidate.errors, metric: scored.errors}
+    return replace(candidate, scores={**candidate.scores, metric: scored.score}, errors=errors)
 
 
-def bare_judgements(scores: Iterable[Iterable[float]]) -> list[list[Judgement]]:
-    """Return scores as the judgements of a metric that finds no errors."""
-    return [[Judgement(score) for score in of_segment] for of_segment in scores]
+class CandidateMetric(ABC):
+    """A metric of single translations.
 
-
-def scores_of(judged: Sequence[Sequence[Judgement]]) -> list[list[float]]:
-    """Return the scores alone."""
-    return [[one.score for one in of_segment] for of_segment in judged]
-
-
-def judged_by(metric: str, candidate: Candidate, judgement: Judgement) -> Candidate:
-    """Return a candidate with what the metric of that name says of it."""
-    errors = candidate.errors if judgement.errors is None else {**candidate.errors, metric: judgement.errors}
-    return replace(candidate, scores={**candidate.scores, metric: judgement.score}, errors=errors)
-
-
-@runtime_checkable
-class Loadable(Protocol):
-    """A metric that loads a model when it first scores."""
-
-    def open(self) -> None:
-        """Load the model now, so that what is wrong with it shows."""
-
-
-def open_models(metrics: Iterable[CandidateMetric]) -> None:
-    """Load the models of metrics now: before work that would be lost if one cannot be loaded."""
-    for metric in metrics:
-        if isinstance(metric, Loadable):
-            metric.open()
-
-
-class MeanOfSegments(ABC):
-    """The part of `Metric` that a metric has whose corpus score is the mean of its segments' scores."""
+    name: the key in `scores` and in evaluation.json. processes: how many processes score at once; callers hand over
+    that many times as many segments. finds_error_spans: whether `score_with_spans` returns error spans.
+    """
 
     __slots__ = ()
+    name: str
+    processes: int = 1
+    finds_error_spans: bool = False
+
+    @abstractmethod
+    def signature(self, num_references: int, sentence: bool = False) -> str:
+        """Return all that a reader needs to compute the same numbers; it is part of a score's key in the cache.
+
+        Args:
+            num_references: References of each segment; -1: their number varies.
+            sentence: Whether the scores of `score_candidates` are meant, or the corpus score.
+        """
 
     @abstractmethod
     def score_candidates(self, segments: Sequence[Segment]) -> list[list[float]]:
-        """Return scores[segment][candidate]."""
+        """Return scores[segment][candidate], higher is better (TER is negated).
 
-    def statistics(self, hypotheses: Sequence[str], segments: Sequence[Segment]) -> NDArray[np.float64]:
+        Raises:
+            UserError: A segment has no reference, and the metric needs one.
+        """
+
+    def score_with_spans(self, segments: Sequence[Segment]) -> list[list[ScoreWithSpans]]:
+        """Return the scores of `score_candidates`, with error spans where the metric finds them."""
+        return without_spans(self.score_candidates(segments))
+
+    def open(self) -> None:
+        """Load the model, if there is one, so that an error shows before hours of other work."""
+        return None
+
+
+class Metric(CandidateMetric):
+    """A metric of single translations and of corpora.
+
+    needs_references: a segment without references is an error. uses_references: scores depend on the references.
+    higher_is_better: of the score as printed, so False for TER; scores of candidates are always higher-is-better.
+    percent: scores run from 0 to 100 (TER may exceed it), and not from 0 to 1 or so. is_lexical: arithmetic on
+    strings, which runs in worker processes and is not worth a cache.
+    """
+
+    __slots__ = ()
+    needs_references: bool
+    uses_references: bool = True
+    higher_is_better: bool = True
+    percent: bool = False
+    is_lexical: bool = False
+
+    @abstractmethod
+    def statistics(self, hypotheses: Sequence[str], segments: Sequence[Segment]) -> Array:
+        """Return the additive statistics of each hypothesis against its segment. Shape (N, K)."""
+
+    @abstractmethod
+    def corpus_score(self, sums: Array) -> Array:
+        """Return the corpus scores, as printed, of summed statistics. Shape (..., K) -> (...)."""
+
+    @abstractmethod
+    def segment_scores(self, statistics: Array) -> Array:
+        """Return what `score_candidates` would, from statistics: higher is better. Shape (N, K) -> (N,)."""
+
+
+class NeuralMetric(Metric):
+    """A metric whose corpus score is the mean of its segment scores; a subclass scores candidates, and that is all."""
+
+    __slots__ = ()
+
+    def statistics(self, hypotheses: Sequence[str], segments: Sequence[Segment]) -> Array:
         """Return (score, 1) of each hypothesis. Shape (N, 2)."""
-        import numpy as np
-
-        # The hypotheses of one segment that follow each other are scored as its candidates, together.
-        asked = []
+        # Neighbouring hypotheses of the same segment become its candidates: the model then reads their source once.
+        as_candidates: list[Segment] = []
         for _, group in groupby(zip(segments, hypotheses, strict=True), key=lambda pair: id(pair[0])):
             rows = list(group)
             candidates = tuple(Candidate(str(number), text) for number, (_, text) in enumerate(rows))
-            asked.append(replace(rows[0][0], candidates=candidates))
-        scores = np.array([score for of_segment in self.score_candidates(asked) for score in of_segment], np.float64)
-        return np.stack([scores, np.ones(len(scores))], axis=1)
+            as_candidates.append(replace(rows[0][0], candidates=candidates))
+        scores: list[float] = []
+        for row in self.score_candidates(as_candidates):
+            scores += row
+        return np.stack([np.array(scores, np.float64), np.ones(len(scores))], axis=1)
 
-    def corpus_score(self, sums: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Return the mean score of summed statistics. Shape (..., 2) -> (...)."""
-        score: NDArray[np.float64] = sums[..., 0] / sums[..., 1]
+    def corpus_score(self, sums: Array) -> Array:
+        """Return the mean score, as printed, of summed statistics. Shape (..., 2) -> (...)."""
+        mean = self.segment_scores(sums)
+        # Segment scores of a lower-is-better metric are negated; 0.0 - x, since -x would print "-0".
+        return mean if self.higher_is_better else 0.0 - mean
+
+    def segment_scores(self, statistics: Array) -> Array:
+        """Return the score of each segment, higher is better. Shape (N, 2) -> (N,)."""
+        score: Array = statistics[..., 0] / statistics[..., 1]
         return score
 
-    def segment_scores(self, statistics: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Return the score of each segment. Shape (N, 2) -> (N,)."""
-        return self.corpus_score(statistics)
 
+class MetricProxy(Metric):
+    """Stands in front of another metric and describes itself as that one; a subclass overrides what differs."""
 
-class StandsFor:
-    """What stands in for a metric says of itself what the metric says. A subclass has it as `metric`."""
+    def __init__(self, metric: Metric) -> None:
+        self.metric = metric
+        self.name = metric.name
+        self.processes = metric.processes
+        self.finds_error_spans = metric.finds_error_spans
+        self.needs_references = metric.needs_references
+        self.uses_references = metric.uses_references
+        self.higher_is_better = metric.higher_is_better
+        self.percent = metric.percent
+        self.is_lexical = metric.is_lexical
 
-    __slots__ = ()
-    metric: Metric
+    def signature(self, num_references: int, sentence: bool = False) -> str:
+        """Return the signature of the metric behind."""
+        return self.metric.signature(num_references, sentence)
 
-    @property
-    def name(self) -> str:
-        """As the metric's."""
-        return self.metric.name
+    def open(self) -> None:
+        """Load the model of the metric behind."""
+        self.metric.open()
 
-    @property
-    def needs_references(self) -> bool:
-        """As the metric's."""
-        return self.metric.needs_references
+    def score_candidates(self, segments: Sequence[Segment]) -> list[list[float]]:
+        """Return scores[segment][candidate] of the metric behind."""
+        return self.metric.score_candidates(segments)
 
-    @property
-    def higher_is_better(self) -> bool:
-        """As the metric's."""
-        return self.metric.higher_is_better
+    def score_with_spans(self, segments: Sequence[Segment]) -> list[list[ScoreWithSpans]]:
+        """Return the scores, and the error spans if it finds them, of the metric behind."""
+        return self.metric.score_with_spans(segments)
 
-    @property
-    def percent(self) -> bool:
-        """As the metric's."""
-        return self.metric.percent
+    def statistics(self, hypotheses: Sequence[str], segments: Sequence[Segment]) -> Array:
+        """Return the statistics of the metric behind. Shape (N, K)."""
+        return self.metric.statistics(hypotheses, segments)
 
-    @property
-    def finds_errors(self) -> bool:
-        """As the metric does."""
-        return finds_errors(self.metric)
+    def corpus_score(self, sums: Array) -> Array:
+        """Return the corpus scores of the metric behind. Shape (..., K) -> (...)."""
+        return self.metric.corpus_score(sums)
 
-
-Array = NDArray[np.float64]
+    def segment_scores(self, statistics: Array) -> Array:
+        """Return the segment scores of the metric behind. Shape (N, K) -> (N,)."""
+        return self.metric.segment_scores(statistics)

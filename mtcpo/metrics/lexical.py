@@ -1,8 +1,8 @@
-"""BLEU, chrF, chrF++ and TER: sacreBLEU's statistics, and its formulas over arrays of them.
+"""The lexical metrics: BLEU, spBLEU, chrF, chrF++ and TER, equal to sacreBLEU's and faster.
 
-sacreBLEU tokenizes, and does TER's edits. N-grams are counted here, those of a segment's candidates and references all
-at once, and the references only once. The score formulas are written for whole arrays, because a significance test
-scores ten thousand resampled corpora. Tests hold both to sacreBLEU's own results.
+sacreBLEU tokenizes, and counts TER's edits. N-grams are counted here, for all candidates and references of a segment
+at once. The score formulas work on whole arrays, because a significance test scores thousands of resampled corpora.
+Tests hold both to sacreBLEU's own results.
 
 Dimensions: C candidates and R references of a segment, K statistics.
 """
@@ -11,12 +11,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from http.client import HTTPException
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 from sacrebleu.metrics.bleu import BLEU
 from sacrebleu.metrics.chrf import CHRF
 from sacrebleu.metrics.ter import TER
@@ -24,23 +23,30 @@ from sacrebleu.metrics.ter import TER
 from mtcpo.core.errors import UserError
 from mtcpo.data.languages import macro_language
 from mtcpo.data.records import Segment
-from mtcpo.metrics.ngrams import characters, ngram_counts, words
-
-Floats = NDArray[np.float64]
+from mtcpo.metrics.base import Array, Metric
+from mtcpo.metrics.ngrams import characters, ngram_counts, number_words
+from mtcpo.metrics.sacrebleu_internals import (
+    clear_tokenizer_caches,
+    closest_length,
+    edits_and_lengths,
+    signature_of,
+    split_words,
+    strip_punctuation,
+)
 
 CHRF_CHARS = 6
 CHRF_BETA = 2  # recall counts twice as much as precision: Popovic 2016, and sacreBLEU's default
-BLEU_ORDER = 4
+BLEU_ORDER = 4  # Papineni et al. 2002
 
 SENTENCEPIECE = "flores200"  # what "spBLEU" means since NLLB
 
 TOKENIZERS = {"zh": "zh", "ja": "ja-mecab", "ko": "ko-mecab"} | dict.fromkeys(
     ("th", "lo", "km", "my", "bo", "dz", "shn"), SENTENCEPIECE
 )
-"""sacreBLEU's tokenizers of languages that are written without spaces; all others have 13a, as mteval has it."""
+"""sacreBLEU's tokenizers for languages written without spaces between words; all others get 13a, that of mteval."""
 
 
-def bleu_scores(sums: Floats, effective_order: bool) -> Floats:
+def bleu_scores(sums: Array, effective_order: bool) -> Array:
     """BLEU of summed statistics (hypothesis length, reference length, 4 matches, 4 totals). Shape (..., 10) -> (...).
 
     100 * exp(min(0, 1 - ref/hyp)) * (p1 p2 p3 p4)^(1/4), where the k-th order without a match counts as
@@ -48,6 +54,7 @@ def bleu_scores(sums: Floats, effective_order: bool) -> Floats:
     the hypothesis's length count.
     """
     hyp_len, ref_len = sums[..., 0], sums[..., 1]
+    # Maxima against 1 below keep empty texts from dividing by zero; they change no score that counts.
     correct, total = sums[..., 2 : 2 + BLEU_ORDER], sums[..., 2 + BLEU_ORDER :]
     present = np.cumprod(total > 0, axis=-1, dtype=bool)
     missed = correct == 0
@@ -60,10 +67,10 @@ def bleu_scores(sums: Floats, effective_order: bool) -> Floats:
     return np.where(possible, score, 0.0)
 
 
-def chrf_scores(sums: Floats) -> Floats:
+def chrf_scores(sums: Array) -> Array:
     """ChrF of summed statistics (n-grams of hypothesis, reference, both). Shape (..., 3 * orders) -> (...).
 
-    F-beta of the precision and recall averaged over the orders that both sides have.
+    F-beta of precision and recall, each averaged over the orders that both sides have (Popovic 2015).
     """
     hypothesis, reference, matches = sums[..., 0::3], sums[..., 1::3], sums[..., 2::3]
     shared = (hypothesis > 0) & (reference > 0)
@@ -71,124 +78,115 @@ def chrf_scores(sums: Floats) -> Floats:
     precision = np.where(shared, matches / np.maximum(hypothesis, 1), 0.0).sum(axis=-1) / orders
     recall = np.where(shared, matches / np.maximum(reference, 1), 0.0).sum(axis=-1) / orders
     weighted = CHRF_BETA**2 * precision + recall
-    # In sacreBLEU's order of operations, to the last bit: of several references the one with the best score counts.
-    score: Floats = 100.0 * ((1 + CHRF_BETA**2) * precision * recall / np.where(weighted > 0, weighted, 1.0))
+    # sacreBLEU's order of operations, equal to the last bit: a tie between references must be broken as it breaks it.
+    score: Array = 100.0 * ((1 + CHRF_BETA**2) * precision * recall / np.where(weighted > 0, weighted, 1.0))
     return score
 
 
-def ter_scores(sums: Floats) -> Floats:
+def ter_scores(sums: Array) -> Array:
     """TER of summed statistics (edits, mean reference length), lower is better. Shape (..., 2) -> (...)."""
     edits, length = sums[..., 0], sums[..., 1]
     return 100.0 * np.where(length > 0, edits / np.where(length > 0, length, 1.0), edits > 0)
 
 
-def _chrf_statistics(metric: Any, texts: Sequence[str], references: Sequence[str]) -> Floats:
+def _chrf_statistics(metric: Any, texts: Sequence[str], references: Sequence[str]) -> Array:
     """Return n-grams of hypothesis, reference and both, by order, against the best reference. Shape (C, K)."""
     together = [*texts, *references]
     counts = list(ngram_counts(characters(["".join(text.split()) for text in together]), CHRF_CHARS))
     if metric.word_order:
-        counts += ngram_counts(words([metric._remove_punctuation(text) for text in together]), metric.word_order)
+        counts += ngram_counts(number_words([strip_punctuation(metric, text) for text in together]), metric.word_order)
     statistics = np.empty((len(texts), len(references), 3 * len(counts)))
-    for order, of_order in enumerate(counts):
-        ours, theirs = of_order[: len(texts), None], of_order[None, len(texts) :]
+    for order, counts_of_order in enumerate(counts):
+        ours, theirs = counts_of_order[: len(texts), None], counts_of_order[None, len(texts) :]
         in_reference = theirs.sum(axis=-1)
-        # An order that the reference is too short for does not count.
+        # An order longer than the reference counts neither way, or short references would look worse.
         statistics[..., 3 * order] = np.where(in_reference > 0, ours.sum(axis=-1), 0)
         statistics[..., 3 * order + 1] = in_reference
         statistics[..., 3 * order + 2] = np.minimum(ours, theirs).sum(axis=-1)
     best = chrf_scores(statistics).argmax(axis=1)
-    closest: Floats = statistics[np.arange(len(texts)), best]
+    closest: Array = statistics[np.arange(len(texts)), best]
     return closest
 
 
-def _bleu_statistics(metric: Any, texts: Sequence[str], references: Sequence[str]) -> Floats:
+def _bleu_statistics(metric: Any, texts: Sequence[str], references: Sequence[str]) -> Array:
     """Return lengths, matches and totals, against all references together. Shape (C, 2 + 2 * orders)."""
-    tokens = [metric._preprocess_segment(text).split() for text in (*texts, *references)]
+    tokens = [split_words(metric, text) for text in (*texts, *references)]
     reference_lengths = [len(words) for words in tokens[len(texts) :]]
     statistics = np.empty((len(texts), 2 + 2 * BLEU_ORDER))
-    for row, found in zip(statistics, tokens, strict=False):
-        row[:2] = len(found), metric._get_closest_ref_len(len(found), reference_lengths)
-    for order, counts in enumerate(ngram_counts(words(tokens), BLEU_ORDER)):
+    for row, words in zip(statistics, tokens[: len(texts)], strict=True):
+        row[:2] = len(words), closest_length(metric, len(words), reference_lengths)
+    for order, counts in enumerate(ngram_counts(number_words(tokens), BLEU_ORDER)):
+        # Clipped counts: an n-gram matches as often as the reference that has it most (Papineni et al. 2002).
         ours, most = counts[: len(texts)], counts[len(texts) :].max(axis=0)
         statistics[:, 2 + order] = np.minimum(ours, most).sum(axis=-1)
         statistics[:, 2 + BLEU_ORDER + order] = ours.sum(axis=-1)
     return statistics
 
 
-def _ter_statistics(metric: Any, texts: Sequence[str], references: Sequence[str]) -> Floats:
+def _ter_statistics(metric: Any, texts: Sequence[str], references: Sequence[str]) -> Array:
     """Return edits and mean reference length. Shape (C, 2)."""
-    # The steps of sacreBLEU's own sentence_score, which offers no way to keep the references between calls.
-    prepared = metric._extract_reference_info([metric._preprocess_segment(text) for text in references])
-    rows = [metric._compute_segment_statistics(metric._preprocess_segment(text), prepared) for text in texts]
-    return np.array(rows, dtype=np.float64)
-
-
-def _forget_texts(metric: Any) -> None:
-    """Empty the caches of sacreBLEU's tokenizers: of a stream they would keep 65,536 texts, and of those none again."""
-    tokenizer = getattr(metric, "tokenizer", None)
-    for part in (tokenizer, getattr(tokenizer, "_post_tokenizer", None)):
-        clear = getattr(type(part).__call__, "cache_clear", None)
-        if clear is not None:
-            clear()
+    return np.array(edits_and_lengths(metric, texts, references), dtype=np.float64)
 
 
 @dataclass(frozen=True, slots=True)
-class LexicalMetric:
-    """A metric that is a formula over counts. See `Metric` for the contract.
+class LexicalMetric(Metric):
+    """A metric that is a formula over counts of n-grams or edits.
 
     corpus and sentence: sacreBLEU's metric, set up for each; they differ in BLEU's effective order only.
-    count: the statistics of texts, one at least, against references, one at least.
+    count: returns the statistics of texts against references, at least one of each.
     """
 
     name: str
     tgt_lang: str
     corpus: BLEU | CHRF | TER
     sentence: BLEU | CHRF | TER
-    count: Callable[[Any, Sequence[str], Sequence[str]], Floats]
-    corpus_formula: Callable[[Floats], Floats]
-    sentence_formula: Callable[[Floats], Floats]
+    count: Callable[[Any, Sequence[str], Sequence[str]], Array]
+    corpus_formula: Callable[[Array], Array]
+    sentence_formula: Callable[[Array], Array]
     higher_is_better: bool = True
     needs_references: bool = True
     percent: bool = True
+    is_lexical: bool = True
 
     def __reduce__(self) -> tuple[Any, ...]:
-        # sacreBLEU's objects and the formulas do not travel to another process; their names do.
+        # sacreBLEU's objects and the formulas cannot be pickled for a worker process; the names suffice to make them.
         return _metric_in_this_process, (self.name, self.tgt_lang)
 
     def signature(self, num_references: int, sentence: bool = False) -> str:
         """Return sacreBLEU's own signature; num_references -1 is written "var"."""
-        metric: Any = self.sentence if sentence else self.corpus
-        metric.num_refs = num_references
-        return str(metric.get_signature())
+        return signature_of(self.sentence if sentence else self.corpus, num_references)
 
     def score_candidates(self, segments: Sequence[Segment]) -> list[list[float]]:
-        """Return the sentence score of each candidate of each segment, ter negated."""
-        # Systems often agree: of nine at WMT22, a quarter of the outputs is another's too.
-        texts = [list(dict.fromkeys(c.text for c in segment.candidates)) for segment in segments]
-        counted = [self._counts(own, segment) for own, segment in zip(texts, segments, strict=True) if own]
-        if not counted:
+        """Return the sentence score of each candidate of each segment, TER negated."""
+        # Systems often agree: of nine at WMT22, a quarter of the outputs is another system's too.
+        distinct = [list(dict.fromkeys(c.text for c in segment.candidates)) for segment in segments]
+        counts = [self._counts(texts, segment) for texts, segment in zip(distinct, segments, strict=True) if texts]
+        if not counts:
             return [[] for _ in segments]
-        _forget_texts(self.sentence)
-        found = iter(self.segment_scores(np.concatenate(counted)).tolist())
-        by_text = [{text: next(found) for text in own} for own in texts]
-        return [[of[c.text] for c in segment.candidates] for of, segment in zip(by_text, segments, strict=True)]
+        clear_tokenizer_caches(self.sentence)
+        in_order = iter(self.segment_scores(np.concatenate(counts)).tolist())
+        scores: list[list[float]] = []
+        for texts, segment in zip(distinct, segments, strict=True):
+            score_of = {text: next(in_order) for text in texts}
+            scores.append([score_of[c.text] for c in segment.candidates])
+        return scores
 
-    def statistics(self, hypotheses: Sequence[str], segments: Sequence[Segment]) -> Floats:
+    def statistics(self, hypotheses: Sequence[str], segments: Sequence[Segment]) -> Array:
         """Return sacreBLEU's statistics of each hypothesis. Shape (N, K)."""
         pairs = zip(hypotheses, segments, strict=True)
         return np.concatenate([self._counts([text], segment) for text, segment in pairs])
 
-    def corpus_score(self, sums: Floats) -> Floats:
+    def corpus_score(self, sums: Array) -> Array:
         """Return the corpus scores of summed statistics. Shape (..., K) -> (...)."""
         return self.corpus_formula(np.asarray(sums, dtype=np.float64))
 
-    def segment_scores(self, statistics: Floats) -> Floats:
+    def segment_scores(self, statistics: Array) -> Array:
         """Return the score of each segment alone, higher is better. Shape (N, K) -> (N,)."""
         scores = self.sentence_formula(statistics)
-        return scores if self.higher_is_better else 0.0 - scores
+        return scores if self.higher_is_better else 0.0 - scores  # not -scores, which would print "-0.0"
 
-    def _counts(self, texts: Sequence[str], segment: Segment) -> Floats:
-        """Return the statistics of each text, one at least. Shape (C, K)."""
+    def _counts(self, texts: Sequence[str], segment: Segment) -> Array:
+        """Return the statistics of texts, at least one. Shape (C, K)."""
         if not segment.references:
             raise UserError(
                 f"segment {segment.id}: no reference, and {self.name} needs one; give it, or choose --metric cometkiwi"
@@ -197,23 +195,24 @@ class LexicalMetric:
 
 
 def lexical_metric(name: str, tgt_lang: str) -> LexicalMetric:
-    """Make bleu, spbleu, chrf, chrf++ or ter. BLEU's tokenizer follows the target language, see `TOKENIZERS`.
+    """Return bleu, spbleu, chrf, chrf++ or ter; BLEU's tokenizer follows the target language, see `TOKENIZERS`.
 
     Raises:
-        UserError: the tokenizer is not installed, or its model is neither there nor to be fetched.
+        UserError: The tokenizer is not installed, or its model is neither on disk nor can it be downloaded.
     """
     if name in ("bleu", "spbleu"):
         tokenizer = SENTENCEPIECE if name == "spbleu" else bleu_tokenizer(tgt_lang)
         corpus, sentence = _bleu(name, tokenizer, tgt_lang), _bleu(name, tokenizer, tgt_lang, effective_order=True)
-        formulas = (lambda sums: bleu_scores(sums, False)), (lambda sums: bleu_scores(sums, True))
+        formulas = partial(bleu_scores, effective_order=False), partial(bleu_scores, effective_order=True)
         return LexicalMetric(name, tgt_lang, corpus, sentence, _bleu_statistics, *formulas)
     if name == "ter":
-        ter = _ter_statistics, ter_scores, ter_scores
-        return LexicalMetric(name, tgt_lang, TER(), TER(), *ter, higher_is_better=False)
+        parts = TER(), TER(), _ter_statistics, ter_scores, ter_scores
+        return LexicalMetric(name, tgt_lang, *parts, higher_is_better=False)
     chrf = CHRF(char_order=CHRF_CHARS, word_order=2 if name == "chrf++" else 0, beta=CHRF_BETA)
     return LexicalMetric(name, tgt_lang, chrf, chrf, _chrf_statistics, chrf_scores, chrf_scores)
 
 
+# A worker unpickles the metric with every task, and making spBLEU loads a SentencePiece model.
 @lru_cache(maxsize=64)
 def _metric_in_this_process(name: str, tgt_lang: str) -> LexicalMetric:
     return lexical_metric(name, tgt_lang)
@@ -240,6 +239,7 @@ def _no_sentencepiece(name: str, tgt_lang: str, error: Exception) -> str:
 
     url = SPM_MODELS[SENTENCEPIECE]["url"]
     return (
-        f"{name} for {tgt_lang!r} needs the SentencePiece model of {url}, which cannot be loaded or fetched ({error}); "
+        f"{name} for {tgt_lang!r} needs the SentencePiece model of {url}, which cannot be loaded or downloaded "
+        f"({error}); "
         f"put it at {SACREBLEU_DIR}/models/{url.rpartition('/')[2]}, or choose --metric chrf"
     )

@@ -1,26 +1,23 @@
-"""Minimum Bayes risk: each candidate against all candidates of the model as if they were references.
+"""Minimum Bayes risk: each candidate is scored against all candidates of the model as if they were references.
 
-Needs no reference. Eikema and Aziz 2022 (arXiv 2108.04718); as the chooser of preference pairs: arXiv 2311.08380.
+Needs no reference. Eikema and Aziz 2022 (arXiv 2108.04718); to choose preference pairs: arXiv 2311.08380.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
 
 from mtcpo.data.records import Segment, is_reference
-
-if TYPE_CHECKING:
-    from mtcpo.metrics.base import CandidateMetric
+from mtcpo.metrics.base import CandidateMetric
 
 
 @dataclass(frozen=True, slots=True)
-class MbrMetric:
+class MbrMetric(CandidateMetric):
     """Expected utility: the mean utility of a candidate against every candidate, itself and repeated texts included.
 
-    References among the candidates are scored like the others and are no pseudo-references: what is wanted is the
-    model's own consensus.
+    References among the candidates are scored like the others, but are no pseudo-references: what counts is the
+    consensus of the model's own outputs.
     """
 
     utility: CandidateMetric
@@ -32,22 +29,25 @@ class MbrMetric:
 
     def score_candidates(self, segments: Sequence[Segment]) -> list[list[float]]:
         """Return the expected utility of each candidate of each segment."""
-        # An empty candidate is evidence for nothing, and some utilities refuse it as a reference.
-        pseudo = [
-            [c.text for c in segment.candidates if c.text.strip() and not is_reference(c.system)]
-            for segment in segments
+        pseudo_references = [_pseudo_references(segment) for segment in segments]
+        # One segment for each pseudo-reference, all in one call: the utility sorts what it is given by length.
+        against_one: list[Segment] = []
+        for segment, texts in zip(segments, pseudo_references, strict=True):
+            against_one += [replace(segment, references=(text,)) for text in texts]
+        utilities = iter(self.utility.score_candidates(against_one))
+        return [
+            _means([next(utilities) for _ in texts], len(segment.candidates))
+            for segment, texts in zip(segments, pseudo_references, strict=True)
         ]
-        asked = [
-            replace(segment, references=(text,))
-            for segment, texts in zip(segments, pseudo, strict=True)
-            for text in texts
-        ]
-        found = iter(self.utility.score_candidates(asked))
-        return [_means([next(found) for _ in texts], segment) for segment, texts in zip(segments, pseudo, strict=True)]
 
 
-def _means(utilities: Sequence[Sequence[float]], segment: Segment) -> list[float]:
+def _pseudo_references(segment: Segment) -> list[str]:
+    # An empty candidate is evidence for nothing, and some utilities refuse it as a reference.
+    return [c.text for c in segment.candidates if c.text.strip() and not is_reference(c.system)]
+
+
+def _means(utilities: Sequence[Sequence[float]], candidates: int) -> list[float]:
     """Return each candidate's mean over the pseudo-references; utilities[pseudo-reference][candidate]."""
     if not utilities:
-        return [0.0] * len(segment.candidates)
+        return [0.0] * candidates
     return [sum(column) / len(column) for column in zip(*utilities, strict=True)]

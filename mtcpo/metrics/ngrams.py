@@ -1,6 +1,6 @@
-"""Counting n-grams of all texts of a segment at once: arrays in place of a dictionary for each text and order.
+"""Counts of n-grams for all texts of a segment at once, as arrays: faster than a dictionary for each text.
 
-Dimensions: T texts, U different n-grams of one order among them, N orders.
+Dimensions: T texts, U distinct n-grams of one order among them, N orders.
 """
 
 from __future__ import annotations
@@ -15,24 +15,25 @@ Integers = NDArray[np.int64]
 
 def characters(texts: Sequence[str]) -> list[Integers]:
     """Return the code points of each text."""
+    # surrogatepass: a lone surrogate of a broken corpus is a character like any other, as in Python's own counting.
     return [np.frombuffer(text.encode("utf-32-le", "surrogatepass"), dtype="<u4").astype(np.int64) for text in texts]
 
 
-def words(texts: Sequence[Sequence[str]]) -> list[Integers]:
-    """Return each text's words as numbers, the same for the same word in all of them."""
+def number_words(texts: Sequence[Sequence[str]]) -> list[Integers]:
+    """Return each text's words as numbers; equal words have equal numbers in all texts."""
     numbers: dict[str, int] = {}
     return [np.array([numbers.setdefault(word, len(numbers)) for word in text], dtype=np.int64) for text in texts]
 
 
 def ngram_counts(texts: Sequence[Integers], orders: int) -> Iterator[Integers]:
-    """Yield, for n = 1 to N, how often each different n-gram occurs in each text. Shape (T, U), U differs by order.
+    """Yield, for n = 1 to N, how often each distinct n-gram occurs in each text. Shape (T, U); U depends on n.
 
-    An n-gram is numbered by the number of its first n - 1 items and that of its last, so that numbers stay small and
-    no hash can collide.
+    An n-gram's number is made of that of its first n - 1 items and that of its last item, and `unique` then renumbers
+    them from 0: the numbers stay small, and no hash can collide.
     """
     lengths = np.array([len(text) for text in texts])
     owner = np.repeat(np.arange(len(texts)), lengths)
-    # Of each item: how many follow it in its text, itself included.
+    # For each item, how many are left in its text, itself included: no n-gram may reach into the next text.
     left = np.cumsum(lengths)[owner] - np.arange(len(owner))
     _, items = np.unique(np.concatenate(texts), return_inverse=True)
     different = int(items.max(initial=0)) + 1

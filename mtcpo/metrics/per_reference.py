@@ -1,70 +1,62 @@
-"""A lexical metric against each reference by itself."""
+"""A metric against each of several references alone, beside its score against all of them."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from mtcpo.data.records import Segment
-from mtcpo.metrics.base import Array, Judgement, Metric, StandsFor, judge
+from mtcpo.metrics.base import Array, Metric, MetricProxy, ScoreWithSpans
 
 
-@dataclass(frozen=True, slots=True)
-class AgainstOne(StandsFor):
-    """A metric against one of several references alone, named like WMT's `bleu-A`. See `Metric` for the contract."""
+class SingleReferenceMetric(MetricProxy):
+    """A metric against one of several references, named as WMT names it: `bleu-A`.
 
-    metric: Metric
-    label: str
-    index: int
+    label: the reference's name. index: its place among a segment's references.
+    """
 
-    @property
-    def name(self) -> str:
-        """The metric's name with the reference's."""
-        return f"{self.metric.name}-{self.label}"
+    def __init__(self, metric: Metric, label: str, index: int) -> None:
+        super().__init__(metric)
+        self.name = f"{metric.name}-{label}"
+        self._label = label
+        self._index = index
 
     def signature(self, num_references: int, sentence: bool = False) -> str:
-        """Return the metric's signature for one reference, with its name."""
-        return f"{self.metric.signature(1, sentence)}|ref:{self.label}"
+        """Return the metric's signature for one reference, and which one it is."""
+        return f"{self.metric.signature(1, sentence)}|ref:{self._label}"
 
     def score_candidates(self, segments: Sequence[Segment]) -> list[list[float]]:
-        """Return the metric's scores against this reference."""
-        return self.metric.score_candidates(self._alone(segments))
+        """Return scores[segment][candidate] against this reference."""
+        return self.metric.score_candidates(self._with_one_reference(segments))
 
-    def judge_candidates(self, segments: Sequence[Segment]) -> list[list[Judgement]]:
-        """Return the metric's scores and errors against this reference."""
-        return judge(self.metric, self._alone(segments))
+    def score_with_spans(self, segments: Sequence[Segment]) -> list[list[ScoreWithSpans]]:
+        """Return scores and error spans against this reference."""
+        return self.metric.score_with_spans(self._with_one_reference(segments))
 
     def statistics(self, hypotheses: Sequence[str], segments: Sequence[Segment]) -> Array:
-        """Return the metric's statistics against this reference. Shape (N, K)."""
-        return self.metric.statistics(hypotheses, self._alone(segments))
+        """Return the statistics against this reference. Shape (N, K)."""
+        return self.metric.statistics(hypotheses, self._with_one_reference(segments))
 
-    def corpus_score(self, sums: Array) -> Array:
-        """Return the metric's corpus scores. Shape (..., K) -> (...)."""
-        return self.metric.corpus_score(sums)
-
-    def segment_scores(self, statistics: Array) -> Array:
-        """Return the metric's segment scores. Shape (N, K) -> (N,)."""
-        return self.metric.segment_scores(statistics)
-
-    def _alone(self, segments: Sequence[Segment]) -> list[Segment]:
-        return [replace(segment, references=(segment.references[self.index],)) for segment in segments]
+    def _with_one_reference(self, segments: Sequence[Segment]) -> list[Segment]:
+        return [replace(segment, references=(segment.references[self._index],)) for segment in segments]
 
 
 def with_each_reference(metrics: Sequence[Metric], reference_names: Sequence[str]) -> list[Metric]:
-    """Return each metric, followed, where it uses references, by itself against each of them alone.
+    """Return each metric and, where it uses references, the same against each of them alone.
 
-    A single reference has its own score too, though it is the same, so that `bleu-A` is there for every pair; unless
-    it has no name.
+    A single reference gets its own score too, though it is the same, so that every language pair has a `bleu-A`; a
+    single reference without a name gets none.
     """
     labels = [] if tuple(reference_names) == ("",) else reference_names
-    found: list[Metric] = []
+    expanded: list[Metric] = []
     for metric in metrics:
-        found.append(metric)
+        expanded.append(metric)
         if metric.needs_references:
-            found += [AgainstOne(metric, label_or_default(label), index) for index, label in enumerate(labels)]
-    return found
+            for index, label in enumerate(labels):
+                expanded.append(SingleReferenceMetric(metric, label_or_default(label), index))
+    return expanded
 
 
 def label_or_default(label: str) -> str:
-    """Return the name of a reference in metric names: `bleu-A`, or `bleu-unnamed`."""
+    """Return the name of a reference in names of metrics: `A` of `bleu-A`, or `unnamed`."""
     return label or "unnamed"

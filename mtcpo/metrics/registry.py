@@ -1,8 +1,14 @@
-"""The metrics: what is known of each without loading it, and how it is loaded.
+"""All metrics: what is known of each before it is loaded, and how a spec becomes a loaded metric.
 
-A metric is named by a spec: `chrf`, or `comet:PATH_OR_HUB_NAME`. The part before the colon is its name, the key
-in `scores` and in every report. Candidates can also be scored by `mbr:UTILITY`, against each other, and by a function
-of the user's own, `NAME=python:package.module:function`; neither has a score of a corpus.
+A spec names a metric on the command line and in recipes. Its part before the colon or equals sign is the metric's
+name: the key in `scores` and in every report.
+
+    chrf                              one of METRICS
+    comet:PATH_OR_HUB_NAME            a neural metric with a checkpoint of one's own
+    mbr:chrf                          expected utility of a candidate against the others; for candidates only
+    NAME=python:package.module:name   custom Python code, see `mtcpo.metrics.user`
+
+A new metric is one row of METRICS and one module with what the row's loader returns.
 """
 
 from __future__ import annotations
@@ -10,110 +16,132 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Annotated, Any
+from typing import TYPE_CHECKING
 
-from pydantic import BeforeValidator, ValidationInfo
-
-from mtcpo.core.config import as_value_error, resolve_path
 from mtcpo.core.errors import UserError, choose
-from mtcpo.core.user_code import check_code_allowed, is_user_code
-from mtcpo.metrics.base import CandidateMetric, Metric
-from mtcpo.metrics.comet.config import CometConfig
+from mtcpo.core.user_code import is_user_code
+
+if TYPE_CHECKING:
+    from mtcpo.metrics.base import CandidateMetric, Metric
+    from mtcpo.metrics.comet.config import CometConfig
+
+
+@dataclass(frozen=True, slots=True)
+class LoadRequest:
+    """What a loader is given. checkpoint: from the spec, else the row's own; "" for metrics without one."""
+
+    name: str
+    checkpoint: str
+    tgt_lang: str
+    comet: CometConfig | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class MetricKind:
-    """What is known of a metric before it is loaded.
+    """A row of METRICS.
 
-    checkpoint: the hub's model where the spec names none; None for the metrics that are no model. scale: metrics of one
-    scale may be averaged as they are. is_code: a function of the user's own.
+    title, paper, help: for people: as in tables, where it was published, and what it is good for in one sentence.
+    scale: metrics on one scale may be averaged as they are. is_lexical: arithmetic on strings, without a model: it
+    runs in worker processes, may depend on the target language, and is not cached. checkpoint: the default model on
+    the hub; "" for a metric that takes none. higher_is_better: of the score as printed.
     """
 
+    title: str
+    loader: Callable[[LoadRequest], Metric]
     scale: str
     needs_references: bool
+    is_lexical: bool
     higher_is_better: bool = True
-    checkpoint: str | None = None
-    is_code: bool = False
+    checkpoint: str = ""
+    paper: str = ""
+    help: str = ""
 
-    @property
-    def is_formula(self) -> bool:
-        """Whether it is arithmetic of ours, which runs in worker processes and needs no cache."""
-        return self.checkpoint is None and not self.is_code
+
+# Loaders import inside, so that `mtcpo --help` waits for neither sacreBLEU nor torch.
+
+
+def _load_lexical(request: LoadRequest) -> Metric:
+    from mtcpo.metrics.lexical import lexical_metric
+
+    return lexical_metric(request.name, request.tgt_lang)
+
+
+def _load_comet(request: LoadRequest) -> Metric:
+    from mtcpo.metrics.comet.metric import load_comet
+
+    return load_comet(request.name, request.checkpoint, request.comet)
+
+
+def _lexical(title: str, paper: str, text: str, higher_is_better: bool = True) -> MetricKind:
+    return MetricKind(title, _load_lexical, "0 to 100", True, True, higher_is_better, paper=paper, help=text)
+
+
+def _comet(title: str, checkpoint: str, needs_references: bool, paper: str, text: str) -> MetricKind:
+    return MetricKind(title, _load_comet, "0 to 1", needs_references, False, True, checkpoint, paper, text)
 
 
 METRICS = {
-    "bleu": MetricKind("0 to 100", needs_references=True),
-    "spbleu": MetricKind("0 to 100", needs_references=True),
-    "chrf": MetricKind("0 to 100", needs_references=True),
-    "chrf++": MetricKind("0 to 100", needs_references=True),
-    "ter": MetricKind("0 to 100", needs_references=True, higher_is_better=False),
-    "comet": MetricKind("0 to 1", needs_references=True, checkpoint="Unbabel/wmt22-comet-da"),
-    "cometkiwi": MetricKind("0 to 1", needs_references=False, checkpoint="Unbabel/wmt22-cometkiwi-da"),
-    "xcomet": MetricKind("0 to 1", needs_references=True, checkpoint="Unbabel/XCOMET-XL"),
-}
+    "bleu": _lexical(
+        "BLEU", "Papineni et al. 2002", "n-gram precision of words, tokenized as mteval or for the target language"
+    ),
+    "spbleu": _lexical("spBLEU", "Goyal et al. 2022", "BLEU over the SentencePiece pieces of FLORES-200"),
+    "chrf": _lexical("chrF", "Popović 2015", "F-score of character n-grams; robust for rich morphology"),
+    "chrf++": _lexical("chrF++", "Popović 2017", "chrF with words and pairs of words"),
+    "ter": _lexical(
+        "TER", "Snover et al. 2006", "edits per word of the reference; lower is better", higher_is_better=False
+    ),
+    "comet": _comet(
+        "COMET", "Unbabel/wmt22-comet-da", True,
+        "Rei et al. 2022a", "regression on human direct assessments, from source, translation and reference",
+    ),
+    "cometkiwi": _comet(
+        "COMETKiwi", "Unbabel/wmt22-cometkiwi-da", False,
+        "Rei et al. 2022b", "quality estimation: like COMET, without a reference",
+    ),
+    "xcomet": _comet(
+        "XCOMET", "Unbabel/XCOMET-XL", True,
+        "Guerreiro et al. 2024", "score and error spans with severities",
+    ),
+}  # fmt: skip
+
+
+class MetricObject(str):
+    """The spec of a metric that was given as a Python object, `NAME=python:module:name`, and the object itself.
+
+    As a str it goes wherever a spec goes; loading it returns the object.
+    """
+
+    metric: Metric
+
+    @classmethod
+    def of(cls, metric: Metric, path: str) -> MetricObject:
+        """Return the spec of a metric. path: `python:module:name` of its code."""
+        spec = cls(f"{metric.name}={path}")
+        spec.metric = metric
+        return spec
 
 
 MBR = "mbr"
 """`mbr:UTILITY` scores each candidate against the others: minimum Bayes risk."""
 
-
-def _resolve_checkpoint(spec: Any, info: ValidationInfo) -> Any:
-    """Make a relative checkpoint path in a recipe start at the recipe, as every other path there does."""
-    if not isinstance(spec, str) or ":" not in spec:
-        return spec
-    code = _code_path(spec)
-    if code is not None:
-        return _allowed(spec, code, info)
-    name, _, location = spec.partition(":")
-    if name == MBR:
-        return f"{name}:{_resolve_checkpoint(type(spec)(location), info)}"
-    return f"{name}:{resolve_path(type(spec)(location), info)}" if location else spec
-
-
-def _allowed(spec: str, code: str, info: ValidationInfo) -> str:
-    """Refuse a function of the user's own unless the command line allows code: a recipe alone runs none."""
-    with as_value_error():
-        check_code_allowed(code, bool(info.context and info.context.get("allow_code")))
-    return spec
-
-
-MetricSpec = Annotated[str, BeforeValidator(_resolve_checkpoint)]
-"""A metric's spec in a configuration."""
+Wrapper = Callable[["Metric"], "CandidateMetric"]
+"""From a loaded metric to what is used in its place, such as one with a cache."""
 
 
 def metric_name(spec: str) -> str:
-    """Return the name of a metric: its spec up to the colon, or up to the equals sign of a function of the user's."""
+    """Return the name of a metric: its spec up to the first colon or equals sign."""
     return re.split("[:=]", spec, maxsplit=1)[0]
 
 
-Wrapper = Callable[[CandidateMetric, bool], CandidateMetric]
-"""From a metric, and whether its scores depend on the references, to what stands in for it."""
-
-
-def is_computed(spec: str) -> bool:
-    """Whether a spec is a metric that we compute; else it can only be the name of scores that are there already."""
-    return metric_name(spec) in METRICS or spec.startswith(f"{MBR}:") or _code_path(spec) is not None
-
-
-def _code_path(spec: str) -> str | None:
-    """Return what follows NAME= where a spec is a function of the user's own."""
+def code_path(spec: str) -> str | None:
+    """Return `python:module:name` of the spec of a user's metric, and None for every other spec."""
     path = spec.removeprefix(f"{metric_name(spec)}=")
     return path if is_user_code(path) else None
 
 
-def candidate_kind(spec: str) -> MetricKind:
-    """Return what is known of a metric of candidates: one of METRICS, `mbr:UTILITY`, or a function of the user's.
-
-    Raises:
-        UserError: no such metric, a formula with a checkpoint, or a function under the name of a metric.
-    """
-    if _code_path(spec) is not None:
-        if metric_name(spec) in (*METRICS, MBR, ""):
-            raise UserError(f"metric {spec!r}: a function of yours needs a name that no metric has")
-        return MetricKind("unknown", needs_references=False, is_code=True)
-    if spec.startswith(f"{MBR}:"):
-        return replace(metric_kind(spec.removeprefix(f"{MBR}:")), needs_references=False, higher_is_better=True)
-    return metric_kind(spec)
+def is_computed(spec: str) -> bool:
+    """Whether a spec is a metric that can be computed; else it may be the name of scores that the input has."""
+    return metric_name(spec) in METRICS or depends_on_set(spec) or code_path(spec) is not None
 
 
 def depends_on_set(spec: str) -> bool:
@@ -121,59 +149,83 @@ def depends_on_set(spec: str) -> bool:
     return spec.startswith(f"{MBR}:")
 
 
-def load_candidate_metric(spec: str, tgt_lang: str, keep: Wrapper, comet: CometConfig | None = None) -> CandidateMetric:
-    """Load the metric of candidates that `spec` names; a function of the user's own is imported.
-
-    keep: what is put around a metric that is no formula, such as a cache. comet: how COMET models are run.
-
-    Raises:
-        UserError: as `load_metric`, or the function cannot be imported.
-    """
-    kind, path = candidate_kind(spec), _code_path(spec)
-    if path is not None:
-        from mtcpo.metrics.user import load_user_metric
-
-        return keep(load_user_metric(metric_name(spec), path), True)
-    if depends_on_set(spec):
-        from mtcpo.metrics.mbr import MbrMetric
-
-        return MbrMetric(load_candidate_metric(spec.removeprefix(f"{MBR}:"), tgt_lang, keep, comet))
-    metric = load_metric(spec, tgt_lang, comet)
-    return metric if kind.is_formula else keep(metric, kind.needs_references)
+def is_lexical(spec: str) -> bool:
+    """Whether a spec, or the name of a metric in a report, is one of the lexical METRICS."""
+    return spec in METRICS and METRICS[spec].is_lexical
 
 
 def metric_kind(spec: str) -> MetricKind:
-    """Return what is known of the metric that `spec` names.
+    """Return what is known of a metric of corpora before it is loaded.
 
     Raises:
-        UserError: no metric has this name, or a formula was given a checkpoint.
+        UserError: No metric has this name, a lexical metric was given a checkpoint, or a user's metric has the name
+            of a metric of ours.
     """
     name, colon, checkpoint = spec.partition(":")
+    if code_path(spec) is not None:
+        return _user_kind(spec)
     if name not in METRICS:
         raise choose("metric", name, METRICS)
     kind = METRICS[name]
-    if colon and (kind.checkpoint is None or not checkpoint):
-        example = "comet:PATH" if kind.checkpoint is None else f"{name}:PATH_OR_HUB_NAME"
+    if colon and not (kind.checkpoint and checkpoint):
+        example = f"{name}:PATH_OR_HUB_NAME" if kind.checkpoint else "comet:PATH"
         raise UserError(
-            f"metric {spec!r}: only COMET models take a checkpoint, written like {example}; else write {name}"
+            f"metric {spec!r}: only neural metrics take a checkpoint, written like {example}; else write {name}"
         )
     return kind
 
 
-def load_metric(spec: str, tgt_lang: str, comet: CometConfig | None = None) -> Metric:
-    """Load the metric that `spec` names; BLEU's tokenizer follows the target language.
+def _user_kind(spec: str) -> MetricKind:
+    name = metric_name(spec)
+    if name in (*METRICS, MBR, ""):
+        raise UserError(f"metric {spec!r}: a metric of your own needs a name that no metric of mtcpo has")
 
-    comet: how COMET models are run; None: as its defaults say.
+    def load(request: LoadRequest) -> Metric:
+        from mtcpo.metrics.user import load_user_metric
+
+        return spec.metric if isinstance(spec, MetricObject) else load_user_metric(name, str(code_path(spec)))
+
+    return MetricKind(name, load, "unknown", needs_references=False, is_lexical=False)
+
+
+def candidate_kind(spec: str) -> MetricKind:
+    """Return what is known of a metric of candidates, `mbr:UTILITY` included.
 
     Raises:
-        UserError: an unknown name, a checkpoint that cannot be loaded, or a package that is not installed.
+        UserError: As `metric_kind`.
+    """
+    if not depends_on_set(spec):
+        return metric_kind(spec)
+    return replace(metric_kind(spec.removeprefix(f"{MBR}:")), needs_references=False, higher_is_better=True)
+
+
+def load_metric(spec: str, tgt_lang: str, comet: CometConfig | None = None) -> Metric:
+    """Load a metric of corpora.
+
+    Args:
+        spec: Its spec.
+        tgt_lang: BCP-47; BLEU's tokenizer follows it.
+        comet: How COMET models are run; None: as the defaults of its section say.
+
+    Raises:
+        UserError: An unknown name, a checkpoint that cannot be loaded, a package that is not installed, or custom
+            code that cannot be imported.
     """
     kind = metric_kind(spec)
-    name, _, location = spec.partition(":")
-    if kind.checkpoint is None:
-        from mtcpo.metrics.lexical import lexical_metric
+    name, _, checkpoint = spec.partition(":")
+    return kind.loader(LoadRequest(name, checkpoint or kind.checkpoint, tgt_lang, comet))
 
-        return lexical_metric(name, tgt_lang)
-    from mtcpo.metrics.comet.metric import load_comet
 
-    return load_comet(name, location or kind.checkpoint, comet)
+def load_candidate_metric(
+    spec: str, tgt_lang: str, comet: CometConfig | None = None, wrap: Wrapper | None = None
+) -> CandidateMetric:
+    """Load a metric of candidates; arguments and errors as `load_metric`.
+
+    wrap: put around a metric that is not lexical, or around such a utility of `mbr`.
+    """
+    if depends_on_set(spec):
+        from mtcpo.metrics.mbr import MbrMetric
+
+        return MbrMetric(load_candidate_metric(spec.removeprefix(f"{MBR}:"), tgt_lang, comet, wrap))
+    metric = load_metric(spec, tgt_lang, comet)
+    return metric if wrap is None or metric.is_lexical else wrap(metric)

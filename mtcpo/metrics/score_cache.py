@@ -1,4 +1,4 @@
-"""What models say of translations on disk, so that a second run, a new candidate or a crash costs only what is new.
+"""Scores of neural metrics on disk: a second run, a new candidate or a crash costs only what has no score yet.
 
 One SQLite file: rows are only ever added, each batch in one transaction, so that a kill at any moment loses at most
 the batch in flight, and several processes may share the file.
@@ -12,46 +12,37 @@ import math
 import sqlite3
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import astuple, dataclass, replace
+from dataclasses import astuple, replace
+from itertools import chain
 from pathlib import Path
 
 from mtcpo.core.errors import UserError
-from mtcpo.data.records import ErrorSpan, Segment
-from mtcpo.metrics.base import (
-    CandidateMetric,
-    Judgement,
-    MeanOfSegments,
-    Metric,
-    StandsFor,
-    finds_errors,
-    judge,
-    open_models,
-    processes_of,
-    scores_of,
-)
+from mtcpo.data.records import Candidate, ErrorSpan, Segment
+from mtcpo.metrics.base import Metric, MetricProxy, NeuralMetric, ScoreWithSpans, scores_only
 
 CACHE_FILE = "scores.sqlite3"
-"""Its name where nothing else is said: beside the pairs, or in the folder of an evaluation."""
+"""Default name of the file: beside the pairs, or in the output folder of an evaluation."""
 
-APPLICATION = 0x6D746370  # "mtcp": what tells our file from anybody else's database
+APPLICATION = 0x6D746370  # "mtcp": tells our files from other SQLite databases
 VERSION = 2
+# Several processes may write one file; one batch takes milliseconds, and a busy network disk a second.
 SECONDS_TO_WAIT = 60.0
-KEYS_PER_QUERY = 500
-SEGMENTS_AT_ONCE = 512
-"""So many segments' scores are lost at most where an evaluation is killed."""
+KEYS_PER_QUERY = 500  # SQLite before 3.32 takes 999 parameters
+SEGMENTS_PER_BATCH = 512
+"""Segments that are scored and written at a time by each scoring process; a kill loses no more."""
 
 
 class ScoreCache:
-    """A file of scores, and of the errors found with them, by key. note: what there is to say about its opening, or "".
+    """A file of scores and error spans by key. note: a message for the user about opening it, or "".
 
     Raises:
-        UserError: not a score cache, damaged, or it cannot be opened or written.
+        UserError: Not a score cache, damaged, or it cannot be opened or written.
     """
 
     def __init__(self, path: Path) -> None:
         self._path = path
         self.note = ""
-        with self._explained():
+        with self._explain_errors():
             self._connection = sqlite3.connect(path, timeout=SECONDS_TO_WAIT, isolation_level=None)
             try:
                 self._prepare()
@@ -63,22 +54,25 @@ class ScoreCache:
         """Close the file."""
         self._connection.close()
 
-    def get(self, keys: Sequence[bytes]) -> dict[bytes, Judgement]:
-        """Return what is known of those keys that are there."""
-        found: dict[bytes, Judgement] = {}
-        with self._explained():
+    def get(self, keys: Sequence[bytes]) -> dict[bytes, ScoreWithSpans]:
+        """Return the scores of those keys that the cache has."""
+        cached: dict[bytes, ScoreWithSpans] = {}
+        with self._explain_errors():
             for start in range(0, len(keys), KEYS_PER_QUERY):
-                some = keys[start : start + KEYS_PER_QUERY]
-                places = ",".join("?" * len(some))
-                query = f"SELECT key, score, errors FROM scores WHERE key IN ({places})"
-                for key, score, errors in self._connection.execute(query, some):
-                    found[key] = Judgement(score, None if errors is None else _errors_of(errors))
-        return found
+                part = keys[start : start + KEYS_PER_QUERY]
+                placeholders = ",".join("?" * len(part))
+                query = f"SELECT key, score, errors FROM scores WHERE key IN ({placeholders})"
+                for key, score, errors in self._connection.execute(query, part):
+                    cached[key] = ScoreWithSpans(score, None if errors is None else _parse_errors(errors))
+        return cached
 
-    def add(self, judged: Mapping[bytes, Judgement]) -> None:
-        """Add scores and errors, all or none; a key that is there already stays. Only finite scores are kept."""
-        rows = [(key, *_columns(one)) for key, one in judged.items() if math.isfinite(one.score)]
-        with self._explained(), self._transaction():
+    def add(self, scores: Mapping[bytes, ScoreWithSpans]) -> None:
+        """Add scores, all or none of them. A key that the cache has keeps its score; NaN and infinities are left out.
+
+        A score that is not finite stops the command, and shall not stop the repeated one too.
+        """
+        rows = [(key, *_columns(scored)) for key, scored in scores.items() if math.isfinite(scored.score)]
+        with self._explain_errors(), self._transaction():
             self._connection.executemany("INSERT OR IGNORE INTO scores VALUES (?, ?, ?)", rows)
 
     def _prepare(self) -> None:
@@ -86,10 +80,12 @@ class ScoreCache:
             application, version = (self._pragma(name) for name in ("application_id", "user_version"))
             is_new = next(self._connection.execute("SELECT count(*) FROM sqlite_master"))[0] == 0
             if application != APPLICATION and not is_new:
-                raise UserError(f"{self._path}: a database of something else; choose another --score-cache")
+                raise UserError(f"{self._path}: a database of another program; choose another --score-cache")
             if version != VERSION:
                 if not is_new:
-                    self.note = f"{self._path} was written by another version of mtcpo ({version}); begun anew"
+                    self.note = (
+                        f"{self._path} was written by another version of mtcpo ({version}); starting a new cache"
+                    )
                 self._connection.execute("DROP TABLE IF EXISTS scores")
                 self._connection.execute(
                     "CREATE TABLE scores (key BLOB PRIMARY KEY, score REAL, errors TEXT) WITHOUT ROWID"
@@ -102,7 +98,7 @@ class ScoreCache:
 
     @contextmanager
     def _transaction(self) -> Iterator[None]:
-        # IMMEDIATE: whoever writes waits for its turn here, and not in the middle.
+        # IMMEDIATE: wait for other writers here, since SQLite does not wait when a reader turns writer later.
         self._connection.execute("BEGIN IMMEDIATE")
         try:
             yield
@@ -112,7 +108,7 @@ class ScoreCache:
         self._connection.execute("COMMIT")
 
     @contextmanager
-    def _explained(self) -> Iterator[None]:
+    def _explain_errors(self) -> Iterator[None]:
         try:
             yield
         except sqlite3.Error as error:
@@ -121,100 +117,64 @@ class ScoreCache:
             ) from error
 
 
-def _columns(judged: Judgement) -> tuple[float, str | None]:
-    """Return the score, and the errors as JSON: a list of the fields of each."""
-    if judged.errors is None:
-        return judged.score, None
-    return judged.score, json.dumps([astuple(error) for error in judged.errors], ensure_ascii=False)
+def _columns(scored: ScoreWithSpans) -> tuple[float, str | None]:
+    """Return the score, and the error spans as JSON: a list with the fields of each."""
+    if scored.errors is None:
+        return scored.score, None
+    return scored.score, json.dumps([astuple(error) for error in scored.errors], ensure_ascii=False)
 
 
-def _errors_of(column: str) -> tuple[ErrorSpan, ...]:
+def _parse_errors(column: str) -> tuple[ErrorSpan, ...]:
     return tuple(ErrorSpan(*values) for values in json.loads(column))
 
 
 def score_key(signature: str, source: str, hypothesis: str, references: Iterable[str]) -> bytes:
     """Return the key of a score: a hash of all that it depends on."""
+    # JSON keeps the parts apart: ("ab", "c") and ("a", "bc") must differ. Caches of users rest on this line.
     parts = json.dumps([signature, source, hypothesis, *references])
     return hashlib.sha256(parts.encode()).digest()
 
 
-@dataclass(frozen=True, slots=True)
-class CachedMetric:
-    """A metric whose scores are looked up before they are computed. depends_on_references: whether they do."""
+class CachedMetric(NeuralMetric, MetricProxy):
+    """A metric whose scores are looked up in a cache before they are computed."""
 
-    metric: CandidateMetric
-    cache: ScoreCache
-    depends_on_references: bool
-
-    @property
-    def name(self) -> str:
-        """Return the name of the metric itself."""
-        return self.metric.name
-
-    @property
-    def processes(self) -> int:
-        """In how many processes the metric itself scores."""
-        return processes_of(self.metric)
-
-    def signature(self, num_references: int, sentence: bool = False) -> str:
-        """Return the signature of the metric itself: a cached score is the same score."""
-        return self.metric.signature(num_references, sentence)
-
-    @property
-    def finds_errors(self) -> bool:
-        """Whether the metric itself does."""
-        return finds_errors(self.metric)
+    def __init__(self, metric: Metric, cache: ScoreCache) -> None:
+        super().__init__(metric)
+        self._cache = cache
 
     def score_candidates(self, segments: Sequence[Segment]) -> list[list[float]]:
-        """Return the score of each candidate of each segment."""
-        return scores_of(self.judge_candidates(segments))
+        """Return scores[segment][candidate], a batch of segments at a time."""
+        return scores_only(self.score_with_spans(segments))
 
-    def judge_candidates(self, segments: Sequence[Segment]) -> list[list[Judgement]]:
-        """Return scores and errors of each candidate of each segment; new ones are computed together, added at once."""
+    def score_with_spans(self, segments: Sequence[Segment]) -> list[list[ScoreWithSpans]]:
+        """Return the scores and error spans of each candidate, a batch of segments at a time."""
+        size = SEGMENTS_PER_BATCH * self.processes
+        scored: list[list[ScoreWithSpans]] = []
+        for start in range(0, len(segments), size):
+            scored += self._score_batch(segments[start : start + size])
+        return scored
+
+    def _score_batch(self, segments: Sequence[Segment]) -> list[list[ScoreWithSpans]]:
+        """Return scores and error spans; those that the cache lacks are computed together and added at once."""
         keys = [[self._key(segment, candidate.text) for candidate in segment.candidates] for segment in segments]
-        known = self.cache.get(list({key: None for of_segment in keys for key in of_segment}))
-        missing = [
-            replace(s, candidates=tuple(c for c, key in zip(s.candidates, ks, strict=True) if key not in known))
-            for s, ks in zip(segments, keys, strict=True)
-        ]
-        if any(segment.candidates for segment in missing):
-            new = {
-                self._key(segment, candidate.text): one
-                for segment, of_segment in zip(missing, judge(self.metric, missing), strict=True)
-                for candidate, one in zip(segment.candidates, of_segment, strict=True)
-            }
-            self.cache.add(new)
-            known |= new
-        return [[known[key] for key in of_segment] for of_segment in keys]
+        scores = self._cache.get(list(dict.fromkeys(chain.from_iterable(keys))))
+        missing: list[Segment] = []
+        new_keys: dict[bytes, None] = {}
+        for segment, keys_of_segment in zip(segments, keys, strict=True):
+            unscored: list[Candidate] = []
+            for candidate, key in zip(segment.candidates, keys_of_segment, strict=True):
+                # Systems often agree: the same text is scored once.
+                if key not in scores and key not in new_keys:
+                    new_keys[key] = None
+                    unscored.append(candidate)
+            missing.append(replace(segment, candidates=tuple(unscored)))
+        if new_keys:
+            computed = chain.from_iterable(self.metric.score_with_spans(missing))
+            new = dict(zip(new_keys, computed, strict=True))
+            self._cache.add(new)
+            scores |= new
+        return [[scores[key] for key in keys_of_segment] for keys_of_segment in keys]
 
     def _key(self, segment: Segment, text: str) -> bytes:
-        references = segment.references if self.depends_on_references else ()
+        references = segment.references if self.uses_references else ()
         return score_key(self.signature(len(references), sentence=True), segment.source, text, references)
-
-
-@dataclass(frozen=True, slots=True)
-class CachedModel(StandsFor, MeanOfSegments):
-    """A model as a metric of corpora, its scores looked up before they are computed. See `Metric` for the contract."""
-
-    metric: Metric
-    cache: ScoreCache
-
-    def signature(self, num_references: int, sentence: bool = False) -> str:
-        """Return the model's own: a cached score is the same score."""
-        return self.metric.signature(num_references, sentence)
-
-    def open(self) -> None:
-        """Load the model now."""
-        open_models([self.metric])
-
-    def score_candidates(self, segments: Sequence[Segment]) -> list[list[float]]:
-        """Return the score of each candidate of each segment."""
-        return scores_of(self.judge_candidates(segments))
-
-    def judge_candidates(self, segments: Sequence[Segment]) -> list[list[Judgement]]:
-        """Return scores and errors of each candidate of each segment, a part of the segments at a time."""
-        cached = CachedMetric(self.metric, self.cache, self.metric.needs_references)
-        size, judged = SEGMENTS_AT_ONCE * cached.processes, list[list[Judgement]]()
-        for start in range(0, len(segments), size):
-            judged += cached.judge_candidates(segments[start : start + size])
-        return judged

@@ -1,57 +1,134 @@
-"""A metric of the user's own: a Python function, called only where the command line allows code to run."""
+"""Metrics of the user's own: a Python function, or an object that derives from `NeuralMetric`.
+
+On the command line and in recipes one is named `NAME=python:package.module:name`, and runs only with --allow-code. From
+Python the function or object itself is given.
+"""
 
 from __future__ import annotations
 
+import inspect
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from hashlib import sha256
 from pathlib import Path
+from typing import Any
 
 from mtcpo.core.errors import UserError
 from mtcpo.core.files import sha256_of
-from mtcpo.core.user_code import explain_user_code, load_user_code, user_code_file
+from mtcpo.core.user_code import PREFIX, explain_user_code, load_user_code, user_code_file
 from mtcpo.data.records import Segment
+from mtcpo.metrics.base import NeuralMetric
+
+HASH_DIGITS = 12
 
 
 @dataclass(frozen=True, slots=True)
-class UserMetric:
+class UserMetric(NeuralMetric):
     """A function (sources, hypotheses, references) -> scores: three lists of one length, one number for each.
 
-    references: a list of texts for each hypothesis. Higher is better, unless the function has an attribute
-    `higher_is_better = False`; then its scores are stored negated, as TER's are. source_hash: of its module's file.
+    references: a list of texts for each hypothesis, empty where there are none. Higher is better, unless the function
+    has an attribute `higher_is_better = False`; then its scores are stored negated, as TER's are. A corpus score is
+    the mean. version: what tells its scores from those of other code under the same path.
     """
 
     name: str
     path: str
     function: Callable[[list[str], list[str], list[list[str]]], Sequence[float]]
-    source_hash: str
+    version: str
+    higher_is_better: bool = True
+    needs_references: bool = False
 
     def signature(self, num_references: int, sentence: bool = False) -> str:
-        """Return where the function is, and the hash of that file."""
-        return f"{self.path}|sha256:{self.source_hash}"
+        """Return where the function is, and its version."""
+        return f"{self.path}|{self.version}"
 
     def score_candidates(self, segments: Sequence[Segment]) -> list[list[float]]:
-        """Return the score of each candidate of each segment.
+        """Return scores[segment][candidate], higher is better.
 
         Raises:
-            UserError: the function raises something, or does not return one number for each.
+            UserError: The function raises an exception, or does not return one number for each translation.
         """
-        sources = [segment.source for segment in segments for _ in segment.candidates]
-        texts = [candidate.text for segment in segments for candidate in segment.candidates]
-        references = [list(segment.references) for segment in segments for _ in segment.candidates]
-        with explain_user_code(f"metric {self.name}={self.path}"):
-            found = [float(score) for score in self.function(sources, texts, references)] if texts else []
-        if len(found) != len(texts):
-            raise UserError(f"metric {self.name}={self.path}: {len(found)} scores for {len(texts)} translations")
-        sign = 1.0 if getattr(self.function, "higher_is_better", True) else -1.0
-        scores = iter(found)
-        return [[sign * next(scores) for _ in segment.candidates] for segment in segments]
+        sources: list[str] = []
+        hypotheses: list[str] = []
+        references: list[list[str]] = []
+        for segment in segments:
+            for candidate in segment.candidates:
+                sources.append(segment.source)
+                hypotheses.append(candidate.text)
+                references.append(list(segment.references))
+        sign = 1.0 if self.higher_is_better else -1.0
+        scores = iter([sign * score for score in self._call(sources, hypotheses, references)])
+        return [[next(scores) for _ in segment.candidates] for segment in segments]
+
+    def _call(self, sources: list[str], hypotheses: list[str], references: list[list[str]]) -> list[float]:
+        if not hypotheses:
+            return []  # a function that loads a model need not expect an empty batch
+        what = f"metric {self.name}={self.path}"
+        with explain_user_code(what):
+            scores = [float(score) for score in self.function(sources, hypotheses, references)]
+        if len(scores) != len(hypotheses):
+            raise UserError(f"{what}: {len(scores)} scores for {len(hypotheses)} translations")
+        return scores
 
 
-def load_user_metric(name: str, path: str) -> UserMetric:
-    """Import the function that `python:package.module:function` names.
+def load_user_metric(name: str, path: str) -> NeuralMetric:
+    """Import the metric that `python:package.module:name` names.
 
     Raises:
-        UserError: no such module or function, or its import fails.
+        UserError: No such module or name, its import fails, or it is no metric.
     """
-    function = load_user_code(path, f"metric {name}")
-    return UserMetric(name, path, function, sha256_of(Path(user_code_file(path)))[:12])
+    target = load_user_code(path, f"metric {name}", _find_problem)
+    if not isinstance(target, NeuralMetric):
+        return _user_metric(target, name, path, _hash_of_file(Path(user_code_file(path))))
+    if target.name != name:
+        raise UserError(f"metric {name}={path}: its own name is {target.name!r}; write {target.name}={path}")
+    return target
+
+
+def metric_of(target: Any) -> tuple[NeuralMetric, str]:
+    """Return the metric of a Python object, a function or a `NeuralMetric`, and `python:module:name` of its code.
+
+    A function's name in reports is its attribute `name`, or else its own. Scores are kept under the hash of its source;
+    a function that depends on more, such as the weights of a model, has an attribute `version` for that.
+
+    Raises:
+        UserError: It is no metric, has no name, or its source cannot be read.
+    """
+    load_user_code(target, "metric", _find_problem)
+    code = target if hasattr(target, "__qualname__") else type(target)
+    path = f"{PREFIX}{code.__module__}:{code.__qualname__}"
+    name = getattr(target, "name", getattr(target, "__name__", type(target).__name__))
+    if not isinstance(name, str) or not re.fullmatch(r"[\w.+-]+", name):
+        raise UserError(f"metric {path}: a metric needs a name; set its attribute `name`, or write it with def")
+    if isinstance(target, NeuralMetric):
+        return target, path
+    version = f"version:{target.version}" if hasattr(target, "version") else _hash_of_source(code, path)
+    return _user_metric(target, name, path, version), path
+
+
+def _find_problem(target: Any) -> str:
+    """Return why an object is no metric, "" if it is one."""
+    if isinstance(target, NeuralMetric) or (callable(target) and not isinstance(target, type)):
+        return ""
+    kind = "a class" if isinstance(target, type) else f"of type {type(target).__name__}"
+    return f"it is {kind}; a metric is a function (sources, hypotheses, references) -> scores, or a NeuralMetric object"
+
+
+def _user_metric(function: Any, name: str, path: str, version: str) -> UserMetric:
+    return UserMetric(name, path, function, version, bool(getattr(function, "higher_is_better", True)))
+
+
+def _hash_of_file(file: Path) -> str:
+    return f"sha256:{sha256_of(file)[:HASH_DIGITS]}"
+
+
+def _hash_of_source(code: Any, path: str) -> str:
+    """Return the hash of the module's file, as for the command line, or of a notebook's cell."""
+    try:
+        file = inspect.getsourcefile(code)
+        if file is not None and Path(file).is_file():
+            return _hash_of_file(Path(file))
+        return f"sha256:{sha256(inspect.getsource(code).encode()).hexdigest()[:HASH_DIGITS]}"
+    except (OSError, TypeError):
+        raise UserError(f"metric {path}: its source cannot be read; set its attribute `version`") from None

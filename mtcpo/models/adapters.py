@@ -13,6 +13,7 @@ from typing import Any
 import torch
 
 from mtcpo.core.errors import UserError, first_line
+from mtcpo.core.hub import hub_file
 from mtcpo.models.config import LoraConfig, Quantization
 from mtcpo.models.families import Family
 
@@ -68,25 +69,13 @@ def _config_file(path: str) -> Path | None:
     folder = Path(path)
     if folder.is_dir():
         return folder / ADAPTER_CONFIG if _is_there(folder) else None
-    if folder.is_absolute() or _cached(path, "config.json"):
+    if folder.is_absolute() or hub_file(path, "config.json"):
         return None
-    return _cached(path, ADAPTER_CONFIG)
+    return hub_file(path, ADAPTER_CONFIG)
 
 
 def _is_there(folder: Path) -> bool:
     return (folder / ADAPTER_CONFIG).exists() and not (folder / "config.json").exists()
-
-
-def _cached(name: str, file: str) -> Path | None:
-    """Return a file of a model on the hub, fetched if need be; None where it has none or cannot be had."""
-    from huggingface_hub.errors import HFValidationError
-    from transformers.utils import cached_file
-
-    try:
-        found = cached_file(name, file, _raise_exceptions_for_missing_entries=False)
-    except (OSError, HFValidationError):
-        return None  # neither cached nor to be fetched, or no name at all: loading the model itself says so
-    return None if found is None else Path(found)
 
 
 def merge_adapters(model: Any, path: str) -> Any:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from mtcpo.core.errors import UserError, first_line
+from mtcpo.core.hub import hub_file
 
 TOKENIZER_FILES = (
     "tokenizer.json", "spiece.model", "sentencepiece.bpe.model", "source.spm", "tokenizer.model", "vocab.json",
@@ -27,7 +28,7 @@ def has_tokenizer(folder: Path) -> bool:
     return json.loads(settings.read_text(encoding="utf-8")).get("tokenizer_class") in WITHOUT_FILES
 
 
-def load_tokenizer(path: str) -> Any:
+def load_tokenizer(path: str, allow_code: bool = False) -> Any:
     """Return the tokenizer of a directory or hub name.
 
     Raises:
@@ -36,7 +37,7 @@ def load_tokenizer(path: str) -> Any:
     from transformers import AutoTokenizer
 
     try:
-        tokenizer = AutoTokenizer.from_pretrained(path)
+        tokenizer = AutoTokenizer.from_pretrained(path, trust_remote_code=allow_code)
         restore_normalizer(tokenizer, path)
         return tokenizer
     except OSError:
@@ -55,7 +56,7 @@ def restore_normalizer(tokenizer: Any, path: str) -> None:
     backend = getattr(tokenizer, "backend_tokenizer", None)
     if backend is None or backend.normalizer is not None:
         return
-    file, model = _file(path, "tokenizer.json"), _file(path, "sentencepiece.bpe.model")
+    file, model = hub_file(path, "tokenizer.json", fetch=False), hub_file(path, "sentencepiece.bpe.model", fetch=False)
     if file is not None:
         stored = Tokenizer.from_file(str(file))
         if stored.normalizer is not None:
@@ -87,7 +88,7 @@ def save_tokenizer(tokenizer: Any, folder: Path) -> None:
     tokenizer.save_pretrained(folder)
     for name in (*TOKENIZER_FILES, "target.spm"):
         # 5 leaves out the SentencePiece models, from which 4.57 makes some of its tokenizers.
-        origin = _file(tokenizer.name_or_path, name)
+        origin = hub_file(tokenizer.name_or_path, name, fetch=False)
         if origin is not None and not (folder / name).exists():
             shutil.copyfile(origin, folder / name)
     _mend_tokenizer_config(folder / "tokenizer_config.json")
@@ -102,14 +103,3 @@ def _mend_tokenizer_config(path: Path) -> None:
         tokens = settings.pop("extra_special_tokens")
         settings |= {"additional_special_tokens": tokens} if tokens else {}
     path.write_text(json.dumps(settings, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
-
-
-def _file(path: str, name: str) -> Path | None:
-    """Return a file of a directory, or of a hub model that has been fetched."""
-    from transformers.utils import cached_file
-
-    found = cached_file(
-        path, name, local_files_only=True, _raise_exceptions_for_missing_entries=False,
-        _raise_exceptions_for_connection_errors=False,
-    )  # fmt: skip
-    return None if found is None else Path(found)

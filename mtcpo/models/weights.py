@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from mtcpo.core.errors import UserError
+from mtcpo.core.hub import hub_file
 from mtcpo.models.compat import running_major, written_major
 from mtcpo.models.families import Family
 
@@ -71,7 +72,7 @@ def _key(key: Any) -> str:
 
 def _lost_buffers(path: str, family: Family) -> set[str]:
     """Return which of the family's buffers a safetensors file lacks; the library puts zeros for them."""
-    if not any(_file(path, name) for name in WEIGHT_FILES[:2]):
+    if not any(hub_file(path, name) for name in WEIGHT_FILES[:2]):
         return set()
     return set(family.buffers) - set(_stored(path, family.buffers))
 
@@ -87,22 +88,14 @@ def _refuse_stray_adapter(path: str) -> None:
     Raises:
         UserError: so it is.
     """
-    if _file(path, "adapter_config.json") and (weights := next((f for f in WEIGHT_FILES if _file(path, f)), None)):
+    if hub_file(path, "adapter_config.json") is None:
+        return
+    weights = next((file for file in WEIGHT_FILES if hub_file(path, file)), None)
+    if weights is not None:
         raise UserError(
             f"{path}: adapter_config.json lies beside the full weights {weights}, and it is not clear which are meant; "
             "move adapter_config.json away to use the full weights, or the adapter to a folder of its own to use it"
         )
-
-
-def _file(path: str, name: str) -> Path | None:
-    """Return a file of a directory or, of a hub model, what has been fetched of it or can be."""
-    if Path(path).is_dir():
-        return Path(path, name) if Path(path, name).exists() else None
-    from transformers.utils import cached_file
-
-    options = {"_raise_exceptions_for_missing_entries": False, "_raise_exceptions_for_connection_errors": False}
-    found = cached_file(path, name, **options)
-    return None if found is None else Path(found)
 
 
 # --- input and output tables ------------------------------------------------------------------------------------------
@@ -196,12 +189,12 @@ def _stored(path: str, names: tuple[str, ...]) -> dict[str, Path]:
 
     from safetensors import safe_open
 
-    index = _file(path, "model.safetensors.index.json")
+    index = hub_file(path, "model.safetensors.index.json")
     if index is not None:
         files = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
-        found = {name: _file(path, files[name]) for name in names if name in files}
+        found = {name: hub_file(path, files[name]) for name in names if name in files}
         return {name: file for name, file in found.items() if file is not None}
-    single = _file(path, "model.safetensors")
+    single = hub_file(path, "model.safetensors")
     if single is None:
         return {}
     with safe_open(single, framework="pt") as tensors:

@@ -6,33 +6,60 @@ from collections.abc import Collection
 
 from mtcpo.core.errors import UserError
 from mtcpo.data.corpora import CorpusConfig, read_corpus
-from mtcpo.evaluation.evaluate import metrics_of
+from mtcpo.evaluation.systems import metrics_of
 from mtcpo.metrics.registry import candidate_kind, is_computed, load_candidate_metric
-from mtcpo.pipeline.run_directory import RunFolder, control_settings
+from mtcpo.pipeline.recipe import Recipe
+from mtcpo.pipeline.run_directory import RunDirectory, control_settings
 
 
-def check_ready(folder: RunFolder, waiting: Collection[str]) -> None:
-    """Find what would stop one of the `waiting` stages, before the hours of the earlier ones."""
+def check_before_run(folder: RunDirectory, waiting: Collection[str]) -> None:
+    """Check what the stages in `waiting` need: model, training arguments, dev sets, references, test sets, metrics.
+
+    Raises:
+        UserError: the first thing that is missing or wrong.
+    """
+    _check_model(folder)
+    _check_training(folder, waiting)
+    _check_sources(folder.recipe, waiting)
+    _check_selection_metrics(folder.recipe, waiting)
+    _check_evaluation(folder, waiting)
+
+
+def _check_training(folder: RunDirectory, waiting: Collection[str]) -> None:
     recipe = folder.recipe
     for name, config in (("sft", recipe.sft), ("train", recipe.train), ("control", control_settings(recipe))):
-        if config is not None and name in waiting:
-            from mtcpo.training.arguments import training_setup
-            from mtcpo.training.dev_set import load_dev_set
+        if config is None or name not in waiting:
+            continue
+        # Inside: a run without a waiting stage of training does not need torch.
+        from mtcpo.training.arguments import training_setup
+        from mtcpo.training.dev_set import load_dev_set
 
-            training_setup(config, folder.path)
-            if config.dev is not None:
-                load_dev_set(config.dev)
+        training_setup(config, folder.path)
+        if config.dev is not None:
+            load_dev_set(config.dev)
+
+
+def _check_sources(recipe: Recipe, waiting: Collection[str]) -> None:
+    """Check the first segment of each corpus: files that are not parallel usually show there."""
     if recipe.sft is not None and "sft" in waiting:
-        _check_references(recipe.sft.data, "fine-tuning")
+        _check_reference(recipe.sft.data, "fine-tuning")
     if "translate" in waiting or "prefs" in waiting:
-        computed = [spec for spec in recipe.prefs.metrics if is_computed(spec)]
-        needy = [spec for spec in computed if candidate_kind(spec).needs_references]
-        if needy or recipe.control is not None:
-            _check_references(recipe.data, needy[0] if needy else "the control")
-    _check_metrics(folder, waiting)
+        needing = [spec for spec in _selection_metrics(recipe) if candidate_kind(spec).needs_references]
+        if needing or recipe.control is not None:
+            _check_reference(recipe.data, needing[0] if needing else "the control")
 
 
-def _check_references(corpus: CorpusConfig, what: str) -> None:
+def _check_model(folder: RunDirectory) -> None:
+    """Import a family of the user's, and refuse a model that brings code which is not allowed."""
+    from mtcpo.models.model_code import refuse_model_code
+    from mtcpo.models.names import resolve_model_name
+
+    options, name = folder.model_options, folder.recipe.model.name
+    if name is not None:
+        refuse_model_code(resolve_model_name(name), options.allow_code)
+
+
+def _check_reference(corpus: CorpusConfig, what: str) -> None:
     first = next(read_corpus(corpus), None)
     if first is None:
         raise UserError(f"{corpus.source}: every source in it is empty")
@@ -40,15 +67,26 @@ def _check_references(corpus: CorpusConfig, what: str) -> None:
         raise UserError(f"segment {first.id} of {corpus.source}: no reference, and {what} needs one")
 
 
-def _check_metrics(folder: RunFolder, waiting: Collection[str]) -> None:
-    """Load the test sets, and each metric once: what is missing of them shows now."""
-    recipe, wanted = folder.recipe, set[tuple[str, str]]()
-    if any(name == "evaluate" or name.startswith("decode") for name in waiting):
-        test_sets = folder.test_sets()
-        wanted |= {(spec, one.tgt_lang) for one in test_sets for spec in metrics_of(recipe.evaluate, one)}
+def _selection_metrics(recipe: Recipe) -> list[str]:
+    """Return the metrics that `prefs` computes; the others are scores that the candidates bring."""
+    return [spec for spec in recipe.prefs.metrics if is_computed(spec)]
+
+
+def _check_selection_metrics(recipe: Recipe, waiting: Collection[str]) -> None:
     if "prefs" in waiting:
-        computed = [spec for spec in recipe.prefs.metrics if is_computed(spec)]
-        wanted |= {(spec, recipe.data.tgt_lang or "und") for spec in computed}
-    # Only formulas differ by language; a model is loaded once.
-    for spec, language in sorted({(s, lang if candidate_kind(s).is_formula else "und") for s, lang in wanted}):
-        load_candidate_metric(spec, language, lambda metric, _: metric)
+        for spec in _selection_metrics(recipe):
+            load_candidate_metric(spec, recipe.data.tgt_lang or "und", recipe.prefs.comet)
+
+
+def _check_evaluation(folder: RunDirectory, waiting: Collection[str]) -> None:
+    """Load the test sets, and each of their metrics once."""
+    if not any(name == "evaluate" or name.startswith("decode") for name in waiting):
+        return
+    config = folder.recipe.evaluate
+    metrics = set()
+    for test_set in folder.test_sets():
+        for spec in metrics_of(config, test_set):
+            # Only lexical metrics differ by language; a COMET model takes seconds to load.
+            metrics.add((spec, test_set.tgt_lang if candidate_kind(spec).is_lexical else "und"))
+    for spec, tgt_lang in sorted(metrics):
+        load_candidate_metric(spec, tgt_lang, config.comet)

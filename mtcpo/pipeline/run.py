@@ -9,16 +9,19 @@ from typing import TYPE_CHECKING, Any
 from mtcpo.core.config import Config, to_toml
 from mtcpo.core.errors import UserError
 from mtcpo.core.files import complete_folder, read_json_lines, write_json_lines, write_text
+from mtcpo.core.user_code import is_user_code, user_code_file
 from mtcpo.data.corpora import Drops, read_corpus
 from mtcpo.data.records import Segment, triplet_from_json
 from mtcpo.data.rows import read_segments
 from mtcpo.evaluation.testsets.suites import decoding_of
 from mtcpo.metrics.registry import metric_name
-from mtcpo.pipeline.preflight import check_ready
-from mtcpo.pipeline.recipe import BASE, CONTROL, TUNED, ModelConfig, Recipe
-from mtcpo.pipeline.run_directory import FOLDERS, NEW, RunFolder, control_settings, corpus_files, judged_by
+from mtcpo.pipeline.preflight import check_before_run
+from mtcpo.pipeline.recipe import BASE, CONTROL, TUNED, Recipe
+from mtcpo.pipeline.run_directory import FOLDERS, NEW, RunDirectory, control_settings, corpus_files, evaluation_files
 from mtcpo.pipeline.stages import STAMP_FILE, Stage, check_may_run, run_stages, unfinished
 from mtcpo.preferences.build import PROCESS_SETTINGS
+from mtcpo.preferences.selections import needs_logprobs
+from mtcpo.preferences.user_selection import selection_name
 from mtcpo.training.config import TrainConfig
 from mtcpo.translation.config import TranslateConfig
 
@@ -26,17 +29,20 @@ if TYPE_CHECKING:
     from mtcpo.models.prompts import TextExample
 
 
-def stages_of(recipe: Recipe, run: Path) -> list[Stage]:
-    """Return the stages of a recipe in a run directory, in order."""
-    folder = RunFolder(recipe, run.resolve())
+def stages_of(recipe: Recipe, run: Path, allow_code: bool = False) -> list[Stage]:
+    """Return the stages of a recipe in a run directory, in order.
+
+    allow_code: whether code that a model's directory brings may run.
+    """
+    folder = RunDirectory(recipe, run.resolve(), allow_code)
     stages = []
     if recipe.model.create is not None:
         stages.append(_create(folder))
     if recipe.sft is not None:
         stages.append(_sft(folder))
     if recipe.translate is not None:
-        # The choice by confidence needs what the others do not.
-        logprobs = recipe.translate.logprobs or recipe.prefs.select == "confidence"
+        # A selection may need what translating alone does not.
+        logprobs = recipe.translate.logprobs or needs_logprobs(recipe.prefs.select)
         stages.append(_candidates(folder, recipe.translate.model_copy(update={"logprobs": logprobs})))
     stages += [_prefs(folder), _train(folder)]
     if control := control_settings(recipe):
@@ -45,14 +51,18 @@ def stages_of(recipe: Recipe, run: Path) -> list[Stage]:
     return [*stages, _evaluate(folder), _report(folder)]
 
 
-def run_recipe(recipe: Recipe, folder: Path, overwrite: bool, say: Callable[[str], None]) -> Path:
+def run_recipe(
+    recipe: Recipe, folder: Path, overwrite: bool, say: Callable[[str], None], allow_code: bool = False
+) -> Path:
     """Run what is not done yet of a recipe; return the report.
+
+    allow_code: as in `stages_of`.
 
     Raises:
         UserError: outputs of other settings lie there and may not be overwritten, a later stage would find something
             missing, and all that the stages raise.
     """
-    stages = stages_of(recipe, folder)
+    stages = stages_of(recipe, folder, allow_code)
     text, resolved = to_toml(recipe), folder / "recipe.toml"
     there = resolved.read_text(encoding="utf-8", errors="replace") if resolved.exists() else None
     if there not in (None, text) and not (folder / STAMP_FILE).exists() and not overwrite:
@@ -63,7 +73,7 @@ def run_recipe(recipe: Recipe, folder: Path, overwrite: bool, say: Callable[[str
         from mtcpo.core.progress import quiet_libraries
 
         quiet_libraries()
-        check_ready(RunFolder(recipe, folder.resolve()), waiting)
+        check_before_run(RunDirectory(recipe, folder.resolve(), allow_code), waiting)
     if there != text:
         write_text(resolved, text)
     run_stages(stages, folder, overwrite, say)
@@ -71,7 +81,7 @@ def run_recipe(recipe: Recipe, folder: Path, overwrite: bool, say: Callable[[str
 
 
 def _stage(
-    folder: RunFolder,
+    folder: RunDirectory,
     name: str,
     what: str,
     settings: Iterable[Config | Mapping[str, Any] | list[str]],
@@ -88,7 +98,7 @@ def _short(model: str) -> str:
     return Path(model).name if Path(model).is_absolute() else model
 
 
-def _create(folder: RunFolder) -> Stage:
+def _create(folder: RunDirectory) -> Stage:
     create, sft = folder.recipe.model.create, folder.recipe.sft
     assert create is not None
     assert sft is not None  # the recipe checks it
@@ -106,7 +116,7 @@ def _create(folder: RunFolder) -> Stage:
     return _stage(folder, "create", what, [create, sft.data], corpus_files(sft.data), [NEW], run)
 
 
-def _sft(folder: RunFolder) -> Stage:
+def _sft(folder: RunDirectory) -> Stage:
     sft = folder.recipe.sft
     assert sft is not None
 
@@ -116,11 +126,11 @@ def _sft(folder: RunFolder) -> Stage:
         return _run_training(folder, folder.start, texts, sft, BASE, overwrite, drops)
 
     what = f"fine-tune {_short(folder.start)} on references"
-    inputs = [folder.start, *corpus_files(sft.data), *judged_by(sft)]
+    inputs = [*folder.model_files(folder.start), *corpus_files(sft.data), *evaluation_files(sft)]
     return _stage(folder, "sft", what, [sft, _prompt(folder)], inputs, [FOLDERS[BASE]], run)
 
 
-def _candidates(folder: RunFolder, translate: TranslateConfig) -> Stage:
+def _candidates(folder: RunDirectory, translate: TranslateConfig) -> Stage:
     data, model = folder.recipe.data, folder.recipe.model
     output = folder.path / "candidates.jsonl"
 
@@ -128,17 +138,17 @@ def _candidates(folder: RunFolder, translate: TranslateConfig) -> Stage:
         from mtcpo.translation.translate import translate_to_file
 
         drops = Drops()
-        with _engine(folder.base, BASE, model, data.take) as engine:
+        with _engine(folder, folder.base, BASE, data.take) as engine:
             figures = translate_to_file(engine, read_corpus(data, drops), translate, output, overwrite)
         return figures | {"dropped": dict(drops), "seed": translate.seed}
 
     what = f"{translate.num_candidates} candidates a source from {_short(folder.base)}, {translate.sampling}"
-    inputs = [folder.base, *corpus_files(data)]
+    inputs = [*folder.model_files(folder.base), *corpus_files(data)]
     how = _prompt(folder) | {"dtype": model.dtype}
     return _stage(folder, "translate", what, [translate, data, how], inputs, [output], run)
 
 
-def _prefs(folder: RunFolder) -> Stage:
+def _prefs(folder: RunDirectory) -> Stage:
     prefs, data = folder.recipe.prefs, folder.recipe.data
     candidates = folder.path / "candidates.jsonl" if folder.recipe.translate is not None else None
     names = ("prefs.jsonl", "prefs-report.json", "scored.jsonl", "prefs-report.html")
@@ -152,17 +162,20 @@ def _prefs(folder: RunFolder) -> Stage:
         segments = read_corpus(data, drops) if candidates is None else read_segments(candidates)
         report = build_preferences(segments, prefs, outputs[0], outputs[1], outputs[2], drops)
         write_pair_page(outputs[1])
-        notes = {"note": "; ".join(report["notes"])} if report["notes"] else {}
-        return {key: report[key] for key in ("segments", "kept", "dropped")} | notes
+        notes = {"note": "; ".join(report.notes)} if report.notes else {}
+        return {"segments": report.segments, "kept": report.kept, "dropped": report.dropped} | notes
 
-    what = f"triplets by {' + '.join(prefs.metrics)}, {prefs.select}"
+    selection = selection_name(prefs.select)
+    what = f"triplets by {' + '.join(prefs.metrics)}, {selection}"
     choice = prefs.model_dump(mode="json", exclude=PROCESS_SETTINGS) | {"comet.precision": prefs.comet.precision}
+    # A selection of the user's own is an input too: when its code changes, the pairs are built again.
+    code = [user_code_file(selection)] if is_user_code(selection) else []
     if candidates is None:
-        return _stage(folder, "prefs", what, [choice, data], corpus_files(data), outputs, run)
-    return _stage(folder, "prefs", what, [choice], [candidates], outputs, run)
+        return _stage(folder, "prefs", what, [choice, data], [*corpus_files(data), *code], outputs, run)
+    return _stage(folder, "prefs", what, [choice], [candidates, *code], outputs, run)
 
 
-def _train(folder: RunFolder) -> Stage:
+def _train(folder: RunDirectory) -> Stage:
     train, prefs = folder.recipe.train, folder.path / "prefs.jsonl"
 
     def run(overwrite: bool) -> dict[str, Any]:
@@ -172,11 +185,11 @@ def _train(folder: RunFolder) -> Stage:
         return _run_training(folder, folder.base, pair_texts(triplets), train, TUNED, overwrite)
 
     what = f"{_short(folder.base)} by loss {train.loss}, beta {train.beta:g}, cpo_alpha {train.cpo_alpha:g}"
-    inputs = [folder.base, str(prefs), *judged_by(train)]
+    inputs = [*folder.model_files(folder.base), str(prefs), *evaluation_files(train)]
     return _stage(folder, "train", what, [train, _prompt(folder)], inputs, [FOLDERS[TUNED]], run)
 
 
-def _control(folder: RunFolder, settings: TrainConfig) -> Stage:
+def _control(folder: RunDirectory, settings: TrainConfig) -> Stage:
     prefs, scored = folder.path / "prefs.jsonl", folder.path / "scored.jsonl"
 
     def run(overwrite: bool) -> dict[str, Any]:
@@ -185,45 +198,42 @@ def _control(folder: RunFolder, settings: TrainConfig) -> Stage:
         return _run_training(folder, folder.base, _reference_texts(segments), settings, CONTROL, overwrite)
 
     what = "as much further fine-tuning on the references of the same sources"
-    inputs = [folder.base, str(prefs), str(scored), *judged_by(settings)]
+    inputs = [*folder.model_files(folder.base), str(prefs), str(scored), *evaluation_files(settings)]
     return _stage(folder, "control", what, [settings, _prompt(folder)], inputs, [FOLDERS[CONTROL]], run)
 
 
-def _decode(folder: RunFolder, system: str, model: str) -> Stage:
+def _decode(folder: RunDirectory, system: str, model: str) -> Stage:
     decoding, settings = folder.recipe.evaluate.decoding, folder.recipe.model
     outputs = folder.translations(f"{system}.txt")
 
     def run(overwrite: bool) -> dict[str, Any]:
-        from mtcpo.evaluation.document import write_translations
+        from mtcpo.evaluation.results import write_translations
         from mtcpo.translation.translate import translate_texts
 
         test_sets = folder.test_sets()
-        with _engine(model, system, settings, sum(len(test_set.segments) for test_set in test_sets)) as engine:
+        with _engine(folder, model, system, sum(len(test_set.segments) for test_set in test_sets)) as engine:
             for test_set, path in zip(test_sets, outputs, strict=True):
                 how = decoding_of(test_set, decoding)
                 write_translations(path, translate_texts(engine, test_set.segments, how))
         return {"seed": decoding.seed}
 
     what = f"translate the test sets with {_short(model)}"
-    inputs = [model, *folder.test_files()]
+    inputs = [*folder.model_files(model), *folder.test_files()]
     how = _prompt(folder) | {"dtype": settings.dtype}
     return _stage(folder, f"decode {system}", what, [decoding, how, _suites(folder)], inputs, outputs, run)
 
 
-def _evaluate(folder: RunFolder) -> Stage:
+def _evaluate(folder: RunDirectory) -> Stage:
     evaluate = folder.recipe.evaluate
     files = {system: folder.translations(f"{system}.txt") for system in folder.systems}
 
     def run(overwrite: bool) -> dict[str, Any]:
-        from mtcpo.evaluation.document import write_evaluation
-        from mtcpo.evaluation.evaluate import evaluate_outputs, load_metrics_for, read_outputs
+        from mtcpo.evaluation.results import write_evaluation
+        from mtcpo.evaluation.systems import OutputFiles, evaluate_systems
 
         selection_metrics = [metric_name(spec) for spec in folder.recipe.prefs.metrics]
-        evaluations, test_sets = [], folder.test_sets()
-        metrics = load_metrics_for(test_sets, evaluate, folder.path)
-        for number, test_set in enumerate(test_sets):
-            outputs = read_outputs([(system, paths[number]) for system, paths in files.items()], test_set)
-            evaluations.append(evaluate_outputs(test_set, outputs, metrics[number], evaluate, selection_metrics))
+        systems = {system: OutputFiles(paths) for system, paths in files.items()}
+        evaluations = evaluate_systems(folder.test_sets(), systems, evaluate, folder.path, selection_metrics)
         write_evaluation(folder.path, evaluations, overwrite=True)  # the stage was allowed to
         return {"seed": evaluate.seed}
 
@@ -235,7 +245,7 @@ def _evaluate(folder: RunFolder) -> Stage:
     return _stage(folder, "evaluate", what, settings, inputs, outputs, run)
 
 
-def _report(folder: RunFolder) -> Stage:
+def _report(folder: RunDirectory) -> Stage:
     logs = {"sft": BASE, "cpo": TUNED, "control": CONTROL}
     wanted = {"cpo"} | ({"sft"} if folder.recipe.sft else set()) | ({"control"} if folder.recipe.control else set())
     files = {stage: folder.path / FOLDERS[logs[stage]] / "metrics.jsonl" for stage in logs if stage in wanted}
@@ -256,7 +266,7 @@ def _report(folder: RunFolder) -> Stage:
 
 
 def _run_training(
-    folder: RunFolder,
+    folder: RunDirectory,
     model: str,
     texts: Iterable[TextExample],
     config: TrainConfig,
@@ -270,8 +280,8 @@ def _run_training(
 
     output = folder.path / FOLDERS[system]
     origin = "references" if config.loss == "sft" else "prefs.jsonl"
-    prompt = folder.recipe.model.prompt
-    report = train(model, texts, config, output, prompt=prompt, origin=origin, overwrite=overwrite)
+    options = folder.model_options
+    report = train(model, texts, config, output, options=options, origin=origin, overwrite=overwrite)
     dropped = Drops(report["dropped"]) + (drops or Drops())
     seed = (DEFAULT_ARGS | config.args)["seed"]
     counted = {name: report[name] for name in ("steps", "tokens")}
@@ -284,16 +294,19 @@ def _reference_texts(segments: Iterable[Segment]) -> Iterator[TextExample]:
     return reference_texts(segments)
 
 
-def _engine(name: str, system: str, settings: ModelConfig, sources: int | None) -> Any:
+def _engine(folder: RunDirectory, name: str, system: str, sources: int | None) -> Any:
     from mtcpo.translation.engines import open_engine
 
-    return open_engine(name, system, settings.dtype, settings.prompt, sources)
+    return open_engine(name, system, folder.recipe.model.dtype, folder.model_options, sources)
 
 
-def _prompt(folder: RunFolder) -> dict[str, Any]:
+def _prompt(folder: RunDirectory) -> dict[str, Any]:
     """Return what of [model] a stage depends on besides the model itself, which is one of its inputs."""
-    return {"prompt": folder.recipe.model.prompt}
+    model = folder.recipe.model
+    # Only where it is given: runs made before there was such a setting stay valid.
+    family = {} if model.family is None else {"family": model.family}
+    return {"prompt": model.prompt} | family
 
 
-def _suites(folder: RunFolder) -> list[str]:
+def _suites(folder: RunDirectory) -> list[str]:
     return list(folder.recipe.evaluate.suites)

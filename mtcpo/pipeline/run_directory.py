@@ -7,9 +7,12 @@ from pathlib import Path
 
 from mtcpo.core.user_code import is_user_code, user_code_file
 from mtcpo.data.corpora import CorpusConfig
-from mtcpo.evaluation.document import translations_dir
-from mtcpo.evaluation.testsets.suites import load_test_sets, name_test_sets
+from mtcpo.evaluation.results import translations_dir
+from mtcpo.evaluation.systems import load_configured_sets
+from mtcpo.evaluation.testsets.suites import name_test_sets
 from mtcpo.evaluation.testsets.testset import TestSet
+from mtcpo.models.config import ModelOptions
+from mtcpo.models.families import load_family
 from mtcpo.pipeline.recipe import BASE, CONTROL, TUNED, Recipe
 from mtcpo.training.config import TrainConfig
 from mtcpo.training.losses import LOSS_PARAMETERS
@@ -19,11 +22,13 @@ NEW = "new"
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class RunFolder:
+class RunDirectory:
     """A recipe's run directory: where its stages find each other's files."""
 
     recipe: Recipe
     path: Path
+    allow_code: bool = False
+    """Whether code that a model's directory brings may run."""
 
     @property
     def start(self) -> str:
@@ -41,6 +46,21 @@ class RunFolder:
         models = {BASE: self.base, TUNED: str(self.path / FOLDERS[TUNED])}
         return models | ({CONTROL: str(self.path / FOLDERS[CONTROL])} if self.recipe.control is not None else {})
 
+    @property
+    def model_options(self) -> ModelOptions:
+        """What [model] says of every model of the run beside its name.
+
+        Raises:
+            UserError: model.family cannot be imported, or is no Family.
+        """
+        model = self.recipe.model
+        return ModelOptions(model.prompt, load_family(model.family, "model.family"), self.allow_code)
+
+    def model_files(self, name: str) -> list[str]:
+        """Return what a model is loaded from: itself, and the user's code that says how."""
+        family = self.recipe.model.family
+        return [name] if family is None else [name, user_code_file(family)]
+
     def translations(self, file: str) -> list[Path]:
         """A file of each test set's folder: a system's translations, or the segments with all of them."""
         evaluate = self.recipe.evaluate
@@ -48,10 +68,8 @@ class RunFolder:
         return [translations_dir(self.path, name, pair) / file for name, pair in names]
 
     def test_sets(self) -> list[TestSet]:
-        """Load what the run is judged by."""
-        evaluate = self.recipe.evaluate
-        folder = None if evaluate.test_set_dir is None else Path(evaluate.test_set_dir)
-        return load_test_sets(evaluate.suites, evaluate.sets, folder, evaluate.submitted)
+        """Load the test sets that the run is evaluated on."""
+        return load_configured_sets(self.recipe.evaluate)
 
     def test_files(self) -> list[str]:
         """Return the local files that the test sets are read from."""
@@ -74,7 +92,7 @@ def corpus_files(corpus: CorpusConfig) -> list[str]:
     return [source, *corpus.references, *corpus.hypotheses.values()]
 
 
-def judged_by(config: TrainConfig) -> list[str]:
+def evaluation_files(config: TrainConfig) -> list[str]:
     """Return the files that a stage of training is evaluated on."""
     pairs = [] if config.eval is None else corpus_files(config.eval.corpus)
     return pairs + ([] if config.dev is None else corpus_files(config.dev))

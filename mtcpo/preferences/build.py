@@ -1,45 +1,41 @@
-"""From segments with candidates to triplets, as a stream: scores, choice, balance, and the report on all of it."""
+"""Build triplets from segments with candidates, as a stream: score, choose, drop repeats, balance, cap, report."""
 
 from __future__ import annotations
 
-import heapq
-import json
-import tempfile
-from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from contextlib import closing
 from dataclasses import replace
-from hashlib import blake2b
 from pathlib import Path
-from typing import IO, Any
 
 from pydantic import Field
 
 from mtcpo.core.config import PathOrName
 from mtcpo.core.errors import UserError
-from mtcpo.core.files import json_line, write_json, write_json_lines
+from mtcpo.core.files import write_json_lines
 from mtcpo.core.version import __version__
 from mtcpo.data.corpora import Drops
-from mtcpo.data.records import Segment, Triplet, segment_from_json, segment_to_json, triplet_from_json, triplet_to_json
+from mtcpo.data.pair_report import PairReport, write_pair_report
+from mtcpo.data.records import Segment, Triplet, segment_from_json, segment_to_json, triplet_to_json
 from mtcpo.data.rows import read_segments
 from mtcpo.metrics.comet.config import CometConfig
 from mtcpo.metrics.registry import candidate_kind, is_computed, metric_name
 from mtcpo.metrics.score_cache import CACHE_FILE
 from mtcpo.metrics.scorer import Scorer
-from mtcpo.preferences.combining import COMBINATIONS, Centre, SetStatistics
-from mtcpo.preferences.selection import Chooser, SelectionConfig, add_references, length_log_ratio, unbalanced
-from mtcpo.preferences.spill import Column, temporary_database
+from mtcpo.preferences.balancing import drop_surplus
+from mtcpo.preferences.chooser import Chooser, SelectionConfig, add_references
+from mtcpo.preferences.combining import COMBINATIONS, SetStatistics
+from mtcpo.preferences.spill import HashSet, Spool, hash_of
 from mtcpo.preferences.statistics import PairStatistics
 
 PROCESS_SETTINGS = {"workers", "score_cache", "comet"}
-"""Settings that change how fast pairs are built, and not which: a precision is in its metric's signature."""
+"""Settings that change how fast pairs are built, and not which: COMET's precision is in its metric's signature."""
 
 
 class PrefsConfig(SelectionConfig):
     """How preference pairs are built.
 
-    workers: processes for BLEU, chrF and TER; unset: one a core. score_cache: file that keeps the scores of models;
-    unset: `scores.sqlite3` beside the output. comet: how COMET models are run.
+    workers: processes for lexical metrics; unset: one a core. score_cache: file that keeps the scores of neural and
+    user metrics; unset: `scores.sqlite3` beside the output. comet: how COMET models are run.
     """
 
     workers: int | None = Field(None, ge=1)
@@ -62,43 +58,51 @@ def build_preferences(
     report: Path | None = None,
     scored: Path | None = None,
     drops: Drops | None = None,
-) -> dict[str, Any]:
+) -> PairReport:
     """Score `segments`, choose their pairs, write the triplets to `output` and the report beside it; return the report.
 
-    scored: where to keep the scored segments. drops: what the reader of `segments` drops, counted in the report; it may
-    still grow while they are read. Memory does not grow with them: what must wait for the last lies in temporary files.
+    Args:
+        segments: Read once, as a stream. Memory does not grow with their texts: what must wait for the last segment
+            lies in temporary files; a triplet takes 37 bytes at most.
+        config: [prefs] of a recipe.
+        output: The triplets, JSON Lines or Parquet by its suffix.
+        report: Where the report goes; default: `report_path_of(output)`.
+        scored: Where to keep the scored segments; default: nowhere.
+        drops: What the reader of `segments` drops, counted in the report; it may still grow while they are read.
 
     Raises:
-        UserError: what scoring raises, or no pair is left (the message says why; `output` is not written).
+        UserError: What scoring raises, or no pair is left (the message says why; `output` is not written).
     """
     drops = Drops() if drops is None else drops
-    statistics, chooser = PairStatistics(config.seed), Chooser(config)
+    # First: a package or module that is missing shows before an hour of scoring.
+    chooser, statistics = Chooser(config), PairStatistics(config.seed)
     output.parent.mkdir(parents=True, exist_ok=True)
     cache = Path(config.score_cache) if config.score_cache else output.with_name(CACHE_FILE)
-    with closing(statistics), closing(Scorer(config.metrics, config.workers, cache, config.comet)) as scorer:
-        stream = scorer.score(_prepared(segments, config, statistics))
+    with closing(Scorer(config.metrics, config.workers, cache, config.comet)) as scorer:
+        stream = scorer.score(_prepare(segments, config, statistics))
         if scored is not None:
             write_json_lines(scored, map(segment_to_json, stream))
             stream = read_segments(scored)
-        triplets = _without_repeats(_chosen(stream, config, chooser, statistics, output.parent), config, statistics)
-        if config.balance_length:
-            triplets = _balanced(triplets, statistics, output.parent)
-        if config.max_per_language is not None:
-            triplets = _capped(triplets, config.max_per_language, config.seed, statistics, output.parent)
-        write_json_lines(output, map(triplet_to_json, _kept(triplets, statistics, drops)))
-        summary = {
-            **statistics.figures(drops),
-            "metrics": scorer.signatures(statistics.num_references()),
+        triplets = _choose(stream, config, chooser, statistics, output.parent)
+        if config.deduplicate:
+            triplets = _drop_repeats(triplets, statistics)
+        triplets = drop_surplus(
+            triplets, config.balance_length, config.max_per_language, config.seed, statistics.dropped, output.parent
+        )
+        write_json_lines(output, map(triplet_to_json, _count_kept(triplets, statistics, drops)))
+        result = PairReport(
+            **statistics.summary(drops),
+            metrics=scorer.signatures(statistics.num_references()),
             **config.model_dump(mode="json", exclude=PROCESS_SETTINGS | {"metrics"}),
-            "notes": scorer.notes,
-            "mtcpo": __version__,
-        }
-    write_json(report or report_path_of(output), summary)
-    return summary
+            notes=tuple(scorer.notes),
+            mtcpo=__version__,
+        )
+    write_pair_report(report or report_path_of(output), result)
+    return result
 
 
-def _prepared(segments: Iterable[Segment], config: SelectionConfig, statistics: PairStatistics) -> Iterator[Segment]:
-    """Yield the segments as they are scored: empty references gone, references added as candidates where asked."""
+def _prepare(segments: Iterable[Segment], config: SelectionConfig, statistics: PairStatistics) -> Iterator[Segment]:
+    """Yield the segments as they are scored: without empty references, and with references as candidates if asked."""
     needs_references = any(is_computed(spec) and candidate_kind(spec).needs_references for spec in config.metrics)
     for segment in segments:
         statistics.segments += 1
@@ -107,6 +111,7 @@ def _prepared(segments: Iterable[Segment], config: SelectionConfig, statistics: 
         if not segment.source.strip():
             statistics.drop_segment("empty_source")
         elif needs_references and segment.references and not references:
+            # Some have a reference and this one is a gap; segments without any are the user's mistake, for the scorer.
             statistics.drop_segment("empty_reference")
         else:
             statistics.reference_counts.add(len(references))
@@ -115,124 +120,59 @@ def _prepared(segments: Iterable[Segment], config: SelectionConfig, statistics: 
 
 
 def _check_names(segment: Segment) -> None:
-    names = [candidate.system for candidate in segment.candidates]
-    if len(set(names)) < len(names):
-        twice = next(name for name in names if names.count(name) > 1)
-        raise UserError(
-            f"segment {segment.id}: two candidates are of system {twice!r}; give each a name of its own, "
-            f"such as {twice}-1 and {twice}-2"
-        )
+    seen = set()
+    for candidate in segment.candidates:
+        if candidate.system in seen:
+            name = candidate.system
+            raise UserError(
+                f"segment {segment.id}: two candidates are of system {name!r}; give each a name of its own, "
+                f"such as {name}-1 and {name}-2"
+            )
+        seen.add(candidate.system)
 
 
-def _chosen(
+def _choose(
     segments: Iterable[Segment], config: SelectionConfig, chooser: Chooser, statistics: PairStatistics, folder: Path
 ) -> Iterator[Triplet]:
-    """Yield the triplets of scored segments; a combination by set needs all scores before the first choice."""
+    """Yield the triplets of scored segments, which are counted."""
     if not COMBINATIONS[config.combine].by_set:
         for segment in segments:
-            yield from _counted(segment, chooser, None, statistics)
+            choice = chooser.choose(segment)
+            statistics.add_choice(segment, choice)
+            yield from choice.triplets
         return
-    by_set = SetStatistics(metric_name(spec) for spec in config.metrics)
-    with tempfile.TemporaryFile(dir=folder) as spool:
+    # The moments of the set need all scores before the first choice, so the segments wait in a file.
+    by_set = SetStatistics(map(metric_name, config.metrics))
+    with closing(Spool(folder)) as spool:
         for segment in segments:
             by_set.add(segment)
-            spool.write(json_line(segment_to_json(segment)))
-        for where, row in _read_again(spool):
-            segment = segment_from_json(row, where)
-            centres = by_set.centres(segment.src_lang, segment.tgt_lang) if segment.candidates else None
-            yield from _counted(segment, chooser, centres, statistics)
+            spool.write(segment_to_json(segment))
+        for number, row in enumerate(spool.rows(), start=1):
+            segment = segment_from_json(row, f"segment {number}")
+            # A language pair without any candidate has no moments, and needs none.
+            moments = by_set.moments(segment.src_lang, segment.tgt_lang) if segment.candidates else None
+            choice = chooser.choose(segment, moments)
+            statistics.add_choice(segment, choice)
+            yield from choice.triplets
 
 
-def _read_again(spool: IO[bytes]) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Yield the rows that were written to a temporary file, from its start."""
-    spool.seek(0)
-    for number, line in enumerate(spool, start=1):
-        yield f"row {number}", json.loads(line)
-
-
-def _counted(
-    segment: Segment, chooser: Chooser, centres: Mapping[str, Centre] | None, statistics: PairStatistics
-) -> Iterator[Triplet]:
-    choice = chooser.choose(segment, centres)
-    statistics.add_choice(segment, choice)
-    yield from choice.triplets
-
-
-def _without_repeats(
-    triplets: Iterable[Triplet], config: SelectionConfig, statistics: PairStatistics
-) -> Iterator[Triplet]:
+def _drop_repeats(triplets: Iterable[Triplet], statistics: PairStatistics) -> Iterator[Triplet]:
     """Drop triplets whose languages, source, chosen and rejected were there before."""
-    if not config.deduplicate:
-        yield from triplets
-        return
-    with closing(temporary_database("CREATE TABLE seen (key BLOB PRIMARY KEY) WITHOUT ROWID")) as seen:
+    with closing(HashSet()) as seen:
         for triplet in triplets:
-            parts = (triplet.src_lang, triplet.tgt_lang, triplet.source, triplet.chosen, triplet.rejected)
-            if seen.execute("INSERT OR IGNORE INTO seen VALUES (?)", (_hash(*parts),)).rowcount:
+            parts = triplet.src_lang, triplet.tgt_lang, triplet.source, triplet.chosen, triplet.rejected
+            if seen.add(hash_of(*parts)):
                 yield triplet
             else:
                 statistics.dropped["duplicate"] += 1
 
 
-def _hash(*parts: str) -> bytes:
-    return blake2b("\0".join(parts).encode(), digest_size=16).digest()
+def _count_kept(triplets: Iterable[Triplet], statistics: PairStatistics, drops: Drops) -> Iterator[Triplet]:
+    """Yield the triplets that are written, which are counted.
 
-
-def _balanced(triplets: Iterable[Triplet], statistics: PairStatistics, folder: Path) -> Iterator[Triplet]:
-    """Drop triplets until chosen and rejected are equally long on average: two passes, the first to a file."""
-    with (
-        tempfile.TemporaryFile(dir=folder) as spool,
-        closing(Column()) as ratios,
-        closing(temporary_database("CREATE TABLE dropped (place INTEGER PRIMARY KEY)")) as database,
-    ):
-        for triplet in triplets:
-            ratios.append(length_log_ratio(triplet))
-            spool.write(json_line(triplet_to_json(triplet)))
-        database.executemany("INSERT INTO dropped VALUES (?)", ((place,) for place in unbalanced(ratios)))
-        places = (place for (place,) in database.execute("SELECT place FROM dropped ORDER BY place"))
-        dropped = next(places, None)
-        for place, (where, row) in enumerate(_read_again(spool)):
-            if place == dropped:
-                statistics.dropped["length_balance"] += 1
-                dropped = next(places, None)
-            else:
-                yield triplet_from_json(row, where)
-
-
-def _capped(
-    triplets: Iterable[Triplet], limit: int, seed: int, statistics: PairStatistics, folder: Path
-) -> Iterator[Triplet]:
-    """Keep `limit` triplets of each language pair, an even draw: those with the lowest hashes of seed and texts.
-
-    A triplet's lot depends on nothing but itself and the seed, so that more data changes as few others as can be.
+    Raises:
+        UserError: there was none; here, while the output is still a temporary file that is then removed.
     """
-    lowest: dict[tuple[str, str], list[int]] = defaultdict(list)
-    with tempfile.TemporaryFile(dir=folder) as spool:
-        for triplet in triplets:
-            _keep_lowest(lowest[triplet.src_lang, triplet.tgt_lang], _lot(triplet, seed), limit)
-            spool.write(json_line(triplet_to_json(triplet)))
-        for where, row in _read_again(spool):
-            triplet = triplet_from_json(row, where)
-            if _lot(triplet, seed) <= -lowest[triplet.src_lang, triplet.tgt_lang][0]:
-                yield triplet
-            else:
-                statistics.dropped["language_cap"] += 1
-
-
-def _lot(triplet: Triplet, seed: int) -> int:
-    parts = (str(seed), triplet.id, triplet.source, triplet.chosen, triplet.rejected)
-    return int.from_bytes(_hash(*parts), "big")
-
-
-def _keep_lowest(heap: list[int], number: int, limit: int) -> None:
-    """Keep the `limit` lowest numbers, negated: the highest of them is first."""
-    if len(heap) < limit:
-        heapq.heappush(heap, -number)
-    else:
-        heapq.heappushpop(heap, -number)
-
-
-def _kept(triplets: Iterable[Triplet], statistics: PairStatistics, drops: Drops) -> Iterator[Triplet]:
     for triplet in triplets:
         statistics.add_kept(triplet)
         yield triplet

@@ -1,9 +1,14 @@
-"""What makes a candidate or a pair unfit for training: each test with its reason, under which its drops are counted."""
+"""The catalogue of filters: what makes a candidate or a pair unfit for training, each with the reason it counts under.
+
+A new filter is one function, one row of CANDIDATE_FILTERS or PAIR_FILTERS, and its setting in FilterConfig.
+"""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
 from typing import Self
 
 from pydantic import Field, model_validator
@@ -14,24 +19,31 @@ from mtcpo.data.language_id import are_wrong, why_unchecked
 from mtcpo.data.records import Candidate, Segment
 from mtcpo.data.text_checks import edit_similarity, has_loop, is_length_within, script_share
 
-# Names and loan words in the source's script are no fault; most letters must be in a script of the target language.
 MIN_SCRIPT_SHARE = 0.5
+"""Names and loan words in another script are no fault; most letters must be in a script of the target language."""
 
-Check = Callable[[str, Segment], bool]
-"""Whether a text, stripped, is unfit as a translation of the segment's source."""
+TOLERANCE = 1e-9
+"""At a limit of 0.1, 9 against 10 characters are within it, though 0.1 * 10 and 10 - 9 differ by rounding."""
+
+TextCheck = Callable[[str, Segment], bool]
+"""(text without surrounding spaces, segment) -> whether it is unfit as a translation of the segment's source."""
+
+PairCheck = Callable[[str, str], bool]
+"""(chosen, rejected), without surrounding spaces -> whether they are unfit as a pair."""
 
 
 class FilterConfig(Config):
     """Which candidates and pairs are left out. Lengths are in characters unless they are called tokens.
 
-    Of candidates. drop_copies: those that repeat the source. deduplicate: of equal texts all but the first.
-    max_source_length_ratio: those that many times longer or shorter than the source. drop_repetitions: a stretch that
-    repeats four times or more without a break where the source has no such loop (oscillation, arXiv 2104.06683).
-    check_script: most letters in a script that the target language is not written in. check_language: another
-    language than the target's, by the identifier `lingua` (extra `langid`), for texts of 12 letters and more.
-    max_tokens: longer ones, and longer sources, in tokens of the model named by `tokenizer`.
+    Candidates. drop_copies: those that repeat the source. deduplicate: of equal texts all but the first; of equal
+    triplets, too. max_source_length_ratio: those that many times longer or shorter than the source. drop_repetitions:
+    those in which a stretch repeats four times or more without a break, where the source has no such loop (oscillation,
+    arXiv 2104.06683). check_script: those with most letters in a script that the target language is not written in.
+    check_language: those in another language than the target (off-target), by the identifier `lingua` (extra
+    `langid`), for texts of 12 letters and more. max_tokens: longer ones, and longer sources, in tokens of the model
+    that `tokenizer` names.
 
-    Of pairs. max_length_difference: |chosen - rejected| / the longer of them; 0.1 keeps pairs within 10 %.
+    Pairs. max_length_difference: |chosen - rejected| / the longer of them; 0.1 keeps pairs within 10 %.
     max_similarity: 1 - edit distance / the longer of them; pairs above it differ too little to learn from.
     """
 
@@ -47,10 +59,141 @@ class FilterConfig(Config):
     max_similarity: float | None = Field(None, ge=0, lt=1)
 
     @model_validator(mode="after")
-    def _tokens_of_a_model(self) -> Self:
+    def _check_tokenizer(self) -> Self:
         if (self.max_tokens is None) != (self.tokenizer is None):
             raise ValueError("max_tokens and tokenizer go together: tokens of which model, and how many")
         return self
+
+
+def _empty_check(config: FilterConfig) -> TextCheck:
+    return lambda text, segment: not text
+
+
+def _copy_check(config: FilterConfig) -> TextCheck:
+    return lambda text, segment: text == segment.source.strip()
+
+
+def _length_check(config: FilterConfig) -> TextCheck:
+    limit = config.max_source_length_ratio
+    assert limit is not None
+    return lambda text, segment: not is_length_within(text, segment.source, limit)
+
+
+def _repetition_check(config: FilterConfig) -> TextCheck:
+    # A source that repeats itself ("ha ha ha ha") is rightly translated so.
+    return lambda text, segment: has_loop(text) and not has_loop(segment.source)
+
+
+def _script_check(config: FilterConfig) -> TextCheck:
+    return lambda text, segment: script_share(text, segment.tgt_lang) < MIN_SCRIPT_SHARE
+
+
+def _language_check(config: FilterConfig) -> TextCheck:
+    """Return the check by the language identifier.
+
+    Raises:
+        UserError: it is not installed; later, when the check is made: it does not know a target language.
+    """
+    if missing := why_unchecked():
+        raise UserError(f"check_language: {missing}")
+
+    def is_off_target(text: str, segment: Segment) -> bool:
+        if unknown := why_unchecked(segment.tgt_lang):
+            raise UserError(f"check_language: {unknown}; leave it off for this language")
+        return are_wrong([text], segment.tgt_lang)[0]
+
+    return is_off_target
+
+
+def _token_check(config: FilterConfig) -> TextCheck:
+    return lambda text, segment: _is_too_long(text, config, as_target=True)
+
+
+@dataclass(frozen=True, slots=True)
+class CandidateFilter:
+    """A reason to leave a candidate out.
+
+    setting: what switches it on in [prefs], "" for always. title: what is left out, for docs. make_check: called once
+    where it is on; what the check needs is loaded there.
+    """
+
+    setting: str
+    title: str
+    make_check: Callable[[FilterConfig], TextCheck]
+
+
+# The cheap ones first: a candidate counts under the first that it fails, and meets no further check.
+CANDIDATE_FILTERS = {
+    "empty_text": CandidateFilter("", "candidates without text", _empty_check),
+    "copy_of_source": CandidateFilter("drop_copies", "source copies", _copy_check),
+    "source_length_ratio": CandidateFilter(
+        "max_source_length_ratio",
+        "candidates more than this many times longer or shorter than the source",
+        _length_check,
+    ),
+    "repetition": CandidateFilter(
+        "drop_repetitions",
+        "candidates with a repetition (four times or more without a break) where the source has none",
+        _repetition_check,
+    ),
+    "wrong_script": CandidateFilter(
+        "check_script", "candidates mostly in a script that the target language is not written in", _script_check
+    ),
+    "wrong_language": CandidateFilter(
+        "check_language",
+        "off-target candidates, by the identifier lingua (`pip install 'mtcpo[langid]'`)",
+        _language_check,
+    ),
+    "too_long": CandidateFilter(
+        "max_tokens",
+        "candidates with more tokens, in tokens of `tokenizer`: the name or directory of a model",
+        _token_check,
+    ),
+}
+
+
+def _length_difference_check(config: FilterConfig) -> PairCheck:
+    limit = config.max_length_difference
+    assert limit is not None
+
+    def differ_in_length(chosen: str, rejected: str) -> bool:
+        longer = max(len(chosen), len(rejected))
+        return abs(len(chosen) - len(rejected)) > limit * longer + TOLERANCE
+
+    return differ_in_length
+
+
+def _similarity_check(config: FilterConfig) -> PairCheck:
+    limit = config.max_similarity
+    assert limit is not None
+    return lambda chosen, rejected: edit_similarity(chosen, rejected) > limit + TOLERANCE
+
+
+@dataclass(frozen=True, slots=True)
+class PairFilter:
+    """A reason to leave a pair out; fields as of CandidateFilter."""
+
+    setting: str
+    title: str
+    make_check: Callable[[FilterConfig], PairCheck]
+
+
+PAIR_FILTERS = {
+    "length_difference": PairFilter(
+        "max_length_difference",
+        "pairs whose lengths differ by more than this share of the longer one",
+        _length_difference_check,
+    ),
+    "near_duplicate": PairFilter(
+        "max_similarity",
+        "pairs more similar than this: 1 - edit distance / length of the longer one",
+        _similarity_check,
+    ),
+}
+
+
+def _is_on(setting: str, config: FilterConfig) -> bool:
+    return not setting or getattr(config, setting) not in (None, False)
 
 
 class Filters:
@@ -62,97 +205,76 @@ class Filters:
 
     def __init__(self, config: FilterConfig) -> None:
         self._config = config
-        self._count_tokens = None if config.tokenizer is None else _token_counter(config.tokenizer)
-        self._checks = self._active_checks()
+        self._text_checks: dict[str, TextCheck] = {}
+        for reason, candidate_filter in CANDIDATE_FILTERS.items():
+            if _is_on(candidate_filter.setting, config):
+                self._text_checks[reason] = candidate_filter.make_check(config)
+        self._pair_checks: dict[str, PairCheck] = {}
+        for reason, pair_filter in PAIR_FILTERS.items():
+            if _is_on(pair_filter.setting, config):
+                self._pair_checks[reason] = pair_filter.make_check(config)
+        if config.tokenizer is not None:
+            # Now, not at the first text: a tokenizer that is not there shows before anything is scored.
+            _load_tokenizer(config.tokenizer)
 
     def source_rejection(self, segment: Segment) -> str:
-        """Return why the source has no use, or ""."""
+        """Return why no pair is made of a source, or ""."""
         if not segment.source.strip():
             return "empty_source"
-        return "source_too_long" if self._too_long(segment.source, target=False) else ""
+        return "source_too_long" if _is_too_long(segment.source, self._config, as_target=False) else ""
 
     def apply(self, candidates: Sequence[Candidate], segment: Segment) -> tuple[list[Candidate], Counter[str]]:
-        """Return the candidates that may be chosen or rejected, and how many were left out for which reason."""
+        """Return the candidates that may be chosen or rejected, and how many were left out, by reason."""
         removed: Counter[str] = Counter()
         seen: set[str] = set()
-        pool = []
+        fit = []
         for candidate in candidates:
             text = candidate.text.strip()
-            reason = next((reason for reason, is_unfit in self._checks.items() if is_unfit(text, segment)), "")
+            reason = self._text_rejection(text, segment)
             if not reason and self._config.deduplicate and text in seen:
                 reason = "same_text"
             if reason:
                 removed[reason] += 1
                 continue
             seen.add(text)
-            pool.append(candidate)
-        return pool, removed
+            fit.append(candidate)
+        return fit, removed
 
-    def pair_rejection(self, chosen: str, rejected: str) -> str:
-        """Return why two texts, stripped, make no pair, or ""."""
-        longer, difference = max(len(chosen), len(rejected)), abs(len(chosen) - len(rejected))
-        limit = self._config.max_length_difference
-        # A hair of tolerance: at 0.1, 9 against 10 characters are within it.
-        if limit is not None and difference > limit * longer + 1e-9:
-            return "length_difference"
-        most = self._config.max_similarity
-        if most is not None and edit_similarity(chosen, rejected) > most + 1e-9:
-            return "near_duplicate"
+    def _text_rejection(self, text: str, segment: Segment) -> str:
+        for reason, is_unfit in self._text_checks.items():
+            if is_unfit(text, segment):
+                return reason
         return ""
 
-    def _active_checks(self) -> dict[str, Check]:
-        """Return reason -> check, the cheap ones first; a candidate counts under the first that it fails."""
-        config, ratio = self._config, self._config.max_source_length_ratio
-        checks: dict[str, Check] = {"empty_text": lambda text, segment: not text}
-        if config.drop_copies:
-            checks["copy_of_source"] = lambda text, segment: text == segment.source.strip()
-        if ratio is not None:
-            checks["source_length_ratio"] = lambda text, segment: not is_length_within(text, segment.source, ratio)
-        if config.drop_repetitions:
-            checks["repetition"] = lambda text, segment: has_loop(text) and not has_loop(segment.source)
-        if config.check_script:
-            checks["wrong_script"] = lambda text, segment: script_share(text, segment.tgt_lang) < MIN_SCRIPT_SHARE
-        if config.check_language:
-            checks["wrong_language"] = _language_check()
-        if config.max_tokens is not None:
-            checks["too_long"] = lambda text, segment: self._too_long(text, target=True)
-        return checks
-
-    def _too_long(self, text: str, target: bool) -> bool:
-        limit = self._config.max_tokens
-        return limit is not None and self._count_tokens is not None and self._count_tokens(text, target) > limit
+    def pair_rejection(self, chosen: str, rejected: str) -> str:
+        """Return why two texts, without surrounding spaces, make no pair, or ""."""
+        for reason, are_unfit in self._pair_checks.items():
+            if are_unfit(chosen, rejected):
+                return reason
+        return ""
 
 
-def _language_check() -> Check:
-    """Return the check by the language identifier.
+def _is_too_long(text: str, config: FilterConfig, as_target: bool) -> bool:
+    if config.max_tokens is None or config.tokenizer is None:
+        return False
+    tokenizer = _load_tokenizer(config.tokenizer)
+    # As a target where it is one: Marian has another SentencePiece model for it. Special tokens count.
+    encoded = tokenizer(text_target=text) if as_target else tokenizer(text)
+    return len(encoded["input_ids"]) > config.max_tokens
+
+
+@lru_cache(maxsize=1)
+def _load_tokenizer(name: str) -> Callable[..., dict[str, list[int]]]:
+    """Load the tokenizer of a model, which sources and candidates share.
 
     Raises:
-        UserError: it is not installed; later, when the check is made: it does not know a target language.
+        UserError: there is none, or it cannot be loaded.
     """
-    if missing := why_unchecked():
-        raise UserError(f"check_language: {missing}")
-
-    def is_other(text: str, segment: Segment) -> bool:
-        if unknown := why_unchecked(segment.tgt_lang):
-            raise UserError(f"check_language: {unknown}; leave it off for this language")
-        return are_wrong([text], segment.tgt_lang)[0]
-
-    return is_other
-
-
-def _token_counter(name: str) -> Callable[[str, bool], int]:
-    """Return the function (text, is it a target) -> its number of tokens, special ones included, for a model."""
     from transformers import AutoTokenizer
 
     try:
-        tokenizer = AutoTokenizer.from_pretrained(name)
-    except Exception as error:  # a missing or damaged file is anything from OSError to the Rust library's Exception
-        reason = first_line(error)
-        raise UserError(f"tokenizer {name!r} cannot be loaded ({reason}); give a model's directory or name") from None
-
-    def count(text: str, target: bool) -> int:
-        # As a target: Marian has another SentencePiece model for it.
-        encoded = tokenizer(text_target=text) if target else tokenizer(text)
-        return len(encoded["input_ids"])
-
-    return count
+        tokenizer: Callable[..., dict[str, list[int]]] = AutoTokenizer.from_pretrained(name)
+    except Exception as error:  # a missing or damaged file is anything from OSError to tokenizers' own Exception
+        problem = first_line(error)
+        raise UserError(f"tokenizer {name!r} cannot be loaded ({problem}); give a model's directory or name") from None
+    return tokenizer

@@ -1,67 +1,69 @@
-"""What grows with the data and cannot pass by as a stream: kept in temporary files, a few pages of it in memory."""
+"""What grows with the data and cannot pass by as a stream: kept in temporary files instead of memory.
+
+Numbers are not: 8 bytes each, they are kept in arrays (`balancing`, `statistics`).
+"""
 
 from __future__ import annotations
 
-import math
+import json
 import sqlite3
-from collections.abc import Collection, Iterator, Sequence
+import tempfile
+from collections.abc import Iterator, Mapping
+from hashlib import blake2b
+from pathlib import Path
+from typing import Any
+
+from mtcpo.core.files import json_line
 
 KIB_IN_MEMORY = 512
-"""Of each database; SQLite's default is four times as much, for several of them at a time."""
+"""Page cache of the database; SQLite's default is four times as much."""
 
 
-def temporary_database(schema: str) -> sqlite3.Connection:
-    """Return a database in a nameless file that nobody else sees and that goes with it."""
-    connection = sqlite3.connect("", isolation_level=None)
-    connection.execute(f"PRAGMA cache_size = -{KIB_IN_MEMORY}")
-    connection.execute(schema)
-    connection.execute("BEGIN")  # one transaction for all: nothing of it is to outlive a crash
-    return connection
+def hash_of(*parts: str) -> bytes:
+    """Return 16 bytes that stand for some texts."""
+    return blake2b("\0".join(parts).encode(), digest_size=16).digest()
 
 
-class Column(Collection[float]):
-    """Numbers in the order in which they came, or by size."""
+class HashSet:
+    """Which hashes were seen, in a SQLite database: a Python set would hold some 80 bytes of memory for each."""
 
     def __init__(self) -> None:
-        self._rows = temporary_database("CREATE TABLE numbers (place INTEGER PRIMARY KEY, value REAL NOT NULL)")
-        self._count = 0
+        # No name: SQLite makes a file that nobody else sees, and removes it when the connection is closed.
+        self._rows = sqlite3.connect("", isolation_level=None)
+        self._rows.execute(f"PRAGMA cache_size = -{KIB_IN_MEMORY}")
+        self._rows.execute("CREATE TABLE seen (hash BLOB PRIMARY KEY) WITHOUT ROWID")
+        # One transaction for all rows: nothing of it is meant to outlive a crash, and commits would be slow.
+        self._rows.execute("BEGIN")
 
-    def append(self, value: float) -> None:
-        """Add one more; a finite one."""
-        self._rows.execute("INSERT INTO numbers VALUES (?, ?)", (self._count, value))
-        self._count += 1
-
-    def __len__(self) -> int:
-        return self._count
-
-    def __iter__(self) -> Iterator[float]:
-        for (value,) in self._rows.execute("SELECT value FROM numbers ORDER BY place"):
-            yield value
-
-    def __contains__(self, value: object) -> bool:
-        return any(value == one for one in self)
-
-    def by_size(self, largest_first: bool = False) -> Iterator[tuple[int, float]]:
-        """Yield place and value, equal values in their order."""
-        order = "DESC" if largest_first else "ASC"
-        yield from self._rows.execute(f"SELECT place, value FROM numbers ORDER BY value {order}, place")
-
-    def mean(self) -> float:
-        """Return the mean, rounded once. There is at least one number."""
-        return math.fsum(self) / self._count
-
-    def quantiles(self, shares: Sequence[float]) -> list[float]:
-        """Return the values below which these shares of the numbers lie, ascending, interpolated linearly."""
-        wanted = [share * (self._count - 1) for share in shares]
-        needed = {step for position in wanted for step in (math.floor(position), math.ceil(position))}
-        values = {rank: value for rank, (_, value) in enumerate(self.by_size()) if rank in needed}
-        return [_between(values, position) for position in wanted]
+    def add(self, hashed: bytes) -> bool:
+        """Add a hash; return whether it is new."""
+        return self._rows.execute("INSERT OR IGNORE INTO seen VALUES (?)", (hashed,)).rowcount > 0
 
     def close(self) -> None:
-        """Forget the numbers."""
+        """Remove the database."""
         self._rows.close()
 
 
-def _between(values: dict[int, float], position: float) -> float:
-    low, high = values[math.floor(position)], values[math.ceil(position)]
-    return low + (high - low) * (position - math.floor(position))
+class Spool:
+    """Rows in a temporary file, written once and then read in order."""
+
+    def __init__(self, folder: Path) -> None:
+        # In the folder of the output, not in /tmp: there is room for data there, and /tmp may be memory.
+        self._file = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115  closed by close()
+
+    def write(self, row: Mapping[str, Any]) -> None:
+        """Add one row."""
+        self._file.write(json_line(row))
+
+    def lines(self) -> Iterator[bytes]:
+        """Yield the rows from the first, each as a line of JSON."""
+        self._file.seek(0)
+        yield from self._file
+
+    def rows(self) -> Iterator[dict[str, Any]]:
+        """Yield the rows from the first."""
+        yield from map(json.loads, self.lines())
+
+    def close(self) -> None:
+        """Remove the file."""
+        self._file.close()

@@ -1,24 +1,28 @@
-"""The figures of prefs-report.json, gathered while segments and triplets pass by."""
+"""What prefs-report.json says of the pairs, gathered while segments and triplets pass by."""
 
 from __future__ import annotations
 
 import math
+from array import array
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
 from itertools import combinations
+from operator import itemgetter
 from random import Random
 from typing import Any, Generic, TypeVar
 
-from mtcpo.data.records import Segment, Triplet, triplet_to_json
-from mtcpo.preferences.selection import Choice, length_log_ratio
-from mtcpo.preferences.spill import Column
+import numpy as np
+
+from mtcpo.data.pair_report import Distribution, Histogram, Histograms, Lengths, SystemCounts
+from mtcpo.data.records import Segment, Triplet
+from mtcpo.preferences.balancing import length_log_ratio
+from mtcpo.preferences.chooser import Choice
 
 QUANTILES = (0.0, 0.05, 0.25, 0.5, 0.75, 0.95, 1.0)
 EXAMPLES = 20
 BINS = 24
 SAMPLED_FOR_HISTOGRAMS = 2_000
-"""Triplets whose scores make the histograms: a bar of 24 is then right within a percent of all."""
+"""Triplets that the histograms are made of: each of 24 bars is then within a percent of what all would give."""
 
 Item = TypeVar("Item")
 
@@ -46,10 +50,10 @@ class Side:
 
 
 class SourceCorrelation:
-    """Pearson's correlation of two figures among the candidates of one source, over all sources.
+    """Pearson's correlation of two numbers among the candidates of a source, over all sources.
 
-    Both are taken relative to their mean over the source's candidates, so that what sources differ in (long ones have
-    other scores) does not pretend to be a relation between candidates.
+    Both are taken relative to their mean over the source's candidates: otherwise a difference between sources (long
+    ones have other scores) would look like a relation between candidates.
     """
 
     def __init__(self) -> None:
@@ -58,7 +62,7 @@ class SourceCorrelation:
         self._products = 0.0
 
     def add(self, first: Collection[float], second: Collection[float]) -> None:
-        """Add the two figures of each candidate of one source."""
+        """Add the two numbers of each candidate of one source."""
         if not first:
             return
         first_mean, second_mean = math.fsum(first) / len(first), math.fsum(second) / len(second)
@@ -68,8 +72,9 @@ class SourceCorrelation:
             self._products += (a - first_mean) * (b - second_mean)
 
     def result(self) -> float | None:
-        """Return the correlation, or None where one of the figures never differs."""
+        """Return the correlation, -1 to 1, or None where one of the numbers never differs."""
         scale = math.sqrt(self._first_squares * self._second_squares)
+        # Rounding can put it a hair outside.
         return max(-1.0, min(1.0, self._products / scale)) if scale > 0 else None
 
 
@@ -93,21 +98,13 @@ class Reservoir(Generic[Item]):
 
     def items(self) -> list[Item]:
         """Return the items that were kept, in the order in which they came."""
-        return [item for _, item in sorted(self._kept, key=lambda pair: pair[0])]
-
-
-@dataclass(frozen=True, slots=True)
-class Figures:
-    """The numbers of a triplet that histograms are made of."""
-
-    margin: float
-    log_ratio: float
-    chosen: tuple[tuple[str, float], ...]
-    rejected: tuple[tuple[str, float], ...]
+        # By position alone: two items need not be comparable.
+        in_order = sorted(self._kept, key=itemgetter(0))
+        return [item for _, item in in_order]
 
 
 class PairStatistics:
-    """Counts of what was read, dropped and kept. Memory: a bounded sample; two numbers a triplet are on disk.
+    """Counts of what was read, dropped and kept. Memory: a bounded sample, and 16 bytes a triplet that is kept.
 
     dropped: segments without a pair, and pairs that were proposed and not kept, by reason. removed: single candidates
     left out, by reason. considered: proposed pairs, where a segment without a proposal counts as one.
@@ -123,11 +120,12 @@ class PairStatistics:
         self.reference_counts: set[int] = set()
         self.languages: Counter[str] = Counter()
         self.chosen, self.rejected = Side(), Side()
-        self.margins, self.log_ratios = Column(), Column()
+        # Arrays, not lists: 8 bytes a number instead of 32, and quantiles need all of them.
+        self.margins, self.log_ratios = array("d"), array("d")
         self.length_and_value = SourceCorrelation()
         self.agreement: dict[tuple[str, str], SourceCorrelation] = {}
         self._last_source: tuple[str, str] | None = None
-        self._sample: Reservoir[Figures] = Reservoir(SAMPLED_FOR_HISTOGRAMS, seed)
+        self._sample: Reservoir[Triplet] = Reservoir(SAMPLED_FOR_HISTOGRAMS, seed)
         self._examples: Reservoir[Triplet] = Reservoir(EXAMPLES, seed)
 
     def drop_segment(self, reason: str) -> None:
@@ -136,49 +134,54 @@ class PairStatistics:
         self.dropped[reason] += 1
 
     def add_choice(self, segment: Segment, choice: Choice) -> None:
-        """Count what became of a scored segment."""
+        """Count what was chosen and dropped of a scored segment."""
         self.candidates += len(segment.candidates)
         self.considered += len(choice.triplets) + sum(choice.dropped.values())
         self.removed.update(choice.removed)
         self.dropped.update(choice.dropped)
-        self.length_and_value.add([len(candidate.text) for candidate in choice.candidates], choice.values)
+        lengths = [len(candidate.text) for candidate in choice.candidates]
+        self.length_and_value.add(lengths, choice.values)
         self._add_agreement(choice)
 
     def _add_agreement(self, choice: Choice) -> None:
         if not choice.candidates:
             return
-        names = [n for n in choice.candidates[0].scores if all(n in c.scores for c in choice.candidates)]
-        for pair in combinations(sorted(names), 2):
-            columns = ([candidate.scores[name] for candidate in choice.candidates] for name in pair)
-            self.agreement.setdefault(pair, SourceCorrelation()).add(*columns)
+        # A score that only some of the candidates have says nothing about the others.
+        shared = set(choice.candidates[0].scores)
+        shared.intersection_update(*(candidate.scores for candidate in choice.candidates))
+        if len(shared) < 2:
+            return
+        columns = {}
+        for name in sorted(shared):
+            columns[name] = [candidate.scores[name] for candidate in choice.candidates]
+        for pair in combinations(columns, 2):
+            self.agreement.setdefault(pair, SourceCorrelation()).add(columns[pair[0]], columns[pair[1]])
 
     def add_kept(self, triplet: Triplet) -> None:
         """Count a triplet that is written."""
         source = triplet.id, triplet.source
+        # Triplets of one source follow each other.
         self.sources_kept += source != self._last_source
         self._last_source = source
         self.languages[f"{triplet.src_lang}-{triplet.tgt_lang}"] += 1
         self.chosen.add(triplet.chosen, triplet.chosen_system, triplet.chosen_scores)
         self.rejected.add(triplet.rejected, triplet.rejected_system, triplet.rejected_scores)
         self.margins.append(triplet.margin)
-        log_ratio = length_log_ratio(triplet)
-        self.log_ratios.append(log_ratio)
-        scores = tuple(triplet.chosen_scores.items()), tuple(triplet.rejected_scores.items())
-        self._sample.add(Figures(triplet.margin, log_ratio, *scores))
+        self.log_ratios.append(length_log_ratio(triplet))
+        self._sample.add(triplet)
         self._examples.add(triplet)
-
-    def close(self) -> None:
-        """Forget what is on disk."""
-        self.margins.close()
-        self.log_ratios.close()
 
     def num_references(self) -> int:
         """Return how many references the segments had, -1 if that varied, as sacreBLEU's signatures count them."""
         return next(iter(self.reference_counts), 0) if len(self.reference_counts) < 2 else -1
 
-    def figures(self, reader_drops: Mapping[str, int]) -> dict[str, Any]:
-        """Return the report's figures; kept + sum(dropped) == considered. At least one triplet was kept."""
+    def summary(self, reader_drops: Mapping[str, int]) -> dict[str, Any]:
+        """Return the fields of a PairReport that are counted here. At least one triplet was kept.
+
+        reader_drops: what was dropped before it could become a segment, by reason.
+        """
         dropped = self.dropped + Counter(reader_drops)
+        agreement = {f"{a} and {b}": correlation.result() for (a, b), correlation in sorted(self.agreement.items())}
         return {
             "segments": self.segments + sum(reader_drops.values()),
             "candidates": self.candidates,
@@ -188,72 +191,73 @@ class PairStatistics:
             "dropped": dict(sorted(dropped.items())),
             "removed_candidates": dict(sorted(self.removed.items())),
             "languages": dict(sorted(self.languages.items())),
-            "margin": _distribution(self.margins),
+            "margin": distribution(self.margins),
             "chosen_scores": self.chosen.mean_scores(),
             "rejected_scores": self.rejected.mean_scores(),
             "lengths": self._lengths(),
-            "agreement": {f"{a} and {b}": one.result() for (a, b), one in sorted(self.agreement.items())},
-            "systems": {
-                "chosen": dict(self.chosen.systems.most_common()),
-                "rejected": dict(self.rejected.systems.most_common()),
-            },
+            "agreement": agreement,
+            "systems": SystemCounts(
+                chosen=dict(self.chosen.systems.most_common()), rejected=dict(self.rejected.systems.most_common())
+            ),
             "histograms": histograms(self._sample.items()),
-            "examples": [triplet_to_json(triplet) for triplet in self._examples.items()],
+            "examples": tuple(self._examples.items()),
         }
 
-    def _lengths(self) -> dict[str, Any]:
-        kept, log_ratio = len(self.margins), _distribution(self.log_ratios)
-        of_pairs = SourceCorrelation()
-        of_pairs.add(self.log_ratios, self.margins)
-        return {
-            "chosen_mean_chars": self.chosen.chars / kept,
-            "rejected_mean_chars": self.rejected.chars / kept,
-            "log_ratio_mean": log_ratio["mean"],
-            "log_ratio_quantiles": log_ratio["quantiles"],
-            "chosen_longer_share": sum(ratio > 0 for ratio in self.log_ratios) / kept,
-            "rejected_longer_share": sum(ratio < 0 for ratio in self.log_ratios) / kept,
-            "length_score_correlation": self.length_and_value.result(),
-            "length_margin_correlation": of_pairs.result(),
-        }
+    def _lengths(self) -> Lengths:
+        kept, log_ratio = len(self.margins), distribution(self.log_ratios)
+        length_and_margin = SourceCorrelation()
+        length_and_margin.add(self.log_ratios, self.margins)
+        return Lengths(
+            chosen_mean_chars=self.chosen.chars / kept,
+            rejected_mean_chars=self.rejected.chars / kept,
+            log_ratio_mean=log_ratio.mean,
+            log_ratio_quantiles=log_ratio.quantiles,
+            chosen_longer_share=sum(ratio > 0 for ratio in self.log_ratios) / kept,
+            rejected_longer_share=sum(ratio < 0 for ratio in self.log_ratios) / kept,
+            length_score_correlation=self.length_and_value.result(),
+            length_margin_correlation=length_and_margin.result(),
+        )
 
 
-def _distribution(values: Column) -> dict[str, Any]:
-    return {
-        "mean": values.mean(),
-        "quantiles": dict(zip(map(str, QUANTILES), values.quantiles(QUANTILES), strict=True)),
-    }
+def distribution(values: array[float]) -> Distribution:
+    """Return mean and quantiles of some numbers, interpolated linearly. There is at least one."""
+    ascending = np.sort(np.frombuffer(values))
+    quantiles = {}
+    for share in QUANTILES:
+        position = share * (len(values) - 1)
+        low, high = float(ascending[math.floor(position)]), float(ascending[math.ceil(position)])
+        quantiles[str(share)] = low + (high - low) * (position - math.floor(position))
+    return Distribution(mean=math.fsum(values) / len(values), quantiles=quantiles)
 
 
-def histograms(sample: Sequence[Figures]) -> dict[str, Any]:
-    """Return edges and counts of margins, length ratios, and each score of the chosen and the rejected.
+def histograms(sample: Sequence[Triplet]) -> Histograms:
+    """Return histograms of margins, length ratios, and each score of the chosen and of the rejected."""
+    scores: dict[str, dict[str, list[float]]] = {}
+    for triplet in sample:
+        for side, by_name in (("chosen", triplet.chosen_scores), ("rejected", triplet.rejected_scores)):
+            for name, score in by_name.items():
+                scores.setdefault(name, {"chosen": [], "rejected": []})[side].append(score)
+    return Histograms(
+        pairs=len(sample),
+        margin=histogram_of({"pairs": [triplet.margin for triplet in sample]}),
+        length_ratio=histogram_of({"pairs": [math.exp(length_log_ratio(triplet)) for triplet in sample]}),
+        scores={name: histogram_of(sides) for name, sides in sorted(scores.items())},
+    )
 
-    The most extreme hundredth on either side joins the outermost bins.
+
+def histogram_of(groups: Mapping[str, Sequence[float]]) -> Histogram:
+    """Return the counts of each group of values between common edges.
+
+    The most extreme hundredth on either side joins the outermost bins: one outlier would leave all others in one bar.
     """
-    chosen, rejected = [dict(one.chosen) for one in sample], [dict(one.rejected) for one in sample]
-    names = sorted({name for scores in (*chosen, *rejected) for name in scores})
-    sides = {"chosen": chosen, "rejected": rejected}
-    return {
-        "pairs": len(sample),
-        "margin": binned({"pairs": [one.margin for one in sample]}),
-        "length_ratio": binned({"pairs": [math.exp(one.log_ratio) for one in sample]}),
-        "scores": {
-            name: binned({side: [row[name] for row in rows if name in row] for side, rows in sides.items()})
-            for name in names
-        },
-    }
-
-
-def binned(groups: Mapping[str, Sequence[float]]) -> dict[str, list[float]]:
-    """Return the counts of each group of values between common edges: {"edges": ..., group: counts}."""
-    import numpy as np
-
-    together = np.concatenate([np.asarray(values, dtype=np.float64) for values in groups.values()])
-    first, last = (float(np.quantile(together, share)) for share in (0.01, 0.99))
+    values = np.concatenate([np.asarray(group, dtype=np.float64) for group in groups.values()])
+    first, last = float(np.quantile(values, 0.01)), float(np.quantile(values, 0.99))
     if last - first < 1e-9:
+        # All are equal: a bin needs a width.
         first, last = first - 0.5, first + 0.5
     edges = np.linspace(first, last, BINS + 1)
-    found = {"edges": edges.tolist()}
-    for name, values in groups.items():
-        counts, _ = np.histogram(np.asarray(values, dtype=np.float64).clip(first, last), bins=edges)
-        found[name] = counts.tolist()
-    return found
+    counts = {}
+    for name, group in groups.items():
+        in_range = np.asarray(group, dtype=np.float64).clip(first, last)
+        counts[name] = np.histogram(in_range, bins=edges)[0].tolist()
+    return Histogram(edges=edges.tolist(), **counts)

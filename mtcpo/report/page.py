@@ -1,146 +1,92 @@
 """`report.html`: one page that says whether the tuned model is better, on what, how surely, and shows the sentences.
 
-It is made of what lies in a run directory. Every file is optional: what is missing is named on the page. The page
-needs no network; its only script is our own, named by its hash, so that nothing else on the page could run.
+It is made of what lies in a run directory. Every file is optional: what is missing is named on the page.
 """
 
 from __future__ import annotations
 
-import base64
-import hashlib
-import json
-import re
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-import jinja2
-from markupsafe import Markup
-
 from mtcpo.core.errors import UserError
-from mtcpo.core.files import write_text
-from mtcpo.core.version import __version__
-from mtcpo.data.languages import script_of
-from mtcpo.evaluation.significance import ALPHA
-from mtcpo.report.figures import pair_figures, read_pairs, read_training_log, training_figures
+from mtcpo.core.files import read_json, write_text
+from mtcpo.data.pair_report import PairReport, read_pair_report
+from mtcpo.evaluation.document import EvaluationDocument, read_document
+from mtcpo.evaluation.results import EVALUATION_FILE
+from mtcpo.report.figures import read_training_log, training_figures
+from mtcpo.report.pair_figures import length_note, pair_figures
 from mtcpo.report.paper_tables import write_paper_tables
-from mtcpo.report.views import flatten, overview_of, stages_of, view_of, with_command, without_plots
-from mtcpo.report.wording import (
-    count_text,
-    decisive_p,
-    format_p,
-    format_score,
-    judge,
-    metric_title,
-    selection_metric_note,
-    shows_clusters,
-    signed_delta,
-    significance_in_words,
-    summarise,
-    too_few_resamples,
-)
+from mtcpo.report.provenance import flatten, stage_views, with_command_line
+from mtcpo.report.rendering import render_page
+from mtcpo.report.views import overview_of, view_of
 
-RTL_SCRIPTS = ("Arab", "Hebr", "Syrc", "Thaa", "Nkoo", "Adlm", "Rohg", "Mand", "Samr")
-RTL_LETTER = re.compile("[\u0590-\u08ff\ufb1d-\ufdff\ufe70-\ufefc\U00010800-\U00010fff\U0001e800-\U0001efff]")
-
-TEMPLATES = Path(__file__).parent / "templates"
+REPORT_FILE = "report.html"
 
 
-def write_report(run_dir: Path) -> Path:
+def write_report(run_dir: Path, document: EvaluationDocument | None = None) -> Path:
     """Make `report.html` in a run directory from what lies there; return its path.
+
+    document: evaluation.json, where the caller has it in memory; None: it is read.
 
     Raises:
         UserError: no such directory, nothing of a run in it, or a file in it that cannot be read.
     """
     if not run_dir.is_dir():
         raise UserError(f"{run_dir}: no such directory; a run directory is needed")
-    evaluation = _read_json(run_dir / "evaluation.json")
-    stages = read_training_log(run_dir / "metrics.jsonl")
-    prefs = _read_json(run_dir / "prefs-report.json")
-    if evaluation is None and not stages and prefs is None:
+    if document is None and (run_dir / EVALUATION_FILE).exists():
+        document = read_document(run_dir / EVALUATION_FILE)
+    logs = read_training_log(run_dir / "metrics.jsonl")
+    pairs_file = run_dir / "prefs-report.json"
+    pair_report = read_pair_report(pairs_file) if pairs_file.exists() else None
+    if document is None and not logs and pair_report is None:
         raise UserError(f"{run_dir}: no evaluation.json, prefs-report.json or metrics.jsonl; nothing to report on")
-    recipe, stamp = run_dir / "recipe.toml", _read_json(run_dir / "stamp.json")
-    entries = [] if evaluation is None else evaluation["pairs"].values()
-    page = (
-        page_environment()
-        .get_template("report.html")
-        .render(
-            title=run_dir.resolve().name,
-            version=__version__,
-            **inline_files(),
-            sets=[view_of(entry, run_dir) for entry in entries],
-            overview=overview_of(list(entries)),
-            stages=[(stage, training_figures(rows)) for stage, rows in stages.items()],
-            prefs=None if prefs is None else flatten(without_plots(prefs)),
-            pair_figures=[] if prefs is None else pair_figures(prefs, read_pairs(run_dir / "prefs.jsonl")),
-            recipe=recipe.read_text(encoding="utf-8") if recipe.exists() else None,
-            stamp=None if stamp is None else flatten({key: stamp[key] for key in stamp if key != "stages"}),
-            run_stages=stages_of(stamp or {}),
-            made=flatten(with_command((evaluation or {}).get("made", {}))),
-        )
+    page = render_page(
+        "report.html",
+        title=run_dir.resolve().name,
+        **_evaluation_parts(run_dir, document),
+        **_pair_parts(pair_report),
+        stages=[(stage, training_figures(rows)) for stage, rows in logs.items()],
+        **_provenance_parts(run_dir),
     )
-    if evaluation is not None:
-        write_paper_tables(run_dir, evaluation)
-    write_text(run_dir / "report.html", page)
-    return run_dir / "report.html"
+    if document is not None:
+        write_paper_tables(run_dir, document)
+    write_text(run_dir / REPORT_FILE, page)
+    return run_dir / REPORT_FILE
 
 
-def page_environment() -> jinja2.Environment:
-    """Return the environment that pages are made in: everything escaped, nothing undefined passed over."""
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(TEMPLATES),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.globals.update(
-        direction=direction,
-        metric_title=metric_title,
-        judge=judge,
-        summarise=summarise,
-        selection_metric_note=selection_metric_note,
-        alpha=ALPHA,
-        count_text=count_text,
-        shows_clusters=shows_clusters,
-        significance_in_words=significance_in_words,
-        too_few_resamples=too_few_resamples,
-    )
-    environment.filters.update(score=format_score, delta=signed_delta, p=format_p, decisive_p=decisive_p)
-    return environment
+def _evaluation_parts(run_dir: Path, document: EvaluationDocument | None) -> dict[str, Any]:
+    entries = () if document is None else document.entries
+    made = {} if document is None or document.made is None else document.made
+    return {
+        "sets": [view_of(entry, run_dir) for entry in entries],
+        "overview": overview_of(entries),
+        "made": flatten(with_command_line(made)),
+    }
 
 
-def inline_files() -> dict[str, Markup | str]:
-    """Return our own style sheet and script, with the script's hash: the page's policy lets nothing else run."""
-    style, script = ((TEMPLATES / name).read_text(encoding="utf-8").strip() for name in ("report.css", "report.js"))
-    digest = base64.b64encode(hashlib.sha256(script.encode("utf-8")).digest()).decode("ascii")
-    return {"style": Markup(style), "script": Markup(script), "script_hash": digest}
+def _pair_parts(pair_report: PairReport | None) -> dict[str, Any]:
+    if pair_report is None:
+        return {"prefs": None, "pair_figures": [], "length_note": ""}
+    return {
+        "prefs": flatten(pair_report.numbers()),
+        "pair_figures": pair_figures(pair_report),
+        "length_note": length_note(pair_report.lengths),
+    }
 
 
-def _read_json(path: Path) -> dict[str, Any] | None:
-    """Read a JSON object; None where the file is not there."""
-    if not path.exists():
-        return None
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: not JSON ({error}); make it again") from None
-    if not isinstance(value, dict):
-        raise UserError(f"{path}: a JSON object is needed, not {type(value).__name__}")
-    return value
+def _provenance_parts(run_dir: Path) -> dict[str, Any]:
+    recipe, stamp = run_dir / "recipe.toml", _read_if_there(run_dir / "stamp.json")
+    parts: dict[str, Any] = {
+        "recipe": recipe.read_text(encoding="utf-8") if recipe.exists() else None,
+        "stamp": None,
+        "run_stages": (),
+    }
+    if stamp is not None:
+        parts["run_stages"] = stage_views(stamp)
+        # The stages have a table of their own.
+        parts["stamp"] = flatten({key: value for key, value in stamp.items() if key != "stages"})
+    return parts
 
 
-@lru_cache(maxsize=256)
-def _is_rtl(tag: str) -> bool:
-    try:
-        return script_of(tag) in RTL_SCRIPTS
-    except UserError:
-        return False
-
-
-def direction(text: str, tag: str) -> str:
-    """Return a text's base direction, for `dir`: "auto", by its first letter, but for a right-to-left language's own.
-
-    A sentence of Arabic or Hebrew that begins with a name in Latin letters still reads from the right.
-    """
-    return "rtl" if _is_rtl(tag) and RTL_LETTER.search(text) else "auto"
+def _read_if_there(path: Path) -> dict[str, Any] | None:
+    return read_json(path) if path.exists() else None

@@ -1,4 +1,4 @@
-"""`prefs-report.html`: one page that shows which pairs were chosen, made of prefs-report.json alone.
+"""`prefs-report.html`: one page that shows which pairs were chosen, made from prefs-report.json alone.
 
 It is what to look at before an hour of training: whether the chosen are better and not merely longer, whose outputs
 they are, whether the metrics agree, what was dropped, and twenty pairs to read.
@@ -6,32 +6,24 @@ they are, whether the metrics agree, what was dropped, and twenty pairs to read.
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 from pathlib import Path
-from typing import Any
 
 from markupsafe import Markup
 
-from mtcpo.core.errors import UserError
 from mtcpo.core.files import write_text
-from mtcpo.core.version import __version__
-from mtcpo.data.records import Triplet, triplet_from_json
-from mtcpo.report.figures import Figure, humanize, length_note, pair_figures
-from mtcpo.report.page import inline_files, page_environment
+from mtcpo.data.pair_report import PairReport, read_pair_report
+from mtcpo.data.records import Triplet
+from mtcpo.report.pair_figures import candidate_figures, length_note, margin_note, pair_figures
+from mtcpo.report.provenance import flatten
+from mtcpo.report.rendering import render_page
 from mtcpo.report.side_by_side import mark_differences
-from mtcpo.report.svg import Series, bars, histogram, line_plot
-from mtcpo.report.views import flatten, without_plots
-from mtcpo.report.wording import metric_title
-
-SIDES = ("chosen", "rejected")
+from mtcpo.report.wording import humanize, metric_title
 
 
 @dataclass(frozen=True, slots=True)
 class PairView:
-    """A pair as the page shows it; differences are marked. scores: name, chosen's, rejected's."""
+    """A pair as the page shows it, with differences marked. scores: (metric, chosen's, rejected's), of both only."""
 
     triplet: Triplet
     chosen: Markup
@@ -44,100 +36,43 @@ def page_path_of(report: Path) -> Path:
     return report.with_suffix(".html")
 
 
-def write_pair_page(report: Path) -> Path:
-    """Make the page of a prefs-report.json beside it; return its path.
+def write_pair_page(path: Path) -> Path:
+    """Write the page of a prefs-report.json beside it; return the page's path.
 
     Raises:
-        UserError: the report is missing, or of a version that had no histograms.
+        UserError: the report is missing, or not one of this version.
     """
-    prefs = _read_report(report)
-    lengths = prefs["lengths"]
-    page = (
-        page_environment()
-        .get_template("prefs.html")
-        .render(
-            title=f"Preference pairs: {report.stem.removesuffix('-report')}",
-            version=__version__,
-            style=inline_files()["style"],
-            prefs=prefs,
-            facts=_facts(prefs),
-            figures=report_figures(prefs),
-            agreement=[(humanize(names), value) for names, value in prefs["agreement"].items()],
-            length_note=length_note(lengths),
-            margin_note=_margin_note(lengths),
-            pairs=[_view(row, f"{report}: example {number}") for number, row in enumerate(prefs["examples"], start=1)],
-            groups=flatten(without_plots(prefs)),
-        )
+    report = read_pair_report(path)
+    agreement = [(humanize(metrics), correlation) for metrics, correlation in report.agreement.items()]
+    page = render_page(
+        "prefs.html",
+        title=f"Preference pairs: {path.stem.removesuffix('-report')}",
+        report=report,
+        facts=_facts(report),
+        figures=candidate_figures(report) + pair_figures(report),
+        agreement=agreement,
+        length_note=length_note(report.lengths),
+        margin_note=margin_note(report.lengths),
+        pairs=list(map(_view, report.examples)),
+        groups=flatten(report.numbers()),
     )
-    path = page_path_of(report)
-    write_text(path, page)
-    return path
+    page_path = page_path_of(path)
+    write_text(page_path, page)
+    return page_path
 
 
-def _read_report(path: Path) -> dict[str, Any]:
-    if not path.is_file():
-        raise UserError(f"{path}: no such file; mtcpo build-prefs writes it")
-    try:
-        prefs = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise UserError(f"{path}: not JSON ({error}); build the pairs again") from None
-    if not isinstance(prefs, dict) or not {"histograms", "examples", "agreement", "lengths"} <= prefs.keys():
-        raise UserError(f"{path}: it lacks the histograms and examples of the page; build the pairs again")
-    return prefs
-
-
-def _facts(prefs: Mapping[str, Any]) -> str:
-    """Return in one line what was kept of what."""
-    candidates, languages = prefs["candidates"], ", ".join(prefs["languages"])
+def _facts(report: PairReport) -> str:
+    """Return in one line how much was kept, and of what."""
     return (
-        f"{prefs['kept']:,} pairs of {prefs['sources_kept']:,} sources; {prefs['segments']:,} sources with "
-        f"{candidates:,} candidates were read; {languages}"
+        f"{report.kept:,} pairs of {report.sources_kept:,} sources; {report.segments:,} sources with "
+        f"{report.candidates:,} candidates were read; {', '.join(report.languages)}"
     )
 
 
-def report_figures(prefs: Mapping[str, Any]) -> list[Figure]:
-    """Return the plots of a report: scores of chosen and rejected, margins, lengths, drops, systems."""
-    drawn = prefs["histograms"]
-    figures = [_score_figure(name, of_score, prefs) for name, of_score in drawn["scores"].items()]
-    for key, title, note in (
-        ("margin", "Margin: value of chosen minus rejected", f"mean {prefs['margin']['mean']:.3g}"),
-        ("length_ratio", "Length ratio, chosen / rejected", "1 means equally long"),
-    ):
-        figures.append(Figure(title, histogram(drawn[key]["edges"], drawn[key]["pairs"], title), note=note))
-    removed = prefs["removed_candidates"]
-    if removed:
-        rows = [(humanize(reason), float(count), "same") for reason, count in removed.items()]
-        figures.append(Figure("Candidates left out", bars(rows, "Candidates left out, by reason")))
-    return figures + pair_figures(prefs, None)
-
-
-def _score_figure(name: str, drawn: Mapping[str, Sequence[float]], prefs: Mapping[str, Any]) -> Figure:
-    """Plot the share of the chosen and of the rejected by score."""
-    middles = [(low + high) / 2 for low, high in pairwise(drawn["edges"])]
-    series = []
-    for side in SIDES:
-        counts = drawn[side]
-        total = sum(counts) or 1
-        series.append(Series(side, [(x, 100 * count / total) for x, count in zip(middles, counts, strict=True)]))
-    means = [prefs[f"{side}_scores"].get(name) for side in SIDES]
-    told = [f"{side} {value:.3g}" for side, value in zip(SIDES, means, strict=True) if value is not None]
-    title = f"{metric_title(name)} of chosen and rejected, % of each"
-    return Figure(title, line_plot(series, title), SIDES, f"means: {', '.join(told)}")
-
-
-def _margin_note(lengths: Mapping[str, Any]) -> str:
-    correlation = lengths["length_margin_correlation"]
-    if correlation is None:
-        return ""
-    return (
-        f"Over the pairs, the margin correlates by {correlation:.2f} with how much longer the chosen is (log ratio). "
-        "A bias to either side is copied into the model's output: balance_length or max_length_difference take it away."
-    )
-
-
-def _view(row: Mapping[str, Any], where: str) -> PairView:
-    triplet = triplet_from_json(row, where)
+def _view(triplet: Triplet) -> PairView:
     rejected, chosen = mark_differences(triplet.rejected, triplet.chosen)
-    names = [name for name in triplet.chosen_scores if name in triplet.rejected_scores]
-    scores = tuple((metric_title(name), triplet.chosen_scores[name], triplet.rejected_scores[name]) for name in names)
-    return PairView(triplet, chosen, rejected, scores)
+    scores = []
+    for name, chosen_score in triplet.chosen_scores.items():
+        if name in triplet.rejected_scores:
+            scores.append((metric_title(name), chosen_score, triplet.rejected_scores[name]))
+    return PairView(triplet, chosen, rejected, tuple(scores))

@@ -3,96 +3,113 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from mtcpo.core.files import write_text
-from mtcpo.evaluation.significance import ALPHA
-from mtcpo.report.wording import format_score, judge, metric_title, ranked, significance_in_words
+from mtcpo.evaluation.document import ALPHA, EvaluationDocument, SetEntry
+from mtcpo.report.wording import describe_tests, format_score, listed_systems, metric_title, selection_metric_note
 
 LATEX = {
     "\\": r"\textbackslash{}", "{": r"\{", "}": r"\}", "$": r"\$", "&": r"\&", "#": r"\#", "_": r"\_", "%": r"\%",
     "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "<": r"\textless{}", ">": r"\textgreater{}",
     "|": r"\textbar{}", "[": "{[}", "*": "{*}",  # both mean something after the end of a row
 }  # fmt: skip
-"""What LaTeX would read as its own."""
-
-MARKS = {"better": (r"\*", r"\rlap{$^{*}$}"), "worse": ("†", r"\rlap{$^{\dagger}$}"), "same": ("", "")}
+"""Characters that mean something to LaTeX, and how they are written."""
 
 CAPTION_MARKS = {"\ue000": r"$^{*}$", "\ue001": r"$^{\dagger}$"}
-"""What stands in a caption, until its text is escaped, for the marks of better and worse: no name has it."""
+"""Placeholders in a caption for the marks of better and worse, until its text is escaped: no name contains them."""
 
 
-def write_paper_tables(folder: Path, document: Mapping[str, Any]) -> None:
+@dataclass(frozen=True, slots=True)
+class Markup:
+    """How a cell is written. best, interval: templates with one place; marks: by verdict."""
+
+    best: str
+    interval: str
+    marks: dict[str, str]
+
+
+MARKDOWN = Markup("**{}**", " ±{}", {"better": r"\*", "worse": "†", "same": ""})
+TEX = Markup(
+    r"\textbf{{{}}}",
+    r" {{\scriptsize$\pm${}}}",
+    {"better": r"\rlap{$^{*}$}", "worse": r"\rlap{$^{\dagger}$}", "same": ""},
+)
+
+
+def write_paper_tables(folder: Path, document: EvaluationDocument) -> None:
     """Write evaluation.md and evaluation.tex beside evaluation.json: a table for each test set."""
-    entries = document["pairs"].values()
-    write_text(folder / "evaluation.md", "\n".join(map(to_markdown, entries)))
-    write_text(folder / "evaluation.tex", "\n".join(map(to_latex, entries)))
+    write_text(folder / "evaluation.md", "\n".join(map(to_markdown, document.entries)))
+    write_text(folder / "evaluation.tex", "\n".join(map(to_latex, document.entries)))
 
 
-def to_markdown(entry: Mapping[str, Any]) -> str:
+def to_markdown(entry: SetEntry) -> str:
     """Return a test set's scores as a Markdown table, the best of each metric in bold, with what the marks mean."""
-    names = list(entry["metrics"])
-    heads = ["system", *(metric_title(name) + _arrow(entry, name, "↑", "↓") for name in names)]
-    lines = [f"### {_plain(entry['suite'])} {entry['src_lang']}-{entry['tgt_lang']}, {entry['segments']} segments", ""]
-    lines += [_row(map(_plain, heads)), _row(["---", *("---:" for _ in names)])]
-    for system in ranked(entry):
-        cells = [_cell(entry, system, name, "**{}**", 0, " ±{}") for name in names]
+    heads = ["system"]
+    for metric, description in entry.metrics.items():
+        heads.append(metric_title(metric) + ("↑" if description.higher_is_better else "↓"))
+    lines = [f"### {_plain(entry.suite)} {entry.pair}, {entry.segments} segments", ""]
+    lines.append(_row(_plain(head) for head in heads))
+    lines.append(_row(["---"] + ["---:"] * len(entry.metrics)))
+    for system in listed_systems(entry):
+        cells = [_cell(entry, system, metric, MARKDOWN) for metric in entry.metrics]
         lines.append(_row([_plain(system), *cells]))
     lines += ["", *_notes(entry, r"\*", "†", _plain), ""]
-    lines += [f"- {metric_title(name)}: `{described['signature']}`" for name, described in entry["metrics"].items()]
+    for metric, description in entry.metrics.items():
+        lines.append(f"- {metric_title(metric)}: `{description.signature}`")
     return "\n".join(lines) + "\n"
 
 
-def to_latex(entry: Mapping[str, Any]) -> str:
+def to_latex(entry: SetEntry) -> str:
     """Return a test set's scores as a LaTeX table for booktabs, with signatures as comments."""
-    names = list(entry["metrics"])
-    heads = ["System", *(metric_title(name) for name in names)]
-    heads = [_tex(head) + (_arrow(entry, name, r" $\uparrow$", r" $\downarrow$") if name else "")
-             for head, name in zip(heads, ["", *names], strict=True)]  # fmt: skip
-    lines = [f"% {_one_line(metric_title(name))}: {_one_line(entry['metrics'][name]['signature'])}" for name in names]
+    heads, lines = ["System"], []
+    for metric, description in entry.metrics.items():
+        arrow = r" $\uparrow$" if description.higher_is_better else r" $\downarrow$"
+        heads.append(_tex(metric_title(metric)) + arrow)
+        # A comment ends with its line, so no line break may stand in it.
+        lines.append(f"% {_one_line(metric_title(metric))}: {_one_line(description.signature)}")
     lines += [r"% in the preamble: \usepackage{booktabs}", r"\begin{table}", r"\centering"]
-    lines += [rf"\begin{{tabular}}{{l{'r' * len(names)}}}", r"\toprule"]
+    lines += [rf"\begin{{tabular}}{{l{'r' * len(entry.metrics)}}}", r"\toprule"]
     lines += [" & ".join(heads) + r" \\", r"\midrule"]
-    for system in ranked(entry):
-        cells = [_cell(entry, system, name, r"\textbf{{{}}}", 1, r" {{\scriptsize$\pm${}}}") for name in names]
+    for system in listed_systems(entry):
+        cells = [_cell(entry, system, metric, TEX) for metric in entry.metrics]
         lines.append(" & ".join([_tex(system), *cells]) + r" \\")
-    caption = f"{entry['suite']} {entry['src_lang']}-{entry['tgt_lang']}, {entry['segments']} segments. "
+    lines += [r"\bottomrule", r"\end{tabular}", rf"\caption{{{_caption(entry)}}}", r"\end{table}"]
+    return "\n".join(lines) + "\n"
+
+
+def _caption(entry: SetEntry) -> str:
     better, worse = CAPTION_MARKS
     notes = " ".join(_notes(entry, better, worse, str))
-    caption = _tex(caption + notes).replace("±", r"$\pm$")
-    for mark, tex in CAPTION_MARKS.items():
-        caption = caption.replace(mark, tex)
-    lines += [r"\bottomrule", r"\end{tabular}", rf"\caption{{{caption}}}", r"\end{table}"]
-    return "\n".join(lines) + "\n"
+    caption = _tex(f"{entry.suite} {entry.pair}, {entry.segments} segments. {notes}").replace("±", r"$\pm$")
+    for placeholder, tex in CAPTION_MARKS.items():
+        caption = caption.replace(placeholder, tex)
+    return caption
 
 
-def _cell(entry: Mapping[str, Any], system: str, name: str, bold: str, mark: int, interval: str) -> str:
-    described, row = entry["metrics"][name], entry["systems"][system]
-    scores = [other["metrics"][name]["score"] for other in entry["systems"].values()]
-    best = (max if described["higher_is_better"] else min)(scores)
-    score, ci = (format_score(row["metrics"][name][key], described["percent"]) for key in ("score", "ci"))
-    versus = row["versus"].get(entry["baseline"], {}).get(name)
-    verdict = "same" if versus is None else judge(versus, described["higher_is_better"])
-    is_best = len(scores) > 1 and row["metrics"][name]["score"] == best
-    return (bold.format(score) if is_best else score) + MARKS[verdict][mark] + interval.format(ci)
+def _cell(entry: SetEntry, system: str, metric: str, markup: Markup) -> str:
+    """Return a score, bold if it is the best, marked if it differs from the baseline's, with its interval."""
+    percent, score = entry.metrics[metric].percent, entry.score(system, metric)
+    text = format_score(score.score, percent)
+    if system in entry.best(metric):
+        text = markup.best.format(text)
+    mark = markup.marks[entry.verdict(system, metric)]
+    return text + mark + markup.interval.format(format_score(score.ci, percent))
 
 
-def _notes(entry: Mapping[str, Any], better: str, worse: str, escape: Callable[[str], str]) -> list[str]:
+def _notes(entry: SetEntry, better: str, worse: str, escape: Callable[[str], str]) -> list[str]:
     notes = ["±: half the 95 % interval."]
-    if len(entry["systems"]) > 1:
-        baseline, test = escape(entry["baseline"]), significance_in_words(entry)
-        notes.append(f"{better} better, {worse} worse than {baseline} (p < {ALPHA}, {test}).")
-    chose = [metric_title(name) for name, described in entry["metrics"].items() if described.get("chose_pairs")]
-    return notes + ([f"{', '.join(chose)} chose the training pairs."] if chose else [])
+    if entry.others:
+        baseline, tests = escape(entry.baseline), describe_tests(entry)
+        notes.append(f"{better} better, {worse} worse than {baseline} (p < {ALPHA}, {tests}).")
+    if entry.selection_metrics:
+        notes.append(selection_metric_note(entry))
+    return notes
 
 
-def _arrow(entry: Mapping[str, Any], name: str, up: str, down: str) -> str:
-    return up if entry["metrics"][name]["higher_is_better"] else down
-
-
-def _row(cells: Any) -> str:
+def _row(cells: Iterable[str]) -> str:
     return f"| {' | '.join(cells)} |"
 
 

@@ -1,16 +1,10 @@
-"""Scores as people read them: numbers, sentences, and evaluation.json as a table in the terminal."""
+"""Scores as people read them: numbers, names of metrics, and the sentences and notes of tables and pages."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
 
-from mtcpo.evaluation.diagnostics import SYMPTOMS
-from mtcpo.evaluation.document import main_metrics
-from mtcpo.evaluation.significance import ALPHA
-
-if TYPE_CHECKING:
-    pass
+from mtcpo.evaluation.document import ALPHA, SetEntry, Verdict
 
 FEW_SYSTEMS = 3
 """Up to so many systems are each compared with the baseline in a sentence; more are counted, metric by metric."""
@@ -33,6 +27,21 @@ def metric_title(name: str) -> str:
     return TITLES.get(base, base) + dash + label
 
 
+def humanize(name: str) -> str:
+    """Return a name of our files as words: "small_margin" -> "small margin"."""
+    return name.replace("_", " ")
+
+
+def join_words(items: Sequence[str]) -> str:
+    """Join as "a, b and c"."""
+    if len(items) < 2:
+        return "".join(items)
+    return f"{', '.join(items[:-1])} and {items[-1]}"
+
+
+# --- numbers --------------------------------------------------------------------------------------------------------
+
+
 def format_score(value: float, percent: bool) -> str:
     """Return "38.2" for metrics of 0 to 100, "0.8412" for those of 0 to 1."""
     return f"{value:.1f}" if percent else f"{value:.4f}"
@@ -42,47 +51,8 @@ def format_delta(value: float, percent: bool) -> str:
     """Return a difference with its sign: two decimals under 1 point, one above, four on a scale of 0 to 1."""
     if not percent:
         return f"{value:+.4f}"
+    # 0.995 and not 1: what rounds to 1.00 is written as 1.0.
     return f"{value:+.1f}" if abs(value) >= 0.995 else f"{value:+.2f}"
-
-
-def format_p(p_value: float) -> str:
-    """Return "p < 0.001" or "p = 0.012"."""
-    return "p < 0.001" if p_value < 0.001 else f"p = {p_value:.3f}" if p_value < 0.1 else f"p = {p_value:.2f}"
-
-
-def judge(versus: Mapping[str, float], higher_is_better: bool) -> str:
-    """Return "better", "worse", or "same" where the difference is not significant (p >= 0.05)."""
-    if decisive_p(versus) >= ALPHA or versus["delta"] == 0:
-        return "same"
-    return "better" if (versus["delta"] > 0) == higher_is_better else "worse"
-
-
-def decisive_p(versus: Mapping[str, float]) -> float:
-    """Return the p-value that decides: the larger of the two tests', corrected by Holm where systems are several.
-
-    The bootstrap's own is too small: sacreBLEU's way to compute it comes near a one-sided test.
-    """
-    return versus.get("p_holm", max(versus["p_value"], versus["p_randomisation"]))
-
-
-def ranked(entry: Mapping[str, Any]) -> list[str]:
-    """Return the systems as they are listed: as given where they are few, else the best by the first metric first."""
-    systems = entry["systems"]
-    if len(systems) - 1 <= FEW_SYSTEMS:
-        return list(systems)
-    metric, described = next(iter(entry["metrics"].items()))
-    sign = -1 if described["higher_is_better"] else 1
-    return sorted(systems, key=lambda system: sign * systems[system]["metrics"][metric]["score"])
-
-
-def significance_in_words(entry: Mapping[str, Any]) -> str:
-    """Return for example "the larger p of paired bootstrap and …, 1000 resamples each, seed 12345"."""
-    test = entry["significance"]
-    words = (
-        f"the larger p of {test['test']} and {test['second_test']}, {test['resamples']} resamples each, "
-        f"seed {test['seed']}"
-    )
-    return words + (f", Holm's correction over {len(entry['systems']) - 1} systems" if test.get("correction") else "")
 
 
 def signed_delta(value: float, percent: bool) -> str:
@@ -90,116 +60,154 @@ def signed_delta(value: float, percent: bool) -> str:
     return format_delta(value, percent).replace("-", "−")
 
 
-def summarise(entry: Mapping[str, Any]) -> tuple[str, ...]:
-    """Say in plain words what the numbers of a test set mean."""
-    baseline = entry["baseline"]
-    others = [system for system in entry["systems"] if system != baseline]
-    if not others:
-        scores = [_score_text(entry, baseline, metric) for metric in main_metrics(entry)]
-        return (f"{baseline} scores {_listed(scores)}. There is no other system to compare it with.",)
-    if len(others) <= FEW_SYSTEMS:
-        sentences = [_compared(entry, system) for system in others]
-    else:
-        sentences = [_counted(entry, metric, others) for metric in main_metrics(entry)]
-    return tuple(sentences)
+def format_p(p_value: float) -> str:
+    """Return "p < 0.001" or "p = 0.012"."""
+    if p_value < 0.001:
+        return "p < 0.001"
+    # Three decimals only where they could decide about significance.
+    return f"p = {p_value:.3f}" if p_value < 0.1 else f"p = {p_value:.2f}"
 
 
-def selection_metric_note(entry: Mapping[str, Any]) -> str:
-    """Say which metrics chose the training pairs, or nothing where none did."""
-    chose = [metric_title(name) for name, described in entry["metrics"].items() if _used_for_selection(described)]
-    return f"{_listed(chose)} chose the training pairs: a gain there is expected, and counts for less." if chose else ""
-
-
-def _score_text(entry: Mapping[str, Any], system: str, metric: str) -> str:
-    score = entry["systems"][system]["metrics"][metric]["score"]
-    return f"{format_score(score, entry['metrics'][metric]['percent'])} {metric_title(metric)}"
-
-
-def _listed(items: Sequence[str]) -> str:
-    """Join as "a, b and c"."""
-    return " and ".join([", ".join(items[:-1]), items[-1]]) if len(items) > 1 else "".join(items)
-
-
-def _compared(entry: Mapping[str, Any], system: str) -> str:
-    """Return for example "tuned is better than start on chrF (+2.1, p < 0.001); no significant difference on BLEU"."""
-    baseline = entry["baseline"]
-    found: dict[str, list[str]] = {"better": [], "worse": [], "same": []}
-    for metric in main_metrics(entry):
-        described, versus = entry["metrics"][metric], entry["systems"][system]["versus"][baseline][metric]
-        # No line break inside "p < 0.001".
-        p_value = format_p(decisive_p(versus)).replace(" ", "\u00a0")
-        text = f"({signed_delta(versus['delta'], described['percent'])}, {p_value})"
-        found[judge(versus, described["higher_is_better"])].append(f"{metric_title(metric)} {text}")
-    parts = [f"{kind} than {baseline} on {_listed(found[kind])}" for kind in ("better", "worse") if found[kind]]
-    if not parts:
-        return f"{system} does not differ significantly from {baseline}: {_listed(found['same'])}."
-    sentence = f"{system} is {', but '.join(parts)}"
-    same = f"; no significant difference on {_listed(found['same'])}" if found["same"] else ""
-    return f"{sentence}{same}."
-
-
-def _counted(entry: Mapping[str, Any], metric: str, others: Sequence[str]) -> str:
-    """Return for example "chrF: of 8 systems 3 are better than X, 2 worse; the best is Y with 66.4"."""
-    baseline, described = entry["baseline"], entry["metrics"][metric]
-    sign = 1 if described["higher_is_better"] else -1
-    verdicts = [judge(entry["systems"][s]["versus"][baseline][metric], described["higher_is_better"]) for s in others]
-    best = max(entry["systems"], key=lambda s: sign * entry["systems"][s]["metrics"][metric]["score"])
-    return (
-        f"{metric_title(metric)}: of {len(others)} systems {verdicts.count('better')} are significantly better than "
-        f"{baseline} and {verdicts.count('worse')} worse; the best is {best} "
-        f"with {format_score(entry['systems'][best]['metrics'][metric]['score'], described['percent'])}."
-    )
-
-
-def notes_of(entry: Mapping[str, Any]) -> list[str]:
-    """Return what the marks of the table mean, a line each."""
-    notes = ["±: half the 95 % interval"]
-    if len(entry["systems"]) > 1:
-        notes[0] += f"; * differs from {entry['baseline']} (p < {ALPHA}, {significance_in_words(entry)})"
-    if shows_clusters(entry):
-        leading = metric_title(next(iter(entry["metrics"])))
-        notes.append(
-            f"#: cluster; lines: every system above is better by {leading} than every one below (the 95 % interval of "
-            "their difference leaves out zero)"
-        )
-    if too_few := too_few_resamples(entry):
-        notes.append(too_few)
-    if any(_used_for_selection(described) for described in entry["metrics"].values()):
-        notes.append("◆ chose the training pairs, so its gain counts for less")
-    notes += [f"{what.replace('_', ' ')} not checked: {reason}" for what, reason in entry.get("unchecked", {}).items()]
-    return notes
-
-
-def too_few_resamples(entry: Mapping[str, Any]) -> str:
-    """Say that no difference can be significant, where even the smallest p of so many resamples is too large, or ""."""
-    others, resamples = len(entry["systems"]) - 1, entry["significance"]["resamples"]
-    if others / (resamples + 1) < ALPHA:
-        return ""
-    return (
-        f"{resamples} resamples are too few for {others} comparison{'s' if others > 1 else ''}: no p can be below "
-        f"{ALPHA}; take more (--set evaluate.resamples=10000)"
-    )
-
-
-def shows_clusters(entry: Mapping[str, Any]) -> bool:
-    """Tell whether the systems are so many that they are ranked in clusters."""
-    return len(entry["systems"]) - 1 > FEW_SYSTEMS
-
-
-def cluster_of(entry: Mapping[str, Any], system: str, metric: str) -> int:
-    """Return the cluster of a system by a metric, 1 for the best."""
-    return int(entry["systems"][system]["metrics"][metric]["cluster"])
-
-
-def checked_symptoms(entry: Mapping[str, Any]) -> tuple[str, ...]:
-    """Return which faults of outputs were counted of any system."""
-    return tuple(one for one in SYMPTOMS if any(row.get(one) is not None for row in entry["systems"].values()))
-
-
-def count_text(count: int | None) -> str:
+def format_count(count: int | None) -> str:
     """Return a count, or a dash for what was not checked."""
     return "–" if count is None else str(count)
 
 
-def _used_for_selection(described: Mapping[str, Any]) -> bool:
-    return bool(described.get("chose_pairs"))
+# --- systems --------------------------------------------------------------------------------------------------------
+
+
+def has_few_systems(entry: SetEntry) -> bool:
+    """Tell whether the systems are so few that each is compared with the baseline in a sentence of its own."""
+    return len(entry.others) <= FEW_SYSTEMS
+
+
+def listed_systems(entry: SetEntry) -> tuple[str, ...]:
+    """Return the systems as they are listed: as given where they are few, else the best by the first metric first."""
+    return tuple(entry.systems) if has_few_systems(entry) else entry.ranked(entry.first_metric)
+
+
+def shows_clusters(entry: SetEntry) -> bool:
+    """Tell whether the systems are so many that they are ranked in clusters."""
+    return not has_few_systems(entry)
+
+
+def ends_cluster(entry: SetEntry, system: str) -> bool:
+    """Tell whether the next listed system is in another cluster by the first metric: a line is drawn between them."""
+    listed = listed_systems(entry)
+    place = listed.index(system)
+    if not shows_clusters(entry) or place == len(listed) - 1:
+        return False
+    clusters = [entry.score(name, entry.first_metric).cluster for name in listed[place : place + 2]]
+    return clusters[0] != clusters[1]
+
+
+# --- sentences ------------------------------------------------------------------------------------------------------
+
+
+def summarize(entry: SetEntry) -> tuple[str, ...]:
+    """Say in plain words what the numbers of a test set mean."""
+    if not entry.others:
+        scores = [_score_text(entry, entry.baseline, metric) for metric in entry.main_metrics]
+        return (f"{entry.baseline} scores {join_words(scores)}. There is no other system to compare it with.",)
+    if has_few_systems(entry):
+        return tuple(_compare_in_words(entry, system) for system in entry.others)
+    return tuple(_count_in_words(entry, metric) for metric in entry.main_metrics)
+
+
+def _score_text(entry: SetEntry, system: str, metric: str) -> str:
+    score = format_score(entry.score(system, metric).score, entry.metrics[metric].percent)
+    return f"{score} {metric_title(metric)}"
+
+
+def _compare_in_words(entry: SetEntry, system: str) -> str:
+    """Return for example "tuned is better than base on chrF (+2.1, p < 0.001); no significant difference on BLEU"."""
+    by_verdict: dict[Verdict, list[str]] = {"better": [], "worse": [], "same": []}
+    for metric in entry.main_metrics:
+        versus = entry.versus(system, metric)
+        assert versus is not None  # only the baseline has none
+        # No line break inside "p < 0.001".
+        p_value = format_p(versus.decisive_p).replace(" ", "\u00a0")
+        delta = signed_delta(versus.delta, entry.metrics[metric].percent)
+        by_verdict[entry.verdict(system, metric)].append(f"{metric_title(metric)} ({delta}, {p_value})")
+    same = join_words(by_verdict["same"])
+    parts = []
+    for verdict in ("better", "worse"):
+        if by_verdict[verdict]:
+            parts.append(f"{verdict} than {entry.baseline} on {join_words(by_verdict[verdict])}")
+    if not parts:
+        return f"{system} does not differ significantly from {entry.baseline}: {same}."
+    ending = f"; no significant difference on {same}" if same else ""
+    return f"{system} is {', but '.join(parts)}{ending}."
+
+
+def _count_in_words(entry: SetEntry, metric: str) -> str:
+    """Return for example "chrF: of 8 systems, 3 are significantly better than X and 2 worse; the best is Y with 66"."""
+    verdicts = [entry.verdict(system, metric) for system in entry.others]
+    best = entry.ranked(metric)[0]
+    score = format_score(entry.score(best, metric).score, entry.metrics[metric].percent)
+    return (
+        f"{metric_title(metric)}: of {len(verdicts)} systems, {verdicts.count('better')} are significantly better than "
+        f"{entry.baseline} and {verdicts.count('worse')} worse; the best is {best} with {score}."
+    )
+
+
+def selection_metric_note(entry: SetEntry) -> str:
+    """Say which metrics were used to select the training pairs, or nothing where none was."""
+    titles = [metric_title(name) for name in entry.selection_metrics]
+    if not titles:
+        return ""
+    were, them = ("were", "any of them") if len(titles) > 1 else ("was", "it")
+    return f"{join_words(titles)} {were} used to select the training pairs, so a gain on {them} is weaker evidence."
+
+
+def describe_tests(entry: SetEntry) -> str:
+    """Return which tests the p-values are of, for example "the larger p of paired bootstrap and …, seed 12345"."""
+    tests = entry.significance
+    names = [_test_name(name) for name in (tests.test, tests.second_test) if name is not None]
+    text = f"the larger p of {join_words(names)}" if len(names) > 1 else names[0]
+    text += f", {tests.resamples} resamples{' each' if len(names) > 1 else ''}, seed {tests.seed}"
+    return f"{text}, {tests.correction}-corrected for {len(entry.others)} systems" if tests.correction else text
+
+
+def _test_name(stored: str) -> str:
+    """Return the name of a significance test; evaluation.json spells it as it always has."""
+    return stored.replace("randomisation", "randomization")
+
+
+def significance_test_titles(entry: SetEntry) -> tuple[str, ...]:
+    """Return the names of the significance tests as headings of a table."""
+    tests = entry.significance
+    return tuple(_test_name(name).capitalize() for name in (tests.test, tests.second_test) if name is not None)
+
+
+def too_few_resamples(entry: SetEntry) -> str:
+    """Say that no difference can be significant, where even the smallest p of so many resamples is too large, or ""."""
+    comparisons, resamples = len(entry.others), entry.significance.resamples
+    # The smallest p-value is 1 / (resamples + 1), and Holm's correction multiplies it by the comparisons.
+    if comparisons / (resamples + 1) < ALPHA:
+        return ""
+    return (
+        f"{resamples} resamples are too few for {comparisons} comparison{'s' if comparisons > 1 else ''}: no p can be "
+        f"below {ALPHA}; take more (--set evaluate.resamples=10000)"
+    )
+
+
+def table_notes(entry: SetEntry) -> list[str]:
+    """Return what the marks of the terminal's table mean, a line each."""
+    notes = ["±: half the 95 % interval"]
+    if entry.others:
+        notes[0] += f"; * differs from {entry.baseline} (p < {ALPHA}, {describe_tests(entry)})"
+    if shows_clusters(entry):
+        notes.append(
+            f"#: cluster; lines: every system above is better by {metric_title(entry.first_metric)} than every one "
+            "below (the 95 % interval of their difference excludes zero)"
+        )
+    notes += [note for note in (too_few_resamples(entry),) if note]
+    if entry.selection_metrics:
+        notes.append(f"◆ {selection_metric_note(entry)}")
+    return notes + unchecked_notes(entry.unchecked)
+
+
+def unchecked_notes(unchecked: Mapping[str, str]) -> list[str]:
+    """Say of each diagnostic that was not checked why."""
+    return [f"{humanize(name)} not checked: {reason}" for name, reason in unchecked.items()]

@@ -9,7 +9,8 @@ from pydantic import Field, model_validator
 from mtcpo.core.config import Config, as_value_error, load_section
 from mtcpo.data.corpora import CorpusConfig, CorpusSource, Language
 from mtcpo.metrics.comet.config import CometConfig
-from mtcpo.metrics.registry import MetricSpec, metric_kind, metric_name
+from mtcpo.metrics.config import MetricSpec
+from mtcpo.metrics.registry import metric_kind, metric_name
 from mtcpo.models.config import DType, LoraConfig, Quantization
 from mtcpo.training.losses import LossConfig
 from mtcpo.translation.config import TranslateConfig

@@ -17,7 +17,8 @@ from mtcpo.core.files import sha256_of, write_json
 from mtcpo.core.user_code import is_user_code, user_code_file
 from mtcpo.data.corpora import Drops
 from mtcpo.models.adapters import add_adapters
-from mtcpo.models.loading import LoadedModel, model_fingerprint, resolve_model_name
+from mtcpo.models.loading import LoadedModel
+from mtcpo.models.names import model_fingerprint, resolve_model_name
 from mtcpo.training.arguments import check_precision
 from mtcpo.training.config import TrainConfig
 from mtcpo.training.dev_set import DevSet, dev_set_of

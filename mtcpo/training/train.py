@@ -17,6 +17,7 @@ from mtcpo.core.files import complete_folder, partial_path, refuse_existing, wri
 from mtcpo.data.corpora import Drops
 from mtcpo.models.adapters import save_adapters
 from mtcpo.models.canary import CANARY_FILE
+from mtcpo.models.config import DEFAULT_OPTIONS, ModelOptions
 from mtcpo.models.loading import LoadedModel, load_model, save_adapted, save_model
 from mtcpo.models.prompts import TextExample
 from mtcpo.training.arguments import dtype_of, training_setup
@@ -50,7 +51,7 @@ def train(
     config: TrainConfig,
     output_dir: Path,
     *,
-    prompt: str | None = None,
+    options: ModelOptions = DEFAULT_OPTIONS,
     eval_texts: Iterable[TextExample] | None = None,
     origin: str = "",
     overwrite: bool = False,
@@ -66,7 +67,7 @@ def train(
         texts: with targets (chosen, rejected), or (target,) for `loss = "sft"`.
         config: the settings of the stage.
         output_dir: a new folder, or an old one with `overwrite`.
-        prompt: a template in place of the family's own.
+        options: prompt and family in place of the declared ones, and whether code of the model may run.
         eval_texts: pairs for the metrics logged as eval_*, in place of those of `config.eval`.
         origin: where the texts come from, for the model's card.
         overwrite: replace `output_dir`, and discard an unfinished run with other settings.
@@ -80,9 +81,9 @@ def train(
     setup = training_setup(config, work.resolve() / "checkpoints", evaluates=eval_texts is not None)
     if setup.args.push_to_hub and setup.args.hub_model_id is None:
         setup.args.hub_model_id = output_dir.name
-    load = partial(load_model, model, dtype_of(config), prompt)
-    evaluation = evaluation_texts(config, eval_texts, prompt)
-    training = CountedTexts(with_template(texts, prompt), Drops())
+    load = partial(load_model, model, dtype_of(config), options)
+    evaluation = evaluation_texts(config, eval_texts, options.prompt)
+    training = CountedTexts(with_template(texts, options.prompt), Drops())
     with setup.applied():
         load_to_train = partial(load, quantization=config.quantization)
         run = prepare_training(load_to_train, config, setup.args, training, evaluation, origin)
@@ -256,7 +257,7 @@ def save_trained(loaded: LoadedModel, config: TrainConfig, folder: Path, languag
     beside.mkdir()
     save_adapters(loaded.model, beside)
     # Merging into weights of 4 or 8 bits would round: merge into those that the base has on disk.
-    whole = load_model(str(beside), config.dtype) if config.lora.quantization else None
+    whole = load_model(str(beside), config.dtype, loaded.options) if config.lora.quantization else None
     merged = loaded.model.merge_and_unload() if whole is None else whole.model
     save_model(loaded.with_model(merged), folder, languages)
     shutil.copyfile(folder / CANARY_FILE, beside / CANARY_FILE)

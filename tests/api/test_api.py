@@ -17,7 +17,7 @@ from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM, AutoTokeni
 
 import mtcpo
 from mtcpo import PreferenceTrainer, build_preferences, evaluate
-from mtcpo.cli.main import mtcpo as command
+from mtcpo.cli.commands import mtcpo as command
 from mtcpo.core.errors import UserError
 from mtcpo.core.files import read_json_lines, write_json_lines
 from mtcpo.data.records import Candidate, Segment, segment_to_json

@@ -196,7 +196,7 @@ MISTAKES = [
      "unknown test set 'wmt222' (did you mean 'wmt22'?); sacrebleu --list names"),
     (f"evaluate --suite flores200:de-en {HYPS}",
      "get it from the flores200_dataset archive and pass --test-set-dir DIR with DIR/devtest/deu_Latn.devtest and"),
-    (f"evaluate --suite ../x:de-en --test-set-dir wmt {HYPS}", "test set '../x': it names a file, so it must be"),
+    (f"evaluate --suite ../x:de-en --test-set-dir wmt {HYPS}", "test set name '../x': write it without path sep"),
     ("evaluate --suite wmt22:de-en --test-set-dir wmt --submitted --hyp Online-A=r.de",
      "/wmt/sources/generaltest2022.de-en.src.de has 2; line n of one must translate line n of the other"),
     ("evaluate --suite wmt22:de-en --test-set-dir wmt --submitted --hyp Online-A=two.de",

@@ -15,7 +15,7 @@ from mtcpo.data.records import Candidate, Segment
 from mtcpo.metrics.registry import load_candidate_metric
 
 DOCS = ROOT / "docs/pairs.md"
-[CODE] = re.findall(r"```python\n(.*?)```", DOCS.read_text(encoding="utf-8"), re.S)
+[CODE] = re.findall(r"```python\n(# metricx.*?)```", DOCS.read_text(encoding="utf-8"), re.S)
 SCORE = 250089  # the number of <extra_id_10> in mT5's vocabulary
 
 

@@ -9,7 +9,7 @@ import pytest
 from click.testing import CliRunner
 from support.paths import ROOT
 
-from mtcpo.cli.main import mtcpo
+from mtcpo.cli.commands import mtcpo
 from mtcpo.core.errors import UserError
 
 COMMANDS = [

@@ -4,7 +4,6 @@ import json
 import shutil
 from dataclasses import replace
 
-import numpy as np
 import pytest
 from support.console import mistake, run
 from support.runs import evaluate, german_outputs, german_test_set, read_json
@@ -13,29 +12,24 @@ from mtcpo.core.errors import UserError
 from mtcpo.core.files import write_json
 from mtcpo.evaluation.compare_runs import compare_runs
 from mtcpo.evaluation.config import EvaluateConfig
-from mtcpo.evaluation.document import write_evaluation
 from mtcpo.evaluation.evaluate import evaluate_outputs
+from mtcpo.evaluation.results import to_document, write_evaluation
+from mtcpo.metrics.base import NeuralMetric
 from mtcpo.metrics.registry import load_metric
 
 SHARES = {"start": 0.3, "one": 0.2, "two": 0.1}
 
 
-class FakeModel:
+class FakeModel(NeuralMetric):
     """A metric like COMET: a score for each segment, the mean for the corpus. Not a mock: it scores by length."""
 
-    name, needs_references, higher_is_better, percent = "comet", False, True, False
+    name, needs_references = "comet", False
 
     def signature(self, num_references, sentence=False):
         return "by length"
 
-    def statistics(self, hypotheses, segments):
-        values = [1 / (1 + abs(len(t) - len(s.source))) for t, s in zip(hypotheses, segments, strict=True)]
-        return np.stack([np.array(values), np.ones(len(values))], axis=1)
-
-    def corpus_score(self, sums):
-        return sums[..., 0] / sums[..., 1]
-
-    segment_scores = corpus_score
+    def score_candidates(self, segments):
+        return [[1 / (1 + abs(len(c.text) - len(s.source))) for c in s.candidates] for s in segments]
 
 
 @pytest.fixture(scope="module")
@@ -64,10 +58,11 @@ def test_runs_together_are_as_if_evaluated_together(runs, garden, outputs):
     texts = {"start": outputs["start"], "alpha-tuned": outputs["one"], "beta-tuned": outputs["two"]}
     metrics = [load_metric("bleu", "de"), load_metric("ter", "de"), FakeModel()]
     together = evaluate_outputs(garden, texts, metrics, EvaluateConfig(resamples=100), {"bleu"})
-    assert list(found.entry["systems"]) == ["start", "alpha-tuned", "beta-tuned"]
-    assert found.entry["sha256"] == together.entry["sha256"]
-    assert json.dumps(found.entry["systems"]) == json.dumps(together.entry["systems"])
-    assert found.entry["metrics"] == together.entry["metrics"]
+    assert list(found.entry.systems) == ["start", "alpha-tuned", "beta-tuned"]
+    assert found.entry.sha256 == together.entry.sha256
+    assert found.entry.systems == together.entry.systems
+    assert json.dumps(to_document([found]).to_json()) == json.dumps(to_document([together]).to_json())
+    assert found.entry.metrics == together.entry.metrics
 
 
 def test_the_command(runs, capsys):
@@ -87,9 +82,9 @@ def test_systems_that_are_not_the_same_keep_their_runs_names(runs, garden, outpu
     write_evaluation(runs / "beta", [evaluate(garden, {"start": outputs["two"]})])
     lines = []
     (found,) = compare_runs([runs / "alpha", runs / "beta"], EvaluateConfig(resamples=50), lines.append)
-    assert list(found.entry["systems"]) == ["alpha-start", "alpha-tuned", "beta-start"]
+    assert list(found.entry.systems) == ["alpha-start", "alpha-tuned", "beta-start"]
     # Formulas are computed where they were not; the model's scores are not there for all.
-    assert list(found.entry["metrics"]) == ["bleu", "ter", "chrf"]
+    assert list(found.entry.metrics) == ["bleu", "ter", "chrf"]
     assert lines == ["comet on garden en-de is left out: not every run has scores of this model"]
 
 
@@ -127,7 +122,12 @@ def test_mistakes(runs, garden, outputs, capsys):
     write_evaluation(beta, [evaluate(replace(garden, name="park"), {"start": outputs["start"]})])
     assert line(alpha, beta).startswith(f"no test set that all runs were evaluated on: {alpha} has garden en-de; ")
     (beta / "evaluation.json").write_text("[1]")
-    assert line(alpha, beta) == f"{beta}/evaluation.json: not an evaluation of mtcpo's; make it again"
+    assert line(alpha, beta) == f"{beta}/evaluation.json: a JSON object is needed, not list"
+    (beta / "evaluation.json").write_text('{"pairs": {"en-de": {"suite": "garden"}}}')
+    assert line(alpha, beta) == (
+        f"{beta}/evaluation.json: not an evaluation.json of mtcpo (pairs.en-de.src_lang: Field required); "
+        "evaluate again"
+    )
 
 
 def test_scores_of_different_models_are_not_mixed(runs):

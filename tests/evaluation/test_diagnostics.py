@@ -4,7 +4,7 @@ import pytest
 
 from mtcpo.data.language_id import count_wrong, why_unchecked
 from mtcpo.data.records import Segment
-from mtcpo.evaluation.diagnostics import describe
+from mtcpo.evaluation.diagnostics import diagnose
 from mtcpo.evaluation.evaluate import evaluate_outputs
 from mtcpo.evaluation.testsets.testset import TestSet
 from mtcpo.metrics.registry import load_metric
@@ -20,21 +20,21 @@ def de_set(*rows):
 
 def test_what_is_like_its_source_is_no_fault_of_the_system():
     source = "Row, row, row, row, row your boat"
-    found = describe(de_set((source, "Rudere")), [source.replace("boat", "Boot")])
+    found = diagnose(de_set((source, "Rudere")), [source.replace("boat", "Boot")])
     assert (found["looping"], found["copied"]) == (0, 0)
 
 
 def test_outputs_are_counted():
     test_set = de_set(("a", "x"), ("b", "y"), ("ccc", "z"), ("d", "w"))
-    found = describe(test_set, ["", " \t", "ccc ", "so so so so so so so so"])
+    found = diagnose(test_set, ["", " \t", "ccc ", "so so so so so so so so"])
     assert (found["empty"], found["copied"], found["looping"]) == (2, 1, 1)
 
 
 @pytest.mark.skipif(HAS_LINGUA, reason="lingua is installed")
 def test_without_lingua_the_language_is_said_to_be_unchecked():
     entry = evaluate_outputs(de_set(("a", "x")), {"s": ["x"]}, [load_metric("chrf", "de")]).entry
-    assert entry["systems"]["s"]["wrong_language"] is None
-    assert entry["unchecked"] == {"wrong_language": "lingua is not installed: pip install 'mtcpo[langid]'"}
+    assert entry.systems["s"].wrong_language is None
+    assert entry.unchecked == {"wrong_language": "lingua is not installed: pip install 'mtcpo[langid]'"}
 
 
 @needs_lingua

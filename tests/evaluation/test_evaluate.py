@@ -13,10 +13,11 @@ from mtcpo.core.errors import UserError
 from mtcpo.data.records import Segment
 from mtcpo.data.rows import read_segments
 from mtcpo.evaluation.config import EvaluateConfig
-from mtcpo.evaluation.document import to_document, write_evaluation
-from mtcpo.evaluation.evaluate import evaluate_outputs, load_metrics_for, metrics_of, read_outputs
+from mtcpo.evaluation.evaluate import evaluate_outputs
+from mtcpo.evaluation.results import to_document, write_evaluation
 from mtcpo.evaluation.significance import holm
-from mtcpo.evaluation.statistics import tally
+from mtcpo.evaluation.statistics import compute_statistics
+from mtcpo.evaluation.systems import load_metrics_for, metrics_of, read_output
 from mtcpo.evaluation.testsets.testset import TestSet
 from mtcpo.metrics.registry import load_metric
 
@@ -48,10 +49,10 @@ def metric(name):
 def test_corpus_scores_are_sacrebleus(evaluation, garden, outputs):
     references = [[segment.references[0] for segment in garden.segments]]
     for system, texts in outputs.items():
-        scores = evaluation.entry["systems"][system]["metrics"]
-        assert scores["bleu"]["score"] == pytest.approx(BLEU().corpus_score(texts, references).score, abs=1e-9)
-        assert scores["chrf"]["score"] == pytest.approx(CHRF().corpus_score(texts, references).score, abs=1e-9)
-        assert scores["ter"]["score"] == pytest.approx(TER().corpus_score(texts, references).score, abs=1e-9)
+        scores = evaluation.entry.systems[system].metrics
+        assert scores["bleu"].score == pytest.approx(BLEU().corpus_score(texts, references).score, abs=1e-9)
+        assert scores["chrf"].score == pytest.approx(CHRF().corpus_score(texts, references).score, abs=1e-9)
+        assert scores["ter"].score == pytest.approx(TER().corpus_score(texts, references).score, abs=1e-9)
 
 
 def test_segment_scores_are_sacrebleus_and_higher_is_better(evaluation, garden, outputs):
@@ -71,55 +72,58 @@ def test_segment_scores_are_sacrebleus_and_higher_is_better(evaluation, garden, 
 
 def test_the_entry_has_the_promised_shape(evaluation):
     entry = evaluation.entry
-    assert entry["segments"] == 60
-    assert set(entry["systems"]) == {"start", "tuned", "other"}
-    tuned = entry["systems"]["tuned"]
-    assert set(tuned["metrics"]) == {"bleu", "chrf", "ter"}
-    assert tuned["metrics"]["bleu"]["signature"].startswith("nrefs:1|case:mixed|eff:no|tok:13a|smooth:exp|version:")
-    assert tuned["metrics"]["bleu"]["ci"] > 0
-    assert set(tuned["versus"]["start"]["chrf"]) == {
+    assert entry.segments == 60
+    assert set(entry.systems) == {"start", "tuned", "other"}
+    tuned = entry.systems["tuned"]
+    assert set(tuned.metrics) == {"bleu", "chrf", "ter"}
+    assert tuned.metrics["bleu"].signature.startswith("nrefs:1|case:mixed|eff:no|tok:13a|smooth:exp|version:")
+    assert tuned.metrics["bleu"].ci > 0
+    assert set(tuned.versus["start"]["chrf"].model_dump(by_alias=True)) == {
         "delta", "p_value", "p_holm", "p_randomisation", "low", "high", "wins", "ties", "losses",
     }  # fmt: skip
-    assert entry["systems"]["start"]["versus"] == {}
-    assert entry["significance"] == {
+    assert entry.systems["start"].versus == {}
+    assert entry.significance.model_dump() == {
         "test": "paired bootstrap", "second_test": "paired approximate randomisation", "correction": "Holm",
         "resamples": 300, "seed": 12345,
     }  # fmt: skip
 
 
 def test_a_much_better_system_differs_significantly_in_the_right_direction(evaluation):
-    versus = evaluation.entry["systems"]["tuned"]["versus"]["start"]
-    assert versus["bleu"]["delta"] > 0
-    assert versus["ter"]["delta"] < 0
+    versus = evaluation.entry.systems["tuned"].versus["start"]
+    assert versus["bleu"].delta > 0
+    assert versus["ter"].delta < 0
     for row in versus.values():
-        assert row["p_value"] == pytest.approx(1 / 301)
-        assert row["low"] <= row["delta"] <= row["high"]
-        assert row["low"] * row["high"] > 0
+        assert row.p_value == pytest.approx(1 / 301)
+        assert row.low <= row.delta <= row.high
+        assert row.low * row.high > 0
 
 
 def test_metrics_that_chose_the_pairs_are_marked(evaluation):
-    assert evaluation.entry["metrics"]["chrf"]["chose_pairs"] is True
-    assert evaluation.entry["systems"]["start"]["metrics"]["chrf"]["chose_pairs"] is True
-    assert "chose_pairs" not in evaluation.entry["metrics"]["bleu"]
+    assert evaluation.entry.metrics["chrf"].used_for_selection is True
+    assert evaluation.entry.systems["start"].metrics["chrf"].used_for_selection is True
+    assert evaluation.entry.metrics["bleu"].used_for_selection is False
+    written = to_document([evaluation]).to_json()["pairs"]["en-de"]["metrics"]
+    assert [metric for metric in written if "chose_pairs" in written[metric]] == ["chrf"]
 
 
 def test_the_baseline_can_be_named(garden, outputs):
     entry = evaluate(garden, outputs, baseline="tuned").entry
-    assert entry["baseline"] == "tuned"
-    assert set(entry["systems"]["other"]["versus"]) == {"tuned"}
-    assert entry["systems"]["tuned"]["versus"] == {}
+    assert entry.baseline == "tuned"
+    assert set(entry.systems["other"].versus) == {"tuned"}
+    assert entry.systems["tuned"].versus == {}
     # Two systems that are much alike, with the baseline first and last: every test says the same.
-    last = evaluate(garden, outputs, baseline="other").entry["systems"]["start"]["versus"]["other"]
+    last = evaluate(garden, outputs, baseline="other").entry.systems["start"].versus["other"]
     swapped = {"other": outputs["other"], "start": outputs["start"]}
-    first = evaluate(garden, swapped).entry["systems"]["start"]["versus"]["other"]
+    first = evaluate(garden, swapped).entry.systems["start"].versus["other"]
     for name, versus in first.items():
-        assert {key: last[name][key] for key in versus} == versus
-        assert versus["p_randomisation"] > 0.05
+        # All but the correction, which only several comparisons have.
+        assert last[name].model_copy(update={"p_holm": None}) == versus.model_copy(update={"p_holm": None})
+        assert versus.p_randomization > 0.05
 
 
 def test_equal_outputs_do_not_differ(garden, outputs):
     entry = evaluate(garden, {"one": outputs["start"], "two": outputs["start"]}).entry
-    assert entry["systems"]["two"]["versus"]["one"]["bleu"] == {
+    assert entry.systems["two"].versus["one"]["bleu"].model_dump(by_alias=True, exclude_unset=True) == {
         "delta": 0.0, "p_value": 1.0, "p_randomisation": 1.0, "low": 0.0, "high": 0.0,
         "wins": 0, "ties": 60, "losses": 0,
     }  # fmt: skip
@@ -132,10 +136,10 @@ def test_one_seed_gives_one_result(garden, outputs):
 
 def test_what_outputs_are_like_by_hand():
     test_set = tiny(("ab", "abcd"), ("same", "efgh"), ("x", "ij"))
-    entry = evaluate_outputs(test_set, {"s": ["abcdef", " same ", "  "]}, [metric("chrf")]).entry["systems"]["s"]
+    entry = evaluate_outputs(test_set, {"s": ["abcdef", " same ", "  "]}, [metric("chrf")]).entry.systems["s"]
     # 6 + 6 + 2 characters against 4 + 4 + 2.
-    assert entry["length_ratio"] == pytest.approx(1.4)
-    assert (entry["empty"], entry["copied"]) == (1, 1)
+    assert entry.length_ratio == pytest.approx(1.4)
+    assert (entry.empty, entry.copied) == (1, 1)
 
 
 def test_an_empty_output_is_scored():
@@ -143,18 +147,18 @@ def test_an_empty_output_is_scored():
     full = ["der Hund bellt laut", "die Katze schläft tief"]
     half = [full[0], ""]
     result = evaluate_outputs(test_set, {"full": full, "half": half}, [metric("bleu"), metric("chrf"), metric("ter")])
-    assert result.entry["systems"]["half"]["empty"] == 1
+    assert result.entry.systems["half"].empty == 1
     assert result.segments[1].candidates[1].scores == {"bleu": 0.0, "chrf": 0.0, "ter": -100.0}
-    assert result.entry["systems"]["half"]["metrics"]["ter"]["score"] == 50.0
+    assert result.entry.systems["half"].metrics["ter"].score == 50.0
 
 
 def test_several_references_count_in_length_and_signature():
     test_set = tiny(("a", "abcd"))
     test_set = replace(test_set, segments=(replace(test_set.segments[0], references=("abcd", "abcdefgh")),))
     entry = evaluate_outputs(test_set, {"s": ["abcdef"]}, [metric("chrf")]).entry
-    assert entry["references"] == 2
-    assert entry["systems"]["s"]["length_ratio"] == 1.0
-    assert "nrefs:2" in entry["metrics"]["chrf"]["signature"]
+    assert entry.references == 2
+    assert entry.systems["s"].length_ratio == 1.0
+    assert "nrefs:2" in entry.metrics["chrf"].signature
 
 
 def test_text_without_references_has_no_length_ratio():
@@ -173,8 +177,8 @@ def test_text_without_references_has_no_length_ratio():
             lambda o, m: ({"s": o["s"][:-1]}, m),
             r"system 's': 1 translations, but tiny en-de \(by hand\) has 2 segments",
         ),
-        (lambda o, m: ({"../s": o["s"]}, m), r"system '\.\./s': it names a file"),
-        (lambda o, m: ({"": o["s"]}, m), "system without a name"),
+        (lambda o, m: ({"../s": o["s"]}, m), r"system name '\.\./s': write it without"),
+        (lambda o, m: ({"": o["s"]}, m), "system name '' is blank"),
     ],
 )
 def test_mistakes(change: Callable, message):
@@ -195,21 +199,19 @@ def test_outputs_are_read_and_counted(tmp_path):
     (tmp_path / "a.txt").write_text("eins\n\n", encoding="utf-8")
     (tmp_path / "b.txt").write_text("eins\n", encoding="utf-8")
     test_set = tiny(("one", "eins"), ("two", "zwei"))
-    assert read_outputs([("a", tmp_path / "a.txt")], test_set) == {"a": ["eins", ""]}
+    assert read_output(tmp_path / "a.txt", test_set) == ["eins", ""]
     with pytest.raises(UserError, match=r"b\.txt: 1 lines, but by hand has 2"):
-        read_outputs([("b", tmp_path / "b.txt")], test_set)
-    with pytest.raises(UserError, match="two systems are named 'a'"):
-        read_outputs([("a", tmp_path / "a.txt"), ("a", tmp_path / "b.txt")], test_set)
+        read_output(tmp_path / "b.txt", test_set)
 
 
 # Writing
 
 
 def test_what_is_written(tmp_path, evaluation, outputs):
-    path = write_evaluation(tmp_path, [evaluation])
-    assert path == tmp_path / "evaluation.json"
-    document = read_json(path)
-    assert document == json.loads(json.dumps(to_document([evaluation])))
+    written = write_evaluation(tmp_path, [evaluation])
+    document = read_json(tmp_path / "evaluation.json")
+    assert document == json.loads(json.dumps(written.to_json()))
+    assert written == to_document([evaluation])
     assert list(document["pairs"]) == ["en-de"]
     folder = tmp_path / "translations" / "garden" / "en-de"
     assert sorted(file.name for file in folder.iterdir()) == ["other.txt", "segments.jsonl", "start.txt", "tuned.txt"]
@@ -247,7 +249,7 @@ def test_evaluation_json_comes_last_and_nothing_half_written_stays(tmp_path, eva
 
 def test_a_pair_of_two_test_sets_is_keyed_with_the_suite(evaluation, outputs):
     other = replace(evaluation, test_set=replace(evaluation.test_set, name="park"))
-    assert list(to_document([evaluation, other])["pairs"]) == ["garden:en-de", "park:en-de"]
+    assert list(to_document([evaluation, other]).pairs) == ["garden:en-de", "park:en-de"]
     with pytest.raises(UserError, match="two test sets are garden en-de"):
         to_document([evaluation, evaluation])
 
@@ -268,46 +270,46 @@ def test_the_section_of_a_recipe(tmp_path):
 
 
 def test_several_systems_are_corrected_together(evaluation):
-    rows = [row["versus"]["start"] for name, row in evaluation.entry["systems"].items() if name != "start"]
+    rows = [row.versus["start"] for name, row in evaluation.entry.systems.items() if name != "start"]
     for metric in ("bleu", "chrf", "ter"):
         found = [row[metric] for row in rows]
-        assert [row["p_holm"] for row in found] == holm([max(row["p_value"], row["p_randomisation"]) for row in found])
+        assert [row.p_holm for row in found] == holm([max(row.p_value, row.p_randomization) for row in found])
 
 
 def test_one_comparison_needs_no_correction(garden, outputs):
     entry = evaluate(garden, {name: outputs[name] for name in ("start", "tuned")}).entry
-    assert entry["significance"]["correction"] is None
-    assert "p_holm" not in entry["systems"]["tuned"]["versus"]["start"]["bleu"]
+    assert entry.significance.correction is None
+    assert entry.systems["tuned"].versus["start"]["bleu"].p_holm is None
 
 
 def test_wins_ties_and_losses_are_counted_by_segment(evaluation):
     for metric in ("bleu", "chrf", "ter"):
-        versus = evaluation.entry["systems"]["tuned"]["versus"]["start"][metric]
+        versus = evaluation.entry.systems["tuned"].versus["start"][metric]
         gains = [s.candidates[1].scores[metric] - s.candidates[0].scores[metric] for s in evaluation.segments]
         expected = [sum(gain > 1e-9 for gain in gains), sum(gain < -1e-9 for gain in gains)]
-        assert [versus["wins"], versus["losses"]] == expected
-        assert versus["ties"] == 60 - sum(expected)
-        assert versus["wins"] > versus["losses"]
+        assert [versus.wins, versus.losses] == expected
+        assert versus.ties == 60 - sum(expected)
+        assert versus.wins > versus.losses
 
 
 def test_clusters_separate_what_differs(evaluation):
-    clusters = {name: row["metrics"]["chrf"]["cluster"] for name, row in evaluation.entry["systems"].items()}
+    clusters = {name: row.metrics["chrf"].cluster for name, row in evaluation.entry.systems.items()}
     assert clusters == {"tuned": 1, "start": 2, "other": 2}
     # TER is better where it is lower.
-    rates = {name: row["metrics"]["ter"] for name, row in evaluation.entry["systems"].items()}
-    assert rates["tuned"]["cluster"] == 1
-    assert {rates["start"]["cluster"], rates["other"]["cluster"]} == {2}
-    assert rates["tuned"]["score"] < min(rates["start"]["score"], rates["other"]["score"])
+    rates = {name: row.metrics["ter"] for name, row in evaluation.entry.systems.items()}
+    assert rates["tuned"].cluster == 1
+    assert {rates["start"].cluster, rates["other"].cluster} == {2}
+    assert rates["tuned"].score < min(rates["start"].score, rates["other"].score)
 
 
 def test_scores_by_length_are_those_of_the_groups_alone(evaluation, garden, outputs):
-    groups = evaluation.entry["by_length"]
-    assert sum(group["segments"] for group in groups) == 60
-    assert [group["chars"] for group in groups] == sorted(group["chars"] for group in groups)
-    shortest = sorted(range(60), key=lambda at: len(garden.segments[at].source))[: groups[0]["segments"]]
+    groups = evaluation.entry.by_length
+    assert sum(group.segments for group in groups) == 60
+    assert [group.chars for group in groups] == sorted(group.chars for group in groups)
+    shortest = sorted(range(60), key=lambda at: len(garden.segments[at].source))[: groups[0].segments]
     references = [[garden.segments[at].references[0] for at in shortest]]
     score = BLEU().corpus_score([outputs["tuned"][at] for at in shortest], references).score
-    assert groups[0]["scores"]["bleu"]["tuned"] == pytest.approx(score, abs=1e-9)
+    assert groups[0].scores["bleu"]["tuned"] == pytest.approx(score, abs=1e-9)
 
 
 def test_each_reference_alone(garden, outputs):
@@ -321,7 +323,7 @@ def test_each_reference_alone(garden, outputs):
     config = EvaluateConfig(resamples=20, each_reference=True)
     entry = evaluate_outputs(both, {"start": texts}, [metric("bleu"), metric("chrf")], config).entry
     references = [[segment.references[at] for segment in segments] for at in range(2)]
-    scores = {name: row["score"] for name, row in entry["systems"]["start"]["metrics"].items()}
+    scores = {name: row.score for name, row in entry.systems["start"].metrics.items()}
     assert scores == pytest.approx({
         "bleu": BLEU().corpus_score(texts, references).score,
         "bleu-A": BLEU().corpus_score(texts, references[:1]).score,
@@ -330,26 +332,26 @@ def test_each_reference_alone(garden, outputs):
         "chrf-A": CHRF().corpus_score(texts, references[:1]).score,
         "chrf-B": CHRF().corpus_score(texts, references[1:]).score,
     }, abs=1e-9)  # fmt: skip
-    assert entry["metrics"]["bleu-B"]["signature"].startswith("nrefs:1|")
-    assert entry["metrics"]["bleu-B"]["signature"].endswith("|ref:B")
+    assert entry.metrics["bleu-B"].signature.startswith("nrefs:1|")
+    assert entry.metrics["bleu-B"].signature.endswith("|ref:B")
 
 
 def test_a_single_reference_has_its_own_score_too(garden, outputs):
     one = replace(garden, reference_names=("stud",))
     config = EvaluateConfig(resamples=20, each_reference=True)
     entry = evaluate_outputs(one, {"start": outputs["start"]}, [metric("bleu"), metric("chrf")], config).entry
-    rows = entry["systems"]["start"]["metrics"]
+    rows = entry.systems["start"].metrics
     assert list(rows) == ["bleu", "bleu-stud", "chrf", "chrf-stud"]
-    assert rows["bleu-stud"]["score"] == rows["bleu"]["score"]
+    assert rows["bleu-stud"].score == rows["bleu"].score
     unnamed = replace(garden, reference_names=("",))
-    assert list(evaluate_outputs(unnamed, outputs, [metric("bleu")], config).entry["metrics"]) == ["bleu"]
+    assert list(evaluate_outputs(unnamed, outputs, [metric("bleu")], config).entry.metrics) == ["bleu"]
 
 
 def test_submitted_systems_stand_beside_ones_own(garden, outputs):
     submitted = replace(garden, submitted={"other": outputs["other"]})
     entry = evaluate(submitted, {"tuned": outputs["tuned"]}).entry
-    assert list(entry["systems"]) == ["tuned", "other"]
-    assert entry["baseline"] == "tuned"
+    assert list(entry.systems) == ["tuned", "other"]
+    assert entry.baseline == "tuned"
     with pytest.raises(UserError, match="two systems are named 'other': yours and one submitted for garden"):
         evaluate(submitted, {"other": outputs["tuned"]})
 
@@ -365,11 +367,11 @@ def test_metrics_are_the_commands_or_the_suites_or_the_default(garden):
 
 def test_processes_change_nothing(garden, outputs, monkeypatch):
     metrics = [metric(name) for name in ("bleu", "chrf++", "ter")]
-    alone = tally(metrics, outputs, garden.segments)
+    alone = compute_statistics(metrics, outputs, garden.segments)
     monkeypatch.setattr("mtcpo.evaluation.statistics.TEXTS_FOR_WORKERS", 1)
     monkeypatch.setattr("mtcpo.evaluation.statistics.SEGMENTS_PER_TASK", 25)
     monkeypatch.setattr("os.cpu_count", lambda: 2)
-    both = tally(metrics, outputs, garden.segments)
+    both = compute_statistics(metrics, outputs, garden.segments)
     for name, tables in alone.items():
         assert all((one == other).all() for one, other in zip(tables, both[name], strict=True))
 

@@ -10,21 +10,20 @@ from sacrebleu.significance import PairedTest
 from support.runs import german_outputs, german_test_set
 
 from mtcpo.evaluation import significance
-from mtcpo.evaluation.ranking import comparisons
+from mtcpo.evaluation.ranking import compare_with_baseline
 from mtcpo.evaluation.significance import (
     bootstrap_p_value,
     bootstrap_scores,
     half_width_95,
     holm,
     interval_95,
-    randomisation_p_value,
-    randomised_differences,
+    randomization_p_value,
+    randomized_differences,
     resample_counts,
     significance_clusters,
     swap_masks,
 )
 from mtcpo.metrics.registry import load_metric
-from mtcpo.report.wording import decisive_p
 
 
 def mean(sums):
@@ -141,12 +140,12 @@ def test_agrees_with_sacrebleus_approximate_randomisation(num_segments, monkeypa
         metric = load_metric(ours, "de")
         base, *others = [metric.statistics(texts, test_set.segments) for texts in outputs.values()]
         pairs = [(base, other) for other in others]
-        found = randomised_differences(pairs, [metric.corpus_score] * 2, 401, 12345)
+        found = randomized_differences(pairs, [metric.corpus_score] * 2, 401, 12345)
         for differences, other, result in zip(found, others, theirs[name][1:], strict=True):
             observed = float(metric.corpus_score(other.sum(axis=0)) - metric.corpus_score(base.sum(axis=0)))
             exact = np.count_nonzero(np.abs(differences - abs(observed)) < 1e-9)
             # sacreBLEU counts what is larger; where a trial is exactly the observed difference, rounding decides.
-            p_value = randomisation_p_value(differences, observed)
+            p_value = randomization_p_value(differences, observed)
             assert result.p_value - 1e-12 <= p_value <= result.p_value + exact / 402 + 1e-12
             assert exact == 0 or name == "TER" or num_segments == 2
 
@@ -162,33 +161,33 @@ def test_the_swaps_are_those_of_sacrebleu(monkeypatch):
 
 def test_swapped_differences_by_hand():
     first, second = np.array([1.0, 2.0, 4.0]), np.array([0.0, 2.5, 1.0])
-    (found,) = randomised_differences([(with_ones(first), with_ones(second))], [mean], 64, 5)
+    (found,) = randomized_differences([(with_ones(first), with_ones(second))], [mean], 64, 5)
     signs = 2 * np.concatenate(list(swap_masks(3, 64, 5))) - 1
     assert found == pytest.approx(np.abs(signs @ (first - second)) / 3)
 
 
-def test_randomisation_p_value_by_hand():
+def test_randomization_p_value_by_hand():
     differences = np.array([0.5, 1.0, 2.0])
-    assert randomisation_p_value(differences, 1.0) == 3 / 4
-    assert randomisation_p_value(differences, -1.5) == 2 / 4
-    assert randomisation_p_value(differences, 3.0) == 1 / 4
+    assert randomization_p_value(differences, 1.0) == 3 / 4
+    assert randomization_p_value(differences, -1.5) == 2 / 4
+    assert randomization_p_value(differences, 3.0) == 1 / 4
 
 
 def test_one_segment_proves_nothing():
-    (found,) = randomised_differences([(with_ones([1.0]), with_ones([9.0]))], [mean], 100, 1)
-    assert randomisation_p_value(found, 8.0) == 1.0
+    (found,) = randomized_differences([(with_ones([1.0]), with_ones([9.0]))], [mean], 100, 1)
+    assert randomization_p_value(found, 8.0) == 1.0
 
 
 @given(st.integers(2, 9), st.integers(0, 1000))
 def test_randomisation_is_exact_where_all_swaps_can_be_counted(num_segments, seed):
     values = np.random.default_rng(seed).normal(size=(2, num_segments))
-    (found,) = randomised_differences([(with_ones(values[0]), with_ones(values[1]))], [mean], 4000, seed)
+    (found,) = randomized_differences([(with_ones(values[0]), with_ones(values[1]))], [mean], 4000, seed)
     gaps = (values[0] - values[1]) / num_segments
     signs = np.array([[1 if row >> bit & 1 else -1 for bit in range(num_segments)] for row in range(2**num_segments)])
     exact = float((np.abs(signs @ gaps) >= abs(gaps.sum()) - 1e-12).mean())
     # Five standard errors of a share of 4,000 trials.
     tolerance = 5 * math.sqrt(exact * (1 - exact) / 4000) + 1 / 4001
-    assert randomisation_p_value(found, float(gaps.sum())) == pytest.approx(exact, abs=tolerance)
+    assert randomization_p_value(found, float(gaps.sum())) == pytest.approx(exact, abs=tolerance)
 
 
 def test_holm_by_hand():
@@ -254,10 +253,10 @@ def test_what_decides_is_right_in_nineteen_of_twenty_cases():
     for seed in range(400):
         a, b = (with_ones(scores) for scores in rng.normal(size=(2, 40)))
         draws = bootstrap_scores([a, b], [mean, mean], 200, seed)
-        swaps = randomised_differences([(a, a), (a, b)], [mean, mean], 200, seed)
+        swaps = randomized_differences([(a, a), (a, b)], [mean, mean], 200, seed)
         scores = [float(mean(one.sum(axis=0))) for one in (a, b)]
-        row = comparisons(["a", "b"], "a", scores, draws, swaps, [a[:, 0], b[:, 0]])["b"]
-        found.append((row["p_value"] < 0.05, decisive_p(row) < 0.05, row["low"] <= 0 <= row["high"]))
+        row = compare_with_baseline(["a", "b"], "a", scores, draws, swaps, [a[:, 0], b[:, 0]])["b"]
+        found.append((row.p_value < 0.05, row.decisive_p < 0.05, row.low <= 0 <= row.high))
     bootstrap, decided, covered = np.sum(found, axis=0)
     assert bootstrap > 35
     assert decided < 33  # 400 x 5 % and three standard deviations
@@ -283,5 +282,5 @@ def test_ten_thousand_resamples_of_two_thousand_segments_take_less_than_two_seco
         times.append(time.process_time() - started)
     assert min(times) < 2
     started = time.process_time()
-    randomised_differences([(bleu_a, bleu_b), (chrf_a, chrf_b)], [bleu, chrf], 10_000, 12345)
+    randomized_differences([(bleu_a, bleu_b), (chrf_a, chrf_b)], [bleu, chrf], 10_000, 12345)
     assert time.process_time() - started < 3

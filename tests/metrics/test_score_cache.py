@@ -11,18 +11,22 @@ from support.timing import HANGS, wait_until
 
 from mtcpo.core.errors import UserError
 from mtcpo.data.records import Candidate, ErrorSpan, Segment
-from mtcpo.metrics.base import Judgement
+from mtcpo.metrics.base import NeuralMetric, ScoreWithSpans
+from mtcpo.metrics.comet.metric import CometMetric
 from mtcpo.metrics.score_cache import CachedMetric, ScoreCache, score_key
+from mtcpo.metrics.scorer import Scorer
 from mtcpo.preferences.build import PrefsConfig, build_preferences
 
 
-class Lengths:
-    """A metric that counts what it is asked."""
+class Lengths(NeuralMetric):
+    """A metric that keeps what it was given to score."""
 
     name = "lengths"
+    needs_references = False
 
-    def __init__(self, version="1"):
+    def __init__(self, version="1", uses_references=True):
         self.version = version
+        self.uses_references = uses_references
         self.asked = []
 
     def signature(self, num_references, sentence=False):
@@ -47,7 +51,7 @@ def cache(tmp_path):
 
 def test_only_what_is_new_is_computed(cache):
     metric = Lengths()
-    cached = CachedMetric(metric, cache, depends_on_references=True)
+    cached = CachedMetric(metric, cache)
     first = segment("a", "bb")
     assert cached.score_candidates([first]) == metric.score_candidates([first])
     metric.asked.clear()
@@ -59,14 +63,14 @@ def test_only_what_is_new_is_computed(cache):
         cached.score_candidates([other])
     assert len(metric.asked) == 3
     newer = Lengths(version="2")
-    CachedMetric(newer, cache, depends_on_references=True).score_candidates([first])
+    CachedMetric(newer, cache).score_candidates([first])
     assert len(newer.asked) == 2
     assert cached.score_candidates([]) == []
 
 
 def test_without_references_in_the_metric_they_are_not_in_the_key(cache):
-    metric = Lengths()
-    cached = CachedMetric(metric, cache, depends_on_references=False)
+    metric = Lengths(uses_references=False)
+    cached = CachedMetric(metric, cache)
     cached.score_candidates([segment("a", references=("one",))])
     cached.score_candidates([segment("a", references=("another", "two"))])
     assert len(metric.asked) == 1
@@ -81,7 +85,9 @@ def test_parts_of_a_key_do_not_run_together():
 
 def test_scores_come_back_to_the_last_bit(cache, tmp_path):
     found = (ErrorSpan("ka„\u2028", 0, 3, "major", 0.1 + 0.2),)
-    scores = {score_key("s", str(n), "h", []): Judgement((n + 1) / 3e7, (None, (), found)[n % 3]) for n in range(2000)}
+    scores = {
+        score_key("s", str(n), "h", []): ScoreWithSpans((n + 1) / 3e7, (None, (), found)[n % 3]) for n in range(2000)
+    }
     cache.add(scores)
     assert cache.get([*scores, b"unknown"]) == scores
     again = ScoreCache(tmp_path / "scores.sqlite3")
@@ -92,26 +98,107 @@ def test_scores_come_back_to_the_last_bit(cache, tmp_path):
 
 def test_what_is_there_stays_and_what_is_no_number_is_not_kept(cache):
     key, other = score_key("s", "a", "b", []), score_key("s", "a", "c", [])
-    cache.add({key: Judgement(1.0)})
-    cache.add({key: Judgement(2.0), other: Judgement(float("nan"))})
-    assert cache.get([key, other]) == {key: Judgement(1.0)}
+    cache.add({key: ScoreWithSpans(1.0)})
+    cache.add({key: ScoreWithSpans(2.0), other: ScoreWithSpans(float("nan"))})
+    assert cache.get([key, other]) == {key: ScoreWithSpans(1.0)}
 
 
 def test_a_cache_of_another_version_is_begun_anew_and_says_so(tmp_path):
     path = tmp_path / "scores.sqlite3"
     key = score_key("s", "a", "b", [])
     old = ScoreCache(path)
-    old.add({key: Judgement(1.0)})
+    old.add({key: ScoreWithSpans(1.0)})
     old.close()
     with sqlite3.connect(path) as connection:
         connection.execute("PRAGMA user_version = 7")
     connection.close()
     new = ScoreCache(path)
-    assert new.note == f"{path} was written by another version of mtcpo (7); begun anew"
+    assert new.note == f"{path} was written by another version of mtcpo (7); starting a new cache"
     assert new.get([key]) == {}
-    new.add({key: Judgement(2.0)})
+    new.add({key: ScoreWithSpans(2.0)})
     new.close()
-    assert ScoreCache(path).get([key]) == {key: Judgement(2.0)}
+    assert ScoreCache(path).get([key]) == {key: ScoreWithSpans(2.0)}
+
+
+# --- caches of 0.1 stay valid -----------------------------------------------------------------------------------------
+
+OLD_SEGMENT = Segment(
+    "1", "de", "en", "Ein „Satz“.", ("A sentence.", "One sentence."),
+    candidates=(Candidate("a", "A sentence!"), Candidate("b", "Sätze")),
+)  # fmt: skip
+
+OLD_KEYS = {
+    "comet": (
+        "0fb5a3e13d49c9f61c657575847d00660e41f41b11230115f5196020fcc83bef",
+        "ae2e89420248adb3c937f1081523ca9bbdc3997de692658c01b6c0a96a0ce838",
+    ),
+    "cometkiwi": (
+        "b06347167dedb6ede1637d48b978a320982726a52d0fa2bab1ddb59313c68c5b",
+        "dac1396ee489eebbfd2d0a0d463a7fe52a43c6ce1b04ca409d0e8e01316637dd",
+    ),
+    "xcomet": (
+        "0286832e2ad1f4f1146f94bc43fab785e447108fad06854ef94b6dc601809b32",
+        "853be4a00d27619f61c32fe3ef322fb42a7c0aec2e88c2d027144177345a9f03",
+    ),
+    "short": (
+        "99c0621d2417649aaeb75dbba3530b3a008e746c4d1af08e6dbe3db69668f5c9",
+        "4a94e2d714ed69403aa7e63af28e70ca88a701685edb2c80dbaddfac473c1724",
+    ),
+}
+"""The keys under which the package before its move into sub-packages wrote the scores of `OLD_SEGMENT`."""
+
+CLASSES = {
+    "comet": "regression_metric",
+    "cometkiwi": "referenceless_regression_metric",
+    "xcomet": "xcomet_metric",
+}
+
+
+def write_old_cache(path, name):
+    """Write a cache as the old code did: keys and scores."""
+    cache = ScoreCache(path)
+    first, second = map(bytes.fromhex, OLD_KEYS[name])
+    cache.add({first: ScoreWithSpans(0.25), second: ScoreWithSpans(0.75)})
+    cache.close()
+
+
+class NoRunner:
+    """Fails where a score is computed, not looked up."""
+
+    def predict(self, blocks):
+        pytest.fail(f"{sum(map(len, blocks))} rows were not in the cache")
+
+
+@pytest.mark.parametrize("name", CLASSES)
+def test_scores_of_comet_in_a_cache_of_old_code_are_hit(name, tmp_path):
+    write_old_cache(tmp_path / "scores.sqlite3", name)
+    needs_references = name != "cometkiwi"
+    metric = CometMetric(
+        name, f"Unbabel/{name}", CLASSES[name], "0123456789abcdef", "fp32", "2.2.7", NoRunner(),
+        needs_references=needs_references, uses_references=needs_references,
+    )  # fmt: skip
+    assert metric.signature(2) == (
+        f"nrefs:{2 * needs_references}|model:Unbabel/{name}|class:{CLASSES[name]}"
+        "|weights:0123456789ab|precision:fp32|comet:2.2.7"
+    )
+    cache = ScoreCache(tmp_path / "scores.sqlite3")
+    assert CachedMetric(metric, cache).score_candidates([OLD_SEGMENT]) == [[0.25, 0.75]]
+    cache.close()
+
+
+def test_scores_of_a_users_metric_in_a_cache_of_old_code_are_hit(tmp_path, monkeypatch):
+    write_old_cache(tmp_path / "scores.sqlite3", "short")
+    monkeypatch.chdir(tmp_path)
+    # The key has the hash of this text.
+    code = (
+        "def shortness(sources, hypotheses, references):\n    return [-len(hypothesis) for hypothesis in hypotheses]\n"
+    )
+    (tmp_path / "own_scores.py").write_bytes(code.encode())
+    scorer = Scorer(["short=python:own_scores:shortness"], cache=tmp_path / "scores.sqlite3")
+    [scored] = scorer.score([OLD_SEGMENT])
+    scorer.close()
+    sys.modules.pop("own_scores")
+    assert [candidate.scores["short"] for candidate in scored.candidates] == [0.25, 0.75]
 
 
 def test_somebody_elses_file_is_left_alone(tmp_path):
@@ -120,7 +207,7 @@ def test_somebody_elses_file_is_left_alone(tmp_path):
         connection.execute("CREATE TABLE precious (x)")
     connection.close()
     before = path.read_bytes()
-    with pytest.raises(UserError, match="a database of something else; choose another --score-cache"):
+    with pytest.raises(UserError, match="a database of another program; choose another --score-cache"):
         ScoreCache(path)
     assert path.read_bytes() == before
     path.write_bytes(b"no database at all, but long enough to be looked at" * 50)
@@ -133,12 +220,12 @@ def test_somebody_elses_file_is_left_alone(tmp_path):
 WRITER = """
 import sys
 from pathlib import Path
-from mtcpo.metrics.base import Judgement
+from mtcpo.metrics.base import NeuralMetric, ScoreWithSpans
 from mtcpo.metrics.score_cache import ScoreCache, score_key
 
 cache = ScoreCache(Path(sys.argv[1]))
 for batch in range(40):
-    cache.add({score_key("s", str(n), "h", []): Judgement(float(n)) for n in range(batch * 10, batch * 10 + 10)})
+    cache.add({score_key("s", str(n), "h", []): ScoreWithSpans(float(n)) for n in range(batch * 10, batch * 10 + 10)})
 """
 
 
@@ -157,7 +244,7 @@ def test_two_processes_write_one_file(tmp_path):
     assert [process.wait(timeout=HANGS) for process in processes] == [0, 0]
     cache = ScoreCache(path)
     keys = [score_key("s", str(n), "h", []) for n in range(400)]
-    assert cache.get(keys) == {key: Judgement(float(n)) for n, key in enumerate(keys)}
+    assert cache.get(keys) == {key: ScoreWithSpans(float(n)) for n, key in enumerate(keys)}
 
 
 SLOW = """
@@ -248,7 +335,7 @@ def test_a_second_build_computes_nothing(tmp_path, monkeypatch):
     made[1] = replace(made[1], candidates=(*made[1].candidates, Candidate("s2", "eeeeee")))
     report = build_preferences(made, config, tmp_path / "q.jsonl")
     assert counted_metric.calls[4:] == ["eeeeee"]
-    assert report["metrics"]["own"].startswith("python:counted_metric:score|sha256:")
+    assert report.metrics["own"].startswith("python:counted_metric:score|sha256:")
     elsewhere = load_section(PrefsConfig, settings | {"score_cache": str(tmp_path / "o.db")}, "test", allow_code=True)
     build_preferences(made, elsewhere, tmp_path / "r.jsonl")
     assert len(counted_metric.calls) == 10

@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 from support.paths import ROOT
-from support.scoring import segments_to_score
+from support.scoring import score, segments_to_score
 from support.timing import HANGS, wait_until
 
 from mtcpo.core.errors import UserError
 from mtcpo.data.records import Candidate, Segment
-from mtcpo.metrics.scorer import SEGMENTS_FOR_WORKERS, Scorer, check_metrics, score_segments
+from mtcpo.metrics.scorer import SEGMENTS_FOR_WORKERS, Scorer, check_metrics
 
 
 @pytest.fixture(scope="module")
@@ -23,8 +23,8 @@ def many():
 
 @pytest.mark.processes
 def test_several_processes_give_the_same_in_the_same_order(many):
-    one = list(score_segments(many, ["chrf", "bleu"], workers=1))
-    two = list(score_segments(iter(many), ["chrf", "bleu"], workers=2))
+    one = list(score(many, ["chrf", "bleu"], workers=1))
+    two = list(score(iter(many), ["chrf", "bleu"], workers=2))
     assert one == two
     assert [segment.id for segment in two] == [segment.id for segment in many]
     assert all({"chrf", "bleu"} == set(c.scores) for segment in two for c in segment.candidates)
@@ -39,7 +39,7 @@ def test_scores_stream_and_do_not_wait_for_the_end(many):
                 taken.append(segment.id)
                 yield segment
 
-    stream = score_segments(source(), ["chrf"], workers=2)
+    stream = score(source(), ["chrf"], workers=2)
     next(stream)
     assert len(taken) < 4 * len(many)
     stream.close()
@@ -49,8 +49,8 @@ def test_scores_that_are_there_are_kept(many):
     first = many[0]
     known = replace(first.candidates[0], scores={"chrf": 123.0, "mine": 1.0})
     mixed = replace(first, candidates=(known, *first.candidates[1:]))
-    [scored] = score_segments([mixed], ["chrf", "ter"])
-    [fresh] = score_segments([first], ["chrf", "ter"])
+    [scored] = score([mixed], ["chrf", "ter"])
+    [fresh] = score([first], ["chrf", "ter"])
     assert scored.candidates[0].scores == {"chrf": 123.0, "mine": 1.0, "ter": fresh.candidates[0].scores["ter"]}
     assert scored.candidates[1:] == fresh.candidates[1:]
     assert scored.candidates[1].scores["ter"] <= 0
@@ -58,9 +58,9 @@ def test_scores_that_are_there_are_kept(many):
 
 def test_a_column_of_scores_counts_as_a_metric(many):
     given = [replace(s, candidates=tuple(replace(c, scores={"mine": 0.5}) for c in s.candidates)) for s in many[:2]]
-    assert list(score_segments(given, ["mine"])) == given
+    assert list(score(given, ["mine"])) == given
     with pytest.raises(UserError, match="segment 1: s0 has no score 'mine', and it is no metric"):
-        list(score_segments([given[0], many[1]], ["mine"]))
+        list(score([given[0], many[1]], ["mine"]))
 
 
 def test_signatures_are_of_what_was_computed(many):
@@ -78,8 +78,8 @@ def test_signatures_are_of_what_was_computed(many):
 
 def test_bleu_tokenizes_by_each_segments_language():
     chinese = Segment("1", "de", "zh", "x", ("我们走吧",), candidates=(Candidate("a", "我们走"),))
-    [zh] = score_segments([chinese], ["bleu"])
-    [en] = score_segments([replace(chinese, tgt_lang="en")], ["bleu"])
+    [zh] = score([chinese], ["bleu"])
+    [en] = score([replace(chinese, tgt_lang="en")], ["bleu"])
     assert zh.candidates[0].scores["bleu"] > 50
     assert en.candidates[0].scores["bleu"] == 0
 
@@ -88,45 +88,44 @@ def test_bleu_tokenizes_by_each_segments_language():
     ("metrics", "message"),
     [
         (["chr"], r"unknown metric 'chr' \(did you mean 'chrf'\?\)"),
-        (["chrf", "chrf"], "metric 'chrf' is asked for twice"),
-        (["comet", "comet:other"], "metric 'comet' is asked for twice"),
-        (["bleu:path"], "only COMET models take a checkpoint"),
+        (["chrf", "chrf"], "metric 'chrf' is given twice"),
+        (["comet", "comet:other"], "metric 'comet' is given twice"),
+        (["bleu:path"], "only neural metrics take a checkpoint"),
     ],
 )
 def test_wrong_metrics_are_refused_before_anything_is_scored(metrics, message, many):
     with pytest.raises(UserError, match=message):
         check_metrics(metrics)
     with pytest.raises(UserError, match=message):
-        next(score_segments(many, metrics))
+        next(score(many, metrics))
 
 
 @pytest.mark.parametrize("place", [1, 550])  # the first chunk goes to a worker
 def test_users_mistakes_come_back_from_the_workers(many, place):
     broken = [*many[:place], replace(many[place], references=()), *many[place + 1 :]]
     with pytest.raises(UserError, match=f"segment {place}: no reference, and chrf needs one"):
-        list(score_segments(broken, ["chrf"], workers=2))
+        list(score(broken, ["chrf"], workers=2))
 
 
 def test_scores_that_are_no_numbers_are_refused():
     nan = Segment("1", "de", "en", "x", ("y",), candidates=(Candidate("a", "y", {"chrf": float("nan")}),))
     with pytest.raises(UserError, match="segment 1: chrf of a is nan"):
-        list(score_segments([nan], ["chrf"]))
+        list(score([nan], ["chrf"]))
 
 
 def test_no_segments_and_no_candidates():
-    assert list(score_segments([], ["chrf"])) == []
+    assert list(score([], ["chrf"])) == []
     bare = Segment("1", "de", "en", "x")
-    assert list(score_segments([bare], ["chrf"])) == [bare]
+    assert list(score([bare], ["chrf"])) == [bare]
 
 
 SCRIPT = """
 import sys
 sys.path.insert(0, {tests!r})
-from mtcpo.metrics.scorer import score_segments
-from support.scoring import segments_to_score
+from support.scoring import score, segments_to_score
 
 if __name__ == "__main__":
-    for number, _ in enumerate(score_segments(segments_to_score(10**9), ["chrf"], workers=3)):
+    for number, _ in enumerate(score(segments_to_score(10**9), ["chrf"], workers=3)):
         if number == 0:
             print("scoring", flush=True)
 """
@@ -199,7 +198,7 @@ def test_workers_import_nothing_heavy(tmp_path):
         "if __name__ == '__main__':\n"
         "    segment = Segment('1', 'de', 'en', 'x', ('y',), candidates=(Candidate('a', 'y'),))\n"
         "    with ProcessPoolExecutor(1, mp_context=get_context('spawn')) as pool:\n"
-        "        print(pool.submit(scoring._score_chunk, [segment], ['chrf', 'bleu', 'ter']).result())\n"
+        "        print(pool.submit(scoring._score_chunk, ['chrf', 'bleu', 'ter'], [segment]).result())\n"
         "        modules = pool.submit(eval, 'sorted(__import__(\"sys\").modules)').result()\n"
         "    print(json.dumps([m for m in modules if m in ('torch', 'transformers', 'datasets', 'pandas')]))\n"
     )

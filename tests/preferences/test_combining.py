@@ -2,24 +2,24 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mtcpo.core.config import load_section
 from mtcpo.core.errors import UserError
 from mtcpo.data.records import Candidate, Segment
+from mtcpo.preferences.chooser import Chooser, SelectionConfig
 from mtcpo.preferences.combining import (
     COMBINATIONS,
-    Centre,
+    Moments,
     SetStatistics,
-    centre_of,
-    combined,
+    combine_scores,
     minimum,
+    moments_of,
     rank,
     weighted_mean,
     zscore,
 )
-from mtcpo.preferences.selection import Chooser, SelectionConfig
 
 
 def test_worked_combinations():
@@ -75,23 +75,23 @@ def test_by_set_a_source_without_differences_has_no_say():
     statistics = SetStatistics(["m"])
     for segment in (easy, hard):
         statistics.add(segment)
-    centre = statistics.centres("de", "en")["m"]
-    assert centre.mean == pytest.approx(70.125)
-    assert centre.deviation == pytest.approx(np.std([90.5, 90, 70, 30]))
+    moments = statistics.moments("de", "en")["m"]
+    assert moments.mean == pytest.approx(70.125)
+    assert moments.deviation == pytest.approx(np.std([90.5, 90, 70, 30]))
     margins = {}
     for combine in ("zscore", "zscore-set"):
         chooser = Chooser(SelectionConfig(metrics=("m",), combine=combine))
-        margins[combine] = [chooser.choose(s, {"m": centre}).triplets[0].margin for s in (easy, hard)]
+        margins[combine] = [chooser.choose(s, {"m": moments}).triplets[0].margin for s in (easy, hard)]
     assert margins["zscore"] == pytest.approx([2, 2])
-    assert margins["zscore-set"] == pytest.approx([0.5 / centre.deviation, 40 / centre.deviation])
+    assert margins["zscore-set"] == pytest.approx([0.5 / moments.deviation, 40 / moments.deviation])
 
 
 def test_languages_are_kept_apart_in_a_set():
     statistics = SetStatistics(["m"])
     for lang, score in (("de", 1.0), ("de", 3.0), ("zh", 50.0)):
         statistics.add(Segment("1", "en", lang, "x", candidates=(Candidate("a", "A", {"m": score}),)))
-    assert statistics.centres("en", "de")["m"] == Centre(2.0, 1.0)
-    assert statistics.centres("en", "zh")["m"] == Centre(50.0, 0.0)
+    assert statistics.moments("en", "de")["m"] == Moments(2.0, 1.0)
+    assert statistics.moments("en", "zh")["m"] == Moments(50.0, 0.0)
 
 
 rows = st.integers(1, 5).flatmap(
@@ -99,10 +99,11 @@ rows = st.integers(1, 5).flatmap(
 )
 
 
+@settings(deadline=None)
 @given(rows, st.sampled_from(sorted(COMBINATIONS)))
 def test_better_by_every_metric_is_never_worse(made, combine):
     scores = {f"m{n}": row for n, row in enumerate(made)}
-    values = combined(scores, combine, {"m0": 2.0}, {name: centre_of(row) for name, row in scores.items()})
+    values = combine_scores(scores, combine, {"m0": 2.0}, {name: moments_of(row) for name, row in scores.items()})
     assert len(values) == len(made[0])
     for a in range(len(values)):
         for b in range(len(values)):
@@ -110,11 +111,12 @@ def test_better_by_every_metric_is_never_worse(made, combine):
                 assert values[a] >= values[b] - 1e-9
 
 
+@settings(deadline=None)
 @given(st.lists(st.floats(-1e6, 1e6), min_size=2, max_size=30))
 def test_one_pass_statistics_equal_numpy(values):
     statistics = SetStatistics(["m"])
     for value in values:
         statistics.add(Segment("1", "de", "en", "x", candidates=(Candidate("a", "A", {"m": value}),)))
-    centre = statistics.centres("de", "en")["m"]
-    assert centre.mean == pytest.approx(np.mean(values), rel=1e-9, abs=1e-6)
-    assert centre.deviation == pytest.approx(np.std(values), rel=1e-6, abs=1e-6)
+    moments = statistics.moments("de", "en")["m"]
+    assert moments.mean == pytest.approx(np.mean(values), rel=1e-9, abs=1e-6)
+    assert moments.deviation == pytest.approx(np.std(values), rel=1e-6, abs=1e-6)

@@ -1,65 +1,46 @@
-"""Numbers on disk: what is asked of them equals what numpy and sorted say of a list."""
+"""What waits on disk: a set of hashes, and rows."""
 
-import math
 import subprocess
 import sys
 from contextlib import closing
 
-import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
-from mtcpo.preferences.spill import Column
-
-NUMBERS = st.floats(-1e9, 1e9, allow_subnormal=False)
+from mtcpo.preferences.spill import HashSet, Spool, hash_of
 
 
-def column_of(values):
-    column = Column()
-    for value in values:
-        column.append(value)
-    return column
+def test_a_hash_is_new_once():
+    with closing(HashSet()) as seen:
+        assert [seen.add(hash_of(*parts)) for parts in (("a", "b"), ("ab",), ("a", "b"), ("b", "a"))] == [
+            True, True, False, True,
+        ]  # fmt: skip
 
 
-@settings(deadline=None)
-@given(st.lists(NUMBERS, min_size=1), st.lists(st.floats(0, 1), max_size=4).map(sorted))
-def test_a_column_is_a_list(values, shares):
-    with closing(column_of(values)) as column:
-        assert len(column) == len(values)
-        assert list(column) == values
-        assert column.mean() == math.fsum(values) / len(values)
-        assert column.quantiles(shares) == pytest.approx(np.quantile(values, shares).tolist(), rel=1e-12, abs=1e-6)
-        assert list(column.by_size()) == sorted(enumerate(values), key=lambda pair: pair[1])
-        assert list(column.by_size(largest_first=True)) == sorted(enumerate(values), key=lambda pair: -pair[1])
-
-
-def test_worked_quantiles():
-    with closing(column_of([4.0, 1.0, 2.0])) as column:
-        assert column.quantiles([0, 0.25, 0.5, 0.75, 1]) == [1, 1.5, 2, 3, 4]
-
-
-def test_two_columns_side_by_side():
-    with closing(column_of([1.0, 2.0])) as first, closing(column_of([3.0, 4.0])) as second:
-        assert list(zip(first, second, strict=True)) == [(1, 3), (2, 4)]
+def test_rows_are_read_as_they_were_written(tmp_path):
+    with closing(Spool(tmp_path)) as spool:
+        rows = [{"text": "Bär\n", "score": 0.1}, {}]
+        for row in rows:
+            spool.write(row)
+        assert list(spool.rows()) == rows
+        assert list(spool.lines())[1] == b"{}\n"
+    assert list(tmp_path.iterdir()) == []
 
 
 PEAK = """
 import resource, sys
-from mtcpo.preferences.spill import Column
-column = Column()
+from mtcpo.preferences.spill import HashSet, hash_of
+seen = HashSet()
 for number in range(int(sys.argv[1])):
-    column.append(number * 0.7 % 1.0)
-assert sum(1 for _ in column.by_size()) == len(column) == int(sys.argv[1])
-column.quantiles([0.1, 0.9])
+    assert seen.add(hash_of(str(number)))
 print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
 """
 
 
-def test_memory_does_not_grow():
-    # As a list of floats a million numbers would be 32 MB.
-    few, many = (
-        int(subprocess.run([sys.executable, "-c", PEAK, str(n)], capture_output=True, text=True, check=True).stdout)
-        for n in (200_000, 1_000_000)
-    )
-    assert (many - few) * (1 if sys.platform == "darwin" else 1024) < 4e6
+@pytest.mark.slow
+def test_memory_of_a_hash_set_does_not_grow():
+    # As a Python set of bytes, 320,000 hashes would be some 30 MB.
+    peaks = []
+    for count in (80_000, 400_000):
+        command = [sys.executable, "-c", PEAK, str(count)]
+        peaks.append(int(subprocess.run(command, capture_output=True, text=True, check=True).stdout))
+    assert (peaks[1] - peaks[0]) * (1 if sys.platform == "darwin" else 1024) < 4e6

@@ -1,10 +1,9 @@
 import pytest
-from support.runs import PREFS_REPORT, evaluate, german_outputs, german_test_set, pairs, training_log
+from support.runs import training_log
 
 from mtcpo.core.errors import UserError
 from mtcpo.core.files import write_json_lines
-from mtcpo.data.records import Triplet, triplet_to_json
-from mtcpo.report.figures import binned, delta_figures, pair_figures, read_pairs, read_training_log, training_figures
+from mtcpo.report.figures import read_training_log, training_figures
 
 
 def test_the_log_is_read_by_stage_and_step(tmp_path):
@@ -52,59 +51,3 @@ def test_values_that_are_not_finite_are_counted():
     (figure,) = training_figures(rows)
     assert figure.note == "2 values are not finite and not drawn"
     assert training_figures([{"step": 1, "train_runtime": 3.0}]) == []
-
-
-def test_differences_are_turned_so_that_right_is_better():
-    test_set = german_test_set(40)
-    entry = evaluate(test_set, german_outputs(test_set, {"start": 0.3, "tuned": 0.05})).entry
-    (figure,) = delta_figures(entry, ["tuned"])
-    assert figure.title == "tuned against start"
-    assert figure.svg.count("tone-better") == 3
-    assert figure.svg.count("tone-worse") == 0
-
-
-def test_of_many_systems_there_is_a_plot_for_each_metric():
-    test_set = german_test_set(20)
-    systems = dict.fromkeys("abcde", 0.1)
-    entry = evaluate(test_set, german_outputs(test_set, systems)).entry
-    figures = delta_figures(entry, list("bcde"))
-    assert [figure.title for figure in figures] == ["BLEU", "chrF", "TER"]
-    assert all(figure.svg.count("<g ") == 4 for figure in figures)
-
-
-def test_the_pairs_are_read(tmp_path):
-    triplets = [
-        Triplet("1", "en", "de", "s", "abcd", "ab", margin=3.0),
-        Triplet("2", "en", "de", "s", "ab", "  ", margin=1.0),
-    ]
-    write_json_lines(tmp_path / "prefs.jsonl", map(triplet_to_json, triplets))
-    found = read_pairs(tmp_path / "prefs.jsonl")
-    assert list(found.margins) == [3.0, 1.0]
-    assert list(found.length_ratios) == [2.0]
-    assert read_pairs(tmp_path / "none.jsonl") is None
-
-
-def test_bins_hold_every_value():
-    edges, counts = binned([1.0] * 5 + [2.0] * 5 + [500.0], 0.0)
-    assert sum(counts) == 11
-    assert edges[0] == 0.0
-    edges, counts = binned([3.0, 3.0], None)
-    assert sum(counts) == 2
-    assert edges[0] < 3 < edges[-1]
-
-
-def test_pair_figures(tmp_path):
-    write_json_lines(tmp_path / "prefs.jsonl", map(triplet_to_json, pairs(100)))
-    figures = pair_figures(PREFS_REPORT, read_pairs(tmp_path / "prefs.jsonl"))
-    assert [figure.title for figure in figures] == [
-        "Kept and dropped sources",
-        "Margin: score of chosen minus rejected",
-        "Length ratio, chosen / rejected",
-        "Systems of the chosen",
-    ]
-    assert "small margin" in figures[0].svg
-    assert figures[2].note == (
-        "chosen are longer in 46 % and shorter in 41 % of the pairs; means 48.3 and 47.9 characters; "
-        "among candidates, length and score correlate by 0.08"
-    )
-    assert pair_figures({}, None) == []

@@ -5,14 +5,16 @@ from itertools import pairwise
 
 import pytest
 from support.browser import LOW_CONTRAST, Browser, Outline
-from support.runs import evaluate, german_outputs, german_test_set, write_many_systems
+from support.runs import PREFS_REPORT, evaluate, german_outputs, german_test_set, write_many_systems
 
 from mtcpo.core.errors import UserError
 from mtcpo.core.files import write_json
-from mtcpo.evaluation.document import write_evaluation
-from mtcpo.report.page import direction, write_report
-from mtcpo.report.views import flatten, language_name
-from mtcpo.report.wording import ranked
+from mtcpo.evaluation.results import write_evaluation
+from mtcpo.report.page import write_report
+from mtcpo.report.provenance import flatten
+from mtcpo.report.rendering import direction
+from mtcpo.report.views import language_name
+from mtcpo.report.wording import listed_systems
 
 
 def test_the_page_is_well_formed(report_html):
@@ -49,9 +51,9 @@ def test_the_page_says_what_was_found(report_html):
     assert "garden , English → German" in text
     assert "400 segments, 1 reference, baseline start" in text
     assert re.search(r"tuned is better than start on BLEU \(\+[\d.]+, p = 0\.003\), chrF .* and TER \(−", text)
-    assert "chrF chose the training pairs" in text
+    assert "chrF was used to select the training pairs, so a gain on it is weaker evidence." in text
     assert "nrefs:1|case:mixed|eff:no|tok:13a|smooth:exp|version:" in text
-    assert "the larger p of paired bootstrap and paired approximate randomisation, 300 resamples each, seed" in text
+    assert "the larger p of paired bootstrap and paired approximate randomization, 300 resamples each, seed" in text
     assert "300 of 400 segments: the 100 largest gains and losses each of tuned on chrF" in text
     for part in ("sft", "cpo", "small margin", "torch", "2.13.0", "learning_rate = 1e-4", "Log-probabilities"):
         assert part in text
@@ -64,7 +66,7 @@ def test_the_page_has_both_tests_wins_and_lengths(report_page, report_html):
     for row in versus.values():
         assert f"{row['p_value']:.4f} {row['p_randomisation']:.4f}" in text
         assert f"{row['wins']} won, {row['ties']} tied, {row['losses']} lost" in text
-    assert "Paired approximate randomisation" in text
+    assert "Paired approximate randomization" in text
     for metric in ("BLEU", "chrF", "TER"):
         assert f"{metric} by length of the source" in text
     assert "Looping" in text
@@ -113,11 +115,11 @@ def test_several_test_sets_have_an_overview(tmp_path):
     html = write_report(tmp_path).read_text(encoding="utf-8")
     text = Outline(html).text
     overview = text[text.index("All test sets") : text.index("garden , English")]
-    tuned = found[0].entry["systems"]["tuned"]
-    bleu = tuned["metrics"]["bleu"]["score"], tuned["versus"]["start"]["bleu"]["delta"]
+    tuned = found[0].entry.systems["tuned"]
+    bleu = tuned.metrics["bleu"].score, tuned.versus["start"]["bleu"].delta
     assert f"garden en-de tuned {bleu[0]:.1f} +{bleu[1]:.1f} p = 0.003" in overview.replace("\u00a0", " ")
     # Of many systems the best one stands for all.
-    best = next(system for system in ranked(found[1].entry) if system != "a")
+    best = next(system for system in listed_systems(found[1].entry) if system != "a")
     assert f"park en-de {best} " in overview
     assert overview.count("park en-de") == 1
     assert '<a href="#set-2"><bdi>park</bdi>' in html
@@ -132,7 +134,7 @@ def test_the_stages_of_a_run_are_a_table(tmp_path):
     }  # fmt: skip
     none = {"settings": None, "inputs": {}, "seconds": None, "figures": {"dropped": {}, "resumed_at": 0}}
     write_json(tmp_path / "stamp.json", {"mtcpo": "0.1", "stages": {"sft": stage, "report": none}})
-    write_json(tmp_path / "prefs-report.json", {"kept": 3})
+    write_json(tmp_path / "prefs-report.json", PREFS_REPORT)
     text = Outline(write_report(tmp_path).read_text(encoding="utf-8")).text
     counted = "examples 6,000; tokens 1,234,567; dropped: same text 251, tie 3; seed 12345"
     assert f"sft 1,094.1 {counted} train.en abababababab… report Settings of each stage" in text
@@ -199,10 +201,11 @@ def test_absent_parts_are_named(tmp_path):
 
 
 def test_a_run_that_has_only_pairs(tmp_path):
-    write_json(tmp_path / "prefs-report.json", {"kept": 3, "dropped": {"tie": 1}})
+    write_json(tmp_path / "prefs-report.json", PREFS_REPORT)
     text = Outline(write_report(tmp_path).read_text(encoding="utf-8")).text
     assert "scores and translations of a test set (there is no evaluation.json )" in text
     assert "Kept and dropped sources" in text
+    assert "chosen are longer in 46 % and shorter in 41 % of the pairs" in text
 
 
 def test_translations_that_are_gone_are_named(tmp_path):

@@ -100,7 +100,7 @@ def test_reports_that_make_no_page(tmp_path):
     with pytest.raises(UserError, match="not JSON"):
         write_pair_page(path)
     path.write_text('{"kept": 3}', encoding="utf-8")
-    with pytest.raises(UserError, match="lacks the histograms and examples"):
+    with pytest.raises(UserError, match="it is not a report of this version"):
         write_pair_page(path)
 
 

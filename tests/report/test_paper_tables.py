@@ -3,6 +3,7 @@ import re
 import pytest
 from support.runs import evaluate, german_outputs, german_test_set
 
+from mtcpo.evaluation.document import EvaluationDocument
 from mtcpo.report.paper_tables import to_latex, to_markdown, write_paper_tables
 
 
@@ -15,20 +16,20 @@ def entry():
 
 def test_markdown_by_hand(entry):
     lines = to_markdown(entry).splitlines()
-    first, second = (entry["systems"][name]["metrics"] for name in entry["systems"])
+    first, second = (scores.metrics for scores in entry.systems.values())
     assert lines[0] == "### garden en-de, 60 segments"
     assert lines[2] == "| system | BLEU↑ | chrF↑ | TER↓ |"
     assert lines[3] == "| --- | ---: | ---: | ---: |"
-    cells = [f"{first[name]['score']:.1f} ±{first[name]['ci']:.1f}" for name in ("bleu", "chrf", "ter")]
+    cells = [f"{first[name].score:.1f} ±{first[name].ci:.1f}" for name in ("bleu", "chrf", "ter")]
     assert lines[4] == r"| a\_b\|c | " + " | ".join(cells) + " |"
-    cells = [f"**{second[name]['score']:.1f}*** ±{second[name]['ci']:.1f}".replace("***", "**\\*") for name in
+    cells = [f"**{second[name].score:.1f}*** ±{second[name].ci:.1f}".replace("***", "**\\*") for name in
              ("bleu", "chrf", "ter")]  # fmt: skip
     assert lines[5] == r"| 100%&\{x\}\~ | " + " | ".join(cells) + " |"
     assert (
-        "the larger p of paired bootstrap and paired approximate randomisation, 300 resamples each, seed 12345"
+        "the larger p of paired bootstrap and paired approximate randomization, 300 resamples each, seed 12345"
         in "\n".join(lines)
     )
-    assert "chrF chose the training pairs." in lines
+    assert "chrF was used to select the training pairs, so a gain on it is weaker evidence." in lines
     assert any(line.startswith("- BLEU: `nrefs:1|case:mixed|eff:no|tok:13a") for line in lines)
 
 
@@ -69,6 +70,6 @@ def test_latex_of_names_that_mean_something_to_it_or_to_us():
 
 
 def test_both_are_written_beside_the_evaluation(tmp_path, entry):
-    write_paper_tables(tmp_path, {"pairs": {"en-de": entry, "garden:en-de": entry}})
+    write_paper_tables(tmp_path, EvaluationDocument(pairs={"en-de": entry, "garden:en-de": entry}))
     assert (tmp_path / "evaluation.md").read_text(encoding="utf-8").count("### garden") == 2
     assert (tmp_path / "evaluation.tex").read_text(encoding="utf-8").count(r"\toprule") == 2

@@ -2,7 +2,7 @@ import re
 import xml.etree.ElementTree as ElementTree
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mtcpo.report.svg import (
@@ -21,6 +21,7 @@ from mtcpo.report.svg import (
 FINITE = st.floats(-1e6, 1e6, allow_nan=False)
 
 
+@settings(deadline=None)
 @given(FINITE, st.floats(1e-4, 1e6))
 def test_ticks_are_round_few_and_inside(low, width):
     high = low + width
@@ -59,6 +60,7 @@ def parse(svg):
     return ElementTree.fromstring(str(svg))
 
 
+@settings(deadline=None)
 @given(st.lists(st.tuples(FINITE, FINITE), min_size=1, max_size=30))
 def test_any_curve_can_be_drawn_inside_its_frame(points):
     root = parse(line_plot([Series("loss", sorted(points))], "loss"))

@@ -6,17 +6,16 @@ import pytest
 from rich.console import Console
 from support.runs import evaluate, german_outputs, german_test_set
 
-from mtcpo.evaluation.document import to_document
+from mtcpo.evaluation.document import EvaluationDocument, SetEntry, Versus
+from mtcpo.evaluation.results import to_document
 from mtcpo.report.terminal_table import print_table
 from mtcpo.report.wording import (
-    decisive_p,
     format_delta,
     format_p,
     format_score,
-    judge,
     metric_title,
     selection_metric_note,
-    summarise,
+    summarize,
     too_few_resamples,
 )
 
@@ -51,33 +50,51 @@ def test_p_values_in_words(p, text):
     assert format_p(p) == text
 
 
-def test_judgement():
-    def row(delta, bootstrap, randomisation):
-        return {"delta": delta, "p_value": bootstrap, "p_randomisation": randomisation}
+@pytest.mark.parametrize(
+    ("delta", "bootstrap", "randomization", "holm", "metric", "expected"),
+    [
+        (1.0, 0.049, 0.049, None, "bleu", "better"),
+        (1.0, 0.05, 0.049, None, "bleu", "same"),
+        (1.0, 0.049, 0.05, None, "bleu", "same"),
+        (1.0, 0.001, 0.001, None, "ter", "worse"),
+        (-1.0, 0.001, 0.001, None, "ter", "better"),
+        (0.0, 0.001, 0.001, None, "bleu", "same"),
+        (1.0, 0.001, 0.002, 0.06, "bleu", "same"),
+    ],
+)
+def test_a_verdict_needs_both_tests_and_the_metrics_direction(delta, bootstrap, randomization, holm, metric, expected):
+    entry = entry_of("tuned", tuned=[(1.0, 0.3)] * 3)
+    versus = Versus(delta=delta, p_value=bootstrap, p_randomization=randomization, low=0, high=0, p_holm=holm)
+    tuned = entry.systems["tuned"].model_copy(update={"versus": {"start": {metric: versus}}})
+    changed = entry.model_copy(update={"systems": {**entry.systems, "tuned": tuned}})
+    assert changed.verdict("tuned", metric) == expected
+    assert changed.verdict("start", metric) == "same"
 
-    assert judge(row(1.0, 0.049, 0.049), True) == "better"
-    assert judge(row(1.0, 0.05, 0.049), True) == "same"
-    assert judge(row(1.0, 0.049, 0.05), True) == "same"
-    assert judge(row(1.0, 0.001, 0.001), False) == "worse"
-    assert judge(row(-1.0, 0.001, 0.001), False) == "better"
-    assert judge(row(0.0, 0.001, 0.001), True) == "same"
-    assert judge(row(1.0, 0.001, 0.002) | {"p_holm": 0.06}, True) == "same"
-    assert decisive_p(row(1.0, 0.01, 0.02)) == 0.02
-    assert decisive_p(row(1.0, 0.02, 0.01)) == 0.02
+
+def test_the_larger_p_value_decides():
+    assert Versus(delta=1.0, p_value=0.01, p_randomization=0.02, low=0, high=0).decisive_p == 0.02
+    assert Versus(delta=1.0, p_value=0.02, p_randomization=0.01, low=0, high=0).decisive_p == 0.02
+    assert Versus(delta=1.0, p_value=0.02, low=0, high=0).decisive_p == 0.02
 
 
-def test_too_few_resamples_for_any_verdict_are_named():
+def with_resamples(entry: SetEntry, resamples: int, systems: int) -> SetEntry:
+    """The entry with another number of resamples, and with its first systems only."""
+    kept = dict(list(entry.systems.items())[:systems])
+    significance = entry.significance.model_copy(update={"resamples": resamples})
+    return entry.model_copy(update={"systems": kept, "significance": significance})
+
+
+def test_too_few_resamples_for_any_verdict_are_reported():
     entry = entry_of("tuned", "other", tuned=[(1.0, 0.3)] * 3, other=[(1.0, 0.3)] * 3)
     for resamples, others in ((39, 2), (19, 1)):
-        systems = dict(list(entry["systems"].items())[: others + 1])
-        text = too_few_resamples(entry | {"systems": systems, "significance": {"resamples": resamples}})
+        text = too_few_resamples(with_resamples(entry, resamples, others + 1))
         assert bool(text) == (others / (resamples + 1) >= 0.05)
-        few = too_few_resamples(entry | {"systems": systems, "significance": {"resamples": resamples - 1}})
+        few = too_few_resamples(with_resamples(entry, resamples - 1, others + 1))
         assert few.startswith(f"{resamples - 1} resamples are too few for {others} comparison")
-    assert too_few_resamples({"systems": {"one": {}}, "significance": {"resamples": 1}}) == ""
+    assert too_few_resamples(with_resamples(entry, 1, 1)) == ""
 
 
-def entry_of(*systems: str, **rows) -> dict:
+def entry_of(*systems: str, **rows) -> SetEntry:
     """An entry of evaluation.json with BLEU, TER and COMET; rows: system -> (delta, p) of each."""
     metrics = {
         "bleu": {"signature": "s", "higher_is_better": True, "percent": True},
@@ -86,24 +103,41 @@ def entry_of(*systems: str, **rows) -> dict:
     }
     base = {"bleu": 30.0, "ter": 50.0, "comet": 0.8}
     entry = {
-        "baseline": "start",
+        "suite": "made-up",
+        "src_lang": "en",
+        "tgt_lang": "de",
+        "origin": "by hand",
+        "sha256": "00ff",
+        "segments": 2,
+        "references": 1,
         "reference_names": ["A"],
+        "baseline": "start",
+        "significance": {"test": "paired bootstrap", "resamples": 1000, "seed": 1},
         "metrics": metrics,
-        "systems": {"start": {"metrics": {}, "versus": {}}},
+        "systems": {"start": system_row({name: (score, 0.0) for name, score in base.items()}, {})},
     }
-    entry["systems"]["start"]["metrics"] = {name: {"score": score, "ci": 1.0} for name, score in base.items()}
     for system in systems:
         changes = dict(zip(metrics, rows[system], strict=True))
-        entry["systems"][system] = {
-            "metrics": {name: {"score": base[name] + change[0], "ci": 1.0} for name, change in changes.items()},
-            "versus": {
-                "start": {
-                    name: {"delta": change[0], "p_value": change[1], "p_randomisation": change[1]}
-                    for name, change in changes.items()
-                }
-            },
-        }
-    return entry
+        scores = {name: (base[name], change[0]) for name, change in changes.items()}
+        entry["systems"][system] = system_row(scores, {"start": changes})
+    return SetEntry.model_validate(entry)
+
+
+def system_row(scores: dict, changes: dict) -> dict:
+    """A system of evaluation.json. scores: metric -> score before and change; changes: metric -> (delta, p)."""
+    return {
+        "length_ratio": 1.0,
+        "empty": 0,
+        "copied": 0,
+        "metrics": {name: {"score": sum(parts), "ci": 1.0, "signature": "s"} for name, parts in scores.items()},
+        "versus": {
+            baseline: {
+                name: {"delta": delta, "p_value": p, "p_randomisation": p, "low": delta, "high": delta}
+                for name, (delta, p) in of_metrics.items()
+            }
+            for baseline, of_metrics in changes.items()
+        },
+    }
 
 
 def plain(sentences) -> list[str]:
@@ -112,43 +146,42 @@ def plain(sentences) -> list[str]:
 
 def test_a_mixed_result_in_words():
     entry = entry_of("tuned", tuned=[(-4.9, 0.0001), (0.3, 0.4), (0.031, 0.002)])
-    assert plain(summarise(entry)) == [
+    assert plain(summarize(entry)) == [
         "tuned is better than start on COMET (+0.0310, p = 0.002), but worse than start on BLEU (−4.9, p < 0.001); "
         "no significant difference on TER (+0.30, p = 0.40)."
     ]
-    assert selection_metric_note(entry).startswith("COMET chose the training pairs")
+    assert selection_metric_note(entry) == (
+        "COMET was used to select the training pairs, so a gain on it is weaker evidence."
+    )
 
 
 def test_a_clear_result_in_words():
     entry = entry_of("tuned", tuned=[(2.1, 0.0001), (-1.2, 0.003), (0.01, 0.02)])
-    assert plain(summarise(entry)) == [
+    assert plain(summarize(entry)) == [
         "tuned is better than start on BLEU (+2.1, p < 0.001), TER (−1.2, p = 0.003) and COMET (+0.0100, p = 0.020)."
     ]
 
 
 def test_no_difference_in_words():
     entry = entry_of("tuned", tuned=[(0.1, 0.3), (-0.1, 0.3), (0.0, 1.0)])
-    assert plain(summarise(entry))[0].startswith(
+    assert plain(summarize(entry))[0].startswith(
         "tuned does not differ significantly from start: BLEU (+0.10, p = 0.30)"
     )
 
 
 def test_a_single_system_in_words():
-    assert summarise(entry_of()) == (
+    assert summarize(entry_of()) == (
         "start scores 30.0 BLEU, 50.0 TER and 0.8000 COMET. There is no other system to compare it with.",
     )
 
 
 def test_many_systems_are_counted():
     rows = {name: [(number - 1.5, 0.01), (number - 1.5, 0.01), (0.0, 1.0)] for number, name in enumerate("abcd")}
-    sentences = plain(summarise(entry_of(*"abcd", **rows)))
-    assert (
-        sentences[0] == "BLEU: of 4 systems 2 are significantly better than start and 2 worse; the best is d with 31.5."
-    )
-    assert (
-        sentences[1] == "TER: of 4 systems 2 are significantly better than start and 2 worse; the best is a with 48.5."
-    )
-    assert sentences[2].startswith("COMET: of 4 systems 0 are significantly better than start and 0 worse")
+    sentences = plain(summarize(entry_of(*"abcd", **rows)))
+    counted = "of 4 systems, 2 are significantly better than start and 2 worse; the best is"
+    assert sentences[0] == f"BLEU: {counted} d with 31.5."
+    assert sentences[1] == f"TER: {counted} a with 48.5."
+    assert sentences[2].startswith("COMET: of 4 systems, 0 are significantly better than start and 0 worse")
 
 
 def test_of_metrics_against_one_reference_no_sentence_speaks():
@@ -159,14 +192,14 @@ def test_of_metrics_against_one_reference_no_sentence_speaks():
     )  # fmt: skip
     for shares in ({"start": 0.3}, {"start": 0.3, "tuned": 0.1}, dict.fromkeys("abcdef", 0.2)):
         entry = evaluate(two, german_outputs(two, shares), each_reference=True).entry
-        assert list(entry["metrics"])[:4] == ["bleu", "bleu-A", "bleu-unnamed", "chrf"]
-        text = " ".join(summarise(entry))
+        assert list(entry.metrics)[:4] == ["bleu", "bleu-A", "bleu-unnamed", "chrf"]
+        text = " ".join(summarize(entry))
         assert "BLEU" in text
         assert "BLEU-" not in text
         assert "TER-" not in text
 
 
-def printed(document, width=160) -> str:
+def printed(document: EvaluationDocument, width=160) -> str:
     out = StringIO()
     print_table(document, Console(file=out, width=width, color_system=None))
     return out.getvalue()
@@ -181,11 +214,11 @@ def test_the_table_in_the_terminal():
     assert "[red]tuned" in text
     assert "TER (lower is better)" in text
     assert "chrF ◆" in text
-    assert "◆ chose the training pairs" in text
+    assert "◆ chrF was used to select the training pairs" in text
     assert "p = 0.003 *" in text
     assert "nrefs:1|case:mixed|eff:no|tok:13a" in text
-    score = document["pairs"]["en-de"]["systems"]["start"]["metrics"]["bleu"]
-    assert f"{score['score']:.1f} ±{score['ci']:.1f}" in text
+    score = document.pairs["en-de"].score("start", "bleu")
+    assert f"{score.score:.1f} ±{score.ci:.1f}" in text
 
 
 def test_a_single_system_is_no_baseline():
@@ -205,9 +238,9 @@ def test_a_terminal_that_has_colours_shows_better_green_and_worse_red():
     out = StringIO()
     print_table(document, Console(file=out, width=160, force_terminal=True, color_system="standard"))
     coloured = dict(re.findall(r"\x1b\[(3[12])m([+-][\d.]+) p", out.getvalue()))
-    versus = {name: document["pairs"]["en-de"]["systems"][name]["versus"]["start"] for name in ("tuned", "spoilt")}
-    assert coloured["32"] in {f"{delta['delta']:+.1f}" for delta in versus["tuned"].values()}
-    assert coloured["31"] in {f"{delta['delta']:+.1f}" for delta in versus["spoilt"].values()}
+    versus = {name: document.pairs["en-de"].systems[name].versus["start"] for name in ("tuned", "spoilt")}
+    assert coloured["32"] in {f"{delta.delta:+.1f}" for delta in versus["tuned"].values()}
+    assert coloured["31"] in {f"{delta.delta:+.1f}" for delta in versus["spoilt"].values()}
     assert re.sub(r"\x1b\[[\d;]*m", "", out.getvalue()) == printed(document)
 
 

@@ -1,4 +1,4 @@
-"""Running the commands as users do: in this process where that is quick, in one of its own where signals matter."""
+"""Commands as users run them: in this process where that is quick, in one of their own where signals matter."""
 
 import os
 import signal
@@ -20,8 +20,14 @@ DEMO = ROOT / "data/demo"
 ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "PYTHONPATH": str(ROOT)}
 
 
+INTERRUPTED = "mtcpo: interrupted; run the same command again to resume\n"
+"""All that an interrupted command prints."""
+
+
 @dataclass
 class Outcome:
+    """How a command ended: its exit code, and what it printed on stdout and stderr."""
+
     code: int
     out: str
     err: str
@@ -33,17 +39,18 @@ def words(text):
 
 
 def lines_of(name, count, start=0):
-    """Lines of a file of the demo's corpus."""
+    """Some lines of a file of the demo corpus."""
     return (DEMO / name).read_text(encoding="utf-8").splitlines()[start : start + count]
 
 
 def write_lines(path, lines):
+    """Write lines to a file and return its path."""
     path.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
     return path
 
 
 def exit_code(*arguments):
-    """Run a command in this process, which then listens to signals as before; return its exit code."""
+    """Run a command in this process, whose signal handlers stay what they were; return its exit code."""
     before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         main([str(argument) for argument in arguments])
@@ -74,15 +81,15 @@ def mistake(capsys, *arguments):
     return outcome.err.removeprefix("mtcpo: ").rstrip("\n")
 
 
-def start(*arguments, cwd):
-    """Start a command in a process (and a process group) of its own."""
+def start(*arguments, cwd, **environment):
+    """Start a command in a process (and a process group) of its own; `environment` is added to ours."""
     # Where the tests themselves run in the background, SIGINT is ignored, and a child would inherit that.
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         return subprocess.Popen(
             [sys.executable, "-m", "mtcpo", *map(str, arguments)],
-            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=cwd, env=ENVIRONMENT,
-            start_new_session=True,
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=cwd,
+            env=ENVIRONMENT | environment,            start_new_session=True,
         )  # fmt: skip
     finally:
         signal.signal(signal.SIGINT, before)

@@ -8,8 +8,8 @@ from pathlib import Path
 from mtcpo.core.files import write_json, write_json_lines
 from mtcpo.data.records import Segment, Triplet, triplet_to_json
 from mtcpo.evaluation.config import EvaluateConfig
-from mtcpo.evaluation.document import Evaluation, write_evaluation
 from mtcpo.evaluation.evaluate import evaluate_outputs
+from mtcpo.evaluation.results import Evaluation, write_evaluation
 from mtcpo.evaluation.testsets.testset import TestSet
 from mtcpo.metrics.registry import load_metric
 
@@ -117,19 +117,39 @@ def pairs(count: int) -> list[Triplet]:
 PREFS_REPORT = {
     "segments": 2000,
     "candidates": 16000,
+    "considered": 2000,
     "kept": 1400,
+    "sources_kept": 1400,
     "dropped": {"length_difference": 260, "small_margin": 220, "tie": 120},
     "removed_candidates": {"same_text": 3100},
     "languages": {"en-de": 1400},
+    "margin": {"mean": 18.0, "quantiles": {"0.0": 5.0, "0.5": 17.5, "1.0": 48.0}},
+    "chosen_scores": {"chrf": 71.0},
+    "rejected_scores": {"chrf": 53.0},
     "lengths": {
         "chosen_mean_chars": 48.3,
         "rejected_mean_chars": 47.9,
+        "log_ratio_mean": 0.01,
+        "log_ratio_quantiles": {"0.0": -0.7, "0.5": 0.0, "1.0": 0.7},
         "chosen_longer_share": 0.46,
         "rejected_longer_share": 0.41,
         "length_score_correlation": 0.08,
+        "length_margin_correlation": None,
     },
+    "agreement": {},
     "systems": {"chosen": {"sample-2": 500, "sample-1": 480, "sample-3": 420}, "rejected": {"sample-4": 1400}},
-    "config": {"metrics": ["chrf"], "select": "best-worst", "min_margin": 5.0},
+    "histograms": {
+        "pairs": 1400,
+        "margin": {"edges": [5.0, 15.0, 25.0, 48.0], "pairs": [600, 500, 300]},
+        "length_ratio": {"edges": [0.5, 0.9, 1.1, 2.0], "pairs": [200, 1000, 200]},
+        "scores": {"chrf": {"edges": [30.0, 60.0, 90.0], "chosen": [200, 1200], "rejected": [900, 500]}},
+    },
+    "examples": [],
+    "metrics": {"chrf": "nrefs:1|case:mixed|eff:yes|nc:6|nw:0|space:no|version:2.5.1"},
+    "select": "best-worst",
+    "min_margin": 5.0,
+    "notes": [],
+    "mtcpo": "0.1.0",
 }
 
 STAMP = {

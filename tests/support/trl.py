@@ -47,7 +47,7 @@ def load_peer_model(kind, folder):
     # With its own first weights, whose embeddings are wide: probabilities are far from uniform.
     model = T5ForConditionalGeneration(config)
     family = replace(loaded.family, model_types=("t5",))
-    return assemble("t5", model, loaded.tokenizer, family, None)
+    return assemble("t5", model, loaded.tokenizer, family)
 
 
 def random_cases(loss, number):

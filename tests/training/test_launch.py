@@ -15,7 +15,7 @@ from support.paths import ROOT
 from support.timing import HANGS
 from support.training import train_config
 
-from mtcpo.cli.main import mtcpo
+from mtcpo.cli.commands import mtcpo
 from mtcpo.core.errors import UserError
 from mtcpo.core.files import write_json_lines
 from mtcpo.data.records import Triplet, triplet_to_json

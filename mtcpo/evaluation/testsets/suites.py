@@ -31,7 +31,8 @@ from mtcpo.core.resources import resource_tomls
 from mtcpo.evaluation.testsets.published import RELEASES, languages_of, load_from_folder, where_to_put
 from mtcpo.evaluation.testsets.sacrebleu import known_sets, load_from_sacrebleu
 from mtcpo.evaluation.testsets.testset import TestSet, TestSetConfig, load_local_set, parse_spec
-from mtcpo.metrics.registry import MetricSpec, metric_kind
+from mtcpo.metrics.config import MetricSpec
+from mtcpo.metrics.registry import metric_kind
 from mtcpo.translation.config import TranslateConfig
 
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pickle
 import re
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from mtcpo.core.errors import UserError, choose, first_line
+from mtcpo.core.hub import hub_folder
 
 MODEL_FILE = "checkpoints/model.ckpt"
 
@@ -21,6 +21,10 @@ CLASSES = {
 """class_identifier of hparams.yaml -> class in comet.models."""
 
 
+WAY_OUT = "fetch it elsewhere (hf download) and give its directory: comet:PATH"
+"""What a user can do where a model is not to be had from the hub."""
+
+
 def find_checkpoint(location: str) -> Path:
     """Return the .ckpt file of a directory (`hparams.yaml`, `checkpoints/model.ckpt`), a .ckpt file or a hub name.
 
@@ -31,7 +35,7 @@ def find_checkpoint(location: str) -> Path:
     if path.suffix != ".ckpt":
         if not path.is_dir() and location.startswith(("/", ".", "~")):
             raise UserError(f"{location}: no such directory; a COMET directory has hparams.yaml and {MODEL_FILE}")
-        folder = path if path.is_dir() else hub_folder(location, lambda folder: (folder / MODEL_FILE).is_file())
+        folder = path if path.is_dir() else hub_folder(location, _has_model, WAY_OUT)
         path = folder / MODEL_FILE
     if not path.is_file():
         raise UserError(f"{path}: no such file; a COMET directory has hparams.yaml and checkpoints/model.ckpt")
@@ -39,30 +43,8 @@ def find_checkpoint(location: str) -> Path:
     return path.absolute()
 
 
-def hub_folder(name: str, complete: Callable[[Path], bool], patterns: list[str] | None = None) -> Path:
-    """Return the local folder of a hub repository; one that is complete in the cache without asking the network.
-
-    patterns: which files to fetch; None: all.
-
-    Raises:
-        UserError: not in the cache, and it cannot be fetched.
-    """
-    from huggingface_hub import snapshot_download
-
-    try:
-        folder = Path(snapshot_download(name, local_files_only=True))
-        if complete(folder):
-            return folder
-    except (FileNotFoundError, ValueError):
-        pass  # not in the cache, or no name of a repository: the attempt below says which
-    try:
-        return Path(snapshot_download(name, allow_patterns=patterns))
-    except Exception as error:  # the hub's and the network's errors are some twenty kinds
-        reason = first_line(error)
-        raise UserError(
-            f"{name}: not a directory here, not in the hub's cache, and it cannot be fetched "
-            f"({type(error).__name__}: {reason}); fetch it elsewhere (hf download) and give its directory: comet:PATH"
-        ) from error
+def _has_model(folder: Path) -> bool:
+    return (folder / MODEL_FILE).is_file()
 
 
 def class_of(checkpoint: Path) -> str:
@@ -114,6 +96,6 @@ def needs_references(identifier: str, hyper_parameters: Any) -> bool:
     return identifier != "referenceless_regression_metric"
 
 
-def finds_errors(identifier: str, hyper_parameters: Any) -> bool:
+def finds_error_spans(identifier: str, hyper_parameters: Any) -> bool:
     """Whether a model labels the words of a translation: XCOMET, and unified models that were trained to."""
     return identifier == "xcomet_metric" or bool(hyper_parameters.get("word_level_training"))

@@ -18,7 +18,8 @@ from pathlib import Path
 from typing import Any
 
 from mtcpo.core.errors import UserError, choose
-from mtcpo.metrics.comet.checkpoint import CLASSES, class_of, hub_folder, read_checkpoint, read_hparams
+from mtcpo.core.hub import hub_folder
+from mtcpo.metrics.comet.checkpoint import CLASSES, WAY_OUT, class_of, read_checkpoint, read_hparams
 
 INSTALL = "install it with: pip install 'mtcpo[comet]', or beside transformers 5 as docs/pairs.md says"
 # transformers 5.0 tokenizes some lines otherwise; with 5.17 and 5.23 24,000 lines of WMT were the same as with 4.57.
@@ -123,14 +124,14 @@ def _check_encoder(name: Any, checkpoint: Path) -> None:
     if name not in str2encoder:
         raise choose(f"encoder of {checkpoint}", str(name), str2encoder)
     if name == "MiniLM" and not Path(TOKENIZER_OF_MINILM).is_dir():
-        hub_folder(TOKENIZER_OF_MINILM, _has_encoder, ENCODER_FILES)
+        hub_folder(TOKENIZER_OF_MINILM, _has_encoder, WAY_OUT, ENCODER_FILES)
 
 
 def _encoder_folder(hyper_parameters: Mapping[str, Any], checkpoint: Path) -> Path:
     """Return the folder with the encoder's config and tokenizer, which are not in the checkpoint."""
     name = str(hyper_parameters.get("pretrained_model"))
     if not name.startswith(("/", ".")) and not Path(name).is_dir():
-        return hub_folder(name, _has_encoder, ENCODER_FILES)
+        return hub_folder(name, _has_encoder, WAY_OUT, ENCODER_FILES)
     if not _has_encoder(Path(name)):
         raise UserError(
             f"{checkpoint}: its encoder's config.json and tokenizer.json are needed in {name}, and are not there"

@@ -30,10 +30,12 @@ Block = Sequence[tuple[str, ...]]
 
 DTYPES = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}
 
-# Only this package is taken from here; all else the other interpreter has to have itself.
+# Only this package is taken from here; all else the other interpreter has to have itself. The empty entry of the
+# path is the working directory, which goes before the first import: a json.py there would be executed.
 START = """
-import importlib.util, sys
+import sys
 sys.path[:] = [path for path in sys.path if path]
+import importlib.util
 spec = importlib.util.spec_from_file_location("mtcpo", sys.argv[1], submodule_search_locations=[sys.argv[2]])
 sys.modules["mtcpo"] = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(sys.modules["mtcpo"])

@@ -107,12 +107,12 @@ def test_corpus_score_is_the_mean(comet_models):
 def test_pairs_by_comet_and_chrf_together(comet_models, tmp_path):
     config = PrefsConfig(metrics=(f"comet:{comet_models['regression']}", "chrf"), combine="zscore", workers=1)
     report = build_preferences(comet_segments(30), config, tmp_path / "p.jsonl", scored=tmp_path / "s.jsonl")
-    assert set(report["metrics"]) == set(report["chosen_scores"]) == {"comet", "chrf"}
-    assert "model:regression|" in report["metrics"]["comet"]
-    assert report["kept"] + sum(report["dropped"].values()) == report["segments"] == 30
+    assert set(report.metrics) == set(report.chosen_scores) == {"comet", "chrf"}
+    assert "model:regression|" in report.metrics["comet"]
+    assert report.kept + sum(report.dropped.values()) == report.segments == 30
     # With the two distinct candidates of each source, metrics that disagree cancel out, and that is a tie.
     margins = [triplet.margin for triplet in read_triplets(str(tmp_path / "p.jsonl"))]
-    assert margins == pytest.approx([2.0] * report["kept"])
+    assert margins == pytest.approx([2.0] * report.kept)
 
 
 @pytest.mark.comet

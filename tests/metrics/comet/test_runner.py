@@ -5,23 +5,24 @@ import os
 import signal
 import sqlite3
 import sys
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 
 import numpy as np
 import pytest
 from support.comet import CORPUS_OPTIONS, comet_segments, made_up_sentences
-from support.console import finish, mistake, run, start, write_lines
+from support.console import INTERRUPTED, finish, mistake, run, start, write_lines
+from support.planted import STANDARD, executed, plant_modules
 from support.processes import children_of, is_alive
 from support.requirements import has_comet
 from support.timing import wait_until
 
 from mtcpo.core.errors import UserError
-from mtcpo.metrics.base import judge
 from mtcpo.metrics.comet import metric as comet
 from mtcpo.metrics.comet.config import CometConfig
+from mtcpo.metrics.comet.runner import Worker
 from mtcpo.metrics.registry import load_metric
-from mtcpo.metrics.score_cache import CachedModel, ScoreCache
+from mtcpo.metrics.score_cache import CachedMetric, ScoreCache
 from mtcpo.preferences.build import PrefsConfig, build_preferences
 
 OTHER = os.environ.get("MTCPO_OTHER_PYTHON", sys.executable)
@@ -54,8 +55,8 @@ def test_processes_share_blocks_and_change_no_bit(comet_models, monkeypatch):
     alone = load_metric(f"xcomet:{comet_models['xcomet']}", "en", CometConfig(processes=1))
     two = load_metric(f"xcomet:{comet_models['xcomet']}", "en", CometConfig(processes=2))
     assert (alone.processes, two.processes) == (1, 2)
-    found = judge(two, comet_segments(40))
-    assert found == judge(alone, comet_segments(40))
+    found = two.score_with_spans(comet_segments(40))
+    assert found == alone.score_with_spans(comet_segments(40))
     assert sum(len(one.errors) for of_segment in found for one in of_segment) > 5
     assert two.score_candidates([]) == []
     two.runner.close()
@@ -76,6 +77,24 @@ def test_an_interpreter_that_is_none_or_has_not_what_it_takes(tmp_path):
     failing.chmod(0o755)
     with pytest.raises(UserError, match=r"the scoring process of .*failing ended \(exit code 3\): no such machine"):
         load_metric("comet:x", "en", CometConfig(python=str(failing)))
+
+
+@pytest.mark.processes
+def test_a_scoring_process_imports_no_module_of_the_working_directory(tmp_path, monkeypatch):
+    here = tmp_path / "here"
+    here.mkdir()
+    marks = plant_modules(here, *STANDARD, "importlib", "numpy", "torch")
+    monkeypatch.chdir(here)
+    # -S: without the site module, nothing is imported before our first line.
+    bare = tmp_path / "python"
+    bare.write_text(f'#!/bin/sh\nexec {sys.executable} -S "$@"\n', encoding="utf-8")
+    bare.chmod(0o755)
+    for python in (sys.executable, str(bare)):
+        worker = Worker(python)
+        with suppress(UserError):  # without COMET it says so, which takes imports too
+            worker.ask("environment")
+        worker.close()
+        assert executed(marks) == []
 
 
 def test_a_path_of_an_interpreter_keeps_its_links(tmp_path, monkeypatch):
@@ -120,7 +139,7 @@ def test_scores_in_the_cache_spare_the_model(comet_models, tmp_path):
 def test_a_cached_model_is_the_model(comet_models, tmp_path, monkeypatch):
     model = load_metric(f"comet:{comet_models['xcomet']}", "en")
     cache = ScoreCache(tmp_path / "scores.sqlite3")
-    cached = CachedModel(model, cache)
+    cached = CachedMetric(model, cache)
     segments = comet_segments(9)
     texts = [segment.candidates[1].text for segment in segments]
     expected = model.statistics(texts, segments)
@@ -164,7 +183,9 @@ def test_evaluate_keeps_scores_and_scores_elsewhere(corpus, comet_models, capsys
     monkeypatch.chdir(corpus)
     third = run(capsys, *command, "--overwrite")
     assert third.code == 0, third.err
-    assert caplog.messages == ["mtcpo: e/scores.sqlite3 was written by another version of mtcpo (1); begun anew"]
+    assert caplog.messages == [
+        "mtcpo: e/scores.sqlite3 was written by another version of mtcpo (1); starting a new cache"
+    ]
 
 
 def test_under_a_launcher_the_first_process_does_the_work(corpus, capsys, monkeypatch):
@@ -213,6 +234,6 @@ def test_parent_and_child_end_together(corpus, comet_models, number):
     outcome = finish(process)
     assert outcome.code == (-signal.SIGKILL if number == signal.SIGKILL else 130), outcome
     if number != signal.SIGKILL:
-        assert outcome.err == "mtcpo: interrupted; repeat the command to go on\n"
+        assert outcome.err == INTERRUPTED
     wait_until(lambda: not is_alive(child))
     assert not (corpus / "p.jsonl").exists()

@@ -15,7 +15,6 @@ from support.console import exit_code, mistake, run, write_lines
 from mtcpo.core.errors import UserError
 from mtcpo.data.records import Candidate, ErrorSpan, segment_from_json, segment_to_json
 from mtcpo.data.rows import read_segments
-from mtcpo.metrics.base import finds_errors, judge
 from mtcpo.metrics.comet import metric as comet
 from mtcpo.metrics.registry import load_metric
 from mtcpo.preferences.build import PrefsConfig, build_preferences
@@ -213,9 +212,9 @@ def test_which_models_find_errors_is_known_without_loading_them(comet_models):
     assert {
         kind
         for kind in comet_models
-        if kind != "encoder" and finds_errors(load_metric(f"comet:{comet_models[kind]}", "en"))
+        if kind != "encoder" and load_metric(f"comet:{comet_models[kind]}", "en").finds_error_spans
     } == {"xcomet"}
-    assert not finds_errors(load_metric("chrf", "en"))
+    assert not load_metric("chrf", "en").finds_error_spans
 
 
 @pytest.mark.comet
@@ -224,7 +223,7 @@ def test_several_references_share_a_score_and_the_errors_beside_the_first(comet_
     [one, two] = comet_segments(2)
     both = replace(one, references=(*one.references, *two.references))
     alone = [replace(one, references=(reference,)) for reference in both.references]
-    [[found, *_], [first, *_], [second, *_]] = judge(metric, [both, *alone])
+    [[found, *_], [first, *_], [second, *_]] = metric.score_with_spans([both, *alone])
     assert found.score == pytest.approx((first.score + second.score) / 2, abs=1e-6)
     assert found.errors == first.errors
 

@@ -1,0 +1,123 @@
+"""What an evaluation leaves in a folder: evaluation.json, the translations and the error spans.
+
+evaluation.json                                 all scores, with signatures
+translations/<suite>/<pair>/<system>.txt        one translation a line
+translations/<suite>/<pair>/segments.jsonl      segments, their candidates the systems, with segment scores
+spans/<suite>/<pair>/<system>.jsonl             the error spans that a metric finds, a translation a line
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mtcpo.core.errors import UserError
+from mtcpo.core.files import refuse_existing, write_json_lines, write_text
+from mtcpo.data.names import check_name
+from mtcpo.data.records import Segment, errors_to_json, segment_to_json
+from mtcpo.evaluation.document import EvaluationDocument, SetEntry, write_document
+from mtcpo.evaluation.testsets.testset import TestSet
+
+EVALUATION_FILE = "evaluation.json"
+
+LINE_BREAK = re.compile(r"\r\n|\r|\n")
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluation:
+    """Scores of systems on one test set.
+
+    entry: its part of evaluation.json. segments: with the systems as candidates, and their segment scores.
+    """
+
+    test_set: TestSet
+    entry: SetEntry
+    segments: tuple[Segment, ...]
+
+
+def to_document(evaluations: Sequence[Evaluation], made: Mapping[str, Any] | None = None) -> EvaluationDocument:
+    """Return the document of several test sets. A pair that several of them have is keyed "SUITE:PAIR".
+
+    made: the command, versions and inputs behind it, where no stamp of a run says so.
+
+    Raises:
+        UserError: two evaluations are of the same test set.
+    """
+    sets_per_pair = Counter(evaluation.test_set.pair for evaluation in evaluations)
+    entries: dict[str, SetEntry] = {}
+    for evaluation in evaluations:
+        name, pair = evaluation.test_set.name, evaluation.test_set.pair
+        key = pair if sets_per_pair[pair] == 1 else f"{name}:{pair}"
+        if key in entries:
+            raise UserError(f"two test sets are {name} {pair}; rename one")
+        entries[key] = evaluation.entry
+    if made is None:
+        return EvaluationDocument(pairs=entries)
+    return EvaluationDocument(pairs=entries, made=dict(made))
+
+
+def write_evaluation(
+    output_dir: Path,
+    evaluations: Sequence[Evaluation],
+    overwrite: bool = False,
+    made: Mapping[str, Any] | None = None,
+) -> EvaluationDocument:
+    """Write translations, segments, error spans and, last, evaluation.json; return its document.
+
+    made: as in `to_document`.
+
+    Raises:
+        UserError: evaluation.json exists and `overwrite` is off, or two evaluations are of the same test set.
+    """
+    path = output_dir / EVALUATION_FILE
+    refuse_existing(path, overwrite)
+    document = to_document(evaluations, made)
+    for evaluation in evaluations:
+        _write_texts(output_dir, evaluation)
+    # Last: where evaluation.json is, everything else is there too.
+    write_document(path, document)
+    return document
+
+
+def _write_texts(output_dir: Path, evaluation: Evaluation) -> None:
+    """Write the translations of one test set, the segments, and the error spans of the systems that have any."""
+    suite, pair = evaluation.test_set.name, evaluation.test_set.pair
+    translations, spans = translations_dir(output_dir, suite, pair), spans_dir(output_dir, suite, pair)
+    write_json_lines(translations / "segments.jsonl", map(segment_to_json, evaluation.segments))
+    for index, system in enumerate(evaluation.entry.systems):
+        file_name = check_name("system", system)
+        outputs = [segment.candidates[index] for segment in evaluation.segments]
+        write_translations(translations / f"{file_name}.txt", [output.text for output in outputs])
+        spans_file = spans / f"{file_name}.jsonl"
+        if any(output.errors for output in outputs):
+            write_json_lines(spans_file, _span_rows(evaluation.segments, index))
+        else:
+            # A file of an earlier evaluation would describe other translations.
+            spans_file.unlink(missing_ok=True)
+
+
+def write_translations(path: Path, texts: Iterable[str]) -> None:
+    """Write one translation a line; line breaks inside a translation become spaces."""
+    lines = [LINE_BREAK.sub(" ", text) + "\n" for text in texts]
+    write_text(path, "".join(lines))
+
+
+def _span_rows(segments: Iterable[Segment], system: int) -> Iterator[dict[str, Any]]:
+    """Yield a system's error spans in each segment, with the text that their positions refer to."""
+    for segment in segments:
+        output = segment.candidates[system]
+        yield {"id": segment.id, "text": output.text, "errors": errors_to_json(output.errors)}
+
+
+def translations_dir(run_dir: Path, suite: str, pair: str) -> Path:
+    """Return the folder of a test set's translations; the names are checked, since they become a path."""
+    return run_dir / "translations" / check_name("test set", suite) / check_name("language pair", pair)
+
+
+def spans_dir(run_dir: Path, suite: str, pair: str) -> Path:
+    """Return the folder of the error spans in a test set's translations; the names are checked."""
+    return run_dir / "spans" / check_name("test set", suite) / check_name("language pair", pair)

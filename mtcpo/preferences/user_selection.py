@@ -1,0 +1,92 @@
+"""A selection of the user's own: a function of a pool with the contract of the catalogue's, its pairs checked.
+
+In Python it is given as it is, `build_preferences(..., select=function)`; elsewhere it is named,
+`select = "python:module:function"`, and runs only with --allow-code. For example, the best against the median:
+
+    def best_median(pool):                  # pool.candidates, pool.values: (K,), higher is better
+        ranked = sorted(pool.others(pool.best), key=lambda index: pool.values[index])
+        return [(pool.best, ranked[len(ranked) // 2])]      # (chosen, rejected): indices into pool.candidates
+
+It is called once for each source with two candidates or more, and returns as many pairs as it likes, none among them.
+"""
+
+from __future__ import annotations
+
+import operator
+from typing import Annotated, Any
+
+from pydantic import BeforeValidator, PlainSerializer, ValidationInfo
+
+from mtcpo.core.config import as_value_error
+from mtcpo.core.errors import UserError, choose
+from mtcpo.core.user_code import PREFIX, check_code_allowed, explain_user_code, is_user_code, load_user_code
+from mtcpo.preferences.selections import SELECTIONS, Pair, Pool, SelectionFunction
+
+
+def selection_name(select: str | SelectionFunction) -> str:
+    """Return the name of a selection for reports: as configured, or where a callable is defined."""
+    if isinstance(select, str):
+        return select
+    # An object with __call__ has no name of its own.
+    function = select if hasattr(select, "__qualname__") else type(select)
+    return f"{PREFIX}{function.__module__}:{function.__qualname__}"
+
+
+@as_value_error()
+def _check_selection(select: Any, info: ValidationInfo) -> Any:
+    """Refuse a name that is neither in the catalogue nor allowed code; callables pass, since Python gave them."""
+    if not isinstance(select, str):
+        return select
+    if not is_user_code(select) and select not in SELECTIONS:
+        raise choose("selection", select, SELECTIONS)
+    return check_code_allowed(select, bool(info.context and info.context.get("allow_code")))
+
+
+# A report or a stamp cannot hold a function, so in JSON and TOML a callable stands by its name.
+Select = Annotated[
+    str | SelectionFunction, BeforeValidator(_check_selection), PlainSerializer(selection_name, return_type=str)
+]
+"""A selection in a configuration: a name of the catalogue, `python:module:function`, or a callable."""
+
+
+def load_selection(select: str | SelectionFunction) -> SelectionFunction:
+    """Return the function of a selection; the pairs of a user's own are checked whenever it is called.
+
+    Raises:
+        UserError: the user's module cannot be imported, or what it names is not callable. When called: the user's code
+            raises something, or returns a pair that is none of the pool's.
+    """
+    if isinstance(select, str) and select in SELECTIONS:
+        return SELECTIONS[select].select
+    name = f"select {selection_name(select)}"
+    function = load_user_code(select, "select")
+
+    def select_checked(pool: Pool) -> list[Pair]:
+        with explain_user_code(name):
+            pairs = list(function(pool))
+        return [_check_pair(pair, pool, f"{name}: segment {pool.segment.id}") for pair in pairs]
+
+    return select_checked
+
+
+def _check_pair(pair: Any, pool: Pool, where: str) -> Pair:
+    """Return a pair that a user's selection returned, as plain integers.
+
+    Raises:
+        UserError: not two indices, an index that no candidate has, one text twice, or the reference not chosen.
+    """
+    try:
+        # Indices may be numpy's.
+        chosen, rejected = map(operator.index, pair)
+    except (TypeError, ValueError):
+        raise UserError(
+            f"{where}: {pair!r} is not a pair; return tuples (chosen, rejected) of indices into pool.candidates"
+        ) from None
+    where, count = f"{where}: pair {(chosen, rejected)}", len(pool.candidates)
+    if not (0 <= chosen < count and 0 <= rejected < count):
+        raise UserError(f"{where} names a candidate that is not in the pool; it has {count}, numbered from 0")
+    if pool.candidates[chosen].text.strip() == pool.candidates[rejected].text.strip():
+        raise UserError(f"{where} has the same text twice; a pair needs two different translations")
+    if pool.reference not in (None, chosen):
+        raise UserError(f"{where} does not choose the reference; where reference is 'always', choose pool.best")
+    return chosen, rejected

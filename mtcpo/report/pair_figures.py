@@ -1,0 +1,96 @@
+"""Plots and sentences on preference pairs, from prefs-report.json: for report.html and for prefs-report.html."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from itertools import pairwise
+
+from mtcpo.data.pair_report import Histogram, Lengths, PairReport
+from mtcpo.report.figures import Figure
+from mtcpo.report.svg import Series, bars, histogram, line_plot
+from mtcpo.report.wording import humanize, metric_title
+
+SIDES = ("chosen", "rejected")
+
+MAX_BARS = 9
+"""Systems in one plot."""
+
+
+def pair_figures(report: PairReport) -> list[Figure]:
+    """Plot what the pairs are like: kept and dropped, margins, lengths, systems."""
+    drawn = report.histograms
+    figures = [
+        _drops_figure(report),
+        _histogram_figure("Margin: value of chosen minus rejected", drawn.margin, f"mean {report.margin.mean:.3g}"),
+        _histogram_figure("Length ratio, chosen / rejected", drawn.length_ratio, "1 means equally long"),
+    ]
+    for side, systems in (("chosen", report.systems.chosen), ("rejected", report.systems.rejected)):
+        # With one system there is nothing to compare.
+        if len(systems) > 1:
+            figures.append(_systems_figure(f"Systems of the {side}", systems))
+    return figures
+
+
+def candidate_figures(report: PairReport) -> list[Figure]:
+    """Plot what the pairs were chosen from: scores of chosen and rejected, and candidates that were left out."""
+    figures = []
+    for metric, drawn in report.histograms.scores.items():
+        means = {"chosen": report.chosen_scores.get(metric), "rejected": report.rejected_scores.get(metric)}
+        figures.append(_score_figure(metric, drawn, means))
+    if report.removed_candidates:
+        rows = [(humanize(reason), float(count), "same") for reason, count in report.removed_candidates.items()]
+        figures.append(Figure("Candidates left out", bars(rows, "Candidates left out, by reason")))
+    return figures
+
+
+def _drops_figure(report: PairReport) -> Figure:
+    rows = [("kept", float(report.kept), "main")]
+    rows += [(humanize(reason), float(count), "same") for reason, count in report.dropped.items()]
+    return Figure("Kept and dropped sources", bars(rows, "Sources kept, and dropped by reason"))
+
+
+def _histogram_figure(title: str, drawn: Histogram, note: str) -> Figure:
+    return Figure(title, histogram(drawn.edges, drawn.counts["pairs"], title), note=note)
+
+
+def _systems_figure(title: str, systems: Mapping[str, int]) -> Figure:
+    rows = [(system, float(count), "main") for system, count in list(systems.items())[:MAX_BARS]]
+    note = f"the first {MAX_BARS} of {len(systems)}" if len(systems) > MAX_BARS else ""
+    return Figure(title, bars(rows, title), note=note)
+
+
+def _score_figure(metric: str, drawn: Histogram, means: Mapping[str, float | None]) -> Figure:
+    """Plot the share of the chosen and of the rejected by score: shares, since some may lack the score."""
+    middles = [(low + high) / 2 for low, high in pairwise(drawn.edges)]
+    series, notes = [], []
+    for side in SIDES:
+        counts, mean = drawn.counts[side], means[side]
+        total = sum(counts) or 1
+        series.append(Series(side, [(x, 100 * count / total) for x, count in zip(middles, counts, strict=True)]))
+        if mean is not None:
+            notes.append(f"{side} {mean:.3g}")
+    title = f"{metric_title(metric)} of chosen and rejected, % of each"
+    return Figure(title, line_plot(series, title), SIDES, f"means: {', '.join(notes)}")
+
+
+def length_note(lengths: Lengths) -> str:
+    """Say how long chosen and rejected are; a length bias in the pairs is copied into the model's output."""
+    note = (
+        f"chosen are longer in {100 * lengths.chosen_longer_share:.0f} % and shorter in "
+        f"{100 * lengths.rejected_longer_share:.0f} % of the pairs; means {lengths.chosen_mean_chars:.1f} and "
+        f"{lengths.rejected_mean_chars:.1f} characters"
+    )
+    if lengths.length_score_correlation is None:
+        return note
+    return f"{note}; among candidates, length and score correlate by {lengths.length_score_correlation:.2f}"
+
+
+def margin_note(lengths: Lengths) -> str:
+    """Say whether larger margins go with longer translations, "" where one of the two never differs."""
+    if lengths.length_margin_correlation is None:
+        return ""
+    return (
+        f"Over the pairs, the margin correlates by {lengths.length_margin_correlation:.2f} with how much longer the "
+        "chosen is (log ratio). Training copies a bias to either side into the model's output: balance_length or "
+        "max_length_difference remove it."
+    )

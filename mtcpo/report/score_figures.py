@@ -1,0 +1,68 @@
+"""Plots of scores: differences to the baseline with their intervals, and scores by length of the source."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from mtcpo.evaluation.document import SetEntry
+from mtcpo.report.figures import Figure
+from mtcpo.report.svg import Interval, Series, interval_plot, line_plot
+from mtcpo.report.wording import format_p, has_few_systems, metric_title
+
+MAX_CURVES = 4
+"""Systems in one plot: the baseline and three, as many as the style sheet has colours for."""
+
+
+def delta_figures(entry: SetEntry, others: Sequence[str]) -> tuple[Figure, ...]:
+    """Plot the differences to the baseline, turned so that right is better: by metric, or by system if many."""
+    plots: dict[str, list[Interval]] = {}
+    if has_few_systems(entry):
+        for system in others:
+            rows = [_interval(entry, system, metric, _metric_label(entry, metric)) for metric in entry.main_metrics]
+            plots[f"{system} against {entry.baseline}"] = rows
+    else:
+        for metric in entry.main_metrics:
+            plots[metric_title(metric)] = [_interval(entry, system, metric, system) for system in others]
+    # Several plots share a heading that says this once.
+    note = "right is better; bars are 95 % intervals" if len(plots) == 1 else ""
+    figures = []
+    for title, rows in plots.items():
+        svg = interval_plot(rows, f"Differences to {entry.baseline}: {title}")
+        figures.append(Figure(title, svg, note=note))
+    return tuple(figures)
+
+
+def _metric_label(entry: SetEntry, metric: str) -> str:
+    return metric_title(metric) + ("" if entry.metrics[metric].percent else " ×100")
+
+
+def _interval(entry: SetEntry, system: str, metric: str, label: str) -> Interval:
+    description, versus = entry.metrics[metric], entry.versus(system, metric)
+    assert versus is not None  # the baseline is in no plot of differences
+    # One axis for all metrics: those of 0 to 1 in hundredths, and those where lower is better turned round.
+    factor = description.sign * (1 if description.percent else 100)
+    low, high = sorted((factor * versus.low, factor * versus.high))
+    return Interval(
+        label=label,
+        low=low,
+        middle=factor * versus.delta,
+        high=high,
+        tone=entry.verdict(system, metric),
+        note=format_p(versus.decisive_p),
+    )
+
+
+def length_figure(entry: SetEntry, others: Sequence[str], metric: str) -> Figure | None:
+    """Plot a metric against the length of the sources; None where there are not two groups of different length."""
+    groups = entry.by_length
+    if len({group.chars for group in groups}) < 2:
+        return None
+    systems = [entry.baseline, *others][:MAX_CURVES]
+    curves = []
+    for system in systems:
+        curves.append(Series(system, [(group.chars, group.scores[metric][system]) for group in groups]))
+    title = f"{metric_title(metric)} by length of the source"
+    sizes = sorted({group.segments for group in groups})
+    size = f"{sizes[0]}" if len(sizes) == 1 else f"{sizes[0]} to {sizes[-1]}"
+    note = f"characters of the source; {len(groups)} groups of {size} segments"
+    return Figure(title, line_plot(curves, title), tuple(systems) if others else (), note)
