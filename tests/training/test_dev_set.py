@@ -170,6 +170,7 @@ def test_the_best_checkpoint_is_kept(model_folder, dev, scores_of, tmp_path):
     assert_same_weights(tmp_path / "out", tmp_path / "whole" / "checkpoints" / "checkpoint-2")
 
 
+@pytest.mark.slow
 def test_the_best_adapters_are_kept(model_folder, dev, scores_of, tmp_path):
     from support.training import SMALL_LORA, adapter_weights
 

@@ -53,6 +53,7 @@ def objective(metrics):
     return metrics["eval_rewards/margins"]
 
 
+@pytest.mark.slow
 def test_search_over_training_and_loss(trainer_of):
     """Four trials by optuna; the best is found worth what a training with its settings is worth."""
     optuna = pytest.importorskip("optuna")

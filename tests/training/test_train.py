@@ -480,6 +480,7 @@ def test_a_gradient_norm_that_is_no_number_becomes_null(model_folder, tmp_path, 
     assert not re.search("Infinity|NaN", text)
 
 
+@pytest.mark.slow
 def test_compiled_layers_give_the_same_weights(model_folder, tmp_path):
     """Traced and run as they are, without code generation: what is shown is that tracing loses none of our hooks."""
     results = []

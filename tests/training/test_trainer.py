@@ -149,6 +149,7 @@ def one_step(load, kind, config, folder, batch, accumulate, **args):
     return after, trainer.state.log_history[0]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("kind", "name"),
     [
@@ -390,6 +391,7 @@ def test_all_tokens_are_counted_those_after_the_last_log_too(load, tmp_path):
     assert tokens == [32, 32, 16]
 
 
+@pytest.mark.slow
 def test_speed_is_that_of_training_alone(load, tmp_path, monkeypatch):
     loaded = load("llama")
     examples = examples_of(loaded, LOSS_CONFIGS["sigmoid"], count=4)
