@@ -31,10 +31,10 @@ def _check_training(folder: RunDirectory, waiting: Collection[str]) -> None:
         if config is None or name not in waiting:
             continue
         # Inside: a run without a waiting stage of training does not need torch.
-        from mtcpo.training.arguments import training_arguments
+        from mtcpo.training.arguments import training_setup
         from mtcpo.training.dev_set import load_dev_set
 
-        training_arguments(config, folder.path)
+        training_setup(config, folder.path)
         if config.dev is not None:
             load_dev_set(config.dev)
 

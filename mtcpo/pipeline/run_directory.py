@@ -15,7 +15,8 @@ from mtcpo.metrics.registry import code_files
 from mtcpo.models.config import ModelOptions
 from mtcpo.models.families import load_family
 from mtcpo.pipeline.recipe import BASE, CONTROL, TUNED, Recipe
-from mtcpo.training.config import USED_BY, TrainConfig
+from mtcpo.training.config import TrainConfig
+from mtcpo.training.losses import LOSS_PARAMETERS
 
 FOLDERS = {BASE: "base", TUNED: "model", CONTROL: "control"}
 NEW = "new"
@@ -82,7 +83,7 @@ def control_settings(recipe: Recipe) -> TrainConfig | None:
     """Return [train] for `sft`, without what only preference losses have: to change that changes no control."""
     if recipe.control is None:
         return None
-    plain = {name: TrainConfig.model_fields[name].default for name in USED_BY}
+    plain = {name: TrainConfig.model_fields[name].default for name in LOSS_PARAMETERS}
     return recipe.train.model_copy(update=plain | {"loss": "sft", "args": recipe.train.args | recipe.control.args})
 
 
