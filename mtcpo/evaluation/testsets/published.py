@@ -18,17 +18,17 @@ from pathlib import Path
 
 from mtcpo.core.errors import UserError, nearest
 from mtcpo.data.languages import check_language
+from mtcpo.data.names import check_name
 from mtcpo.evaluation.testsets.sacrebleu import default_references, known_sets
 from mtcpo.evaluation.testsets.testset import (
     Spec,
     TestSet,
-    check_name,
     choose_references,
     make_test_set,
     plain_label,
     read_aligned,
 )
-from mtcpo.models.families import nllb_codes
+from mtcpo.models.language_codes import nllb_codes
 
 
 @dataclass(frozen=True, slots=True)

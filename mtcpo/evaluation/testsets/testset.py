@@ -13,6 +13,7 @@ from pydantic import Field, model_validator
 from mtcpo.core.config import Config, PathOrName
 from mtcpo.core.errors import UserError, choose
 from mtcpo.core.files import read_lines
+from mtcpo.data.names import check_name
 from mtcpo.data.records import Segment
 from mtcpo.translation.config import TranslateConfig
 
@@ -69,22 +70,6 @@ class TestSetConfig(Config):
         if twice is not None:
             raise ValueError(f"two references are named {twice!r}; give each a name of its own")
         return self
-
-
-def check_name(kind: str, name: str) -> str:
-    """Return `name` if it can safely name a file: names of systems and test sets are data, and become paths.
-
-    Raises:
-        UserError: empty, too long, with a path separator or a control character, or hidden (`.`, `..`, `.x`).
-    """
-    if not name.strip():
-        raise UserError(f"{kind} without a name; give it one, for example base")
-    if re.search(r"[/\\\x00-\x1f\x7f]", name) or name.startswith(".") or len(name.encode("utf-8")) > 200:
-        raise UserError(
-            f"{kind} {name!r}: it names a file, so it must be at most 200 bytes without / \\ or control characters, "
-            "and must not start with a dot"
-        )
-    return name
 
 
 @dataclass(frozen=True, slots=True)
