@@ -28,7 +28,7 @@ from mtcpo.evaluation.testsets.testset import (
     plain_label,
     read_aligned,
 )
-from mtcpo.models.families import nllb_codes
+from mtcpo.models.language_codes import nllb_codes
 
 
 @dataclass(frozen=True, slots=True)
