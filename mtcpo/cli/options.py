@@ -59,7 +59,8 @@ metrics = click.option(
     "--metric",
     "metrics",
     multiple=True,
-    help="bleu, spbleu, chrf, chrf++, ter, comet, cometkiwi, ...; repeatable.",
+    help="bleu, spbleu, chrf, chrf++, ter, comet, cometkiwi, xcomet, comet:PATH, NAME=python:package.module:function; "
+    "repeatable.",
 )
 
 

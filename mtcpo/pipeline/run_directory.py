@@ -11,6 +11,7 @@ from mtcpo.evaluation.results import translations_dir
 from mtcpo.evaluation.systems import load_configured_sets
 from mtcpo.evaluation.testsets.suites import name_test_sets
 from mtcpo.evaluation.testsets.testset import TestSet
+from mtcpo.metrics.registry import code_files
 from mtcpo.models.config import ModelOptions
 from mtcpo.models.families import load_family
 from mtcpo.pipeline.recipe import BASE, CONTROL, TUNED, Recipe
@@ -100,4 +101,4 @@ def loss_files(config: TrainConfig) -> list[str]:
 def evaluation_files(config: TrainConfig) -> list[str]:
     """Return the files that a stage of training is evaluated on."""
     pairs = [] if config.eval is None else corpus_files(config.eval.corpus)
-    return pairs + ([] if config.dev is None else corpus_files(config.dev))
+    return pairs + ([] if config.dev is None else corpus_files(config.dev) + code_files(config.dev.metrics))
