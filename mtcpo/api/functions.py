@@ -52,6 +52,12 @@ def log_drops(drops: Mapping[str, int], where: str) -> None:
         logging.getLogger("mtcpo").warning("%s: %d dropped: %s", where, number, reason)
 
 
+def object_name(value: Any) -> str:
+    """Return a name for a function or object given in Python, as settings and cards record it."""
+    kind = value if hasattr(value, "__qualname__") else type(value)
+    return f"python:{kind.__module__}:{kind.__qualname__}"
+
+
 class Preferences(NamedTuple):
     """Triplets as a `datasets.Dataset`, and the figures of prefs-report.json: what was kept, what dropped and why."""
 

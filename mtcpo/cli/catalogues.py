@@ -64,6 +64,14 @@ def combinations() -> Rows:
     return [(name, combination.title) for name, combination in COMBINATIONS.items()]
 
 
+def losses() -> Rows:
+    """Losses to train with."""
+    from mtcpo.training.losses import LOSSES
+
+    rows = [(name, _line(loss.help, loss.paper and f"arXiv {loss.paper}")) for name, loss in LOSSES.items()]
+    return [*rows, ("python:MODULE:NAME", "a function of your own; needs --allow-code")]
+
+
 def models() -> Rows:
     """Short names of models, with their checkpoints on the hub."""
     from mtcpo.models.families import FAMILIES

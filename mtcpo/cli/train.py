@@ -45,9 +45,7 @@ class DataOptions:
 class LossOptions:
     """The loss and how fast to learn; every other setting is reached by --set."""
 
-    loss: str | None = option(
-        "--loss", metavar="[sft|sigmoid|hinge|ipo|simpo|alphapo|arpo]", help="Default: sigmoid (CPO)."
-    )
+    loss: str | None = option("--loss", metavar="NAME", help="One of the losses below; default: sigmoid (CPO).")
     beta: float | None = option("--beta", type=float, help="Scale of the rewards; default: 0.1.")
     cpo_alpha: float | None = option("--cpo-alpha", type=float, help="Weight of the NLL of the chosen; default: 1.")
     learning_rate: float | None = option("--learning-rate", type=float, help="Peak learning rate; default: 1e-4.")
@@ -81,7 +79,7 @@ class HeldOutOptions:
 
 @click.command(
     cls=catalogues.Command,
-    catalogues={"Short names for --model": catalogues.models},
+    catalogues={"Losses": catalogues.losses, "Short names for --model": catalogues.models},
     short_help="Train on preferences, or on references.",
 )
 @click.option("--model", required=True, help="A short name listed below, a hub name or a directory.")

@@ -11,10 +11,12 @@ from mtcpo.evaluation.results import translations_dir
 from mtcpo.evaluation.systems import load_configured_sets
 from mtcpo.evaluation.testsets.suites import name_test_sets
 from mtcpo.evaluation.testsets.testset import TestSet
+from mtcpo.metrics.registry import code_files
 from mtcpo.models.config import ModelOptions
 from mtcpo.models.families import load_family
 from mtcpo.pipeline.recipe import BASE, CONTROL, TUNED, Recipe
-from mtcpo.training.config import USED_BY, TrainConfig
+from mtcpo.training.config import TrainConfig
+from mtcpo.training.losses import LOSS_PARAMETERS
 
 FOLDERS = {BASE: "base", TUNED: "model", CONTROL: "control"}
 NEW = "new"
@@ -81,7 +83,7 @@ def control_settings(recipe: Recipe) -> TrainConfig | None:
     """Return [train] for `sft`, without what only preference losses have: to change that changes no control."""
     if recipe.control is None:
         return None
-    plain = {name: TrainConfig.model_fields[name].default for name in USED_BY}
+    plain = {name: TrainConfig.model_fields[name].default for name in LOSS_PARAMETERS}
     return recipe.train.model_copy(update=plain | {"loss": "sft", "args": recipe.train.args | recipe.control.args})
 
 
@@ -91,7 +93,12 @@ def corpus_files(corpus: CorpusConfig) -> list[str]:
     return [source, *corpus.references, *corpus.hypotheses.values()]
 
 
+def loss_files(config: TrainConfig) -> list[str]:
+    """Return the file of a custom loss; a change of it is a change of the stage."""
+    return [user_code_file(config.loss)] if is_user_code(config.loss) else []
+
+
 def evaluation_files(config: TrainConfig) -> list[str]:
     """Return the files that a stage of training is evaluated on."""
     pairs = [] if config.eval is None else corpus_files(config.eval.corpus)
-    return pairs + ([] if config.dev is None else corpus_files(config.dev))
+    return pairs + ([] if config.dev is None else corpus_files(config.dev) + code_files(config.dev.metrics))

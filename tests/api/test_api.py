@@ -312,7 +312,7 @@ def test_a_folder_that_is_no_model_is_not_replaced(model_folder, folder):
     trainer = PreferenceTrainer(str(model_folder("mt5")), TRIPLETS, args=ARGS)
     (folder / "thesis").mkdir()
     (folder / "thesis/chapter.txt").write_text("important")
-    with pytest.raises(UserError, match="thesis exists and is no model of mtcpo's"):
+    with pytest.raises(UserError, match="thesis exists and is not a model of mtcpo"):
         trainer.save_model("thesis")
     assert (folder / "thesis/chapter.txt").read_text() == "important"
 

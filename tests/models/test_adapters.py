@@ -13,7 +13,8 @@ from mtcpo.models.adapters import add_adapters
 from mtcpo.models.config import LoraConfig
 from mtcpo.models.creation import CreateConfig, create_model
 from mtcpo.models.loading import load_model
-from mtcpo.training.train import prepare_model, train
+from mtcpo.training.prepare import prepare_model
+from mtcpo.training.train import train
 
 ROUNDS = {"num_train_epochs": 2, "learning_rate": 1e-2}
 

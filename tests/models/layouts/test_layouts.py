@@ -13,7 +13,7 @@ from mtcpo.models.layouts.encode_once import encode_once, look_up_once
 from mtcpo.models.layouts.packing import can_pack, packed_length, packed_mask
 from mtcpo.models.loading import max_positions_of
 from mtcpo.models.prompts import TextExample, fill_prompt
-from mtcpo.training.train import set_dropout
+from mtcpo.training.prepare import set_dropout
 
 ENCODER_DECODERS = ("mt5", "marian", "m2m100", "nllb")
 DECODERS = tuple(kind for kind in KINDS if kind not in ENCODER_DECODERS)
