@@ -14,12 +14,15 @@ from typing import Any, NamedTuple
 from mtcpo.core.config import load_section
 from mtcpo.core.errors import UserError
 from mtcpo.core.files import read_json_lines
-from mtcpo.data.corpora import CorpusConfig, Drops, check_system_name, read_corpus
+from mtcpo.data.corpora import CorpusConfig, Drops, read_corpus
+from mtcpo.data.names import check_system_name
 from mtcpo.evaluation.config import RunEvaluateConfig
 from mtcpo.evaluation.document import EvaluationDocument
 from mtcpo.evaluation.results import to_document, write_evaluation
 from mtcpo.evaluation.systems import GivenOutputs, System, TranslationModel, evaluate_systems, load_configured_sets
 from mtcpo.evaluation.testsets.testset import TestSet
+from mtcpo.models.config import ModelOptions
+from mtcpo.models.families import Family, load_family
 from mtcpo.preferences.build import PrefsConfig
 from mtcpo.preferences.build import build_preferences as write_preferences
 from mtcpo.report.terminal_table import print_table
@@ -47,6 +50,12 @@ def log_drops(drops: Mapping[str, int], where: str) -> None:
     """Say what was dropped, as the commands do, by Python's logging."""
     for reason, number in sorted(drops.items()):
         logging.getLogger("mtcpo").warning("%s: %d dropped: %s", where, number, reason)
+
+
+def object_name(value: Any) -> str:
+    """Return a name for a function or object given in Python, as settings and cards record it."""
+    kind = value if hasattr(value, "__qualname__") else type(value)
+    return f"python:{kind.__module__}:{kind.__qualname__}"
 
 
 class Preferences(NamedTuple):
@@ -107,6 +116,8 @@ def evaluate(
     *,
     data: Mapping[str, Any] | None = None,
     prompt: str | None = None,
+    family: Family | str | None = None,
+    allow_code: bool = False,
     output_dir: str | Path | None = None,
     **settings: Any,
 ) -> EvaluationResult:
@@ -121,6 +132,8 @@ def evaluate(
         baseline: the name of the system that the others are compared with; default: the first.
         data: languages, columns and the like, as [data] of a recipe.
         prompt: a template in place of the family's own, for models that are named.
+        family: as in `PreferenceTrainer`.
+        allow_code: run Python code that a model's directory brings; without it such a model is refused.
         output_dir: where to write evaluation.json and the translations; default: nowhere.
         **settings: as [evaluate] of a recipe: decoding, resamples, seed, test_set_dir.
 
@@ -134,8 +147,11 @@ def evaluate(
         test_sets = load_configured_sets(config.model_copy(update={"suites": (dataset,), "sets": ()}))
     else:
         test_sets = [_test_set(dataset, data)]
+    options = ModelOptions(prompt, load_family(family, "evaluate: family"), allow_code)
     named = systems if isinstance(systems, Mapping) else {_name_of(systems): systems}
-    evaluated = {name: _system(name, system, len(test_sets), config.decoding, prompt) for name, system in named.items()}
+    evaluated = {
+        name: _system(name, system, len(test_sets), config.decoding, options) for name, system in named.items()
+    }
     folder = None if output_dir is None else Path(output_dir)
     evaluations = evaluate_systems(test_sets, evaluated, config, folder)
     document = to_document(evaluations) if folder is None else write_evaluation(folder, evaluations)
@@ -159,18 +175,18 @@ def _test_set(dataset: Source, data: Mapping[str, Any] | None) -> TestSet:
     return TestSet("test", *pairs[0], segments, corpus.source)
 
 
-def _system(name: str, system: Any, test_sets: int, decoding: TranslateConfig, prompt: str | None) -> System:
+def _system(name: str, system: Any, test_sets: int, decoding: TranslateConfig, options: ModelOptions) -> System:
     """Return what is evaluated: outputs that are given, or a model to translate with."""
     texts = list(system) if isinstance(system, Iterable) and not isinstance(system, str) else []
     if texts and all(isinstance(text, str) for text in texts):
         if test_sets > 1:
             raise UserError(f"system {name!r}: outputs are of one test set, and there are {test_sets}")
         return GivenOutputs([texts])
-    return TranslationModel(lambda sources: _engine(name, system, prompt, sources), decoding)
+    return TranslationModel(lambda sources: _engine(name, system, options, sources), decoding)
 
 
 @contextmanager
-def _engine(name: str, system: Any, prompt: str | None, sources: int) -> Iterator[Any]:
+def _engine(name: str, system: Any, options: ModelOptions, sources: int) -> Iterator[Any]:
     """Give the engine of a model that is named, or in memory."""
     from mtcpo.models.loading import LoadedModel, adopt_model
     from mtcpo.training.trainer import ExampleTrainer
@@ -178,7 +194,7 @@ def _engine(name: str, system: Any, prompt: str | None, sources: int) -> Iterato
     from mtcpo.translation.generate import GenerateEngine
 
     if isinstance(system, (str, Path)):
-        with open_engine(str(system), name, "auto", prompt, sources) as engine:
+        with open_engine(str(system), name, "auto", options, sources) as engine:
             yield engine
         return
     if isinstance(system, ExampleTrainer):
@@ -186,7 +202,7 @@ def _engine(name: str, system: Any, prompt: str | None, sources: int) -> Iterato
     elif isinstance(system, LoadedModel):
         loaded = system
     elif isinstance(system, tuple) and len(system) == 2:
-        loaded = adopt_model(*system, prompt)
+        loaded = adopt_model(*system, options)
     else:
         raise UserError(
             f"system {name!r} is {type(system).__name__}; give texts, the name of a model, a trainer, or "

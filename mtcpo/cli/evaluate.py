@@ -9,12 +9,14 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from mtcpo.cli.options import (
+    allow_code,
     comet_options,
     comet_settings,
     is_one_of_several,
     languages,
     metrics,
     model_options,
+    options_of_model,
     overwrite,
     quiet,
     section,
@@ -49,14 +51,15 @@ if TYPE_CHECKING:
 @click.option("--output-dir", type=click.Path(path_type=Path), help="For evaluation.json, translations, report.html.")
 @model_options
 @settings
+@allow_code
 @overwrite
 def evaluate(
     runs: tuple[Path, ...], compare: bool, model: str | None, baseline_model: str | None, suites: tuple[str, ...],
     test_set_dir: Path | None, submitted: bool | None, source: str | None, references: tuple[str, ...],
     each_reference: bool | None, hyps: tuple[str, ...], src_lang: str | None, tgt_lang: str | None,
     metrics: tuple[str, ...], comet_python: str | None, comet_precision: str | None, score_cache: str | None,
-    baseline: str | None, output_dir: Path | None, dtype: Any, prompt: str | None, overrides: tuple[str, ...],
-    overwrite: bool,
+    baseline: str | None, output_dir: Path | None, dtype: Any, prompt: str | None, family: str | None,
+    overrides: tuple[str, ...], allow_code: bool, overwrite: bool,
 ) -> None:  # fmt: skip
     """Score a model on test sets, or output files against references, with signatures and significance.
 
@@ -64,7 +67,6 @@ def evaluate(
     """
     from mtcpo.data.corpora import parse_named_files
     from mtcpo.evaluation.config import RunEvaluateConfig
-    from mtcpo.models.prompts import check_prompt
 
     if is_one_of_several():
         return
@@ -74,11 +76,11 @@ def evaluate(
         "metrics": metrics, "each_reference": each_reference, "baseline": baseline, "score_cache": score_cache,
         "comet": comet_settings(comet_python, comet_precision),
     }  # fmt: skip
-    config = section(RunEvaluateConfig, "command line", values, overrides, "evaluate")
+    config = section(RunEvaluateConfig, "command line", values, overrides, "evaluate", allow_code)
     _check_evaluate(runs, compare, model, hyps, baseline_model, source, references, config)
     files = {name: Path(file) for name, file in parse_named_files(hyps).items()}
     models = {} if model is None else _two_models(model, baseline_model)
-    template = None if prompt is None else check_prompt(prompt)
+    options = options_of_model(prompt, family, allow_code)
 
     def evaluations() -> list[Evaluation]:
         from mtcpo.evaluation.compare_runs import compare_runs
@@ -89,7 +91,7 @@ def evaluate(
         if not models:
             return evaluate_files(config, files, output_dir)
         quiet()
-        return evaluate_models(config, models, config.decoding, dtype, template, output_dir)
+        return evaluate_models(config, models, config.decoding, dtype, options, output_dir)
 
     texts = [source, *(file.partition("=")[2] or file for file in references)] if source else []
     inputs = files | {text: Path(text) for text in texts if text} | {f"{run}": run / "evaluation.json" for run in runs}

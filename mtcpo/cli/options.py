@@ -11,6 +11,7 @@ import click
 
 if TYPE_CHECKING:
     from mtcpo.data.corpora import CorpusConfig, Drops
+    from mtcpo.models.config import ModelOptions
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -35,11 +36,16 @@ settings = click.option(
 allow_code = click.option(
     "--allow-code",
     is_flag=True,
-    help="Let a source (python:package.module:Class, data.options: arguments) or a metric be code of yours.",
+    help="Run Python code of yours (a source, metric or family named python:module:NAME) or of the model's directory.",
 )
 model_options = _options(
     click.option("--dtype", type=click.Choice(["auto", "float32", "bfloat16", "float16"]), default="auto"),
     click.option("--prompt", help="Template in place of the family's own, for example 'translate: {source}'."),
+    click.option(
+        "--family",
+        metavar="python:MODULE:NAME",
+        help="A Family of your own, for a model type that mtcpo does not know; needs --allow-code.",
+    ),
 )
 comet_options = _options(
     click.option("--comet-python", metavar="PYTHON", help="Interpreter of another environment that has unbabel-comet."),
@@ -53,7 +59,8 @@ metrics = click.option(
     "--metric",
     "metrics",
     multiple=True,
-    help="bleu, spbleu, chrf, chrf++, ter, comet, cometkiwi, ...; repeatable.",
+    help="bleu, spbleu, chrf, chrf++, ter, comet, cometkiwi, xcomet, comet:PATH, NAME=python:package.module:function; "
+    "repeatable.",
 )
 
 
@@ -69,6 +76,18 @@ def section(
     given = {key: value for key, value in values.items() if value not in (None, (), {})}
     short = [text.removeprefix(f"{prefix}.") for text in overrides]
     return load_section(cls, apply_overrides(given, short), where, allow_code=code)
+
+
+def options_of_model(prompt: str | None, family: str | None, allow_code: bool) -> ModelOptions:
+    """Return what the command line says of a model beside its name, checked."""
+    from mtcpo.core.user_code import check_code_allowed
+    from mtcpo.models.config import ModelOptions
+    from mtcpo.models.families import load_family
+    from mtcpo.models.prompts import check_prompt
+
+    template = None if prompt is None else check_prompt(prompt)
+    name = None if family is None else check_code_allowed(family, allow_code)
+    return ModelOptions(template, load_family(name), allow_code)
 
 
 def split_data_overrides(overrides: Sequence[str]) -> tuple[list[str], list[str]]:
@@ -107,7 +126,7 @@ def comet_settings(python: str | None, precision: str | None) -> dict[str, str]:
 
 def system_of(model: str, name: str | None = None) -> str:
     """Return the name of a model's translations: the one given, or the last part of the model's."""
-    from mtcpo.data.corpora import check_system_name
+    from mtcpo.data.names import check_system_name
 
     return check_system_name(name or Path(model).resolve().name)
 

@@ -31,11 +31,11 @@ def run(
     loaded = load_recipe(path, overrides, allow_code)
     folder = output_dir or Path("runs") / path.stem
     if dry_run:
-        for line in plan(stages_of(loaded, folder), folder):
+        for line in plan(stages_of(loaded, folder, allow_code), folder):
             click.echo(line)
         return
     with writing(folder, overwrite=True, folder=True):  # its stages decide what may be replaced
-        report = run_recipe(loaded, folder, overwrite, click.echo)
+        report = run_recipe(loaded, folder, overwrite, click.echo, allow_code)
     print_table(read_document(folder / "evaluation.json"))
     click.echo(f"{report}")
 

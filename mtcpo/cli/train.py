@@ -15,6 +15,7 @@ from mtcpo.cli.options import (
     is_one_of_several,
     languages,
     model_options,
+    options_of_model,
     overwrite,
     quiet,
     section,
@@ -57,7 +58,7 @@ def train(
     model: str, prefs: str | None, source: str | None, references: tuple[str, ...], src_lang: str | None,
     tgt_lang: str | None, loss: str | None, beta: float | None, cpo_alpha: float | None, learning_rate: float | None,
     epochs: float | None, eval_prefs: str | None, dev_source: str | None, dev_references: tuple[str, ...],
-    dev_metrics: tuple[str, ...], output_dir: Path, dtype: Any, prompt: str | None,
+    dev_metrics: tuple[str, ...], output_dir: Path, dtype: Any, prompt: str | None, family: str | None,
     overrides: tuple[str, ...], allow_code: bool, overwrite: bool,
 ) -> None:  # fmt: skip
     """Train on preferences, or on references with --loss sft; interrupted, the same command goes on.
@@ -67,7 +68,6 @@ def train(
     """
     from mtcpo.data.corpora import Drops
     from mtcpo.data.triplets import open_triplets
-    from mtcpo.models.prompts import check_prompt
     from mtcpo.training.config import TrainConfig
 
     if dev_source is None and (dev_references or dev_metrics):
@@ -86,7 +86,7 @@ def train(
     sft = source is not None and config.loss == "sft"
     if sft == (prefs is not None) or (prefs is not None and references) or (source is not None and not sft):
         raise UserError("give --prefs FILE, or --loss sft with --source FILE --reference FILE")
-    template = None if prompt is None else check_prompt(prompt)
+    options = options_of_model(prompt, family, allow_code)
     drops = Drops()
     with writing(output_dir, overwrite, folder=True, inputs=[model]):
         corpus = corpus_of(prefs or source or "", references, (), src_lang, tgt_lang, of_data, allow_code)
@@ -98,7 +98,7 @@ def train(
 
         texts = reference_texts(segments) if prefs is None else pair_texts(triplets)
         origin = prefs or source or ""
-        report = train(model, texts, config, output_dir, prompt=template, origin=origin, overwrite=overwrite)
+        report = train(model, texts, config, output_dir, options=options, origin=origin, overwrite=overwrite)
     if is_one_of_several():  # the first one tells
         return
     drops.update(report["dropped"])

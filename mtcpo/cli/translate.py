@@ -14,6 +14,7 @@ from mtcpo.cli.options import (
     format_drops,
     languages,
     model_options,
+    options_of_model,
     overwrite,
     quiet,
     section,
@@ -48,7 +49,7 @@ if TYPE_CHECKING:
 def translate(
     sources: tuple[str, ...], model: str, src_lang: str | None, tgt_lang: str | None, num_candidates: int | None,
     sampling: str | None, logprobs: bool | None, references: tuple[str, ...], system: str | None, output: Path,
-    dtype: Any, prompt: str | None, overrides: tuple[str, ...], allow_code: bool, overwrite: bool,
+    dtype: Any, prompt: str | None, family: str | None, overrides: tuple[str, ...], allow_code: bool, overwrite: bool,
 ) -> None:  # fmt: skip
     """Translate SOURCE files into candidates, in input order; interrupted, the same command goes on.
 
@@ -56,7 +57,6 @@ def translate(
     """
     from mtcpo.data.corpora import Drops, read_corpus
     from mtcpo.data.rows import require_first
-    from mtcpo.models.prompts import check_prompt
     from mtcpo.translation.config import TranslateConfig
     from mtcpo.translation.translate import translate_to_file
 
@@ -68,7 +68,7 @@ def translate(
     names = [Path(source).name for source in sources]
     if len(set(names)) < len(names):
         raise UserError(f"two sources are named {max(names, key=names.count)}; their segments would have the same ids")
-    name, template = system_of(model, system), None if prompt is None else check_prompt(prompt)
+    name, options = system_of(model, system), options_of_model(prompt, family, allow_code)
     drops = Drops()
     with writing(output, overwrite, inputs=[*sources, *references]):
         of_all = (references, (), src_lang, tgt_lang, of_data, allow_code)
@@ -79,7 +79,7 @@ def translate(
         quiet()
         from mtcpo.translation.engines import open_engine
 
-        with open_engine(model, name, dtype, template) as engine:
+        with open_engine(model, name, dtype, options) as engine:
             figures = translate_to_file(engine, segments, config, output, overwrite)
     click.echo(f"{output}: {figures['segments']} sources, {config.num_candidates} candidates each{format_drops(drops)}")
 

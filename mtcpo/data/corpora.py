@@ -17,22 +17,12 @@ from mtcpo.core.user_code import CodeIfAllowed, is_user_code
 from mtcpo.data.columns import check_template, column_text, fill_template
 from mtcpo.data.formats import translation_segments
 from mtcpo.data.languages import check_language
+from mtcpo.data.names import check_system_name
 from mtcpo.data.records import Candidate, Segment, segment_from_json
 from mtcpo.data.rows import Row, is_table, is_text, read_rows, rows_of
 
 Drops = Counter[str]
 """How many segments were dropped, by reason. Readers add to it; reports print it."""
-
-
-def check_system_name(name: str) -> str:
-    """Return `name` if it can name a system, and so a file of its translations.
-
-    Raises:
-        UserError: it is empty, or could reach out of its folder.
-    """
-    if not name or name.startswith(".") or any(c in '/\\:"' or not c.isprintable() for c in name):
-        raise UserError(f"system name {name!r}: write it without path separators, colons, quotes or a leading dot")
-    return name
 
 
 Language = Annotated[str, Checked(check_language)]

@@ -11,6 +11,7 @@ from typing import Any
 
 from mtcpo.core.errors import UserError, choose
 from mtcpo.data.language_id import why_unchecked
+from mtcpo.data.names import check_name
 from mtcpo.data.records import SEVERITIES, Candidate, Segment
 from mtcpo.evaluation.config import EvaluateConfig
 from mtcpo.evaluation.diagnostics import diagnose
@@ -25,7 +26,7 @@ from mtcpo.evaluation.ranking import (
 from mtcpo.evaluation.results import Evaluation
 from mtcpo.evaluation.significance import Array
 from mtcpo.evaluation.statistics import compute_statistics
-from mtcpo.evaluation.testsets.testset import TestSet, check_name
+from mtcpo.evaluation.testsets.testset import TestSet
 from mtcpo.metrics.base import Metric, with_score, without_spans
 from mtcpo.metrics.per_reference import with_each_reference
 

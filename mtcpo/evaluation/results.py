@@ -17,9 +17,10 @@ from typing import Any
 
 from mtcpo.core.errors import UserError
 from mtcpo.core.files import refuse_existing, write_json_lines, write_text
+from mtcpo.data.names import check_name
 from mtcpo.data.records import Segment, errors_to_json, segment_to_json
 from mtcpo.evaluation.document import EvaluationDocument, SetEntry, write_document
-from mtcpo.evaluation.testsets.testset import TestSet, check_name
+from mtcpo.evaluation.testsets.testset import TestSet
 
 EVALUATION_FILE = "evaluation.json"
 

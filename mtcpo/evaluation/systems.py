@@ -32,6 +32,7 @@ from mtcpo.evaluation.testsets.testset import TestSet
 from mtcpo.metrics.base import Metric
 from mtcpo.metrics.registry import is_lexical, load_metric
 from mtcpo.metrics.score_cache import CACHE_FILE, CachedMetric, ScoreCache
+from mtcpo.models.config import ModelOptions
 from mtcpo.translation.config import TranslateConfig
 from mtcpo.translation.translate import Engine, translate_texts, translate_to_file
 
@@ -153,8 +154,8 @@ def evaluate_files(config: EvaluateConfig, files: Mapping[str, Path], folder: Pa
 
 
 def evaluate_models(
-    config: EvaluateConfig, models: Mapping[str, str], decoding: TranslateConfig, dtype: Any, prompt: str | None,
-    folder: Path | None = None,
+    config: EvaluateConfig, models: Mapping[str, str], decoding: TranslateConfig, dtype: Any,
+    options: ModelOptions, folder: Path | None = None,
 ) -> list[Evaluation]:  # fmt: skip
     """Translate the test sets of a configuration with models (name -> path or hub name), then score.
 
@@ -165,17 +166,17 @@ def evaluate_models(
     """
     systems: dict[str, System] = {}
     for name, model in models.items():
-        systems[name] = TranslationModel(_engine_opener(name, model, dtype, prompt), decoding, folder)
+        systems[name] = TranslationModel(_engine_opener(name, model, dtype, options), decoding, folder)
     return evaluate_systems(load_configured_sets(config), systems, config, folder)
 
 
 def _engine_opener(
-    name: str, model: str, dtype: Any, prompt: str | None
+    name: str, model: str, dtype: Any, options: ModelOptions
 ) -> Callable[[int], AbstractContextManager[Engine]]:
     def open_with(sources: int) -> AbstractContextManager[Engine]:
         from mtcpo.translation.engines import open_engine
 
-        return open_engine(model, name, dtype, prompt, sources)
+        return open_engine(model, name, dtype, options, sources)
 
     return open_with
 

@@ -17,7 +17,7 @@ from itertools import chain
 from pathlib import Path
 
 from mtcpo.core.errors import UserError
-from mtcpo.data.records import ErrorSpan, Segment
+from mtcpo.data.records import Candidate, ErrorSpan, Segment
 from mtcpo.metrics.base import Metric, MetricProxy, NeuralMetric, ScoreWithSpans, scores_only
 
 CACHE_FILE = "scores.sqlite3"
@@ -157,20 +157,23 @@ class CachedMetric(NeuralMetric, MetricProxy):
     def _score_batch(self, segments: Sequence[Segment]) -> list[list[ScoreWithSpans]]:
         """Return scores and error spans; those that the cache lacks are computed together and added at once."""
         keys = [[self._key(segment, candidate.text) for candidate in segment.candidates] for segment in segments]
-        distinct = dict.fromkeys(chain.from_iterable(keys))
-        scores = self._cache.get(list(distinct))
+        scores = self._cache.get(list(dict.fromkeys(chain.from_iterable(keys))))
         missing: list[Segment] = []
-        for segment, row in zip(segments, keys, strict=True):
-            unscored = [c for c, key in zip(segment.candidates, row, strict=True) if key not in scores]
+        new_keys: dict[bytes, None] = {}
+        for segment, keys_of_segment in zip(segments, keys, strict=True):
+            unscored: list[Candidate] = []
+            for candidate, key in zip(segment.candidates, keys_of_segment, strict=True):
+                # Systems often agree: the same text is scored once.
+                if key not in scores and key not in new_keys:
+                    new_keys[key] = None
+                    unscored.append(candidate)
             missing.append(replace(segment, candidates=tuple(unscored)))
-        if any(segment.candidates for segment in missing):
-            computed: dict[bytes, ScoreWithSpans] = {}
-            for segment, scored in zip(missing, self.metric.score_with_spans(missing), strict=True):
-                for candidate, score in zip(segment.candidates, scored, strict=True):
-                    computed[self._key(segment, candidate.text)] = score
-            self._cache.add(computed)
-            scores |= computed
-        return [[scores[key] for key in row] for row in keys]
+        if new_keys:
+            computed = chain.from_iterable(self.metric.score_with_spans(missing))
+            new = dict(zip(new_keys, computed, strict=True))
+            self._cache.add(new)
+            scores |= new
+        return [[scores[key] for key in keys_of_segment] for keys_of_segment in keys]
 
     def _key(self, segment: Segment, text: str) -> bytes:
         references = segment.references if self.uses_references else ()

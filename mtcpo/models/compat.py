@@ -45,7 +45,7 @@ def classic_rope(written: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in classic.items() if value is not None}
 
 
-def load_config(path: str) -> tuple[Any, dict[str, Any]]:
+def load_config(path: str, allow_code: bool = False) -> tuple[Any, dict[str, Any]]:
     """Return the config of a directory or hub name as this version reads it, and as it stands in its file.
 
     Raises:
@@ -55,7 +55,7 @@ def load_config(path: str) -> tuple[Any, dict[str, Any]]:
 
     written, _ = PretrainedConfig.get_config_dict(path)
     known = classic_rope(written) if running_major() < 5 else {}
-    config = AutoConfig.from_pretrained(path, **known)
+    config = AutoConfig.from_pretrained(path, trust_remote_code=allow_code, **known)
     _check_vocabularies(path, config)
     return config, written
 

@@ -1,12 +1,14 @@
-"""Settings of a model: precision, quantization, LoRA adapters."""
+"""Settings of a model: what may be chosen beside its name, precision, quantization, LoRA adapters."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Annotated, Literal
 
 from pydantic import Field
 
 from mtcpo.core.config import Config
+from mtcpo.models.families import Family
 
 DType = Literal["float32", "bfloat16", "float16", "auto"]
 
@@ -25,3 +27,20 @@ class LoraConfig(Config):
     """The frozen base in 4 or 8 bits (QLoRA), by bitsandbytes; meant for NVIDIA GPUs, slow on CPUs."""
     merge: bool = False
     """Merge the adapters into the weights at the end; they themselves are then in the folder `adapter` of the model."""
+
+
+@dataclass(frozen=True, slots=True)
+class ModelOptions:
+    """What a user may choose beside the name of a model, wherever one is named.
+
+    prompt: template in place of the family's own.
+    family: in place of the one that is declared for the model's type.
+    allow_code: run Python code that the model's directory brings; without it such a model is refused.
+    """
+
+    prompt: str | None = None
+    family: Family | None = None
+    allow_code: bool = False
+
+
+DEFAULT_OPTIONS = ModelOptions()

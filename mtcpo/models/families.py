@@ -1,17 +1,24 @@
-"""What distinguishes the model families: one declarative entry each, decided once when a model is loaded."""
+"""What distinguishes the model families: one entry each, chosen once when a model is loaded.
+
+FAMILIES below is the whole list. A family that is not in it can be declared without changing mtcpo: see `Family`.
+"""
 
 from __future__ import annotations
 
+import inspect
 import re
 from collections.abc import Callable, Collection
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import KW_ONLY, dataclass
+from typing import Any, Literal, get_args
 
 import langcodes
 from langcodes.tag_parser import LanguageTagError
 
 from mtcpo.core.errors import UserError, nearest
+from mtcpo.core.user_code import load_user_code
 from mtcpo.data.languages import UNDETERMINED
+from mtcpo.models.language_codes import m2m100_codes, madlad_codes, marian_codes, mbart_codes, nllb_codes
+from mtcpo.models.prompts import check_prompt
 
 DECODER_LAYERS = (
     "q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj",
@@ -20,8 +27,7 @@ DECODER_LAYERS = (
 """Attention and feed-forward layers as Llama and its like, GPT-NeoX and GPT-2 call them. Not the router of a mixture
 of experts, nor its experts, which transformers 4 and 5 hold in different shapes: such adapters would not carry over."""
 
-
-FARTHEST = 80
+MAX_LANGUAGE_DISTANCE = 80
 """On CLDR's scale of how well readers of one language do with another, Low and High German are this far apart."""
 
 LayoutName = Literal["encoder-decoder", "decoder-only"]
@@ -29,25 +35,50 @@ LayoutName = Literal["encoder-decoder", "decoder-only"]
 
 @dataclass(frozen=True, slots=True)
 class Family:
-    """How one family of models wants its text. The first entry that fits a model is its family.
+    """How one family of models wants its text.
 
+    For a model type that mtcpo does not know, make one of your own: pass it to `PreferenceTrainer(family=...)`, or put
+    it into a file `own.py` under the name FAMILY and pass `--family python:own:FAMILY --allow-code`. For most models
+
+        FAMILY = Family("pegasus", ("pegasus",), "encoder-decoder")
+
+    is enough; the canary compares its log-probabilities with the model's own logits at every load.
+
+    name: for messages, and where results are kept.
+    model_types: `model_type` in config.json, as transformers registers it.
+    layout: whether the source goes to an encoder, or before the target in one row.
+    title: as papers call it.
+    paper: where it is described.
+    help: what is special about it, one line.
+    alias: short name of `checkpoint` for --model.
+    checkpoint: a well-known model of the family, on the hub.
     marker: where several families share a model type, a regular expression that one of the tokenizer's tokens matches.
-    prompt: template over {source}, {src_name}, {tgt_name}, {src_code}, {tgt_code}; None: by chat template or ALMA's.
-    language_code: how a BCP-47 tag becomes one of the tokenizer's language tokens, the most fitting first; None: no
-        language tokens.
-    target_code: what the target's language token is to `generate`: the first token that is forced on it, or the one
-        it starts from. "": the tokenizer has no src_lang and tgt_lang; language tokens, if any, are part of the prompt.
+    prompt: template over {source}, {src_name}, {tgt_name}, {src_code}, {tgt_code}. None, for decoder-only models: the
+        tokenizer's chat template, or ALMA's prompt where it has none.
+    language_code: from a BCP-47 tag to the tokenizer's language tokens, best first; None: it has none.
+    target_code: what the target's language token is to `generate`: the first token, which is forced, or the one that
+        decoding starts from. "": the tokenizer has no src_lang and tgt_lang; language tokens, if any, are part of the
+        prompt.
     float16: False where activations are known to overflow in half precision.
-    buffers: tensors that are no parameters and that the library does not miss, but the model does.
+    buffers: tensors that are not parameters, whose absence from a checkpoint transformers does not report.
     unscaled_since: the major version of transformers that no longer divides the decoder's output by sqrt(d_model)
-        where both tables are one; None: all versions do the same.
-    adapter_modules: the layers that low-rank adapters go to unless the user names others, in peft's words: by the end
-        of their names, or "all-linear" for all but the output head.
+        where embeddings and lm_head are tied; None: all versions do the same.
+    adapter_modules: the layers that low-rank adapters go to unless the user names others: ends of their names, or
+        "all-linear" for all but the lm_head.
+
+    Raises:
+        UserError: fields that do not fit together.
     """
 
     name: str
     model_types: tuple[str, ...]
     layout: LayoutName
+    _: KW_ONLY
+    title: str = ""
+    paper: str = ""
+    help: str = ""
+    alias: str = ""
+    checkpoint: str = ""
     marker: str | None = None
     prompt: str | None = "{source}"
     language_code: Callable[[str], tuple[str, ...]] | None = None
@@ -57,105 +88,212 @@ class Family:
     unscaled_since: int | None = None
     adapter_modules: str | tuple[str, ...] = "all-linear"
 
+    def __post_init__(self) -> None:
+        problem = self._find_problem()
+        if problem:
+            raise UserError(f"family {self.name!r}: {problem}")
 
-# NLLB names individual languages and scripts; where BCP-47 usage has the macrolanguage, this is the member meant.
-NLLB_MEMBERS = {
-    "ar": "arb", "az": "azj", "et": "est", "fa": "pes", "fa-AF": "prs", "fil": "tgl", "gn": "grn", "lv": "lvs",
-    "mg": "plt", "mn": "khk", "ms": "zsm", "ne": "npi", "no": "nob", "om": "gaz", "or": "ory", "ps": "pbt",
-    "qu": "quy", "sq": "als", "sw": "swh", "uz": "uzn", "yi": "ydd",
-}  # fmt: skip
-
-# What tokenizers made before, or beside, today's BCP-47 call a language.
-OTHER_NAMES = {"fil": ("tl",), "he": ("iw",), "jv": ("jw",), "nb": ("no",), "nso": ("ns",), "zh": ("cmn",)}
-
-
-def _names(language: langcodes.Language) -> tuple[str, ...]:
-    """Return the spellings of a language without script and region: `de`; `fil`, `tl`."""
-    base = language.language or ""
-    return (base, *OTHER_NAMES.get(base, ()))
-
-
-def nllb_codes(tag: str) -> tuple[str, ...]:
-    """`de` -> `deu_Latn`, `zh-Hant` -> `zho_Hant`."""
-    language = langcodes.Language.get(tag)
-    member = NLLB_MEMBERS.get(tag) or NLLB_MEMBERS.get(language.language or "") or language.to_alpha3()
-    return (f"{member}_{language.maximize().script}",)
+    def _find_problem(self) -> str:
+        if not isinstance(self.model_types, tuple) or not self.model_types:
+            return f"model_types must be a tuple of model types, not {self.model_types!r}"
+        if self.layout not in get_args(LayoutName):
+            return f"layout must be one of {', '.join(get_args(LayoutName))}, not {self.layout!r}"
+        if self.target_code not in ("", "forced_bos", "decoder_start"):
+            return f"target_code must be '', 'forced_bos' or 'decoder_start', not {self.target_code!r}"
+        if self.target_code and self.language_code is None:
+            return "target_code needs language_code, a function from a BCP-47 tag to the tokens of that language"
+        if self.prompt is not None:
+            check_prompt(self.prompt)
+        return ""
 
 
-def m2m100_codes(tag: str) -> tuple[str, ...]:
-    """`de` -> `__de__`; scripts and regions have no tokens of their own."""
-    return tuple(f"__{name}__" for name in _names(langcodes.Language.get(tag)))
-
-
-def mbart_codes(tag: str) -> tuple[str, ...]:
-    """`de` -> `de_DE`: the tag's own region, or the one where the language is most at home, or fits mBART's list."""
-    language = langcodes.Language.get(tag)
-    regions = (language.territory, language.maximize().territory, "XX", "CN", "IN", "TH", "UA")
-    return tuple(dict.fromkeys(f"{name}_{region}" for name in _names(language) for region in regions if region))
-
-
-def marian_codes(tag: str) -> tuple[str, ...]:
-    """`de` -> `>>deu<<`, `>>de<<`, `>>deu_Latn<<`, as checkpoints differ; the tag's own script or region first."""
-    language = langcodes.Language.get(tag)
-    names = (language.to_alpha3(), *_names(language))
-    likely = language.maximize()
-    own = [part for part in (language.script, language.territory) if part]
-    usual = [] if language.script else [likely.script]
-    codes = [*(f"{name}_{part}" for part in own for name in names), *names, *(f"{n}_{s}" for n in names for s in usual)]
-    return tuple(dict.fromkeys(f">>{code}<<" for code in codes))
-
-
-def madlad_codes(tag: str) -> tuple[str, ...]:
-    """`de` -> `<2de>`; a script or region where the checkpoint tells them apart."""
-    names = (tag.replace("-", "_"), *_names(langcodes.Language.get(tag)))
-    return tuple(dict.fromkeys(f"<2{name}>" for name in names))
-
-
+# The first entry that fits a model is its family: those with a marker stand before those that share their model type.
 FAMILIES: tuple[Family, ...] = (
-    Family("madlad", ("t5",), "encoder-decoder", "<2de>", "{tgt_code} {source}", madlad_codes, float16=False),
-    Family("byt5", ("t5", "mt5"), "encoder-decoder", "\x00", float16=False),
-    Family("t5", ("t5",), "encoder-decoder", None, "translate {src_name} to {tgt_name}: {source}", float16=False),
-    Family("mt5", ("mt5",), "encoder-decoder", float16=False, unscaled_since=5),
-    Family("umt5", ("umt5",), "encoder-decoder", float16=False),
-    Family("nllb", ("m2m_100",), "encoder-decoder", "eng_Latn", "{source}", nllb_codes, "forced_bos"),
-    Family("m2m100", ("m2m_100",), "encoder-decoder", None, "{source}", m2m100_codes, "forced_bos"),
-    Family("mbart-50", ("mbart",), "encoder-decoder", "sl_SI", "{source}", mbart_codes, "forced_bos"),
-    Family("mbart-cc25", ("mbart",), "encoder-decoder", None, "{source}", mbart_codes, "decoder_start"),
-    Family("marian-multilingual", ("marian",), "encoder-decoder", ">>.+<<", "{tgt_code} {source}", marian_codes,
-           buffers=("final_logits_bias",)),
-    Family("marian", ("marian",), "encoder-decoder", buffers=("final_logits_bias",)),
-    Family("llama", ("llama",), "decoder-only", prompt=None, adapter_modules=DECODER_LAYERS),
-    Family("qwen", ("qwen2", "qwen3"), "decoder-only", prompt=None, adapter_modules=DECODER_LAYERS),
-    Family("gemma", ("gemma", "gemma2", "gemma3_text"), "decoder-only", prompt=None, adapter_modules=DECODER_LAYERS),
-    Family("mistral", ("mistral", "mixtral"), "decoder-only", prompt=None, adapter_modules=DECODER_LAYERS),
-    Family("gpt-neox", ("gpt_neox",), "decoder-only", prompt=None, adapter_modules=DECODER_LAYERS),
-    Family("gpt2", ("gpt2",), "decoder-only", prompt=None, adapter_modules=DECODER_LAYERS),
-    Family("cohere", ("cohere",), "decoder-only", prompt=None, adapter_modules=DECODER_LAYERS),
-    Family("granite", ("granite",), "decoder-only", prompt=None, adapter_modules=DECODER_LAYERS),
+    Family(
+        "madlad", ("t5",), "encoder-decoder", title="MADLAD-400", paper="arXiv 2309.04662",
+        help="450 languages; the target's token <2xx> leads the source",
+        alias="madlad", checkpoint="google/madlad400-3b-mt",
+        marker="<2de>", prompt="{tgt_code} {source}", language_code=madlad_codes, float16=False,
+    ),
+    Family(
+        "byt5", ("t5", "mt5"), "encoder-decoder", title="ByT5", paper="arXiv 2105.13626",
+        help="bytes in place of tokens", checkpoint="google/byt5-small",
+        marker="\x00", float16=False,
+    ),
+    Family(
+        "t5", ("t5",), "encoder-decoder", title="T5", paper="arXiv 1910.10683",
+        help="English, German, French, Romanian; the task is part of the prompt", checkpoint="google-t5/t5-small",
+        prompt="translate {src_name} to {tgt_name}: {source}", float16=False,
+    ),
+    Family(
+        "mt5", ("mt5",), "encoder-decoder", title="mT5", paper="arXiv 2010.11934",
+        help="101 languages; not trained to translate, so fine-tune it first",
+        alias="mt5", checkpoint="google/mt5-small",
+        float16=False, unscaled_since=5,
+    ),
+    Family(
+        "umt5", ("umt5",), "encoder-decoder", title="UMT5", paper="arXiv 2304.09151",
+        help="107 languages; not trained to translate, so fine-tune it first", checkpoint="google/umt5-small",
+        float16=False,
+    ),
+    Family(
+        "nllb", ("m2m_100",), "encoder-decoder", title="NLLB-200", paper="arXiv 2207.04672",
+        help="200 languages, by language and script: deu_Latn",
+        alias="nllb", checkpoint="facebook/nllb-200-distilled-600M",
+        marker="eng_Latn", language_code=nllb_codes, target_code="forced_bos",
+    ),
+    Family(
+        "m2m100", ("m2m_100",), "encoder-decoder", title="M2M100", paper="arXiv 2010.11125",
+        help="100 languages: __de__", alias="m2m100", checkpoint="facebook/m2m100_418M",
+        language_code=m2m100_codes, target_code="forced_bos",
+    ),
+    Family(
+        "mbart-50", ("mbart",), "encoder-decoder", title="mBART-50", paper="arXiv 2008.00401",
+        help="50 languages, by language and region: de_DE",
+        alias="mbart", checkpoint="facebook/mbart-large-50-many-to-many-mmt",
+        marker="sl_SI", language_code=mbart_codes, target_code="forced_bos",
+    ),
+    Family(
+        "mbart-cc25", ("mbart",), "encoder-decoder", title="mBART-cc25", paper="arXiv 2001.08210",
+        help="25 languages; decoding starts from the target's code", checkpoint="facebook/mbart-large-cc25",
+        language_code=mbart_codes, target_code="decoder_start",
+    ),
+    Family(
+        "marian-multilingual", ("marian",), "encoder-decoder", title="OPUS-MT, several target languages",
+        paper="arXiv 2212.01936", help="the target's token >>deu<< leads the source",
+        checkpoint="Helsinki-NLP/opus-mt-en-mul",
+        marker=">>.+<<", prompt="{tgt_code} {source}", language_code=marian_codes, buffers=("final_logits_bias",),
+    ),
+    Family(
+        "marian", ("marian",), "encoder-decoder", title="OPUS-MT (Marian)", paper="arXiv 2212.01936",
+        help="one language pair a model", alias="marian", checkpoint="Helsinki-NLP/opus-mt-en-de",
+        buffers=("final_logits_bias",),
+    ),
+    Family(
+        "llama", ("llama",), "decoder-only", title="Llama, ALMA, Tower", paper="arXiv 2309.11674",
+        help="ALMA's prompt, or the chat template", alias="alma", checkpoint="haoranxu/ALMA-7B",
+        prompt=None, adapter_modules=DECODER_LAYERS,
+    ),
+    Family(
+        "qwen", ("qwen2", "qwen3"), "decoder-only", title="Qwen 2, Qwen 3", paper="arXiv 2505.09388",
+        help="with the chat template, thinking off", checkpoint="Qwen/Qwen3-0.6B",
+        prompt=None, adapter_modules=DECODER_LAYERS,
+    ),
+    Family(
+        "gemma", ("gemma", "gemma2", "gemma3_text"), "decoder-only", title="Gemma 1 to 3", paper="arXiv 2403.08295",
+        help="logits of Gemma 2 are soft-capped", checkpoint="google/gemma-2-2b-it",
+        prompt=None, adapter_modules=DECODER_LAYERS,
+    ),
+    Family(
+        "mistral", ("mistral", "mixtral"), "decoder-only", title="Mistral, Mixtral", paper="arXiv 2310.06825",
+        help="Mixtral's router loss is added to the loss", checkpoint="mistralai/Mistral-7B-Instruct-v0.3",
+        prompt=None, adapter_modules=DECODER_LAYERS,
+    ),
+    Family(
+        "gpt-neox", ("gpt_neox",), "decoder-only", title="GPT-NeoX, Pythia", paper="arXiv 2204.06745",
+        help="ALMA's prompt", checkpoint="EleutherAI/pythia-160m",
+        prompt=None, adapter_modules=DECODER_LAYERS,
+    ),
+    Family(
+        "gpt2", ("gpt2",), "decoder-only", title="GPT-2", paper="Radford et al. 2019",
+        help="ALMA's prompt", checkpoint="openai-community/gpt2",
+        prompt=None, adapter_modules=DECODER_LAYERS,
+    ),
+    Family(
+        "cohere", ("cohere",), "decoder-only", title="Cohere Command R, Aya 23", paper="arXiv 2405.15032",
+        help="logits are scaled", checkpoint="CohereLabs/aya-23-8B",
+        prompt=None, adapter_modules=DECODER_LAYERS,
+    ),
+    Family(
+        "granite", ("granite",), "decoder-only", title="Granite", paper="arXiv 2408.13359",
+        help="logits are divided by a constant", checkpoint="ibm-granite/granite-3.1-2b-instruct",
+        prompt=None, adapter_modules=DECODER_LAYERS,
+    ),
 )  # fmt: skip
 
+ALIASES = {family.alias: family.checkpoint for family in FAMILIES if family.alias}
+"""Short names of `--model`."""
 
-def family_of(model_type: str, tokens: Collection[str], layout: LayoutName) -> Family:
-    """Return the family of a model, by its `model_type` and, where types are shared, by its tokenizer's tokens.
+
+# --- which family a model is of ---------------------------------------------------------------------------------------
+
+
+def family_of(
+    model_type: str, tokens: Collection[str], layout: LayoutName, user_family: Family | None = None
+) -> Family:
+    """Return the family of a model.
+
+    Args:
+        model_type: as in its config.json.
+        tokens: of its tokenizer; they decide where families share a model type.
+        layout: as its config says.
+        user_family: the one that the user gives in place of the declared ones.
 
     Raises:
-        UserError: no entry declares this type; the message has the entry to add, which `layout` is for.
+        UserError: no family is declared for this type, or the user's is for others.
     """
+    if user_family is not None:
+        return _check_user_family(user_family, model_type, layout)
     for family in FAMILIES:
         if model_type in family.model_types and (family.marker is None or _has(tokens, family.marker)):
             return family
-    known = sorted({model_type for family in FAMILIES for model_type in family.model_types})
+    declared_types = sorted({model_type for family in FAMILIES for model_type in family.model_types})
     prompt = ", prompt=None" if layout == "decoder-only" else ""
     raise UserError(
-        f"no family is declared for model type {model_type!r}{nearest(model_type, known)}; known types: "
-        f"{', '.join(known)}. A new one is an entry of FAMILIES in mtcpo/models/families.py, for a model "
-        f'without language tokens Family("{model_type}", ("{model_type}",), "{layout}"{prompt})'
+        f"no family is declared for model type {model_type!r}{nearest(model_type, declared_types)}; known types: "
+        f"{', '.join(declared_types)}. To use this model, write a file own.py with two lines, `from "
+        "mtcpo.models.families import Family` and, for a model without language tokens, "
+        f'`FAMILY = Family("{model_type}", ("{model_type}",), "{layout}"{prompt})`, and pass '
+        "--family python:own:FAMILY --allow-code"
     )
 
 
 def _has(tokens: Collection[str], marker: str) -> bool:
     pattern = re.compile(marker)
     return marker in tokens or any(pattern.fullmatch(token) for token in tokens)
+
+
+def _check_user_family(family: Family, model_type: str, layout: LayoutName) -> Family:
+    if model_type not in family.model_types:
+        raise UserError(
+            f"family {family.name!r} is for model type {' or '.join(family.model_types)}, and this model's is "
+            f"{model_type!r}; add it to the family's model_types if it fits"
+        )
+    if layout != family.layout:
+        raise UserError(f"family {family.name!r}: its layout is {family.layout!r}, but this model is {layout}")
+    return family
+
+
+def load_family(entry: Any, use: str = "--family") -> Family | None:
+    """Return a family of the user's: `python:module:NAME`, or a `Family` itself; None where none is given.
+
+    Whether custom code may run at all is checked where the name is read (`check_code_allowed`).
+
+    Raises:
+        UserError: it cannot be imported, or is something else.
+    """
+    if entry is None:
+        return None
+    family: Family = load_user_code(entry, use, _needs_family)
+    return family
+
+
+def _needs_family(value: Any) -> str:
+    return "" if isinstance(value, Family) else f"it is a {type(value).__name__}, and a Family is needed"
+
+
+def language_code_source(family: Family) -> str:
+    """Return the text of the module that a family's `language_code` is in: with it, tokenized data may change."""
+    function = family.language_code
+    if function is None:
+        return ""
+    try:
+        return inspect.getsource(inspect.getmodule(function) or function)
+    except (OSError, TypeError):
+        return repr(function)  # typed at a prompt: its address, so that nothing kept is taken for the same
+
+
+# --- language tokens --------------------------------------------------------------------------------------------------
 
 
 def language_token(family: Family, tag: str, tokens: Collection[str]) -> str:
@@ -172,30 +310,31 @@ def language_token(family: Family, tag: str, tokens: Collection[str]) -> str:
     for code in codes:
         if code in tokens:
             return code
-    # Only tokens of the same make: a vocabulary has 250,000.
-    makes = {_make(code) for code in codes}
-    alike = [code for code in {_bare(token) for token in tokens if _make(token) in makes} if _is_tag(code)]
-    found, distance = langcodes.closest_match(tag, sorted(alike), max_distance=FARTHEST)
-    hint = f"; the nearest that it has is {found!r}" if distance <= FARTHEST else ""
+    # Only tokens of the same shape are compared by language: a vocabulary has 250,000.
+    shapes = {_shape(code) for code in codes}
+    bare_codes = {_bare(token) for token in tokens if _shape(token) in shapes}
+    tags = sorted(filter(_is_tag, bare_codes))
+    closest, distance = langcodes.closest_match(tag, tags, max_distance=MAX_LANGUAGE_DISTANCE)
+    hint = f"; the nearest that it has is {closest!r}" if distance <= MAX_LANGUAGE_DISTANCE else ""
     raise UserError(f"the tokenizer has no token for language {tag!r} (tried {', '.join(codes)}){hint}")
 
 
 def any_language(family: Family, tokens: Collection[str]) -> str:
-    """Return the first language, by its token, that a tokenizer of a family with language tokens knows.
+    """Return the first language, by the order of tokens, that a tokenizer of a family with language tokens has.
 
     Raises:
-        UserError: it knows none.
+        UserError: it has none.
     """
     assert family.language_code is not None
-    makes = {_make(code): code for code in family.language_code("de")}
-    for token in sorted(token for token in tokens if _make(token) in makes):
+    examples = {_shape(code): code for code in family.language_code("de")}
+    for token in sorted(token for token in tokens if _shape(token) in examples):
         tag = _bare(token)
         try:
             if token in family.language_code(tag):
                 return tag
         except (LookupError, ValueError):
             continue  # a word that only looks like a code
-    raise UserError(f"the tokenizer of this {family.name} model has no language token such as {min(makes.values())}")
+    raise UserError(f"the tokenizer of this {family.name} model has no language token such as {min(examples.values())}")
 
 
 def _is_tag(code: str) -> bool:
@@ -210,6 +349,6 @@ def _bare(token: str) -> str:
     return re.sub(r"^(<2|>>|__)|(>|<<|__)$", "", token)
 
 
-def _make(token: str) -> str:
+def _shape(token: str) -> str:
     """Return the shape of a language token: `deu_Latn` -> `a_a`, `>>deu<<` -> `>>a<<`."""
     return re.sub(r"[^\W_]+", "a", token)

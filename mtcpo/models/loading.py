@@ -1,9 +1,11 @@
-"""Loading and saving models, so that what comes back gives the same numbers or says why it does not."""
+"""Loading and saving models, so that what comes back gives the same numbers or says why it does not.
+
+In order: `load_model` from a name, `adopt_model` from memory, `assemble` with layout and head, `save_model`.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -11,20 +13,17 @@ from typing import Any
 
 import torch
 
-from mtcpo.core.errors import UserError, first_line, one_line
-from mtcpo.core.files import sha256_of
-from mtcpo.core.hub import hub_file, is_hub_name, is_hub_unreachable
+from mtcpo.core.errors import UserError, one_line
 from mtcpo.models.adapters import (
-    ADAPTER_CONFIG,
     adapters_base,
     keep_differentiable,
     merge_adapters,
     quantization_settings,
     save_adapters,
 )
-from mtcpo.models.canary import CANARY_FILE, check_canary, write_canary
+from mtcpo.models.canary import check_canary, write_canary
 from mtcpo.models.compat import load_config, mend_config
-from mtcpo.models.config import DType, Quantization
+from mtcpo.models.config import DEFAULT_OPTIONS, DType, ModelOptions, Quantization
 from mtcpo.models.families import Family, LayoutName, family_of
 from mtcpo.models.head.hooks import Head
 from mtcpo.models.head.targets import LogitTransform
@@ -32,24 +31,24 @@ from mtcpo.models.layouts.base import Layout
 from mtcpo.models.layouts.decoder_only import DecoderOnlyLayout
 from mtcpo.models.layouts.encoder_decoder import EncoderDecoderLayout
 from mtcpo.models.layouts.packing import can_pack
-from mtcpo.models.tokenizers import TOKENIZER_FILES, check_vocabulary, has_tokenizer, load_tokenizer, save_tokenizer
+from mtcpo.models.model_code import refuse_model_code
+from mtcpo.models.names import check_model_directory, check_reachable, explain_load_errors, resolve_model_name
+from mtcpo.models.tokenizers import check_vocabulary, has_tokenizer, load_tokenizer, save_tokenizer
 from mtcpo.models.weights import load_weights, untie_if_separate
-
-ALIASES = {
-    "mt5": "google/mt5-small",
-    "nllb": "facebook/nllb-200-distilled-600M",
-    "m2m100": "facebook/m2m100_418M",
-    "mbart": "facebook/mbart-large-50-many-to-many-mmt",
-    "marian": "Helsinki-NLP/opus-mt-en-de",
-    "madlad": "google/madlad400-3b-mt",
-    "alma": "haoranxu/ALMA-7B",
-}
-"""Short names of `--model`."""
 
 
 @dataclass(frozen=True, slots=True)
 class LoadedModel:
-    """A model with all that the rest of the code needs to know of it."""
+    """A model with all that the rest of the code needs to know of it.
+
+    name: as the user gave it.
+    model: of transformers, or one that peft has wrapped in adapters.
+    tokenizer: of transformers.
+    family: how it wants its text.
+    layout: from text to batches, and from batches to log-probabilities.
+    head: how its log-probabilities are read; verified by the canary.
+    options: what it was loaded with, so that it can be loaded again.
+    """
 
     name: str
     model: Any
@@ -57,6 +56,7 @@ class LoadedModel:
     family: Family
     layout: Layout
     head: Head
+    options: ModelOptions = DEFAULT_OPTIONS
 
     @property
     def device(self) -> torch.device:
@@ -65,64 +65,75 @@ class LoadedModel:
 
     def with_model(self, model: Any) -> LoadedModel:
         """Return the same with the model wrapped in adapters, or with adapters merged into it."""
-        whole = assemble(self.name, model, self.tokenizer, self.family, getattr(self.layout, "prompt", None))
-        return replace(whole, head=replace(whole.head, logits_mode=self.head.logits_mode))
+        changed = assemble(self.name, model, self.tokenizer, self.family, self.options)
+        return replace(changed, head=replace(changed.head, logits_mode=self.head.logits_mode))
+
+
+# --- loading ----------------------------------------------------------------------------------------------------------
 
 
 def load_model(
     name: str,
     dtype: DType = "auto",
-    prompt: str | None = None,
+    options: ModelOptions = DEFAULT_OPTIONS,
     device: str | None = None,
     quantization: Quantization | None = None,
 ) -> LoadedModel:
-    """Load a model by alias, hub name or directory, and prove that its log-probabilities are right.
+    """Load a model by alias, hub name or directory, and verify its log-probabilities.
 
     A directory of adapters is loaded with its base, into which they are merged.
 
     Args:
         name: a directory, a key of ALIASES, or a name on the hub.
         dtype: precision of the weights; "auto" is bfloat16 on a GPU that has it, else float32.
-        prompt: a template in place of the family's own.
+        options: prompt and family in place of the declared ones, and whether code of the model may run.
         device: default: a GPU where there is one.
         quantization: of the weights, to train adapters on them.
 
     Raises:
-        UserError: no such model, no tokenizer, an undeclared family, missing or unexpected weights, half precision
-            where the family overflows, or log-probabilities other than those saved with the model.
+        UserError: no such model, code that is not allowed, no tokenizer, an undeclared family, missing or unexpected
+            weights, half precision where the family overflows, or log-probabilities other than those saved with the
+            model.
     """
     path = resolve_model_name(name)
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
-    _check_reachable(path)
+    check_reachable(path)
+    # Before anything else is read: transformers runs some of it while it looks for the model's class.
+    refuse_model_code(path, options.allow_code)
     base = adapters_base(path)
     if base is not None:
-        return _load_with_adapters(name, path, base, dtype, prompt, device, quantization)
-    _check_place(path)
-    with explained(path):
-        config, written = load_config(path)
-        layout: LayoutName = "encoder-decoder" if config.is_encoder_decoder else "decoder-only"
-        tokenizer = load_tokenizer(path)
-        family = family_of(config.model_type, tokenizer.get_vocab(), layout)
+        return _load_with_adapters(name, path, base, dtype, options, device, quantization)
+    check_model_directory(path)
+    with explain_load_errors(path):
+        config, written = load_config(path, options.allow_code)
+        tokenizer = load_tokenizer(path, options.allow_code)
+        family = _family_for(config, tokenizer, options)
+        load_options: dict[str, Any] = {"trust_remote_code": options.allow_code}
         if quantization is None:
-            model = load_weights(path, config, written, family, _dtype_for(dtype, family, device)).to(device)
+            dtype_found = _dtype_for(dtype, family, device)
+            model = load_weights(path, config, written, family, dtype_found, **load_options).to(device)
         else:
-            model = _load_quantized(path, config, written, family, quantization, device)
-    return _verified(name, path, model, tokenizer, family, prompt)
+            model = _load_quantized(path, config, written, family, quantization, device, **load_options)
+    return _verified(name, path, model, tokenizer, family, options)
 
 
-def adopt_model(model: Any, tokenizer: Any, prompt: str | None = None) -> LoadedModel:
-    """Take over a model that is in memory already, and prove that its log-probabilities are right.
+def adopt_model(model: Any, tokenizer: Any, options: ModelOptions = DEFAULT_OPTIONS) -> LoadedModel:
+    """Take over a model that is in memory already, and verify its log-probabilities.
 
     Raises:
         UserError: an undeclared family, a tokenizer of another model, or logits that the head path does not give.
     """
     name = str(getattr(model, "name_or_path", "") or type(model).__name__)
-    layout: LayoutName = "encoder-decoder" if model.config.is_encoder_decoder else "decoder-only"
-    family = family_of(model.config.model_type, tokenizer.get_vocab(), layout)
+    family = _family_for(model.config, tokenizer, options)
     untie_if_separate(name, model)
-    # No folder with a canary of its own: the weights may have been trained since they were loaded.
+    # A folder without a canary: the weights may have been trained since they were loaded.
     with TemporaryDirectory() as empty:
-        return _verified(name, empty, model, tokenizer, family, prompt)
+        return _verified(name, empty, model, tokenizer, family, options)
+
+
+def _family_for(config: Any, tokenizer: Any, options: ModelOptions) -> Family:
+    layout: LayoutName = "encoder-decoder" if config.is_encoder_decoder else "decoder-only"
+    return family_of(config.model_type, tokenizer.get_vocab(), layout, options.family)
 
 
 def _load_with_adapters(
@@ -130,7 +141,7 @@ def _load_with_adapters(
     path: str,
     base: str,
     dtype: DType,
-    prompt: str | None,
+    options: ModelOptions,
     device: str,
     quantization: Quantization | None,
 ) -> LoadedModel:
@@ -141,98 +152,26 @@ def _load_with_adapters(
             "train with train.lora.merge = true first, and start from that"
         )
     try:
-        below = load_model(base, dtype, prompt, device)
+        below = load_model(base, dtype, options, device)
     except UserError as error:
         raise UserError(f"{path}: adapters of {base}: {error}") from error
     model = merge_adapters(below.model, path)
-    tokenizer = load_tokenizer(path) if has_tokenizer(Path(path)) else below.tokenizer
-    return _verified(name, path, model, tokenizer, below.family, prompt)
+    tokenizer = load_tokenizer(path, options.allow_code) if has_tokenizer(Path(path)) else below.tokenizer
+    return _verified(name, path, model, tokenizer, below.family, options)
 
 
 def _load_quantized(
-    path: str, config: Any, written: Mapping[str, Any], family: Family, quantization: Quantization, device: str
-) -> Any:
-    options = {"quantization_config": quantization_settings(quantization), "device_map": {"": device}}
+    path: str, config: Any, written: Mapping[str, Any], family: Family, quantization: Quantization, device: str,
+    **load_options: Any,
+) -> Any:  # fmt: skip
+    load_options |= {"quantization_config": quantization_settings(quantization), "device_map": {"": device}}
     # bfloat16 on every GPU, where it is slow too: what stays unquantized must not overflow.
     try:
-        model = load_weights(path, config, written, family, torch.bfloat16, **options)
-    except (RuntimeError, ImportError) as error:  # no kernels of the library for this device
+        model = load_weights(path, config, written, family, torch.bfloat16, **load_options)
+    except (RuntimeError, ImportError) as error:  # bitsandbytes has no kernels for this device
         raise UserError(f"train.lora.quantization: {one_line(error)}") from error
     keep_differentiable(model)
     return model
-
-
-def _verified(name: str, path: str, model: Any, tokenizer: Any, family: Family, prompt: str | None) -> LoadedModel:
-    """Put a model together, once its tokenizer fits it and its log-probabilities are those of the canary in `path`."""
-    check_vocabulary(name, model, tokenizer)
-    loaded = assemble(name, model, tokenizer, family, prompt)
-    head = check_canary(name, loaded.model, loaded.layout, family, loaded.head, Path(path))
-    return replace(loaded, head=head)
-
-
-def assemble(name: str, model: Any, tokenizer: Any, family: Family, prompt: str | None) -> LoadedModel:
-    """Put a loaded model together with its layout and head."""
-    layout = layout_for(model, tokenizer, family, prompt)
-    bias, transform = getattr(model, "final_logits_bias", None), transform_of(model.config)
-    head = Head(model.get_output_embeddings(), bias, transform, model=model)
-    return LoadedModel(name, model, tokenizer, family, layout, head)
-
-
-def transform_of(config: Any) -> LogitTransform:
-    """Return what the model does to logits after its head: Gemma 2's cap, Cohere's scale, Granite's divisor."""
-    scale = float(getattr(config, "logit_scale", None) or 1.0) / float(getattr(config, "logits_scaling", None) or 1.0)
-    return LogitTransform(scale, getattr(config, "final_logit_softcapping", None))
-
-
-def _check_reachable(path: str) -> None:
-    """Refuse at once a directory that is not there, and a hub model that cannot be had."""
-    if Path(path).is_dir():
-        return
-    if path.startswith(("/", "./", "../", "~")) or path.count("/") > 1:
-        raise UserError(f"{path}: no such model directory")
-    if not is_hub_name(path):
-        raise UserError(
-            f"{path!r} is neither a directory, nor one of {', '.join(ALIASES)}, nor a hub name (owner/name)"
-        )
-    is_cached = any(hub_file(path, file, fetch=False) for file in ("config.json", ADAPTER_CONFIG))
-    if not is_cached and is_hub_unreachable():
-        raise UserError(_unavailable(path, "no network"))
-
-
-def _check_place(path: str) -> None:
-    """Refuse a directory that is no model's."""
-    folder = Path(path)
-    if not folder.is_dir():
-        return
-    if not (folder / "config.json").exists():
-        raise UserError(f"{path}: no config.json in it, so it is no model directory")
-    if not has_tokenizer(folder):
-        raise UserError(
-            f"{path}: a model without tokenizer; copy the tokenizer files of the model it came from into it "
-            f"(one of {', '.join(TOKENIZER_FILES)}, and tokenizer_config.json)"
-        )
-
-
-@contextmanager
-def explained(path: str) -> Iterator[None]:
-    """Turn the library's failure to find or read a model into one line with the way out."""
-    from safetensors import SafetensorError
-
-    try:
-        yield
-    except (OSError, ValueError, SafetensorError) as error:
-        if isinstance(error, OSError) and error.errno is not None:
-            raise
-        raise UserError(_unavailable(path, first_line(error))) from error
-
-
-def _unavailable(path: str, reason: str) -> str:
-    if Path(path).is_dir():
-        return f"{path}: cannot be loaded ({reason})"
-    return (
-        f"model {path!r} is neither a directory here, nor in the hub cache, nor to be fetched ({reason}); on a machine "
-        f"with network run `hf download {path} --local-dir DIR`, copy DIR here, and pass --model DIR"
-    )
 
 
 def _dtype_for(dtype: DType, family: Family, device: str) -> torch.dtype:
@@ -241,45 +180,36 @@ def _dtype_for(dtype: DType, family: Family, device: str) -> torch.dtype:
             f"float16 overflows to NaN in the {family.name} family; use bfloat16 where the GPU has it, or float32"
         )
     if dtype != "auto":
-        chosen: torch.dtype = getattr(torch, dtype)
-        return chosen
+        requested: torch.dtype = getattr(torch, dtype)
+        return requested
     return torch.bfloat16 if device.startswith("cuda") and torch.cuda.is_bf16_supported() else torch.float32
 
 
-# --- saving ---------------------------------------------------------------------------------------------------------
+# --- layout and head --------------------------------------------------------------------------------------------------
 
 
-def save_model(loaded: LoadedModel, folder: Path, languages: tuple[str, str]) -> None:
-    """Write model, tokenizer and canary into the existing `folder`; `languages` are source and target, BCP-47."""
-    loaded.model.save_pretrained(folder)
-    mend_config(folder)
-    save_tokenizer(loaded.tokenizer, folder)
-    if loaded.model.dtype != torch.float32:
-        loaded = load_model(str(folder), "float32", device="cpu")
-    write_canary(loaded.model, loaded.layout, loaded.family, loaded.head, folder, *languages)
+def _verified(name: str, path: str, model: Any, tokenizer: Any, family: Family, options: ModelOptions) -> LoadedModel:
+    """Put a model together, once its tokenizer fits it and its log-probabilities are those of the canary in `path`."""
+    check_vocabulary(name, model, tokenizer)
+    loaded = assemble(name, model, tokenizer, family, options)
+    head = check_canary(name, loaded.model, loaded.layout, family, loaded.head, Path(path))
+    return replace(loaded, head=head)
 
 
-def save_adapted(loaded: LoadedModel, folder: Path, languages: tuple[str, str]) -> None:
-    """Write the adapters of a model, its tokenizer, and the canary of base and adapters together."""
-    save_adapters(loaded.model, folder)
-    save_tokenizer(loaded.tokenizer, folder)
-    whole = load_model(str(folder), "float32", device="cpu")
-    write_canary(whole.model, whole.layout, whole.family, whole.head, folder, *languages)
+def assemble(
+    name: str, model: Any, tokenizer: Any, family: Family, options: ModelOptions = DEFAULT_OPTIONS
+) -> LoadedModel:
+    """Put a loaded model together with its layout and head."""
+    layout = layout_for(model, tokenizer, family, options.prompt)
+    bias, transform = getattr(model, "final_logits_bias", None), transform_of(model.config)
+    head = Head(model.get_output_embeddings(), bias, transform, model=model)
+    return LoadedModel(name, model, tokenizer, family, layout, head, options)
 
 
-def resolve_model_name(name: str) -> str:
-    """Return the directory or hub name that `--model` means."""
-    return name if Path(name).is_dir() else ALIASES.get(name, name)
-
-
-def model_fingerprint(name: str) -> str:
-    """Return what changes when a model does: its canary, else its files' names and sizes, else its name."""
-    folder = Path(name)
-    if not folder.is_dir():
-        return name
-    if (folder / CANARY_FILE).exists():
-        return sha256_of(folder / CANARY_FILE)
-    return ", ".join(f"{path.name} {path.stat().st_size}" for path in sorted(folder.iterdir()) if path.is_file())
+def transform_of(config: Any) -> LogitTransform:
+    """Return what the model does to logits after its head: Gemma 2's cap, Cohere's scale, Granite's divisor."""
+    scale = float(getattr(config, "logit_scale", None) or 1.0) / float(getattr(config, "logits_scaling", None) or 1.0)
+    return LogitTransform(scale, getattr(config, "final_logit_softcapping", None))
 
 
 def max_positions_of(config: Any) -> int | None:
@@ -296,5 +226,26 @@ def layout_for(model: Any, tokenizer: Any, family: Family, prompt: str | None) -
     """Return the layout of a loaded model; `prompt` replaces the family's template."""
     limit = max_positions_of(model.config)
     if family.layout == "decoder-only":
-        return DecoderOnlyLayout(model, tokenizer, prompt, limit, can_pack(model))
+        return DecoderOnlyLayout(model, tokenizer, prompt or family.prompt, limit, can_pack(model))
     return EncoderDecoderLayout(model, tokenizer, family, prompt or family.prompt or "{source}", limit)
+
+
+# --- saving ---------------------------------------------------------------------------------------------------------
+
+
+def save_model(loaded: LoadedModel, folder: Path, languages: tuple[str, str]) -> None:
+    """Write model, tokenizer and canary into the existing `folder`; `languages` are source and target, BCP-47."""
+    loaded.model.save_pretrained(folder)
+    mend_config(folder)
+    save_tokenizer(loaded.tokenizer, folder)
+    if loaded.model.dtype != torch.float32:
+        loaded = load_model(str(folder), "float32", loaded.options, "cpu")
+    write_canary(loaded.model, loaded.layout, loaded.family, loaded.head, folder, *languages)
+
+
+def save_adapted(loaded: LoadedModel, folder: Path, languages: tuple[str, str]) -> None:
+    """Write the adapters of a model, its tokenizer, and the canary of base and adapters together."""
+    save_adapters(loaded.model, folder)
+    save_tokenizer(loaded.tokenizer, folder)
+    whole = load_model(str(folder), "float32", loaded.options, "cpu")
+    write_canary(whole.model, whole.layout, whole.family, whole.head, folder, *languages)

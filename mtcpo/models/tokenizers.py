@@ -28,7 +28,7 @@ def has_tokenizer(folder: Path) -> bool:
     return json.loads(settings.read_text(encoding="utf-8")).get("tokenizer_class") in WITHOUT_FILES
 
 
-def load_tokenizer(path: str) -> Any:
+def load_tokenizer(path: str, allow_code: bool = False) -> Any:
     """Return the tokenizer of a directory or hub name.
 
     Raises:
@@ -37,7 +37,7 @@ def load_tokenizer(path: str) -> Any:
     from transformers import AutoTokenizer
 
     try:
-        tokenizer = AutoTokenizer.from_pretrained(path)
+        tokenizer = AutoTokenizer.from_pretrained(path, trust_remote_code=allow_code)
         restore_normalizer(tokenizer, path)
         return tokenizer
     except OSError:

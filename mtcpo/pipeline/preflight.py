@@ -13,11 +13,12 @@ from mtcpo.pipeline.run_directory import RunDirectory, control_settings
 
 
 def check_before_run(folder: RunDirectory, waiting: Collection[str]) -> None:
-    """Check what the stages named in `waiting` need: training arguments, dev sets, references, test sets, metrics.
+    """Check what the stages named in `waiting` need: model, training arguments, references, test sets, metrics.
 
     Raises:
         UserError: the first thing that is missing or wrong.
     """
+    _check_model(folder)
     _check_training(folder, waiting)
     _check_sources(folder.recipe, waiting)
     _check_selection_metrics(folder.recipe, waiting)
@@ -30,10 +31,12 @@ def _check_training(folder: RunDirectory, waiting: Collection[str]) -> None:
         if config is None or name not in waiting:
             continue
         # Inside: a run without a waiting stage of training does not need torch.
-        from mtcpo.training.arguments import training_arguments
+        from mtcpo.training.arguments import training_setup
         from mtcpo.training.dev_set import load_dev_set
+        from mtcpo.training.losses import find_loss
 
-        training_arguments(config, folder.path)
+        training_setup(config, folder.path)
+        find_loss(config.loss)
         if config.dev is not None:
             load_dev_set(config.dev)
 
@@ -46,6 +49,16 @@ def _check_sources(recipe: Recipe, waiting: Collection[str]) -> None:
         needing = [spec for spec in _selection_metrics(recipe) if candidate_kind(spec).needs_references]
         if needing or recipe.control is not None:
             _check_reference(recipe.data, needing[0] if needing else "the control")
+
+
+def _check_model(folder: RunDirectory) -> None:
+    """Import a family of the user's, and refuse a model that brings code which is not allowed."""
+    from mtcpo.models.model_code import refuse_model_code
+    from mtcpo.models.names import resolve_model_name
+
+    options, name = folder.model_options, folder.recipe.model.name
+    if name is not None:
+        refuse_model_code(resolve_model_name(name), options.allow_code)
 
 
 def _check_reference(corpus: CorpusConfig, what: str) -> None:

@@ -11,6 +11,7 @@ from pydantic import Field, model_validator
 from mtcpo.core.config import Checked, Config, PathOrName, apply_overrides, as_value_error, load_section, read_toml
 from mtcpo.core.errors import UserError, choose, nearest
 from mtcpo.core.resources import resource_tomls
+from mtcpo.core.user_code import CodeIfAllowed
 from mtcpo.data.corpora import CorpusConfig
 from mtcpo.data.rows import is_table, is_text
 from mtcpo.evaluation.config import RunEvaluateConfig
@@ -33,6 +34,8 @@ class ModelConfig(Config):
     create: CreateConfig | None = None
     prompt: Annotated[str, Checked(check_prompt)] | None = None
     """Template in place of the family's own: {source}, {src_name}, {tgt_name}, {src_code}, {tgt_code}."""
+    family: Annotated[str, CodeIfAllowed] | None = None
+    """For a model type that mtcpo does not know: `python:module:NAME`, a Family of yours."""
     dtype: DType = "auto"
     """Precision while translating; training has its own (train.dtype)."""
 

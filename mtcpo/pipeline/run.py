@@ -14,10 +14,18 @@ from mtcpo.data.corpora import Drops, read_corpus
 from mtcpo.data.records import Segment, triplet_from_json
 from mtcpo.data.rows import read_segments
 from mtcpo.evaluation.testsets.suites import decoding_of
-from mtcpo.metrics.registry import metric_name
+from mtcpo.metrics.registry import code_files, metric_name
 from mtcpo.pipeline.preflight import check_before_run
-from mtcpo.pipeline.recipe import BASE, CONTROL, TUNED, ModelConfig, Recipe
-from mtcpo.pipeline.run_directory import FOLDERS, NEW, RunDirectory, control_settings, corpus_files, evaluation_files
+from mtcpo.pipeline.recipe import BASE, CONTROL, TUNED, Recipe
+from mtcpo.pipeline.run_directory import (
+    FOLDERS,
+    NEW,
+    RunDirectory,
+    control_settings,
+    corpus_files,
+    evaluation_files,
+    loss_files,
+)
 from mtcpo.pipeline.stages import STAMP_FILE, Stage, check_may_run, run_stages, unfinished
 from mtcpo.preferences.build import PROCESS_SETTINGS
 from mtcpo.preferences.selections import needs_logprobs
@@ -29,9 +37,12 @@ if TYPE_CHECKING:
     from mtcpo.models.prompts import TextExample
 
 
-def stages_of(recipe: Recipe, run: Path) -> list[Stage]:
-    """Return the stages of a recipe in a run directory, in order."""
-    folder = RunDirectory(recipe, run.resolve())
+def stages_of(recipe: Recipe, run: Path, allow_code: bool = False) -> list[Stage]:
+    """Return the stages of a recipe in a run directory, in order.
+
+    allow_code: whether code that a model's directory brings may run.
+    """
+    folder = RunDirectory(recipe, run.resolve(), allow_code)
     stages = []
     if recipe.model.create is not None:
         stages.append(_create(folder))
@@ -48,14 +59,18 @@ def stages_of(recipe: Recipe, run: Path) -> list[Stage]:
     return [*stages, _evaluate(folder), _report(folder)]
 
 
-def run_recipe(recipe: Recipe, folder: Path, overwrite: bool, say: Callable[[str], None]) -> Path:
+def run_recipe(
+    recipe: Recipe, folder: Path, overwrite: bool, say: Callable[[str], None], allow_code: bool = False
+) -> Path:
     """Run what is not done yet of a recipe; return the report.
+
+    allow_code: as in `stages_of`.
 
     Raises:
         UserError: outputs of other settings lie there and may not be overwritten, a later stage would find something
             missing, and all that the stages raise.
     """
-    stages = stages_of(recipe, folder)
+    stages = stages_of(recipe, folder, allow_code)
     text, resolved = to_toml(recipe), folder / "recipe.toml"
     there = resolved.read_text(encoding="utf-8", errors="replace") if resolved.exists() else None
     if there not in (None, text) and not (folder / STAMP_FILE).exists() and not overwrite:
@@ -66,7 +81,7 @@ def run_recipe(recipe: Recipe, folder: Path, overwrite: bool, say: Callable[[str
         from mtcpo.core.progress import quiet_libraries
 
         quiet_libraries()
-        check_before_run(RunDirectory(recipe, folder.resolve()), waiting)
+        check_before_run(RunDirectory(recipe, folder.resolve(), allow_code), waiting)
     if there != text:
         write_text(resolved, text)
     run_stages(stages, folder, overwrite, say)
@@ -119,7 +134,7 @@ def _sft(folder: RunDirectory) -> Stage:
         return _run_training(folder, folder.start, texts, sft, BASE, overwrite, drops)
 
     what = f"fine-tune {_short(folder.start)} on references"
-    inputs = [folder.start, *corpus_files(sft.data), *evaluation_files(sft)]
+    inputs = [*folder.model_files(folder.start), *corpus_files(sft.data), *evaluation_files(sft)]
     return _stage(folder, "sft", what, [sft, _prompt(folder)], inputs, [FOLDERS[BASE]], run)
 
 
@@ -131,12 +146,12 @@ def _candidates(folder: RunDirectory, translate: TranslateConfig) -> Stage:
         from mtcpo.translation.translate import translate_to_file
 
         drops = Drops()
-        with _engine(folder.base, BASE, model, data.take) as engine:
+        with _engine(folder, folder.base, BASE, data.take) as engine:
             figures = translate_to_file(engine, read_corpus(data, drops), translate, output, overwrite)
         return figures | {"dropped": dict(drops), "seed": translate.seed}
 
     what = f"{translate.num_candidates} candidates a source from {_short(folder.base)}, {translate.sampling}"
-    inputs = [folder.base, *corpus_files(data)]
+    inputs = [*folder.model_files(folder.base), *corpus_files(data)]
     how = _prompt(folder) | {"dtype": model.dtype}
     return _stage(folder, "translate", what, [translate, data, how], inputs, [output], run)
 
@@ -161,8 +176,8 @@ def _prefs(folder: RunDirectory) -> Stage:
     selection = selection_name(prefs.select)
     what = f"triplets by {' + '.join(prefs.metrics)}, {selection}"
     choice = prefs.model_dump(mode="json", exclude=PROCESS_SETTINGS) | {"comet.precision": prefs.comet.precision}
-    # A selection of the user's own is an input too: when its code changes, the pairs are built again.
-    code = [user_code_file(selection)] if is_user_code(selection) else []
+    # A selection or metric of the user's own is an input too: when its code changes, the pairs are built again.
+    code = code_files(prefs.metrics) + ([user_code_file(selection)] if is_user_code(selection) else [])
     if candidates is None:
         return _stage(folder, "prefs", what, [choice, data], [*corpus_files(data), *code], outputs, run)
     return _stage(folder, "prefs", what, [choice], [candidates, *code], outputs, run)
@@ -178,7 +193,7 @@ def _train(folder: RunDirectory) -> Stage:
         return _run_training(folder, folder.base, pair_texts(triplets), train, TUNED, overwrite)
 
     what = f"{_short(folder.base)} by loss {train.loss}, beta {train.beta:g}, cpo_alpha {train.cpo_alpha:g}"
-    inputs = [folder.base, str(prefs), *evaluation_files(train)]
+    inputs = [*folder.model_files(folder.base), str(prefs), *evaluation_files(train), *loss_files(train)]
     return _stage(folder, "train", what, [train, _prompt(folder)], inputs, [FOLDERS[TUNED]], run)
 
 
@@ -191,7 +206,7 @@ def _control(folder: RunDirectory, settings: TrainConfig) -> Stage:
         return _run_training(folder, folder.base, _reference_texts(segments), settings, CONTROL, overwrite)
 
     what = "as much further fine-tuning on the references of the same sources"
-    inputs = [folder.base, str(prefs), str(scored), *evaluation_files(settings)]
+    inputs = [*folder.model_files(folder.base), str(prefs), str(scored), *evaluation_files(settings)]
     return _stage(folder, "control", what, [settings, _prompt(folder)], inputs, [FOLDERS[CONTROL]], run)
 
 
@@ -204,14 +219,14 @@ def _decode(folder: RunDirectory, system: str, model: str) -> Stage:
         from mtcpo.translation.translate import translate_texts
 
         test_sets = folder.test_sets()
-        with _engine(model, system, settings, sum(len(test_set.segments) for test_set in test_sets)) as engine:
+        with _engine(folder, model, system, sum(len(test_set.segments) for test_set in test_sets)) as engine:
             for test_set, path in zip(test_sets, outputs, strict=True):
                 how = decoding_of(test_set, decoding)
                 write_translations(path, translate_texts(engine, test_set.segments, how))
         return {"seed": decoding.seed}
 
     what = f"translate the test sets with {_short(model)}"
-    inputs = [model, *folder.test_files()]
+    inputs = [*folder.model_files(model), *folder.test_files()]
     how = _prompt(folder) | {"dtype": settings.dtype}
     return _stage(folder, f"decode {system}", what, [decoding, how, _suites(folder)], inputs, outputs, run)
 
@@ -233,6 +248,7 @@ def _evaluate(folder: RunDirectory) -> Stage:
     names = ", ".join(evaluate.metrics) if evaluate.metrics else "metrics of the suites"
     what = f"{names}, with significance against {evaluate.baseline or BASE}"
     inputs = [*(str(path) for paths in files.values() for path in paths), *folder.test_files()]
+    inputs += code_files(evaluate.metrics or ())
     settings: list[Config | list[str]] = [evaluate, list(folder.recipe.prefs.metrics)]
     outputs: list[str | Path] = ["evaluation.json", *folder.translations("segments.jsonl")]
     return _stage(folder, "evaluate", what, settings, inputs, outputs, run)
@@ -273,8 +289,8 @@ def _run_training(
 
     output = folder.path / FOLDERS[system]
     origin = "references" if config.loss == "sft" else "prefs.jsonl"
-    prompt = folder.recipe.model.prompt
-    report = train(model, texts, config, output, prompt=prompt, origin=origin, overwrite=overwrite)
+    options = folder.model_options
+    report = train(model, texts, config, output, options=options, origin=origin, overwrite=overwrite)
     dropped = Drops(report["dropped"]) + (drops or Drops())
     seed = (DEFAULT_ARGS | config.args)["seed"]
     counted = {name: report[name] for name in ("steps", "tokens")}
@@ -287,15 +303,18 @@ def _reference_texts(segments: Iterable[Segment]) -> Iterator[TextExample]:
     return reference_texts(segments)
 
 
-def _engine(name: str, system: str, settings: ModelConfig, sources: int | None) -> Any:
+def _engine(folder: RunDirectory, name: str, system: str, sources: int | None) -> Any:
     from mtcpo.translation.engines import open_engine
 
-    return open_engine(name, system, settings.dtype, settings.prompt, sources)
+    return open_engine(name, system, folder.recipe.model.dtype, folder.model_options, sources)
 
 
 def _prompt(folder: RunDirectory) -> dict[str, Any]:
     """Return what of [model] a stage depends on besides the model itself, which is one of its inputs."""
-    return {"prompt": folder.recipe.model.prompt}
+    model = folder.recipe.model
+    # Only where it is given: runs made before there was such a setting stay valid.
+    family = {} if model.family is None else {"family": model.family}
+    return {"prompt": model.prompt} | family
 
 
 def _suites(folder: RunDirectory) -> list[str]:

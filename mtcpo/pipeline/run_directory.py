@@ -11,8 +11,12 @@ from mtcpo.evaluation.results import translations_dir
 from mtcpo.evaluation.systems import load_configured_sets
 from mtcpo.evaluation.testsets.suites import name_test_sets
 from mtcpo.evaluation.testsets.testset import TestSet
+from mtcpo.metrics.registry import code_files
+from mtcpo.models.config import ModelOptions
+from mtcpo.models.families import load_family
 from mtcpo.pipeline.recipe import BASE, CONTROL, TUNED, Recipe
-from mtcpo.training.config import USED_BY, TrainConfig
+from mtcpo.training.config import TrainConfig
+from mtcpo.training.losses import LOSS_PARAMETERS
 
 FOLDERS = {BASE: "base", TUNED: "model", CONTROL: "control"}
 NEW = "new"
@@ -24,6 +28,8 @@ class RunDirectory:
 
     recipe: Recipe
     path: Path
+    allow_code: bool = False
+    """Whether code that a model's directory brings may run."""
 
     @property
     def start(self) -> str:
@@ -40,6 +46,21 @@ class RunDirectory:
         """The models that are compared, by name; the baseline first."""
         models = {BASE: self.base, TUNED: str(self.path / FOLDERS[TUNED])}
         return models | ({CONTROL: str(self.path / FOLDERS[CONTROL])} if self.recipe.control is not None else {})
+
+    @property
+    def model_options(self) -> ModelOptions:
+        """What [model] says of every model of the run beside its name.
+
+        Raises:
+            UserError: model.family cannot be imported, or is no Family.
+        """
+        model = self.recipe.model
+        return ModelOptions(model.prompt, load_family(model.family, "model.family"), self.allow_code)
+
+    def model_files(self, name: str) -> list[str]:
+        """Return what a model is loaded from: itself, and the user's code that says how."""
+        family = self.recipe.model.family
+        return [name] if family is None else [name, user_code_file(family)]
 
     def translations(self, file: str) -> list[Path]:
         """A file of each test set's folder: a system's translations, or the segments with all of them."""
@@ -62,7 +83,7 @@ def control_settings(recipe: Recipe) -> TrainConfig | None:
     """Return [train] for `sft`, without what only preference losses have: to change that changes no control."""
     if recipe.control is None:
         return None
-    plain = {name: TrainConfig.model_fields[name].default for name in USED_BY}
+    plain = {name: TrainConfig.model_fields[name].default for name in LOSS_PARAMETERS}
     return recipe.train.model_copy(update=plain | {"loss": "sft", "args": recipe.train.args | recipe.control.args})
 
 
@@ -72,7 +93,12 @@ def corpus_files(corpus: CorpusConfig) -> list[str]:
     return [source, *corpus.references, *corpus.hypotheses.values()]
 
 
+def loss_files(config: TrainConfig) -> list[str]:
+    """Return the file of a custom loss; a change of it is a change of the stage."""
+    return [user_code_file(config.loss)] if is_user_code(config.loss) else []
+
+
 def evaluation_files(config: TrainConfig) -> list[str]:
     """Return the files that a stage of training is evaluated on."""
     pairs = [] if config.eval is None else corpus_files(config.eval.corpus)
-    return pairs + ([] if config.dev is None else corpus_files(config.dev))
+    return pairs + ([] if config.dev is None else corpus_files(config.dev) + code_files(config.dev.metrics))

@@ -12,6 +12,7 @@ from typing import Any
 
 from mtcpo.core.version import __version__
 from mtcpo.data.languages import UNDETERMINED
+from mtcpo.training.losses import LOSSES
 
 CARD_FILE = "README.md"
 
@@ -32,13 +33,6 @@ CPO_CITATION = """@inproceedings{xu2024contrastive,
 }"""
 
 PACKAGES = ("torch", "transformers", "peft", "sacrebleu", "unbabel-comet")
-
-
-PAPERS = {
-    "sigmoid": "2401.08417", "hinge": "2305.10425", "ipo": "2310.12036", "simpo": "2405.14734",
-    "alphapo": "2501.03884", "arpo": "2410.03115",
-}  # fmt: skip
-"""Loss -> the paper that it comes from."""
 
 
 def model_card(report: Mapping[str, Any], name: str) -> str:
@@ -99,9 +93,11 @@ def _summary(report: Mapping[str, Any], adapters: bool) -> str:
     what = "Low-rank adapters for" if adapters else "A translation model made from"
     if loss == "sft":
         return f"{what} `{base}`, fine-tuned on references."
+    paper = LOSSES[loss].paper if loss in LOSSES else ""
+    cited = f" ([arXiv {paper}](https://arxiv.org/abs/{paper}))" if paper else ""
     return (
-        f"{what} `{base}`, trained on pairs of translations, one preferred over the other, with loss `{loss}` "
-        f"([arXiv {PAPERS[loss]}](https://arxiv.org/abs/{PAPERS[loss]})) and the NLL term of Contrastive Preference "
+        f"{what} `{base}`, trained on pairs of translations, one preferred over the other, with loss `{loss}`"
+        f"{cited} and the NLL term of Contrastive Preference "
         "Optimization ([arXiv 2401.08417](https://arxiv.org/abs/2401.08417))."
     )
 

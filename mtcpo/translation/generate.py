@@ -18,7 +18,8 @@ from transformers import (
 
 from mtcpo.data.records import Candidate, Segment
 from mtcpo.models.layouts.encode_once import encode_once
-from mtcpo.models.loading import LoadedModel, model_fingerprint
+from mtcpo.models.loading import LoadedModel
+from mtcpo.models.names import model_fingerprint
 from mtcpo.models.prompts import TextExample
 from mtcpo.translation.config import TranslateConfig
 from mtcpo.translation.sampling import CUTOFFS, DiversityPenalty, Draw

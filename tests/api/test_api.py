@@ -59,6 +59,7 @@ def assert_same_weights(one, other):
     assert all(torch.equal(one[name], other[name]) for name in one)
 
 
+@pytest.mark.slow
 def test_the_program_of_the_documentation_runs(folder, capsys):
     text = (ROOT / "docs/api.md").read_text(encoding="utf-8")
     blocks = re.findall(r"^```python\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
@@ -289,6 +290,7 @@ def test_what_judges_a_training_judges_it_here_too(model_folder, folder):
     assert "On 2 segments of the dev set. On 3 pairs that training did not see. The checkpoint of step 3" in card
 
 
+@pytest.mark.slow
 def test_each_trial_of_a_search_starts_anew(model_folder):
     optuna = pytest.importorskip("optuna")
     optuna.logging.set_verbosity(optuna.logging.ERROR)
@@ -310,7 +312,7 @@ def test_a_folder_that_is_no_model_is_not_replaced(model_folder, folder):
     trainer = PreferenceTrainer(str(model_folder("mt5")), TRIPLETS, args=ARGS)
     (folder / "thesis").mkdir()
     (folder / "thesis/chapter.txt").write_text("important")
-    with pytest.raises(UserError, match="thesis exists and is no model of mtcpo's"):
+    with pytest.raises(UserError, match="thesis exists and is not a model of mtcpo"):
         trainer.save_model("thesis")
     assert (folder / "thesis/chapter.txt").read_text() == "important"
 

@@ -196,7 +196,7 @@ MISTAKES = [
      "unknown test set 'wmt222' (did you mean 'wmt22'?); sacrebleu --list names"),
     (f"evaluate --suite flores200:de-en {HYPS}",
      "get it from the flores200_dataset archive and pass --test-set-dir DIR with DIR/devtest/deu_Latn.devtest and"),
-    (f"evaluate --suite ../x:de-en --test-set-dir wmt {HYPS}", "test set '../x': it names a file, so it must be"),
+    (f"evaluate --suite ../x:de-en --test-set-dir wmt {HYPS}", "test set name '../x': write it without path sep"),
     ("evaluate --suite wmt22:de-en --test-set-dir wmt --submitted --hyp Online-A=r.de",
      "/wmt/sources/generaltest2022.de-en.src.de has 2; line n of one must translate line n of the other"),
     ("evaluate --suite wmt22:de-en --test-set-dir wmt --submitted --hyp Online-A=two.de",
@@ -336,6 +336,7 @@ def test_a_file_system_that_makes_no_folder(here, capsys):
     assert line.endswith("; choose another output")
 
 
+@pytest.mark.slow
 def test_without_network_the_answer_comes_at_once_and_alone(here):
     # In a process of its own: whatever the libraries print on import or by themselves would show here.
     outcome = call(*words("translate s.en --model mt5 --src-lang en --tgt-lang de --output c.jsonl"), cwd=here)
@@ -532,6 +533,7 @@ def test_recipes_are_listed_with_what_they_do(capsys):
     assert all(text and not text.startswith("#") for text in listed.values())
 
 
+@pytest.mark.slow
 def test_doctor_names_each_part_with_its_version(tmp_path):
     outcome = call("doctor", cwd=tmp_path)
     assert (outcome.code, outcome.err) == (0, "")

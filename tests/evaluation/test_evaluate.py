@@ -177,8 +177,8 @@ def test_text_without_references_has_no_length_ratio():
             lambda o, m: ({"s": o["s"][:-1]}, m),
             r"system 's': 1 translations, but tiny en-de \(by hand\) has 2 segments",
         ),
-        (lambda o, m: ({"../s": o["s"]}, m), r"system '\.\./s': it names a file"),
-        (lambda o, m: ({"": o["s"]}, m), "system without a name"),
+        (lambda o, m: ({"../s": o["s"]}, m), r"system name '\.\./s': write it without"),
+        (lambda o, m: ({"": o["s"]}, m), "system name '' is blank"),
     ],
 )
 def test_mistakes(change: Callable, message):

@@ -12,9 +12,8 @@ from support.paths import WMT22
 from mtcpo.core.errors import UserError
 from mtcpo.core.files import read_lines
 from mtcpo.data.records import Candidate, Segment
-from mtcpo.metrics.config import MetricSpec
 from mtcpo.metrics.lexical import bleu_scores, chrf_scores, ter_scores
-from mtcpo.metrics.registry import METRICS, load_metric, metric_kind, metric_name
+from mtcpo.metrics.registry import load_metric
 
 LEXICAL = {
     "bleu": (BLEU, {"effective_order": True}),
@@ -141,39 +140,6 @@ def test_tokenizer_of_japanese_and_korean(language):
             load_metric("bleu", language)
     else:
         assert f"|tok:{language}-mecab" in load_metric("bleu", language).signature(1)
-
-
-def test_facts_agree_with_what_is_loaded():
-    for name in LEXICAL:
-        metric, kind = load_metric(name, "en"), METRICS[name]
-        assert (metric.name, metric.needs_references) == (name, kind.needs_references)
-        assert metric.higher_is_better == kind.higher_is_better
-        assert metric.percent == (kind.scale == "0 to 100")
-
-
-def test_unknown_metric_names_the_nearest_and_lists_all():
-    with pytest.raises(UserError, match=r"unknown metric 'chr' \(did you mean 'chrf'\?\); choose from bleu, chrf"):
-        load_metric("chr", "en")
-
-
-@pytest.mark.parametrize("spec", ["chrf:path", "comet:"])
-def test_wrong_checkpoint_in_a_spec(spec):
-    with pytest.raises(UserError, match="only neural metrics take a checkpoint"):
-        metric_kind(spec)
-    assert metric_name(spec) == spec.split(":")[0]
-
-
-def test_checkpoints_in_a_recipe_start_at_the_recipe(tmp_path):
-    from mtcpo.core.config import Config, load_section
-
-    class Scores(Config):
-        metric: MetricSpec
-
-    (tmp_path / "model").mkdir()
-    load = lambda spec: load_section(Scores, {"metric": spec}, "r", base=tmp_path).metric  # noqa: E731
-    assert load("comet:model") == f"comet:{tmp_path / 'model'}"
-    assert load("comet:Unbabel/wmt22-comet-da") == "comet:Unbabel/wmt22-comet-da"
-    assert load("chrf") == "chrf"
 
 
 def test_missing_reference_names_the_segment():

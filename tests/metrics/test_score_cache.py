@@ -12,7 +12,9 @@ from support.timing import HANGS, wait_until
 from mtcpo.core.errors import UserError
 from mtcpo.data.records import Candidate, ErrorSpan, Segment
 from mtcpo.metrics.base import NeuralMetric, ScoreWithSpans
+from mtcpo.metrics.comet.metric import CometMetric
 from mtcpo.metrics.score_cache import CachedMetric, ScoreCache, score_key
+from mtcpo.metrics.scorer import Scorer
 from mtcpo.preferences.build import PrefsConfig, build_preferences
 
 
@@ -116,6 +118,87 @@ def test_a_cache_of_another_version_is_begun_anew_and_says_so(tmp_path):
     new.add({key: ScoreWithSpans(2.0)})
     new.close()
     assert ScoreCache(path).get([key]) == {key: ScoreWithSpans(2.0)}
+
+
+# --- caches of 0.1 stay valid -----------------------------------------------------------------------------------------
+
+OLD_SEGMENT = Segment(
+    "1", "de", "en", "Ein „Satz“.", ("A sentence.", "One sentence."),
+    candidates=(Candidate("a", "A sentence!"), Candidate("b", "Sätze")),
+)  # fmt: skip
+
+OLD_KEYS = {
+    "comet": (
+        "0fb5a3e13d49c9f61c657575847d00660e41f41b11230115f5196020fcc83bef",
+        "ae2e89420248adb3c937f1081523ca9bbdc3997de692658c01b6c0a96a0ce838",
+    ),
+    "cometkiwi": (
+        "b06347167dedb6ede1637d48b978a320982726a52d0fa2bab1ddb59313c68c5b",
+        "dac1396ee489eebbfd2d0a0d463a7fe52a43c6ce1b04ca409d0e8e01316637dd",
+    ),
+    "xcomet": (
+        "0286832e2ad1f4f1146f94bc43fab785e447108fad06854ef94b6dc601809b32",
+        "853be4a00d27619f61c32fe3ef322fb42a7c0aec2e88c2d027144177345a9f03",
+    ),
+    "short": (
+        "99c0621d2417649aaeb75dbba3530b3a008e746c4d1af08e6dbe3db69668f5c9",
+        "4a94e2d714ed69403aa7e63af28e70ca88a701685edb2c80dbaddfac473c1724",
+    ),
+}
+"""The keys under which the package before its move into sub-packages wrote the scores of `OLD_SEGMENT`."""
+
+CLASSES = {
+    "comet": "regression_metric",
+    "cometkiwi": "referenceless_regression_metric",
+    "xcomet": "xcomet_metric",
+}
+
+
+def write_old_cache(path, name):
+    """Write a cache as the old code did: keys and scores."""
+    cache = ScoreCache(path)
+    first, second = map(bytes.fromhex, OLD_KEYS[name])
+    cache.add({first: ScoreWithSpans(0.25), second: ScoreWithSpans(0.75)})
+    cache.close()
+
+
+class NoRunner:
+    """Fails where a score is computed, not looked up."""
+
+    def predict(self, blocks):
+        pytest.fail(f"{sum(map(len, blocks))} rows were not in the cache")
+
+
+@pytest.mark.parametrize("name", CLASSES)
+def test_scores_of_comet_in_a_cache_of_old_code_are_hit(name, tmp_path):
+    write_old_cache(tmp_path / "scores.sqlite3", name)
+    needs_references = name != "cometkiwi"
+    metric = CometMetric(
+        name, f"Unbabel/{name}", CLASSES[name], "0123456789abcdef", "fp32", "2.2.7", NoRunner(),
+        needs_references=needs_references, uses_references=needs_references,
+    )  # fmt: skip
+    assert metric.signature(2) == (
+        f"nrefs:{2 * needs_references}|model:Unbabel/{name}|class:{CLASSES[name]}"
+        "|weights:0123456789ab|precision:fp32|comet:2.2.7"
+    )
+    cache = ScoreCache(tmp_path / "scores.sqlite3")
+    assert CachedMetric(metric, cache).score_candidates([OLD_SEGMENT]) == [[0.25, 0.75]]
+    cache.close()
+
+
+def test_scores_of_a_users_metric_in_a_cache_of_old_code_are_hit(tmp_path, monkeypatch):
+    write_old_cache(tmp_path / "scores.sqlite3", "short")
+    monkeypatch.chdir(tmp_path)
+    # The key has the hash of this text.
+    code = (
+        "def shortness(sources, hypotheses, references):\n    return [-len(hypothesis) for hypothesis in hypotheses]\n"
+    )
+    (tmp_path / "own_scores.py").write_bytes(code.encode())
+    scorer = Scorer(["short=python:own_scores:shortness"], cache=tmp_path / "scores.sqlite3")
+    [scored] = scorer.score([OLD_SEGMENT])
+    scorer.close()
+    sys.modules.pop("own_scores")
+    assert [candidate.scores["short"] for candidate in scored.candidates] == [0.25, 0.75]
 
 
 def test_somebody_elses_file_is_left_alone(tmp_path):

@@ -12,9 +12,12 @@ from support.models import KINDS, preference_texts
 
 from mtcpo.core.errors import UserError
 from mtcpo.models.canary import CANARY_FILE, TEXTS, head_and_model_logps
+from mtcpo.models.config import ModelOptions
+from mtcpo.models.families import ALIASES
 from mtcpo.models.head.targets import LogitTransform
-from mtcpo.models.loading import ALIASES, load_model, model_fingerprint, save_model, transform_of
-from mtcpo.training.train import set_dropout
+from mtcpo.models.loading import load_model, save_model, transform_of
+from mtcpo.models.names import model_fingerprint
+from mtcpo.training.prepare import set_dropout
 
 
 @pytest.fixture
@@ -222,9 +225,9 @@ def test_changed_tokenizer_is_caught(load, kind, tmp_path):
 
 @pytest.mark.parametrize("kind", ["mt5", "llama"])
 def test_a_template_is_no_part_of_the_model(load, kind, tmp_path):
-    save_model(load(kind, prompt="translate: {source} ="), tmp_path, ("en", "de"))
+    save_model(load(kind, options=ModelOptions(prompt="translate: {source} =")), tmp_path, ("en", "de"))
     assert load_model(str(tmp_path)).family.name
-    assert load_model(str(tmp_path), prompt="other {source}").family.name
+    assert load_model(str(tmp_path), options=ModelOptions(prompt="other {source}")).family.name
 
 
 @pytest.mark.parametrize("languages", [("und", "und"), ("en", "tlh")])

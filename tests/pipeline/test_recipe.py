@@ -216,15 +216,15 @@ def test_a_resolved_recipe_is_the_same_recipe(name, tmp_path):
 
 
 @pytest.mark.parametrize("name", SHIPPED)
-def test_the_training_arguments_of_a_shipped_recipe_are_the_librarys(name, tmp_path):
-    from mtcpo.training.arguments import training_arguments
+def test_transformers_accepts_the_training_arguments_of_a_shipped_recipe(name, tmp_path):
+    from mtcpo.training.arguments import training_setup
 
     recipe = load_recipe(find_recipe(name))
     for config in (recipe.sft, recipe.train):
         if config is None:
             continue
         cpu = {key: value for key, value in config.args.items() if key not in ("bf16", "tf32")}
-        args = training_arguments(config.model_copy(update={"args": cpu}), tmp_path)
+        args = training_setup(config.model_copy(update={"args": cpu}), tmp_path).args
         assert args.learning_rate == config.args["learning_rate"]
 
 

@@ -386,6 +386,7 @@ if __name__ == "__main__":
 """
 
 
+@pytest.mark.slow
 def test_memory_does_not_grow_with_the_input(tmp_path):
     script = tmp_path / "memory.py"
     script.write_text(MEMORY, encoding="utf-8")

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from mtcpo.core.errors import UserError
 from mtcpo.core.files import read_lines
+from mtcpo.data.names import check_name
 from mtcpo.data.records import Segment
 from mtcpo.evaluation.testsets import published, sacrebleu
 from mtcpo.evaluation.testsets.testset import (
@@ -19,7 +20,6 @@ from mtcpo.evaluation.testsets.testset import (
     TestSetConfig,
     TestSetFiles,
     TestSetSpec,
-    check_name,
     choose_references,
     parse_spec,
 )

@@ -19,9 +19,10 @@ from pathlib import Path
 from mtcpo.core.errors import UserError, nearest
 from mtcpo.core.files import count_lines
 from mtcpo.data.languages import check_language
+from mtcpo.data.names import check_name
 from mtcpo.evaluation.testsets.sacrebleu import default_references, known_sets
-from mtcpo.evaluation.testsets.testset import TestSetFiles, TestSetSpec, check_name, plain_label
-from mtcpo.models.families import nllb_codes
+from mtcpo.evaluation.testsets.testset import TestSetFiles, TestSetSpec, plain_label
+from mtcpo.models.language_codes import nllb_codes
 
 
 @dataclass(frozen=True, slots=True)

@@ -71,22 +71,6 @@ class TestSetConfig(Config):
         return self
 
 
-def check_name(kind: str, name: str) -> str:
-    """Return `name` if it can safely name a file: names of systems and test sets are data, and become paths.
-
-    Raises:
-        UserError: empty, too long, with a path separator or a control character, or hidden (`.`, `..`, `.x`).
-    """
-    if not name.strip():
-        raise UserError(f"{kind} without a name; give it one, for example base")
-    if re.search(r"[/\\\x00-\x1f\x7f]", name) or name.startswith(".") or len(name.encode("utf-8")) > 200:
-        raise UserError(
-            f"{kind} {name!r}: it names a file, so it must be at most 200 bytes without / \\ or control characters, "
-            "and must not start with a dot"
-        )
-    return name
-
-
 @dataclass(frozen=True, slots=True)
 class TestSetSpec:
     """A test set as it is named: `SUITE:SRC-TGT`, or `SUITE:SRC-TGT:REF,REF` with references by name, or `:all`."""

@@ -108,7 +108,7 @@ def _attention(attention: Any, inputs: Tensor, bias: Tensor | None, prefix: int 
 def _feed_forward(layer: Any, inputs: Tensor) -> Tensor:
     wide = layer.intermediate
     inner = _product(wide.dense, inputs)
-    if not getattr(wide.dense, "gelu", False):
+    if not getattr(wide.dense, "with_gelu", False):
         inner = wide.intermediate_act_fn(inner)
     return _dense(layer.output.dense, inner)
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from mtcpo.core.errors import UserError
-from mtcpo.models.families import Family, language_token
+from mtcpo.models.families import Family, language_code_source, language_token
 from mtcpo.models.head.hooks import Head, add_model_losses
 from mtcpo.models.head.targets import IGNORE, Objective, TargetPositions, TokenScores, locate_targets
 from mtcpo.models.layouts.base import Batch, Example, pad_rows, router_option
@@ -29,8 +29,9 @@ class EncoderDecoderLayout:
     max_positions: int | None
 
     def tokenization_key(self) -> list[str | int | None]:
-        """Return layout, family, template and limit."""
-        return ["encoder-decoder", self.family.name, self.prompt, self.max_positions]
+        """Return layout, family with the code of its language tokens, template and limit."""
+        code = language_code_source(self.family)
+        return ["encoder-decoder", self.family.name, code, self.prompt, self.max_positions]
 
     def encode(self, texts: Sequence[TextExample]) -> list[Example]:
         """Tokenize sources as sources and targets as targets, each language pair in one call."""

@@ -133,6 +133,7 @@ def test_the_ckpt_file_itself_can_be_given(comet_models):
     ).score_candidates(segments)
 
 
+@pytest.mark.slow
 @pytest.mark.comet
 def test_no_noise_is_left_behind(comet_models):
     code = (

@@ -6,14 +6,14 @@ from support.models import KINDS, PAIRS, preference_texts
 
 from mtcpo.core.errors import UserError
 from mtcpo.models.adapters import add_adapters
-from mtcpo.models.config import LoraConfig
+from mtcpo.models.config import LoraConfig, ModelOptions
 from mtcpo.models.head.targets import IGNORE
 from mtcpo.models.layouts.base import Example, pad_rows
 from mtcpo.models.layouts.encode_once import encode_once, look_up_once
 from mtcpo.models.layouts.packing import can_pack, packed_length, packed_mask
 from mtcpo.models.loading import max_positions_of
 from mtcpo.models.prompts import TextExample, fill_prompt
-from mtcpo.training.train import set_dropout
+from mtcpo.training.prepare import set_dropout
 
 ENCODER_DECODERS = ("mt5", "marian", "m2m100", "nllb")
 DECODERS = tuple(kind for kind in KINDS if kind not in ENCODER_DECODERS)
@@ -474,7 +474,7 @@ def test_template_fields_are_filled_once():
 
 
 def test_own_prompts_replace_source_and_template(load):
-    loaded = load("mt5", prompt="translate to {tgt_name}: {source}")
+    loaded = load("mt5", options=ModelOptions(prompt="translate to {tgt_name}: {source}"))
     tokenize = lambda text: tuple(loaded.tokenizer(text)["input_ids"])  # noqa: E731
     given = ("The bear sees nothing at all.", "en", "de", ("Das",))
     by_template, by_prompt, by_messages = loaded.layout.encode([
@@ -521,7 +521,9 @@ def test_chat_template_where_the_model_has_one(load):
     (example,) = loaded.layout.encode([TextExample("", "und", "und", ("Die",), prompt=messages)])
     assert loaded.tokenizer.decode(example.source) == "<|system|>Only<|end|><|user|>The old mill.<|end|><|assistant|>"
     # A template of the user's own is no chat.
-    plain = load("gpt2", prompt="{source} =").layout.encode([TextExample("The old mill.", "en", "de", ("Die",))])[0]
+    plain = load("gpt2", options=ModelOptions(prompt="{source} =")).layout.encode(
+        [TextExample("The old mill.", "en", "de", ("Die",))]
+    )[0]
     assert loaded.tokenizer.decode(plain.source + plain.targets[0]) == "The old mill. = Die<|end|>"
 
 

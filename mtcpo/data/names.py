@@ -1,0 +1,34 @@
+"""Names of systems and test sets: they are data, and become names of files and folders."""
+
+from __future__ import annotations
+
+from mtcpo.core.errors import UserError
+
+MAX_NAME_BYTES = 200
+"""File systems allow 255; the rest is for our suffixes."""
+
+FORBIDDEN = frozenset('/\\:"')
+"""Path separators, and what Windows refuses or a spreadsheet takes for the end of a field."""
+
+
+def check_name(kind: str, name: str) -> str:
+    """Return `name` if it can safely name a file. kind: what it names, for the message: "system", "test set".
+
+    Raises:
+        UserError: blank, too long, hidden (`.x`), or with a path separator, colon, quote or control character.
+    """
+    if not name.strip():
+        raise UserError(f"{kind} name {name!r} is blank; give a name, for example base")
+    is_plain = name.isprintable() and not name.startswith(".") and FORBIDDEN.isdisjoint(name)
+    # isprintable comes first: half a character of a file name that is not UTF-8 could not be encoded.
+    if not is_plain or len(name.encode("utf-8")) > MAX_NAME_BYTES:
+        raise UserError(
+            f"{kind} name {name!r}: write it without path separators, colons, quotes, control characters or a leading "
+            f"dot, in at most {MAX_NAME_BYTES} bytes: files are named after it"
+        )
+    return name
+
+
+def check_system_name(name: str) -> str:
+    """Return `name` if it can name a system, and so a file of its translations; see `check_name`."""
+    return check_name("system", name)

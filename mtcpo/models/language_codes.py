@@ -1,0 +1,57 @@
+"""How each family's tokenizers write a language: from a BCP-47 tag to the tokens that may stand for it, best first."""
+
+from __future__ import annotations
+
+import langcodes
+
+# NLLB names individual languages and scripts; where BCP-47 usage has the macrolanguage, this is the member meant.
+NLLB_MEMBERS = {
+    "ar": "arb", "az": "azj", "et": "est", "fa": "pes", "fa-AF": "prs", "fil": "tgl", "gn": "grn", "lv": "lvs",
+    "mg": "plt", "mn": "khk", "ms": "zsm", "ne": "npi", "no": "nob", "om": "gaz", "or": "ory", "ps": "pbt",
+    "qu": "quy", "sq": "als", "sw": "swh", "uz": "uzn", "yi": "ydd",
+}  # fmt: skip
+
+# What tokenizers made before, or beside, today's BCP-47 call a language.
+OTHER_NAMES = {"fil": ("tl",), "he": ("iw",), "jv": ("jw",), "nb": ("no",), "nso": ("ns",), "zh": ("cmn",)}
+
+
+def _names(language: langcodes.Language) -> tuple[str, ...]:
+    """Return the spellings of a language without script and region: `de`; `fil`, `tl`."""
+    base = language.language or ""
+    return (base, *OTHER_NAMES.get(base, ()))
+
+
+def nllb_codes(tag: str) -> tuple[str, ...]:
+    """`de` -> `deu_Latn`, `zh-Hant` -> `zho_Hant`."""
+    language = langcodes.Language.get(tag)
+    member = NLLB_MEMBERS.get(tag) or NLLB_MEMBERS.get(language.language or "") or language.to_alpha3()
+    return (f"{member}_{language.maximize().script}",)
+
+
+def m2m100_codes(tag: str) -> tuple[str, ...]:
+    """`de` -> `__de__`; scripts and regions have no tokens of their own."""
+    return tuple(f"__{name}__" for name in _names(langcodes.Language.get(tag)))
+
+
+def mbart_codes(tag: str) -> tuple[str, ...]:
+    """`de` -> `de_DE`: the tag's own region, or the one where the language is most at home, or fits mBART's list."""
+    language = langcodes.Language.get(tag)
+    regions = (language.territory, language.maximize().territory, "XX", "CN", "IN", "TH", "UA")
+    return tuple(dict.fromkeys(f"{name}_{region}" for name in _names(language) for region in regions if region))
+
+
+def marian_codes(tag: str) -> tuple[str, ...]:
+    """`de` -> `>>deu<<`, `>>de<<`, `>>deu_Latn<<`, as checkpoints differ; the tag's own script or region first."""
+    language = langcodes.Language.get(tag)
+    names = (language.to_alpha3(), *_names(language))
+    likely = language.maximize()
+    own = [part for part in (language.script, language.territory) if part]
+    usual = [] if language.script else [likely.script]
+    codes = [*(f"{name}_{part}" for part in own for name in names), *names, *(f"{n}_{s}" for n in names for s in usual)]
+    return tuple(dict.fromkeys(f">>{code}<<" for code in codes))
+
+
+def madlad_codes(tag: str) -> tuple[str, ...]:
+    """`de` -> `<2de>`; a script or region where the checkpoint tells them apart."""
+    names = (tag.replace("-", "_"), *_names(langcodes.Language.get(tag)))
+    return tuple(dict.fromkeys(f"<2{name}>" for name in names))

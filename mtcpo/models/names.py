@@ -1,0 +1,95 @@
+"""Names of models, as --model takes them: a directory, a short name (alias), or a name on the hub.
+
+What can be said of a model before anything of it is loaded: whether it is there, and whether it is one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from mtcpo.core.errors import UserError, first_line
+from mtcpo.core.files import sha256_of
+from mtcpo.core.hub import hub_file, is_hub_name, is_hub_unreachable
+from mtcpo.models.adapters import ADAPTER_CONFIG
+from mtcpo.models.canary import CANARY_FILE
+from mtcpo.models.families import ALIASES
+from mtcpo.models.tokenizers import TOKENIZER_FILES, has_tokenizer
+
+
+def resolve_model_name(name: str) -> str:
+    """Return the directory or hub name that `name` stands for; a directory called like an alias is the directory."""
+    return name if Path(name).is_dir() else ALIASES.get(name, name)
+
+
+def model_fingerprint(name: str) -> str:
+    """Return what changes when a model does: its canary, else the names and sizes of its files, else its name."""
+    folder = Path(name)
+    if not folder.is_dir():
+        return name
+    if (folder / CANARY_FILE).exists():
+        return sha256_of(folder / CANARY_FILE)
+    return ", ".join(f"{path.name} {path.stat().st_size}" for path in sorted(folder.iterdir()) if path.is_file())
+
+
+# --- refusals ---------------------------------------------------------------------------------------------------------
+
+
+def check_reachable(path: str) -> None:
+    """Refuse at once a directory that is not there, and a hub model that is neither cached nor can be fetched.
+
+    Raises:
+        UserError: so it is, or the name cannot be one of the hub's.
+    """
+    if Path(path).is_dir():
+        return
+    if path.startswith(("/", "./", "../", "~")) or path.count("/") > 1:
+        raise UserError(f"{path}: no such model directory")
+    if not is_hub_name(path):
+        raise UserError(
+            f"{path!r} is neither a directory, nor one of {', '.join(ALIASES)}, nor a hub name (owner/name)"
+        )
+    is_cached = any(hub_file(path, file, fetch=False) for file in ("config.json", ADAPTER_CONFIG))
+    if not is_cached and is_hub_unreachable():
+        raise UserError(_unavailable(path, "no network"))
+
+
+def check_model_directory(path: str) -> None:
+    """Refuse a directory without a config or a tokenizer; a hub name passes.
+
+    Raises:
+        UserError: so it is; the message says what to copy into it.
+    """
+    folder = Path(path)
+    if not folder.is_dir():
+        return
+    if not (folder / "config.json").exists():
+        raise UserError(f"{path}: no config.json in it, so it is no model directory")
+    if not has_tokenizer(folder):
+        raise UserError(
+            f"{path}: a model without tokenizer; copy the tokenizer files of the model it came from into it "
+            f"(one of {', '.join(TOKENIZER_FILES)}, and tokenizer_config.json)"
+        )
+
+
+@contextmanager
+def explain_load_errors(path: str) -> Iterator[None]:
+    """Turn what transformers raises, because a model is missing or damaged, into one line with the way out."""
+    from safetensors import SafetensorError
+
+    try:
+        yield
+    except (OSError, ValueError, SafetensorError) as error:
+        if isinstance(error, OSError) and error.errno is not None:
+            raise  # the disk's own fault, such as a lack of permission, which has a better message elsewhere
+        raise UserError(_unavailable(path, first_line(error))) from error
+
+
+def _unavailable(path: str, reason: str) -> str:
+    if Path(path).is_dir():
+        return f"{path}: cannot be loaded ({reason})"
+    return (
+        f"model {path!r} is neither a directory here, nor in the hub cache, nor to be fetched ({reason}); on a machine "
+        f"with network run `hf download {path} --local-dir DIR`, copy DIR here, and pass --model DIR"
+    )
