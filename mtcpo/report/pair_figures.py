@@ -84,13 +84,16 @@ def _score_figure(metric: str, drawn: Histogram, means: Mapping[str, float | Non
 def length_note(lengths: Lengths) -> str:
     """Say how long chosen and rejected are; a length bias in the pairs is copied into the model's output."""
     note = (
-        f"chosen are longer in {100 * lengths.chosen_longer_share:.0f} % and shorter in "
-        f"{100 * lengths.rejected_longer_share:.0f} % of the pairs; means {lengths.chosen_mean_chars:.1f} and "
-        f"{lengths.rejected_mean_chars:.1f} characters"
+        f"The chosen translation is longer in {100 * lengths.chosen_longer_share:.0f} % and shorter in "
+        f"{100 * lengths.rejected_longer_share:.0f} % of the pairs. Mean lengths: {lengths.chosen_mean_chars:.1f} "
+        f"characters (chosen) and {lengths.rejected_mean_chars:.1f} (rejected)."
     )
     if lengths.length_score_correlation is None:
         return note
-    return f"{note}; among candidates, length and score correlate by {lengths.length_score_correlation:.2f}"
+    return (
+        f"{note} Among the candidates of a source, the correlation of length and value is "
+        f"{lengths.length_score_correlation:.2f}."
+    )
 
 
 def margin_note(lengths: Lengths) -> str:
@@ -98,7 +101,7 @@ def margin_note(lengths: Lengths) -> str:
     if lengths.length_margin_correlation is None:
         return ""
     return (
-        f"Over the pairs, the margin correlates by {lengths.length_margin_correlation:.2f} with how much longer the "
-        "chosen is (log ratio). Training copies a bias to either side into the model's output: balance_length or "
-        "max_length_difference remove it."
+        f"Over the pairs, the correlation of the margin with the length ratio (log) is "
+        f"{lengths.length_margin_correlation:.2f}. Training copies a length bias of the pairs into the model's output; "
+        "balance_length or max_length_difference removes it."
     )
