@@ -439,9 +439,8 @@ def test_a_test_set_is_a_file_or_a_suite_by_name(folder, monkeypatch):
     outputs = [segment.references[0] for segment in SEGMENTS]
     by_path, by_text = (evaluate(outputs, name, ["chrf"]) for name in (folder / "set.jsonl", "set.jsonl"))
     assert by_path["pairs"]["en-de"]["systems"] == by_text["pairs"]["en-de"]["systems"]
-    (folder / "suite.toml").write_text(
-        'metrics = ["chrf"]\n[[sets]]\nname = "mine"\nsrc_lang = "en"\ntgt_lang = "de"\nsource = "s.en"\nreferences = ["r.de"]\n'
-    )
+    test_set = 'name = "mine"\nsrc_lang = "en"\ntgt_lang = "de"\nsource = "s.en"\nreferences = ["r.de"]\n'
+    (folder / "suite.toml").write_text(f'metrics = ["chrf"]\n[[sets]]\n{test_set}')
     for name, lines in (("s.en", [s.source for s in SEGMENTS]), ("r.de", outputs)):
         (folder / name).write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
     named = [evaluate(outputs, "suite.toml", ["chrf"]), evaluate(outputs, suites="suite.toml", metrics=["chrf"])]
