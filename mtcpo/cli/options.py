@@ -36,7 +36,8 @@ settings = click.option(
 allow_code = click.option(
     "--allow-code",
     is_flag=True,
-    help="Run Python code of yours (a source, metric or family named python:module:NAME) or of the model's directory.",
+    help="Run Python code: yours (python:module:NAME for a source, metric, selection, loss or family), or that in the "
+    "model's directory.",
 )
 model_options = _options(
     click.option("--dtype", type=click.Choice(["auto", "float32", "bfloat16", "float16"]), default="auto"),
