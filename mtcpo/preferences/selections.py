@@ -156,12 +156,6 @@ SELECTIONS = {
 }
 
 
-def selections_help() -> str:
-    """Return the help text of `--select`: the names, the default first."""
-    default, *others = SELECTIONS
-    return f"{default} (default), {', '.join(others)}; your own: python:module:function, with --allow-code."
-
-
 def needs_logprobs(select: str | SelectionFunction) -> bool:
     """Return whether a selection of the catalogue needs log-probabilities; of a user's own that is not known."""
     return isinstance(select, str) and select in SELECTIONS and SELECTIONS[select].needs_logprobs
