@@ -194,8 +194,9 @@ PAIR_FILTERS = {
 
 
 def _is_on(setting: str, config: FilterConfig) -> bool:
-    # Not truth: a limit of 0 is a limit.
-    return not setting or getattr(config, setting) not in (None, False)
+    value = getattr(config, setting) if setting else True
+    # Not by truth, nor by equality: 0 is a limit, and equals False.
+    return value is not None and value is not False
 
 
 class Filters:
