@@ -9,13 +9,14 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 from mtcpo.core.config import load_section
 from mtcpo.core.errors import UserError
-from mtcpo.core.files import read_json_lines
-from mtcpo.data.corpora import CorpusConfig, Drops, read_corpus
+from mtcpo.data.config import CorpusConfig, SourceConfig
+from mtcpo.data.corpora import Drops, read_corpus
 from mtcpo.data.names import check_system_name
+from mtcpo.data.row_files import read_row_file
 from mtcpo.evaluation.config import RunEvaluateConfig
 from mtcpo.evaluation.document import EvaluationDocument
 from mtcpo.evaluation.results import to_document, write_evaluation
@@ -31,18 +32,24 @@ from mtcpo.translation.config import TranslateConfig
 TABLE_WIDTH = 160
 """Characters of a line of an evaluation's table; what it needs less is not padded."""
 
+Settings = TypeVar("Settings", bound=SourceConfig)
+
 Source = str | Path | Iterable[Any]
 """A file, a data set's directory or hub name, or rows in memory: `datasets.Dataset`, a list of dicts or records."""
 
 
-def corpus_of(dataset: Source, data: Mapping[str, Any] | None, where: str) -> tuple[CorpusConfig, Iterable[Any] | None]:
-    """Return where a corpus is, and its rows where they are in memory; `data` is as the section of a recipe.
+def corpus_of(
+    cls: type[Settings], dataset: Source, data: Mapping[str, Any] | None, where: str
+) -> tuple[Settings, Iterable[Any] | None]:
+    """Return where a corpus or preference set is, and its rows where they are in memory.
+
+    data: as the section `cls` of a recipe.
 
     Raises:
         UserError: a setting is wrong.
     """
     named = isinstance(dataset, (str, Path))
-    config = load_section(CorpusConfig, {"source": str(dataset) if named else "row", **(data or {})}, where)
+    config = load_section(cls, {"source": str(dataset) if named else "row", **(data or {})}, where)
     return config, None if isinstance(dataset, (str, Path)) else dataset
 
 
@@ -83,12 +90,12 @@ def build_preferences(
 
     given: dict[str, Any] = {"metrics": list(metrics), **settings}
     config = load_section(PrefsConfig, given, "build_preferences", allow_code=True)  # it is Python that calls
-    corpus, items = corpus_of(dataset, data, "build_preferences: data")
+    corpus, items = corpus_of(CorpusConfig, dataset, data, "build_preferences: data")
     drops = Drops()
     with TemporaryDirectory() as folder:
         output = Path(folder) / "prefs.jsonl"
         report = write_preferences(read_corpus(corpus, drops, items=items), config, output, drops=drops)
-        triplets = datasets.Dataset.from_list([row for _, row in read_json_lines(output)])
+        triplets = datasets.Dataset.from_list([row for _, row in read_row_file(output)])
     return Preferences(triplets, report.to_json())
 
 
@@ -164,7 +171,7 @@ def _name_of(system: Any) -> str:
 
 def _test_set(dataset: Source, data: Mapping[str, Any] | None) -> TestSet:
     """Read a test set of one language pair; a segment without text stays in it, since outputs go by rows."""
-    corpus, items = corpus_of(dataset, data, "evaluate: data")
+    corpus, items = corpus_of(CorpusConfig, dataset, data, "evaluate: data")
     drops = Drops()
     segments = tuple(read_corpus(corpus, drops, keep_empty=True, items=items))
     log_drops(drops, "evaluate")

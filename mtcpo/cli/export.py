@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from mtcpo.cli.options import allow_code, corpus_of, format_drops, languages, overwrite, settings
+from mtcpo.cli.options import allow_code, format_drops, languages, overwrite, preference_set_of, settings
 from mtcpo.core.outputs import writing
 
 
@@ -24,14 +24,14 @@ def export(
     overrides: tuple[str, ...], allow_code: bool, overwrite: bool,
 ) -> None:  # fmt: skip
     """Write triplets in the layout of another trainer: TRL's standard prompt, chosen, rejected."""
-    from mtcpo.core.files import write_json_lines
     from mtcpo.data.corpora import Drops
+    from mtcpo.data.row_files import write_row_file
     from mtcpo.data.triplets import open_triplets, triplets_to_trl
     from mtcpo.models.prompts import check_prompt
 
     check_prompt(prompt, ("source", "src_name", "tgt_name"))
     drops = Drops()
     with writing(output, overwrite, inputs=[prefs]):
-        corpus = corpus_of(prefs, (), (), src_lang, tgt_lang, overrides, allow_code)
-        count = write_json_lines(output, triplets_to_trl(open_triplets(corpus, drops), prompt))
+        preferences = preference_set_of(prefs, src_lang, tgt_lang, overrides, allow_code)
+        count = write_row_file(output, triplets_to_trl(open_triplets(preferences, drops), prompt))
     click.echo(f"{output}: {count} rows{format_drops(drops)}")

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 if TYPE_CHECKING:
-    from mtcpo.data.corpora import CorpusConfig, Drops
+    from mtcpo.data.config import CorpusConfig, PreferenceSetConfig
+    from mtcpo.data.corpora import Drops
     from mtcpo.models.config import ModelOptions
 
 Command = TypeVar("Command", bound=Callable[..., Any])
@@ -100,7 +101,8 @@ def corpus_of(
     overrides: Sequence[str] = (), code: bool = False,
 ) -> CorpusConfig:  # fmt: skip
     """Return the corpus that a command line names, checked."""
-    from mtcpo.data.corpora import CorpusConfig, parse_named_files
+    from mtcpo.data.config import CorpusConfig
+    from mtcpo.data.corpora import parse_named_files
 
     values = {
         "source": source, "references": references, "hypotheses": parse_named_files(hyps),
@@ -108,6 +110,17 @@ def corpus_of(
     }  # fmt: skip
     corpus: CorpusConfig = section(CorpusConfig, "command line", values, overrides, "data", code)
     return corpus
+
+
+def preference_set_of(
+    source: str, src_lang: str | None, tgt_lang: str | None, overrides: Sequence[str] = (), code: bool = False
+) -> PreferenceSetConfig:
+    """Return the preference set that a command line names, checked."""
+    from mtcpo.data.config import PreferenceSetConfig
+
+    values = {"source": source, "src_lang": src_lang, "tgt_lang": tgt_lang}
+    preferences: PreferenceSetConfig = section(PreferenceSetConfig, "command line", values, overrides, "data", code)
+    return preferences
 
 
 def is_one_of_several() -> bool:

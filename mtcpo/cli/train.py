@@ -17,6 +17,7 @@ from mtcpo.cli.options import (
     model_options,
     options_of_model,
     overwrite,
+    preference_set_of,
     quiet,
     section,
     settings,
@@ -26,7 +27,8 @@ from mtcpo.core.errors import UserError
 from mtcpo.core.outputs import writing
 
 if TYPE_CHECKING:
-    from mtcpo.data.corpora import CorpusConfig, Drops
+    from mtcpo.data.config import CorpusConfig
+    from mtcpo.data.corpora import Drops
     from mtcpo.data.records import Segment
 
 
@@ -89,9 +91,12 @@ def train(
     options = options_of_model(prompt, family, allow_code)
     drops = Drops()
     with writing(output_dir, overwrite, folder=True, inputs=[model]):
-        corpus = corpus_of(prefs or source or "", references, (), src_lang, tgt_lang, of_data, allow_code)
-        triplets = iter(()) if prefs is None else open_triplets(corpus, drops)
-        segments = iter(()) if source is None else _references(corpus, drops)
+        # The first record is read now: a mistake in it should show before torch is loaded.
+        if prefs is not None:
+            triplets = open_triplets(preference_set_of(prefs, src_lang, tgt_lang, of_data, allow_code), drops)
+        else:
+            corpus = corpus_of(source or "", references, (), src_lang, tgt_lang, of_data, allow_code)
+            segments = _references(corpus, drops)
         quiet()
         from mtcpo.training.examples import pair_texts, reference_texts
         from mtcpo.training.train import train

@@ -26,7 +26,7 @@ from mtcpo.core.errors import UserError
 from mtcpo.core.outputs import writing
 
 if TYPE_CHECKING:
-    from mtcpo.data.corpora import CorpusConfig
+    from mtcpo.data.config import CorpusConfig
     from mtcpo.data.records import Segment
 
 

@@ -26,7 +26,7 @@ from mtcpo.evaluation.testsets.testset import (
     choose_references,
     make_test_set,
     plain_label,
-    read_aligned,
+    read_columns,
 )
 from mtcpo.models.language_codes import nllb_codes
 
@@ -91,7 +91,7 @@ def load_from_folder(folder: Path, spec: Spec, submitted: bool = False) -> TestS
         raise UserError(f"{files.source}: no reference beside it; place {_expected(spec)[1]} in {folder}")
     chosen = choose_references(spec, files.references, default_references(spec))
     systems = files.systems if submitted else {}
-    columns = read_aligned([files.source, *chosen.values(), *systems.values()])
+    columns = read_columns([files.source, *chosen.values(), *systems.values()])
     _check_length(spec, files.source, len(columns[0]))
     texts, outputs = columns[: 1 + len(chosen)], columns[1 + len(chosen) :]
     src_lang, tgt_lang = languages_of(spec)

@@ -23,7 +23,7 @@ from typing import Any
 
 from mtcpo.core.errors import UserError, choose, nearest
 from mtcpo.core.files import read_lines
-from mtcpo.evaluation.testsets.testset import Spec, TestSet, choose_references, make_test_set, plain_label, read_aligned
+from mtcpo.evaluation.testsets.testset import Spec, TestSet, choose_references, make_test_set, plain_label, read_columns
 
 DOWNLOAD_TIMEOUT = 60.0
 """Seconds without an answer after which a download of a test set is given up."""
@@ -98,7 +98,7 @@ def _read(spec: Spec, files: Mapping[str, Path], default: set[Path], submitted: 
     systems = {
         name: path for name, path in files.items() if name not in NO_SYSTEMS and not name.startswith("ref")
     } if submitted else {}  # fmt: skip
-    source, *others = read_aligned([files["src"], *chosen.values(), *systems.values()])
+    source, *others = read_columns([files["src"], *chosen.values(), *systems.values()])
     docs = list(read_lines(files["docid"])) if "docid" in files else None
     columns, outputs = [source, *others[: len(chosen)]], others[len(chosen) :]
     origin = f"sacreBLEU {spec.suite}/{spec.pair}"

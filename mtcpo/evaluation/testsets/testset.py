@@ -12,7 +12,7 @@ from pydantic import Field, model_validator
 
 from mtcpo.core.config import Config, PathOrName
 from mtcpo.core.errors import UserError, choose
-from mtcpo.core.files import read_lines
+from mtcpo.data.aligned import read_aligned
 from mtcpo.data.names import check_name
 from mtcpo.data.records import Segment
 from mtcpo.translation.config import TranslateConfig
@@ -111,7 +111,7 @@ def load_local_set(config: TestSetConfig) -> TestSet:
     files = [Path(config.source), *(Path(reference) for reference in config.references)]
     labels = config.reference_names or tuple(path.name for path in files[1:])
     name = check_name("test set", config.name)
-    return make_test_set(name, config.src_lang, config.tgt_lang, read_aligned(files), files[0].name, labels)
+    return make_test_set(name, config.src_lang, config.tgt_lang, read_columns(files), files[0].name, labels)
 
 
 def plain_label(name: str) -> str:
@@ -137,18 +137,16 @@ def choose_references(spec: Spec, there: Mapping[str, Value], default: Sequence[
     return {name: there[name] for name in wanted}
 
 
-def read_aligned(files: Sequence[Path]) -> list[list[str]]:
-    """Read files that must have equally many lines, at least one."""
-    columns = [list(read_lines(path)) for path in files]
-    if not columns[0]:
+def read_columns(files: Sequence[Path]) -> list[list[str]]:
+    """Read files that are aligned line by line, and have at least one line; return the lines of each.
+
+    Raises:
+        UserError: the files have different numbers of lines, or none.
+    """
+    rows = list(read_aligned(files))
+    if not rows:
         raise UserError(f"{files[0]}: empty; a test set needs at least one line")
-    for path, column in zip(files, columns, strict=True):
-        if len(column) != len(columns[0]):
-            raise UserError(
-                f"{path}: {len(column)} lines, but {files[0]} has {len(columns[0])}; line n of one must translate "
-                "line n of the other"
-            )
-    return columns
+    return [list(column) for column in zip(*rows, strict=True)]
 
 
 def make_test_set(
