@@ -17,7 +17,15 @@ from mtcpo.evaluation.testsets.suites import decoding_of
 from mtcpo.metrics.registry import code_files, metric_name
 from mtcpo.pipeline.preflight import check_before_run
 from mtcpo.pipeline.recipe import BASE, CONTROL, TUNED, Recipe
-from mtcpo.pipeline.run_directory import FOLDERS, NEW, RunDirectory, control_settings, corpus_files, evaluation_files
+from mtcpo.pipeline.run_directory import (
+    FOLDERS,
+    NEW,
+    RunDirectory,
+    control_settings,
+    corpus_files,
+    evaluation_files,
+    loss_files,
+)
 from mtcpo.pipeline.stages import STAMP_FILE, Stage, check_may_run, run_stages, unfinished
 from mtcpo.preferences.build import PROCESS_SETTINGS
 from mtcpo.preferences.selections import needs_logprobs
@@ -185,7 +193,7 @@ def _train(folder: RunDirectory) -> Stage:
         return _run_training(folder, folder.base, pair_texts(triplets), train, TUNED, overwrite)
 
     what = f"{_short(folder.base)} by loss {train.loss}, beta {train.beta:g}, cpo_alpha {train.cpo_alpha:g}"
-    inputs = [*folder.model_files(folder.base), str(prefs), *evaluation_files(train)]
+    inputs = [*folder.model_files(folder.base), str(prefs), *evaluation_files(train), *loss_files(train)]
     return _stage(folder, "train", what, [train, _prompt(folder)], inputs, [FOLDERS[TUNED]], run)
 
 

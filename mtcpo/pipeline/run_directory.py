@@ -93,6 +93,11 @@ def corpus_files(corpus: CorpusConfig) -> list[str]:
     return [source, *corpus.references, *corpus.hypotheses.values()]
 
 
+def loss_files(config: TrainConfig) -> list[str]:
+    """Return the file of a custom loss; a change of it is a change of the stage."""
+    return [user_code_file(config.loss)] if is_user_code(config.loss) else []
+
+
 def evaluation_files(config: TrainConfig) -> list[str]:
     """Return the files that a stage of training is evaluated on."""
     pairs = [] if config.eval is None else corpus_files(config.eval.corpus)
