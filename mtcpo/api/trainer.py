@@ -8,10 +8,11 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from mtcpo.api.functions import Source, corpus_of, log_drops, object_name
+from mtcpo.api.functions import Source, corpus_of, log_drops
 from mtcpo.core.config import load_section
 from mtcpo.core.errors import UserError
 from mtcpo.core.files import complete_folder, write_text
+from mtcpo.core.user_code import code_name
 from mtcpo.data.config import CorpusConfig, PreferenceSetConfig
 from mtcpo.data.corpora import Drops, read_corpus
 from mtcpo.data.triplets import read_triplets
@@ -181,7 +182,7 @@ def _read_settings(loss: str | LossFunction | None, settings: Mapping[str, Any])
     """Return the settings, and the loss where it is a function: the settings then have a name for it."""
     custom = None
     if loss is not None and not isinstance(loss, str):
-        name = object_name(loss)
+        name = code_name(loss)
         custom, loss = custom_loss(loss, name), name
     values = settings if loss is None else {"loss": loss, **settings}
     # Whoever calls Python may run code.

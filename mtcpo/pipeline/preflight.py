@@ -34,8 +34,10 @@ def _check_training(folder: RunDirectory, waiting: Collection[str]) -> None:
         # Inside: a run without a waiting stage of training does not need torch.
         from mtcpo.training.arguments import training_setup
         from mtcpo.training.dev_set import load_dev_set
+        from mtcpo.training.losses import find_loss
 
         training_setup(config, folder.path)
+        find_loss(config.loss)
         if config.dev is not None:
             load_dev_set(config.dev)
 

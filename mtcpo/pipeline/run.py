@@ -15,10 +15,18 @@ from mtcpo.data.records import Segment, triplet_from_json
 from mtcpo.data.row_files import read_row_file, write_row_file
 from mtcpo.data.rows import read_segments
 from mtcpo.evaluation.testsets.suites import decoding_of
-from mtcpo.metrics.registry import metric_name
+from mtcpo.metrics.registry import code_files, metric_name
 from mtcpo.pipeline.preflight import check_before_run
 from mtcpo.pipeline.recipe import BASE, CONTROL, TUNED, Recipe
-from mtcpo.pipeline.run_directory import FOLDERS, NEW, RunDirectory, control_settings, corpus_files, evaluation_files
+from mtcpo.pipeline.run_directory import (
+    FOLDERS,
+    NEW,
+    RunDirectory,
+    control_settings,
+    corpus_files,
+    evaluation_files,
+    loss_files,
+)
 from mtcpo.pipeline.stages import STAMP_FILE, Stage, check_may_run, run_stages, unfinished
 from mtcpo.preferences.build import PROCESS_SETTINGS
 from mtcpo.preferences.selections import needs_logprobs
@@ -169,8 +177,8 @@ def _prefs(folder: RunDirectory) -> Stage:
     selection = selection_name(prefs.select)
     what = f"triplets by {' + '.join(prefs.metrics)}, {selection}"
     choice = prefs.model_dump(mode="json", exclude=PROCESS_SETTINGS) | {"comet.precision": prefs.comet.precision}
-    # A selection of the user's own is an input too: when its code changes, the pairs are built again.
-    code = [user_code_file(selection)] if is_user_code(selection) else []
+    # A selection or metric of the user's own is an input too: when its code changes, the pairs are built again.
+    code = code_files(prefs.metrics) + ([user_code_file(selection)] if is_user_code(selection) else [])
     if candidates is None:
         return _stage(folder, "prefs", what, [choice, data], [*corpus_files(data), *code], outputs, run)
     return _stage(folder, "prefs", what, [choice], [candidates, *code], outputs, run)
@@ -186,7 +194,7 @@ def _train(folder: RunDirectory) -> Stage:
         return _run_training(folder, folder.base, pair_texts(triplets), train, TUNED, overwrite)
 
     what = f"{_short(folder.base)} by loss {train.loss}, beta {train.beta:g}, cpo_alpha {train.cpo_alpha:g}"
-    inputs = [*folder.model_files(folder.base), str(prefs), *evaluation_files(train)]
+    inputs = [*folder.model_files(folder.base), str(prefs), *evaluation_files(train), *loss_files(train)]
     return _stage(folder, "train", what, [train, _prompt(folder)], inputs, [FOLDERS[TUNED]], run)
 
 
@@ -241,6 +249,7 @@ def _evaluate(folder: RunDirectory) -> Stage:
     names = ", ".join(evaluate.metrics) if evaluate.metrics else "metrics of the suites"
     what = f"{names}, with significance against {evaluate.baseline or BASE}"
     inputs = [*(str(path) for paths in files.values() for path in paths), *folder.test_files()]
+    inputs += code_files(evaluate.metrics or ())
     settings: list[Config | list[str]] = [evaluate, list(folder.recipe.prefs.metrics)]
     outputs: list[str | Path] = ["evaluation.json", *folder.translations("segments.jsonl")]
     return _stage(folder, "evaluate", what, settings, inputs, outputs, run)

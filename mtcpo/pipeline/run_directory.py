@@ -11,6 +11,7 @@ from mtcpo.evaluation.results import translations_dir
 from mtcpo.evaluation.systems import load_configured_sets
 from mtcpo.evaluation.testsets.suites import name_test_sets
 from mtcpo.evaluation.testsets.testset import TestSet
+from mtcpo.metrics.registry import code_files
 from mtcpo.models.config import ModelOptions
 from mtcpo.models.families import load_family
 from mtcpo.pipeline.recipe import BASE, CONTROL, TUNED, Recipe
@@ -93,7 +94,12 @@ def corpus_files(corpus: SourceConfig) -> list[str]:
     return [source, *aligned]
 
 
+def loss_files(config: TrainConfig) -> list[str]:
+    """Return the file of a custom loss; a change of it is a change of the stage."""
+    return [user_code_file(config.loss)] if is_user_code(config.loss) else []
+
+
 def evaluation_files(config: TrainConfig) -> list[str]:
     """Return the files that a stage of training is evaluated on."""
     pairs = [] if config.eval is None else corpus_files(config.eval.corpus)
-    return pairs + ([] if config.dev is None else corpus_files(config.dev))
+    return pairs + ([] if config.dev is None else corpus_files(config.dev) + code_files(config.dev.metrics))

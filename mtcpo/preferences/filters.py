@@ -85,6 +85,7 @@ def _repetition_check(config: FilterConfig) -> TextCheck:
 
 
 def _script_check(config: FilterConfig) -> TextCheck:
+    # Cheap, and needs no package: it finds what is off-target in another script.
     return lambda text, segment: script_share(text, segment.tgt_lang) < MIN_SCRIPT_SHARE
 
 
@@ -193,7 +194,9 @@ PAIR_FILTERS = {
 
 
 def _is_on(setting: str, config: FilterConfig) -> bool:
-    return not setting or getattr(config, setting) not in (None, False)
+    value = getattr(config, setting) if setting else True
+    # Not by truth, nor by equality: 0 is a limit, and equals False.
+    return value is not None and value is not False
 
 
 class Filters:
@@ -231,6 +234,7 @@ class Filters:
         for candidate in candidates:
             text = candidate.text.strip()
             reason = self._text_rejection(text, segment)
+            # Last: of two equal texts only one that is fit can be the first.
             if not reason and self._config.deduplicate and text in seen:
                 reason = "same_text"
             if reason:
@@ -263,6 +267,7 @@ def _is_too_long(text: str, config: FilterConfig, as_target: bool) -> bool:
     return len(encoded["input_ids"]) > config.max_tokens
 
 
+# Cached, since it is asked for at every text.
 @lru_cache(maxsize=1)
 def _load_tokenizer(name: str) -> Callable[..., dict[str, list[int]]]:
     """Load the tokenizer of a model, which sources and candidates share.

@@ -15,7 +15,7 @@ import torch
 from transformers import Seq2SeqTrainingArguments
 
 from mtcpo.core.errors import UserError, choose, nearest, one_line
-from mtcpo.metrics.registry import METRICS, metric_name
+from mtcpo.metrics.registry import is_higher_better, metric_name
 from mtcpo.models.config import DType
 from mtcpo.models.families import Family
 from mtcpo.training.config import TrainConfig
@@ -165,8 +165,9 @@ def _choose_best(args: dict[str, Any], config: TrainConfig) -> None:
         return
     args.setdefault("load_best_model_at_end", True)
     name = str(chosen).removeprefix("eval_")
-    if name in METRICS:
-        args.setdefault("greater_is_better", METRICS[name].higher_is_better)
+    for spec in () if config.dev is None else config.dev.metrics:
+        if metric_name(spec) == name:
+            args.setdefault("greater_is_better", is_higher_better(spec))
     if args["load_best_model_at_end"]:
         # A checkpoint for every evaluation: the library wants the two in step.
         args.setdefault("save_strategy", args["eval_strategy"])

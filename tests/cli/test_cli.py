@@ -20,6 +20,11 @@ from mtcpo.core.errors import UserError
 from mtcpo.core.outputs import writing
 from mtcpo.data.rows import read_segments
 from mtcpo.data.triplets import read_triplets
+from mtcpo.metrics.registry import METRICS
+from mtcpo.models.families import ALIASES
+from mtcpo.preferences.combining import COMBINATIONS
+from mtcpo.preferences.selections import SELECTIONS
+from mtcpo.training.losses import LOSSES
 
 CORPUS = "--source s.en --reference r.de --src-lang en --tgt-lang de"
 HYPS = "--hyp a=wrong.de --hyp b=r.de"
@@ -127,7 +132,7 @@ MISTAKES = [
     (f"{PREFS} --hyp ../c=r.de --output q.jsonl", "system name '../c': write it without path separators"),
     (f"{PREFS} --hyp r.de --output q.jsonl", "'r.de': write it as NAME=FILE, for example --hyp baseline=baseline.txt"),
     (f"build-prefs {CORPUS} {HYPS} --output q.jsonl",
-     "no metric to choose pairs by; give one, for example --metric chrf"),
+     "no metric to select pairs by; give one, for example --metric chrf"),
     (f"build-prefs {CORPUS} {HYPS} --metric crf --output q.jsonl",
      "unknown metric 'crf' (did you mean 'chrf'?); choose from bleu, chrf, chrf++, comet, cometkiwi, spbleu, ter, "
      "xcomet"),
@@ -182,7 +187,8 @@ MISTAKES = [
     (f"{EVALUATE} --model mt5", NO_MODEL),
     (f"{EVALUATE} --hyp a=r.de --reference A=r.de --reference A=wrong.de",
      "sets.0: two references are named 'A'; give each a name of its own"),
-    (f"{EVALUATE} --hyp a=r.de --reference B=short.de", "line counts differ: {here}/s.en has 6, {here}/short.de has 5; the files"),
+    (f"{EVALUATE} --hyp a=r.de --reference B=short.de",
+     "line counts differ: {here}/s.en has 6, {here}/short.de has 5; the files must be aligned line by line"),
     (f"{EVALUATE} --hyp a=r.de --reference B=no.de", "no.de: no such file"),
     (f"evaluate --suite bare.toml {HYPS}",
      'bare.toml: no metric in it; add one, for example metrics = ["bleu", "chrf"]'),
@@ -649,3 +655,17 @@ def test_a_fault_beside_the_output_stays_a_fault(tmp_path):
     for error in (OSError(errno.EACCES, "no", "/etc/other"), FileNotFoundError(errno.ENOENT, "no", str(tmp_path))):
         with pytest.raises(type(error)), writing(tmp_path / "sub/out", overwrite=False):
             raise error
+
+
+# --- help ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("command", "table"),
+    [("build-prefs", METRICS), ("build-prefs", SELECTIONS), ("build-prefs", COMBINATIONS), ("evaluate", METRICS),
+     ("train", LOSSES), ("train", ALIASES), ("translate", ALIASES)],
+)  # fmt: skip
+def test_help_has_a_line_for_each_entry_of_a_table(capsys, command, table):
+    lines = run(capsys, command, "--help").out.splitlines()
+    for name in table:
+        assert [line for line in lines if line.startswith(f"  {name} ")], name

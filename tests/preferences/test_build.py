@@ -25,8 +25,7 @@ from mtcpo.preferences.build import PrefsConfig, build_preferences, report_path_
 CHRF = PrefsConfig(metrics=("chrf",))
 
 
-# Four sources; by hand: 1 chooses "the black cat" over "a dog", 2 is a tie of one text, 3 has no second candidate,
-# 4 repeats 1.
+# By hand: 1 chooses "the black cat" over "a dog", 2 has the same text twice, 3 has no second candidate, 4 repeats 1.
 TEXTS = {
     "1": ("die schwarze Katze", "the black cat", [("good", "the black cat"), ("bad", "a dog")]),
     "2": ("der Hund", "the dog", [("good", "the dog"), ("bad", "the dog")]),
@@ -135,7 +134,7 @@ def test_empty_references_are_counted_and_not_scored(tmp_path):
     assert list(read_triplets(str(tmp_path / "p.jsonl")))[-1].chosen_scores["chrf"] == pytest.approx(100)
 
 
-def test_segments_without_any_reference_are_the_users_mistake(tmp_path):
+def test_a_segment_without_a_reference_is_refused(tmp_path):
     bare = [Segment("8", "de", "en", "Ja", candidates=(Candidate("a", "x"),))]
     with pytest.raises(UserError, match="segment 8: no reference"):
         build_preferences(bare, CHRF, tmp_path / "p.jsonl")
@@ -352,7 +351,7 @@ def test_the_report_is_what_it_was_before_it_became_a_record(tmp_path):
 
 
 @pytest.mark.data
-def test_wmt22_with_nine_systems(tmp_path):
+def test_pairs_of_nine_systems_of_wmt22(tmp_path):
     folder = WMT22 / "de-en"
     hypotheses = {path.stem.removeprefix("system-"): str(path) for path in sorted(folder.glob("system-*"))}
     config = CorpusConfig(
