@@ -87,12 +87,13 @@ def mark_differences(
     left, right = [], []
     # Indel, which knows no replacement: Levenshtein pairs unequal words with each other, to save an edit, and marks
     # 17 % more of the text on WMT22.
-    blocks = Indel.opcodes(old, new).as_list()
-    for place, (kind, old_start, old_end, new_start, new_end) in enumerate(blocks):
-        old_text, new_text = "".join(old[old_start:old_end]), "".join(new[new_start:new_end])
+    blocks = list(Indel.opcodes(old, new))
+    for place, block in enumerate(blocks):
+        old_text = "".join(old[block.src_start : block.src_end])
+        new_text = "".join(new[block.dest_start : block.dest_end])
         # A space between two differences reads better as a part of one longer difference.
         is_inner_space = 0 < place < len(blocks) - 1 and old_text.isspace()
-        same = kind == "equal" and not is_inner_space
+        same = block.tag == "equal" and not is_inner_space
         left.append(Piece(same, old_text))
         right.append(Piece(same, new_text))
     return _mark_pieces(left, "gone", errors[0]), _mark_pieces(right, "new", errors[1])
