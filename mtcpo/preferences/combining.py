@@ -109,12 +109,6 @@ COMBINATIONS = {
 }
 
 
-def combinations_help() -> str:
-    """Return the help text of `--combine`: the names, the default first."""
-    default, *others = COMBINATIONS
-    return f"How to combine several metrics: {default} (default), {', '.join(others)}."
-
-
 class SetStatistics:
     """Mean and deviation of each metric over all candidates of a language pair, gathered in one pass (Welford 1962).
 

@@ -142,12 +142,12 @@ CANDIDATE_FILTERS = {
     ),
     "wrong_language": CandidateFilter(
         "check_language",
-        "off-target candidates, by the identifier lingua (`pip install 'mtcpo[langid]'`)",
+        "off-target candidates, by the identifier lingua (pip install 'mtcpo[langid]')",
         _language_check,
     ),
     "too_long": CandidateFilter(
         "max_tokens",
-        "candidates with more tokens, in tokens of `tokenizer`: the name or directory of a model",
+        "candidates with more tokens, in tokens of the model that tokenizer names",
         _token_check,
     ),
 }
@@ -194,8 +194,9 @@ PAIR_FILTERS = {
 
 
 def _is_on(setting: str, config: FilterConfig) -> bool:
-    # Not truth: a limit of 0 is a limit.
-    return not setting or getattr(config, setting) not in (None, False)
+    value = getattr(config, setting) if setting else True
+    # Not by truth, nor by equality: 0 is a limit, and equals False.
+    return value is not None and value is not False
 
 
 class Filters:
