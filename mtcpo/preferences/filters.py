@@ -142,12 +142,12 @@ CANDIDATE_FILTERS = {
     ),
     "wrong_language": CandidateFilter(
         "check_language",
-        "off-target candidates, by the identifier lingua (`pip install 'mtcpo[langid]'`)",
+        "off-target candidates, by the identifier lingua (pip install 'mtcpo[langid]')",
         _language_check,
     ),
     "too_long": CandidateFilter(
         "max_tokens",
-        "candidates with more tokens, in tokens of `tokenizer`: the name or directory of a model",
+        "candidates with more tokens, in tokens of the model that tokenizer names",
         _token_check,
     ),
 }
