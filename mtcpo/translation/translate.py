@@ -15,8 +15,10 @@ from pathlib import Path
 from typing import Any
 
 from mtcpo.core.errors import UserError
-from mtcpo.core.files import json_line, partial_path, read_json_lines, refuse_existing, write_json, write_json_lines
+from mtcpo.core.files import partial_path, refuse_existing, write_json
+from mtcpo.core.json_lines import json_line
 from mtcpo.data.records import Segment, segment_to_json
+from mtcpo.data.row_files import read_row_file, write_row_file
 from mtcpo.translation.config import TranslateConfig
 from mtcpo.translation.engines import Engine
 
@@ -136,7 +138,7 @@ class _Unfinished:
 
     def skip_done(self, segments: Iterator[Segment], done: int) -> None:
         """Take the first `done` segments, which must be those of the unfinished file."""
-        for where, row in itertools.islice(read_json_lines(self.partial), done):
+        for where, row in itertools.islice(read_row_file(self.partial), done):
             segment = next(segments, None)
             if segment is None or any(row[name] != getattr(segment, name) for name in IDENTITY):
                 raise UserError(
@@ -149,7 +151,7 @@ class _Unfinished:
         if _is_plain(output):
             self.partial.replace(output)
         else:
-            write_json_lines(output, (row for _, row in read_json_lines(self.partial)))
+            write_row_file(output, (row for _, row in read_row_file(self.partial)))
             self.partial.unlink()
         # Last: without it an interrupt before this line would leave a partial file that nothing can resume.
         self.settings.unlink()

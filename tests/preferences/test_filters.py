@@ -35,6 +35,15 @@ def test_pairs_more_similar_than_the_limit_are_rejected():
     assert Filters(FilterConfig()).pair_rejection("abcdefghij", "abcdefghiX") == ""
 
 
+def test_a_limit_of_zero_is_a_limit():
+    filters = Filters(FilterConfig(max_length_difference=0, max_similarity=None))
+    assert filters.pair_rejection("abc", "abcd") == "length_difference"
+    assert filters.pair_rejection("abc", "xyz") == ""
+    filters = Filters(FilterConfig(max_similarity=0))
+    assert filters.pair_rejection("abc", "abd") == "near_duplicate"
+    assert filters.pair_rejection("abc", "xyz") == ""
+
+
 def test_a_candidate_counts_under_its_first_reason():
     texts = ["", "Die Katze.", "x", "The cat.", "The cat. "]
     assert kept_and_removed("Die Katze.", texts, max_source_length_ratio=3) == (
