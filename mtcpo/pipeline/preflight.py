@@ -13,7 +13,7 @@ from mtcpo.pipeline.run_directory import RunDirectory, control_settings
 
 
 def check_before_run(folder: RunDirectory, waiting: Collection[str]) -> None:
-    """Check what the stages named in `waiting` need: the model, training arguments, dev sets, references, test sets, metrics.
+    """Check what the stages named in `waiting` need: model, arguments, dev sets, references, test sets, metrics.
 
     Raises:
         UserError: the first thing that is missing or wrong.
