@@ -197,8 +197,8 @@ def test_a_layer_that_the_encoder_lacks_is_named(comet_models, tmp_path):
 def test_each_text_meets_the_encoder_once(comet_models):
     engine = engine_for(comet_models["regression"])
     seen = []
-    read = engine._read
-    engine._read = lambda sequences, *rest: seen.extend(map(tuple, sequences)) or read(sequences, *rest)
+    read = engine._encode
+    engine._encode = lambda sequences, *rest: seen.extend(map(tuple, sequences)) or read(sequences, *rest)
     rows = rows_of("regression")
     engine.predict(rows * 2)
     texts = {text for row in rows for text in row}
