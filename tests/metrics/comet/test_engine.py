@@ -114,7 +114,7 @@ def test_an_encoder_that_computes_otherwise_is_refused(tmp_path, comet_models):
     engine_for(folder)
     config = json.loads((encoder / "config.json").read_text())
     (encoder / "config.json").write_text(json.dumps(config | {"is_decoder": True}))
-    with pytest.raises(UserError, match=r"encoder: this encoder \(bert\) computes otherwise than those that are known"):
+    with pytest.raises(UserError, match=r"encoder: this encoder \(bert\) is of a kind that mtcpo does not know"):
         engine_for(folder)
     resave(comet_models["regression"], folder, encoder_model="DeBERTa")
     with pytest.raises(UserError, match=r"unknown encoder of .*model\.ckpt 'DeBERTa'.*; choose from BERT, MiniLM, "):
