@@ -16,7 +16,7 @@ from typing import Any
 
 from mtcpo.core.errors import UserError
 from mtcpo.core.files import sha256_of
-from mtcpo.core.user_code import PREFIX, explain_user_code, load_user_code, user_code_file
+from mtcpo.core.user_code import code_name, explain_user_code, load_user_code, user_code_file
 from mtcpo.data.records import Segment
 from mtcpo.metrics.base import NeuralMetric
 
@@ -102,7 +102,7 @@ def metric_of(target: Any) -> tuple[NeuralMetric, str]:
     load_user_code(target, "metric", _find_problem)
     # A function has a name of its own; of an object it is the class that has one, and the source.
     code = target if hasattr(target, "__qualname__") else type(target)
-    path = f"{PREFIX}{code.__module__}:{code.__qualname__}"
+    path = code_name(target)
     name = getattr(target, "name", getattr(target, "__name__", type(target).__name__))
     if not isinstance(name, str) or not re.fullmatch(r"[\w.+-]+", name):
         raise UserError(f"metric {path}: a metric needs a name; set its attribute `name`, or write it with def")

@@ -265,11 +265,6 @@ def losses_with(parameter: str) -> list[str]:
     return [name for name, spec in LOSSES.items() if parameter in spec.parameters]
 
 
-def loss_choices() -> str:
-    """Return the names for `--help`: "[sft|sigmoid|...]"."""
-    return f"[{'|'.join(LOSSES)}]"
-
-
 def loss_table() -> str:
     """Return the losses and what they do as a Markdown table for the docs."""
     rows = ["| `--loss` | title | what it does | parameters | paper |", "|---|---|---|---|---|"]

@@ -16,8 +16,10 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from mtcpo.core.errors import UserError
-from mtcpo.core.files import json_line, partial_path, read_json_lines, refuse_existing, write_json, write_json_lines
+from mtcpo.core.files import partial_path, refuse_existing, write_json
+from mtcpo.core.json_lines import json_line
 from mtcpo.data.records import Candidate, Segment, segment_to_json
+from mtcpo.data.row_files import read_row_file, write_row_file
 from mtcpo.translation.config import TranslateConfig
 
 WINDOW = 512
@@ -109,7 +111,7 @@ def translate_to_file(
     if plain:
         partial.replace(output)
     else:
-        write_json_lines(output, (row for _, row in read_json_lines(partial)))
+        write_row_file(output, (row for _, row in read_row_file(partial)))
         partial.unlink()
     settings.unlink()
     return dict(counts) | {"resumed_at": done}
@@ -121,7 +123,7 @@ def _fingerprint(engine: Engine, config: TranslateConfig) -> str:
 
 def _pass_over(segments: Iterator[Segment], partial: Path, done: int) -> None:
     """Take the first `done` segments, which must be those that the unfinished file has."""
-    for where, row in itertools.islice(read_json_lines(partial), done):
+    for where, row in itertools.islice(read_row_file(partial), done):
         segment = next(segments, None)
         if segment is None or any(row[name] != getattr(segment, name) for name in IDENTITY):
             raise UserError(

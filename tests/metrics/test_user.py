@@ -12,8 +12,8 @@ from support.scoring import score
 from mtcpo.cli.commands import mtcpo
 from mtcpo.core.config import load_section
 from mtcpo.core.errors import UserError
-from mtcpo.core.files import write_json_lines
 from mtcpo.data.records import Candidate, Segment, segment_to_json
+from mtcpo.data.row_files import write_row_file
 from mtcpo.metrics.base import NeuralMetric
 from mtcpo.metrics.registry import code_files, is_higher_better, load_metric
 from mtcpo.metrics.scorer import Scorer
@@ -104,7 +104,7 @@ def test_build_prefs_runs_a_users_metric_only_with_allow_code(own, tmp_path):
     spec = f"short={own}:shortness"
     with pytest.raises(UserError, match="is custom Python code; pass --allow-code to run it"):
         load_section(PrefsConfig, {"metrics": [spec]}, "recipe")
-    write_json_lines(tmp_path / "c.jsonl", [segment_to_json(segment("abcdef", "abc"))])
+    write_row_file(tmp_path / "c.jsonl", [segment_to_json(segment("abcdef", "abc"))])
     command = ["build-prefs", "c.jsonl", "--metric", spec, "--output", "p.jsonl"]
     with pytest.raises(UserError, match="--allow-code"):
         CliRunner().invoke(mtcpo, command, catch_exceptions=False, standalone_mode=False)

@@ -54,7 +54,10 @@ def test_data_scores_versions_and_citations():
     assert "eval_loss" not in card  # it was no number
     assert "with loss `simpo` ([arXiv 2405.14734]" in card
     assert "2401.08417" in card
-    assert "given or not: `learning_rate` 0.0001, `optim` adamw_torch_fused, `num_train_epochs` 3.0\n" in card
+    assert (
+        "set by the user or by default: `learning_rate` 0.0001, `optim` adamw_torch_fused, `num_train_epochs` 3.0\n"
+        in card
+    )
     assert "@software{mtcpo," in card
     assert f"mtcpo {__version__}, torch " in card
     assert "Not stated here" in card

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from support.models import PAIRS
 
 from mtcpo.core.errors import UserError
-from mtcpo.core.files import read_json_lines
 from mtcpo.data.records import Candidate, Segment
+from mtcpo.data.row_files import read_row_file
 from mtcpo.data.rows import read_segments
 from mtcpo.models.prompts import TextExample
 from mtcpo.translation import translate as translation
@@ -398,7 +398,7 @@ def test_candidates_that_segments_bring_are_kept(engine, tmp_path):
     brought = [Segment(s.id, "en", "de", s.source, ("Die Mühle",), "doc", (first,)) for s in segments(5)]
     figures = translate_to_file(tiny, brought, config(num_candidates=2), tmp_path / "out.jsonl")
     assert figures["candidates"] == 10, "only those made in this call count"
-    for _, row in read_json_lines(tmp_path / "out.jsonl"):
+    for _, row in read_row_file(tmp_path / "out.jsonl"):
         assert [candidate["system"] for candidate in row["candidates"]] == ["other", "tiny-beam-1", "tiny-beam-2"]
         assert (row["references"], row["doc"]) == (["Die Mühle"], "doc")
     texts = translate_texts(tiny, brought, config())
