@@ -2,7 +2,7 @@
 PYTHON ?= python3
 # The CPU build of torch where the index can be reached; elsewhere pip takes what its own indexes have.
 TORCH = torch==2.13.0 --extra-index-url https://download.pytorch.org/whl/cpu --retries 1 --timeout 15
-# Beside transformers 5: without its pins, which forbid that, and with what it imports.
+# Beside transformers 5: without its pins, which forbid that, and with what it imports itself.
 COMET = unbabel-comet==2.2.7 entmax pytorch-lightning lightning-utilities torchmetrics
 BIN = .venv/bin
 LATEST = .venv-latest/bin
@@ -10,24 +10,33 @@ LATEST = .venv-latest/bin
 # The tests' real data, WMT22 and Multi30k, are not part of this repository; without them the tests that need them skip.
 export MTCPO_TEST_DATA ?= $(wildcard $(CURDIR)/../shared/data)
 
-.PHONY: demo test check test-latest install clean
+# Each worker takes whole files of tests, loads torch (1.5 GB) and makes the tiny models for itself; 0: no workers.
+JOBS ?= 2
+PYTEST = python -m pytest --numprocesses $(JOBS) --dist loadscope
 
-# What it tokenizes stays beside what it makes.
+.PHONY: demo test quick check test-latest install clean
+
+# The tokenized data of the demo stay beside its runs.
 demo: export HF_DATASETS_CACHE ?= $(CURDIR)/runs/.cache
 demo: .venv/ready
 	$(BIN)/mtcpo run demo
 
+# Everything in the pinned environment.
 test: check
-	$(BIN)/python -m pytest
+	$(BIN)/$(PYTEST)
+
+# While developing: under two minutes on two cores.
+quick: .venv/ready
+	$(BIN)/$(PYTEST) -m "not slow and not processes"
 
 check: .venv/ready
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-# Where the pinned environment is there, what one writes the other must load.
+# Everything beside transformers 5. Where the pinned environment is there too, each loads what the other has saved.
 test-latest: .venv-latest/ready
-	$(if $(wildcard $(BIN)/python),MTCPO_OTHER_PYTHON=$(CURDIR)/$(BIN)/python) $(LATEST)/python -m pytest
+	$(if $(wildcard $(BIN)/python),MTCPO_OTHER_PYTHON=$(CURDIR)/$(BIN)/python) $(LATEST)/$(PYTEST)
 
 install: .venv/ready
 

@@ -31,7 +31,8 @@ from mtcpo.evaluation.significance import (
     randomization_p_value,
     randomized_differences,
 )
-from mtcpo.evaluation.testsets.testset import TestSetConfig, load_local_set
+from mtcpo.evaluation.testsets.loading import load_local_set
+from mtcpo.evaluation.testsets.testset import TestSetConfig
 from mtcpo.metrics.registry import load_metric
 
 SYSTEMS = ("Online-W", "Online-B")  # close to each other, so that p-values are not extreme

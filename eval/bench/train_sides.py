@@ -23,9 +23,9 @@ os.environ.setdefault("TRL_EXPERIMENTAL_SILENCE", "1")  # read when TRL is impor
 from mtcpo.models.families import Family, family_of
 from mtcpo.models.layouts.base import Example
 from mtcpo.models.loading import LoadedModel, assemble
-from mtcpo.training.arguments import training_arguments
+from mtcpo.training.arguments import training_setup
 from mtcpo.training.config import TrainConfig
-from mtcpo.training.train import set_dropout
+from mtcpo.training.prepare import set_dropout
 from mtcpo.training.trainer import ExampleTrainer
 
 SOURCE_LENGTHS = (5, 9, 10, 11, 12, 12, 13, 13, 14, 14, 15, 15, 16, 17, 17, 18, 19, 20, 22, 25, 53)
@@ -165,8 +165,9 @@ def our_trainer(loaded: LoadedModel, examples: Sequence[Example], run: dict[str,
     """Return mtcpo's trainer: sigmoid loss, NLL of the chosen with weight 1."""
     config = TrainConfig(loss="sigmoid", beta=0.1, cpo_alpha=1.0, args=common_arguments(run, steps))
     config.args["warmup_ratio"] = 0.0
-    arguments = training_arguments(config, _folder())
-    return ExampleTrainer(loaded, arguments, config, examples)
+    setup = training_setup(config, _folder())
+    with setup.applied():
+        return ExampleTrainer(loaded, setup.args, config, examples)
 
 
 def trl_trainer(loaded: LoadedModel, examples: Sequence[Example], run: dict[str, Any], steps: int) -> Any:

@@ -1,26 +1,28 @@
-"""What notebooks use beside the trainer: `build_preferences` and `evaluate`, of the same parts as the commands."""
+"""What notebooks use beside the trainer: `build_preferences` and `evaluate`, made of the same parts as the commands."""
 
 from __future__ import annotations
 
 import html
 import io
 import logging
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from mtcpo.core.config import load_section
 from mtcpo.core.errors import UserError
-from mtcpo.core.files import read_json_lines
-from mtcpo.data.corpora import CorpusConfig, Drops, read_corpus
+from mtcpo.data.config import CorpusConfig, SourceConfig
+from mtcpo.data.corpora import Drops, read_corpus
 from mtcpo.data.names import check_system_name
+from mtcpo.data.row_files import read_row_file
 from mtcpo.evaluation.config import RunEvaluateConfig
 from mtcpo.evaluation.document import EvaluationDocument
 from mtcpo.evaluation.results import to_document, write_evaluation
 from mtcpo.evaluation.systems import GivenOutputs, System, TranslationModel, evaluate_systems, load_configured_sets
 from mtcpo.evaluation.testsets.testset import TestSet
+from mtcpo.metrics.base import NeuralMetric
 from mtcpo.models.config import ModelOptions
 from mtcpo.models.families import Family, load_family
 from mtcpo.preferences.build import PrefsConfig
@@ -28,21 +30,33 @@ from mtcpo.preferences.build import build_preferences as write_preferences
 from mtcpo.report.terminal_table import print_table
 from mtcpo.translation.config import TranslateConfig
 
+if TYPE_CHECKING:
+    from mtcpo.models.loading import LoadedModel
+
 TABLE_WIDTH = 160
-"""Characters of a line of an evaluation's table; what it needs less is not padded."""
+"""Characters of a line of an evaluation's table, at most."""
+
+Settings = TypeVar("Settings", bound=SourceConfig)
 
 Source = str | Path | Iterable[Any]
 """A file, a data set's directory or hub name, or rows in memory: `datasets.Dataset`, a list of dicts or records."""
 
+MetricChoice = str | NeuralMetric | Callable[..., Any]
+"""A metric: its name as in --metric, a function (sources, hypotheses, references) -> scores, or an object."""
 
-def corpus_of(dataset: Source, data: Mapping[str, Any] | None, where: str) -> tuple[CorpusConfig, Iterable[Any] | None]:
-    """Return where a corpus is, and its rows where they are in memory; `data` is as the section of a recipe.
+
+def corpus_of(
+    cls: type[Settings], dataset: Source, data: Mapping[str, Any] | None, where: str
+) -> tuple[Settings, Iterable[Any] | None]:
+    """Return where a corpus or preference set is, and its rows where they are in memory.
+
+    data: as the section `cls` of a recipe.
 
     Raises:
         UserError: a setting is wrong.
     """
     named = isinstance(dataset, (str, Path))
-    config = load_section(CorpusConfig, {"source": str(dataset) if named else "row", **(data or {})}, where)
+    config = load_section(cls, {"source": str(dataset) if named else "row", **(data or {})}, where)
     return config, None if isinstance(dataset, (str, Path)) else dataset
 
 
@@ -60,29 +74,31 @@ class Preferences(NamedTuple):
 
 
 def build_preferences(
-    dataset: Source, metrics: Sequence[str], *, data: Mapping[str, Any] | None = None, **settings: Any
+    dataset: Source, metrics: Sequence[MetricChoice], *, data: Mapping[str, Any] | None = None, **settings: Any
 ) -> Preferences:
     """Choose a better and a worse translation of each source, as `mtcpo build-prefs` does.
 
     Args:
         dataset: sources with references and candidates: records, or rows whose columns `data` names.
-        metrics: what chooses, as in --metric.
+        metrics: what decides which is better, as in --metric; also functions (sources, hypotheses, references) ->
+            scores, or `NeuralMetric` objects.
         data: languages, columns and the like, as [data] of a recipe.
-        **settings: as [prefs] of a recipe: min_margin, select, reference, workers, ...
+        **settings: as [prefs] of a recipe: min_margin, reference, workers, ...; `select` may be a function of a pool
+            of candidates, see `mtcpo.preferences.user_selection`.
 
     Raises:
         UserError: as the command.
     """
     import datasets
 
-    given: dict[str, Any] = {"metrics": list(metrics), **settings}
-    config = load_section(PrefsConfig, given, "build_preferences", allow_code=True)  # it is Python that calls
-    corpus, items = corpus_of(dataset, data, "build_preferences: data")
+    # Whoever calls Python may run code.
+    config = load_section(PrefsConfig, {"metrics": list(metrics), **settings}, "build_preferences", allow_code=True)
+    corpus, items = corpus_of(CorpusConfig, dataset, data, "build_preferences: data")
     drops = Drops()
     with TemporaryDirectory() as folder:
         output = Path(folder) / "prefs.jsonl"
         report = write_preferences(read_corpus(corpus, drops, items=items), config, output, drops=drops)
-        triplets = datasets.Dataset.from_list([row for _, row in read_json_lines(output)])
+        triplets = datasets.Dataset.from_list([row for _, row in read_row_file(output)])
     return Preferences(triplets, report.to_json())
 
 
@@ -104,10 +120,11 @@ class EvaluationResult(dict[str, Any]):
 
 def evaluate(
     systems: Any,
-    dataset: Source,
-    metrics: Sequence[str] | None = None,
+    dataset: Source | None = None,
+    metrics: Sequence[MetricChoice] | None = None,
     baseline: str | None = None,
     *,
+    suites: str | Sequence[str] = (),
     data: Mapping[str, Any] | None = None,
     prompt: str | None = None,
     family: Family | str | None = None,
@@ -115,16 +132,17 @@ def evaluate(
     output_dir: str | Path | None = None,
     **settings: Any,
 ) -> EvaluationResult:
-    """Score systems on a test set, with intervals and significance, as `mtcpo evaluate` does.
+    """Score systems on test sets, with intervals and significance, as `mtcpo evaluate` does.
 
     Args:
         systems: name -> system, or one system: outputs (a list of texts), or a model to translate with: its name or
             directory, a trainer, or (model, tokenizer).
-        dataset: sources with references, one row each, a file as a `Path`; or the name of a suite or test set (a `str`)
-            as in --suite.
-        metrics: as in --metric; default: the suite's, else bleu and chrf.
+        dataset: one test set, its sources with references: rows in memory, a file, or a data set. Text that names no
+            file is taken for a suite, as in `suites`.
+        metrics: as in `build_preferences`; default: those of the suite, else bleu and chrf.
         baseline: the name of the system that the others are compared with; default: the first.
-        data: languages, columns and the like, as [data] of a recipe.
+        suites: suites or test sets by name, as in --suite: "wmt22:de-en". Either these or `dataset` is needed.
+        data: languages, columns and the like of `dataset`, as [data] of a recipe.
         prompt: a template in place of the family's own, for models that are named.
         family: as in `PreferenceTrainer`.
         allow_code: run Python code that a model's directory brings; without it such a model is refused.
@@ -134,32 +152,62 @@ def evaluate(
     Raises:
         UserError: as the command.
     """
-    given = {"metrics": metrics, "baseline": baseline, **settings}
-    given = {key: value for key, value in given.items() if value is not None}
-    config = load_section(RunEvaluateConfig, given, "evaluate", allow_code=True)  # it is Python that calls
-    if isinstance(dataset, str):
-        test_sets = load_configured_sets(config.model_copy(update={"suites": (dataset,), "sets": ()}))
-    else:
-        test_sets = [_test_set(dataset, data)]
+    config = _read_settings(metrics, baseline, settings)
+    test_sets = _load_test_sets(dataset, suites, data, config)
     options = ModelOptions(prompt, load_family(family, "evaluate: family"), allow_code)
     named = systems if isinstance(systems, Mapping) else {_name_of(systems): systems}
-    evaluated = {
-        name: _system(name, system, len(test_sets), config.decoding, options) for name, system in named.items()
-    }
+    evaluated = {}
+    for name, system in named.items():
+        evaluated[name] = _system(name, system, len(test_sets), config.decoding, options)
     folder = None if output_dir is None else Path(output_dir)
     evaluations = evaluate_systems(test_sets, evaluated, config, folder)
     document = to_document(evaluations) if folder is None else write_evaluation(folder, evaluations)
     return EvaluationResult(document.to_json())
 
 
+def _read_settings(
+    metrics: Sequence[MetricChoice] | None, baseline: str | None, settings: Mapping[str, Any]
+) -> RunEvaluateConfig:
+    values = {"metrics": metrics, "baseline": baseline, **settings}
+    # None stands for what was not given: the section has defaults of its own.
+    given = {key: value for key, value in values.items() if value is not None}
+    return load_section(RunEvaluateConfig, given, "evaluate", allow_code=True)
+
+
 def _name_of(system: Any) -> str:
     return check_system_name(Path(system).resolve().name) if isinstance(system, (str, Path)) else "system"
 
 
-def _test_set(dataset: Source, data: Mapping[str, Any] | None) -> TestSet:
-    """Read a test set of one language pair; a segment without text stays in it, since outputs go by rows."""
-    corpus, items = corpus_of(dataset, data, "evaluate: data")
+# --- test sets --------------------------------------------------------------------------------------------------------
+
+
+def _load_test_sets(
+    dataset: Source | None, suites: str | Sequence[str], data: Mapping[str, Any] | None, config: RunEvaluateConfig
+) -> Sequence[TestSet]:
+    """Return the test sets that `evaluate` was given, by name or as a data set.
+
+    Raises:
+        UserError: neither was given, or both.
+    """
+    names = (suites,) if isinstance(suites, str) else tuple(suites)
+    if isinstance(dataset, str) and not _is_data_file(dataset):
+        names, dataset = (*names, dataset), None
+    if bool(names) == (dataset is not None):
+        raise UserError("evaluate: give a data set, or suites=..., one of them")
+    if dataset is not None:
+        return [_read_test_set(dataset, data)]
+    return load_configured_sets(config.model_copy(update={"suites": names, "sets": ()}))
+
+
+def _is_data_file(name: str) -> bool:
+    # Folders do not count: one called wmt22 must not hide the test set of that name. A .toml is a suite.
+    return Path(name).is_file() and not name.endswith(".toml")
+
+
+def _read_test_set(dataset: Source, data: Mapping[str, Any] | None) -> TestSet:
+    corpus, items = corpus_of(CorpusConfig, dataset, data, "evaluate: data")
     drops = Drops()
+    # A segment without text stays: outputs belong to segments by their order.
     segments = tuple(read_corpus(corpus, drops, keep_empty=True, items=items))
     log_drops(drops, "evaluate")
     pairs = sorted({(segment.src_lang, segment.tgt_lang) for segment in segments})
@@ -167,6 +215,9 @@ def _test_set(dataset: Source, data: Mapping[str, Any] | None) -> TestSet:
         names = ", ".join("-".join(pair) for pair in pairs)
         raise UserError(f"evaluate: the data set has {names}; evaluate one pair at a time")
     return TestSet("test", *pairs[0], segments, corpus.source)
+
+
+# --- systems ----------------------------------------------------------------------------------------------------------
 
 
 def _system(name: str, system: Any, test_sets: int, decoding: TranslateConfig, options: ModelOptions) -> System:
@@ -182,24 +233,32 @@ def _system(name: str, system: Any, test_sets: int, decoding: TranslateConfig, o
 @contextmanager
 def _engine(name: str, system: Any, options: ModelOptions, sources: int) -> Iterator[Any]:
     """Give the engine of a model that is named, or in memory."""
-    from mtcpo.models.loading import LoadedModel, adopt_model
-    from mtcpo.training.trainer import ExampleTrainer
+    # Here, not at the top: outputs alone are evaluated without waiting for torch.
     from mtcpo.translation.engines import open_engine
     from mtcpo.translation.generate import GenerateEngine
 
     if isinstance(system, (str, Path)):
         with open_engine(str(system), name, "auto", options, sources) as engine:
             yield engine
-        return
-    if isinstance(system, ExampleTrainer):
-        loaded = system.loaded
-    elif isinstance(system, LoadedModel):
-        loaded = system
-    elif isinstance(system, tuple) and len(system) == 2:
-        loaded = adopt_model(*system, options)
     else:
-        raise UserError(
-            f"system {name!r} is {type(system).__name__}; give texts, the name of a model, a trainer, or "
-            "(model, tokenizer)"
-        )
-    yield GenerateEngine(loaded, name)
+        yield GenerateEngine(_loaded_model(name, system, options), name)
+
+
+def _loaded_model(name: str, system: Any, options: ModelOptions) -> LoadedModel:
+    """Return a model in memory with what is known of it.
+
+    Raises:
+        UserError: it is nothing that can translate.
+    """
+    from mtcpo.models.loading import LoadedModel, adopt_model
+    from mtcpo.training.trainer import ExampleTrainer
+
+    if isinstance(system, ExampleTrainer):
+        return system.loaded
+    if isinstance(system, LoadedModel):
+        return system
+    if isinstance(system, tuple) and len(system) == 2:
+        return adopt_model(*system, options)
+    raise UserError(
+        f"system {name!r} is {type(system).__name__}; give texts, the name of a model, a trainer, or (model, tokenizer)"
+    )

@@ -8,44 +8,36 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from transformers import Seq2SeqTrainingArguments
-
 from mtcpo.api.functions import Source, corpus_of, log_drops
 from mtcpo.core.config import load_section
 from mtcpo.core.errors import UserError
 from mtcpo.core.files import complete_folder, write_text
+from mtcpo.core.user_code import code_name
+from mtcpo.data.config import CorpusConfig, PreferenceSetConfig
 from mtcpo.data.corpora import Drops, read_corpus
 from mtcpo.data.triplets import read_triplets
 from mtcpo.models.canary import CANARY_FILE
 from mtcpo.models.config import ModelOptions
 from mtcpo.models.families import Family, load_family
-from mtcpo.models.layouts.base import Layout
 from mtcpo.models.loading import LoadedModel, adopt_model, load_model
-from mtcpo.training.arguments import check_precision, dtype_of, keeping_environment, training_arguments
+from mtcpo.training.arguments import dtype_of, training_setup
+from mtcpo.training.batching import ExampleSet
+from mtcpo.training.callbacks import early_stopping
 from mtcpo.training.config import TrainConfig
-from mtcpo.training.dev_set import dev_set_of
-from mtcpo.training.examples import (
-    Encoded,
-    EvaluationTexts,
-    encode_within_limits,
-    evaluation_texts,
-    not_empty,
-    pair_texts,
-    reference_texts,
-    with_template,
-)
+from mtcpo.training.examples import CountedTexts, evaluation_texts, pair_texts, reference_texts, with_template
+from mtcpo.training.losses import LossFunction, LossSpec, custom_loss
 from mtcpo.training.model_card import CARD_FILE, model_card
-from mtcpo.training.train import RunData, early_stopping, prepare_model, report_of, save_trained
-from mtcpo.training.trainer import ExampleSet, ExampleTrainer
+from mtcpo.training.prepare import prepare_model, prepare_training
+from mtcpo.training.train import save_trained, training_report
+from mtcpo.training.trainer import ExampleTrainer
 
 
 class PreferenceTrainer(ExampleTrainer):
     """`transformers.Seq2SeqTrainer` with preference losses: `train`, `evaluate`, `save_model` and all else of it.
 
-    dropped, eval_dropped: how many pairs were left out, by reason.
+    dropped, eval_dropped: how many pairs were left out, by reason. languages: of the training data, source and target.
     """
 
-    @keeping_environment()
     def __init__(
         self,
         model: Any,
@@ -57,6 +49,7 @@ class PreferenceTrainer(ExampleTrainer):
         family: Family | str | None = None,
         allow_code: bool = False,
         data: Mapping[str, Any] | None = None,
+        loss: str | LossFunction | None = None,
         output_dir: str | Path = "trainer_output",
         callbacks: Sequence[Any] | None = None,
         optimizers: tuple[Any, Any] = (None, None),
@@ -68,121 +61,135 @@ class PreferenceTrainer(ExampleTrainer):
             model: an alias, hub name or directory, as `mtcpo train --model`; or a model in memory, with `tokenizer`.
             train_dataset: triplets in any layout that `mtcpo train --prefs` reads; with `loss="sft"` sources with
                 references.
-            eval_dataset: the same, for the metrics logged as eval_*, in place of what the setting `eval` names.
+            eval_dataset: the same, for the figures logged as eval_*, in place of what the setting `eval` names.
             tokenizer: of a model in memory.
             prompt: a template in place of the family's own.
             family: a `mtcpo.models.families.Family` for a model type that mtcpo does not know, or its
                 `python:module:NAME`.
             allow_code: run Python code that the model's directory brings; without it such a model is refused.
             data: languages, columns and the like, as [data] of a recipe.
-            output_dir: where the library keeps its checkpoints.
-            callbacks: of the library.
+            loss: a name, as in --loss, or a function (logps, config) -> Tensor of shape (B,), one value for each of B
+                pairs: `logps` has `chosen`, `rejected` (summed over target tokens, nats), `chosen_mean`,
+                `rejected_mean`, `chosen_tokens` and `rejected_tokens`, each of shape (B,), and `config` the settings,
+                such as beta. The value of a pair may depend on that pair alone; the NLL term, `cpo_alpha`, is added.
+            output_dir: where transformers keeps its checkpoints.
+            callbacks: of transformers.
             optimizers: optimizer and schedule in place of those that the arguments name.
-            **settings: as [train] of a recipe: loss, beta, lora, dev, ...; `args` are the library's training arguments.
+            **settings: as [train] of a recipe: beta, lora, dev, ...; `args` are training arguments of transformers.
 
         Raises:
             UserError: as `mtcpo train`.
         """
-        config = load_section(TrainConfig, settings, "PreferenceTrainer", allow_code=True)  # it is Python that calls
-        self._config, self._corpus_settings, self._prompt = config, data, prompt
+        config, custom = _read_settings(loss, settings)
+        self._data_settings, self._prompt = data, prompt
         options = ModelOptions(prompt, load_family(family, "PreferenceTrainer: family"), allow_code)
-        arguments = training_arguments(config, Path(output_dir), evaluates=eval_dataset is not None)
-        dev, dev_dropped = dev_set_of(config)
-        held_out = None if eval_dataset is not None else evaluation_texts(config, prompt=prompt)
-        loaded = _loaded(model, tokenizer, config, options)
-        check_precision(arguments, loaded.family)
-        training = self._encoded("training", loaded.layout, train_dataset)
-        evaluation = self._evaluation(loaded.layout, eval_dataset, held_out)
-        origin = str(train_dataset) if isinstance(train_dataset, (str, Path)) else ""
-        self._data = RunData(training, evaluation, dev, dev_dropped, origin)
-        self.languages = training.languages
-        self.dropped = training.dropped
-        self.eval_dropped: Counter[str] = Counter() if evaluation is None else evaluation.dropped
-        self._load_named = _loader(model, config, options, arguments)
-        super().__init__(
-            prepare_model(loaded, config, arguments.seed),
-            arguments,
-            config,
-            training.examples,
-            None if evaluation is None else evaluation.examples,
-            config.batch_tokens,
-            dev,
-            callbacks=[*(callbacks or ()), *early_stopping(config)],
-            optimizers=optimizers,
-        )
-
-    def _encoded(self, kind: str, layout: Layout, dataset: Source) -> Encoded:
-        drops = Drops()
-        corpus, items = corpus_of(dataset, self._corpus_settings, f"PreferenceTrainer: {kind} data")
-        if self._config.loss == "sft":
-            texts = reference_texts(read_corpus(corpus, drops, items=items))
+        setup = training_setup(config, Path(output_dir), evaluates=eval_dataset is not None)
+        self._load_again = _loader(model, config, options, setup.args.seed)
+        training = self._texts(config, train_dataset, "training")
+        if eval_dataset is None:
+            evaluation = evaluation_texts(config, prompt=prompt)
         else:
-            texts = with_template(pair_texts(read_triplets(corpus, drops, items)), self._prompt)
-        found = encode_within_limits(layout, texts, self._config)
-        found.dropped.update(drops)
-        log_drops(found.dropped, f"{kind} data")
-        return not_empty(kind, found)
+            evaluation = self._texts(config, eval_dataset, "evaluation")
+        origin = str(train_dataset) if isinstance(train_dataset, (str, Path)) else ""
+        with setup.applied():
+            run = prepare_training(
+                lambda: _load(model, tokenizer, config, options), config, setup.args, training, evaluation, origin
+            )
+            self._data = encoded = run.data
+            super().__init__(
+                run.loaded,
+                setup.args,
+                config,
+                encoded.training.examples,
+                None if encoded.evaluation is None else encoded.evaluation.examples,
+                encoded.dev,
+                custom,
+                callbacks=[*(callbacks or ()), *early_stopping(config)],
+                optimizers=optimizers,
+            )
+        self.languages = encoded.training.languages
+        self.dropped = encoded.training.dropped
+        self.eval_dropped: Counter[str] = Counter() if encoded.evaluation is None else encoded.evaluation.dropped
+        log_drops(self.dropped, "training data")
+        log_drops(self.eval_dropped, "evaluation data")
 
-    def _evaluation(self, layout: Layout, dataset: Source | None, held_out: EvaluationTexts | None) -> Encoded | None:
-        if dataset is not None:
-            return self._encoded("evaluation", layout, dataset)
-        if held_out is None:
-            return None
-        found = held_out.encode(layout, self._config)
-        log_drops(found.dropped, "evaluation data")
-        return found
+    def _texts(self, config: TrainConfig, dataset: Source, kind: str) -> CountedTexts:
+        """Return what is tokenized of a data set; nothing is read yet."""
+        drops = Drops()
+        where = f"PreferenceTrainer: {kind} data"
+        if config.loss == "sft":
+            corpus, items = corpus_of(CorpusConfig, dataset, self._data_settings, where)
+            return CountedTexts(reference_texts(read_corpus(corpus, drops, items=items)), drops)
+        preferences, items = corpus_of(PreferenceSetConfig, dataset, self._data_settings, where)
+        return CountedTexts(with_template(pair_texts(read_triplets(preferences, drops, items)), self._prompt), drops)
 
     def evaluate(self, eval_dataset: Any = None, *args: Any, **kwargs: Any) -> dict[str, float]:
-        """Return the metrics on `eval_dataset`, as the constructor takes it; default: the one given there."""
+        """Return the figures on `eval_dataset`, as the constructor takes it; default: the one given there."""
         if eval_dataset is not None and not isinstance(eval_dataset, ExampleSet):
-            found = self._encoded("evaluation", self.layout, eval_dataset)
-            self.eval_dropped, eval_dataset = found.dropped, ExampleSet(found.examples)
+            texts = self._texts(self.config, eval_dataset, "evaluation")
+            encoded = texts.encode("evaluation", self.layout, self.config)
+            log_drops(encoded.dropped, "evaluation data")
+            self.eval_dropped, eval_dataset = encoded.dropped, ExampleSet(encoded.examples)
         figures: dict[str, float] = super().evaluate(eval_dataset, *args, **kwargs)
         return figures
 
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
-        """Write the model as `mtcpo train` does, with canary and card, to `output_dir`; the trainer goes on unchanged.
+        """Write the model as `mtcpo train` does, with canary and card, to `output_dir`; the trainer stays as it is.
 
-        Adapters of a model in memory are always merged: what they belong to may be in no file.
+        Adapters of a model in memory are always merged: the base that they belong to may be in no file.
 
         Raises:
-            UserError: the folder holds something else than a model of ours.
+            UserError: the folder holds something else than a model of mtcpo, or training has diverged.
         """
-        if _internal_call or output_dir is None:  # the library's checkpoints
+        if _internal_call or output_dir is None:  # the checkpoints of transformers
             super().save_model(output_dir, _internal_call=_internal_call)
             return
         folder = Path(output_dir)
         if folder.exists() and not (folder / CANARY_FILE).is_file():
-            raise UserError(f"{folder} exists and is no model of mtcpo's; choose another name")
-        reload = self._load_named
-        loaded = self.gather_model(None if reload is None else lambda: reload(None))
+            raise UserError(f"{folder} exists and is not a model of mtcpo; choose another name")
+        self.refuse_divergence()
+        loaded = self.gather_model(self._load_again)
         if loaded is not None:
-            config = self._config
-            if config.lora is not None and self._load_named is None:
-                config = config.model_copy(update={"lora": config.lora.model_copy(update={"merge": True})})
-            if config.lora is not None and config.lora.merge and loaded.model is self.loaded.model:
-                loaded = loaded.with_model(copy.deepcopy(loaded.model))
-            report = report_of(self.loaded.name, config, self, self._data)
-            with complete_folder(folder) as partial:
-                save_trained(loaded, config, partial, self.languages)
-                write_text(partial / CARD_FILE, model_card(report, folder.name))
+            self._write(loaded, folder)
         self.accelerator.wait_for_everyone()
 
+    def _write(self, loaded: LoadedModel, folder: Path) -> None:
+        config = self.config
+        if config.lora is not None and self._load_again is None:
+            config = config.model_copy(update={"lora": config.lora.model_copy(update={"merge": True})})
+        if config.lora is not None and config.lora.merge and loaded.model is self.loaded.model:
+            # Merging changes the model, which may be trained further.
+            loaded = loaded.with_model(copy.deepcopy(loaded.model))
+        report = training_report(self.loaded.name, config, self._data, self)
+        with complete_folder(folder) as partial:
+            save_trained(loaded, config, partial, self.languages)
+            write_text(partial / CARD_FILE, model_card(report, folder.name))
+
     def hyperparameter_search(self, *args: Any, **kwargs: Any) -> Any:
-        """Search as the library does, also over parameters of the loss; each trial loads the model again.
+        """Search as transformers does, also over parameters of the loss; each trial loads the model again.
 
         Raises:
             UserError: the model was given in memory, or a value that the loss does not take.
         """
-        if self._load_named is None:
-            raise UserError(
-                "PreferenceTrainer: each trial loads the model again, so pass its name, not a model in memory"
-            )
-        self._load, self.model_init = self._load_named, self._reload
+        load = self._load_again
+        if load is None:
+            raise UserError("PreferenceTrainer: each trial loads the model again, so pass its name, not the model")
+        self._load, self.model_init = lambda trial: load(), self._reload
         return super().hyperparameter_search(*args, **kwargs)
 
 
-def _loaded(model: Any, tokenizer: Any, config: TrainConfig, options: ModelOptions) -> LoadedModel:
+def _read_settings(loss: str | LossFunction | None, settings: Mapping[str, Any]) -> tuple[TrainConfig, LossSpec | None]:
+    """Return the settings, and the loss where it is a function: the settings then have a name for it."""
+    custom = None
+    if loss is not None and not isinstance(loss, str):
+        name = code_name(loss)
+        custom, loss = custom_loss(loss, name), name
+    values = settings if loss is None else {"loss": loss, **settings}
+    # Whoever calls Python may run code.
+    return load_section(TrainConfig, values, "PreferenceTrainer", allow_code=True), custom
+
+
+def _load(model: Any, tokenizer: Any, config: TrainConfig, options: ModelOptions) -> LoadedModel:
     if isinstance(model, (str, Path)):
         if tokenizer is not None:
             raise UserError("PreferenceTrainer: a tokenizer goes with a model in memory; one that is named has its own")
@@ -194,10 +201,8 @@ def _loaded(model: Any, tokenizer: Any, config: TrainConfig, options: ModelOptio
     return adopt_model(model, tokenizer, options)
 
 
-def _loader(
-    model: Any, config: TrainConfig, options: ModelOptions, args: Seq2SeqTrainingArguments
-) -> Callable[[Any], LoadedModel] | None:
+def _loader(model: Any, config: TrainConfig, options: ModelOptions, seed: int) -> Callable[[], LoadedModel] | None:
     """Return what loads a model that is named once more; None for one in memory."""
     if not isinstance(model, (str, Path)):
         return None
-    return lambda trial: prepare_model(_loaded(model, None, config, options), config, args.seed)
+    return lambda: prepare_model(_load(model, None, config, options), config, seed)

@@ -1,100 +1,155 @@
-"""The commands of pairs: build-prefs, and export for other trainers."""
+"""The command `mtcpo build-prefs`."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
+from mtcpo.cli import catalogues
+from mtcpo.cli.configuration import is_first_process, load_corpus, load_options
 from mtcpo.cli.options import (
-    allow_code,
-    comet_options,
-    comet_settings,
-    corpus_of,
-    is_one_of_several,
-    languages,
-    overwrite,
-    section,
-    settings,
-    split_data_overrides,
+    CommonOptions,
+    LanguageOptions,
+    NeuralMetricOptions,
+    option,
+    output_option,
+    with_options,
 )
 from mtcpo.core.errors import UserError
 from mtcpo.core.outputs import writing
-from mtcpo.preferences.combining import combinations_help
-from mtcpo.preferences.selections import selections_help
 
-CUT = " (the file was cut in the middle of a line; the complete lines were used)"
+if TYPE_CHECKING:
+    from mtcpo.data.pair_report import PairReport
+    from mtcpo.preferences.build import PrefsConfig
+
+TRUNCATED = " (the file ends in the middle of a line; the complete lines were used)"
 
 
-@click.command("build-prefs", short_help="Choose pairs among candidates.")
-@click.argument("candidates", required=False)
-@click.option("--source", help="Source text, one segment a line (or TSV, CSV, JSON Lines, Parquet, a data set).")
-@click.option("--reference", "references", multiple=True, help="Reference, line by line with the source; repeatable.")
-@click.option("--hyp", "hyps", multiple=True, metavar="NAME=FILE", help="A system's output; repeatable.")
-@languages
-@click.option(
-    "--metric",
-    "metrics",
-    multiple=True,
-    help="bleu, chrf, chrf++, ter, comet, cometkiwi, xcomet, comet:DIR; mbr:chrf, mbr:comet (the candidates against "
-    "each other, no reference needed); a score that they have; NAME=python:package.module:function; repeatable.",
+@dataclass(frozen=True, slots=True)
+class TextOptions:
+    """A source with the outputs of several systems, instead of a file of candidates."""
+
+    source: str | None = option("--source", help="Source text, a segment a line; also TSV, CSV, JSON Lines, Parquet.")
+    references: tuple[str, ...] = option("--reference", multiple=True, help="Reference translation; repeatable.")
+    hyps: tuple[str, ...] = option("--hyp", multiple=True, metavar="NAME=FILE", help="A system's output; repeatable.")
+
+    def files(self) -> list[str | None]:
+        """Return the names of all files."""
+        return [self.source, *self.references, *(hyp.partition("=")[2] for hyp in self.hyps)]
+
+
+@dataclass(frozen=True, slots=True)
+class SelectionOptions:
+    """How candidates are scored and pairs selected: fields of [prefs]."""
+
+    metrics: tuple[str, ...] = option(
+        "--metric", multiple=True, metavar="METRIC", help="One of the metrics below; repeatable."
+    )
+    select: str | None = option("--select", metavar="NAME", help="One of the selections below; default: best-worst.")
+    combine: str | None = option("--combine", metavar="NAME", help="How several metrics make one score; default: mean.")
+    min_margin: float | None = option(
+        "--min-margin", type=float, help="Smallest difference in score between chosen and rejected."
+    )
+    reference: str | None = option(
+        "--use-reference", metavar="WHEN", help="References as chosen: never (default), by-score, always."
+    )
+    workers: int | None = option(
+        "--workers", type=int, help="Processes that compute lexical metrics; default: one per core."
+    )
+
+
+@click.command(
+    "build-prefs",
+    cls=catalogues.Command,
+    catalogues={
+        "Metrics": catalogues.candidate_metrics,
+        "Selections": catalogues.selections,
+        "Combinations": catalogues.combinations,
+        "Filters (--set NAME=VALUE), and what they leave out": catalogues.filters,
+    },
+    short_help="Select preference pairs among candidates.",
 )
-@click.option("--select", help=selections_help())
-@click.option("--combine", help=combinations_help())
-@click.option("--min-margin", type=float, help="Least difference of chosen and rejected.")
-@click.option("--use-reference", help="References as chosen: never (default), by-score, always.")
-@click.option("--score-cache", help="Keeps the scores of models; default: scores.sqlite3 beside the output.")
-@comet_options
-@click.option("--workers", type=int, help="Processes for BLEU, chrF and TER; default: one a core.")
-@click.option("--output", required=True, type=click.Path(path_type=Path), help="prefs.jsonl")
-@settings
-@allow_code
-@overwrite
+@click.argument("candidates", required=False)
+@with_options(
+    texts=TextOptions, languages=LanguageOptions, selection=SelectionOptions, neural_metrics=NeuralMetricOptions
+)
+@output_option("--output", "File of the triplets, such as prefs.jsonl.")
+@with_options(common=CommonOptions)
 def build_prefs(
-    candidates: str | None, source: str | None, references: tuple[str, ...], hyps: tuple[str, ...],
-    src_lang: str | None, tgt_lang: str | None, metrics: tuple[str, ...], select: str | None, combine: str | None,
-    min_margin: float | None, use_reference: str | None, score_cache: str | None, comet_python: str | None,
-    comet_precision: str | None, workers: int | None, output: Path, overrides: tuple[str, ...], allow_code: bool,
-    overwrite: bool,
-) -> None:  # fmt: skip
-    """Build triplets from CANDIDATES, or from a source with outputs of several systems.
+    candidates: str | None,
+    texts: TextOptions,
+    languages: LanguageOptions,
+    selection: SelectionOptions,
+    neural_metrics: NeuralMetricOptions,
+    output: Path,
+    common: CommonOptions,
+) -> None:
+    """Build triplets from CANDIDATES, or from a source text with the outputs of several systems.
 
-    Beside OUTPUT comes its report (prefs-report.json and .html): what was kept, and what was dropped for which reason.
-    Interrupted, the same command again computes only the scores of models that are new. Every other setting of
-    [prefs], filters among them: --set max_similarity=0.9 --set check_script=true --set weights.chrf=2
+    Next to OUTPUT goes its report (prefs-report.json and .html): how many pairs were kept, and how many dropped for
+    which reason. The same command resumes an interrupted one: neural scores are cached. Every other setting of [prefs],
+    filters included, can be set: --set max_similarity=0.9 --set check_script=true --set weights.chrf=2
     """
+    if not is_first_process():
+        return  # the first process starts one of its own for each GPU
+    own, of_data = common.split()
+    _check_inputs(candidates, texts)
+    config = _config(selection, neural_metrics, own, common.allow_code)
+    with writing(output, common.overwrite, inputs=[candidates, *texts.files()]):
+        _build(candidates or texts.source or "", texts, languages, config, output, common, of_data)
+
+
+def _check_inputs(candidates: str | None, texts: TextOptions) -> None:
+    if (candidates is None) == (texts.source is None):
+        raise UserError("give either a CANDIDATES file or --source with --hyp NAME=FILE")
+    if texts.source is None and (texts.references or texts.hyps):
+        raise UserError("--reference and --hyp go with --source; a CANDIDATES file has its own")
+
+
+def _config(
+    selection: SelectionOptions, neural_metrics: NeuralMetricOptions, overrides: Sequence[str], allow_code: bool
+) -> PrefsConfig:
+    from mtcpo.preferences.build import PrefsConfig
+
+    sets_metrics = any(text.removeprefix("prefs.").startswith("metrics=") for text in overrides)
+    if not selection.metrics and not sets_metrics:
+        raise UserError("no metric to select pairs by; give one, for example --metric chrf")
+    values = asdict(selection) | {"score_cache": neural_metrics.score_cache, "comet": neural_metrics.comet()}
+    return load_options(PrefsConfig, "prefs", values, overrides, allow_code)
+
+
+def _build(
+    source: str,
+    texts: TextOptions,
+    languages: LanguageOptions,
+    config: PrefsConfig,
+    output: Path,
+    common: CommonOptions,
+    of_data: Sequence[str],
+) -> None:
     from mtcpo.core.files import refuse_existing
     from mtcpo.data.corpora import Drops, read_corpus
-    from mtcpo.preferences.build import PrefsConfig, build_preferences, report_path_of
+    from mtcpo.preferences.build import build_preferences, report_path_of
     from mtcpo.report.pairs_page import page_path_of, write_pair_page
 
-    if is_one_of_several():
-        return
-    if (candidates is None) == (source is None):
-        raise UserError("give either a CANDIDATES file or --source with --hyp NAME=FILE")
-    if source is None and (references or hyps):
-        raise UserError("--reference and --hyp go with --source; a CANDIDATES file has its own")
-    values = {
-        "metrics": metrics, "select": select, "combine": combine, "min_margin": min_margin,
-        "reference": use_reference, "score_cache": score_cache, "workers": workers,
-        "comet": comet_settings(comet_python, comet_precision),
-    }  # fmt: skip
-    if not metrics and not any(text.removeprefix("prefs.").startswith("metrics=") for text in overrides):
-        raise UserError("no metric to choose pairs by; give one, for example --metric chrf")
-    own, of_data = split_data_overrides(overrides)
-    config = section(PrefsConfig, "command line", values, own, "prefs", allow_code)
+    path = report_path_of(output)
+    for written_too in (path, page_path_of(path)):
+        refuse_existing(written_too, common.overwrite)
     drops = Drops()
-    read = [candidates, source, *references, *(hyp.partition("=")[2] for hyp in hyps)]
-    with writing(output, overwrite, inputs=read):
-        path = report_path_of(output)
-        refuse_existing(path, overwrite)
-        refuse_existing(page_path_of(path), overwrite)
-        corpus = corpus_of(candidates or source or "", references, hyps, src_lang, tgt_lang, of_data, allow_code)
-        report = build_preferences(read_corpus(corpus, drops), config, output, path, drops=drops)
-        page = write_pair_page(path)
+    corpus = load_corpus(source, texts.references, texts.hyps, languages, of_data, common.allow_code)
+    report = build_preferences(read_corpus(corpus, drops), config, output, path, drops=drops)
+    page = write_pair_page(path)
+    _print_report(report, output)
+    click.echo(f"  {path} has the figures, {page} the plots")
+
+
+def _print_report(report: PairReport, output: Path) -> None:
     for note in report.notes:
         click.echo(f"mtcpo: {note}", err=True)
     click.echo(f"{output}: {report.kept} triplets of {report.segments} segments")
     for reason, number in sorted(report.dropped.items()):
-        click.echo(f"  dropped {number}: {reason}{CUT if reason == 'truncated_line' else ''}")
-    click.echo(f"  {path} has the figures, {page} the plots")
+        click.echo(f"  dropped {number}: {reason}{TRUNCATED if reason == 'truncated_line' else ''}")

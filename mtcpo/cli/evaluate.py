@@ -1,125 +1,229 @@
-"""The command that judges: evaluate."""
+"""The command `mtcpo evaluate`."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from mtcpo.cli import catalogues
+from mtcpo.cli.configuration import is_first_process, load_options, system_name
 from mtcpo.cli.options import (
-    allow_code,
-    comet_options,
-    comet_settings,
-    is_one_of_several,
-    languages,
-    metrics,
-    model_options,
-    options_of_model,
-    overwrite,
-    quiet,
-    section,
-    settings,
-    system_of,
+    CommonOptions,
+    LanguageOptions,
+    ModelLoadingOptions,
+    NeuralMetricOptions,
+    option,
+    output_option,
+    with_options,
 )
 from mtcpo.core.errors import UserError
 from mtcpo.core.outputs import writing
 
 if TYPE_CHECKING:
-    from mtcpo.evaluation.config import EvaluateConfig
+    from mtcpo.evaluation.config import EvaluateConfig, RunEvaluateConfig
     from mtcpo.evaluation.results import Evaluation
 
 
-@click.command(short_help="Score models or outputs, with significance.")
-@click.argument("runs", nargs=-1, metavar="[RUN...]", type=click.Path(path_type=Path))
-@click.option("--compare", is_flag=True, help="Compare the systems of evaluated run directories, given as RUN.")
-@click.option("--model", help="Translate with this model, then score.")
-@click.option("--baseline-model", help="Translate with this one too, and test the difference.")
-@click.option("--suite", "suites", multiple=True, help="wmt22:de-en, a shipped suite, or a suite file; repeatable.")
-@click.option("--test-set-dir", type=click.Path(path_type=Path), help="Folder of WMT's, FLORES-200's or Multi30k's.")
-@click.option("--submitted", is_flag=True, default=None, help="Score the systems that took part beside yours.")
-@click.option("--source", help="Source text of your own.")
-@click.option("--reference", "references", multiple=True, metavar="[NAME=]FILE", help="Its reference; repeatable.")
-@click.option("--each-reference", is_flag=True, default=None, help="Also against each reference alone: bleu-A, bleu-B.")
-@click.option("--hyp", "hyps", multiple=True, metavar="NAME=FILE", help="A system's output; repeatable.")
-@languages
-@metrics
-@comet_options
-@click.option("--score-cache", help="Keeps the scores of models; default: scores.sqlite3 in --output-dir.")
-@click.option("--baseline", help="System that the others are compared with; default: the first.")
-@click.option("--output-dir", type=click.Path(path_type=Path), help="For evaluation.json, translations, report.html.")
-@model_options
-@settings
-@allow_code
-@overwrite
-def evaluate(
-    runs: tuple[Path, ...], compare: bool, model: str | None, baseline_model: str | None, suites: tuple[str, ...],
-    test_set_dir: Path | None, submitted: bool | None, source: str | None, references: tuple[str, ...],
-    each_reference: bool | None, hyps: tuple[str, ...], src_lang: str | None, tgt_lang: str | None,
-    metrics: tuple[str, ...], comet_python: str | None, comet_precision: str | None, score_cache: str | None,
-    baseline: str | None, output_dir: Path | None, dtype: Any, prompt: str | None, family: str | None,
-    overrides: tuple[str, ...], allow_code: bool, overwrite: bool,
-) -> None:  # fmt: skip
-    """Score a model on test sets, or output files against references, with signatures and significance.
+@dataclass(frozen=True, slots=True)
+class SystemOptions:
+    """What is evaluated: models, files of outputs, or run directories."""
 
-    With --output-dir come evaluation.json, its tables for papers (.md, .tex), the translations, and report.html.
+    compare: bool = option("--compare", is_flag=True, help="Compare the systems of the evaluated directories RUN.")
+    model: str | None = option("--model", help="Model to translate with: a short name, a hub name or a directory.")
+    baseline_model: str | None = option("--baseline-model", help="Another one, with which --model is compared.")
+    hyps: tuple[str, ...] = option("--hyp", multiple=True, metavar="NAME=FILE", help="A system's output; repeatable.")
+    submitted: bool | None = option(
+        "--submitted", is_flag=True, default=None, help="Also score the systems submitted to the shared task."
+    )
+
+    def models(self) -> dict[str, str]:
+        """Return the models by system name, the baseline first."""
+        if self.model is None:
+            return {}
+        if self.baseline_model is None:
+            return {system_name(self.model): self.model}
+        models = {system_name(self.baseline_model): self.baseline_model, system_name(self.model): self.model}
+        # Two directories may have the same last part.
+        return models if len(models) == 2 else {"baseline": self.baseline_model, "model": self.model}
+
+
+@dataclass(frozen=True, slots=True)
+class TestSetOptions:
+    """On which test sets."""
+
+    suites: tuple[str, ...] = option(
+        "--suite", multiple=True, help="wmt22:de-en, a shipped suite, or a suite file; repeatable."
+    )
+    test_set_dir: Path | None = option(
+        "--test-set-dir", type=click.Path(path_type=Path), help="Folder of test sets of WMT, FLORES-200 or Multi30k."
+    )
+    source: str | None = option("--source", help="Source text of a test set of your own.")
+    references: tuple[str, ...] = option(
+        "--reference", multiple=True, metavar="[NAME=]FILE", help="Its reference; repeatable."
+    )
+    each_reference: bool | None = option(
+        "--each-reference", is_flag=True, default=None, help="Also score with each reference alone: bleu-A, bleu-B."
+    )
+
+    def files(self) -> list[Path]:
+        """Return the files of the user's own test set."""
+        if self.source is None:
+            return []
+        return [Path(self.source), *(Path(file.partition("=")[2] or file) for file in self.references)]
+
+
+@dataclass(frozen=True, slots=True)
+class ScoringOptions:
+    """By which metrics, and against which system."""
+
+    metrics: tuple[str, ...] = option(
+        "--metric",
+        multiple=True,
+        metavar="METRIC",
+        help="One of the metrics below; default: of the suite, or bleu, chrf.",
+    )
+    baseline: str | None = option("--baseline", help="System that the others are compared with; default: the first.")
+
+
+@click.command(
+    cls=catalogues.Command,
+    catalogues={"Metrics": catalogues.metrics},
+    short_help="Score models or outputs, with significance tests.",
+)
+@click.argument("runs", nargs=-1, metavar="[RUN...]", type=click.Path(path_type=Path))
+@with_options(
+    systems=SystemOptions,
+    test_sets=TestSetOptions,
+    languages=LanguageOptions,
+    scoring=ScoringOptions,
+    neural_metrics=NeuralMetricOptions,
+)
+@output_option("--output-dir", "Directory of evaluation.json, translations and report.html.", required=False)
+@with_options(loading=ModelLoadingOptions, common=CommonOptions)
+def evaluate(
+    runs: tuple[Path, ...],
+    systems: SystemOptions,
+    test_sets: TestSetOptions,
+    languages: LanguageOptions,
+    scoring: ScoringOptions,
+    neural_metrics: NeuralMetricOptions,
+    output_dir: Path | None,
+    loading: ModelLoadingOptions,
+    common: CommonOptions,
+) -> None:
+    """Score models on test sets, or files of outputs against references, with signatures and significance tests.
+
+    Into --output-dir go evaluation.json, tables for papers (.md, .tex), the translations, and report.html.
     """
     from mtcpo.data.corpora import parse_named_files
-    from mtcpo.evaluation.config import RunEvaluateConfig
 
-    if is_one_of_several():
-        return
-    sets = [] if source is None else [_own_set(source, references, src_lang, tgt_lang)]
-    values = {
-        "suites": suites, "sets": sets, "test_set_dir": test_set_dir and str(test_set_dir), "submitted": submitted,
-        "metrics": metrics, "each_reference": each_reference, "baseline": baseline, "score_cache": score_cache,
-        "comet": comet_settings(comet_python, comet_precision),
-    }  # fmt: skip
-    config = section(RunEvaluateConfig, "command line", values, overrides, "evaluate", allow_code)
-    _check_evaluate(runs, compare, model, hyps, baseline_model, source, references, config)
-    files = {name: Path(file) for name, file in parse_named_files(hyps).items()}
-    models = {} if model is None else _two_models(model, baseline_model)
-    options = options_of_model(prompt, family, allow_code)
+    if not is_first_process():
+        return  # the first process starts one of its own for each GPU
+    config = _config(test_sets, scoring, neural_metrics, systems.submitted, languages, common)
+    _check(runs, systems, test_sets, config)
+    files = {name: Path(file) for name, file in parse_named_files(systems.hyps).items()}
+    models = systems.models()
+    options = loading.checked(common.allow_code)
 
     def evaluations() -> list[Evaluation]:
+        from mtcpo.core.progress import quiet_libraries
         from mtcpo.evaluation.compare_runs import compare_runs
         from mtcpo.evaluation.systems import evaluate_files, evaluate_models
 
-        if compare:
+        if systems.compare:
             return compare_runs(runs, config, lambda line: click.echo(line, err=True))
         if not models:
             return evaluate_files(config, files, output_dir)
-        quiet()
-        return evaluate_models(config, models, config.decoding, dtype, options, output_dir)
+        quiet_libraries()
+        return evaluate_models(config, models, config.decoding, loading.dtype, options, output_dir)
 
-    texts = [source, *(file.partition("=")[2] or file for file in references)] if source else []
-    inputs = files | {text: Path(text) for text in texts if text} | {f"{run}": run / "evaluation.json" for run in runs}
-    _publish(evaluations, config, inputs, bool(models), output_dir, overwrite)
+    inputs = files | {str(file): file for file in test_sets.files()}
+    inputs |= {str(run): run / "evaluation.json" for run in runs}
+    _publish(evaluations, config, inputs, bool(models), output_dir, common.overwrite)
 
 
-def _check_evaluate(
-    runs: Sequence[Path], compare: bool, model: str | None, hyps: Sequence[str], baseline_model: str | None,
-    source: str | None, references: Sequence[str], config: EvaluateConfig,
-) -> None:  # fmt: skip
-    if compare and (model or hyps or source or config.suites):
-        raise UserError("--compare takes run directories and nothing to score: mtcpo evaluate --compare RUN1 RUN2")
-    if runs and not compare:
-        raise UserError(f"unexpected argument {str(runs[0])!r}: files go with options, run directories with --compare")
-    if compare:
+def _config(
+    test_sets: TestSetOptions,
+    scoring: ScoringOptions,
+    neural_metrics: NeuralMetricOptions,
+    submitted: bool | None,
+    languages: LanguageOptions,
+    common: CommonOptions,
+) -> RunEvaluateConfig:
+    from mtcpo.evaluation.config import RunEvaluateConfig
+
+    values = {
+        "suites": test_sets.suites,
+        "sets": tuple(_test_set_in_files(test_sets, languages)),
+        "test_set_dir": None if test_sets.test_set_dir is None else str(test_sets.test_set_dir),
+        "submitted": submitted,
+        "metrics": scoring.metrics,
+        "each_reference": test_sets.each_reference,
+        "baseline": scoring.baseline,
+        "score_cache": neural_metrics.score_cache,
+        "comet": neural_metrics.comet(),
+    }
+    return load_options(RunEvaluateConfig, "evaluate", values, common.overrides, common.allow_code)
+
+
+def _test_set_in_files(test_sets: TestSetOptions, languages: LanguageOptions) -> list[dict[str, Any]]:
+    """Return the user's own test set as in the section `sets`, or no test set without --source."""
+    from mtcpo.data.languages import check_language
+
+    if test_sets.source is None:
+        return []
+    if languages.src_lang is None or languages.tgt_lang is None:
+        raise UserError("--source needs --src-lang and --tgt-lang")
+    named = [_named_reference(text) for text in test_sets.references]
+    return [
+        {
+            "name": Path(test_sets.source).name.partition(".")[0] or "test",
+            "source": test_sets.source,
+            "references": [file for _, file in named],
+            "reference_names": [name for name, _ in named],
+            "src_lang": check_language(languages.src_lang),
+            "tgt_lang": check_language(languages.tgt_lang),
+        }
+    ]
+
+
+def _named_reference(text: str) -> tuple[str, str]:
+    """Split `A=FILE`; without a name, or where the whole is a file, the name is that of the file."""
+    name, equals, file = text.partition("=")
+    if Path(text).exists() or not equals:
+        return Path(text).name, text
+    return name or Path(file).name, file
+
+
+def _check(runs: Sequence[Path], systems: SystemOptions, test_sets: TestSetOptions, config: EvaluateConfig) -> None:
+    """Refuse options that do not go together."""
+    if systems.compare:
+        if systems.model or systems.hyps or test_sets.source or config.suites:
+            raise UserError("--compare takes run directories and nothing to score: mtcpo evaluate --compare RUN1 RUN2")
         return
-    if (model is None) == (not hyps) and not (config.submitted and model is None):
+    if runs:
+        raise UserError(f"unexpected argument {str(runs[0])!r}: files go with options, run directories with --compare")
+    has_model, has_outputs = systems.model is not None, bool(systems.hyps or config.submitted)
+    if (has_model and systems.hyps) or not (has_model or has_outputs):
         raise UserError("give either --model, or outputs to score: --hyp NAME=FILE")
-    if model is None and baseline_model is not None:
+    if not has_model and systems.baseline_model is not None:
         raise UserError("--baseline-model goes with --model; among --hyp outputs choose one by --baseline NAME")
-    if source is None and references:
+    if test_sets.source is None and test_sets.references:
         raise UserError("--reference goes with --source; test sets of a --suite have their own")
 
 
 def _publish(
-    evaluations: Callable[[], list[Evaluation]], config: EvaluateConfig, inputs: dict[str, Path], gpus: bool,
-    output_dir: Path | None, overwrite: bool,
-) -> None:  # fmt: skip
+    evaluations: Callable[[], list[Evaluation]],
+    config: EvaluateConfig,
+    inputs: Mapping[str, Path],
+    gpus: bool,
+    output_dir: Path | None,
+    overwrite: bool,
+) -> None:
     """Evaluate, write the results to `output_dir` if there is one, and print the table."""
     import time
 
@@ -141,30 +245,3 @@ def _publish(
         forget_translations(output_dir)
     print_table(document)
     click.echo(f"{path}\n{report}")
-
-
-def _own_set(source: str, references: Sequence[str], src_lang: str | None, tgt_lang: str | None) -> dict[str, Any]:
-    from mtcpo.data.languages import check_language
-
-    if src_lang is None or tgt_lang is None:
-        raise UserError("--source needs --src-lang and --tgt-lang")
-    named = [("", text) if Path(text).exists() else _named(text) for text in references]
-    return {
-        "name": Path(source).name.partition(".")[0] or "test", "source": source,
-        "references": [file for _, file in named],
-        "reference_names": [name or Path(file).name for name, file in named],
-        "src_lang": check_language(src_lang), "tgt_lang": check_language(tgt_lang),
-    }  # fmt: skip
-
-
-def _named(text: str) -> tuple[str, str]:
-    """Split `A=FILE`; a FILE alone has no name of its own."""
-    name, equals, file = text.partition("=")
-    return (name, file) if equals else ("", text)
-
-
-def _two_models(model: str, baseline: str | None) -> dict[str, str]:
-    names = {system_of(path): path for path in (baseline, model) if path is not None}
-    if baseline is not None and len(names) < 2:
-        return {"baseline": baseline, "model": model}
-    return names

@@ -6,32 +6,34 @@ from pathlib import Path
 
 import click
 
-from mtcpo.cli.options import allow_code, corpus_of, format_drops, languages, overwrite, settings
+from mtcpo.cli.configuration import format_drops, load_preference_set
+from mtcpo.cli.options import CommonOptions, LanguageOptions, output_option, with_options
 from mtcpo.core.outputs import writing
 
 
 @click.command(short_help="Write triplets for another trainer.")
 @click.argument("prefs")
-@click.option("--to", "target", type=click.Choice(["trl"]), required=True)
-@click.option("--output", required=True, type=click.Path(path_type=Path))
-@click.option("--prompt", default="{source}", help="Template: {source}, {src_name}, {tgt_name}; default: the source.")
-@languages
-@settings
-@allow_code
-@overwrite
+@click.option("--to", "target", type=click.Choice(["trl"]), required=True, help="trl: the standard preference format.")
+@output_option("--output", "File of the exported triplets.")
+@click.option(
+    "--prompt",
+    default="{source}",
+    show_default=True,
+    help="Template of the prompt; its fields: {source}, {src_name}, {tgt_name}.",
+)
+@with_options(languages=LanguageOptions, common=CommonOptions)
 def export(
-    prefs: str, target: str, output: Path, prompt: str, src_lang: str | None, tgt_lang: str | None,
-    overrides: tuple[str, ...], allow_code: bool, overwrite: bool,
-) -> None:  # fmt: skip
-    """Write triplets in the layout of another trainer: TRL's standard prompt, chosen, rejected."""
-    from mtcpo.core.files import write_json_lines
+    prefs: str, target: str, output: Path, prompt: str, languages: LanguageOptions, common: CommonOptions
+) -> None:
+    """Write the triplets of PREFS in the format of another trainer: TRL's prompt, chosen, rejected."""
     from mtcpo.data.corpora import Drops
+    from mtcpo.data.row_files import write_row_file
     from mtcpo.data.triplets import open_triplets, triplets_to_trl
     from mtcpo.models.prompts import check_prompt
 
     check_prompt(prompt, ("source", "src_name", "tgt_name"))
     drops = Drops()
-    with writing(output, overwrite, inputs=[prefs]):
-        corpus = corpus_of(prefs, (), (), src_lang, tgt_lang, overrides, allow_code)
-        count = write_json_lines(output, triplets_to_trl(open_triplets(corpus, drops), prompt))
+    with writing(output, common.overwrite, inputs=[prefs]):
+        preferences = load_preference_set(prefs, languages, common.overrides, common.allow_code)
+        count = write_row_file(output, triplets_to_trl(open_triplets(preferences, drops), prompt))
     click.echo(f"{output}: {count} rows{format_drops(drops)}")

@@ -1,142 +1,147 @@
-"""Options that several commands share, and how the values of a command line become sections of the configuration."""
+"""Groups of options that several commands share.
+
+A group is a dataclass: each field is one option, and a command that takes the group gets its values as one object.
+
+    @click.command()
+    @with_options(languages=LanguageOptions, common=CommonOptions)
+    def translate(languages: LanguageOptions, common: CommonOptions) -> None:
+"""
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Iterable, Sequence
+import functools
+from collections.abc import Callable
+from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import click
 
 if TYPE_CHECKING:
-    from mtcpo.data.corpora import CorpusConfig, Drops
-    from mtcpo.models.config import ModelOptions
+    from mtcpo.models.config import DType, ModelOptions
 
-Command = TypeVar("Command", bound=Callable[..., Any])
+Command = Callable[..., None]
 
 
-def _options(*options: Callable[[Command], Command]) -> Callable[[Command], Command]:
+def option(*names: str, **attributes: Any) -> Any:
+    """Return a field of a group: `click.option` with these arguments, whose value is called as the field is."""
+    return field(metadata={"names": names, "attributes": attributes})
+
+
+def with_options(**groups: type[Any]) -> Callable[[Command], Command]:
+    """Add the options of groups to a command, which gets each group as the argument that it is named by here."""
+
     def add(command: Command) -> Command:
-        for option in reversed(options):
-            command = option(command)
-        return command
+        @functools.wraps(command)
+        def call(**values: Any) -> None:
+            for argument, group in groups.items():
+                of_group = {each.name: values.pop(each.name) for each in fields(group)}
+                values[argument] = group(**of_group)
+            command(**values)
+
+        # click lists options in the reverse order of their decorators.
+        for group in reversed(groups.values()):
+            for each in reversed(fields(group)):
+                call = click.option(*each.metadata["names"], each.name, **each.metadata["attributes"])(call)
+        return call
 
     return add
 
 
-languages = _options(
-    click.option("--src-lang", metavar="LANG", help="Language of the source, BCP-47 (de, zh-Hans)."),
-    click.option("--tgt-lang", metavar="LANG", help="Language of the translations, BCP-47."),
-)
-overwrite = click.option("--overwrite", is_flag=True, help="Replace an output that exists.")
-settings = click.option(
-    "--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Any other setting, as a recipe names it."
-)
-allow_code = click.option(
-    "--allow-code",
-    is_flag=True,
-    help="Run Python code of yours (a source, metric or family named python:module:NAME) or of the model's directory.",
-)
-model_options = _options(
-    click.option("--dtype", type=click.Choice(["auto", "float32", "bfloat16", "float16"]), default="auto"),
-    click.option("--prompt", help="Template in place of the family's own, for example 'translate: {source}'."),
-    click.option(
+@dataclass(frozen=True, slots=True)
+class CommonOptions:
+    """What every command that does work takes."""
+
+    overrides: tuple[str, ...] = option(
+        "--set", multiple=True, metavar="KEY=VALUE", help="Any other setting, named as in a recipe; repeatable."
+    )
+    allow_code: bool = option(
+        "--allow-code",
+        is_flag=True,
+        help="Run custom Python code: what is named python:MODULE:NAME, or code in the model's directory.",
+    )
+    overwrite: bool = option("--overwrite", is_flag=True, help="Replace existing output.")
+
+    def split(self) -> tuple[list[str], list[str]]:
+        """Split the overrides into the command's own and those of the corpus it reads (`data.take=100`)."""
+        own: list[str] = []
+        data: list[str] = []
+        for text in self.overrides:
+            (data if text.startswith("data.") else own).append(text)
+        return own, data
+
+
+@dataclass(frozen=True, slots=True)
+class LanguageOptions:
+    """The language pair."""
+
+    src_lang: str | None = option("--src-lang", metavar="LANG", help="Source language, BCP-47: de, zh-Hans.")
+    tgt_lang: str | None = option("--tgt-lang", metavar="LANG", help="Target language, BCP-47.")
+
+
+@dataclass(frozen=True, slots=True)
+class ModelLoadingOptions:
+    """How a model is loaded."""
+
+    dtype: DType = option(
+        "--dtype",
+        type=click.Choice(["auto", "float32", "bfloat16", "float16"]),
+        default="auto",
+        help="Precision of the weights; auto: float32 on a CPU, bfloat16 on a GPU that has it.",
+    )
+    prompt: str | None = option(
+        "--prompt", help="Prompt template instead of the model family's own, such as 'translate: {source}'."
+    )
+    family: str | None = option(
         "--family",
         metavar="python:MODULE:NAME",
-        help="A Family of your own, for a model type that mtcpo does not know; needs --allow-code.",
-    ),
-)
-comet_options = _options(
-    click.option("--comet-python", metavar="PYTHON", help="Interpreter of another environment that has unbabel-comet."),
-    click.option(
+        help="A model family of your own, for a model type that mtcpo does not know; needs --allow-code.",
+    )
+
+    def checked(self, allow_code: bool) -> ModelOptions:
+        """Return what the command line says about a model besides its name.
+
+        Raises:
+            UserError: a field in the prompt that there is not, a family that cannot be imported or may not run.
+        """
+        from mtcpo.core.user_code import check_code_allowed
+        from mtcpo.models.config import ModelOptions
+        from mtcpo.models.families import load_family
+        from mtcpo.models.prompts import check_prompt
+
+        template = None if self.prompt is None else check_prompt(self.prompt)
+        family = None if self.family is None else check_code_allowed(self.family, allow_code)
+        return ModelOptions(template, load_family(family), allow_code)
+
+
+@dataclass(frozen=True, slots=True)
+class NeuralMetricOptions:
+    """Where COMET models run, and where their scores are kept."""
+
+    comet_python: str | None = option(
+        "--comet-python", metavar="PYTHON", help="Python of another environment, in which unbabel-comet is installed."
+    )
+    comet_precision: str | None = option(
         "--comet-precision",
         type=click.Choice(["auto", "fp32", "bf16", "fp16"]),
         help="Default: fp32 on a CPU, bf16 on a GPU.",
-    ),
-)
-metrics = click.option(
-    "--metric",
-    "metrics",
-    multiple=True,
-    help="bleu, spbleu, chrf, chrf++, ter, comet, cometkiwi, ...; repeatable.",
-)
+    )
+    score_cache: str | None = option(
+        "--score-cache", metavar="FILE", help="Cache of neural scores; default: scores.sqlite3 with the output."
+    )
+
+    def comet(self) -> dict[str, str]:
+        """Return the section `comet` of the configuration; a path given here starts at the working directory."""
+        from mtcpo.core.config import CommandLineText
+
+        section: dict[str, str] = {}
+        if self.comet_python:
+            section["python"] = CommandLineText(self.comet_python)
+        if self.comet_precision:
+            section["precision"] = self.comet_precision
+        return section
 
 
-def section(
-    cls: Any, where: str, values: dict[str, Any], overrides: Iterable[str] = (), prefix: str = "", code: bool = False
-) -> Any:
-    """Check the values of a command line, unset ones left out, against a section of the configuration.
-
-    `--set train.beta=0.2` and `--set beta=0.2` mean the same where `prefix` is "train".
-    """
-    from mtcpo.core.config import apply_overrides, load_section
-
-    given = {key: value for key, value in values.items() if value not in (None, (), {})}
-    short = [text.removeprefix(f"{prefix}.") for text in overrides]
-    return load_section(cls, apply_overrides(given, short), where, allow_code=code)
-
-
-def options_of_model(prompt: str | None, family: str | None, allow_code: bool) -> ModelOptions:
-    """Return what the command line says of a model beside its name, checked."""
-    from mtcpo.core.user_code import check_code_allowed
-    from mtcpo.models.config import ModelOptions
-    from mtcpo.models.families import load_family
-    from mtcpo.models.prompts import check_prompt
-
-    template = None if prompt is None else check_prompt(prompt)
-    name = None if family is None else check_code_allowed(family, allow_code)
-    return ModelOptions(template, load_family(name), allow_code)
-
-
-def split_data_overrides(overrides: Sequence[str]) -> tuple[list[str], list[str]]:
-    """Split the overrides of a command that reads a corpus: its own, and those of the corpus (`data.take=100`)."""
-    data = [text for text in overrides if text.startswith("data.")]
-    return [text for text in overrides if text not in data], data
-
-
-def corpus_of(
-    source: str, references: Sequence[str], hyps: Sequence[str], src_lang: str | None, tgt_lang: str | None,
-    overrides: Sequence[str] = (), code: bool = False,
-) -> CorpusConfig:  # fmt: skip
-    """Return the corpus that a command line names, checked."""
-    from mtcpo.data.corpora import CorpusConfig, parse_named_files
-
-    values = {
-        "source": source, "references": references, "hypotheses": parse_named_files(hyps),
-        "src_lang": src_lang, "tgt_lang": tgt_lang,
-    }  # fmt: skip
-    corpus: CorpusConfig = section(CorpusConfig, "command line", values, overrides, "data", code)
-    return corpus
-
-
-def is_one_of_several() -> bool:
-    """Whether a launcher started this process beside the first, which itself starts one for each GPU to score with."""
-    return int(os.environ.get("RANK", "0")) > 0
-
-
-def comet_settings(python: str | None, precision: str | None) -> dict[str, str]:
-    """Return what was said of how COMET is run; a path given here starts at the working directory."""
-    from mtcpo.core.config import CommandLineText
-
-    given = {"python": python and CommandLineText(python), "precision": precision}
-    return {key: value for key, value in given.items() if value is not None}
-
-
-def system_of(model: str, name: str | None = None) -> str:
-    """Return the name of a model's translations: the one given, or the last part of the model's."""
-    from mtcpo.data.names import check_system_name
-
-    return check_system_name(name or Path(model).resolve().name)
-
-
-def format_drops(drops: Drops) -> str:
-    """Return what was dropped as the end of a command's line, "" where nothing was."""
-    return "".join(f"; dropped: {number} {reason}" for reason, number in sorted(drops.items()))
-
-
-def quiet() -> None:
-    """Let libraries speak only of what a user has to know."""
-    from mtcpo.core.progress import quiet_libraries
-
-    quiet_libraries()
+def output_option(name: str, help_text: str, required: bool = True) -> Callable[[Command], Command]:
+    """Return the option that names a command's output."""
+    return click.option(name, required=required, type=click.Path(path_type=Path), help=help_text)

@@ -1,118 +1,176 @@
-"""The commands that need a model alone: translate and train."""
+"""The command `mtcpo train`."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from mtcpo.cli import catalogues
+from mtcpo.cli.configuration import format_drops, is_first_process, load_corpus, load_options, load_preference_set
 from mtcpo.cli.options import (
-    allow_code,
-    corpus_of,
-    format_drops,
-    is_one_of_several,
-    languages,
-    model_options,
-    options_of_model,
-    overwrite,
-    quiet,
-    section,
-    settings,
-    split_data_overrides,
+    CommonOptions,
+    LanguageOptions,
+    ModelLoadingOptions,
+    option,
+    output_option,
+    with_options,
 )
 from mtcpo.core.errors import UserError
 from mtcpo.core.outputs import writing
 
 if TYPE_CHECKING:
-    from mtcpo.data.corpora import CorpusConfig, Drops
-    from mtcpo.data.records import Segment
-
-
-@click.command(short_help="Train on preferences, or on references.")
-@click.option("--model", required=True, help="Alias (mt5, nllb, ...), hub name or directory.")
-@click.option("--prefs", help="Triplets: ours, ALMA-R's or TRL's layout; a file or a data set.")
-@click.option("--source", help="With --loss sft: source text (or a file with records).")
-@click.option("--reference", "references", multiple=True, help="With --loss sft: its translation.")
-@languages
-@click.option(
-    "--loss",
-    metavar="[sft|sigmoid|hinge|ipo|simpo|alphapo|arpo]",
-    help="Default: sigmoid (CPO).",
-)
-@click.option("--beta", type=float, help="Default 0.1.")
-@click.option("--cpo-alpha", type=float, help="Weight of the NLL of the chosen; default 1.")
-@click.option("--learning-rate", type=float, help="Default 1e-4.")
-@click.option("--epochs", type=float, help="Default 1.")
-@click.option("--eval-prefs", help="Triplets that training does not see; their figures are logged as eval_*.")
-@click.option("--dev-source", help="Source text that is translated and scored at every evaluation.")
-@click.option("--dev-reference", "dev_references", multiple=True, help="Its translation; repeatable.")
-@click.option("--dev-metric", "dev_metrics", multiple=True, help="The first chooses the model; default: chrf, bleu.")
-@click.option("--output-dir", required=True, type=click.Path(path_type=Path))
-@model_options
-@settings
-@allow_code
-@overwrite
-def train(
-    model: str, prefs: str | None, source: str | None, references: tuple[str, ...], src_lang: str | None,
-    tgt_lang: str | None, loss: str | None, beta: float | None, cpo_alpha: float | None, learning_rate: float | None,
-    epochs: float | None, eval_prefs: str | None, dev_source: str | None, dev_references: tuple[str, ...],
-    dev_metrics: tuple[str, ...], output_dir: Path, dtype: Any, prompt: str | None, family: str | None,
-    overrides: tuple[str, ...], allow_code: bool, overwrite: bool,
-) -> None:  # fmt: skip
-    """Train on preferences, or on references with --loss sft; interrupted, the same command goes on.
-
-    Every field of the library's training arguments is reachable: --set train.args.optim=adamw_torch_fused
-    Several GPUs: accelerate launch -m mtcpo train ...
-    """
     from mtcpo.data.corpora import Drops
-    from mtcpo.data.triplets import open_triplets
     from mtcpo.training.config import TrainConfig
 
-    if dev_source is None and (dev_references or dev_metrics):
-        raise UserError("--dev-reference and --dev-metric go with --dev-source")
-    spoken = {"src_lang": src_lang, "tgt_lang": tgt_lang}
-    args = {"learning_rate": learning_rate, "num_train_epochs": epochs}
-    values: dict[str, Any] = {"loss": loss, "beta": beta, "cpo_alpha": cpo_alpha, "dtype": dtype}
-    if eval_prefs is not None:
-        values["eval"] = {"prefs": eval_prefs, **spoken}
-    if dev_source is not None:
-        dev = {"source": dev_source, "references": dev_references, "metrics": dev_metrics, **spoken}
-        values["dev"] = {key: value for key, value in dev.items() if value not in (None, ())}
-    values["args"] = {key: value for key, value in args.items() if value is not None}
-    own, of_data = split_data_overrides(overrides)
-    config: TrainConfig = section(TrainConfig, "command line", values, own, "train", allow_code)
-    sft = source is not None and config.loss == "sft"
-    if sft == (prefs is not None) or (prefs is not None and references) or (source is not None and not sft):
-        raise UserError("give --prefs FILE, or --loss sft with --source FILE --reference FILE")
-    options = options_of_model(prompt, family, allow_code)
+
+@dataclass(frozen=True, slots=True)
+class DataOptions:
+    """What to learn from."""
+
+    prefs: str | None = option("--prefs", help="Triplets: our records, ALMA-R's or TRL's; a file or a data set.")
+    source: str | None = option("--source", help="With --loss sft: source text, or a file of records.")
+    references: tuple[str, ...] = option("--reference", multiple=True, help="With --loss sft: its translation.")
+
+    @property
+    def origin(self) -> str:
+        """The triplets or the source text, for the model card."""
+        return self.prefs or self.source or ""
+
+
+@dataclass(frozen=True, slots=True)
+class LossOptions:
+    """The loss and how fast to learn; every other setting is reached by --set."""
+
+    loss: str | None = option("--loss", metavar="NAME", help="One of the losses below; default: sigmoid (CPO).")
+    beta: float | None = option("--beta", type=float, help="Scale of the rewards; default: 0.1.")
+    cpo_alpha: float | None = option("--cpo-alpha", type=float, help="Weight of the NLL of the chosen; default: 1.")
+    learning_rate: float | None = option("--learning-rate", type=float, help="Peak learning rate; default: 1e-4.")
+    epochs: float | None = option("--epochs", type=float, help="Passes over the data; default: 1.")
+
+
+@dataclass(frozen=True, slots=True)
+class HeldOutOptions:
+    """What training is evaluated on."""
+
+    eval_prefs: str | None = option("--eval-prefs", help="Held-out triplets; their figures are logged as eval_*.")
+    dev_source: str | None = option("--dev-source", help="Source text that is translated at every evaluation.")
+    dev_references: tuple[str, ...] = option("--dev-reference", multiple=True, help="Its reference; repeatable.")
+    dev_metrics: tuple[str, ...] = option(
+        "--dev-metric", multiple=True, help="The first chooses the checkpoint to keep; default: chrf, bleu."
+    )
+
+    def sections(self, languages: LanguageOptions) -> dict[str, dict[str, Any]]:
+        """Return the sections `eval` and `dev` of [train], without what is not given."""
+        if self.dev_source is None and (self.dev_references or self.dev_metrics):
+            raise UserError("--dev-reference and --dev-metric go with --dev-source")
+        pair = {"src_lang": languages.src_lang, "tgt_lang": languages.tgt_lang}
+        sections: dict[str, dict[str, Any]] = {}
+        if self.eval_prefs is not None:
+            sections["eval"] = {"prefs": self.eval_prefs, **pair}
+        if self.dev_source is not None:
+            dev = {"source": self.dev_source, "references": self.dev_references, "metrics": self.dev_metrics, **pair}
+            sections["dev"] = {key: value for key, value in dev.items() if value not in (None, ())}
+        return sections
+
+
+@click.command(
+    cls=catalogues.Command,
+    catalogues={"Losses": catalogues.losses, "Short names for --model": catalogues.models},
+    short_help="Train on preferences, or on references.",
+)
+@click.option("--model", required=True, help="A short name listed below, a hub name or a directory.")
+@with_options(data=DataOptions, languages=LanguageOptions, loss=LossOptions, held_out=HeldOutOptions)
+@output_option("--output-dir", "Directory of the trained model.")
+@with_options(loading=ModelLoadingOptions, common=CommonOptions)
+def train(
+    model: str,
+    data: DataOptions,
+    languages: LanguageOptions,
+    loss: LossOptions,
+    held_out: HeldOutOptions,
+    output_dir: Path,
+    loading: ModelLoadingOptions,
+    common: CommonOptions,
+) -> None:
+    """Train on preferences, or with --loss sft on references. The same command resumes an interrupted training.
+
+    Every field of Seq2SeqTrainingArguments can be set: --set train.args.optim=adamw_torch_fused
+
+    For several GPUs: accelerate launch -m mtcpo train ...
+    """
+    from mtcpo.core.progress import quiet_libraries
+    from mtcpo.data.corpora import Drops
+
+    own, of_data = common.split()
+    config = _config(loss, loading.dtype, held_out.sections(languages), own, common.allow_code)
+    _check_data(data, config.loss)
+    options = loading.checked(common.allow_code)
     drops = Drops()
-    with writing(output_dir, overwrite, folder=True, inputs=[model]):
-        corpus = corpus_of(prefs or source or "", references, (), src_lang, tgt_lang, of_data, allow_code)
-        triplets = iter(()) if prefs is None else open_triplets(corpus, drops)
-        segments = iter(()) if source is None else _references(corpus, drops)
-        quiet()
+    with writing(output_dir, common.overwrite, folder=True, inputs=[model]):
+        records = _read(data, languages, of_data, common.allow_code, drops)
+        quiet_libraries()
         from mtcpo.training.examples import pair_texts, reference_texts
         from mtcpo.training.train import train
 
-        texts = reference_texts(segments) if prefs is None else pair_texts(triplets)
-        origin = prefs or source or ""
-        report = train(model, texts, config, output_dir, options=options, origin=origin, overwrite=overwrite)
-    if is_one_of_several():  # the first one tells
-        return
-    drops.update(report["dropped"])
+        texts = reference_texts(records) if data.prefs is None else pair_texts(records)
+        overwrite = common.overwrite
+        report = train(model, texts, config, output_dir, options=options, origin=data.origin, overwrite=overwrite)
+    if is_first_process():
+        drops.update(report["dropped"])
+        _print_report(output_dir, report, drops)
+
+
+def _config(
+    loss: LossOptions, dtype: str, held_out: dict[str, Any], overrides: list[str], allow_code: bool
+) -> TrainConfig:
+    from mtcpo.training.config import TrainConfig
+
+    args = {"learning_rate": loss.learning_rate, "num_train_epochs": loss.epochs}
+    values = {
+        "loss": loss.loss,
+        "beta": loss.beta,
+        "cpo_alpha": loss.cpo_alpha,
+        "dtype": dtype,
+        "args": {name: value for name, value in args.items() if value is not None},
+        **held_out,
+    }
+    return load_options(TrainConfig, "train", values, overrides, allow_code)
+
+
+def _check_data(data: DataOptions, loss: str) -> None:
+    """Refuse anything but triplets, whose chosen `sft` would learn from, or a source text with references for `sft`."""
+    is_preferences = data.prefs is not None and data.source is None and not data.references
+    is_supervised = data.prefs is None and data.source is not None and loss == "sft"
+    if not (is_preferences or is_supervised):
+        raise UserError("give --prefs FILE, or --loss sft with --source FILE --reference FILE")
+
+
+def _read(
+    data: DataOptions, languages: LanguageOptions, overrides: Sequence[str], allow_code: bool, drops: Drops
+) -> Iterator[Any]:
+    """Return triplets or segments; files that are missing or empty show here, before any library is loaded."""
+    from mtcpo.data.corpora import read_corpus
+    from mtcpo.data.rows import require_first
+    from mtcpo.data.triplets import open_triplets
+
+    if data.prefs is not None:
+        return open_triplets(load_preference_set(data.prefs, languages, overrides, allow_code), drops)
+    corpus = load_corpus(data.origin, data.references, (), languages, overrides, allow_code)
+    return require_first(read_corpus(corpus, drops), f"{corpus.source}: every source in it is empty")
+
+
+def _print_report(output_dir: Path, report: dict[str, Any], drops: Drops) -> None:
+    from mtcpo.data.corpora import Drops
+
     click.echo(f"{output_dir}: {report['examples']} examples, {report['steps']} steps{format_drops(drops)}")
-    for what, dropped in (("eval", report.get("eval_dropped")), ("dev", report.get("dev", {}).get("dropped"))):
+    held_out = {"eval": report.get("eval_dropped"), "dev": report.get("dev", {}).get("dropped")}
+    for name, dropped in held_out.items():
         if dropped:
-            click.echo(f"  {what}{format_drops(Drops(dropped))}")
+            click.echo(f"  {name}{format_drops(Drops(dropped))}")
     if "best" in report:
         best = report["best"]
         click.echo(f"  kept step {best['step']}, the best by {best['metric']} ({best['score']:.4g})")
-
-
-def _references(corpus: CorpusConfig, drops: Drops) -> Iterator[Segment]:
-    from mtcpo.data.corpora import read_corpus
-    from mtcpo.data.rows import require_first
-
-    return require_first(read_corpus(corpus, drops), f"{corpus.source}: every source in it is empty")

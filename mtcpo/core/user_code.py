@@ -29,6 +29,13 @@ from mtcpo.core.resources import PACKAGE
 PREFIX = "python:"
 
 
+def code_name(value: Any) -> str:
+    """Return `python:module:name` of a function or object given in Python: settings and reports record it so."""
+    # An object with __call__ has no name of its own.
+    code = value if hasattr(value, "__qualname__") else type(value)
+    return f"{PREFIX}{code.__module__}:{code.__qualname__}"
+
+
 # --- permission -------------------------------------------------------------------------------------------------------
 
 

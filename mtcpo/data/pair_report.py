@@ -5,14 +5,13 @@ One definition for who writes it (`preferences`) and who shows it (`report`).
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from mtcpo.core.errors import UserError
-from mtcpo.core.files import write_json
+from mtcpo.core.files import read_json, write_json
 from mtcpo.data.records import Triplet, triplet_to_json
 
 
@@ -144,13 +143,13 @@ def read_pair_report(path: Path) -> PairReport:
     """
     if not path.is_file():
         raise UserError(f"{path}: no such file; mtcpo build-prefs writes it")
+    row = read_json(path)
     try:
-        return PairReport.model_validate(json.loads(path.read_text(encoding="utf-8")))
+        return PairReport.model_validate(row)
     except ValidationError as error:
         first = error.errors()[0]
-        field = ".".join(map(str, first["loc"])) or "the file"
+        # Of several problems the first: a report of another version lacks many fields at once.
+        field = ".".join(map(str, first["loc"]))
         raise UserError(
             f"{path}: {field}: {first['msg']}; it is not a report of this version of mtcpo: build the pairs again"
         ) from None
-    except ValueError as error:  # not JSON, or not UTF-8
-        raise UserError(f"{path}: not JSON ({error}); build the pairs again") from None

@@ -14,12 +14,12 @@ A new metric is one row of METRICS and one module with what the row's loader ret
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from mtcpo.core.errors import UserError, choose
-from mtcpo.core.user_code import is_user_code
+from mtcpo.core.user_code import is_user_code, user_code_file
 
 if TYPE_CHECKING:
     from mtcpo.metrics.base import CandidateMetric, Metric
@@ -139,6 +139,16 @@ def code_path(spec: str) -> str | None:
     return path if is_user_code(path) else None
 
 
+def code_files(specs: Iterable[str]) -> list[str]:
+    """Return the files of the users' metrics among `specs`: with their code, the scores change.
+
+    Raises:
+        UserError: There is no such module.
+    """
+    paths = [code_path(spec.removeprefix(f"{MBR}:")) for spec in specs]
+    return [user_code_file(path) for path in paths if path is not None]
+
+
 def is_computed(spec: str) -> bool:
     """Whether a spec is a metric that can be computed; else it may be the name of scores that the input has."""
     return metric_name(spec) in METRICS or depends_on_set(spec) or code_path(spec) is not None
@@ -197,6 +207,12 @@ def candidate_kind(spec: str) -> MetricKind:
     if not depends_on_set(spec):
         return metric_kind(spec)
     return replace(metric_kind(spec.removeprefix(f"{MBR}:")), needs_references=False, higher_is_better=True)
+
+
+def is_higher_better(spec: str) -> bool:
+    """Whether a higher corpus score is better; to know it of a user's metric, its code is imported."""
+    is_users = code_path(spec) is not None
+    return load_metric(spec, "und").higher_is_better if is_users else metric_kind(spec).higher_is_better
 
 
 def load_metric(spec: str, tgt_lang: str, comet: CometConfig | None = None) -> Metric:

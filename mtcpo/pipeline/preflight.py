@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Collection
 
 from mtcpo.core.errors import UserError
-from mtcpo.data.corpora import CorpusConfig, read_corpus
+from mtcpo.data.config import CorpusConfig
+from mtcpo.data.corpora import read_corpus
 from mtcpo.evaluation.systems import metrics_of
 from mtcpo.metrics.registry import candidate_kind, is_computed, load_candidate_metric
 from mtcpo.pipeline.recipe import Recipe
@@ -13,7 +14,7 @@ from mtcpo.pipeline.run_directory import RunDirectory, control_settings
 
 
 def check_before_run(folder: RunDirectory, waiting: Collection[str]) -> None:
-    """Check what the stages named in `waiting` need: model, arguments, dev sets, references, test sets, metrics.
+    """Check what the stages named in `waiting` need: model, training arguments, references, test sets, metrics.
 
     Raises:
         UserError: the first thing that is missing or wrong.
@@ -31,10 +32,12 @@ def _check_training(folder: RunDirectory, waiting: Collection[str]) -> None:
         if config is None or name not in waiting:
             continue
         # Inside: a run without a waiting stage of training does not need torch.
-        from mtcpo.training.arguments import training_arguments
+        from mtcpo.training.arguments import training_setup
         from mtcpo.training.dev_set import load_dev_set
+        from mtcpo.training.losses import find_loss
 
-        training_arguments(config, folder.path)
+        training_setup(config, folder.path)
+        find_loss(config.loss)
         if config.dev is not None:
             load_dev_set(config.dev)
 

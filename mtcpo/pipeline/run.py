@@ -8,16 +8,25 @@ from typing import TYPE_CHECKING, Any
 
 from mtcpo.core.config import Config, to_toml
 from mtcpo.core.errors import UserError
-from mtcpo.core.files import complete_folder, read_json_lines, write_json_lines, write_text
+from mtcpo.core.files import complete_folder, write_text
 from mtcpo.core.user_code import is_user_code, user_code_file
 from mtcpo.data.corpora import Drops, read_corpus
 from mtcpo.data.records import Segment, triplet_from_json
+from mtcpo.data.row_files import read_row_file, write_row_file
 from mtcpo.data.rows import read_segments
 from mtcpo.evaluation.testsets.suites import decoding_of
-from mtcpo.metrics.registry import metric_name
+from mtcpo.metrics.registry import code_files, metric_name
 from mtcpo.pipeline.preflight import check_before_run
 from mtcpo.pipeline.recipe import BASE, CONTROL, TUNED, Recipe
-from mtcpo.pipeline.run_directory import FOLDERS, NEW, RunDirectory, control_settings, corpus_files, evaluation_files
+from mtcpo.pipeline.run_directory import (
+    FOLDERS,
+    NEW,
+    RunDirectory,
+    control_settings,
+    corpus_files,
+    evaluation_files,
+    loss_files,
+)
 from mtcpo.pipeline.stages import STAMP_FILE, Stage, check_may_run, run_stages, unfinished
 from mtcpo.preferences.build import PROCESS_SETTINGS
 from mtcpo.preferences.selections import needs_logprobs
@@ -168,8 +177,8 @@ def _prefs(folder: RunDirectory) -> Stage:
     selection = selection_name(prefs.select)
     what = f"triplets by {' + '.join(prefs.metrics)}, {selection}"
     choice = prefs.model_dump(mode="json", exclude=PROCESS_SETTINGS) | {"comet.precision": prefs.comet.precision}
-    # A selection of the user's own is an input too: when its code changes, the pairs are built again.
-    code = [user_code_file(selection)] if is_user_code(selection) else []
+    # A selection or metric of the user's own is an input too: when its code changes, the pairs are built again.
+    code = code_files(prefs.metrics) + ([user_code_file(selection)] if is_user_code(selection) else [])
     if candidates is None:
         return _stage(folder, "prefs", what, [choice, data], [*corpus_files(data), *code], outputs, run)
     return _stage(folder, "prefs", what, [choice], [candidates, *code], outputs, run)
@@ -181,11 +190,11 @@ def _train(folder: RunDirectory) -> Stage:
     def run(overwrite: bool) -> dict[str, Any]:
         from mtcpo.training.examples import pair_texts
 
-        triplets = (triplet_from_json(row, where) for where, row in read_json_lines(prefs))
+        triplets = (triplet_from_json(row, where) for where, row in read_row_file(prefs))
         return _run_training(folder, folder.base, pair_texts(triplets), train, TUNED, overwrite)
 
     what = f"{_short(folder.base)} by loss {train.loss}, beta {train.beta:g}, cpo_alpha {train.cpo_alpha:g}"
-    inputs = [*folder.model_files(folder.base), str(prefs), *evaluation_files(train)]
+    inputs = [*folder.model_files(folder.base), str(prefs), *evaluation_files(train), *loss_files(train)]
     return _stage(folder, "train", what, [train, _prompt(folder)], inputs, [FOLDERS[TUNED]], run)
 
 
@@ -193,7 +202,7 @@ def _control(folder: RunDirectory, settings: TrainConfig) -> Stage:
     prefs, scored = folder.path / "prefs.jsonl", folder.path / "scored.jsonl"
 
     def run(overwrite: bool) -> dict[str, Any]:
-        kept = {row["id"] for _, row in read_json_lines(prefs)}
+        kept = {row["id"] for _, row in read_row_file(prefs)}
         segments = (segment for segment in read_segments(scored) if segment.id in kept)
         return _run_training(folder, folder.base, _reference_texts(segments), settings, CONTROL, overwrite)
 
@@ -240,6 +249,7 @@ def _evaluate(folder: RunDirectory) -> Stage:
     names = ", ".join(evaluate.metrics) if evaluate.metrics else "metrics of the suites"
     what = f"{names}, with significance against {evaluate.baseline or BASE}"
     inputs = [*(str(path) for paths in files.values() for path in paths), *folder.test_files()]
+    inputs += code_files(evaluate.metrics or ())
     settings: list[Config | list[str]] = [evaluate, list(folder.recipe.prefs.metrics)]
     outputs: list[str | Path] = ["evaluation.json", *folder.translations("segments.jsonl")]
     return _stage(folder, "evaluate", what, settings, inputs, outputs, run)
@@ -253,8 +263,8 @@ def _report(folder: RunDirectory) -> Stage:
     def run(overwrite: bool) -> dict[str, Any]:
         from mtcpo.report.page import write_report
 
-        rows = ({"stage": stage} | row for stage, path in files.items() for _, row in read_json_lines(path))
-        write_json_lines(folder.path / "metrics.jsonl", rows)
+        rows = ({"stage": stage} | row for stage, path in files.items() for _, row in read_row_file(path))
+        write_row_file(folder.path / "metrics.jsonl", rows)
         write_report(folder.path)
         return {}
 

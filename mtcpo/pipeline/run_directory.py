@@ -6,15 +6,17 @@ import dataclasses
 from pathlib import Path
 
 from mtcpo.core.user_code import is_user_code, user_code_file
-from mtcpo.data.corpora import CorpusConfig
+from mtcpo.data.config import CorpusConfig, SourceConfig
 from mtcpo.evaluation.results import translations_dir
 from mtcpo.evaluation.systems import load_configured_sets
 from mtcpo.evaluation.testsets.suites import name_test_sets
 from mtcpo.evaluation.testsets.testset import TestSet
+from mtcpo.metrics.registry import code_files
 from mtcpo.models.config import ModelOptions
 from mtcpo.models.families import load_family
 from mtcpo.pipeline.recipe import BASE, CONTROL, TUNED, Recipe
-from mtcpo.training.config import USED_BY, TrainConfig
+from mtcpo.training.config import TrainConfig
+from mtcpo.training.losses import LOSS_PARAMETERS
 
 FOLDERS = {BASE: "base", TUNED: "model", CONTROL: "control"}
 NEW = "new"
@@ -81,17 +83,23 @@ def control_settings(recipe: Recipe) -> TrainConfig | None:
     """Return [train] for `sft`, without what only preference losses have: to change that changes no control."""
     if recipe.control is None:
         return None
-    plain = {name: TrainConfig.model_fields[name].default for name in USED_BY}
+    plain = {name: TrainConfig.model_fields[name].default for name in LOSS_PARAMETERS}
     return recipe.train.model_copy(update=plain | {"loss": "sft", "args": recipe.train.args | recipe.control.args})
 
 
-def corpus_files(corpus: CorpusConfig) -> list[str]:
-    """Return what a corpus is read from: files, or the name of a data set."""
+def corpus_files(corpus: SourceConfig) -> list[str]:
+    """Return what a corpus or preference set is read from: files, or the name of a data set."""
     source = user_code_file(corpus.source) if is_user_code(corpus.source) else corpus.source
-    return [source, *corpus.references, *corpus.hypotheses.values()]
+    aligned = [*corpus.references, *corpus.hypotheses.values()] if isinstance(corpus, CorpusConfig) else []
+    return [source, *aligned]
+
+
+def loss_files(config: TrainConfig) -> list[str]:
+    """Return the file of a custom loss; a change of it is a change of the stage."""
+    return [user_code_file(config.loss)] if is_user_code(config.loss) else []
 
 
 def evaluation_files(config: TrainConfig) -> list[str]:
     """Return the files that a stage of training is evaluated on."""
     pairs = [] if config.eval is None else corpus_files(config.eval.corpus)
-    return pairs + ([] if config.dev is None else corpus_files(config.dev))
+    return pairs + ([] if config.dev is None else corpus_files(config.dev) + code_files(config.dev.metrics))

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from mtcpo.data.records import Triplet, triplet_from_json, triplet_to_json
 from mtcpo.preferences.spill import Spool, hash_of
 
+# One byte a triplet.
 KEPT, UNBALANCED, OVER_CAP = range(3)
 DROP_REASONS = {UNBALANCED: "length_balance", OVER_CAP: "language_cap"}
 
@@ -76,6 +77,7 @@ class Decisions:
         decisions = bytearray(max(len(self._log_ratios), len(self._lots)))
         for place in unbalanced(self._log_ratios):
             decisions[place] = UNBALANCED
+        # After balancing, so that the cap counts what is left, and none of its draws is dropped again.
         if self._cap is not None and decisions:
             self._apply_cap(np.frombuffer(decisions, dtype=np.uint8), self._cap)
         return decisions
@@ -87,6 +89,7 @@ class Decisions:
             candidates = (decisions == KEPT) & (languages == number)
             drawn_from = lots[candidates]
             if len(drawn_from) > cap:
+                # Equal lots are equal triplets, which stay together: the cap may then be passed by one.
                 highest_kept = np.partition(drawn_from, cap - 1)[cap - 1]
                 decisions[candidates & (lots > highest_kept)] = OVER_CAP
 

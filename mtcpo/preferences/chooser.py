@@ -66,6 +66,7 @@ class SelectionConfig(FilterConfig):
         for spec in self.metrics:
             if metric_name(spec) in self.lower_is_better and is_computed(spec):
                 raise ValueError(f"lower_is_better: the direction of {metric_name(spec)} is known; leave it out")
+        # Not `weight <= 0`, which is false for NaN.
         if any(not weight > 0 for weight in self.weights.values()):
             raise ValueError("weights: each must be above 0; leave a metric without a say out of metrics")
         if self.weights and not COMBINATIONS[self.combine].takes_weights:
@@ -137,11 +138,13 @@ class Chooser:
         reason = self._filters.source_rejection(segment)
         if reason:
             return Choice(dropped={reason: 1})
+        # Where people compared candidates, only those take part: values of metrics are on another scale.
         judged = [candidate for candidate in segment.candidates if HUMAN in candidate.scores]
         eligible, excluded = self._eligible(judged, segment)
         candidates, removed = self._filters.apply(eligible, segment)
         removed.update(excluded)
         if len(candidates) < 2:
+            # The segment counts under what left it without a pair, if candidates were removed at all.
             reason = next(iter(removed), "one_candidate" if candidates else "no_candidates")
             return Choice(dropped={reason: 1}, removed=removed)
         values = tuple(self._values(candidates, bool(judged), set_moments))
@@ -181,6 +184,7 @@ class Chooser:
         references = [index for index, candidate in enumerate(pool.candidates) if is_reference(candidate.system)]
         if not references:
             return Choice(dropped={"no_reference": 1}, removed=removed)
+        # Of several references one is chosen; to reject another would teach the model to avoid good translations.
         best = max(references, key=pool.values.__getitem__)
         removed["reference"] += len(references) - 1
         kept = sorted({*range(len(pool.candidates))} - {*references} | {best})
@@ -208,9 +212,11 @@ class Chooser:
     def _rejection_reason(self, pool: Pool, chosen: int, rejected: int, judged: bool) -> str:
         """Return why the pair is not to be trained on, or ""."""
         margin = pool.values[chosen] - pool.values[rejected]
+        # Selections propose such pairs where a reference must be chosen, or where a user's own goes by something else.
         if margin < -ROUNDING:
             return "chosen_not_better" if pool.reference is None else "reference_not_better"
         chosen_text, rejected_text = pool.candidates[chosen].text.strip(), pool.candidates[rejected].text.strip()
+        # Equal texts meet here only where deduplicate is off.
         if margin <= ROUNDING or chosen_text == rejected_text:
             return "tie"
         if margin < self._config.min_margin and not judged:

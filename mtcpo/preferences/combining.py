@@ -39,6 +39,7 @@ def moments_of(row: Sequence[float]) -> Moments:
 def weighted_mean(rows: Rows, weights: Sequence[float]) -> list[float]:
     """Return each candidate's weighted mean over the metrics. (M, K), (M,) -> (K,)."""
     total = math.fsum(weights)
+    # Rounded once, at the end: the order in which metrics are listed must not break ties.
     means = []
     for column in zip(*rows, strict=True):
         weighted = (weight * score for weight, score in zip(weights, column, strict=True))
@@ -62,6 +63,7 @@ def rank(rows: Rows, weights: Sequence[float]) -> list[float]:
 def _ranks(row: Sequence[float]) -> list[float]:
     if len(row) == 1:
         return [0.0]
+    # Quadratic, but a source has a handful of candidates, and their order must stay.
     ranks = []
     for score in row:
         lower = sum(other < score for other in row)
@@ -90,6 +92,7 @@ class Combination:
     takes_weights: bool = True
 
 
+# The first is the default.
 COMBINATIONS = {
     "mean": Combination(weighted_mean, "the mean of the scores; only for metrics on the same scale", one_scale=True),
     "zscore": Combination(zscore, "the mean of scores standardized over the candidates of the source"),
@@ -106,12 +109,6 @@ COMBINATIONS = {
 }
 
 
-def combinations_help() -> str:
-    """Return the help text of `--combine`: the names, the default first."""
-    default, *others = COMBINATIONS
-    return f"How to combine several metrics: {default} (default), {', '.join(others)}."
-
-
 class SetStatistics:
     """Mean and deviation of each metric over all candidates of a language pair, gathered in one pass (Welford 1962).
 
@@ -126,6 +123,8 @@ class SetStatistics:
         """Count the scores of a segment's candidates."""
         for candidate in segment.candidates:
             for name in self._names:
+                # Squares of deviations from the running mean: a sum of squares less the square of the sum would lose
+                # all digits where scores differ little.
                 key = segment.src_lang, segment.tgt_lang, name
                 count, mean, squares = self._sums.get(key, (0, 0.0, 0.0))
                 delta = candidate.scores[name] - mean
@@ -153,6 +152,7 @@ def combine_scores(
     """
     combination = COMBINATIONS[combine]
     rows = list(scores.values())
+    # zscore standardizes by itself, over the source; here it is the whole set, whose moments only the caller knows.
     if combination.by_set:
         rows = [set_moments[name].standardize(row) for name, row in scores.items()]
     return combination.combine(rows, [weights.get(name, 1.0) for name in scores])

@@ -66,6 +66,7 @@ def all_pairs(pool: Pool) -> list[Pair]:
         # The reference against all: where the values say otherwise, the pair is dropped later, and counted.
         return best_vs_rest(pool)
     pairs = []
+    # In the order of the candidates, so that the same input always gives the same file.
     for chosen, value in enumerate(pool.values):
         worse = (index for index in pool.others(chosen) if value - pool.values[index] > ROUNDING)
         pairs += [(chosen, rejected) for rejected in worse]
@@ -78,6 +79,7 @@ def mu_2sigma(pool: Pool) -> list[Pair]:
     The minimum is an outlier that gets worse the more candidates are sampled, and that teaches less and less.
     """
     moments = moments_of(pool.values)
+    # Few candidates may have none so low; then it is the worst, as in best_worst.
     target = moments.mean - 2 * moments.deviation
     return [(pool.best, min(pool.others(pool.best), key=lambda index: abs(pool.values[index] - target)))]
 
@@ -91,6 +93,7 @@ def confidence(pool: Pool) -> list[Pair]:
     Raises:
         UserError: a candidate has no log-probability.
     """
+    # Only pairs that the values order may be chosen: the model's order decides among them, not against them.
     pairs, logprobs = all_pairs(pool), _logprobs(pool)
     if not pairs:
         return []
@@ -132,11 +135,12 @@ class Selection:
         return "scores and log-probabilities" if self.needs_logprobs else "scores"
 
 
+# The first is the default.
 SELECTIONS = {
     "best-worst": Selection(best_worst, "the best and the worst", "CPO, arXiv 2401.08417"),
     "best-vs-rest": Selection(best_vs_rest, "the best with each of the others"),
     "all-pairs": Selection(
-        all_pairs, "each candidate with each worse one; `min_margin` is the gap", "RS-DPO, arXiv 2402.10038"
+        all_pairs, "each candidate with each worse one; min_margin is the gap", "RS-DPO, arXiv 2402.10038"
     ),
     "mu-2sigma": Selection(
         mu_2sigma,
@@ -150,12 +154,6 @@ SELECTIONS = {
         needs_logprobs=True,
     ),
 }
-
-
-def selections_help() -> str:
-    """Return the help text of `--select`: the names, the default first."""
-    default, *others = SELECTIONS
-    return f"{default} (default), {', '.join(others)}; your own: python:module:function, with --allow-code."
 
 
 def needs_logprobs(select: str | SelectionFunction) -> bool:

@@ -151,6 +151,7 @@ class PairStatistics:
         shared.intersection_update(*(candidate.scores for candidate in choice.candidates))
         if len(shared) < 2:
             return
+        # Sorted, so that a pair of metrics has one name whatever the order of the scores.
         columns = {}
         for name in sorted(shared):
             columns[name] = [candidate.scores[name] for candidate in choice.candidates]
@@ -180,6 +181,7 @@ class PairStatistics:
 
         reader_drops: what was dropped before it could become a segment, by reason.
         """
+        # By name, not by what came first: runs are easier to compare.
         dropped = self.dropped + Counter(reader_drops)
         agreement = {f"{a} and {b}": correlation.result() for (a, b), correlation in sorted(self.agreement.items())}
         return {
@@ -221,6 +223,7 @@ class PairStatistics:
 
 def distribution(values: array[float]) -> Distribution:
     """Return mean and quantiles of some numbers, interpolated linearly. There is at least one."""
+    # frombuffer copies nothing; the sorted copy goes when the function returns.
     ascending = np.sort(np.frombuffer(values))
     quantiles = {}
     for share in QUANTILES:
@@ -232,6 +235,7 @@ def distribution(values: array[float]) -> Distribution:
 
 def histograms(sample: Sequence[Triplet]) -> Histograms:
     """Return histograms of margins, length ratios, and each score of the chosen and of the rejected."""
+    # Chosen and rejected on common edges, so that their shapes can be compared.
     scores: dict[str, dict[str, list[float]]] = {}
     for triplet in sample:
         for side, by_name in (("chosen", triplet.chosen_scores), ("rejected", triplet.rejected_scores)):

@@ -19,17 +19,13 @@ from pydantic import BeforeValidator, PlainSerializer, ValidationInfo
 
 from mtcpo.core.config import as_value_error
 from mtcpo.core.errors import UserError, choose
-from mtcpo.core.user_code import PREFIX, check_code_allowed, explain_user_code, is_user_code, load_user_code
+from mtcpo.core.user_code import check_code_allowed, code_name, explain_user_code, is_user_code, load_user_code
 from mtcpo.preferences.selections import SELECTIONS, Pair, Pool, SelectionFunction
 
 
 def selection_name(select: str | SelectionFunction) -> str:
     """Return the name of a selection for reports: as configured, or where a callable is defined."""
-    if isinstance(select, str):
-        return select
-    # An object with __call__ has no name of its own.
-    function = select if hasattr(select, "__qualname__") else type(select)
-    return f"{PREFIX}{function.__module__}:{function.__qualname__}"
+    return select if isinstance(select, str) else code_name(select)
 
 
 @as_value_error()

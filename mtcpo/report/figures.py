@@ -1,4 +1,4 @@
-"""A plot with its title, and the curves of a training log."""
+"""A plot with its title, and the training curves of a run."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 from markupsafe import Markup
 
 from mtcpo.core.errors import UserError
-from mtcpo.core.files import read_json_lines
+from mtcpo.data.row_files import read_row_file
 from mtcpo.report.svg import Series, line_plot
 
 PANELS = (
@@ -22,12 +22,12 @@ PANELS = (
     ("Rewards", ("rewards/chosen", "rewards/rejected")),
     ("Log-probabilities", ("logps/chosen", "logps/rejected")),
 )
-"""Training curves: title, and the logged values that share its axes."""
+"""Training curves: title, and the logged values that share the plot. A new plot of training is a new row."""
 
 
 @dataclass(frozen=True, slots=True)
 class Figure:
-    """A plot with its title, the names of its curves where they are several, and a note."""
+    """A plot with its title, a note, and the names of its curves, or () where there is one."""
 
     title: str
     svg: Markup
@@ -36,31 +36,54 @@ class Figure:
 
 
 def read_training_log(path: Path) -> dict[str, list[dict[str, Any]]]:
-    """Return the rows of metrics.jsonl by stage, by rising step; of a step that was run twice the later counts."""
+    """Return the rows of metrics.jsonl by stage, each in ascending order of steps; {} where there is no such file.
+
+    A row has `step`, and `stage` unless there is only one; the rows of one step are merged.
+
+    Raises:
+        UserError: a row without a step.
+    """
     if not path.exists():
         return {}
     stages: dict[str, dict[float, dict[str, Any]]] = {}
-    for where, row in read_json_lines(path):
+    for where, row in read_row_file(path):
         step = row.get("step")
         if not isinstance(step, (int, float)) or isinstance(step, bool):
             raise UserError(f"{where}: no number 'step' in this row of the training log")
         rows = stages.setdefault(str(row.get("stage", "training")), {})
+        # Training and evaluation log rows of their own for a step; after an interruption a step is logged again, and
+        # the later values are those of the model that was kept.
         rows[float(step)] = rows.get(float(step), {}) | row
-    return {stage: [rows[step] for step in sorted(rows)] for stage, rows in stages.items()}
+    by_stage = {}
+    for stage, rows in stages.items():
+        by_stage[stage] = [rows[step] for step in sorted(rows)]
+    return by_stage
 
 
 def training_figures(rows: Sequence[Mapping[str, Any]]) -> list[Figure]:
     """Plot the curves of one training stage; values that are not finite are left out and counted."""
     figures = []
     for title, names in PANELS:
-        series, lost = [], 0
+        curves, not_finite = [], 0
         for name in names:
-            points = [(float(row["step"]), float(row[name])) for row in rows if isinstance(row.get(name), (int, float))]
-            finite = [(x, y) for x, y in points if math.isfinite(y)]
-            lost += len(points) - len(finite)
-            series += [Series(name, finite)] if finite else []
-        if series:
-            note = f"{lost} values are not finite and not drawn" if lost else ""
-            legend = tuple(one.name for one in series) if len(series) > 1 else ()
-            figures.append(Figure(title, line_plot(series, f"{title} by step"), legend, note))
+            points = _logged_points(rows, name)
+            finite = [point for point in points if math.isfinite(point[1])]
+            not_finite += len(points) - len(finite)
+            if finite:
+                curves.append(Series(name, finite))
+        if curves:
+            note = f"{not_finite} values are not finite and not drawn" if not_finite else ""
+            # One curve needs no legend: the title says what it is.
+            legend = tuple(curve.name for curve in curves) if len(curves) > 1 else ()
+            figures.append(Figure(title, line_plot(curves, f"{title} by step"), legend, note))
     return figures
+
+
+def _logged_points(rows: Sequence[Mapping[str, Any]], name: str) -> list[tuple[float, float]]:
+    """Return (step, value) of the rows that have a value; most rows lack most values."""
+    points = []
+    for row in rows:
+        value = row.get(name)
+        if isinstance(value, (int, float)):
+            points.append((float(row["step"]), float(value)))
+    return points

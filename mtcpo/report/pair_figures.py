@@ -18,6 +18,7 @@ MAX_BARS = 9
 
 def pair_figures(report: PairReport) -> list[Figure]:
     """Plot what the pairs are like: kept and dropped, margins, lengths, systems."""
+    # Of a sample, drawn evenly: all pairs would give the same picture, and prefs.jsonl need not be read again.
     drawn = report.histograms
     figures = [
         _drops_figure(report),
@@ -38,15 +39,18 @@ def candidate_figures(report: PairReport) -> list[Figure]:
         means = {"chosen": report.chosen_scores.get(metric), "rejected": report.rejected_scores.get(metric)}
         figures.append(_score_figure(metric, drawn, means))
     if report.removed_candidates:
-        rows = [(humanize(reason), float(count), "same") for reason, count in report.removed_candidates.items()]
+        rows = _count_rows(report.removed_candidates)
         figures.append(Figure("Candidates left out", bars(rows, "Candidates left out, by reason")))
     return figures
 
 
 def _drops_figure(report: PairReport) -> Figure:
-    rows = [("kept", float(report.kept), "main")]
-    rows += [(humanize(reason), float(count), "same") for reason, count in report.dropped.items()]
+    rows = [("kept", float(report.kept), "main"), *_count_rows(report.dropped)]
     return Figure("Kept and dropped sources", bars(rows, "Sources kept, and dropped by reason"))
+
+
+def _count_rows(counts: Mapping[str, int]) -> list[tuple[str, float, str]]:
+    return [(humanize(reason), float(count), "same") for reason, count in counts.items()]
 
 
 def _histogram_figure(title: str, drawn: Histogram, note: str) -> Figure:
@@ -54,6 +58,7 @@ def _histogram_figure(title: str, drawn: Histogram, note: str) -> Figure:
 
 
 def _systems_figure(title: str, systems: Mapping[str, int]) -> Figure:
+    # They come with the most frequent first.
     rows = [(system, float(count), "main") for system, count in list(systems.items())[:MAX_BARS]]
     note = f"the first {MAX_BARS} of {len(systems)}" if len(systems) > MAX_BARS else ""
     return Figure(title, bars(rows, title), note=note)
@@ -62,27 +67,33 @@ def _systems_figure(title: str, systems: Mapping[str, int]) -> Figure:
 def _score_figure(metric: str, drawn: Histogram, means: Mapping[str, float | None]) -> Figure:
     """Plot the share of the chosen and of the rejected by score: shares, since some may lack the score."""
     middles = [(low + high) / 2 for low, high in pairwise(drawn.edges)]
-    series, notes = [], []
+    curves, notes = [], []
     for side in SIDES:
         counts, mean = drawn.counts[side], means[side]
-        total = sum(counts) or 1
-        series.append(Series(side, [(x, 100 * count / total) for x, count in zip(middles, counts, strict=True)]))
+        total = sum(counts) or 1  # where a side has no score at all, its curve lies on the axis
+        points = []
+        for middle, count in zip(middles, counts, strict=True):
+            points.append((middle, 100 * count / total))
+        curves.append(Series(side, points))
         if mean is not None:
             notes.append(f"{side} {mean:.3g}")
     title = f"{metric_title(metric)} of chosen and rejected, % of each"
-    return Figure(title, line_plot(series, title), SIDES, f"means: {', '.join(notes)}")
+    return Figure(title, line_plot(curves, title), SIDES, f"means: {', '.join(notes)}")
 
 
 def length_note(lengths: Lengths) -> str:
     """Say how long chosen and rejected are; a length bias in the pairs is copied into the model's output."""
     note = (
-        f"chosen are longer in {100 * lengths.chosen_longer_share:.0f} % and shorter in "
-        f"{100 * lengths.rejected_longer_share:.0f} % of the pairs; means {lengths.chosen_mean_chars:.1f} and "
-        f"{lengths.rejected_mean_chars:.1f} characters"
+        f"The chosen translation is longer in {100 * lengths.chosen_longer_share:.0f} % and shorter in "
+        f"{100 * lengths.rejected_longer_share:.0f} % of the pairs. Mean lengths: {lengths.chosen_mean_chars:.1f} "
+        f"characters (chosen) and {lengths.rejected_mean_chars:.1f} (rejected)."
     )
     if lengths.length_score_correlation is None:
         return note
-    return f"{note}; among candidates, length and score correlate by {lengths.length_score_correlation:.2f}"
+    return (
+        f"{note} Among the candidates of a source, the correlation of length and value is "
+        f"{lengths.length_score_correlation:.2f}."
+    )
 
 
 def margin_note(lengths: Lengths) -> str:
@@ -90,7 +101,7 @@ def margin_note(lengths: Lengths) -> str:
     if lengths.length_margin_correlation is None:
         return ""
     return (
-        f"Over the pairs, the margin correlates by {lengths.length_margin_correlation:.2f} with how much longer the "
-        "chosen is (log ratio). Training copies a bias to either side into the model's output: balance_length or "
-        "max_length_difference remove it."
+        f"Over the pairs, the correlation of the margin with the length ratio (log) is "
+        f"{lengths.length_margin_correlation:.2f}. Training copies a length bias of the pairs into the model's output; "
+        "balance_length or max_length_difference removes it."
     )

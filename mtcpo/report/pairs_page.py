@@ -70,9 +70,11 @@ def _facts(report: PairReport) -> str:
 
 
 def _view(triplet: Triplet) -> PairView:
+    # From the rejected to the chosen: what the chosen has more is marked as new.
     rejected, chosen = mark_differences(triplet.rejected, triplet.chosen)
     scores = []
     for name, chosen_score in triplet.chosen_scores.items():
+        # A score of one side alone says nothing about the pair.
         if name in triplet.rejected_scores:
             scores.append((metric_title(name), chosen_score, triplet.rejected_scores[name]))
     return PairView(triplet, chosen, rejected, tuple(scores))

@@ -1,7 +1,7 @@
-"""Plots as inline SVG: no library, no colour of their own, every string escaped.
+"""Plots as inline SVG: no plotting package, no colours of their own, every string escaped.
 
-Colours and sizes of type come from the page's style sheet through classes, so that a plot follows light and dark.
-The drawing is 360 units wide: about the width of a telephone, so that its text is readable there without scaling.
+Colours and font sizes come from the page's style sheet through classes, so that a plot follows light and dark mode.
+A drawing is 360 units wide: about the width of a phone, so that its text is readable there without scaling.
 """
 
 from __future__ import annotations
@@ -9,13 +9,13 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import chain, pairwise
 
 from markupsafe import Markup
 
 WIDTH = 360
 MAX_POINTS = 160
-"""A curve of more points is averaged down to so many: more are not visible at this width, and fill the file."""
+"""A longer curve is averaged down to this many points: more are not visible at this width, and fill the file."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +28,7 @@ class Series:
 
 @dataclass(frozen=True, slots=True)
 class Interval:
-    """A value with its bounds. tone: "better", "worse" or "same"; note: what is written at the right."""
+    """A value with its bounds. tone: "better", "worse" or "same"; note: text at the right."""
 
     label: str
     low: float
@@ -40,7 +40,7 @@ class Interval:
 
 @dataclass(frozen=True, slots=True)
 class Frame:
-    """Where a plot's axes are: data ranges, and the rectangle that they are mapped to (y grows upward in data)."""
+    """Where a plot's axes are: ranges of the data, and the rectangle in units that they are mapped to."""
 
     x_range: tuple[float, float]
     y_range: tuple[float, float]
@@ -50,12 +50,12 @@ class Frame:
     bottom: float
 
     def x(self, value: float) -> float:
-        """Return the horizontal place of a value."""
+        """Return the horizontal position of a value."""
         low, high = self.x_range
         return self.left + (value - low) / (high - low) * (self.right - self.left)
 
     def y(self, value: float) -> float:
-        """Return the vertical place of a value."""
+        """Return the vertical position of a value; SVG counts from the top down, data upward."""
         low, high = self.y_range
         return self.bottom - (value - low) / (high - low) * (self.bottom - self.top)
 
@@ -64,6 +64,7 @@ def ticks(low: float, high: float) -> list[float]:
     """Return round values within [low, high], 1, 2 or 5 times a power of ten apart: three to eight of them."""
     power = 10.0 ** math.floor(math.log10(high - low))
     for step in (5 * power, 2 * power, power, power / 2, power / 5):
+        # A hair of tolerance: 0.3 / 0.1 is 2.9999999999999996, and the tick at 0.3 would be lost.
         first, last = math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9)
         if last - first >= 2:
             break
@@ -74,16 +75,20 @@ def tick_label(value: float, step: float) -> str:
     """Return a tick's number with the decimals that its step needs, thousands as k, with a true minus sign."""
     if step >= 1000:
         return f"{value / 1000:g}k".replace("-", "−") if value else "0"
+    # As many as the step has: 0.05 has two. log10(0.001) is a hair below -3, hence the tolerance.
     decimals = max(0, -math.floor(math.log10(step) + 1e-9))
     return f"{value:.{decimals}f}".replace("-", "−")
 
 
 def _padded(low: float, high: float, share: float) -> tuple[float, float]:
-    """Return the range with a margin; a single value gets a range around it."""
+    """Return the range with a margin, a share of its width on either side; a single value gets a range around it."""
     if high - low < 1e-12 * max(1.0, abs(low), abs(high)):
         half = abs(high) * 0.1 or 1.0
         return low - half, high + half
     return low - share * (high - low), high + share * (high - low)
+
+
+# Markup.format escapes what is put in, so that no name of a system or metric can become a tag.
 
 
 def _svg(height: float, label: str, *parts: Markup) -> Markup:
@@ -101,6 +106,7 @@ def _line(x1: float, y1: float, x2: float, y2: float, kind: str) -> Markup:
 
 
 def _rectangle(x: float, y: float, width: float, height: float, kind: str, title: str = "") -> Markup:
+    # The title is what a browser shows when the pointer rests on the bar. A negative width would be no SVG.
     return Markup(
         '<rect class="{}" x="{:.1f}" y="{:.1f}" width="{:.1f}" height="{:.1f}" rx="1.5"><title>{}</title></rect>'
     ).format(kind, x, y, max(width, 0.0), max(height, 0.0), title)
@@ -119,63 +125,81 @@ def _y_axis(frame: Frame) -> list[Markup]:
 def _x_axis(frame: Frame) -> list[Markup]:
     marks = ticks(*frame.x_range)
     step = marks[1] - marks[0]
-    return [_text(frame.x(value), frame.bottom + 16, tick_label(value, step), "middle") for value in marks]
+    parts = []
+    for value in marks:
+        parts.append(_text(frame.x(value), frame.bottom + 16, tick_label(value, step), "middle"))
+    return parts
 
 
 def thin_out(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
     """Average a long curve down to MAX_POINTS points; a short one stays as it is."""
     if len(points) <= MAX_POINTS:
         return list(points)
+    # Groups of neighbours, whose sizes differ by one at most.
     edges = [round(i * len(points) / MAX_POINTS) for i in range(MAX_POINTS + 1)]
-    groups = [points[a:b] for a, b in pairwise(edges)]
-    return [(sum(x for x, _ in group) / len(group), sum(y for _, y in group) / len(group)) for group in groups]
+    averages = []
+    for start, end in pairwise(edges):
+        xs, ys = zip(*points[start:end], strict=True)
+        averages.append((sum(xs) / len(xs), sum(ys) / len(ys)))
+    return averages
 
 
 def line_plot(series: Sequence[Series], label: str) -> Markup:
     """Draw curves on common axes; the n-th has the class `s{n}`. Every series needs a point."""
-    curves = [thin_out(one.points) for one in series]
-    xs = [x for curve in curves for x, _ in curve]
-    ys = [y for curve in curves for _, y in curve]
+    curves = [thin_out(curve.points) for curve in series]
+    xs, ys = zip(*chain.from_iterable(curves), strict=True)
     frame = Frame(_padded(min(xs), max(xs), 0.0), _padded(min(ys), max(ys), 0.06), 46, WIDTH - 8, 8, 168)
     parts = _y_axis(frame) + _x_axis(frame)
-    for number, curve in enumerate(curves, start=1):
-        places = " ".join(f"{frame.x(x):.1f},{frame.y(y):.1f}" for x, y in curve)
-        parts.append(Markup('<polyline class="curve s{}" points="{}"/>').format(number, places))
-        x, y = curve[-1]
+    for number, (points, curve) in enumerate(zip(curves, series, strict=True), start=1):
+        positions = " ".join(f"{frame.x(x):.1f},{frame.y(y):.1f}" for x, y in points)
+        parts.append(Markup('<polyline class="curve s{}" points="{}"/>').format(number, positions))
+        # The last point is marked, since it is what one looks for, and since a curve of one point is invisible.
+        x, y = points[-1]
         dot = Markup('<circle class="dot s{}" cx="{:.1f}" cy="{:.1f}" r="3"><title>{}</title></circle>')
-        parts.append(dot.format(number, frame.x(x), frame.y(y), f"{series[number - 1].name}: {y:.4g} at {x:g}"))
+        parts.append(dot.format(number, frame.x(x), frame.y(y), f"{curve.name}: {y:.4g} at {x:g}"))
     return _svg(190, label, *parts)
 
 
 def interval_plot(rows: Sequence[Interval], label: str) -> Markup:
     """Draw values with their bounds, one a row, against a line at zero."""
+    # Zero is always in the picture: whether an interval leaves it out is what the plot is for.
     low = min(0.0, *(row.low for row in rows))
     high = max(0.0, *(row.high for row in rows))
     height = 10 + 28 * len(rows)
+    # Left of the frame is room for labels, right of it for notes.
     frame = Frame(_padded(low, high, 0.06), (0.0, 1.0), 104, WIDTH - 78, 4, height)
-    parts = [_line(frame.x(value), frame.top, frame.x(value), height, "grid") for value in ticks(*frame.x_range)]
+    parts = []
+    for value in ticks(*frame.x_range):
+        parts.append(_line(frame.x(value), frame.top, frame.x(value), height, "grid"))
     parts.append(_line(frame.x(0), frame.top, frame.x(0), height, "zero"))
     for number, row in enumerate(rows):
-        y = 19 + 28 * number
-        short = row.label if len(row.label) <= 14 else row.label[:13] + "…"
-        parts.append(
-            Markup('<g class="tone-{}"><title>{}</title>{}{}{}{}</g>').format(
-                row.tone,
-                f"{row.label}: {row.note} [{row.low:+.4g}, {row.high:+.4g}]",
-                _text(0, y + 4, short, "start", "label"),
-                _line(frame.x(row.low), y, frame.x(row.high), y, "whisker"),
-                Markup('<circle class="point" cx="{:.1f}" cy="{}" r="4.5"/>').format(frame.x(row.middle), y),
-                _text(WIDTH, y + 4, row.note, "end", "note"),
-            )
-        )
+        parts.append(_interval_row(row, frame, 19 + 28 * number))
     return _svg(height + 22, label, *parts, *_x_axis(frame))
 
 
+def _interval_row(row: Interval, frame: Frame, y: float) -> Markup:
+    return Markup('<g class="tone-{}"><title>{}</title>{}{}{}{}</g>').format(
+        row.tone,
+        f"{row.label}: {row.note} [{row.low:+.4g}, {row.high:+.4g}]",
+        _text(0, y + 4, _shortened(row.label, 14), "start", "label"),
+        _line(frame.x(row.low), y, frame.x(row.high), y, "whisker"),
+        Markup('<circle class="point" cx="{:.1f}" cy="{}" r="4.5"/>').format(frame.x(row.middle), y),
+        _text(WIDTH, y + 4, row.note, "end", "note"),
+    )
+
+
+def _shortened(label: str, length: int) -> str:
+    """Return a label that fits beside a plot; the whole one is in the title that a pointer shows."""
+    return label if len(label) <= length else label[: length - 1] + "…"
+
+
 def histogram(edges: Sequence[float], counts: Sequence[float], label: str) -> Markup:
-    """Draw bars between consecutive edges; there is one edge more than there are counts."""
+    """Draw bars between consecutive edges. (B + 1,), (B,)."""
+    # The highest bar ends a little below the top; where all counts are 0, there is still an axis.
     frame = Frame((edges[0], edges[-1]), (0.0, max(*counts, 1) * 1.06), 46, WIDTH - 8, 8, 148)
     parts = _y_axis(frame) + _x_axis(frame)
     for (low, high), count in zip(pairwise(edges), counts, strict=True):
+        # Half a unit free on either side keeps bars apart.
         left, right, top = frame.x(low), frame.x(high), frame.y(count)
         title = f"{low:.4g} to {high:.4g}: {count:g}"
         parts.append(_rectangle(left + 0.5, top, right - left - 1, frame.bottom - top, "bar", title))
@@ -184,14 +208,15 @@ def histogram(edges: Sequence[float], counts: Sequence[float], label: str) -> Ma
 
 def bars(rows: Sequence[tuple[str, float, str]], label: str) -> Markup:
     """Draw horizontal bars from zero: (label, value, tone), with the value written beside each."""
-    longest = max(*(value for _, value, _ in rows), 1e-12) if rows else 1.0
+    # Not 0, which it is divided by.
+    longest = max([1e-12, *(value for _, value, _ in rows)])
     parts = []
     for number, (name, value, tone) in enumerate(rows):
         y = 4 + 26 * number
         width = value / longest * (WIDTH - 190)
-        parts.append(_text(0, y + 14, name if len(name) <= 19 else name[:18] + "…", "start", "label"))
+        written = f"{value:,.0f}" if value == int(value) else f"{value:.2f}"
+        parts.append(_text(0, y + 14, _shortened(name, 19), "start", "label"))
+        # What is not zero can be seen, however small.
         parts.append(_rectangle(130, y + 3, max(width, 1.5 if value else 0.0), 15, f"bar tone-{tone}", name))
-        parts.append(
-            _text(136 + width, y + 15, f"{value:,.0f}" if value == int(value) else f"{value:.2f}", "start", "note")
-        )
+        parts.append(_text(136 + width, y + 15, written, "start", "note"))
     return _svg(8 + 26 * len(rows), label, *parts)

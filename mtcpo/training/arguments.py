@@ -6,7 +6,7 @@ import dataclasses
 import os
 import types
 import typing
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -15,11 +15,12 @@ import torch
 from transformers import Seq2SeqTrainingArguments
 
 from mtcpo.core.errors import UserError, choose, nearest, one_line
-from mtcpo.metrics.registry import METRICS, metric_name
+from mtcpo.metrics.registry import is_higher_better, metric_name
 from mtcpo.models.config import DType
 from mtcpo.models.families import Family
 from mtcpo.training.config import TrainConfig
-from mtcpo.training.losses import PAIR_METRICS
+from mtcpo.training.losses import LossConfig
+from mtcpo.training.meters import PAIR_METRICS
 from mtcpo.training.sharding import defer_sharding
 
 DEFAULT_ARGS: dict[str, Any] = {
@@ -54,16 +55,48 @@ OWN_ARGS = {
 }
 """Fields that would have no effect, or that we decide, with the reason or the way out."""
 
-LIBRARY_VARIABLES = ("ACCELERATE_", "FSDP_")
-"""Beginnings of the names of what the library writes into the environment."""
+VARIABLE_PREFIXES = ("ACCELERATE_", "FSDP_")
+"""Prefixes of the environment variables by which transformers and accelerate pass settings to each other."""
 
 
-def training_arguments(config: TrainConfig, folder: Path, evaluates: bool = False) -> Seq2SeqTrainingArguments:
-    """Return the library's arguments: our defaults, then the user's fields; `evaluates`: there is data for it.
+@dataclasses.dataclass(frozen=True, slots=True)
+class TrainingSetup:
+    """The arguments of one training, and the environment variables that go with them.
+
+    transformers writes mixed precision, compilation and sharding into the environment of the process, and accelerate
+    reads them there when a trainer is made. Here they are kept apart, so that only the trainer they are meant for, made
+    inside `applied`, finds them.
+    """
+
+    args: Seq2SeqTrainingArguments
+    environment: Mapping[str, str]
+
+    @contextmanager
+    def applied(self) -> Iterator[None]:
+        """Set the variables for the block, and leave the environment as it was before."""
+        with _restored_environment():
+            os.environ.update(self.environment)
+            yield
+
+
+def training_setup(config: TrainConfig, folder: Path, evaluates: bool = False) -> TrainingSetup:
+    """Return the training arguments of transformers (our defaults, then the user's fields); the environment stays.
+
+    Args:
+        config: the settings of the stage.
+        folder: where checkpoints are written.
+        evaluates: there is data to evaluate on beside what `config` names.
 
     Raises:
-        UserError: a field that the library does not have, or a value that it refuses.
+        UserError: a field that transformers does not have, or a value that it refuses.
     """
+    with _restored_environment():
+        args = _training_arguments(config, folder, evaluates)
+        return TrainingSetup(args, _training_variables())
+
+
+def _training_arguments(config: TrainConfig, folder: Path, evaluates: bool) -> Seq2SeqTrainingArguments:
+    """Make the arguments; this writes into the environment."""
     fields = {field.name for field in dataclasses.fields(Seq2SeqTrainingArguments) if field.init}
     args = DEFAULT_ARGS | config.args
     if "warmup_steps" in config.args:
@@ -105,14 +138,18 @@ def training_arguments(config: TrainConfig, folder: Path, evaluates: bool = Fals
     return checked
 
 
+def _training_variables() -> dict[str, str]:
+    return {name: value for name, value in os.environ.items() if name.startswith(VARIABLE_PREFIXES)}
+
+
 @contextmanager
-def keeping_environment() -> Iterator[None]:
-    """Undo what the library writes into the environment: bf16 of one training would be that of the next, too."""
-    before = {name: value for name, value in os.environ.items() if name.startswith(LIBRARY_VARIABLES)}
+def _restored_environment() -> Iterator[None]:
+    """Restore the variables of transformers and accelerate at the end of the block."""
+    before = _training_variables()
     try:
         yield
     finally:
-        for name in [name for name in os.environ if name.startswith(LIBRARY_VARIABLES)]:
+        for name in _training_variables():
             del os.environ[name]
         os.environ.update(before)
 
@@ -128,8 +165,9 @@ def _choose_best(args: dict[str, Any], config: TrainConfig) -> None:
         return
     args.setdefault("load_best_model_at_end", True)
     name = str(chosen).removeprefix("eval_")
-    if name in METRICS:
-        args.setdefault("greater_is_better", METRICS[name].higher_is_better)
+    for spec in () if config.dev is None else config.dev.metrics:
+        if metric_name(spec) == name:
+            args.setdefault("greater_is_better", is_higher_better(spec))
     if args["load_best_model_at_end"]:
         # A checkpoint for every evaluation: the library wants the two in step.
         args.setdefault("save_strategy", args["eval_strategy"])
@@ -190,3 +228,26 @@ def dtype_of(config: TrainConfig) -> DType:
     if config.args.get("fp16") and config.dtype == "auto":
         return "float32"
     return config.dtype if config.dtype != "auto" or config.lora else "float32"
+
+
+def router_weight(model_config: Any, config: LossConfig) -> float | None:
+    """Return the weight of the router loss of a mixture of experts, 0 where it is off; None for other models.
+
+    Raises:
+        UserError: the settings ask for it, and the model has no experts, or no weight for it.
+    """
+    if not (hasattr(model_config, "output_router_logits") and hasattr(model_config, "router_aux_loss_coef")):
+        if config.output_router_logits or config.router_aux_loss_coef:
+            raise UserError(
+                f"train: {model_config.model_type} has no experts whose load could be balanced; leave out "
+                "output_router_logits and router_aux_loss_coef"
+            )
+        return None
+    is_on, weight = config.output_router_logits, config.router_aux_loss_coef
+    if is_on is None:
+        is_on = weight is not None or model_config.output_router_logits
+    if weight is None:
+        weight = model_config.router_aux_loss_coef
+    if is_on and weight is None:
+        raise UserError("train.output_router_logits: the model has no weight for it; set train.router_aux_loss_coef")
+    return float(weight) if is_on and weight else 0.0

@@ -6,11 +6,16 @@ import random
 from array import array
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import chain, pairwise
+from typing import Any
 
 import numpy as np
+import torch
+from accelerate.data_loader import prepare_data_loader
 from numpy.typing import NDArray
-from torch.utils.data import Sampler
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from mtcpo.models.layouts.base import Example, Layout
 
 Indices = NDArray[np.int64]
 """Examples of a batch. Arrays, most of them views of one: they take 8 bytes an example, as lists five times as much."""
@@ -104,3 +109,39 @@ class LengthBatchSampler(Sampler[list[int]]):
             random.Random(f"{self.seed}-{self.epoch}").shuffle(steps)
         for step in steps:
             yield step[self.process].tolist()
+
+
+class ExampleSet(Dataset[Example]):
+    """Tokenized examples, in memory or mapped into it."""
+
+    def __init__(self, examples: Sequence[Example]) -> None:
+        self.examples = examples
+
+    def __len__(self) -> int:
+        return len(self.examples)
+
+    def __getitem__(self, index: int) -> Example:
+        return self.examples[index]
+
+
+def length_loader(
+    dataset: ExampleSet, layout: Layout, args: Any, limits: BatchLimits, shuffle: bool
+) -> DataLoader[Example]:
+    """Return this process's batches of a data set, made by the layout; args: the training arguments."""
+    seed = args.seed if args.data_seed is None else args.data_seed
+    pairs_of_lengths = chain.from_iterable(map(layout.lengths, dataset.examples))
+    lengths = np.fromiter(pairs_of_lengths, np.int32, 2 * len(dataset)).reshape(-1, 2)
+    loader = DataLoader(
+        dataset,
+        batch_sampler=LengthBatchSampler(lengths, limits, seed, shuffle, args.process_index, args.world_size),
+        collate_fn=layout.collate,
+        num_workers=args.dataloader_num_workers,
+        pin_memory=args.dataloader_pin_memory and torch.cuda.is_available(),
+        persistent_workers=args.dataloader_persistent_workers,
+        prefetch_factor=args.dataloader_prefetch_factor,
+    )
+    # The sampler knows its process already, so accelerate is told of one: it only moves batches to the device.
+    prepared: DataLoader[Example] = prepare_data_loader(
+        loader, device=args.device, num_processes=1, process_index=0, put_on_device=True, non_blocking=True
+    )
+    return prepared

@@ -100,40 +100,43 @@ class _Tokenizing:
             ids.append(text.id)
 
 
-def not_empty(kind: str, data: Encoded) -> Encoded:
+def require_examples(kind: str, encoded: Encoded) -> Encoded:
     """Return the examples if there is one.
 
     Raises:
         UserError: all were dropped; the message says why.
     """
-    if not data.examples:
-        named = {reason: f" ({', '.join(ids)})" if ids else "" for reason, ids in data.dropped_ids.items()}
-        counts = ", ".join(f"{count} {reason}{named.get(reason, '')}" for reason, count in sorted(data.dropped.items()))
-        raise UserError(f"no {kind} example is left: {counts or 'there was none'}")
-    return data
+    if encoded.examples:
+        return encoded
+    counts = []
+    for reason, count in sorted(encoded.dropped.items()):
+        ids = encoded.dropped_ids.get(reason)
+        counts.append(f"{count} {reason}" + (f" ({', '.join(ids)})" if ids else ""))
+    raise UserError(f"no {kind} example is left: {', '.join(counts) or 'there was none'}")
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class EvaluationTexts:
-    """Pairs that training does not see, and what is dropped of them as they are read."""
+class CountedTexts:
+    """Texts to tokenize; `drops` counts what is left out as they are read."""
 
     texts: Iterable[TextExample]
     drops: Drops
 
-    def encode(self, layout: Layout, config: TrainConfig) -> Encoded:
-        """Tokenize them.
+    def encode(self, kind: str, layout: Layout, config: TrainConfig) -> Encoded:
+        """Tokenize the texts; kind: "training" or "evaluation", for the message.
 
         Raises:
-            UserError: no pair is left.
+            UserError: no example is left.
         """
-        found = encode_within_limits(layout, self.texts, config)
-        found.dropped.update(self.drops)
-        return not_empty("evaluation", found)
+        encoded = encode_within_limits(layout, self.texts, config)
+        # Only now have all texts been read, and those that were dropped counted.
+        encoded.dropped.update(self.drops)
+        return require_examples(kind, encoded)
 
 
 def evaluation_texts(
     config: TrainConfig, texts: Iterable[TextExample] | None = None, prompt: str | None = None
-) -> EvaluationTexts | None:
+) -> CountedTexts | None:
     """Return `texts`, else the pairs of `config.eval`, the first of which is read now; None where there are none.
 
     Raises:
@@ -142,7 +145,7 @@ def evaluation_texts(
     drops = Drops()
     if texts is None and config.eval is not None:
         texts = pair_texts(open_triplets(config.eval.corpus, drops))
-    return None if texts is None else EvaluationTexts(with_template(texts, prompt), drops)
+    return None if texts is None else CountedTexts(with_template(texts, prompt), drops)
 
 
 def with_template(texts: Iterable[TextExample], template: str | None) -> Iterator[TextExample]:

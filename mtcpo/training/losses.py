@@ -1,30 +1,104 @@
-"""Preference losses: pure functions of log-probabilities.
+"""Losses: a table of them, their settings, and each as a pure function of log-probabilities.
 
-Dimensions: B pairs. Notation: w chosen, l rejected, logp summed over target tokens (nats), m its mean over them.
-A loss rewards either logp or m (LENGTH_NORMALIZED); r is that reward, by `alpha` bent or not, and h = r_w - r_l.
-Each loss returns one value for each pair, shape (B,).
+Dimensions: B pairs, R rows of targets (2B for pairs, chosen rows first), T target tokens.
+
+Notation: w chosen, l rejected; logp summed over target tokens (nats), m its mean over them. A loss looks at either logp
+or m; r is that value, bent where `alpha` is not 0, and h = r_w - r_l. Each loss returns one value for each pair, (B,).
+
+A new loss is a function and a row of LOSSES. Recipes and `--help` read the table, so torch must not be imported here at
+the top: what needs it imports it inside a function.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-import torch
-from torch import Tensor
-from torch.nn.functional import logsigmoid, relu
+from pydantic import Field, ValidationInfo, field_validator, model_validator
 
+from mtcpo.core.config import Config, as_value_error
 from mtcpo.core.errors import UserError
-from mtcpo.training.config import LossConfig
+from mtcpo.core.user_code import check_code_allowed, explain_user_code, is_user_code, load_user_code
 
-LENGTH_NORMALIZED = frozenset({"ipo", "simpo", "alphapo"})
-"""Losses whose rewards are means over tokens, not sums."""
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from mtcpo.models.head.targets import TokenScores
+
+Number = Annotated[float, Field(allow_inf_nan=False)]
+
+PAIRS, CHOSEN_TOKENS, TOKENS = range(3)
+"""Indices into the counts (3,) of a batch or of an optimizer step."""
+
+
+# --- settings ---------------------------------------------------------------------------------------------------------
+
+
+class LossConfig(Config):
+    """Which loss, and its parameters; one that the loss does not use is refused unless it has its default."""
+
+    loss: str = "sigmoid"
+    """A name in LOSSES, or `python:package.module:function`, see `LossFunction`."""
+    beta: Number = Field(default=0.1, gt=0)
+    """The scale of rewards; for ipo 1 / (2 beta) is the margin aimed at."""
+    label_smoothing: float = Field(default=0.0, ge=0, lt=0.5)
+    """sigmoid, simpo, alphapo, arpo: the probability that the preference is the wrong way round."""
+    simpo_gamma: Number = Field(default=0.5, ge=0)
+    """simpo, alphapo: the target margin, after beta."""
+    alpha: Number = 0.0
+    """The shape of rewards, with any preference loss: (1 - p^-alpha) / alpha; 0: log p. Default of alphapo: 0.25."""
+    arpo_eta: Number = Field(default=0.9, gt=0)
+    arpo_kappa: Number = Field(default=0.4, ge=0)
+    """arpo rejects at the rate tau = clamp(eta e^(kappa |m_w - m_l|) - 1, 0, 1); the defaults of X-ALMA's code."""
+    cpo_alpha: Number = Field(default=1.0, ge=0)
+    """Weight of the NLL of the chosen target; simpo with cpo_alpha > 0 is CPO-SimPO."""
+    nll_smoothing: float = Field(default=0.0, ge=0, lt=1)
+    """Label smoothing of the NLL. A model that was trained with it is sharpened by a plain NLL; 0.1 is usual in MT."""
+    nll_normalization: Literal["token", "sentence"] = "token"
+    """NLL as a mean over tokens (as published code has it) or summed per sentence (as the CPO paper writes it)."""
+    output_router_logits: bool | None = None
+    """Mixtures of experts: add the loss that balances their load. Default: what the model's config says."""
+    router_aux_loss_coef: Annotated[Number, Field(ge=0)] | None = None
+    """Weight of that loss; a weight switches it on. Default: the model's own."""
+
+    @field_validator("loss", mode="before")
+    @classmethod
+    @as_value_error()
+    def _is_a_loss(cls, name: Any, info: ValidationInfo) -> Any:
+        if isinstance(name, str) and is_user_code(name):
+            return check_code_allowed(name, bool(info.context and info.context.get("allow_code")))
+        if name not in LOSSES:
+            raise UserError(f"choose from {', '.join(LOSSES)}; that of the CPO paper is sigmoid")
+        return name
+
+    @model_validator(mode="before")
+    @classmethod
+    def _set_defaults_of_the_loss(cls, data: Any) -> Any:
+        if isinstance(data, dict) and data.get("loss") in LOSSES:
+            return {**LOSSES[data["loss"]].defaults, **data}
+        return data
+
+    @model_validator(mode="after")
+    def _parameters_have_an_effect(self) -> LossConfig:
+        for name in LOSS_PARAMETERS:
+            value = getattr(self, name)
+            if name not in loss_parameters(self.loss) and value != LossConfig.model_fields[name].default:
+                raise ValueError(
+                    f"{name} = {value:g} has no meaning for the loss {self.loss!r}, only for "
+                    f"{', '.join(losses_with(name))}; leave it out"
+                )
+        if self.output_router_logits is False and self.router_aux_loss_coef:
+            raise ValueError("router_aux_loss_coef without output_router_logits has no effect; leave one of them out")
+        return self
 
 
 @dataclass(frozen=True, slots=True)
 class PairLogps:
-    """Log-probabilities of B pairs (float32, nats) and the target lengths in tokens; each of shape (B,)."""
+    """Log-probabilities of B pairs (float32, nats) and the target lengths in tokens; each of shape (B,).
+
+    chosen, rejected: summed over target tokens. chosen_mean, rejected_mean: means over them.
+    """
 
     chosen: Tensor
     rejected: Tensor
@@ -32,62 +106,86 @@ class PairLogps:
     rejected_tokens: Tensor
 
     @property
-    def means(self) -> tuple[Tensor, Tensor]:
-        """Return m_w and m_l."""
-        return self.chosen / self.chosen_tokens, self.rejected / self.rejected_tokens
+    def chosen_mean(self) -> Tensor:
+        """m_w, shape (B,)."""
+        return self.chosen / self.chosen_tokens
 
-    def of(self, config: LossConfig) -> tuple[Tensor, Tensor]:
-        """Return what the loss looks at, of chosen and rejected: m where it is length-normalized, else logp."""
-        return self.means if config.loss in LENGTH_NORMALIZED else (self.chosen, self.rejected)
+    @property
+    def rejected_mean(self) -> Tensor:
+        """m_l, shape (B,)."""
+        return self.rejected / self.rejected_tokens
+
+
+def pair_logps(scores: TokenScores) -> PairLogps:
+    """Sum token log-probabilities (2B, T) over targets and split them into chosen and rejected."""
+    from mtcpo.models.head.targets import IGNORE
+
+    chosen, rejected = scores.token_logps.sum(-1).chunk(2)
+    chosen_tokens, rejected_tokens = (scores.labels != IGNORE).sum(-1).chunk(2)
+    return PairLogps(chosen, rejected, chosen_tokens, rejected_tokens)
+
+
+LossFunction = Callable[[PairLogps, LossConfig], "Tensor"]
+"""A preference loss: (logps, config) -> one value for each pair, shape (B,), differentiable with respect to `logps`.
+
+The value of a pair may depend on that pair alone: a function is called with some pairs of an optimizer step at a time,
+and the values of all of them are averaged over the step. The NLL term, `cpo_alpha`, is added outside.
+"""
+
+
+# --- the losses -------------------------------------------------------------------------------------------------------
 
 
 def shaped(logps: Tensor, alpha: float) -> Tensor:
     """(1 - e^(-alpha x)) / alpha, which is (1 - p^-alpha) / alpha for p = e^x; x for alpha = 0.
 
-    The reward of AlphaPO (arXiv 2501.03884). Of a log-probability, since p itself is 0 in float32 below e^-103. With
-    alpha > 0 it falls exponentially where x falls: alpha * |x| above 88 overflows whichever way it is computed, so on
-    summed log-probabilities (sigmoid, hinge, arpo) alpha is to be small.
+    The reward of AlphaPO (arXiv 2501.03884). Computed from a log-probability, since p itself is 0 in float32 below
+    e^-103. With alpha > 0 it falls exponentially where x falls: alpha * |x| above 88 overflows however it is computed,
+    so on summed log-probabilities (sigmoid, hinge, arpo) alpha has to be small.
     """
-    return logps if alpha == 0 else -torch.expm1(-alpha * logps) / alpha
+    # expm1, not exp: 1 - e^(-alpha x) loses all digits where alpha is near 0.
+    return logps if alpha == 0 else -(-alpha * logps).expm1() / alpha
 
 
-def raw_rewards(logps: PairLogps, config: LossConfig) -> tuple[Tensor, Tensor]:
-    """Return r of chosen and rejected, shape (B,) each: the rewards before beta."""
-    chosen, rejected = logps.of(config)
-    return shaped(chosen, config.alpha), shaped(rejected, config.alpha)
+def _sum_margin(logps: PairLogps, alpha: float) -> Tensor:
+    """H = r_w - r_l of summed log-probabilities, shape (B,)."""
+    return shaped(logps.chosen, alpha) - shaped(logps.rejected, alpha)
 
 
-def _margin(logps: PairLogps, config: LossConfig) -> Tensor:
-    chosen, rejected = raw_rewards(logps, config)
-    return chosen - rejected
+def _mean_margin(logps: PairLogps, alpha: float) -> Tensor:
+    """H = r_w - r_l of mean log-probabilities, shape (B,)."""
+    return shaped(logps.chosen_mean, alpha) - shaped(logps.rejected_mean, alpha)
 
 
-def smoothed_sigmoid(logits: Tensor, label_smoothing: float) -> Tensor:
+def smoothed_sigmoid(margin: Tensor, label_smoothing: float) -> Tensor:
     """-(1 - eps) log sigma(x) - eps log sigma(-x)."""
-    return -(1 - label_smoothing) * logsigmoid(logits) - label_smoothing * logsigmoid(-logits)
+    from torch.nn.functional import logsigmoid
+
+    return -(1 - label_smoothing) * logsigmoid(margin) - label_smoothing * logsigmoid(-margin)
 
 
 def sigmoid_loss(logps: PairLogps, config: LossConfig) -> Tensor:
     """-log sigma(beta h), smoothed; CPO eq. 3 (arXiv 2401.08417)."""
-    return smoothed_sigmoid(config.beta * _margin(logps, config), config.label_smoothing)
+    return smoothed_sigmoid(config.beta * _sum_margin(logps, config.alpha), config.label_smoothing)
 
 
 def hinge_loss(logps: PairLogps, config: LossConfig) -> Tensor:
     """max(0, 1 - beta h); SLiC (arXiv 2305.10425)."""
-    return relu(1 - config.beta * _margin(logps, config))
+    return (1 - config.beta * _sum_margin(logps, config.alpha)).relu()
 
 
 def ipo_loss(logps: PairLogps, config: LossConfig) -> Tensor:
     """(h - 1 / (2 beta))^2 on mean log-probabilities; IPO eq. 17 (arXiv 2310.12036)."""
-    return (_margin(logps, config) - 1 / (2 * config.beta)) ** 2
+    return (_mean_margin(logps, config.alpha) - 1 / (2 * config.beta)) ** 2
 
 
 def simpo_loss(logps: PairLogps, config: LossConfig) -> Tensor:
     """-log sigma(beta h - gamma) on mean log-probabilities, smoothed; SimPO eq. 6 (arXiv 2405.14734).
 
-    With alpha, which "alphapo" has unless told otherwise, it is AlphaPO (arXiv 2501.03884): h of bent rewards.
+    With an alpha other than 0, the default of "alphapo", it is AlphaPO (arXiv 2501.03884): h of bent rewards.
     """
-    return smoothed_sigmoid(config.beta * _margin(logps, config) - config.simpo_gamma, config.label_smoothing)
+    margin = _mean_margin(logps, config.alpha)
+    return smoothed_sigmoid(config.beta * margin - config.simpo_gamma, config.label_smoothing)
 
 
 def rejection_rate(logps: PairLogps, config: LossConfig) -> Tensor:
@@ -96,56 +194,154 @@ def rejection_rate(logps: PairLogps, config: LossConfig) -> Tensor:
     How hard to push the rejected down: not at all where the model finds it as good as the chosen, fully from a gap of
     ln(2 / eta) / kappa on. eta = 1 is the paper's formula, with kappa its eta.
     """
-    chosen, rejected = (mean.detach() for mean in logps.means)
-    return (config.arpo_eta * torch.exp(config.arpo_kappa * (chosen - rejected).abs()) - 1).clamp(0, 1)
+    gap = (logps.chosen_mean.detach() - logps.rejected_mean.detach()).abs()
+    return (config.arpo_eta * (config.arpo_kappa * gap).exp() - 1).clamp(0, 1)
 
 
 def arpo_loss(logps: PairLogps, config: LossConfig) -> Tensor:
     """-log sigma(beta (r_w - tau r_l)), smoothed, tau by `rejection_rate`; ARPO of X-ALMA (arXiv 2410.03115)."""
-    chosen, rejected = raw_rewards(logps, config)
+    chosen, rejected = shaped(logps.chosen, config.alpha), shaped(logps.rejected, config.alpha)
     margin = chosen - rejection_rate(logps, config) * rejected
     return smoothed_sigmoid(config.beta * margin, config.label_smoothing)
 
 
-PREFERENCE_LOSSES: dict[str, Callable[[PairLogps, LossConfig], Tensor]] = {
-    "sigmoid": sigmoid_loss,
-    "hinge": hinge_loss,
-    "ipo": ipo_loss,
-    "simpo": simpo_loss,
-    "alphapo": simpo_loss,
-    "arpo": arpo_loss,
-}
+# --- the table --------------------------------------------------------------------------------------------------------
 
 
-def rewards(logps: PairLogps, config: LossConfig) -> tuple[Tensor, Tensor]:
-    """Return beta * r of chosen and rejected, detached, shape (B,) each: the implicit rewards."""
-    chosen, rejected = raw_rewards(logps, config)
-    return config.beta * chosen.detach(), config.beta * rejected.detach()
+@dataclass(frozen=True, slots=True)
+class LossSpec:
+    """One loss, as everything but its formula needs to know it.
+
+    function: the preference term; None: there is none, and training needs no pairs.
+    title: its name in tables. paper: arXiv number, or "". help: one line for the docs.
+    parameters: the settings that it uses, of those that not every loss does.
+    length_normalized: it looks at means over target tokens, not at sums; its rewards are logged accordingly.
+    defaults: of parameters whose default differs from that of LossConfig.
+    """
+
+    function: LossFunction | None
+    title: str
+    paper: str
+    help: str
+    parameters: tuple[str, ...]
+    length_normalized: bool = False
+    defaults: Mapping[str, float] = field(default_factory=dict)
 
 
-def router_weight(model_config: Any, config: LossConfig) -> float | None:
-    """Return the weight of the router loss of a mixture of experts, 0 where it is off; None for other models.
+PAIRWISE = ("beta", "alpha", "cpo_alpha")
+"""What every preference loss of ours uses."""
+
+ALPHAPO_ALPHA = 0.25
+"""As in the AlphaPO paper's runs with Mistral and Llama 3 (arXiv 2501.03884, table 3)."""
+
+LOSSES = {
+    "sft": LossSpec(None, "SFT", "", "NLL of the references alone, without preferences", ()),
+    "sigmoid": LossSpec(sigmoid_loss, "CPO", "2401.08417", "logistic loss on the difference of log-probabilities",
+                        (*PAIRWISE, "label_smoothing")),
+    "hinge": LossSpec(hinge_loss, "SLiC", "2305.10425", "hinge loss on the difference of log-probabilities", PAIRWISE),
+    "ipo": LossSpec(ipo_loss, "IPO", "2310.12036", "squared distance of the difference of means from 1 / (2 beta)",
+                    PAIRWISE, length_normalized=True),
+    "simpo": LossSpec(simpo_loss, "SimPO", "2405.14734", "logistic loss on the difference of means, less a margin",
+                      (*PAIRWISE, "label_smoothing", "simpo_gamma"), length_normalized=True),
+    "alphapo": LossSpec(simpo_loss, "AlphaPO", "2501.03884", "SimPO with rewards whose shape alpha bends",
+                        (*PAIRWISE, "label_smoothing", "simpo_gamma"), length_normalized=True,
+                        defaults={"alpha": ALPHAPO_ALPHA}),
+    "arpo": LossSpec(arpo_loss, "ARPO", "2410.03115", "CPO that pushes a rejected translation less, the better it is",
+                     (*PAIRWISE, "label_smoothing", "arpo_eta", "arpo_kappa")),
+}  # fmt: skip
+"""The value of --loss -> what it is."""
+
+LOSS_PARAMETERS = ("beta", "label_smoothing", "simpo_gamma", "alpha", "arpo_eta", "arpo_kappa", "cpo_alpha")
+"""Settings of LossConfig that only some losses use."""
+
+
+def loss_parameters(loss: str) -> tuple[str, ...]:
+    """Return the parameters that a loss uses; custom code may use any of them."""
+    return LOSSES[loss].parameters if loss in LOSSES else LOSS_PARAMETERS
+
+
+def losses_with(parameter: str) -> list[str]:
+    """Return the names of the losses that use a parameter."""
+    return [name for name, spec in LOSSES.items() if parameter in spec.parameters]
+
+
+def loss_table() -> str:
+    """Return the losses and what they do as a Markdown table for the docs."""
+    rows = ["| `--loss` | title | what it does | parameters | paper |", "|---|---|---|---|---|"]
+    for name, spec in LOSSES.items():
+        parameters = ", ".join(f"`{parameter}`" for parameter in spec.parameters)
+        paper = f"[arXiv {spec.paper}](https://arxiv.org/abs/{spec.paper})" if spec.paper else ""
+        rows.append(f"| `{name}` | {spec.title} | {spec.help} | {parameters} | {paper} |")
+    return "\n".join(rows) + "\n"
+
+
+# --- custom losses ----------------------------------------------------------------------------------------------------
+
+
+def find_loss(loss: str) -> LossSpec:
+    """Return the row of a loss; one that is named as `python:package.module:function` is imported.
 
     Raises:
-        UserError: it is asked for, and the model has no experts, or no weight for it.
+        UserError: the code cannot be imported, or is no function.
     """
-    if not (hasattr(model_config, "output_router_logits") and hasattr(model_config, "router_aux_loss_coef")):
-        if config.output_router_logits or config.router_aux_loss_coef:
+    return LOSSES[loss] if loss in LOSSES else custom_loss(load_user_code(loss, "train.loss"), loss)
+
+
+def custom_loss(function: LossFunction, name: str) -> LossSpec:
+    """Return the row of a user's own function; an attribute `length_normalized = True` has means logged as rewards."""
+    normalized = bool(getattr(function, "length_normalized", False))
+
+    def checked(logps: PairLogps, config: LossConfig) -> Tensor:
+        with explain_user_code(f"loss {name}"):
+            values = function(logps, config)
+        shape = getattr(values, "shape", None)
+        if shape != logps.chosen.shape:
+            got = type(values).__name__ if shape is None else f"shape {tuple(shape)}"
             raise UserError(
-                f"train: {model_config.model_type} has no experts whose load could be balanced; leave out "
-                "output_router_logits and router_aux_loss_coef"
+                f"loss {name}: one value for each pair is needed, a tensor of shape {tuple(logps.chosen.shape)} "
+                f"(got {got})"
             )
-        return None
-    switch, weight = config.output_router_logits, config.router_aux_loss_coef
-    if switch is None:
-        switch = weight is not None or model_config.output_router_logits
-    if weight is None:
-        weight = model_config.router_aux_loss_coef
-    if switch and weight is None:
-        raise UserError("train.output_router_logits: the model has no weight for it; set train.router_aux_loss_coef")
-    return float(weight) if switch and weight else 0.0
+        if logps.chosen.requires_grad and not values.requires_grad:
+            raise UserError(f"loss {name}: its value has no gradient; compute it from `logps` with torch's functions")
+        return values
+
+    return LossSpec(checked, name, "", "custom Python code", LOSS_PARAMETERS, normalized)
 
 
-PAIR_METRICS = (
-    "rewards/chosen", "rewards/rejected", "rewards/accuracies", "rewards/margins", "logps/chosen", "logps/rejected",
-)  # fmt: skip
+# --- from a batch to its share of the loss ----------------------------------------------------------------------------
+
+
+def chosen_nll(scores: TokenScores, config: LossConfig) -> Tensor:
+    """Return the (smoothed) NLL summed over the tokens of the chosen targets, which are the first rows; a scalar."""
+    rows = len(scores.labels) if config.loss == "sft" else len(scores.labels) // 2
+    smoothing = config.nll_smoothing
+    return -((1 - smoothing) * scores.token_logps[:rows] + smoothing * scores.mean_logps[:rows]).sum()
+
+
+def nll_share(scores: TokenScores, config: LossConfig, step: Tensor) -> Tensor:
+    """Return what some sources add to the NLL of an optimizer step, a scalar.
+
+    step: (3,), the pairs, chosen tokens and tokens of the whole step, over its batches and all processes.
+    """
+    by_token = config.nll_normalization == "token"
+    return chosen_nll(scores, config) / step[CHOSEN_TOKENS if by_token else PAIRS]
+
+
+def preference_share(scores: TokenScores, config: LossConfig, function: LossFunction, step: Tensor) -> Tensor:
+    """Return what some pairs add to the loss of an optimizer step, a scalar; `step` as for `nll_share`."""
+    losses = function(pair_logps(scores), config)
+    return losses.sum() / step[PAIRS] + config.cpo_alpha * nll_share(scores, config, step)
+
+
+def router_share(scores: TokenScores, batch: Tensor, step: Tensor) -> Tensor:
+    """Return what a batch adds to the load-balancing loss of a mixture of experts; a scalar, before its weight.
+
+    The model's own loss of a batch is experts x sum_e f_e P_e with means over the batch's tokens, padding left out; it
+    is weighted by the batch's share of the step's tokens. So its scale, and P_e alone, are exact over micro-batches and
+    processes; the product is not: each batch has to balance its own load, as in Switch (arXiv 2101.03961).
+
+    batch, step: (3,), the counts of the batch and of its step, as for `nll_share`.
+    """
+    if scores.router_loss is None:
+        raise UserError("train.output_router_logits: this model gives no router loss; leave it out")
+    return scores.router_loss * (batch[TOKENS] / step[TOKENS])

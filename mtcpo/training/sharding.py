@@ -7,14 +7,18 @@ the end the shares are gathered, and the first process puts them into the model 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
+from transformers import Seq2SeqTrainer
 
 from mtcpo.core.errors import UserError
+from mtcpo.models.loading import LoadedModel
 
 SHARDED = "SHARDED_STATE_DICT"
 LOST_CONNECTION = ("Connection closed by peer", "Connection reset by peer", "Broken pipe", "remote process exited")
@@ -91,6 +95,14 @@ def share_embedding_modules(model: Any) -> None:
             base.set_submodule(name, table)
 
 
+def local_part(parameter: Tensor) -> Tensor:
+    """Return the part of a parameter that this process has: all of it, or its shard."""
+    if hasattr(parameter, "ds_tensor"):  # DeepSpeed ZeRO-3
+        shard: Tensor = parameter.ds_tensor
+        return shard
+    return parameter.to_local() if isinstance(parameter, DTensor) else parameter
+
+
 @contextmanager
 def explain_lost_peer() -> Iterator[None]:
     """Say in one line that another process has ended, where this one finds its connection closed.
@@ -114,3 +126,49 @@ def load_gathered_state(model: nn.Module, state: Mapping[str, Tensor]) -> None:
     lost = [name for name in found.missing_keys if own[name].data_ptr() not in filled]
     if lost or found.unexpected_keys:
         raise RuntimeError(f"weights lost on their way out of shares: {lost}, {found.unexpected_keys}")
+
+
+class ShardableTrainer(Seq2SeqTrainer):
+    """Seq2SeqTrainer of transformers, mended where it goes wrong with sharded weights.
+
+    loaded: the model that is trained, set before the trainer is made.
+    """
+
+    loaded: LoadedModel
+
+    def create_optimizer(self, *args: Any, **kwargs: Any) -> Any:
+        """Make the optimizer of transformers, without empty groups of parameters, such as adapters have for biases.
+
+        DeepSpeed drops those, and the schedule, which transformers 4.57 has made before, would still count them.
+        """
+        optimizer = super().create_optimizer(*args, **kwargs)
+        optimizer.param_groups[:] = [group for group in optimizer.param_groups if group["params"]]
+        return optimizer
+
+    def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
+        """Save a checkpoint as transformers does."""
+        if output_dir is not None:
+            # Of sharded weights it writes nothing yet, and then looks whether the best checkpoint's folder exists: one
+            # process would find it and another not, and wait for ever for the other to load it.
+            Path(output_dir).mkdir(parents=True, exist_ok=True)
+        super().save_model(output_dir, _internal_call=_internal_call)
+
+    def gather_model(self, reload: Callable[[], LoadedModel] | None) -> LoadedModel | None:
+        """Return the whole model as it is now in the first process, None in the others; all must call it.
+
+        reload: loads the model once more, to take the gathered weights where they are sharded.
+
+        Raises:
+            UserError: the weights are sharded, and there is no `reload`.
+        """
+        if not is_sharded(self.accelerator):
+            model = self.accelerator.unwrap_model(self.model, keep_torch_compile=False)
+            return self.loaded.with_model(model) if self.is_world_process_zero() else None
+        if reload is None:
+            raise UserError("a model given in memory cannot be saved when its weights are sharded; pass its name")
+        state = self.accelerator.get_state_dict(self.model_wrapped)
+        if not self.is_world_process_zero():
+            return None
+        whole = reload()
+        load_gathered_state(whole.model, state)
+        return whole

@@ -2,41 +2,40 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
 import shutil
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from torch import nn
-from transformers import (
-    EarlyStoppingCallback,
-    PrinterCallback,
-    ProgressCallback,
-    Seq2SeqTrainingArguments,
-    TrainerCallback,
-    set_seed,
-)
+from transformers import PrinterCallback, ProgressCallback
 
 from mtcpo.core.errors import UserError, one_line
-from mtcpo.core.files import complete_folder, partial_path, refuse_existing, write_json, write_json_lines, write_text
+from mtcpo.core.files import complete_folder, partial_path, refuse_existing, write_json, write_text
 from mtcpo.data.corpora import Drops
-from mtcpo.models.adapters import add_adapters, save_adapters
+from mtcpo.data.row_files import write_row_file
+from mtcpo.models.adapters import save_adapters
 from mtcpo.models.canary import CANARY_FILE
 from mtcpo.models.config import DEFAULT_OPTIONS, ModelOptions
 from mtcpo.models.loading import LoadedModel, load_model, save_adapted, save_model
-from mtcpo.models.names import model_fingerprint, resolve_model_name
 from mtcpo.models.prompts import TextExample
-from mtcpo.training.arguments import check_precision, dtype_of, keeping_environment, training_arguments
-from mtcpo.training.checkpoints import prepare_work, stopped_early_at, stopping_at_a_step
+from mtcpo.training.arguments import dtype_of, training_setup
+from mtcpo.training.callbacks import SPEED_FIGURES, TrainingBar, early_stopping, stopping_at_a_step
 from mtcpo.training.config import TrainConfig
-from mtcpo.training.dev_set import DevSet, dev_set_of
-from mtcpo.training.examples import Encoded, encode_within_limits, evaluation_texts, not_empty, with_template
+from mtcpo.training.examples import CountedTexts, evaluation_texts, with_template
 from mtcpo.training.model_card import CARD_FILE, model_card
-from mtcpo.training.progress import TrainingBar
+from mtcpo.training.prepare import (
+    RunData,
+    TrainingRun,
+    prepare_model,
+    prepare_training,
+    prepare_work,
+    run_fingerprint,
+    step_of,
+    stopped_early_at,
+)
 from mtcpo.training.sharding import explain_lost_peer
 from mtcpo.training.trainer import ExampleTrainer
 
@@ -45,27 +44,7 @@ LOG_FILE = "metrics.jsonl"
 ADAPTER_FOLDER = "adapter"
 """Where the adapters are in the directory of a model that they were merged into."""
 
-TIMES = ("_runtime", "_per_second", "_preparation_time")
-"""Ends of the names of figures that differ from one run to the next."""
 
-
-@dataclass(frozen=True, slots=True)
-class RunData:
-    """What a run trains on and is judged by."""
-
-    training: Encoded
-    evaluation: Encoded | None
-    dev: DevSet | None
-    dev_dropped: Drops
-    origin: str
-
-    @property
-    def sha256(self) -> str:
-        """Return the hash of the token ids that are trained on."""
-        return self.training.sha256
-
-
-@keeping_environment()
 @explain_lost_peer()
 def train(
     model: str,
@@ -80,14 +59,14 @@ def train(
 ) -> dict[str, Any]:
     """Train `model` on `texts` and write it to `output_dir`, which appears when it is complete.
 
-    Interrupted, the same call goes on from the last checkpoint. In `output_dir`: the model, or its adapters, with its
-    canary and its card (README.md), metrics.jsonl (the trainer's logs and sample translations) and training.json
-    (settings and figures), which is also returned.
+    After an interrupt, the same call resumes from the last checkpoint. In `output_dir`: the model, or its adapters,
+    with its canary and its card (README.md), metrics.jsonl (the logs of training and sample translations) and
+    training.json (settings and figures), which is also returned.
 
     Args:
         model: as `load_model` takes it.
         texts: with targets (chosen, rejected), or (target,) for `loss = "sft"`.
-        config: the stage's settings.
+        config: the settings of the stage.
         output_dir: a new folder, or an old one with `overwrite`.
         options: prompt and family in place of the declared ones, and whether code of the model may run.
         eval_texts: pairs for the metrics logged as eval_*, in place of those of `config.eval`.
@@ -96,73 +75,61 @@ def train(
 
     Raises:
         UserError: the folder exists, unknown training arguments, no example left, settings other than those of the
-            unfinished run, a dev set that cannot be scored, and all that `load_model` finds.
+            unfinished run, a dev set that cannot be scored, training that diverges, and all that `load_model` raises.
     """
     refuse_existing(output_dir, overwrite)
     work = partial_path(output_dir)
-    args = training_arguments(config, work.resolve() / "checkpoints", evaluates=eval_texts is not None)
-    if args.push_to_hub and args.hub_model_id is None:
-        args.hub_model_id = output_dir.name
-    dev, dev_dropped = dev_set_of(config)
-    held_out = evaluation_texts(config, eval_texts, options.prompt)
-    loaded = load_model(model, dtype_of(config), options, quantization=config.quantization)
-    check_precision(args, loaded.family)
-    training = not_empty("training", encode_within_limits(loaded.layout, with_template(texts, options.prompt), config))
-    evaluation = None if held_out is None else held_out.encode(loaded.layout, config)
-    data = RunData(training, evaluation, dev, dev_dropped, origin)
-    with args.main_process_first(local=False):
-        resume = prepare_work(work, _fingerprint(model, config, data), overwrite)
-    if resume is not None and config.early_stopping_patience is not None:
-        args.max_steps = stopped_early_at(resume, config.early_stopping_patience) or args.max_steps
-    loaded = prepare_model(loaded, config, args.seed)
-    trainer = _trainer(loaded, args, config, data)
-    with stopping_at_a_step(trainer):
-        trainer.train(resume_from_checkpoint=resume)
-    report = report_of(model, config, trainer, data)
-    result = trainer.gather_model(
-        lambda: prepare_model(load_model(model, dtype_of(config), options, "cpu"), config, args.seed)
-    )
-    if result is not None:
-        _finish(result, trainer, output_dir, report, config)
-    trainer.accelerator.wait_for_everyone()
+    setup = training_setup(config, work.resolve() / "checkpoints", evaluates=eval_texts is not None)
+    if setup.args.push_to_hub and setup.args.hub_model_id is None:
+        setup.args.hub_model_id = output_dir.name
+    load = partial(load_model, model, dtype_of(config), options)
+    evaluation = evaluation_texts(config, eval_texts, options.prompt)
+    training = CountedTexts(with_template(texts, options.prompt), Drops())
+    with setup.applied():
+        load_to_train = partial(load, quantization=config.quantization)
+        run = prepare_training(load_to_train, config, setup.args, training, evaluation, origin)
+        trainer = _train(model, run, work, overwrite)
+        report = training_report(model, config, run.data, trainer)
+        # Quantized weights are never sharded: what is loaded once more has its full precision.
+        trained = trainer.gather_model(lambda: prepare_model(load("cpu"), config, setup.args.seed))
+        if trained is not None:
+            _finish(trained, trainer, output_dir, report, config)
+        trainer.accelerator.wait_for_everyone()
     return report
 
 
-def prepare_model(loaded: LoadedModel, config: TrainConfig, seed: int) -> LoadedModel:
-    """Set the model's dropout, and put adapters on it, as the settings say."""
-    if config.dropout != "model":
-        set_dropout(loaded.model, config.dropout)
-    if config.lora is None:
-        return loaded
-    # After the model's own dropout, so that the adapters keep theirs.
-    set_seed(seed)  # the trainer does so too, but after the adapters have their first weights
-    return loaded.with_model(add_adapters(loaded.model, loaded.family, config.lora, resolve_model_name(loaded.name)))
-
-
-def _trainer(loaded: LoadedModel, args: Seq2SeqTrainingArguments, config: TrainConfig, data: RunData) -> ExampleTrainer:
-    """Set up the trainer; what an argument asks for and the environment does not have is the user's to mend."""
-    evaluation = None if data.evaluation is None else data.evaluation.examples
-    with _explained():
-        ExampleTrainer.get_optimizer_cls_and_kwargs(args, loaded.model)
-        trainer = ExampleTrainer(
-            loaded, args, config, data.training.examples, evaluation, config.batch_tokens, data.dev
-        )
-    for callback in (PrinterCallback, ProgressCallback):
-        trainer.remove_callback(callback)
-    for added in (TrainingBar(f"training ({config.loss})"), *early_stopping(config)):
-        trainer.add_callback(added)
+def _train(model: str, run: TrainingRun, work: Path, overwrite: bool) -> ExampleTrainer:
+    """Train to the end, from the last checkpoint in `work` if there is one, and return the trainer."""
+    with run.args.main_process_first(local=False):
+        checkpoint = prepare_work(work, run_fingerprint(model, run), overwrite)
+    patience = run.config.early_stopping_patience
+    if checkpoint is not None and patience is not None:
+        run.args.max_steps = stopped_early_at(checkpoint, patience) or run.args.max_steps
+    trainer = _make_trainer(run)
+    with stopping_at_a_step(trainer):
+        trainer.train(resume_from_checkpoint=checkpoint)
     return trainer
 
 
-def early_stopping(config: TrainConfig) -> list[TrainerCallback]:
-    """Return what stops a training early, if the settings say so."""
-    patience = config.early_stopping_patience
-    return [] if patience is None else [EarlyStoppingCallback(patience)]
+def _make_trainer(run: TrainingRun) -> ExampleTrainer:
+    """Set up the trainer; what an argument needs and the environment lacks is the user's to mend."""
+    data = run.data
+    evaluation = None if data.evaluation is None else data.evaluation.examples
+    callbacks = [TrainingBar(f"training ({run.config.loss})"), *early_stopping(run.config)]
+    with _explained():
+        ExampleTrainer.get_optimizer_cls_and_kwargs(run.args, run.loaded.model)
+        trainer = ExampleTrainer(
+            run.loaded, run.args, run.config, data.training.examples, evaluation, data.dev, callbacks=callbacks
+        )
+    # In place of these there is our bar.
+    for callback in (PrinterCallback, ProgressCallback):
+        trainer.remove_callback(callback)
+    return trainer
 
 
 @contextmanager
 def _explained() -> Iterator[None]:
-    """Turn what the library lacks into one line: wandb and its like, bitsandbytes, a GPU for FSDP, the hub, ..."""
+    """Turn what is missing into one line: wandb and its like, bitsandbytes, a GPU for FSDP, the hub, ..."""
     from huggingface_hub.errors import HfHubHTTPError, LocalTokenNotFoundError, OfflineModeIsEnabled
 
     try:
@@ -176,42 +143,29 @@ def _explained() -> Iterator[None]:
         raise UserError(f"train.args: {one_line(error)}") from error
 
 
-# --- what a run is --------------------------------------------------------------------------------------------------
-
-
-def _fingerprint(model: str, config: TrainConfig, data: RunData) -> str:
-    """Return what must be equal for an unfinished run to go on: model, settings and data."""
-    digest = hashlib.sha256(
-        f"{model}\n{model_fingerprint(model)}\n{config.model_dump_json()}\n{data.sha256}\n".encode()
-    )
-    if data.evaluation is not None:
-        digest.update(data.evaluation.sha256.encode())
-    for segment in () if data.dev is None else data.dev.segments:
-        digest.update(repr((segment.source, segment.references)).encode())
-    return digest.hexdigest()
-
+# --- training.json ----------------------------------------------------------------------------------------------------
 
 ARGUMENTS = (
     "learning_rate", "lr_scheduler_type", "warmup_steps", "num_train_epochs", "max_steps",
     "per_device_train_batch_size", "gradient_accumulation_steps", "world_size", "optim", "weight_decay",
     "max_grad_norm", "seed",
 )  # fmt: skip
-"""Arguments of the library that say how a model was trained, given or not."""
+"""Training arguments that say how a model was trained, whether the user set them or not."""
 
 
-def _plain(value: Any) -> Any:
-    return getattr(value, "value", value)
-
-
-def report_of(model: str, config: TrainConfig, trainer: ExampleTrainer, data: RunData) -> dict[str, Any]:
-    """Return what training.json and the card say of a training, as far as it has come."""
+def training_report(model: str, config: TrainConfig, data: RunData, trainer: ExampleTrainer) -> dict[str, Any]:
+    """Return what training.json and the card say of a training, as far as it has come; model: its name."""
     state = trainer.state
     last = state.log_history[-1] if state.log_history else {}
     report = {
         "model": model,
         "settings": config.model_dump(mode="json"),
-        "arguments": {name: _plain(getattr(trainer.args, name)) for name in ARGUMENTS},
-        "data": {"origin": data.origin, "sha256": data.sha256, "languages": list(data.training.languages)},
+        "arguments": _arguments_of(trainer),
+        "data": {
+            "origin": data.origin,
+            "sha256": data.training.sha256,
+            "languages": list(data.training.languages),
+        },
         "examples": len(data.training.examples),
         "dropped": dict(sorted(data.training.dropped.items())),
         "dropped_ids": dict(sorted(data.training.dropped_ids.items())),
@@ -219,26 +173,53 @@ def report_of(model: str, config: TrainConfig, trainer: ExampleTrainer, data: Ru
         "tokens": int(sum(row.get("tokens", 0) for row in state.log_history)),  # of sources and targets
         "seconds": round(float(last.get("train_runtime", 0.0)), 1),
     }
-    if data.evaluation is not None:
-        report["eval_examples"] = len(data.evaluation.examples)
-        report["eval_dropped"] = dict(sorted(data.evaluation.dropped.items()))
-        report["eval_dropped_ids"] = dict(sorted(data.evaluation.dropped_ids.items()))
-    if data.dev is not None:
-        report["dev"] = {"segments": len(data.dev.segments), "dropped": dict(data.dev_dropped)}
-        report["dev"]["signatures"] = data.dev.signatures()
+    report |= _evaluation_report(data)
+    kept_step = state.global_step
     if trainer.args.load_best_model_at_end and state.best_model_checkpoint is not None:
-        step = int(Path(state.best_model_checkpoint).name.rpartition("-")[2])
-        report["best"] = {"step": step, "metric": trainer.args.metric_for_best_model, "score": state.best_metric}
-    return report | {"scores": _scores(state.log_history, report.get("best", {}).get("step", state.global_step))}
+        kept_step = step_of(Path(state.best_model_checkpoint))
+        report["best"] = {"step": kept_step, "metric": trainer.args.metric_for_best_model, "score": state.best_metric}
+    return report | {"scores": _scores_at(state.log_history, kept_step)}
 
 
-def _scores(logs: Sequence[dict[str, Any]], step: int) -> dict[str, float]:
-    """Return what the evaluation at `step` found, of the model that is kept; {} where there was none."""
-    found = {key: value for row in logs if row["step"] == step for key, value in row.items() if key.startswith("eval_")}
-    return _finite({key: value for key, value in found.items() if not key.endswith(TIMES)})
+def _arguments_of(trainer: ExampleTrainer) -> dict[str, Any]:
+    values = {name: getattr(trainer.args, name) for name in ARGUMENTS}
+    # Some are members of an Enum, which JSON cannot hold.
+    return {name: getattr(value, "value", value) for name, value in values.items()}
 
 
-# --- the model that comes out ---------------------------------------------------------------------------------------
+def _evaluation_report(data: RunData) -> dict[str, Any]:
+    """Return what the report says of the data that training is evaluated on."""
+    evaluation, dev = data.evaluation, data.dev
+    report: dict[str, Any] = {}
+    if evaluation is not None:
+        report["eval_examples"] = len(evaluation.examples)
+        report["eval_dropped"] = dict(sorted(evaluation.dropped.items()))
+        report["eval_dropped_ids"] = dict(sorted(evaluation.dropped_ids.items()))
+    if dev is not None:
+        dropped = dict(data.dev_dropped)
+        report["dev"] = {"segments": len(dev.segments), "dropped": dropped, "signatures": dev.signatures()}
+    return report
+
+
+def _scores_at(logs: Iterable[Mapping[str, Any]], step: int) -> dict[str, Any]:
+    """Return what the evaluation at a step found; {} where there was none."""
+    scores: dict[str, Any] = {}
+    for row in logs:
+        if row["step"] == step:
+            scores |= {name: value for name, value in row.items() if name.startswith("eval_")}
+    return _without_nan({name: value for name, value in scores.items() if not name.endswith(SPEED_FIGURES)})
+
+
+def _without_nan(row: Mapping[str, Any]) -> dict[str, Any]:
+    """Put null for what JSON cannot hold: a gradient norm may overflow once, and training recover."""
+    return {name: None if _is_nan(value) else value for name, value in row.items()}
+
+
+def _is_nan(value: Any) -> bool:
+    return isinstance(value, float) and not math.isfinite(value)
+
+
+# --- the model directory ----------------------------------------------------------------------------------------------
 
 
 def _finish(
@@ -246,12 +227,12 @@ def _finish(
 ) -> None:
     """Write the model, name its folder, and drop the checkpoints unless the user asked for them.
 
-    Until the folder has its name the checkpoints are there: a run killed meanwhile goes on from its last step.
+    Until the folder has its name the checkpoints stay: a run killed meanwhile is resumed after its last step.
     """
     work = partial_path(folder)
     with complete_folder(work / "model") as result:
         save_trained(loaded, config, result, tuple(report["data"]["languages"]))
-        write_json_lines(result / LOG_FILE, (_finite(row) for row in trainer.state.log_history))
+        write_row_file(result / LOG_FILE, map(_without_nan, trainer.state.log_history))
         write_json(result / REPORT_FILE, report)
         write_text(result / CARD_FILE, model_card(report, folder.name))
     if trainer.args.push_to_hub:
@@ -259,13 +240,14 @@ def _finish(
     if folder.exists():
         shutil.rmtree(folder)
     (work / "model").replace(folder)
-    if any(name.startswith("save") for name in report["settings"]["args"]) and (work / "checkpoints").exists():
+    wants_checkpoints = any(name.startswith("save") for name in config.args)
+    if wants_checkpoints and (work / "checkpoints").exists():
         (work / "checkpoints").replace(folder / "checkpoints")
     shutil.rmtree(work)
 
 
 def save_trained(loaded: LoadedModel, config: TrainConfig, folder: Path, languages: tuple[str, str]) -> None:
-    """Write a model; of adapters themselves, or the whole with the adapters beside it."""
+    """Write a model; with adapters, these alone, or the merged model and them beside it."""
     if config.lora is None:
         save_model(loaded, folder, languages)
         return
@@ -275,7 +257,7 @@ def save_trained(loaded: LoadedModel, config: TrainConfig, folder: Path, languag
     beside = folder / ADAPTER_FOLDER
     beside.mkdir()
     save_adapters(loaded.model, beside)
-    # Weights in 4 or 8 bits cannot take adapters in without loss: those of the base do.
+    # Merging into weights of 4 or 8 bits would round: merge into those that the base has on disk.
     whole = load_model(str(beside), config.dtype, loaded.options) if config.lora.quantization else None
     merged = loaded.model.merge_and_unload() if whole is None else whole.model
     save_model(loaded.with_model(merged), folder, languages)
@@ -283,7 +265,7 @@ def save_trained(loaded: LoadedModel, config: TrainConfig, folder: Path, languag
 
 
 def _push(trainer: ExampleTrainer, folder: Path) -> None:
-    """Upload the finished directory to the hub, to where the library's arguments say."""
+    """Upload the finished directory to where the training arguments say."""
     from huggingface_hub import HfApi
 
     args = trainer.args
@@ -292,20 +274,3 @@ def _push(trainer: ExampleTrainer, folder: Path) -> None:
             repo_id=trainer.hub_model_id, folder_path=folder, commit_message="End of training",
             revision=args.hub_revision,
         )  # fmt: skip
-
-
-def _finite(row: dict[str, Any]) -> dict[str, Any]:
-    """Put null for what JSON cannot hold: a gradient norm may overflow once and the run go on."""
-    return {key: None if isinstance(value, float) and not math.isfinite(value) else value for key, value in row.items()}
-
-
-def set_dropout(model: nn.Module, rate: float) -> None:
-    """Set every dropout of a model to `rate`, and drop no whole layers; its config keeps what it had."""
-    for module in model.modules():
-        if isinstance(module, nn.Dropout):
-            module.p = rate
-        for name in ("dropout", "attention_dropout", "activation_dropout"):
-            if isinstance(getattr(module, name, None), float):
-                setattr(module, name, rate)
-        if isinstance(getattr(module, "layerdrop", None), float):
-            module.layerdrop = 0.0  # type: ignore[assignment]

@@ -19,8 +19,8 @@ import mtcpo
 from mtcpo import PreferenceTrainer, build_preferences, evaluate
 from mtcpo.cli.commands import mtcpo as command
 from mtcpo.core.errors import UserError
-from mtcpo.core.files import read_json_lines, write_json_lines
 from mtcpo.data.records import Candidate, Segment, segment_to_json
+from mtcpo.data.row_files import read_row_file, write_row_file
 from mtcpo.models.loading import load_model
 from mtcpo.models.prompts import TextExample
 from mtcpo.training.config import TrainConfig
@@ -59,6 +59,7 @@ def assert_same_weights(one, other):
     assert all(torch.equal(one[name], other[name]) for name in one)
 
 
+@pytest.mark.slow
 def test_the_program_of_the_documentation_runs(folder, capsys):
     text = (ROOT / "docs/api.md").read_text(encoding="utf-8")
     blocks = re.findall(r"^```python\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
@@ -110,10 +111,10 @@ def test_import_is_light_and_names_come_when_asked_for():
 
 
 def test_preferences_are_those_of_the_command(folder):
-    write_json_lines(folder / "c.jsonl", map(segment_to_json, SEGMENTS))
+    write_row_file(folder / "c.jsonl", map(segment_to_json, SEGMENTS))
     arguments = ["build-prefs", "c.jsonl", "--metric", "chrf", "--min-margin", "20", "--output", "p.jsonl"]
     assert CliRunner().invoke(command, arguments, catch_exceptions=False).exit_code == 0
-    rows = [row for _, row in read_json_lines(folder / "p.jsonl")]
+    rows = [row for _, row in read_row_file(folder / "p.jsonl")]
     report = json.loads((folder / "p-report.json").read_text(encoding="utf-8"))
     assert 0 < len(rows) < len(SEGMENTS)
     records = [segment_to_json(segment) for segment in SEGMENTS]
@@ -271,8 +272,8 @@ def test_tables_of_a_model_in_memory(model_folder, kind, lora):
 
 def test_what_judges_a_training_judges_it_here_too(model_folder, folder):
     """A dev set and pairs of the settings, early stopping, the best checkpoint, and the card that tells of them."""
-    write_json_lines(folder / "held-out.jsonl", TRIPLETS[:3])
-    write_json_lines(folder / "dev.jsonl", (segment_to_json(segment) for segment in SEGMENTS[:2]))
+    write_row_file(folder / "held-out.jsonl", TRIPLETS[:3])
+    write_row_file(folder / "dev.jsonl", (segment_to_json(segment) for segment in SEGMENTS[:2]))
     dev = {"source": "dev.jsonl", "metrics": ["chrf"], "decoding": {"max_new_tokens": 4}} | LANGUAGES
     args = ARGS | {"learning_rate": 0.0, "num_train_epochs": 6}
     trainer = PreferenceTrainer(
@@ -289,6 +290,7 @@ def test_what_judges_a_training_judges_it_here_too(model_folder, folder):
     assert "On 2 segments of the dev set. On 3 pairs that training did not see. The checkpoint of step 3" in card
 
 
+@pytest.mark.slow
 def test_each_trial_of_a_search_starts_anew(model_folder):
     optuna = pytest.importorskip("optuna")
     optuna.logging.set_verbosity(optuna.logging.ERROR)
@@ -310,7 +312,7 @@ def test_a_folder_that_is_no_model_is_not_replaced(model_folder, folder):
     trainer = PreferenceTrainer(str(model_folder("mt5")), TRIPLETS, args=ARGS)
     (folder / "thesis").mkdir()
     (folder / "thesis/chapter.txt").write_text("important")
-    with pytest.raises(UserError, match="thesis exists and is no model of mtcpo's"):
+    with pytest.raises(UserError, match="thesis exists and is not a model of mtcpo"):
         trainer.save_model("thesis")
     assert (folder / "thesis/chapter.txt").read_text() == "important"
 
@@ -342,6 +344,50 @@ def test_a_tokenizer_of_another_model_is_refused(model_folder):
     tokenizer = AutoTokenizer.from_pretrained(model_folder("gpt2"))
     with pytest.raises(UserError, match="this tokenizer belongs to another model"):
         PreferenceTrainer(model, TRIPLETS, tokenizer=tokenizer, args=ARGS)
+
+
+# --- a user's own loss, metric and selection --------------------------------------------------------------------------
+
+
+def length_metric(sources, hypotheses, references):
+    return [float(len(text)) for text in hypotheses]
+
+
+def first_against_second(pool):
+    return [(0, 1)]
+
+
+class Logistic:
+    """A loss with a state of its own, which no `python:module:name` could name."""
+
+    def __init__(self, scale):
+        self.scale = scale
+
+    def __call__(self, logps, config):
+        return -torch.nn.functional.logsigmoid(self.scale * (logps.chosen - logps.rejected))
+
+
+def test_a_loss_may_be_an_object_in_python(model_folder):
+    mine, built_in = (
+        PreferenceTrainer(str(model_folder("mt5")), TRIPLETS, loss=loss, beta=beta, args=ARGS | {"max_steps": 2})
+        for loss, beta in ((Logistic(0.3), 0.1), ("sigmoid", 0.3))
+    )
+    for trainer in (mine, built_in):
+        trainer.train()
+    assert_same_weights(dict(mine.model.state_dict()), dict(built_in.model.state_dict()))
+    assert mine.config.loss == f"python:{__name__}:Logistic"
+    mine.save_model("saved")
+    assert f"with loss `python:{__name__}:Logistic`" in Path("saved/README.md").read_text(encoding="utf-8")
+
+
+def test_metric_and_selection_may_be_functions_in_python():
+    triplets, report = build_preferences(SEGMENTS, [length_metric], select=first_against_second)
+    assert {row["chosen_system"] for row in triplets} == {"a"}
+    assert all(row["chosen_scores"] == {"length_metric": len(row["chosen"])} for row in triplets)
+    assert report["select"] == f"python:{__name__}:first_against_second"
+    outputs = {"long": [segment.references[0] for segment in SEGMENTS], "short": ["a"] * 8}
+    systems = evaluate(outputs, SEGMENTS, [length_metric, "chrf"], resamples=20)["pairs"]["en-de"]["systems"]
+    assert systems["short"]["metrics"]["length_metric"]["score"] == 1
 
 
 # --- evaluate -------------------------------------------------------------------------------------------------------
@@ -386,6 +432,23 @@ def test_systems_are_models_in_any_form_or_texts(model_folder):
     assert len(set(found)) == 1
     assert systems["right"]["metrics"]["chrf"]["score"] == 100
     assert list(systems["name"]["versus"]) == ["right"]
+
+
+def test_a_test_set_is_a_file_or_a_suite_by_name(folder, monkeypatch):
+    write_row_file(folder / "set.jsonl", map(segment_to_json, SEGMENTS))
+    outputs = [segment.references[0] for segment in SEGMENTS]
+    by_path, by_text = (evaluate(outputs, name, ["chrf"]) for name in (folder / "set.jsonl", "set.jsonl"))
+    assert by_path["pairs"]["en-de"]["systems"] == by_text["pairs"]["en-de"]["systems"]
+    test_set = 'name = "mine"\nsrc_lang = "en"\ntgt_lang = "de"\nsource = "s.en"\nreferences = ["r.de"]\n'
+    (folder / "suite.toml").write_text(f'metrics = ["chrf"]\n[[sets]]\n{test_set}')
+    for name, lines in (("s.en", [s.source for s in SEGMENTS]), ("r.de", outputs)):
+        (folder / name).write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+    named = [evaluate(outputs, "suite.toml", ["chrf"]), evaluate(outputs, suites="suite.toml", metrics=["chrf"])]
+    assert named[0]["pairs"] == named[1]["pairs"]
+    assert named[0]["pairs"]["en-de"]["suite"] == "mine"
+    for arguments in ({}, {"dataset": SEGMENTS, "suites": ["suite.toml"]}):
+        with pytest.raises(UserError, match=r"evaluate: give a data set, or suites=\.\.\., one of them"):
+            evaluate(outputs, **arguments)
 
 
 @pytest.mark.parametrize(

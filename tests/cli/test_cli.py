@@ -20,6 +20,11 @@ from mtcpo.core.errors import UserError
 from mtcpo.core.outputs import writing
 from mtcpo.data.rows import read_segments
 from mtcpo.data.triplets import read_triplets
+from mtcpo.metrics.registry import METRICS
+from mtcpo.models.families import ALIASES
+from mtcpo.preferences.combining import COMBINATIONS
+from mtcpo.preferences.selections import SELECTIONS
+from mtcpo.training.losses import LOSSES
 
 CORPUS = "--source s.en --reference r.de --src-lang en --tgt-lang de"
 HYPS = "--hyp a=wrong.de --hyp b=r.de"
@@ -108,8 +113,7 @@ MISTAKES = [
     (f"build-prefs --source no.en --reference r.de {HYPS} --metric chrf --src-lang en --tgt-lang de --output q.jsonl",
      "no.en: no such file"),
     (f"{PREFS.replace('r.de', 'short.de', 1)} --output q.jsonl",
-     "line counts differ: {here}/s.en has 6, {here}/short.de has 5, {here}/wrong.de has 6, {here}/r.de has 6; the "
-     "files must be aligned line by line"),
+     "line counts differ: {here}/s.en has 6, {here}/short.de has 5; the files must be aligned line by line"),
     (f"{PREFS} --hyp c=short.de --output q.jsonl", "{here}/short.de has 5"),
     ("build-prefs --source latin1.en --reference two.de --hyp a=two.de --src-lang en --tgt-lang de --metric chrf "
      "--output q.jsonl",
@@ -120,7 +124,7 @@ MISTAKES = [
      "--output q.jsonl", "no preference pair is left (empty_source: 2)"),
     ("build-prefs broken.jsonl --metric chrf --output q.jsonl", "{here}/broken.jsonl:1: not JSON"),
     ("build-prefs list.jsonl --metric chrf --output q.jsonl", "{here}/list.jsonl:1: a JSON object is needed, not list"),
-    ("build-prefs cut.jsonl.gz --metric chrf --output q.jsonl", "{here}/cut.jsonl.gz: cut after line 0 ("),
+    ("build-prefs cut.jsonl.gz --metric chrf --output q.jsonl", "{here}/cut.jsonl.gz: truncated after line 0 ("),
     ("build-prefs s.en --metric chrf --src-lang en --tgt-lang de --output q.jsonl",
      "no preference pair is left (no_candidates: 6)"),
     # options of build-prefs
@@ -128,7 +132,7 @@ MISTAKES = [
     (f"{PREFS} --hyp ../c=r.de --output q.jsonl", "system name '../c': write it without path separators"),
     (f"{PREFS} --hyp r.de --output q.jsonl", "'r.de': write it as NAME=FILE, for example --hyp baseline=baseline.txt"),
     (f"build-prefs {CORPUS} {HYPS} --output q.jsonl",
-     "no metric to choose pairs by; give one, for example --metric chrf"),
+     "no metric to select pairs by; give one, for example --metric chrf"),
     (f"build-prefs {CORPUS} {HYPS} --metric crf --output q.jsonl",
      "unknown metric 'crf' (did you mean 'chrf'?); choose from bleu, chrf, chrf++, comet, cometkiwi, spbleu, ter, "
      "xcomet"),
@@ -183,7 +187,8 @@ MISTAKES = [
     (f"{EVALUATE} --model mt5", NO_MODEL),
     (f"{EVALUATE} --hyp a=r.de --reference A=r.de --reference A=wrong.de",
      "sets.0: two references are named 'A'; give each a name of its own"),
-    (f"{EVALUATE} --hyp a=r.de --reference B=short.de", "short.de: 5 lines, but {here}/s.en has 6"),
+    (f"{EVALUATE} --hyp a=r.de --reference B=short.de",
+     "line counts differ: {here}/s.en has 6, {here}/short.de has 5; the files must be aligned line by line"),
     (f"{EVALUATE} --hyp a=r.de --reference B=no.de", "no.de: no such file"),
     (f"evaluate --suite bare.toml {HYPS}",
      'bare.toml: no metric in it; add one, for example metrics = ["bleu", "chrf"]'),
@@ -224,7 +229,7 @@ MISTAKES = [
      "--reference goes with one SOURCE; translate several files one by one"),
     (f"{TRANSLATE} --reference short.de --output c2.jsonl", "{here}/s.en has 6, {here}/short.de has 5"),
     (f"{TRANSLATE} --num-candidates 8 --output c2.jsonl",
-     "beam search with 4 beams has no 8 candidates; raise num_beams or choose sampling = 'epsilon'"),
+     "beam search with 4 beams cannot give 8 candidates; raise num_beams or choose sampling = 'epsilon'"),
     (f"{TRANSLATE} --set nummbeams=3 --output c2.jsonl", "unknown key 'nummbeams' (did you mean 'num_beams'?)"),
     (f"{TRANSLATE} --set translate.top_p=3 --output c2.jsonl",
      "top_p: Input should be less than or equal to 1 (got 3)"),
@@ -242,7 +247,7 @@ MISTAKES = [
      "--dev-reference and --dev-metric go with --dev-source"),
     (f"{TRAIN} --prefs p.jsonl --dev-source s.en --output-dir t", "dev: a dev set needs src_lang and tgt_lang"),
     (f"{TRAIN} --prefs p.jsonl --eval-prefs no.jsonl --output-dir t", "no.jsonl: no such file"),
-    (f"{TRAIN} --prefs s.en --output-dir t", "s.en: rows are needed: .jsonl, .parquet, .tsv or .csv"),
+    (f"{TRAIN} --prefs s.en --output-dir t", "s.en: rows are needed: .jsonl, .json, .parquet, .tsv or .csv"),
     (f"{TRAIN} --prefs c.jsonl --output-dir t",
      "c.jsonl:1: these are candidates, not triplets; choose pairs first: mtcpo build-prefs {here}/c.jsonl"),
     (f"{TRAIN} --prefs odd.jsonl --output-dir t", "odd.jsonl:1: "),
@@ -273,7 +278,7 @@ MISTAKES = [
     (f"{TRAIN} --prefs prompts.jsonl --prompt {{{{source}}}}: --output-dir t",
      "prompts.jsonl:1: it has a prompt of its own, so the template '{{source}}:' would not be used; leave the"),
     (f"{TRAIN} --prefs prompts.jsonl --set data.reference_columns=['a'] --output-dir t",
-     "prompts.jsonl: reference_columns has no meaning for a preference set, which has source_column, source_template"),
+     "command line: unknown key 'reference_columns' (did you mean 'rejected_column'?); its keys are chosen_column,"),
     (f"{TRAIN} --prefs prompts.jsonl --set data.chosen_column=best --output-dir t",
      "prompts.jsonl:1: no column 'source'; it has chosen, prompt, rejected; set source_column"),
     (f"{TRAIN} --prefs p.jsonl --tgt-lang fr --output-dir t",
@@ -336,6 +341,7 @@ def test_a_file_system_that_makes_no_folder(here, capsys):
     assert line.endswith("; choose another output")
 
 
+@pytest.mark.slow
 def test_without_network_the_answer_comes_at_once_and_alone(here):
     # In a process of its own: whatever the libraries print on import or by themselves would show here.
     outcome = call(*words("translate s.en --model mt5 --src-lang en --tgt-lang de --output c.jsonl"), cwd=here)
@@ -532,6 +538,7 @@ def test_recipes_are_listed_with_what_they_do(capsys):
     assert all(text and not text.startswith("#") for text in listed.values())
 
 
+@pytest.mark.slow
 def test_doctor_names_each_part_with_its_version(tmp_path):
     outcome = call("doctor", cwd=tmp_path)
     assert (outcome.code, outcome.err) == (0, "")
@@ -648,3 +655,17 @@ def test_a_fault_beside_the_output_stays_a_fault(tmp_path):
     for error in (OSError(errno.EACCES, "no", "/etc/other"), FileNotFoundError(errno.ENOENT, "no", str(tmp_path))):
         with pytest.raises(type(error)), writing(tmp_path / "sub/out", overwrite=False):
             raise error
+
+
+# --- help ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("command", "table"),
+    [("build-prefs", METRICS), ("build-prefs", SELECTIONS), ("build-prefs", COMBINATIONS), ("evaluate", METRICS),
+     ("train", LOSSES), ("train", ALIASES), ("translate", ALIASES)],
+)  # fmt: skip
+def test_help_has_a_line_for_each_entry_of_a_table(capsys, command, table):
+    lines = run(capsys, command, "--help").out.splitlines()
+    for name in table:
+        assert [line for line in lines if line.startswith(f"  {name} ")], name

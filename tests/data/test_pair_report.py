@@ -40,9 +40,9 @@ def test_numbers_leave_out_what_is_drawn():
     ("content", "message"),
     [
         (None, r"r\.json: no such file; mtcpo build-prefs writes it"),
-        (b"{", r"r\.json: not JSON .*; build the pairs again"),
-        (b"\xff", r"r\.json: not JSON .*; build the pairs again"),
-        (b"[]", r"r\.json: the file: .*; it is not a report of this version of mtcpo: build the pairs again"),
+        (b"{", r"r\.json: not JSON "),
+        (b"\xff", r"r\.json: not JSON "),
+        (b"[]", r"r\.json: a JSON object is needed, not list"),
         (b'{"kept": 3}', r"r\.json: segments: Field required; it is not a report of this version of mtcpo"),
     ],
 )

@@ -52,6 +52,7 @@ def test_there_are_commands_to_run():
     assert NEEDS_NETWORK in COMMANDS
 
 
+@pytest.mark.slow
 def test_commands_run_in_their_order(after_demo):
     for command in COMMANDS:
         if command == NEEDS_NETWORK:

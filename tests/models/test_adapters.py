@@ -13,7 +13,8 @@ from mtcpo.models.adapters import add_adapters
 from mtcpo.models.config import LoraConfig
 from mtcpo.models.creation import CreateConfig, create_model
 from mtcpo.models.loading import load_model
-from mtcpo.training.train import prepare_model, train
+from mtcpo.training.prepare import prepare_model
+from mtcpo.training.train import train
 
 ROUNDS = {"num_train_epochs": 2, "learning_rate": 1e-2}
 
@@ -265,6 +266,7 @@ def wide(tmp_path_factory):
     return of
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("bits", ["4bit", "8bit"])
 @pytest.mark.parametrize("kind", ["mt5", "llama"])
 def test_gradients_through_a_quantized_base(wide, kind, bits):
@@ -290,6 +292,7 @@ def test_gradients_through_a_quantized_base(wide, kind, bits):
     assert min(likeness.values()) > 0.99, likeness
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("bits", "layer"), [("4bit", "Linear4bit"), ("8bit", "Linear8bitLt")])
 @pytest.mark.parametrize("kind", ["mt5", "llama"])
 def test_adapters_on_a_quantized_base(wide, kind, bits, layer, tmp_path):
@@ -332,6 +335,7 @@ def test_adapters_are_no_base_for_quantization(moved):
 # --- gradient checkpointing -----------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["mt5", "llama", "nllb"])
 @pytest.mark.parametrize("lora", [None, LoraConfig(r=4, dropout=0.1)])
 def test_gradient_checkpointing_changes_no_weight(model_folder, kind, lora, tmp_path):

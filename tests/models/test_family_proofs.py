@@ -22,8 +22,8 @@ from mtcpo.models.head.targets import IGNORE
 from mtcpo.models.loading import load_model, save_model
 from mtcpo.models.prompts import TextExample
 from mtcpo.training.config import TrainConfig
+from mtcpo.training.losses import pair_logps
 from mtcpo.training.train import train
-from mtcpo.training.trainer import pair_logps
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore:Recommended. pip install sacremoses")]
 

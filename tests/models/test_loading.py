@@ -17,7 +17,7 @@ from mtcpo.models.families import ALIASES
 from mtcpo.models.head.targets import LogitTransform
 from mtcpo.models.loading import load_model, save_model, transform_of
 from mtcpo.models.names import model_fingerprint
-from mtcpo.training.train import set_dropout
+from mtcpo.training.prepare import set_dropout
 
 
 @pytest.fixture

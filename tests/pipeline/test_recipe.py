@@ -215,16 +215,26 @@ def test_a_resolved_recipe_is_the_same_recipe(name, tmp_path):
     assert stages_of(again, tmp_path / "run") == stages_of(recipe, tmp_path / "run")
 
 
+def test_a_selection_of_the_users_own_is_an_input_of_its_stage(minimal, tmp_path):
+    (tmp_path / "work/my_selections.py").write_text("def first(pool): return [(0, 1)]\n")
+    override = ["prefs.select=python:my_selections:first"]
+    with pytest.raises(UserError, match=r"prefs\.select: python:my_selections:first .*--allow-code"):
+        load_recipe(minimal, override)
+    recipe = load_recipe(minimal, override, allow_code=True)
+    [stage] = [stage for stage in stages_of(recipe, tmp_path / "run") if stage.name == "prefs"]
+    assert str(tmp_path / "work/my_selections.py") in stage.inputs
+
+
 @pytest.mark.parametrize("name", SHIPPED)
-def test_the_training_arguments_of_a_shipped_recipe_are_the_librarys(name, tmp_path):
-    from mtcpo.training.arguments import training_arguments
+def test_transformers_accepts_the_training_arguments_of_a_shipped_recipe(name, tmp_path):
+    from mtcpo.training.arguments import training_setup
 
     recipe = load_recipe(find_recipe(name))
     for config in (recipe.sft, recipe.train):
         if config is None:
             continue
         cpu = {key: value for key, value in config.args.items() if key not in ("bf16", "tf32")}
-        args = training_arguments(config.model_copy(update={"args": cpu}), tmp_path)
+        args = training_setup(config.model_copy(update={"args": cpu}), tmp_path).args
         assert args.learning_rate == config.args["learning_rate"]
 
 

@@ -22,7 +22,7 @@ from mtcpo.preferences.combining import (
 )
 
 
-def test_worked_combinations():
+def test_combinations_by_hand():
     assert weighted_mean([[10, 20], [30, 60]], [1, 1]) == [20, 40]
     assert weighted_mean([[10, 20], [30, 60]], [3, 1]) == [15, 30]
     # chrf 10 20 30: deviation sqrt(200/3), so -+1.2247; comet is 0.5 for all: no opinion; the mean halves it.
@@ -35,7 +35,7 @@ def test_worked_combinations():
     assert minimum([[1, 5], [4, 2]], [1, 1]) == [1, 2]
 
 
-def test_worked_ranks():
+def test_ranks_by_hand():
     # 10 < 20 = 20 < 90: ranks 0, 1.5, 1.5, 3 of 3.
     assert rank([[10, 20, 90, 20]], [1]) == [0, 0.5, 1, 0.5]
     assert rank([[1, 2, 3], [30, 20, 10]], [1, 1]) == [0.5, 0.5, 0.5]
@@ -50,7 +50,7 @@ def test_equal_scores_have_no_deviation_though_their_mean_is_rounded():
 @pytest.mark.parametrize(
     "metrics", [["chrf", "comet"], ["mbr:comet", "bleu"], ["bleu", "xcomet:path"], ["chrf", "kiwi_xxl"]]
 )
-def test_mixed_scales_name_the_way_out(metrics, combine):
+def test_a_mean_over_different_scales_is_refused(metrics, combine):
     with pytest.raises(UserError, match=rf"the {combine} of metrics on different scales .* set combine to zscore"):
         load_section(SelectionConfig, {"metrics": metrics, "combine": combine}, "prefs")
     for free in ("zscore", "zscore-set", "rank"):
@@ -64,7 +64,7 @@ def test_mean_over_one_scale_is_allowed(metrics):
     assert load_section(SelectionConfig, {"metrics": metrics}, "prefs").combine == "mean"
 
 
-def test_by_set_a_source_without_differences_has_no_say():
+def test_zscore_set_gives_a_source_without_differences_small_margins():
     # By source, half a point on an easy source counts as much as forty on a hard one.
     easy = Segment(
         "1", "de", "en", "x", candidates=(Candidate("a", "A", {"m": 90.5}), Candidate("b", "B", {"m": 90.0}))
@@ -86,7 +86,7 @@ def test_by_set_a_source_without_differences_has_no_say():
     assert margins["zscore-set"] == pytest.approx([0.5 / moments.deviation, 40 / moments.deviation])
 
 
-def test_languages_are_kept_apart_in_a_set():
+def test_language_pairs_have_moments_of_their_own():
     statistics = SetStatistics(["m"])
     for lang, score in (("de", 1.0), ("de", 3.0), ("zh", 50.0)):
         statistics.add(Segment("1", "en", lang, "x", candidates=(Candidate("a", "A", {"m": score}),)))
@@ -101,7 +101,7 @@ rows = st.integers(1, 5).flatmap(
 
 @settings(deadline=None)
 @given(rows, st.sampled_from(sorted(COMBINATIONS)))
-def test_better_by_every_metric_is_never_worse(made, combine):
+def test_a_candidate_better_by_every_metric_has_no_lower_value(made, combine):
     scores = {f"m{n}": row for n, row in enumerate(made)}
     values = combine_scores(scores, combine, {"m0": 2.0}, {name: moments_of(row) for name, row in scores.items()})
     assert len(values) == len(made[0])

@@ -3,7 +3,8 @@ from support.paths import ROOT
 
 from mtcpo.core.errors import UserError
 from mtcpo.data.records import Candidate, Segment
-from mtcpo.preferences.combining import COMBINATIONS, combinations_help
+from mtcpo.preferences.build import PrefsConfig
+from mtcpo.preferences.combining import COMBINATIONS
 from mtcpo.preferences.filters import CANDIDATE_FILTERS, PAIR_FILTERS, FilterConfig
 from mtcpo.preferences.selections import (
     SELECTIONS,
@@ -14,7 +15,6 @@ from mtcpo.preferences.selections import (
     confidence,
     mu_2sigma,
     needs_logprobs,
-    selections_help,
 )
 
 
@@ -69,14 +69,9 @@ def test_only_confidence_needs_log_probabilities():
     assert not needs_logprobs(best_worst)
 
 
-def test_help_lists_the_whole_catalogue_with_the_default_first():
-    assert selections_help() == (
-        "best-worst (default), best-vs-rest, all-pairs, mu-2sigma, confidence; "
-        "your own: python:module:function, with --allow-code."
-    )
-    assert combinations_help() == "How to combine several metrics: mean (default), zscore, zscore-set, rank, minimum."
-    assert next(iter(SELECTIONS)) == "best-worst"
-    assert next(iter(COMBINATIONS)) == "mean"
+def test_the_first_of_each_catalogue_is_the_default():
+    assert next(iter(SELECTIONS)) == PrefsConfig(metrics=("chrf",)).select
+    assert next(iter(COMBINATIONS)) == PrefsConfig(metrics=("chrf",)).combine
 
 
 def rows_of_the_docs():

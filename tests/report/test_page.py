@@ -205,7 +205,7 @@ def test_a_run_that_has_only_pairs(tmp_path):
     text = Outline(write_report(tmp_path).read_text(encoding="utf-8")).text
     assert "scores and translations of a test set (there is no evaluation.json )" in text
     assert "Kept and dropped sources" in text
-    assert "chosen are longer in 46 % and shorter in 41 % of the pairs" in text
+    assert "The chosen translation is longer in 46 % and shorter in 41 % of the pairs." in text
 
 
 def test_translations_that_are_gone_are_named(tmp_path):

@@ -39,12 +39,12 @@ def test_of_many_systems_the_first_are_drawn():
 
 def test_length_and_margin_notes():
     assert length_note(REPORT.lengths) == (
-        "chosen are longer in 46 % and shorter in 41 % of the pairs; means 48.3 and 47.9 characters; "
-        "among candidates, length and score correlate by 0.08"
+        "The chosen translation is longer in 46 % and shorter in 41 % of the pairs. Mean lengths: 48.3 characters "
+        "(chosen) and 47.9 (rejected). Among the candidates of a source, the correlation of length and value is 0.08."
     )
     assert margin_note(REPORT.lengths) == ""
     biased = REPORT.lengths.model_copy(update={"length_margin_correlation": 0.31, "length_score_correlation": None})
-    assert length_note(biased).endswith("means 48.3 and 47.9 characters")
+    assert length_note(biased).endswith("47.9 (rejected).")
     assert margin_note(biased).startswith(
-        "Over the pairs, the margin correlates by 0.31 with how much longer the chosen"
+        "Over the pairs, the correlation of the margin with the length ratio (log) is 0.31."
     )

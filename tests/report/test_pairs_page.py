@@ -37,7 +37,7 @@ def html(page):
     return page.read_text(encoding="utf-8")
 
 
-def test_the_page_is_well_formed_and_needs_nothing_from_elsewhere(html):
+def test_the_page_is_well_formed_and_loads_nothing_from_elsewhere(html):
     outline = Outline(html)
     assert outline.open == []
     identities = {attributes["id"] for _, attributes in outline.tags if "id" in attributes}
@@ -47,14 +47,14 @@ def test_the_page_is_well_formed_and_needs_nothing_from_elsewhere(html):
     assert policy == "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
 
 
-def test_hostile_text_is_text(html):
+def test_markup_in_texts_and_names_is_escaped(html):
     assert "<script" not in html
     assert "<img" not in html
     assert "<b>" not in html
     assert "bad <b>" in Outline(html).text
 
 
-def test_the_page_says_what_was_built(page, html):
+def test_the_page_shows_the_numbers_of_the_report(page, html):
     report = json.loads(page.with_suffix(".json").read_text(encoding="utf-8"))
     text = Outline(html).text
     assert (
@@ -69,8 +69,8 @@ def test_the_page_says_what_was_built(page, html):
     assert "copy of source" in text
     assert f"{report['agreement']['bleu and chrf']:.2f}" in text
     correlation = report["lengths"]["length_margin_correlation"]
-    assert f"the margin correlates by {correlation:.2f} with how much longer" in text
-    assert f"length and score correlate by {report['lengths']['length_score_correlation']:.2f}" in text
+    assert f"the correlation of the margin with the length ratio (log) is {correlation:.2f}." in text
+    assert f"the correlation of length and value is {report['lengths']['length_score_correlation']:.2f}" in text
 
 
 def test_twenty_pairs_with_their_differences_marked(page, html):
@@ -84,14 +84,14 @@ def test_twenty_pairs_with_their_differences_marked(page, html):
     assert f"20 of {report['kept']}, drawn evenly" in text
 
 
-def test_one_metric_has_nobody_to_agree_with(tmp_path):
+def test_with_one_metric_there_is_no_agreement_to_show(tmp_path):
     build_preferences(segments(3), PrefsConfig(metrics=("chrf",)), tmp_path / "p.jsonl")
     text = Outline(write_pair_page(tmp_path / "p-report.json").read_text(encoding="utf-8")).text
     assert "scores of one metric only" in text
     assert "all 3" in text
 
 
-def test_reports_that_make_no_page(tmp_path):
+def test_without_a_usable_report_there_is_no_page(tmp_path):
     path = tmp_path / "p-report.json"
     assert page_path_of(path) == tmp_path / "p-report.html"
     with pytest.raises(UserError, match="no such file; mtcpo build-prefs writes it"):
@@ -106,7 +106,7 @@ def test_reports_that_make_no_page(tmp_path):
 
 @pytest.mark.browser
 @pytest.mark.parametrize("dark", [False, True])
-def test_in_a_browser_in_light_and_dark(page, dark):
+def test_the_page_fits_and_has_contrast_in_light_and_dark(page, dark):
     with Browser(dark=dark) as opened:
         opened.open(page)
         assert opened.evaluate("document.title") == "Preference pairs: prefs (mtcpo)"

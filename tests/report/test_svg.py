@@ -23,7 +23,7 @@ FINITE = st.floats(-1e6, 1e6, allow_nan=False)
 
 @settings(deadline=None)
 @given(FINITE, st.floats(1e-4, 1e6))
-def test_ticks_are_round_few_and_inside(low, width):
+def test_ticks_are_few_and_inside_the_range(low, width):
     high = low + width
     marks = ticks(low, high)
     assert 3 <= len(marks) <= 10
@@ -45,7 +45,7 @@ def test_tick_labels(value, step, text):
     assert tick_label(value, step) == text
 
 
-def test_long_curves_keep_their_shape():
+def test_a_long_curve_is_averaged_and_keeps_its_shape():
     points = [(float(x), 2.0 * x) for x in range(1000)]
     thin = thin_out(points)
     assert len(thin) == MAX_POINTS
@@ -83,7 +83,7 @@ def test_a_curve_by_hand():
     assert second.get("points") == f"46.0,{y1}"
 
 
-def test_intervals_lie_left_and_right_of_zero():
+def test_better_intervals_are_right_of_zero_and_worse_ones_left():
     rows = [Interval("up", 1, 2, 3, "better", "p < 0.001"), Interval("down", -3, -2, -1, "worse", "p = 0.01")]
     root = parse(interval_plot(rows, "deltas"))
     zero = float(next(line for line in root.iter("line") if line.get("class") == "zero").get("x1"))
@@ -95,7 +95,7 @@ def test_intervals_lie_left_and_right_of_zero():
     assert float(down.find("line").get("x2")) < zero
 
 
-def test_equal_values_can_be_drawn():
+def test_equal_values_are_drawn_without_dividing_by_zero():
     parse(interval_plot([Interval("same", 0.0, 0.0, 0.0, "same", "p = 1.00")], "nothing"))
     parse(line_plot([Series("flat", [(1, 5.0), (2, 5.0)])], "flat"))
     parse(histogram([0.0, 1.0], [0.0], "empty"))
@@ -126,7 +126,7 @@ def test_names_are_escaped(name):
         assert not re.search(r"<(script|img)", str(svg))
 
 
-def test_a_long_label_is_shortened_and_told_in_full():
+def test_a_long_label_is_shortened_and_whole_in_the_title():
     root = parse(interval_plot([Interval("a very long system name", 0, 1, 2, "same", "p")], "x"))
     assert root.find("g/text").text == "a very long s…"
     assert root.find("g/title").text.startswith("a very long system name")

@@ -8,9 +8,9 @@ from safetensors.torch import load_file
 
 from mtcpo.models.config import LoraConfig
 from mtcpo.models.layouts.base import Example
-from mtcpo.training.arguments import training_arguments
+from mtcpo.training.arguments import training_setup
 from mtcpo.training.config import TrainConfig
-from mtcpo.training.train import set_dropout
+from mtcpo.training.prepare import set_dropout
 from mtcpo.training.trainer import ExampleTrainer
 from support.models import preference_texts
 
@@ -68,11 +68,12 @@ def examples_of(loaded, config, count=8, start=0):
     return [Example(e.source, e.targets[:1]) for e in examples] if config.loss == "sft" else examples
 
 
-def make_trainer(loaded, config, examples, folder, evaluation=None, **args):
+def make_trainer(loaded, config, examples, folder, evaluation=None, loss=None, **args):
     config = config.model_copy(update={"args": config.args | {"use_cpu": True} | args})
     set_dropout(loaded.model, 0.0)
-    arguments = training_arguments(config, folder, evaluates=evaluation is not None)
-    return ExampleTrainer(loaded, arguments, config, examples, evaluation, config.batch_tokens)
+    setup = training_setup(config, folder, evaluates=evaluation is not None)
+    with setup.applied():
+        return ExampleTrainer(loaded, setup.args, config, examples, evaluation, loss=loss)
 
 
 SMALL_LORA = LoraConfig(r=4, alpha=8)

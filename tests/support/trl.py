@@ -11,10 +11,10 @@ import torch
 
 from mtcpo.models.layouts.base import Example
 from mtcpo.models.loading import assemble, load_model
-from mtcpo.training.arguments import training_arguments
-from mtcpo.training.config import USED_BY, TrainConfig
-from mtcpo.training.losses import LENGTH_NORMALIZED
-from mtcpo.training.train import set_dropout
+from mtcpo.training import losses
+from mtcpo.training.arguments import training_setup
+from mtcpo.training.config import TrainConfig
+from mtcpo.training.prepare import set_dropout
 from mtcpo.training.trainer import ExampleTrainer
 from support.models import SIZES, preference_texts
 
@@ -54,7 +54,7 @@ def random_cases(loss, number):
     """Random settings of a loss, of every parameter that it has; the same at every call."""
     rng = random.Random(loss)
     # Whole targets have log-probabilities of -10 to -60: a larger alpha would give losses in the thousands.
-    most = 0.5 if loss in LENGTH_NORMALIZED else 0.05
+    most = 0.5 if losses.LOSSES[loss].length_normalized else 0.05
     cases = []
     for i in range(number):
         settings = {
@@ -66,7 +66,9 @@ def random_cases(loss, number):
             # TRL's alphapo has no other.
             "cpo_alpha": 0.0 if loss == "alphapo" else (0.0, 1.0, rng.uniform(0, 2), rng.uniform(0, 2))[i % 4],
         }
-        cases.append({name: value for name, value in settings.items() if name == "loss" or loss in USED_BY[name]})
+        cases.append(
+            {name: value for name, value in settings.items() if name == "loss" or name in losses.loss_parameters(loss)}
+        )
     return cases
 
 
@@ -85,13 +87,13 @@ class Peers:
 
     def examples(self, settings):
         """What settings are compared on."""
-        powers_of_sums = settings.get("alpha") and settings["loss"] not in LENGTH_NORMALIZED
+        powers_of_sums = settings.get("alpha") and not losses.LOSSES[settings["loss"]].length_normalized
         return self.short if powers_of_sums else self.whole
 
     def ours(self, settings, examples):
         """Our trainer."""
         config = TrainConfig(**settings, args={"use_cpu": True, "per_device_eval_batch_size": len(examples)})
-        arguments = training_arguments(config, self.folder, evaluates=True)
+        arguments = training_setup(config, self.folder, evaluates=True).args
         return ExampleTrainer(self.loaded, arguments, config, examples, examples)
 
     def trl(self, settings):

@@ -11,14 +11,14 @@ from support.models import PAIRS, preference_texts
 from support.training import assert_same_weights, interrupt_at, train_config
 
 from mtcpo.core.errors import UserError
-from mtcpo.core.files import write_json_lines
 from mtcpo.data.records import Triplet, triplet_to_json
+from mtcpo.data.row_files import write_row_file
 from mtcpo.models.loading import load_model
 from mtcpo.pipeline.recipe import load_recipe
 from mtcpo.pipeline.run import stages_of
-from mtcpo.training.arguments import training_arguments
+from mtcpo.training.arguments import training_setup
+from mtcpo.training.callbacks import evaluation_lines
 from mtcpo.training.config import DevConfig, EvalConfig, TrainConfig
-from mtcpo.training.progress import evaluation_lines
 from mtcpo.training.train import train
 from mtcpo.translation.config import TranslateConfig
 from mtcpo.translation.generate import GenerateEngine
@@ -38,7 +38,7 @@ def files(tmp_path_factory):
         Triplet(str(i), "und", "und", text.source, *text.targets)
         for i, text in enumerate(preference_texts(8, start=70))
     ]
-    write_json_lines(folder / "held-out.jsonl", map(triplet_to_json, triplets))
+    write_row_file(folder / "held-out.jsonl", map(triplet_to_json, triplets))
     return folder
 
 
@@ -170,6 +170,7 @@ def test_the_best_checkpoint_is_kept(model_folder, dev, scores_of, tmp_path):
     assert_same_weights(tmp_path / "out", tmp_path / "whole" / "checkpoints" / "checkpoint-2")
 
 
+@pytest.mark.slow
 def test_the_best_adapters_are_kept(model_folder, dev, scores_of, tmp_path):
     from support.training import SMALL_LORA, adapter_weights
 
@@ -215,19 +216,19 @@ def test_early_stopping_counts_on_after_an_interrupt(model_folder, dev, scores_o
 
 def test_lower_is_better_where_the_metric_says_so(dev, tmp_path):
     for metric, greater in (("ter", False), ("chrf", True), ("comet", True)):
-        chosen = training_arguments(TrainConfig(dev=dev.model_copy(update={"metrics": (metric,)})), tmp_path)
+        chosen = training_setup(TrainConfig(dev=dev.model_copy(update={"metrics": (metric,)})), tmp_path).args
         assert (chosen.metric_for_best_model, chosen.greater_is_better) == (metric, greater)
         assert chosen.load_best_model_at_end
         assert chosen.save_strategy == chosen.eval_strategy == "epoch"
     args = {"eval_strategy": "steps", "eval_steps": 7, "metric_for_best_model": "eval_bleu"}
-    chosen = training_arguments(TrainConfig(dev=dev, args=args), tmp_path)
+    chosen = training_setup(TrainConfig(dev=dev, args=args), tmp_path).args
     assert (chosen.metric_for_best_model, chosen.save_steps, chosen.greater_is_better) == ("eval_bleu", 7, True)
-    unchosen = training_arguments(TrainConfig(dev=dev, args={"load_best_model_at_end": False}), tmp_path)
+    unchosen = training_setup(TrainConfig(dev=dev, args={"load_best_model_at_end": False}), tmp_path).args
     assert not unchosen.load_best_model_at_end
     pairs = EvalConfig(prefs="x.jsonl")
-    assert not training_arguments(TrainConfig(eval=pairs), tmp_path).load_best_model_at_end
+    assert not training_setup(TrainConfig(eval=pairs), tmp_path).args.load_best_model_at_end
     args = {"metric_for_best_model": "rewards/accuracies"}
-    chosen = training_arguments(TrainConfig(eval=pairs, args=args), tmp_path)
+    chosen = training_setup(TrainConfig(eval=pairs, args=args), tmp_path).args
     assert chosen.load_best_model_at_end
     assert chosen.greater_is_better
 
@@ -246,7 +247,7 @@ def test_lower_is_better_where_the_metric_says_so(dev, tmp_path):
 )  # fmt: skip
 def test_what_no_evaluation_will_have(dev, values, message, tmp_path):
     with pytest.raises(UserError, match=message):
-        training_arguments(TrainConfig(**({"dev": dev} | values)), tmp_path)
+        training_setup(TrainConfig(**({"dev": dev} | values)), tmp_path)
 
 
 @pytest.mark.parametrize(

@@ -1,16 +1,29 @@
 import math
 from types import SimpleNamespace
-from typing import get_args
 
 import pytest
 import torch
 from support import reference_loss
 
-from mtcpo.cli.train import train
 from mtcpo.core.config import Config, load_section
 from mtcpo.core.errors import UserError
-from mtcpo.training.config import PAIRWISE, USED_BY, LossConfig, LossName
-from mtcpo.training.losses import PREFERENCE_LOSSES, PairLogps, rejection_rate, rewards, router_weight, shaped
+from mtcpo.training.arguments import router_weight
+from mtcpo.training.losses import (
+    LOSS_PARAMETERS,
+    LOSSES,
+    LossConfig,
+    PairLogps,
+    loss_parameters,
+    loss_table,
+    rejection_rate,
+    shaped,
+)
+from mtcpo.training.meters import rewards
+
+
+def preference_loss(name):
+    return LOSSES[name].function
+
 
 SIGMA = {x: 1 / (1 + math.exp(-x)) for x in (-4.5, -1.5, -1.0, -0.5, 0.5, 1.0, 1.5, 4.5)}
 LN2 = math.log(2)
@@ -92,7 +105,7 @@ WORKED = {
 def test_values_and_gradients_by_hand(name):
     config, value, by_chosen, by_rejected = WORKED[name]
     logps = worked_pair()
-    loss = PREFERENCE_LOSSES[config.loss](logps, config)
+    loss = preference_loss(config.loss)(logps, config)
     loss.sum().backward()
     assert loss.shape == (1,)
     assert loss.item() == pytest.approx(value, abs=1e-6)
@@ -104,18 +117,18 @@ def test_values_and_gradients_by_hand(name):
 def test_equal_targets_give_log_2(smoothing):
     equal = PairLogps(torch.tensor([-3.0]), torch.tensor([-3.0]), torch.tensor([5]), torch.tensor([5]))
     config = LossConfig(loss="sigmoid", label_smoothing=smoothing)
-    assert PREFERENCE_LOSSES["sigmoid"](equal, config).item() == pytest.approx(math.log(2))
-    assert PREFERENCE_LOSSES["hinge"](equal, config).item() == 1.0
-    assert PREFERENCE_LOSSES["ipo"](equal, LossConfig(loss="ipo", beta=0.1)).item() == pytest.approx(25.0)
+    assert preference_loss("sigmoid")(equal, config).item() == pytest.approx(math.log(2))
+    assert preference_loss("hinge")(equal, config).item() == 1.0
+    assert preference_loss("ipo")(equal, LossConfig(loss="ipo", beta=0.1)).item() == pytest.approx(25.0)
     no_gamma = LossConfig(loss="simpo", simpo_gamma=0.0, label_smoothing=smoothing)
-    assert PREFERENCE_LOSSES["simpo"](equal, no_gamma).item() == pytest.approx(math.log(2))
+    assert preference_loss("simpo")(equal, no_gamma).item() == pytest.approx(math.log(2))
 
 
 def test_extreme_margins_stay_finite():
     far = PairLogps(
         torch.tensor([-1.0, -4000.0]).requires_grad_(), torch.tensor([-4000.0, -1.0]), torch.ones(2), torch.ones(2)
     )
-    loss = PREFERENCE_LOSSES["sigmoid"](far, LossConfig(beta=1.0))
+    loss = preference_loss("sigmoid")(far, LossConfig(beta=1.0))
     loss.sum().backward()
     assert loss.tolist() == pytest.approx([0.0, 3999.0])
     assert far.chosen.grad.tolist() == pytest.approx([0.0, -1.0])
@@ -140,11 +153,11 @@ def test_rewards_do_not_take_the_power_of_a_probability_that_is_0_in_float32():
 
 def test_alphapo_without_a_bend_is_simpo_and_arpo_far_apart_is_sigmoid():
     pairs = PairLogps(*torch.tensor([[-3.0, -20.0], [-9.0, -4.0], [3.0, 9.0], [4.0, 2.0]]))
-    simpo = PREFERENCE_LOSSES["simpo"](pairs, LossConfig(loss="simpo", beta=2))
-    assert PREFERENCE_LOSSES["alphapo"](pairs, LossConfig(loss="alphapo", alpha=0, beta=2)).tolist() == simpo.tolist()
+    simpo = preference_loss("simpo")(pairs, LossConfig(loss="simpo", beta=2))
+    assert preference_loss("alphapo")(pairs, LossConfig(loss="alphapo", alpha=0, beta=2)).tolist() == simpo.tolist()
     arpo = LossConfig(loss="arpo", arpo_eta=2.0, beta=0.2)
-    sigmoid = PREFERENCE_LOSSES["sigmoid"](pairs, LossConfig(beta=0.2))
-    assert PREFERENCE_LOSSES["arpo"](pairs, arpo).tolist() == pytest.approx(sigmoid.tolist())
+    sigmoid = preference_loss("sigmoid")(pairs, LossConfig(beta=0.2))
+    assert preference_loss("arpo")(pairs, arpo).tolist() == pytest.approx(sigmoid.tolist())
 
 
 def test_rejection_rate_by_hand():
@@ -158,26 +171,26 @@ def test_rejection_rate_by_hand():
 
 def test_rewards_are_sums_or_means_without_gradient():
     logps = worked_pair()
-    chosen, rejected = rewards(logps, LossConfig(loss="sigmoid", beta=0.1))
+    chosen, rejected = rewards(logps, LossConfig(loss="sigmoid", beta=0.1), LOSSES["sigmoid"])
     assert (chosen.item(), rejected.item()) == pytest.approx((-0.4, -0.6))
     assert not chosen.requires_grad
     assert not rejected.requires_grad
-    chosen, rejected = rewards(logps, LossConfig(loss="simpo", beta=0.1))
+    chosen, rejected = rewards(logps, LossConfig(loss="simpo", beta=0.1), LOSSES["simpo"])
     assert (chosen.item(), rejected.item()) == pytest.approx((-0.1, -0.2))
-    chosen, rejected = rewards(logps, LossConfig(loss="alphapo", beta=0.1, alpha=LN2))
+    chosen, rejected = rewards(logps, LossConfig(loss="alphapo", beta=0.1, alpha=LN2), LOSSES["alphapo"])
     assert (chosen.item(), rejected.item()) == pytest.approx((-0.1 / LN2, -0.3 / LN2))
-    chosen, rejected = rewards(logps, LossConfig(loss="arpo", beta=0.1))
+    chosen, rejected = rewards(logps, LossConfig(loss="arpo", beta=0.1), LOSSES["arpo"])
     assert (chosen.item(), rejected.item()) == pytest.approx((-0.4, -0.6))
 
 
-def test_every_loss_has_a_name_that_the_config_knows():
-    assert tuple(PREFERENCE_LOSSES) == PAIRWISE
-    assert get_args(LossName) == ("sft", *PAIRWISE)
-    (option,) = (parameter for parameter in train.params if parameter.name == "loss")
-    assert option.metavar == f"[{'|'.join(get_args(LossName))}]"
-    for name in PREFERENCE_LOSSES:
+def test_the_table_is_what_settings_and_docs_offer():
+    for name, loss in LOSSES.items():
         assert LossConfig(loss=name).loss == name
-    with pytest.raises(ValueError, match="loss"):
+        assert set(loss.parameters) <= set(LOSS_PARAMETERS) <= LossConfig.model_fields.keys()
+        assert f"| `{name}` | {loss.title} |" in loss_table()
+    with pytest.raises(
+        ValueError, match=r"loss\n.*choose from sft, sigmoid, hinge, .*that of the CPO paper is sigmoid"
+    ):
         LossConfig(loss="dpo")
 
 
@@ -197,12 +210,12 @@ UNUSUAL = {"beta": 0.3, "label_smoothing": 0.1, "simpo_gamma": 0.7, "alpha": 0.1
            "cpo_alpha": 0.4}  # fmt: skip
 
 
-@pytest.mark.parametrize("name", ["sft", *PAIRWISE])
+@pytest.mark.parametrize("name", LOSSES)
 @pytest.mark.parametrize("parameter", UNUSUAL)
 def test_a_parameter_is_taken_or_refused_and_never_ignored(name, parameter):
     """What the config takes changes the loss; what would not is refused."""
     value = UNUSUAL[parameter]
-    if name not in USED_BY[parameter]:
+    if parameter not in loss_parameters(name):
         with pytest.raises(UserError, match=rf"^r: {parameter} = {value:g} has no meaning for the loss '{name}', only"):
             load_section(LossConfig, {"loss": name, parameter: value}, "r")
         return
@@ -210,7 +223,7 @@ def test_a_parameter_is_taken_or_refused_and_never_ignored(name, parameter):
     if parameter == "cpo_alpha":
         usual, unusual = (float(reference_loss.total_loss(TWO_PAIRS, config)) for config in configs)
     else:
-        usual, unusual = (PREFERENCE_LOSSES[name](worked_pair(), config).item() for config in configs)
+        usual, unusual = (preference_loss(name)(worked_pair(), config).item() for config in configs)
     assert abs(usual - unusual) > 1e-3
     # Written out, as resolved recipes are, a default is no setting.
     assert load_section(LossConfig, LossConfig(loss="sft").model_dump(exclude_none=True), "r") == LossConfig(loss="sft")

@@ -6,9 +6,9 @@ from support.models import preference_texts
 
 from mtcpo.core.errors import UserError
 from mtcpo.models.loading import load_model
-from mtcpo.training.arguments import training_arguments
+from mtcpo.training.arguments import training_setup
 from mtcpo.training.config import TrainConfig
-from mtcpo.training.train import set_dropout
+from mtcpo.training.prepare import set_dropout
 from mtcpo.training.trainer import ExampleTrainer
 
 ARGS = {
@@ -30,7 +30,7 @@ def trainer_of(model_folder, tmp_path):
     def trainer_of(**values):
         config = TrainConfig(**({"args": ARGS} | values))
         examples = load(None).layout.encode(preference_texts(8))
-        arguments = training_arguments(config, tmp_path / "work", evaluates=True)
+        arguments = training_setup(config, tmp_path / "work", evaluates=True).args
         return ExampleTrainer(load, arguments, config, examples[:5], examples[5:])
 
     trainer_of.loads = 0
@@ -53,6 +53,7 @@ def objective(metrics):
     return metrics["eval_rewards/margins"]
 
 
+@pytest.mark.slow
 def test_search_over_training_and_loss(trainer_of):
     """Four trials by optuna; the best is found worth what a training with its settings is worth."""
     optuna = pytest.importorskip("optuna")
@@ -67,7 +68,7 @@ def test_search_over_training_and_loss(trainer_of):
         space, compute_objective=objective, n_trials=4, direction="maximize", backend="optuna",
         sampler=optuna.samplers.GridSampler(grid, seed=0),
     )  # fmt: skip
-    assert trainer.loss.beta == 0.1  # as before the search
+    assert trainer.config.beta == 0.1  # as before the search
     assert best.hyperparameters["beta"] == 0.4  # rewards are beta times log-probabilities
     single = trainer_of(beta=0.4, args=ARGS | {"learning_rate": best.hyperparameters["learning_rate"]})
     single.train()

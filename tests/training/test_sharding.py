@@ -22,8 +22,8 @@ from torch.distributed.fsdp.wrap import CustomPolicy
 
 from mtcpo.cli.main import main
 from mtcpo.core.errors import UserError
-from mtcpo.core.files import write_json_lines
 from mtcpo.data.records import Triplet, triplet_to_json
+from mtcpo.data.row_files import write_row_file
 from mtcpo.models.loading import load_model
 from mtcpo.training.config import TrainConfig
 from mtcpo.training.sharding import share_embedding_modules
@@ -183,7 +183,7 @@ def fail_alone(arguments):
 @pytest.mark.parametrize("way", [pytest.param({}, id="replicas"), pytest.param(FSDP, id="fsdp")])
 def test_an_error_in_one_process_ends_all_with_a_line_each(model_folder, way, tmp_path):
     triplets = [Triplet(str(i), "en", "de", t.source, *t.targets) for i, t in enumerate(preference_texts(12))]
-    write_json_lines(tmp_path / "p.jsonl", map(triplet_to_json, triplets))
+    write_row_file(tmp_path / "p.jsonl", map(triplet_to_json, triplets))
     command = ["train", "--model", model_folder("mt5"), "--prefs", tmp_path / "p.jsonl", "--output-dir", tmp_path / "o"]
     settings = {"per_device_train_batch_size": 2, "use_cpu": not way} | way
     command += [part for key, value in settings.items() for part in ("--set", f"train.args.{key}={json.dumps(value)}")]
@@ -278,6 +278,9 @@ def test_a_head_that_is_gathered_by_itself(model_folder, shard, kind, tmp_path):
 def refuse(model, args, values, out, message):
     with pytest.raises(UserError, match=message):
         train_pairs(model, args, out, values)
+    if torch.distributed.is_initialized():
+        # A process that ended now would take the connection away from one that is still setting it up.
+        torch.distributed.barrier()
 
 
 REFUSED = {

@@ -157,6 +157,19 @@ def test_another_version_cuts_anew(load, cache, cuts, monkeypatch):
     assert len(cuts) == 3
 
 
+@pytest.mark.parametrize("module", ["models/layouts/decoder_only.py", "models/prompts.py", "data/languages.py"])
+def test_a_change_in_any_package_changes_the_key(module, tmp_path, monkeypatch):
+    """What decides the tokens of a text lies in other packages than the cache itself."""
+    copy = tmp_path / "mtcpo"
+    shutil.copytree(tokencache.PACKAGE, copy, ignore=shutil.ignore_patterns("__pycache__"))
+    monkeypatch.setattr(tokencache, "PACKAGE", copy)
+    before = tokencache._our_code.__wrapped__()
+    assert tokencache._our_code.__wrapped__() == before
+    with (copy / module).open("a", encoding="utf-8") as file:
+        file.write("\n# changed\n")
+    assert tokencache._our_code.__wrapped__() != before
+
+
 # --- damaged, interrupted, full -------------------------------------------------------------------------------------
 
 

@@ -1,6 +1,7 @@
 import dataclasses
 import gc
 import json
+import os
 import re
 import shutil
 import signal
@@ -18,11 +19,12 @@ from mtcpo.models.config import LoraConfig
 from mtcpo.models.head.targets import IGNORE
 from mtcpo.models.loading import load_model
 from mtcpo.models.prompts import TextExample
-from mtcpo.training.arguments import DEFAULT_ARGS, OWN_ARGS, check_precision, dtype_of, training_arguments
+from mtcpo.training.arguments import DEFAULT_ARGS, OWN_ARGS, check_precision, dtype_of, training_setup
 from mtcpo.training.config import TrainConfig
 from mtcpo.training.examples import encode_within_limits, pair_texts, reference_texts
+from mtcpo.training.losses import pair_logps
 from mtcpo.training.train import train
-from mtcpo.training.trainer import ExampleTrainer, pair_logps
+from mtcpo.training.trainer import ExampleTrainer
 
 # --- a whole run ----------------------------------------------------------------------------------------------------
 
@@ -153,22 +155,38 @@ def test_interrupted_training_goes_on_to_the_same_weights(model_folder, kind, tm
 
 
 @pytest.mark.slow
-def test_killed_while_the_model_is_written_loses_nothing(model_folder, tmp_path, monkeypatch):
-    """A failure after the last step: the same call finds the last checkpoint and only writes the model again."""
-    arguments = (str(model_folder("mt5")), preference_texts(8), train_config(), tmp_path / "out")
+@pytest.mark.parametrize("limit", [{}, {"max_steps": 3}, {"num_train_epochs": 1.5}], ids=str)
+def test_killed_after_the_last_checkpoint_trains_no_further_step(model_folder, limit, tmp_path, monkeypatch):
+    """The same call finds the last checkpoint, inside an epoch of two steps or not, and only writes the model."""
+    arguments = (str(model_folder("mt5")), preference_texts(8), train_config(args=limit), tmp_path / "out")
     with monkeypatch.context() as patch:
         patch.setattr(
-            "mtcpo.training.train.write_json_lines", lambda *args: (_ for _ in ()).throw(OSError(28, "disk full"))
+            "mtcpo.training.train.write_row_file", lambda *args: (_ for _ in ()).throw(OSError(28, "disk full"))
         )
         with pytest.raises(OSError, match="disk"):
             train(*arguments)
     assert not (tmp_path / "out").exists()
-    interrupt_at(monkeypatch, 1)  # a first step would be taken only by a run that starts anew
-    train(*arguments)
+    interrupt_at(monkeypatch, 1)  # a first step would be taken only by a run that starts from scratch
+    resumed = train(*arguments)
     assert (tmp_path / "out" / "canary.json").exists()
     monkeypatch.undo()
-    train(*arguments[:3], tmp_path / "other")
+    whole = train(*arguments[:3], tmp_path / "other")
+    assert resumed["steps"] == whole["steps"]
     assert_same_weights(tmp_path / "out", tmp_path / "other")
+
+
+def test_killed_after_the_last_checkpoint_evaluates_no_second_time(model_folder, tmp_path, monkeypatch):
+    settings = train_config(args={"max_steps": 3, "save_strategy": "epoch", "eval_strategy": "epoch"})
+    arguments = (str(model_folder("mt5")), preference_texts(8), settings, tmp_path / "out")
+    with monkeypatch.context() as patch:
+        patch.setattr(
+            "mtcpo.training.train.training_report", lambda *args: (_ for _ in ()).throw(OSError(28, "disk full"))
+        )
+        with pytest.raises(OSError, match="disk"):
+            train(*arguments, eval_texts=preference_texts(4, start=40))
+    train(*arguments, eval_texts=preference_texts(4, start=40))
+    rows = map(json.loads, (tmp_path / "out" / "metrics.jsonl").read_text().splitlines())
+    assert [row["step"] for row in rows if "eval_loss" in row] == [2, 3]
 
 
 def test_unfinished_run_with_other_settings_is_not_mixed_in(model_folder, tmp_path, monkeypatch):
@@ -335,19 +353,19 @@ def test_every_field_of_the_library_is_reachable(tmp_path):
         value = field.default if field.default is not dataclasses.MISSING else getattr(defaults, field.name)
         if field.name in elsewhere or value is None or field.name in ("no_cuda", "use_mps_device"):
             continue
-        found = training_arguments(TrainConfig(args={field.name: value}), tmp_path)
+        found = training_setup(TrainConfig(args={field.name: value}), tmp_path).args
         assert str(getattr(found, field.name)) == str(getattr(defaults, field.name)), field.name
 
 
 def test_users_fields_replace_our_defaults(tmp_path):
-    found = training_arguments(TrainConfig(), tmp_path)
+    found = training_setup(TrainConfig(), tmp_path).args
     for name in set(DEFAULT_ARGS) - {"report_to", "warmup_ratio"}:
         assert getattr(found, name) == DEFAULT_ARGS[name], name
     assert found.report_to == []
     assert found.get_warmup_steps(1000) == 50
-    assert training_arguments(TrainConfig(args={"warmup_ratio": 0.2}), tmp_path).get_warmup_steps(1000) == 200
-    assert training_arguments(TrainConfig(args={"warmup_steps": 7}), tmp_path).get_warmup_steps(1000) == 7
-    assert training_arguments(TrainConfig(args={"learning_rate": 0.5}), tmp_path).learning_rate == 0.5
+    assert training_setup(TrainConfig(args={"warmup_ratio": 0.2}), tmp_path).args.get_warmup_steps(1000) == 200
+    assert training_setup(TrainConfig(args={"warmup_steps": 7}), tmp_path).args.get_warmup_steps(1000) == 7
+    assert training_setup(TrainConfig(args={"learning_rate": 0.5}), tmp_path).args.learning_rate == 0.5
 
 
 @pytest.mark.parametrize(
@@ -369,18 +387,20 @@ def test_users_fields_replace_our_defaults(tmp_path):
 )
 def test_wrong_fields_are_one_line(args, message, tmp_path):
     with pytest.raises(UserError, match=message) as caught:
-        training_arguments(TrainConfig(args=args), tmp_path)
+        training_setup(TrainConfig(args=args), tmp_path)
     assert "\n" not in str(caught.value)
 
 
 def test_evaluation_data_is_evaluated_unless_told_otherwise(tmp_path):
-    assert training_arguments(TrainConfig(), tmp_path).eval_strategy == "no"
-    assert training_arguments(TrainConfig(), tmp_path, evaluates=True).eval_strategy == "epoch"
-    assert training_arguments(TrainConfig(args={"eval_strategy": "no"}), tmp_path, evaluates=True).eval_strategy == "no"
+    assert training_setup(TrainConfig(), tmp_path).args.eval_strategy == "no"
+    assert training_setup(TrainConfig(), tmp_path, evaluates=True).args.eval_strategy == "epoch"
+    assert (
+        training_setup(TrainConfig(args={"eval_strategy": "no"}), tmp_path, evaluates=True).args.eval_strategy == "no"
+    )
 
 
 def test_half_precision_training(model_folder, load, tmp_path):
-    arguments = training_arguments(TrainConfig(), tmp_path)
+    arguments = training_setup(TrainConfig(), tmp_path).args
     arguments.fp16 = True
     with pytest.raises(UserError, match=r"train\.args\.fp16: float16 overflows to NaN in the mt5 family"):
         check_precision(arguments, load("mt5").family)
@@ -408,6 +428,16 @@ def test_one_trainings_arithmetic_is_not_the_nexts(model_folder, tmp_path):
     assert_same_weights(tmp_path / "before", tmp_path / "after")
     with pytest.raises(AssertionError):
         assert_same_weights(tmp_path / "before", tmp_path / "bf16")
+
+
+def test_asking_for_arguments_changes_nothing_for_a_later_training(model_folder, tmp_path):
+    """A run checks the arguments of all its stages before the first: none of them may reach another."""
+    model, texts, before = str(model_folder("mt5")), preference_texts(8), dict(os.environ)
+    train(model, texts, train_config(), tmp_path / "before")
+    training_setup(train_config(args={"bf16": True, "torch_compile_backend": "eager"}), tmp_path)
+    assert dict(os.environ) == before
+    train(model, texts, train_config(), tmp_path / "after")
+    assert_same_weights(tmp_path / "before", tmp_path / "after")
 
 
 def test_bfloat16_arithmetic(model_folder, tmp_path):
@@ -450,6 +480,7 @@ def test_a_gradient_norm_that_is_no_number_becomes_null(model_folder, tmp_path, 
     assert not re.search("Infinity|NaN", text)
 
 
+@pytest.mark.slow
 def test_compiled_layers_give_the_same_weights(model_folder, tmp_path):
     """Traced and run as they are, without code generation: what is shown is that tracing loses none of our hooks."""
     results = []

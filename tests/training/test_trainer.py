@@ -18,8 +18,9 @@ from mtcpo.models.layouts.base import Example
 from mtcpo.models.loading import load_model
 from mtcpo.training.batching import BatchLimits, length_batches
 from mtcpo.training.config import TrainConfig
+from mtcpo.training.meters import count_items
 from mtcpo.training.train import train
-from mtcpo.training.trainer import ExampleTrainer, count_items
+from mtcpo.training.trainer import ExampleTrainer
 
 SGD = {"optim": "sgd", "lr_scheduler_type": "constant", "warmup_ratio": 0.0, "max_grad_norm": 1e9, "learning_rate": 0.5}
 
@@ -148,6 +149,7 @@ def one_step(load, kind, config, folder, batch, accumulate, **args):
     return after, trainer.state.log_history[0]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("kind", "name"),
     [
@@ -389,6 +391,7 @@ def test_all_tokens_are_counted_those_after_the_last_log_too(load, tmp_path):
     assert tokens == [32, 32, 16]
 
 
+@pytest.mark.slow
 def test_speed_is_that_of_training_alone(load, tmp_path, monkeypatch):
     loaded = load("llama")
     examples = examples_of(loaded, LOSS_CONFIGS["sigmoid"], count=4)
@@ -452,6 +455,40 @@ def test_divergence_stops_the_run(load, tmp_path):
     trainer = make_trainer(loaded, config, examples_of(loaded, config), tmp_path, logging_steps=1)
     with pytest.raises(UserError, match=r"training diverged by step 1: .* lower train.args.learning_rate"):
         trainer.train()
+
+
+def poison_step(monkeypatch, step):
+    """Have the given step divide its loss by zero, as a gradient that overflows does."""
+    compute = ExampleTrainer.compute_loss
+
+    def compute_or_diverge(trainer, *args, **kwargs):
+        loss = compute(trainer, *args, **kwargs)
+        return loss * float("nan") if trainer.state.global_step == step - 1 else loss
+
+    monkeypatch.setattr(ExampleTrainer, "compute_loss", compute_or_diverge)
+
+
+@pytest.mark.parametrize(
+    ("step", "args"),
+    [(3, {}), (2, {"save_steps": 2}), (3, {"save_steps": 2}), (3, {"save_strategy": "no"}), (2, {"eval_steps": 2})],
+)
+def test_divergence_between_two_logs_leaves_no_model(model_folder, step, args, tmp_path, monkeypatch):
+    """Four steps and a log every ten: what was trained is looked at before it is evaluated, saved or replaced."""
+    poison_step(monkeypatch, step)
+    kept = ["checkpoint-2"] if step == 3 and "save_steps" in args else []
+    evaluation = {"eval_strategy": "steps"} if "eval_steps" in args else {}
+    settings = TrainConfig(
+        args={"use_cpu": True, "max_steps": 4, "per_device_train_batch_size": 4, "logging_steps": 10}
+        | args
+        | evaluation
+    )
+    texts = preference_texts(8)
+    with pytest.raises(UserError, match=r"training diverged by step \d: .* lower train\.args\.learning_rate") as error:
+        train(str(model_folder("mt5")), texts, settings, tmp_path / "out", eval_texts=texts if evaluation else None)
+    assert "\n" not in str(error.value)
+    assert not (tmp_path / "out").exists()
+    checkpoints = (tmp_path / ".out.partial" / "checkpoints").glob("checkpoint-*")
+    assert [path.name for path in checkpoints if any(path.iterdir())] == kept
 
 
 # --- data -----------------------------------------------------------------------------------------------------------

@@ -6,9 +6,8 @@ from support import trl as trl_peer
 from support.models import preference_texts
 
 from mtcpo.models.loading import load_model
-from mtcpo.training.config import LossConfig
-from mtcpo.training.losses import PREFERENCE_LOSSES, PairLogps
-from mtcpo.training.trainer import count_items
+from mtcpo.training.losses import LossConfig, PairLogps, sigmoid_loss
+from mtcpo.training.meters import count_items
 
 pytest.importorskip("trl.experimental.cpo", reason="TRL is not installed: pip install 'mtcpo[dev]' has it")
 
@@ -71,7 +70,7 @@ def test_micro_batches_are_shares_of_the_step_and_not_averaged(peers):
     assert abs(sum(of_halves) / 2 - whole_loss) > 1e-3
     trainer, model = both.ours(settings, examples), both.loaded.model
     batches = [both.loaded.layout.collate(half) for half in halves]
-    step = sum(trainer._items(batch) for batch in batches)
+    step = sum(trainer._counts(batch) for batch in batches)
     shares = [trainer.compute_loss(model, batch, num_items_in_batch=step).item() for batch in batches]
     assert sum(shares) == pytest.approx(whole_loss, rel=1e-5)
 
@@ -121,11 +120,11 @@ def test_rewards_outlive_probabilities_that_underflow(peers):
     assert not any(value.grad.isfinite().all() for value in logps)
     logps = [value.clone().requires_grad_() for value in numbers]
     config = LossConfig(beta=0.1, alpha=0.05)
-    PREFERENCE_LOSSES["sigmoid"](PairLogps(*logps, torch.tensor([20]), torch.tensor([20])), config).sum().backward()
+    sigmoid_loss(PairLogps(*logps, torch.tensor([20]), torch.tensor([20])), config).sum().backward()
     # h = (e^6.5 - e^6) / 0.05 = 5234: sigma(-beta h) is 0 to the last digit; the other way round it is 1.
     assert [value.grad.item() for value in logps] == pytest.approx([0, 0], abs=1e-6)
     logps = [value.clone().requires_grad_() for value in reversed(numbers)]
-    PREFERENCE_LOSSES["sigmoid"](PairLogps(*logps, torch.tensor([20]), torch.tensor([20])), config).sum().backward()
+    sigmoid_loss(PairLogps(*logps, torch.tensor([20]), torch.tensor([20])), config).sum().backward()
     assert [value.grad.item() for value in logps] == pytest.approx([-0.1 * 665.1416, 0.1 * 403.4288], rel=1e-5)
 
 

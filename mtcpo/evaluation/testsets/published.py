@@ -13,27 +13,24 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from mtcpo.core.errors import UserError, nearest
+from mtcpo.core.files import count_lines
 from mtcpo.data.languages import check_language
 from mtcpo.data.names import check_name
 from mtcpo.evaluation.testsets.sacrebleu import default_references, known_sets
-from mtcpo.evaluation.testsets.testset import (
-    Spec,
-    TestSet,
-    choose_references,
-    make_test_set,
-    plain_label,
-    read_aligned,
-)
+from mtcpo.evaluation.testsets.testset import TestSetFiles, TestSetSpec, plain_label
 from mtcpo.models.language_codes import nllb_codes
 
 
 @dataclass(frozen=True, slots=True)
 class Release:
-    """A published test set that has one file a language. stem: of its files; lines: how many each must have."""
+    """A published test set with one file per language.
+
+    stem: how the files' names begin. lines: how many each file must have. home: where it is published.
+    """
 
     stem: str
     lines: int
@@ -51,29 +48,20 @@ RELEASES = {
     "flores200": Release("devtest", 1012, FLORES),
     "flores200/dev": Release("dev", 997, FLORES),
 }
-"""By name. sacreBLEU knows the first three too, and the others not."""
+"""By name. sacreBLEU knows the first three as well."""
 
-NAMELESS = "wmt24"
+SUITE_WITHOUT_STEM = "wmt24"
 """The suite of published files that are named by their language pair alone."""
 
 ROOTS = {MULTI30K: (".", "data/task1/raw"), FLORES: (".", "flores200_dataset")}
 
 
-@dataclass(frozen=True, slots=True)
-class Files:
-    """What a folder has of a test set: files by the reference's or the system's name."""
-
-    source: Path
-    references: Mapping[str, Path]
-    systems: Mapping[str, Path] = field(default_factory=dict)
-
-
-def load_from_folder(folder: Path, spec: Spec, submitted: bool = False) -> TestSet:
-    """Load a test set from a folder in one of the layouts above.
+def find(spec: TestSetSpec, folder: Path) -> TestSetFiles:
+    """Find the files of a test set in a folder in one of the layouts above.
 
     Raises:
-        UserError: no such folder, nothing of this name in it (with what to place where, and what is there), no such
-            reference, files of unequal length, or of another length than the published ones.
+        UserError: no such folder, nothing of this name in it (with what to place where, and what is there), no
+            reference, or another number of lines than was published.
     """
     if spec.suite not in known_sets() and spec.suite not in RELEASES:
         check_name("test set", spec.suite)
@@ -82,54 +70,70 @@ def load_from_folder(folder: Path, spec: Spec, submitted: bool = False) -> TestS
     files = _find(folder, spec)
     if files is None:
         there = _test_sets_in(folder)
-        has = f"it has {', '.join(there)}{nearest(f'{spec.suite}:{spec.pair}', there)}" if there else "it has none"
+        has = "it has none"
+        if there:
+            has = f"it has {', '.join(there)}{nearest(f'{spec.suite}:{spec.pair}', there)}"
         raise UserError(
             f"--test-set-dir {folder}: no test set {spec.suite}:{spec.pair} in it; place {where_to_put(spec, '')} "
             f"there; {has}"
         )
     if not files.references:
-        raise UserError(f"{files.source}: no reference beside it; place {_expected(spec)[1]} in {folder}")
-    chosen = choose_references(spec, files.references, default_references(spec))
-    systems = files.systems if submitted else {}
-    columns = read_aligned([files.source, *chosen.values(), *systems.values()])
-    _check_length(spec, files.source, len(columns[0]))
-    texts, outputs = columns[: 1 + len(chosen)], columns[1 + len(chosen) :]
-    src_lang, tgt_lang = languages_of(spec)
-    test_set = make_test_set(spec.name, src_lang, tgt_lang, texts, str(files.source), tuple(chosen))
-    return replace(test_set, submitted=dict(zip(systems, outputs, strict=True)))
+        raise UserError(f"{files.source}: no reference beside it; place {_expected_files(spec)[1]} in {folder}")
+    _check_length(spec, files.source)
+    return replace(files, default_references=default_references(spec))
 
 
-def languages_of(spec: Spec) -> tuple[str, str]:
+def check_downloadable(spec: TestSetSpec) -> None:
+    """Refuse a release that sacreBLEU cannot fetch.
+
+    Raises:
+        UserError: with where it can be had, and where its files go.
+    """
+    if spec.suite in RELEASES and spec.suite not in known_sets():
+        raise UserError(
+            f"test set {spec.suite}:{spec.pair}: sacreBLEU cannot fetch it; get it from {RELEASES[spec.suite].home} "
+            f"and pass --test-set-dir DIR with {where_to_put(spec)}"
+        )
+
+
+def languages_of(spec: TestSetSpec) -> tuple[str, str]:
     """Return the languages as results have them: FLORES's `deu_Latn` is `de`, all else stays as it is written."""
     if spec.suite.startswith("flores200"):
         return check_language(spec.src), check_language(spec.tgt)
     return spec.src, spec.tgt
 
 
-def where_to_put(spec: Spec, prefix: str = "DIR/") -> str:
+def where_to_put(spec: TestSetSpec, prefix: str = "DIR/") -> str:
     """Return the files that a folder needs for a test set, for messages."""
-    source, reference, *plain = (f"{prefix}{name}" for name in _expected(spec))
-    release = RELEASES.get(spec.suite)
-    either = f" (or {plain[0]} and {plain[1]})" if plain else ""
-    return f"{source} and {reference}{either}" + (f" of {release.home}" if release else "")
+    source, reference, *plain = [f"{prefix}{name}" for name in _expected_files(spec)]
+    text = f"{source} and {reference}"
+    if plain:
+        text += f" (or {plain[0]} and {plain[1]})"
+    if spec.suite in RELEASES:
+        text += f" of {RELEASES[spec.suite].home}"
+    return text
 
 
-def _check_length(spec: Spec, source: Path, lines: int) -> None:
+def _check_length(spec: TestSetSpec, source: Path) -> None:
+    """Refuse a release that has lost lines or gained some: its scores would be comparable with nobody's."""
     release = RELEASES.get(spec.suite)
-    if release is not None and lines != release.lines:
+    if release is None:
+        return
+    lines = count_lines(source)
+    if lines != release.lines:
         raise UserError(
             f"{source}: {lines} lines, but {spec.suite} has {release.lines}; fetch it again from {release.home}"
         )
 
 
-def _expected(spec: Spec) -> tuple[str, ...]:
+def _expected_files(spec: TestSetSpec) -> tuple[str, ...]:
     """Return the names of source and reference in the layout of the release or of WMT, then in the plain one."""
     release = RELEASES.get(spec.suite)
     if release is not None:
-        return _release_name(release, spec.src), _release_name(release, spec.tgt)
+        return _release_file(release, spec.src), _release_file(release, spec.tgt)
     stem, base = _stems(spec.suite)[0], _base(spec.suite)
     label = next(iter(default_references(spec)), "A") or "A"
-    if base == NAMELESS:
+    if base == SUITE_WITHOUT_STEM:
         return f"sources/{spec.pair}.txt", f"references/{spec.pair}.ref{plain_label(label)}.txt"
     return (
         f"sources/{stem}.{spec.pair}.src.{spec.src}",
@@ -139,72 +143,76 @@ def _expected(spec: Spec) -> tuple[str, ...]:
     )
 
 
-def _release_name(release: Release, language: str) -> str:
+def _release_file(release: Release, language: str) -> str:
     if release.home == MULTI30K:
         return f"{release.stem}.{language}"
     code = language if "_" in language else nllb_codes(check_language(language))[0]
     return f"{release.stem}/{code}.{release.stem}"
 
 
-def _find(folder: Path, spec: Spec) -> Files | None:
+def _find(folder: Path, spec: TestSetSpec) -> TestSetFiles | None:
     release = RELEASES.get(spec.suite)
     if release is not None:
         return _find_release(folder, spec, release)
-    return _find_wmt(folder, spec) or _find_nameless(folder, spec) or _find_plain(folder, spec)
+    return _find_wmt(folder, spec) or _find_without_stem(folder, spec) or _find_plain(folder, spec)
 
 
-def _find_release(folder: Path, spec: Spec, release: Release) -> Files | None:
+def _find_release(folder: Path, spec: TestSetSpec, release: Release) -> TestSetFiles | None:
     for root in ROOTS[release.home]:
         for suffix in ("", ".gz"):
-            source, reference = (
-                folder / root / f"{_release_name(release, lang)}{suffix}" for lang in (spec.src, spec.tgt)
-            )
+            source = folder / root / f"{_release_file(release, spec.src)}{suffix}"
             if source.is_file():
-                return Files(source, {"": reference} if reference.is_file() else {})
+                return _source_and_reference(source, folder / root / f"{_release_file(release, spec.tgt)}{suffix}")
     return None
 
 
-def _find_wmt(folder: Path, spec: Spec) -> Files | None:
+def _find_wmt(folder: Path, spec: TestSetSpec) -> TestSetFiles | None:
     for root in (folder, folder / "txt"):
         for stem in _stems(spec.suite):
             source = root / "sources" / f"{stem}.{spec.pair}.src.{spec.src}"
             if source.is_file():
-                found = _labelled(root / "references", f"{stem}.{spec.pair}.ref.", f".{spec.tgt}")
-                systems = _labelled(root / "system-outputs", f"{stem}.{spec.pair}.hyp.", f".{spec.tgt}")
-                return _files(source, found, systems)
+                references = _files_by_label(root / "references", f"{stem}.{spec.pair}.ref.", f".{spec.tgt}")
+                outputs = _files_by_label(root / "system-outputs", f"{stem}.{spec.pair}.hyp.", f".{spec.tgt}")
+                return _with_systems(source, references, outputs)
     return None
 
 
-def _find_nameless(folder: Path, spec: Spec) -> Files | None:
-    """Find files that do not say which test set they are of: a folder above them does, or they are WMT24's."""
+def _find_without_stem(folder: Path, spec: TestSetSpec) -> TestSetFiles | None:
+    """Find files whose names do not say of which test set they are: a folder above them does, or they are WMT24's."""
     base = _base(spec.suite)
-    roots = [folder / base] + ([folder, folder / "txt"] if _nameless_suite(folder) == base else [])
+    roots = [folder / base]
+    if _suite_without_stem(folder) == base:
+        roots += [folder, folder / "txt"]
     for root in roots:
         source = root / "sources" / f"{spec.pair}.txt"
         if source.is_file():
-            found = _labelled(root / "references", f"{spec.pair}.", ".txt")
-            return _files(source, found, _labelled(root / "system-outputs" / spec.pair, "", ".txt"))
+            references = _files_by_label(root / "references", f"{spec.pair}.", ".txt")
+            outputs = _files_by_label(root / "system-outputs" / spec.pair, "", ".txt")
+            return _with_systems(source, references, outputs)
     return None
 
 
-def _nameless_suite(folder: Path) -> str:
+def _suite_without_stem(folder: Path) -> str:
     """Return the suite of a folder whose files are not named after one: the year in its name, else WMT24."""
     years = re.findall(r"wmt\d\d", "/".join(folder.resolve().parts[-2:]))
-    return years[-1] if years else NAMELESS
+    return years[-1] if years else SUITE_WITHOUT_STEM
 
 
-def _find_plain(folder: Path, spec: Spec) -> Files | None:
+def _find_plain(folder: Path, spec: TestSetSpec) -> TestSetFiles | None:
     stem = f"{_base(spec.suite)}.{spec.pair}"
-    source, reference = folder / f"{stem}.{spec.src}", folder / f"{stem}.{spec.tgt}"
-    if source.is_file():
-        return Files(source, {"": reference} if reference.is_file() else {})
-    return None
+    source = folder / f"{stem}.{spec.src}"
+    return _source_and_reference(source, folder / f"{stem}.{spec.tgt}") if source.is_file() else None
 
 
-def _files(source: Path, references: Mapping[str, Path], outputs: Mapping[str, Path]) -> Files:
-    """Return the files of a test set; an output that is named as a reference is that, and no system's."""
+def _source_and_reference(source: Path, reference: Path) -> TestSetFiles:
+    return TestSetFiles(source, {"": reference} if reference.is_file() else {}, str(source))
+
+
+def _with_systems(source: Path, references: Mapping[str, Path], outputs: Mapping[str, Path]) -> TestSetFiles:
+    """Return the files of a test set; some folders have the references among the outputs, as if of a system."""
     systems = {name: path for name, path in outputs.items() if name not in references}
-    return Files(source, {plain_label(name): path for name, path in references.items()}, systems)
+    labelled = {plain_label(name): path for name, path in references.items()}
+    return TestSetFiles(source, labelled, str(source), systems)
 
 
 def _base(suite: str) -> str:
@@ -219,26 +227,32 @@ def _stems(suite: str) -> list[str]:
     if year is None:
         return [base]
     names = ["generaltest", "newstest"] if int(year[1]) >= 22 else ["newstest", "generaltest"]
-    return [f"{name}20{year[1]}" for name in (*names, "wmttest", "florestest")] + [base]
+    # The likely ones first: the first is what messages ask for.
+    names += ["wmttest", "florestest"]
+    return [*(f"{name}20{year[1]}" for name in names), base]
 
 
-def _labelled(folder: Path, prefix: str, suffix: str) -> dict[str, Path]:
+def _files_by_label(folder: Path, prefix: str, suffix: str) -> dict[str, Path]:
     """Return the files `folder/{prefix}LABEL{suffix}` by LABEL."""
+    files: dict[str, Path] = {}
     if not folder.is_dir():
-        return {}
-    names = (path for path in sorted(folder.iterdir()) if path.name.startswith(prefix) and path.name.endswith(suffix))
-    return {path.name[len(prefix) : -len(suffix)]: path for path in names if len(path.name) > len(prefix + suffix)}
+        return files
+    for path in sorted(folder.iterdir()):
+        # Longer than both: a file without a label is no reference and no system.
+        if path.name.startswith(prefix) and path.name.endswith(suffix) and len(path.name) > len(prefix + suffix):
+            files[path.name[len(prefix) : -len(suffix)]] = path
+    return files
 
 
 def _test_sets_in(folder: Path) -> list[str]:
-    """Return the test sets of a folder in the WMT layout, as SUITE:PAIR."""
-    found = set()
+    """Return the test sets of a folder in the WMT layouts, as SUITE:PAIR."""
+    specs = set()
     for path in [*folder.glob("sources/*.src.*"), *folder.glob("txt/sources/*.src.*")]:
         match = re.fullmatch(r"(.+)\.([a-z]+-[a-z]+)\.src\.[a-z]+", path.name)
         if match:
-            stem = re.sub(r"^(?:general|news|wmt|flores)test20(?=\d\d$)", "wmt", match[1])
-            found.add(f"{stem}:{match[2]}")
+            suite = re.sub(r"^(?:general|news|wmt|flores)test20(?=\d\d$)", "wmt", match[1])
+            specs.add(f"{suite}:{match[2]}")
     for path in [*folder.glob("sources/*.txt"), *folder.glob("txt/sources/*.txt"), *folder.glob("wmt??/sources/*.txt")]:
         if re.fullmatch(r"[a-z]+-[a-z]+", path.stem):
-            found.add(f"{_nameless_suite(path.parents[1])}:{path.stem}")
-    return sorted(found)
+            specs.add(f"{_suite_without_stem(path.parents[1])}:{path.stem}")
+    return sorted(specs)

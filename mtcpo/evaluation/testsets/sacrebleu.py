@@ -1,8 +1,8 @@
-"""Test sets by sacreBLEU's names, from its cache or by its download, none of it believed unchecked.
+"""Test sets by sacreBLEU's names, from its cache or by its download, checked at every load.
 
-sacreBLEU checks an archive when it fetches it, and never again: an archive that was cut, a file of it that was half
+sacreBLEU checks an archive when it fetches it, and never again: a truncated archive, a file of it that was only half
 unpacked, or a text file that was half written are all taken for shorter test sets. So the archive's checksum and the
-sizes of what was unpacked are compared at every load, and the text is made anew from the archive, not taken as found.
+sizes of what was unpacked are compared at every load, and the texts are extracted again and not taken from the cache.
 """
 
 from __future__ import annotations
@@ -11,19 +11,17 @@ import copy
 import hashlib
 import socket
 import tarfile
-import tempfile
 import zipfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass
 from functools import lru_cache
 from http.client import HTTPException
 from pathlib import Path
 from typing import Any
 
 from mtcpo.core.errors import UserError, choose, nearest
-from mtcpo.core.files import read_lines
-from mtcpo.evaluation.testsets.testset import Spec, TestSet, choose_references, make_test_set, plain_label, read_aligned
+from mtcpo.evaluation.testsets.testset import TestSetFiles, TestSetSpec, plain_label
 
 DOWNLOAD_TIMEOUT = 60.0
 """Seconds without an answer after which a download of a test set is given up."""
@@ -34,7 +32,7 @@ DOWNLOAD_ERRORS = (
     EOFError,
     tarfile.TarError,
     zipfile.BadZipFile,
-    SyntaxError,  # lxml's XMLSyntaxError is one: a raw file that was cut
+    SyntaxError,  # lxml's XMLSyntaxError is one: a truncated raw file
     SystemExit,  # sacreBLEU's answer to a wrong checksum
 )
 
@@ -49,66 +47,131 @@ def known_sets() -> Mapping[str, Any]:
     return DATASETS
 
 
-def default_references(spec: Spec) -> list[str]:
+def default_references(spec: TestSetSpec) -> list[str]:
     """Return the names of the references that sacreBLEU takes, so that a name means the same numbers everywhere."""
     dataset = known_sets().get(spec.suite)
     if dataset is None:
         return []
-    of_pair = dataset.langpairs.get(spec.pair)
+    files_of_pair = dataset.langpairs.get(spec.pair)
     default = dataset.kwargs.get("refs", [])
-    return list(of_pair.get("refs", default) if isinstance(of_pair, dict) else default)
+    return list(files_of_pair.get("refs", default) if isinstance(files_of_pair, dict) else default)
 
 
-def load_from_sacrebleu(spec: Spec, where_to_put: str, submitted: bool = False) -> TestSet:
-    """Load a test set that sacreBLEU knows.
+def find(spec: TestSetSpec, folder: Path, where_to_put: str) -> TestSetFiles:
+    """Extract the texts of a test set that sacreBLEU knows into an empty folder; return their files.
 
     Args:
-        spec: What is wanted.
-        where_to_put: How the files can be had without sacreBLEU, for the message where they cannot be downloaded.
-        submitted: Load the outputs of submitted systems too, where the data set has them.
+        spec: The test set.
+        folder: Where the texts go.
+        where_to_put: How the files can be provided without sacreBLEU, for the message where a download fails.
 
     Raises:
-        UserError: an unknown name, pair or reference, a damaged cache, or no way to download.
+        UserError: an unknown name or pair, a damaged cache, or no way to download.
     """
     known = known_sets()
     if spec.suite not in known:
         hint = nearest(spec.suite, known)
         raise UserError(f"unknown test set {spec.suite!r}{hint}; sacrebleu --list names those it knows")
-    dataset = known[spec.suite]
-    if spec.pair not in dataset.langpairs:
-        raise choose(f"language pair of {spec.suite}", spec.pair, dataset.langpairs)
-    _check_archives(dataset)  # one that was cut is there already, and nothing would be fetched
-    with tempfile.TemporaryDirectory() as folder:
-        fresh = copy.copy(dataset)
-        fresh._outdir = folder
+    if spec.pair not in known[spec.suite].langpairs:
+        raise choose(f"language pair of {spec.suite}", spec.pair, known[spec.suite].langpairs)
+    dataset = CachedDataset(known[spec.suite])
+    # Before the download, since sacreBLEU fetches nothing where a truncated archive lies; and after it.
+    dataset.check_archives()
+    try:
+        with _download_timeout():
+            dataset.extract_into(folder)
+            dataset.check_archives()
+            return dataset.files(spec, folder)
+    except DOWNLOAD_ERRORS as error:
+        raise UserError(_explain_failure(dataset, spec, error, where_to_put)) from None
+
+
+@dataclass(frozen=True, slots=True)
+class CachedDataset:
+    """A sacreBLEU data set in its cache. Only this class uses names that sacreBLEU keeps private.
+
+    Its public interface has no way to check the cache, nor to extract the texts to another place.
+    """
+
+    dataset: Any
+
+    def _private(self, name: str) -> Any:
         try:
-            with _download_timeout():
-                fresh.maybe_download()
-                _check_archives(dataset)
-                files = dict(zip(fresh.fieldnames(spec.pair), map(Path, fresh.get_files(spec.pair)), strict=True))
-                default = {Path(path) for path in fresh.get_reference_files(spec.pair)}
-        except DOWNLOAD_ERRORS as error:
-            raise UserError(_not_to_be_had(dataset, spec, error, where_to_put)) from None
-        return _read(spec, files, default, submitted)
+            return getattr(self.dataset, name)
+        except AttributeError:
+            from sacrebleu import __version__
 
+            raise UserError(
+                f"sacreBLEU {__version__} has no Dataset.{name}, by which its downloads are checked; install a version "
+                "that mtcpo supports (pip install 'sacrebleu<3'), or pass --test-set-dir DIR"
+            ) from None
 
-def _read(spec: Spec, files: Mapping[str, Path], default: set[Path], submitted: bool) -> TestSet:
-    references = {plain_label(name.partition(":")[2]): path for name, path in files.items() if name.startswith("ref")}
-    chosen = choose_references(spec, references, [name for name, path in references.items() if path in default])
-    systems = {
-        name: path for name, path in files.items() if name not in NO_SYSTEMS and not name.startswith("ref")
-    } if submitted else {}  # fmt: skip
-    source, *others = read_aligned([files["src"], *chosen.values(), *systems.values()])
-    docs = list(read_lines(files["docid"])) if "docid" in files else None
-    columns, outputs = [source, *others[: len(chosen)]], others[len(chosen) :]
-    origin = f"sacreBLEU {spec.suite}/{spec.pair}"
-    test_set = make_test_set(spec.name, spec.src, spec.tgt, columns, origin, tuple(chosen), docs)
-    return replace(test_set, submitted=dict(zip(systems, outputs, strict=True)))
+    @property
+    def folder(self) -> Path:
+        """The folder of its texts, with the archives in `raw`."""
+        return Path(self._private("_outdir"))
+
+    @property
+    def raw_folder(self) -> Path:
+        """The folder of its archives and of what was unpacked of them."""
+        return Path(self._private("_rawdir"))
+
+    def archives(self) -> list[tuple[Path, str | None]]:
+        """Return the archives, whether they are there or not, each with its MD5 where sacreBLEU knows it."""
+        file_name = self._private("_get_tarball_filename")
+        checksums = self.dataset.md5 or [None] * len(self.dataset.data)
+        archives = []
+        for url, md5 in zip(self.dataset.data, checksums, strict=True):
+            archives.append((self.raw_folder / file_name(url), md5))
+        return archives
+
+    def check_archives(self) -> None:
+        """Compare every archive that is there with its checksum, and what was unpacked of it with its contents.
+
+        Raises:
+            UserError: one of them is damaged.
+        """
+        for archive, md5 in self.archives():
+            if archive.is_file() and (state := archive.stat()).st_size:
+                _check_archive(archive, md5, self.raw_folder, (state.st_size, state.st_mtime_ns))
+
+    def extract_into(self, folder: Path) -> None:
+        """Write the texts into a folder, from the archives; those that are not there are downloaded."""
+        # A copy: the data set itself is global in sacreBLEU, and another call may use it.
+        self._extracting(folder).maybe_download()
+
+    def files(self, spec: TestSetSpec, folder: Path) -> TestSetFiles:
+        """Return the files that `extract_into` wrote for a language pair."""
+        extracted = self._extracting(folder)
+        default = {Path(path) for path in extracted.get_reference_files(spec.pair)}
+        fields = zip(extracted.fieldnames(spec.pair), map(Path, extracted.get_files(spec.pair)), strict=True)
+        by_field = dict(fields)
+        references: dict[str, Path] = {}
+        systems: dict[str, Path] = {}
+        for name, path in by_field.items():
+            if name.startswith("ref"):  # "ref", or "ref:A"
+                references[plain_label(name.partition(":")[2])] = path
+            elif name not in NO_SYSTEMS:
+                systems[name] = path
+        return TestSetFiles(
+            source=by_field["src"],
+            references=references,
+            origin=f"sacreBLEU {spec.suite}/{spec.pair}",
+            systems=systems,
+            default_references=[label for label, path in references.items() if path in default],
+            docs=by_field.get("docid"),
+        )
+
+    def _extracting(self, folder: Path) -> Any:
+        self._private("_outdir")  # one that sacreBLEU does not read would be set in vain
+        dataset = copy.copy(self.dataset)
+        dataset._outdir = str(folder)
+        return dataset
 
 
 @contextmanager
 def _download_timeout() -> Iterator[None]:
-    """Let no socket wait for ever: sacreBLEU's download sets no time limit of its own."""
+    """Let no socket wait forever: sacreBLEU's download sets no time limit of its own."""
     before = socket.getdefaulttimeout()
     socket.setdefaulttimeout(DOWNLOAD_TIMEOUT)
     try:
@@ -117,53 +180,51 @@ def _download_timeout() -> Iterator[None]:
         socket.setdefaulttimeout(before)
 
 
-def _check_archives(dataset: Any) -> None:
-    """Compare every archive that is there with its checksum, and what was unpacked of it with what is in it."""
-    raw = Path(dataset._rawdir)
-    for url, md5 in zip(dataset.data, dataset.md5 or [None] * len(dataset.data), strict=True):
-        archive = raw / dataset._get_tarball_filename(url)
-        if archive.is_file() and (state := archive.stat()).st_size:
-            _check_archive(archive, md5, raw, (state.st_size, state.st_mtime_ns))
-
-
 @lru_cache(maxsize=64)
 def _check_archive(archive: Path, md5: str | None, raw: Path, state: tuple[int, int]) -> None:
-    """Check one archive; `state`, its size and time, is there so that one that was replaced is checked again."""
+    """Check one archive. `state`, its size and time, is a part of the cache's key: a new archive is checked again."""
     way_out = f"delete {raw.parent} and try again with a network"
     if md5 is not None:
         with archive.open("rb") as file:
-            found = hashlib.file_digest(file, "md5").hexdigest()
-        if found != md5:
-            raise UserError(f"{archive}: cut short or changed (MD5 {found}, not {md5}); {way_out}")
+            actual = hashlib.file_digest(file, "md5").hexdigest()
+        if actual != md5:
+            raise UserError(f"{archive}: truncated or changed (MD5 {actual}, not {md5}); {way_out}")
     try:
         members = _members(archive)
     except (EOFError, OSError, tarfile.TarError, zipfile.BadZipFile) as error:
         raise UserError(f"{archive}: a damaged archive ({error}); {way_out}") from None
     for name, size in members.items():
         path = raw / name
-        there = path.stat().st_size if path.is_file() else None
-        if there != size:
-            what = "not there" if there is None else f"{there} bytes, not {size}"
-            raise UserError(f"{path}: {what}, as after an interrupted download; {way_out}")
+        size_there = path.stat().st_size if path.is_file() else None
+        if size_there != size:
+            problem = "missing" if size_there is None else f"{size_there} bytes, not {size}"
+            raise UserError(f"{path}: {problem}, as after an interrupted download; {way_out}")
 
 
 def _members(archive: Path) -> dict[str, int]:
-    """Return name and size of the files in an archive of the kinds that sacreBLEU unpacks; others are no archives."""
+    """Return name and size of the files in an archive, of the kinds that sacreBLEU unpacks; others have none."""
+    sizes = {}
     if archive.name.endswith((".tar.gz", ".tgz")):
         with tarfile.open(archive) as tar:
-            return {member.name: member.size for member in tar if member.isfile()}
-    if archive.name.endswith(".zip"):
+            for member in tar:
+                if member.isfile():
+                    sizes[member.name] = member.size
+    elif archive.name.endswith(".zip"):
         with zipfile.ZipFile(archive) as packed:
-            return {member.filename: member.file_size for member in packed.infolist() if not member.is_dir()}
-    return {}
+            for info in packed.infolist():
+                if not info.is_dir():
+                    sizes[info.filename] = info.file_size
+    return sizes
 
 
-def _not_to_be_had(dataset: Any, spec: Spec, error: BaseException, where_to_put: str) -> str:
+def _explain_failure(dataset: CachedDataset, spec: TestSetSpec, error: BaseException, where_to_put: str) -> str:
     reason = str(error) or type(error).__name__
-    folder = Path(dataset._outdir)
-    texts = next(iter(sorted(folder.glob(f"*.{spec.pair}.*"))), None)
-    state = f"not in {folder.parent}" if texts is None else f"{texts} has no archive beside it to be checked against"
+    folder = dataset.folder
+    text = next(iter(sorted(folder.glob(f"*.{spec.pair}.*"))), None)
+    state = f"not in {folder.parent}"
+    if text is not None:
+        state = f"{text} has no archive beside it to be checked against"
     return (
         f"test set {spec.suite}:{spec.pair}: {state}, and the download failed ({reason}); "
-        f"pass --test-set-dir DIR with {where_to_put}, or delete {dataset._outdir} and try again with a network"
+        f"pass --test-set-dir DIR with {where_to_put}, or delete {folder} and try again with a network"
     )

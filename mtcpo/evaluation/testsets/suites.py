@@ -1,11 +1,11 @@
-"""Suites: which test sets, by what measured, how translated.
+"""Suites: which test sets, with which metrics, and how they are translated.
 
 A suite is a TOML file:
 
     metrics = ["bleu", "chrf"]
     test_sets = ["wmt22:de-en"]       # by sacreBLEU's names, or in the folder of --test-set-dir
 
-    [decoding]                        # optional; what the command line or the recipe says counts more
+    [decoding]                        # optional; the command line and the recipe override it
     num_beams = 5
 
     [[sets]]                          # files; relative paths start at the suite
@@ -28,9 +28,10 @@ from pydantic import BeforeValidator, Field, TypeAdapter, ValidationInfo, field_
 from mtcpo.core.config import Config, PathOrName, as_value_error, load_section, read_toml
 from mtcpo.core.errors import UserError, nearest
 from mtcpo.core.resources import resource_tomls
-from mtcpo.evaluation.testsets.published import RELEASES, languages_of, load_from_folder, where_to_put
-from mtcpo.evaluation.testsets.sacrebleu import known_sets, load_from_sacrebleu
-from mtcpo.evaluation.testsets.testset import TestSet, TestSetConfig, load_local_set, parse_spec
+from mtcpo.evaluation.testsets.loading import load_local_set, load_test_set
+from mtcpo.evaluation.testsets.published import RELEASES, languages_of
+from mtcpo.evaluation.testsets.sacrebleu import known_sets
+from mtcpo.evaluation.testsets.testset import TestSet, TestSetConfig, parse_spec
 from mtcpo.metrics.config import MetricSpec
 from mtcpo.metrics.registry import metric_kind
 from mtcpo.translation.config import TranslateConfig
@@ -67,14 +68,14 @@ def load_suite(spec: str, test_set_dir: Path | None = None, submitted: bool = Fa
     """Load what `--suite` names: a shipped suite (`demo`), a file (`x.toml`) or one test set (`wmt22:de-en`).
 
     Raises:
-        UserError: unknown, not to be had, or damaged.
+        UserError: unknown, not available, or damaged.
     """
     if _is_test_set(spec):
         return [load_test_set(spec, test_set_dir, submitted)]
     suite = read_suite(spec)
-    loaded = [load_test_set(name, test_set_dir, submitted) for name in suite.test_sets]
-    loaded += [load_local_set(config) for config in suite.sets]
-    return [replace(test_set, metrics=suite.metrics, decoding=suite.decoding) for test_set in loaded]
+    test_sets = [load_test_set(name, test_set_dir, submitted) for name in suite.test_sets]
+    test_sets += [load_local_set(config) for config in suite.sets]
+    return [replace(test_set, metrics=suite.metrics, decoding=suite.decoding) for test_set in test_sets]
 
 
 def load_test_sets(
@@ -85,33 +86,47 @@ def load_test_sets(
     Raises:
         UserError: as `load_suite`; none at all; or two of one name and language pair.
     """
-    loaded = [test_set for spec in suites for test_set in load_suite(spec, test_set_dir, submitted)]
-    loaded += [load_local_set(config) for config in sets]
-    if not loaded:
+    test_sets: list[TestSet] = []
+    for spec in suites:
+        test_sets += load_suite(spec, test_set_dir, submitted)
+    test_sets += [load_local_set(config) for config in sets]
+    if not test_sets:
         raise UserError("no test set to evaluate on; name one, for example --suite wmt22:de-en")
     seen: set[tuple[str, str]] = set()
-    for test_set in loaded:
+    for test_set in test_sets:
         if (test_set.name, test_set.pair) in seen:
             raise UserError(f"two test sets are {test_set.name} {test_set.pair}; name it once, or rename one")
         seen.add((test_set.name, test_set.pair))
-    return loaded
+    return test_sets
 
 
 def name_test_sets(suites: Sequence[str], sets: Sequence[TestSetConfig]) -> list[tuple[str, str]]:
     """Return (name, language pair) of what `load_test_sets` would load, without needing the text."""
-    named: list[tuple[str, str]] = []
+    names: list[tuple[str, str]] = []
     for text in suites:
-        suite = None if _is_test_set(text) else read_suite(text)
-        specs = [parse_spec(name) for name in ([text] if suite is None else suite.test_sets)]
-        named += [(spec.name, "-".join(languages_of(spec))) for spec in specs]
-        named += [(config.name, f"{config.src_lang}-{config.tgt_lang}") for config in (suite.sets if suite else ())]
-    return named + [(config.name, f"{config.src_lang}-{config.tgt_lang}") for config in sets]
+        if _is_test_set(text):
+            names.append(_name_of_spec(text))
+        else:
+            suite = read_suite(text)
+            names += [_name_of_spec(spec) for spec in suite.test_sets]
+            names += [_name_of_config(config) for config in suite.sets]
+    return names + [_name_of_config(config) for config in sets]
+
+
+def _name_of_spec(text: str) -> tuple[str, str]:
+    spec = parse_spec(text)
+    return spec.name, "-".join(languages_of(spec))
+
+
+def _name_of_config(config: TestSetConfig) -> tuple[str, str]:
+    return config.name, f"{config.src_lang}-{config.tgt_lang}"
 
 
 def decoding_of(test_set: TestSet, given: TranslateConfig) -> TranslateConfig:
-    """Return how a test set is translated: as its suite says, but for what was given explicitly."""
+    """Return how a test set is translated: as its suite says, except for what was set explicitly."""
     if test_set.decoding is None:
         return given
+    # Unset fields are left out, so that a default of one side does not win over a setting of the other.
     suite, explicit = (config.model_dump(exclude_unset=True) for config in (test_set.decoding, given))
     return TranslateConfig(**(suite | explicit))
 
@@ -139,34 +154,12 @@ def _shipped_suite(name: str) -> Path:
     suites = resource_tomls("eval/suites")
     if name in suites:
         return suites[name]
-    known = known_sets()
-    if name in known:
-        pairs = sorted(known[name].langpairs)
+    sacrebleu_sets = known_sets()
+    if name in sacrebleu_sets:
+        pairs = sorted(sacrebleu_sets[name].langpairs)
         raise UserError(f"suite {name!r}: add the language pair, as in {name}:{pairs[0]}; it has {', '.join(pairs)}")
-    guess = nearest(name, [*suites, *known, *RELEASES])
+    guess = nearest(name, [*suites, *sacrebleu_sets, *RELEASES])
     raise UserError(
         f"unknown suite {name!r}{guess}; choose from {', '.join(sorted(suites))}, a test set such as wmt22:de-en, "
         "or a file that ends in .toml"
     )
-
-
-def load_test_set(text: str, test_set_dir: Path | None = None, submitted: bool = False) -> TestSet:
-    """Load `SUITE:SRC-TGT`, or `SUITE:SRC-TGT:REF,REF` with references by name, for example `wmt22:de-en:A,B`.
-
-    Without `test_set_dir` the names are sacreBLEU's, from its cache or by its download; with it, only that folder
-    is looked at. Without names of references, those that sacreBLEU takes for this test set are used, else all.
-    submitted: with the outputs of the systems that took part.
-
-    Raises:
-        UserError: unknown name, pair or reference (with the nearest, or those that are there), not to be had
-            (with what to place where), damaged, or files of unequal length.
-    """
-    spec = parse_spec(text)
-    if test_set_dir is not None:
-        return load_from_folder(test_set_dir, spec, submitted)
-    if spec.suite in RELEASES and spec.suite not in known_sets():
-        raise UserError(
-            f"test set {text}: sacreBLEU cannot fetch it; get it from {RELEASES[spec.suite].home} and pass "
-            f"--test-set-dir DIR with {where_to_put(spec)}"
-        )
-    return load_from_sacrebleu(spec, where_to_put(spec), submitted)

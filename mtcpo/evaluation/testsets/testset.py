@@ -1,4 +1,4 @@
-"""A test set: its record, what every way to load one shares, and test sets in files of one's own."""
+"""A test set: its record, its files, and how it and its references are named."""
 
 from __future__ import annotations
 
@@ -6,18 +6,17 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import ClassVar, TypeVar
+from typing import ClassVar
 
 from pydantic import Field, model_validator
 
 from mtcpo.core.config import Config, PathOrName
 from mtcpo.core.errors import UserError, choose
-from mtcpo.core.files import read_lines
-from mtcpo.data.names import check_name
 from mtcpo.data.records import Segment
 from mtcpo.translation.config import TranslateConfig
 
-Value = TypeVar("Value")
+ALL_REFERENCES = "all"
+"""What a spec says in place of the references' names to take every one: `wmt22:de-en:all`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,11 +24,11 @@ class TestSet:
     """Segments of one language pair.
 
     origin: where they come from: files, or sacreBLEU's name for them. submitted: outputs of the systems that took
-    part, by system, where they were asked for. metrics, decoding: what its suite measures it by and how it is
-    translated; None where it belongs to no suite or the suite does not say.
+    part, by system, where they were to be loaded. metrics, decoding: its suite's; None where it belongs to no suite or
+    the suite does not say.
     """
 
-    __test__: ClassVar[bool] = False  # a record, whatever pytest thinks of its name
+    __test__: ClassVar[bool] = False  # a record, although pytest takes the name for a test's
 
     name: str
     src_lang: str
@@ -66,15 +65,17 @@ class TestSetConfig(Config):
         names = self.reference_names
         if names and len(names) != len(self.references):
             raise ValueError(f"{len(names)} reference_names for {len(self.references)} references; name each")
-        twice = next((name for name in names if names.count(name) > 1), None)
-        if twice is not None:
-            raise ValueError(f"two references are named {twice!r}; give each a name of its own")
+        for name in names:
+            if names.count(name) > 1:
+                raise ValueError(f"two references are named {name!r}; give each a name of its own")
         return self
 
 
 @dataclass(frozen=True, slots=True)
-class Spec:
+class TestSetSpec:
     """A test set as it is named: `SUITE:SRC-TGT`, or `SUITE:SRC-TGT:REF,REF` with references by name, or `:all`."""
+
+    __test__: ClassVar[bool] = False
 
     suite: str
     src: str
@@ -88,30 +89,41 @@ class Spec:
 
     @property
     def name(self) -> str:
-        """What the test set is called in results: `wmt21/AB` is a folder's name as `wmt21_AB`."""
+        """What the test set is called in results: `wmt21/AB` would be a path, so it is `wmt21_AB`."""
         return self.suite.replace("/", "_")
 
 
-def parse_spec(text: str) -> Spec:
+def parse_spec(text: str) -> TestSetSpec:
     """Parse `wmt22:de-en` or `wmt22:de-en:A,B`.
 
     Raises:
         UserError: not of this form.
     """
     suite, _, rest = text.partition(":")
-    pair, _, wanted = rest.partition(":")
+    pair, _, references = rest.partition(":")
     src, _, tgt = pair.partition("-")
     if not suite or not src or not tgt or not re.fullmatch(r"[\w-]+", pair):
         raise UserError(f"test set {text!r}: write it as SUITE:SRC-TGT, for example wmt22:de-en")
-    return Spec(suite, src, tgt, tuple(name for name in wanted.split(",") if name))
+    return TestSetSpec(suite, src, tgt, tuple(name for name in references.split(",") if name))
 
 
-def load_local_set(config: TestSetConfig) -> TestSet:
-    """Load a test set from line-aligned files."""
-    files = [Path(config.source), *(Path(reference) for reference in config.references)]
-    labels = config.reference_names or tuple(path.name for path in files[1:])
-    name = check_name("test set", config.name)
-    return make_test_set(name, config.src_lang, config.tgt_lang, read_aligned(files), files[0].name, labels)
+@dataclass(frozen=True, slots=True)
+class TestSetFiles:
+    """The line-aligned files of a test set, wherever they were found.
+
+    references: by label, "" where there is one without a name. default_references: the labels that are taken where
+    the spec names none; none of these: all. systems: outputs of the systems that took part. docs: a document's name
+    for each line. origin: as in `TestSet`.
+    """
+
+    __test__: ClassVar[bool] = False
+
+    source: Path
+    references: Mapping[str, Path]
+    origin: str
+    systems: Mapping[str, Path] = field(default_factory=dict)
+    default_references: Sequence[str] = ()
+    docs: Path | None = None
 
 
 def plain_label(name: str) -> str:
@@ -119,63 +131,21 @@ def plain_label(name: str) -> str:
     return re.sub(r"^ref-?(?=.)", "", name)
 
 
-def choose_references(spec: Spec, there: Mapping[str, Value], default: Sequence[str]) -> dict[str, Value]:
-    """Return the wanted of the references that are there: those that the spec names, else the default ones, else all.
-
-    The name `all` stands for all of them.
+def choose_references(spec: TestSetSpec, files: TestSetFiles) -> dict[str, Path]:
+    """Return the references that the spec names, else the default ones, else all.
 
     Raises:
         UserError: one is named twice, or is not there; the message lists those that are.
     """
-    wanted = list(there) if spec.references == ("all",) else [plain_label(name) for name in spec.references]
-    for name in wanted:
-        if wanted.count(name) > 1:
+    if spec.references == (ALL_REFERENCES,):
+        return dict(files.references)
+    named = [plain_label(name) for name in spec.references]
+    for name in named:
+        if named.count(name) > 1:
             raise UserError(f"{spec.suite}:{spec.pair}: reference {name!r} is named twice; name it once")
-        if name not in there:
-            raise choose(f"reference of {spec.suite}:{spec.pair}", name, [label or "(unnamed)" for label in there])
-    wanted = wanted or [name for name in map(plain_label, default) if name in there] or list(there)
-    return {name: there[name] for name in wanted}
-
-
-def read_aligned(files: Sequence[Path]) -> list[list[str]]:
-    """Read files that must have equally many lines, at least one."""
-    columns = [list(read_lines(path)) for path in files]
-    if not columns[0]:
-        raise UserError(f"{files[0]}: empty; a test set needs at least one line")
-    for path, column in zip(files, columns, strict=True):
-        if len(column) != len(columns[0]):
-            raise UserError(
-                f"{path}: {len(column)} lines, but {files[0]} has {len(columns[0])}; line n of one must translate "
-                "line n of the other"
-            )
-    return columns
-
-
-def make_test_set(
-    name: str,
-    src_lang: str,
-    tgt_lang: str,
-    columns: Sequence[Sequence[str]],
-    origin: str,
-    reference_names: tuple[str, ...],
-    docs: Sequence[str] | None = None,
-) -> TestSet:
-    """Make the record of columns: the source, then the references.
-
-    Raises:
-        UserError: more or fewer names of documents than segments.
-    """
-    if docs is not None and len(docs) != len(columns[0]):
-        raise UserError(f"{origin}: {len(docs)} document names for {len(columns[0])} segments; fetch it again")
-    segments = tuple(
-        Segment(
-            id=f"{name}:{src_lang}-{tgt_lang}:{number}",
-            src_lang=src_lang,
-            tgt_lang=tgt_lang,
-            source=source,
-            references=tuple(references),
-            doc=docs[number - 1] if docs is not None else None,
-        )
-        for number, (source, *references) in enumerate(zip(*columns, strict=True), start=1)
-    )
-    return TestSet(name, src_lang, tgt_lang, segments, origin, reference_names)
+        if name not in files.references:
+            labels = [label or "(unnamed)" for label in files.references]
+            raise choose(f"reference of {spec.suite}:{spec.pair}", name, labels)
+    default = [plain_label(name) for name in files.default_references]
+    chosen = named or [name for name in default if name in files.references] or list(files.references)
+    return {name: files.references[name] for name in chosen}

@@ -13,17 +13,17 @@ from support.paths import MULTI30K
 from mtcpo.core.config import load_section
 from mtcpo.core.errors import UserError
 from mtcpo.core.resources import resource_path, resource_tomls
+from mtcpo.evaluation.testsets.loading import load_local_set, load_test_set
 from mtcpo.evaluation.testsets.published import RELEASES
 from mtcpo.evaluation.testsets.suites import (
     SuiteConfig,
     decoding_of,
     load_suite,
-    load_test_set,
     load_test_sets,
     name_test_sets,
     read_suite,
 )
-from mtcpo.evaluation.testsets.testset import TestSetConfig, load_local_set
+from mtcpo.evaluation.testsets.testset import TestSetConfig
 from mtcpo.translation.config import TranslateConfig
 
 GERMAN, ENGLISH, OTHER = "Guten Tag.\nBis bald.\n", "Good day.\nSee you soon.\n", "Hello.\nSee you.\n"
@@ -82,7 +82,7 @@ def local(tmp_path, references=("t.en",), **changes):
 
 def test_files_of_unequal_length_are_named_with_their_counts(tmp_path):
     write(tmp_path, **{"t.de": GERMAN, "t.en": ENGLISH + "More.\n"})
-    with pytest.raises(UserError, match=r"t\.en: 3 lines, but .*t\.de has 2"):
+    with pytest.raises(UserError, match=r"line counts differ: .*t\.de has 2, .*t\.en has 3; the files must be aligned"):
         load_local_set(local(tmp_path))
 
 
@@ -150,7 +150,7 @@ def test_submitted_systems_of_the_pair_only_and_only_when_asked(wmt):
 def test_a_short_submission_is_refused(wmt):
     (wmt / "system-outputs" / "generaltest2022.de-en.hyp.Online-A.en").write_text("Hello.\n")
     assert load_test_set("wmt22:de-en", wmt).submitted == {}
-    with pytest.raises(UserError, match=r"hyp\.Online-A\.en: 1 lines, but .*src\.de has 2"):
+    with pytest.raises(UserError, match=r"line counts differ: [^ ]*src\.de has 2, [^ ]*hyp\.Online-A\.en has 1; "):
         load_test_set("wmt22:de-en", wmt, submitted=True)
 
 
@@ -182,7 +182,7 @@ def test_a_source_without_reference_says_what_to_place(wmt):
 
 def test_a_short_reference_is_refused(wmt):
     (wmt / "references" / "generaltest2022.de-en.ref.A.en").write_text("Good day.\n")
-    with pytest.raises(UserError, match=r"1 lines, but .* has 2"):
+    with pytest.raises(UserError, match=r"line counts differ: .*src\.de has 2, .*ref\.A\.en has 1; the files"):
         load_test_set("wmt22:de-en", wmt)
 
 
@@ -413,7 +413,7 @@ def test_texts_without_the_archive_that_they_came_from_are_not_believed(cached):
 def test_an_archive_that_an_interrupt_cut_is_refused(cached, size):
     archive = cached / "raw" / "greetings.g.tar.gz"
     archive.write_bytes(archive.read_bytes()[:size])
-    with pytest.raises(UserError, match=r"g\.tar\.gz: cut short or changed .*delete .*greetings and try again"):
+    with pytest.raises(UserError, match=r"g\.tar\.gz: truncated or changed .*delete .*greetings and try again"):
         load_test_set("greetings:de-en")
 
 
@@ -423,7 +423,7 @@ def test_files_that_were_half_unpacked_are_refused(cached):
     with pytest.raises(UserError, match=r"g\.de: 11 bytes, not 21, as after an interrupted download; delete "):
         load_test_set("greetings:de-en")
     (cached / "raw" / "g.de").unlink()
-    with pytest.raises(UserError, match=r"g\.de: not there, as after an interrupted download"):
+    with pytest.raises(UserError, match=r"g\.de: missing, as after an interrupted download"):
         load_test_set("greetings:de-en")
 
 
@@ -458,6 +458,25 @@ def test_references_and_submitted_systems_of_wmts_own_files(tmp_path, monkeypatc
     assert both.submitted == {}
     with pytest.raises(UserError, match="unknown reference of hello:de-en 'C'; choose from A, B"):
         load_test_set("hello:de-en:C")
+
+
+@pytest.mark.parametrize("name", ["_outdir", "_rawdir", "_get_tarball_filename"])
+def test_a_sacrebleu_without_what_we_need_of_it_is_named(cached, monkeypatch, name):
+    class Without:
+        """The data set, as a version of sacreBLEU that renamed one of its private names would have it."""
+
+        def __init__(self, dataset):
+            self.dataset = dataset
+
+        def __getattr__(self, asked):
+            if asked == name:
+                raise AttributeError(asked)
+            return getattr(self.dataset, asked)
+
+    data = sacrebleu.dataset.DATASETS["greetings"]
+    monkeypatch.setitem(sacrebleu.dataset.DATASETS, "greetings", Without(data))
+    with pytest.raises(UserError, match=rf"sacreBLEU [\d.]+ has no Dataset\.{name}, by which its"):
+        load_test_set("greetings:de-en")
 
 
 def test_an_unknown_pair_lists_the_known(cached):

@@ -133,6 +133,7 @@ def test_the_ckpt_file_itself_can_be_given(comet_models):
     ).score_candidates(segments)
 
 
+@pytest.mark.slow
 @pytest.mark.comet
 def test_no_noise_is_left_behind(comet_models):
     code = (
@@ -160,14 +161,14 @@ def test_loading_restores_levels(comet_models):
 def test_signals_are_obeyed_while_it_scores(comet_models, monkeypatch):
     metric = opened(comet_models["unified-ref"])
     engine, during = metric.runner._engine, []
-    read = engine._read
+    read = engine._encode
     numbers = (signal.SIGINT, signal.SIGTERM)
 
     def watched(*arguments):
         during.append([signal.getsignal(number) for number in numbers])
         return read(*arguments)
 
-    monkeypatch.setattr(engine, "_read", watched)
+    monkeypatch.setattr(engine, "_encode", watched)
     before = [signal.getsignal(number) for number in numbers]
     metric.score_candidates(comet_segments(3))
     assert during

@@ -10,7 +10,7 @@ from mtcpo.models.head.targets import IGNORE
 from mtcpo.models.layouts.base import Example, pad_rows
 from mtcpo.models.loading import max_positions_of
 from mtcpo.models.prompts import TextExample, fill_prompt
-from mtcpo.training.train import set_dropout
+from mtcpo.training.prepare import set_dropout
 
 ENCODER_DECODERS = ("mt5", "marian", "m2m100", "nllb")
 DECODERS = tuple(kind for kind in KINDS if kind not in ENCODER_DECODERS)

@@ -1,0 +1,99 @@
+"""The names that an option takes, with one line about each, below the options of `--help`.
+
+They come from the tables of the package, which are imported only when the help is printed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import click
+
+Rows = list[tuple[str, str]]
+
+
+class Command(click.Command):
+    """A command whose help ends with catalogues. catalogues: heading -> function that returns names and meanings."""
+
+    def __init__(self, *args: Any, catalogues: dict[str, Callable[[], Rows]] | None = None, **kwargs: Any) -> None:
+        """Take what click.Command takes, and the catalogues."""
+        super().__init__(*args, **kwargs)
+        self.catalogues = catalogues or {}
+
+    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the catalogues, each as a section."""
+        for heading, rows in self.catalogues.items():
+            with formatter.section(heading):
+                formatter.write_dl(rows())
+
+
+def metrics() -> Rows:
+    """Metrics of translations against references, or of translations alone."""
+    from mtcpo.metrics.registry import METRICS
+
+    rows = []
+    for name, kind in METRICS.items():
+        rows.append((name, _line(kind.help, kind.paper)))
+        if kind.checkpoint:
+            rows.append((f"{name}:DIR", f"{kind.title} with another checkpoint: a directory or a hub name"))
+    return [*rows, ("NAME=python:MODULE:NAME", "a metric of your own; needs --allow-code")]
+
+
+def candidate_metrics() -> Rows:
+    """Metrics that can choose among candidates."""
+    others = [
+        ("mbr:METRIC", "expected utility against the other candidates (minimum Bayes risk); needs no reference"),
+        ("NAME", "scores of this name that the candidates bring"),
+    ]
+    return [*metrics(), *others]
+
+
+def selections() -> Rows:
+    """Ways to select pairs among scored candidates."""
+    from mtcpo.preferences.selections import SELECTIONS
+
+    rows = [(name, _line(selection.title, selection.paper)) for name, selection in SELECTIONS.items()]
+    return [*rows, ("python:MODULE:NAME", "a function of your own; needs --allow-code")]
+
+
+def combinations() -> Rows:
+    """Ways to make one score of several."""
+    from mtcpo.preferences.combining import COMBINATIONS
+
+    return [(name, combination.title) for name, combination in COMBINATIONS.items()]
+
+
+def filters() -> Rows:
+    """Settings that leave out candidates or pairs."""
+    from mtcpo.preferences.filters import CANDIDATE_FILTERS, PAIR_FILTERS
+
+    rows = []
+    for row in (*CANDIDATE_FILTERS.values(), *PAIR_FILTERS.values()):
+        # Some are always on, without a setting.
+        if row.setting:
+            rows.append((row.setting, row.title))
+    return rows
+
+
+def losses() -> Rows:
+    """Losses to train with."""
+    from mtcpo.training.losses import LOSSES
+
+    rows = [(name, _line(loss.help, loss.paper and f"arXiv {loss.paper}")) for name, loss in LOSSES.items()]
+    return [*rows, ("python:MODULE:NAME", "a function of your own; needs --allow-code")]
+
+
+def models() -> Rows:
+    """Short names of models, with their checkpoints on the hub."""
+    from mtcpo.models.families import FAMILIES
+
+    rows = []
+    for family in FAMILIES:
+        if family.alias:
+            rows.append((family.alias, _line(f"{family.checkpoint}: {family.help}", family.paper)))
+    return rows
+
+
+def _line(text: str, paper: str) -> str:
+    return f"{text} ({paper})" if paper else text

@@ -1,0 +1,83 @@
+"""From the values of a command line to checked sections of the configuration, and other things that commands share."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+if TYPE_CHECKING:
+    from mtcpo.cli.options import LanguageOptions
+    from mtcpo.core.config import Config
+    from mtcpo.data.config import CorpusConfig, PreferenceSetConfig
+    from mtcpo.data.corpora import Drops
+
+Section = TypeVar("Section", bound="Config")
+
+
+def load_options(
+    cls: type[Section], name: str, values: dict[str, Any], overrides: Iterable[str] = (), allow_code: bool = False
+) -> Section:
+    """Return a section of the configuration made of a command's options, unset ones left out, and its overrides.
+
+    name: of the section in a recipe. `--set train.beta=0.2` and `--set beta=0.2` mean the same for "train".
+
+    Raises:
+        UserError: a key or value is wrong.
+    """
+    from mtcpo.core.config import apply_overrides, load_section
+
+    given = {key: value for key, value in values.items() if value not in (None, (), {})}
+    without_name = [text.removeprefix(f"{name}.") for text in overrides]
+    section: Section = load_section(cls, apply_overrides(given, without_name), "command line", allow_code=allow_code)
+    return section
+
+
+def load_corpus(
+    source: str,
+    references: Sequence[str],
+    hypotheses: Sequence[str],
+    languages: LanguageOptions,
+    overrides: Sequence[str] = (),
+    allow_code: bool = False,
+) -> CorpusConfig:
+    """Return the corpus that a command line names; errors as `load_options`."""
+    from mtcpo.data.config import CorpusConfig
+    from mtcpo.data.corpora import parse_named_files
+
+    values = {
+        "source": source,
+        "references": tuple(references),
+        "hypotheses": parse_named_files(hypotheses),
+        "src_lang": languages.src_lang,
+        "tgt_lang": languages.tgt_lang,
+    }
+    return load_options(CorpusConfig, "data", values, overrides, allow_code)
+
+
+def load_preference_set(
+    source: str, languages: LanguageOptions, overrides: Sequence[str] = (), allow_code: bool = False
+) -> PreferenceSetConfig:
+    """Return the preference set that a command line names; errors as `load_options`."""
+    from mtcpo.data.config import PreferenceSetConfig
+
+    values = {"source": source, "src_lang": languages.src_lang, "tgt_lang": languages.tgt_lang}
+    return load_options(PreferenceSetConfig, "data", values, overrides, allow_code)
+
+
+def is_first_process() -> bool:
+    """Whether this process is the only one or, under a launcher, the one that prints and writes for all."""
+    return int(os.environ.get("RANK", "0")) == 0
+
+
+def system_name(model: str, name: str | None = None) -> str:
+    """Return the system name of a model's translations: the name given, or the last part of the model's path."""
+    from mtcpo.data.names import check_system_name
+
+    return check_system_name(name or Path(model).resolve().name)
+
+
+def format_drops(drops: Drops) -> str:
+    """Return the end of a command's line that counts what was dropped; "" where nothing was."""
+    return "".join(f"; dropped: {number} {reason}" for reason, number in sorted(drops.items()))
