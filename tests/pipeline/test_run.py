@@ -260,7 +260,7 @@ def test_an_input_that_changed_is_named_and_only_its_followers_run(done, capsys,
         ("sft.data.source=no.en", "no.en: no such file"),
         ('evaluate.suites=["wmt22:de-xx"]', "unknown language pair of wmt22 'de-xx'"),
         ('evaluate.metrics=["bluu"]', "unknown metric 'bluu' (did you mean 'bleu'?)"),
-        ('evaluate.sets=[{name="../x",source="s",references=["r"],src_lang="en",tgt_lang="de"}]', "test set '../x'"),
+        ('evaluate.sets=[{name="../x",source="s",references=["r"],src_lang="en",tgt_lang="de"}]', "test set name '../x'"),
         (
             'evaluate.sets=[{name="x",source="no.en",references=["r"],src_lang="en",tgt_lang="de"}]',
             "no.en: no such file",
@@ -291,6 +291,7 @@ def test_an_output_directory_that_cannot_be_one(done, capsys):
     )
 
 
+@pytest.mark.slow
 def test_candidates_of_the_data_need_no_model_to_make_them(done, capsys):
     """[data] with hypotheses in place of [translate], and no [sft]: four stages fewer."""
     folder = done / "bare"
@@ -330,6 +331,7 @@ tgt_lang = "de"
     assert heads == ["prefs", "train", "decode base", "decode tuned", "evaluate", "report"]
 
 
+@pytest.mark.slow
 def test_a_full_disk_stops_the_run_and_with_more_space_it_goes_on(done, capsys):
     with small_disk(done / "disk", "200k") as disk:
         command = ("run", "tiny.toml", "--output-dir", disk / "out")

@@ -64,6 +64,7 @@ LEARNING = {"num_train_epochs": 3, "learning_rate": 5e-3, "per_device_train_batc
 # --- figures --------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["mt5", "llama"])
 def test_the_figures_are_those_of_the_model_that_is_kept(model_folder, kind, files, dev, tmp_path, capsys):
     """The logged scores, against sacreBLEU's on translations that the saved model makes by itself."""
@@ -99,6 +100,7 @@ def test_the_figures_are_those_of_the_model_that_is_kept(model_folder, kind, fil
     assert said.count(f"  source      {sources[0]}\n") == 3
 
 
+@pytest.mark.slow
 def test_pairs_that_training_does_not_see(model_folder, files, dev, tmp_path):
     """[train.eval] of a recipe: the same figures as for the pairs given to the function; and a dev set beside them."""
     frozen = {"learning_rate": 0.0, "max_steps": 2}
@@ -126,6 +128,7 @@ def test_a_terminal_is_not_told_what_to_do_by_a_translation():
 # --- what it leaves alone -------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["mt5", "llama"])
 def test_evaluating_changes_no_bit_of_the_training(model_folder, kind, files, dev, tmp_path):
     """With dropout, so that a generator which moved, or a mode which stayed, would show; sampling, which draws most."""
@@ -158,6 +161,7 @@ def scores_of(monkeypatch):
 SIX = {"num_train_epochs": 6, "learning_rate": 5e-3, "per_device_train_batch_size": 8}
 
 
+@pytest.mark.slow
 def test_the_best_checkpoint_is_kept(model_folder, dev, scores_of, tmp_path):
     scores_of([1.0, 3.0, 2.0, 2.5, 0.0, 1.0])
     settings = train_config(dev=dev, args=SIX)

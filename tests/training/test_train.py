@@ -419,6 +419,7 @@ def test_precision_of_the_weights():
     assert dtype_of(TrainConfig(lora=LoraConfig(), args={"fp16": True})) == "float32"
 
 
+@pytest.mark.slow
 def test_one_trainings_arithmetic_is_not_the_nexts(model_folder, tmp_path):
     """The library keeps mixed precision and compilation in the environment of the process."""
     model, texts = str(model_folder("mt5")), preference_texts(8)
