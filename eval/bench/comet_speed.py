@@ -32,7 +32,8 @@ import numpy as np
 from real_data import data_folder
 
 from mtcpo.core.provenance import provenance
-from mtcpo.data.corpora import CorpusConfig, read_corpus
+from mtcpo.data.config import CorpusConfig
+from mtcpo.data.corpora import read_corpus
 from mtcpo.data.records import Segment
 
 BATCH_SIZES = (16, 32, 64, 128)

@@ -19,11 +19,11 @@ from typing import Any
 
 from real_data import data_folder
 
-from mtcpo.core.files import read_json_lines
 from mtcpo.core.progress import quiet_libraries
 from mtcpo.core.version import __version__
 from mtcpo.data.corpora import read_corpus
 from mtcpo.data.records import Segment, triplet_from_json
+from mtcpo.data.row_files import read_row_file
 from mtcpo.data.rows import read_segments
 from mtcpo.evaluation.config import EvaluateConfig
 from mtcpo.evaluation.evaluate import evaluate_outputs
@@ -80,7 +80,7 @@ def main(work: Path, names: list[str]) -> None:
     """Run the named settings (default: all) that have no row yet."""
     quiet_libraries()
     work.mkdir(parents=True, exist_ok=True)
-    done = {row["name"] for _, row in read_json_lines(RESULTS)} if RESULTS.exists() else set()
+    done = {row["name"] for _, row in read_row_file(RESULTS)} if RESULTS.exists() else set()
     for name in names or SETTINGS:
         if name in done:
             continue
@@ -99,7 +99,7 @@ def run_one(name: str, setting: Setting, work: Path) -> dict[str, Any]:
     prefs, model = work / f"{name}.jsonl", work / f"{name}"
     report = build_preferences(some_candidates(recipe, setting.take, work), recipe.prefs, prefs)
     if not model.exists():
-        texts = pair_texts(triplet_from_json(row, where) for where, row in read_json_lines(prefs))
+        texts = pair_texts(triplet_from_json(row, where) for where, row in read_row_file(prefs))
         train(str(recipe.model.name), texts, recipe.train, model)
     trained = json.loads((model / "training.json").read_text(encoding="utf-8"))
     val = val_set()

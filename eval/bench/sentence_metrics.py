@@ -25,7 +25,8 @@ from real_data import data_folder
 from sacrebleu.metrics.bleu import BLEU
 from sacrebleu.metrics.chrf import CHRF
 
-from mtcpo.data.corpora import CorpusConfig, read_corpus
+from mtcpo.data.config import CorpusConfig
+from mtcpo.data.corpora import read_corpus
 from mtcpo.data.records import Segment
 from mtcpo.metrics.scorer import Scorer
 

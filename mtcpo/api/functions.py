@@ -9,13 +9,14 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from mtcpo.core.config import load_section
 from mtcpo.core.errors import UserError
-from mtcpo.core.files import read_json_lines
-from mtcpo.data.corpora import CorpusConfig, Drops, read_corpus
+from mtcpo.data.config import CorpusConfig, SourceConfig
+from mtcpo.data.corpora import Drops, read_corpus
 from mtcpo.data.names import check_system_name
+from mtcpo.data.row_files import read_row_file
 from mtcpo.evaluation.config import RunEvaluateConfig
 from mtcpo.evaluation.document import EvaluationDocument
 from mtcpo.evaluation.results import to_document, write_evaluation
@@ -35,6 +36,8 @@ if TYPE_CHECKING:
 TABLE_WIDTH = 160
 """Characters of a line of an evaluation's table, at most."""
 
+Settings = TypeVar("Settings", bound=SourceConfig)
+
 Source = str | Path | Iterable[Any]
 """A file, a data set's directory or hub name, or rows in memory: `datasets.Dataset`, a list of dicts or records."""
 
@@ -42,14 +45,18 @@ MetricChoice = str | NeuralMetric | Callable[..., Any]
 """A metric: its name as in --metric, a function (sources, hypotheses, references) -> scores, or an object."""
 
 
-def corpus_of(dataset: Source, data: Mapping[str, Any] | None, where: str) -> tuple[CorpusConfig, Iterable[Any] | None]:
-    """Return where a corpus is, and its rows where they are in memory; `data` is as the section of a recipe.
+def corpus_of(
+    cls: type[Settings], dataset: Source, data: Mapping[str, Any] | None, where: str
+) -> tuple[Settings, Iterable[Any] | None]:
+    """Return where a corpus or preference set is, and its rows where they are in memory.
+
+    data: as the section `cls` of a recipe.
 
     Raises:
         UserError: a setting is wrong.
     """
     named = isinstance(dataset, (str, Path))
-    config = load_section(CorpusConfig, {"source": str(dataset) if named else "row", **(data or {})}, where)
+    config = load_section(cls, {"source": str(dataset) if named else "row", **(data or {})}, where)
     return config, None if isinstance(dataset, (str, Path)) else dataset
 
 
@@ -86,12 +93,12 @@ def build_preferences(
 
     # Whoever calls Python may run code.
     config = load_section(PrefsConfig, {"metrics": list(metrics), **settings}, "build_preferences", allow_code=True)
-    corpus, items = corpus_of(dataset, data, "build_preferences: data")
+    corpus, items = corpus_of(CorpusConfig, dataset, data, "build_preferences: data")
     drops = Drops()
     with TemporaryDirectory() as folder:
         output = Path(folder) / "prefs.jsonl"
         report = write_preferences(read_corpus(corpus, drops, items=items), config, output, drops=drops)
-        triplets = datasets.Dataset.from_list([row for _, row in read_json_lines(output)])
+        triplets = datasets.Dataset.from_list([row for _, row in read_row_file(output)])
     return Preferences(triplets, report.to_json())
 
 
@@ -198,7 +205,7 @@ def _is_data_file(name: str) -> bool:
 
 
 def _read_test_set(dataset: Source, data: Mapping[str, Any] | None) -> TestSet:
-    corpus, items = corpus_of(dataset, data, "evaluate: data")
+    corpus, items = corpus_of(CorpusConfig, dataset, data, "evaluate: data")
     drops = Drops()
     # A segment without text stays: outputs belong to segments by their order.
     segments = tuple(read_corpus(corpus, drops, keep_empty=True, items=items))

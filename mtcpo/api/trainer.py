@@ -13,6 +13,7 @@ from mtcpo.core.config import load_section
 from mtcpo.core.errors import UserError
 from mtcpo.core.files import complete_folder, write_text
 from mtcpo.core.user_code import code_name
+from mtcpo.data.config import CorpusConfig, PreferenceSetConfig
 from mtcpo.data.corpora import Drops, read_corpus
 from mtcpo.data.triplets import read_triplets
 from mtcpo.models.canary import CANARY_FILE
@@ -115,10 +116,12 @@ class PreferenceTrainer(ExampleTrainer):
     def _texts(self, config: TrainConfig, dataset: Source, kind: str) -> CountedTexts:
         """Return what is tokenized of a data set; nothing is read yet."""
         drops = Drops()
-        corpus, items = corpus_of(dataset, self._data_settings, f"PreferenceTrainer: {kind} data")
+        where = f"PreferenceTrainer: {kind} data"
         if config.loss == "sft":
+            corpus, items = corpus_of(CorpusConfig, dataset, self._data_settings, where)
             return CountedTexts(reference_texts(read_corpus(corpus, drops, items=items)), drops)
-        return CountedTexts(with_template(pair_texts(read_triplets(corpus, drops, items)), self._prompt), drops)
+        preferences, items = corpus_of(PreferenceSetConfig, dataset, self._data_settings, where)
+        return CountedTexts(with_template(pair_texts(read_triplets(preferences, drops, items)), self._prompt), drops)
 
     def evaluate(self, eval_dataset: Any = None, *args: Any, **kwargs: Any) -> dict[str, float]:
         """Return the figures on `eval_dataset`, as the constructor takes it; default: the one given there."""

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 if TYPE_CHECKING:
     from mtcpo.cli.options import LanguageOptions
     from mtcpo.core.config import Config
-    from mtcpo.data.corpora import CorpusConfig, Drops
+    from mtcpo.data.config import CorpusConfig, PreferenceSetConfig
+    from mtcpo.data.corpora import Drops
 
 Section = TypeVar("Section", bound="Config")
 
@@ -42,7 +43,8 @@ def load_corpus(
     allow_code: bool = False,
 ) -> CorpusConfig:
     """Return the corpus that a command line names; errors as `load_options`."""
-    from mtcpo.data.corpora import CorpusConfig, parse_named_files
+    from mtcpo.data.config import CorpusConfig
+    from mtcpo.data.corpora import parse_named_files
 
     values = {
         "source": source,
@@ -52,6 +54,16 @@ def load_corpus(
         "tgt_lang": languages.tgt_lang,
     }
     return load_options(CorpusConfig, "data", values, overrides, allow_code)
+
+
+def load_preference_set(
+    source: str, languages: LanguageOptions, overrides: Sequence[str] = (), allow_code: bool = False
+) -> PreferenceSetConfig:
+    """Return the preference set that a command line names; errors as `load_options`."""
+    from mtcpo.data.config import PreferenceSetConfig
+
+    values = {"source": source, "src_lang": languages.src_lang, "tgt_lang": languages.tgt_lang}
+    return load_options(PreferenceSetConfig, "data", values, overrides, allow_code)
 
 
 def is_first_process() -> bool:

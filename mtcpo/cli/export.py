@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from mtcpo.cli.configuration import format_drops, load_corpus
+from mtcpo.cli.configuration import format_drops, load_preference_set
 from mtcpo.cli.options import CommonOptions, LanguageOptions, output_option, with_options
 from mtcpo.core.outputs import writing
 
@@ -26,14 +26,14 @@ def export(
     prefs: str, target: str, output: Path, prompt: str, languages: LanguageOptions, common: CommonOptions
 ) -> None:
     """Write the triplets of PREFS in the format of another trainer: TRL's prompt, chosen, rejected."""
-    from mtcpo.core.files import write_json_lines
     from mtcpo.data.corpora import Drops
+    from mtcpo.data.row_files import write_row_file
     from mtcpo.data.triplets import open_triplets, triplets_to_trl
     from mtcpo.models.prompts import check_prompt
 
     check_prompt(prompt, ("source", "src_name", "tgt_name"))
     drops = Drops()
     with writing(output, common.overwrite, inputs=[prefs]):
-        corpus = load_corpus(prefs, (), (), languages, common.overrides, common.allow_code)
-        count = write_json_lines(output, triplets_to_trl(open_triplets(corpus, drops), prompt))
+        preferences = load_preference_set(prefs, languages, common.overrides, common.allow_code)
+        count = write_row_file(output, triplets_to_trl(open_triplets(preferences, drops), prompt))
     click.echo(f"{output}: {count} rows{format_drops(drops)}")

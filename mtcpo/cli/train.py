@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from mtcpo.cli import catalogues
-from mtcpo.cli.configuration import format_drops, is_first_process, load_corpus, load_options
+from mtcpo.cli.configuration import format_drops, is_first_process, load_corpus, load_options, load_preference_set
 from mtcpo.cli.options import (
     CommonOptions,
     LanguageOptions,
@@ -23,7 +23,7 @@ from mtcpo.core.errors import UserError
 from mtcpo.core.outputs import writing
 
 if TYPE_CHECKING:
-    from mtcpo.data.corpora import CorpusConfig, Drops
+    from mtcpo.data.corpora import Drops
     from mtcpo.training.config import TrainConfig
 
 
@@ -111,8 +111,7 @@ def train(
     options = loading.checked(common.allow_code)
     drops = Drops()
     with writing(output_dir, common.overwrite, folder=True, inputs=[model]):
-        corpus = load_corpus(data.origin, data.references, (), languages, of_data, common.allow_code)
-        records = _read(data, corpus, drops)
+        records = _read(data, languages, of_data, common.allow_code, drops)
         quiet_libraries()
         from mtcpo.training.examples import pair_texts, reference_texts
         from mtcpo.training.train import train
@@ -150,14 +149,17 @@ def _check_data(data: DataOptions, loss: str) -> None:
         raise UserError("give --prefs FILE, or --loss sft with --source FILE --reference FILE")
 
 
-def _read(data: DataOptions, corpus: CorpusConfig, drops: Drops) -> Iterator[Any]:
+def _read(
+    data: DataOptions, languages: LanguageOptions, overrides: Sequence[str], allow_code: bool, drops: Drops
+) -> Iterator[Any]:
     """Return triplets or segments; files that are missing or empty show here, before any library is loaded."""
     from mtcpo.data.corpora import read_corpus
     from mtcpo.data.rows import require_first
     from mtcpo.data.triplets import open_triplets
 
     if data.prefs is not None:
-        return open_triplets(corpus, drops)
+        return open_triplets(load_preference_set(data.prefs, languages, overrides, allow_code), drops)
+    corpus = load_corpus(data.origin, data.references, (), languages, overrides, allow_code)
     return require_first(read_corpus(corpus, drops), f"{corpus.source}: every source in it is empty")
 
 

@@ -23,7 +23,8 @@ from mtcpo.core.errors import UserError
 from mtcpo.core.outputs import writing
 
 if TYPE_CHECKING:
-    from mtcpo.data.corpora import CorpusConfig, Drops
+    from mtcpo.data.config import CorpusConfig
+    from mtcpo.data.corpora import Drops
     from mtcpo.data.records import Segment
 
 

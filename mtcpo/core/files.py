@@ -1,7 +1,7 @@
-"""Reading and writing files: strict UTF-8, streams, compression by suffix, and names that mean "complete".
+"""Reading and writing files: strict UTF-8, streams, compression by suffix, and atomic writing.
 
-A file appears under its final name only when it is complete: writers work on a neighbour named
-`.NAME.partial` and rename it at the end.
+A file appears under its final name only when it is complete: writers work on a temporary file beside it,
+`.NAME.partial`, and rename that at the end.
 """
 
 from __future__ import annotations
@@ -12,28 +12,31 @@ import io
 import json
 import shutil
 import zlib
-from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
 from mtcpo.core.errors import UserError
-from mtcpo.core.parquet import read_parquet, write_parquet
+
+Row = tuple[str, dict[str, Any]]
+"""A row of a file, with its place "file:line" for messages."""
+
+COMPRESSION_SUFFIXES = (".gz", ".zst")
 
 COMPRESSED_BYTES = 1 << 12
-"""Read at one time: repetitive text becomes a hundred times as much."""
+"""Compressed bytes that are read at one time: repetitive text becomes a hundred times as much."""
 
 
 class TruncatedArchiveError(UserError):
-    """A compressed file that ends before its end."""
+    """A compressed file that ends in the middle of its data."""
 
 
-AS_LINES = "; of one document make one object a line, for example with jq -c '.[]'"
+# --- compressed files -------------------------------------------------------------------------------------------------
 
 
-def _open_binary(path: Path, mode: str) -> BinaryIO:
-    """Open `path` for bytes, through gzip or zstandard where `path` (less `.partial`) is named so."""
+def open_binary(path: Path, mode: str) -> BinaryIO:
+    """Open `path` for bytes, through gzip or zstandard where its name, apart from `.partial`, says so."""
     suffix = path.with_name(path.name.removesuffix(".partial")).suffix
     if suffix == ".gz":
         # mtime=0 and no name in the header: the same records give the same bytes.
@@ -48,7 +51,7 @@ def _open_binary(path: Path, mode: str) -> BinaryIO:
 
 
 class _ZstandardReader(io.RawIOBase):
-    """Reads zstandard frames. The library's own reader takes a file that was cut for a shorter one, without a word."""
+    """Reads zstandard frames, and refuses a truncated file, which the zstandard package reads as a shorter one."""
 
     def __init__(self, path: Path) -> None:
         import zstandard
@@ -68,6 +71,7 @@ class _ZstandardReader(io.RawIOBase):
 
     def readinto(self, buffer: Any) -> int:
         while not self._ready:
+            # What is left over when a frame ends is the beginning of the next one.
             data = self._frame.unused_data if self._frame and self._frame.eof else b""
             data = data or self._file.read(COMPRESSED_BYTES)
             if not data:
@@ -85,27 +89,36 @@ class _ZstandardReader(io.RawIOBase):
         return count
 
 
-def _raw_lines(path: Path) -> Iterator[tuple[int, bytes]]:
-    """Yield number and bytes of each line of a file, its end included: only the last can be without one."""
+# --- text -------------------------------------------------------------------------------------------------------------
+
+
+def read_raw_lines(path: Path) -> Iterator[tuple[int, bytes]]:
+    r"""Yield the number and the bytes of each line of a file, with its `\n`, which only the last line may lack.
+
+    Raises:
+        UserError: no such file, a directory, no permission, or a damaged or truncated archive.
+    """
     if not path.exists():
         raise UserError(f"{path}: no such file")
     if path.is_dir():
         raise UserError(f"{path}: is a directory; a text file is needed")
     number = 0
     try:
-        with _open_binary(path, "rb") as file:
+        with open_binary(path, "rb") as file:
             for number, raw in enumerate(io.BufferedReader(cast(Any, file)), start=1):
                 yield number, raw
     except PermissionError:
         raise UserError(f"{path}: no permission to read it") from None
     except EOFError as error:
-        raise TruncatedArchiveError(f"{path}: cut after line {number} ({error}); make or fetch it again") from None
+        raise TruncatedArchiveError(
+            f"{path}: truncated after line {number} ({error}); make or fetch it again"
+        ) from None
     except (gzip.BadGzipFile, zlib.error) as error:
         raise UserError(f"{path}: damaged archive after line {number} ({error}); make or fetch it again") from None
 
 
-def _decoded(raw: bytes, path: Path, number: int) -> str:
-    """Return a line as text without its end, and without the mark that some programs put before the first."""
+def decode_line(raw: bytes, path: Path, number: int) -> str:
+    """Return a line as text without its end, and the first line without a byte order mark."""
     try:
         text = raw.decode("utf-8").removesuffix("\n").removesuffix("\r")
     except UnicodeDecodeError as error:
@@ -124,8 +137,8 @@ def read_lines(path: Path) -> Iterator[str]:
     Raises:
         UserError: no such file, a directory, not UTF-8 (with the line), or a damaged archive.
     """
-    for number, raw in _raw_lines(path):
-        yield _decoded(raw, path, number)
+    for number, raw in read_raw_lines(path):
+        yield decode_line(raw, path, number)
 
 
 def count_lines(path: Path) -> int:
@@ -133,64 +146,11 @@ def count_lines(path: Path) -> int:
     return sum(1 for _ in read_lines(path))
 
 
-def read_json_lines(path: Path, drops: Counter[str] | None = None) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Yield ("path:line", object) for each row of a JSON Lines (also .gz, .zst) or Parquet file.
-
-    drops: counts, as `truncated_line`, a last line that ends in its middle because the file or its archive was
-    truncated; without it such a file is refused, and so is one whose first line is truncated.
-
-    Raises:
-        UserError: a row that is no JSON object, with file and line.
-    """
-    if path.suffix == ".parquet":
-        yield from read_parquet(path)
-        return
-    for number, raw in _raw_lines(path) if drops is None else _complete_lines(path, drops):
-        line = _decoded(raw, path, number)
-        if line.strip():
-            yield f"{path}:{number}", _object_of(line, path, number)
-
-
-def _object_of(line: str, path: Path, number: int) -> dict[str, Any]:
-    try:
-        row = json.loads(line)
-    except json.JSONDecodeError as error:
-        way_out = AS_LINES if number == 1 and line.lstrip()[0] in "[{" else ""
-        raise UserError(f"{path}:{number}: not JSON ({error.msg} at column {error.colno}){way_out}") from None
-    if not isinstance(row, dict):
-        way_out = AS_LINES if isinstance(row, list) else ""
-        raise UserError(f"{path}:{number}: a JSON object is needed, not {type(row).__name__}{way_out}")
-    return row
-
-
-def _complete_lines(path: Path, drops: Counter[str]) -> Iterator[tuple[int, bytes]]:
-    """Yield the lines of a file up to where it was cut, in the middle of a line or of its archive."""
-    number = 0
-    try:
-        for number, raw in _raw_lines(path):
-            if number > 1 and _is_cut(raw):
-                drops["truncated_line"] += 1
-            else:
-                yield number, raw
-    except TruncatedArchiveError:
-        if number == 0:
-            raise
-        drops["truncated_line"] += 1
-
-
-def _is_cut(raw: bytes) -> bool:
-    """Whether a line is a file's last, without an end, and only the beginning of a JSON value."""
-    if raw.endswith(b"\n"):
-        return False
-    try:
-        json.loads(raw)
-    except ValueError:  # no JSON, or half a character
-        return bool(raw.strip())
-    return False
+# --- atomic writing ---------------------------------------------------------------------------------------------------
 
 
 def partial_path(path: Path) -> Path:
-    """Return the name under which `path` is written until it is complete."""
+    """Return the temporary file in which `path` is written until it is complete."""
     return path.with_name(f".{path.name}.partial")
 
 
@@ -202,7 +162,7 @@ def refuse_existing(path: Path, overwrite: bool) -> None:
 
 @contextmanager
 def complete_file(path: Path) -> Iterator[Path]:
-    """Give the partial name to write to; rename it to `path` when the block ends well, remove it when not."""
+    """Give the temporary file to write to; it is renamed to `path` if the block succeeds, else removed."""
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = partial_path(path)
     try:
@@ -214,7 +174,7 @@ def complete_file(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def complete_folder(path: Path) -> Iterator[Path]:
-    """Give an empty folder to fill; it takes the name `path`, replacing what was there, when the block ends well."""
+    """Give an empty folder to fill; if the block succeeds it is renamed to `path` and replaces what was there."""
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = partial_path(path)
     shutil.rmtree(partial, ignore_errors=True)
@@ -229,7 +189,7 @@ def complete_folder(path: Path) -> Iterator[Path]:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a whole UTF-8 file, complete or not at all."""
+    """Write a UTF-8 text file, completely or not at all."""
     with complete_file(path) as partial:
         partial.write_text(text, encoding="utf-8", newline="\n")
 
@@ -252,39 +212,16 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write one JSON document, indented, complete or not at all. NaN and infinities are refused."""
+    """Write an indented JSON document, completely or not at all; NaN and infinities raise ValueError."""
     write_text(path, json.dumps(value, ensure_ascii=False, indent=2, allow_nan=False) + "\n")
-
-
-def write_json_lines(path: Path, rows: Iterable[Mapping[str, Any]]) -> int:
-    """Write `rows` as a stream to JSON Lines (.gz and .zst compressed) or Parquet; return how many there were."""
-    with complete_file(path) as partial:
-        if path.suffix == ".parquet":
-            return write_parquet(partial, rows, path)
-        return write_rows_to(partial, rows)
-
-
-def write_rows_to(path: Path, rows: Iterable[Mapping[str, Any]]) -> int:
-    """Write `rows` to `path` itself, one JSON object a line; return how many there were."""
-    count = 0
-    with _open_binary(path, "wb") as file:
-        for row in rows:
-            file.write(json_line(row))
-            count += 1
-    return count
-
-
-def json_line(row: Mapping[str, Any]) -> bytes:
-    """Return one record as a line of JSON in UTF-8."""
-    return json.dumps(row, ensure_ascii=False, allow_nan=False).encode("utf-8") + b"\n"
 
 
 def sha256_of(path: Path) -> str:
     """Return the SHA-256 of a file, or of all files of a folder with their names, in hex."""
     if path.is_dir():
-        folder = hashlib.sha256()
-        for file in sorted(p for p in path.rglob("*") if p.is_file()):
-            folder.update(f"{file.relative_to(path).as_posix()} {sha256_of(file)}\n".encode())
-        return folder.hexdigest()
+        total = hashlib.sha256()
+        for file in sorted(filter(Path.is_file, path.rglob("*"))):
+            total.update(f"{file.relative_to(path).as_posix()} {sha256_of(file)}\n".encode())
+        return total.hexdigest()
     with path.open("rb") as stream:
         return hashlib.file_digest(cast(Any, stream), "sha256").hexdigest()

@@ -12,6 +12,7 @@ from typing import Any
 from mtcpo.core.errors import UserError
 from mtcpo.data.languages import UNDETERMINED, check_language, english_name, same_language
 from mtcpo.data.records import HUMAN, REFERENCE_SYSTEM, Candidate, Segment, Triplet, text_field
+from mtcpo.data.templates import fill_fields
 
 
 def translation_segments(
@@ -220,9 +221,7 @@ def _prompt_text(triplet: Triplet, template: str) -> str:
         if len(triplet.prompt) > 1:
             raise UserError(f"triplet {triplet.id}: a prompt of several messages has no standard form")
         return "".join(message["content"] for message in triplet.prompt)
-    # The source goes in last, so that braces in it stay what they are.
-    names = {"{src_name}": triplet.src_lang, "{tgt_name}": triplet.tgt_lang}
-    for field, language in names.items():
-        if field in template:
-            template = template.replace(field, english_name(language))
-    return template.replace("{source}", triplet.source)
+    values = {"source": triplet.source}
+    if "_name}" in template:
+        values |= {"src_name": english_name(triplet.src_lang), "tgt_name": english_name(triplet.tgt_lang)}
+    return fill_fields(template, values)

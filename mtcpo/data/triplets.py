@@ -8,91 +8,92 @@ from typing import Any
 
 from mtcpo.core.config import load_section
 from mtcpo.core.errors import UserError
-from mtcpo.data.columns import column_text, fill_template
-from mtcpo.data.corpora import CORPUS_FIELDS, PAIR_FIELDS, CorpusConfig, Drops, row_id_of, wanted_rows
+from mtcpo.data.config import PreferenceSetConfig
+from mtcpo.data.corpora import Drops, row_id, rows_to_read
 from mtcpo.data.formats import preference_triplet, trl_row
 from mtcpo.data.languages import UNDETERMINED, check_language
 from mtcpo.data.records import Triplet, triplet_from_json
 from mtcpo.data.rows import require_first
+from mtcpo.data.templates import column_text, fill_template
 
 
 def read_triplets(
-    config: CorpusConfig | str, drops: Drops | None = None, items: Iterable[Any] | None = None
+    config: PreferenceSetConfig | str, drops: Drops | None = None, items: Iterable[Any] | None = None
 ) -> Iterator[Triplet]:
     """Yield the triplets of a file or data set: our own, TRL's preference sets, or X-ALMA's.
 
     config: where they are, and the columns of source, chosen and rejected where they have other names; the name of a
-    source is enough. Those that do not say their languages get the config's. Triplets without text, or whose chosen
-    and rejected are equal, are dropped and counted in `drops`. items: rows or triplets in memory in place of
-    `config.source`.
+    source is enough. Triplets that do not say their languages get the config's. Triplets without text, or whose chosen
+    and rejected are equal, are dropped and counted in `drops`. items: rows or triplets in memory, read in place of
+    what `config.source` names.
 
     Raises:
-        UserError: another layout, for scored candidates the message names `mtcpo build-prefs`; or other languages than
-            the config's.
+        UserError: another layout (for scored candidates the message names `mtcpo build-prefs`), or other languages
+            than the config's.
     """
     drops = Drops() if drops is None else drops
-    config = load_section(CorpusConfig, {"source": config}, "triplets") if isinstance(config, str) else config
-    if strange := config.given(CORPUS_FIELDS):
-        named = ", ".join(PAIR_FIELDS)
-        raise UserError(f"{config.source}: {strange[0]} has no meaning for a preference set, which has {named}")
-    by_columns, found = bool(config.given(PAIR_FIELDS)), False
-    for where, row in wanted_rows(config, items):
-        found = True
-        if not by_columns and ("translation" in row or "candidates" in row):
-            raise UserError(
-                f"{where}: these are candidates, not triplets; choose pairs first: mtcpo build-prefs {config.source}"
-            )
-        row_id = row_id_of(row, where)
-        triplet = _column_triplet(row, config, row_id, where) if by_columns else _triplet(row, row_id, where)
+    if isinstance(config, str):
+        config = load_section(PreferenceSetConfig, {"source": config}, "triplets")
+    to_triplet = _column_triplet if config.names_columns else _layout_triplet
+    is_empty = True
+    for where, row in rows_to_read(config, items):
+        is_empty = False
+        triplet = to_triplet(row, config, where)
         if not (triplet.chosen.strip() and triplet.rejected.strip() and (triplet.source.strip() or triplet.prompt)):
             drops["empty_text"] += 1
         elif triplet.chosen == triplet.rejected:
             drops["identical"] += 1
         else:
             yield _with_languages(triplet, config, where)
-    if not found:
+    if is_empty:
         raise UserError(f"{config.source}: nothing in it; at least one triplet is needed")
 
 
-def open_triplets(config: CorpusConfig, drops: Drops) -> Iterator[Triplet]:
+def open_triplets(config: PreferenceSetConfig, drops: Drops) -> Iterator[Triplet]:
     """Read triplets as `read_triplets` does, the first one now.
 
     Raises:
         UserError: there is none.
     """
-    return require_first(
-        read_triplets(config, drops), f"{config.source}: no triplet in it with two different translations"
+    triplets = read_triplets(config, drops)
+    return require_first(triplets, f"{config.source}: no triplet in it with two different translations")
+
+
+def _layout_triplet(row: Mapping[str, Any], config: PreferenceSetConfig, where: str) -> Triplet:
+    """Make a triplet of a row in our own layout or in one of other people's."""
+    if "translation" in row or "candidates" in row:
+        raise UserError(
+            f"{where}: these are candidates, not triplets; choose pairs first: mtcpo build-prefs {config.source}"
+        )
+    identifier = row_id(row, where)
+    if "src_lang" in row and "rejected" in row:
+        return triplet_from_json({**row, "id": identifier}, where)
+    return preference_triplet(row, identifier, where)
+
+
+def _column_triplet(row: Mapping[str, Any], config: PreferenceSetConfig, where: str) -> Triplet:
+    """Make a triplet of the columns, or templates over columns, that the settings name."""
+
+    def text(column: str, template: str | None, key: str) -> str:
+        return column_text(row, column, key, where) if template is None else fill_template(template, row, where)
+
+    return Triplet(
+        id=row_id(row, where),
+        src_lang=check_language(str(row.get("src_lang") or UNDETERMINED)),
+        tgt_lang=check_language(str(row.get("tgt_lang") or UNDETERMINED)),
+        source=text(config.source_column, config.source_template, "source_column"),
+        chosen=text(config.chosen_column, config.chosen_template, "chosen_column"),
+        rejected=text(config.rejected_column, config.rejected_template, "rejected_column"),
     )
 
 
-def _triplet(row: Mapping[str, Any], row_id: str, where: str) -> Triplet:
-    own = "src_lang" in row and "rejected" in row
-    return triplet_from_json({**row, "id": row_id}, where) if own else preference_triplet(row, row_id, where)
-
-
-def _column_triplet(row: Mapping[str, Any], config: CorpusConfig, row_id: str, where: str) -> Triplet:
-    """Make a triplet of the columns, or templates over columns, that the settings name."""
-
-    def text(name: str) -> str:
-        template = getattr(config, f"{name}_template")
-        key = f"{name}_column"
-        return (
-            column_text(row, getattr(config, key), key, where)
-            if template is None
-            else fill_template(template, row, where)
-        )
-
-    source_lang, target_lang = (check_language(str(row.get(key) or UNDETERMINED)) for key in ("src_lang", "tgt_lang"))
-    return Triplet(row_id, source_lang, target_lang, text("source"), text("chosen"), text("rejected"))
-
-
-def _with_languages(triplet: Triplet, config: CorpusConfig, where: str) -> Triplet:
+def _with_languages(triplet: Triplet, config: PreferenceSetConfig, where: str) -> Triplet:
     """Give a triplet the languages that it does not say itself."""
     languages = []
-    for wanted, own in ((config.src_lang, triplet.src_lang), (config.tgt_lang, triplet.tgt_lang)):
-        if wanted is not None and own != UNDETERMINED and check_language(own) != wanted:
-            raise UserError(f"{where}: the triplet's language is {own!r}, not {wanted!r} as given")
-        languages.append((wanted or UNDETERMINED) if own == UNDETERMINED else own)
+    for given, language in ((config.src_lang, triplet.src_lang), (config.tgt_lang, triplet.tgt_lang)):
+        if given is not None and language != UNDETERMINED and check_language(language) != given:
+            raise UserError(f"{where}: the triplet's language is {language!r}, not {given!r} as given")
+        languages.append((given or UNDETERMINED) if language == UNDETERMINED else language)
     return replace(triplet, src_lang=languages[0], tgt_lang=languages[1])
 
 

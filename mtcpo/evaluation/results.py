@@ -16,9 +16,10 @@ from pathlib import Path
 from typing import Any
 
 from mtcpo.core.errors import UserError
-from mtcpo.core.files import refuse_existing, write_json_lines, write_text
+from mtcpo.core.files import refuse_existing, write_text
 from mtcpo.data.names import check_name
 from mtcpo.data.records import Segment, errors_to_json, segment_to_json
+from mtcpo.data.row_files import write_row_file
 from mtcpo.evaluation.document import EvaluationDocument, SetEntry, write_document
 from mtcpo.evaluation.testsets.testset import TestSet
 
@@ -87,14 +88,14 @@ def _write_texts(output_dir: Path, evaluation: Evaluation) -> None:
     """Write the translations of one test set, the segments, and the error spans of the systems that have any."""
     suite, pair = evaluation.test_set.name, evaluation.test_set.pair
     translations, spans = translations_dir(output_dir, suite, pair), spans_dir(output_dir, suite, pair)
-    write_json_lines(translations / "segments.jsonl", map(segment_to_json, evaluation.segments))
+    write_row_file(translations / "segments.jsonl", map(segment_to_json, evaluation.segments))
     for index, system in enumerate(evaluation.entry.systems):
         file_name = check_name("system", system)
         outputs = [segment.candidates[index] for segment in evaluation.segments]
         write_translations(translations / f"{file_name}.txt", [output.text for output in outputs])
         spans_file = spans / f"{file_name}.jsonl"
         if any(output.errors for output in outputs):
-            write_json_lines(spans_file, _span_rows(evaluation.segments, index))
+            write_row_file(spans_file, _span_rows(evaluation.segments, index))
         else:
             # A file of an earlier evaluation would describe other translations.
             spans_file.unlink(missing_ok=True)

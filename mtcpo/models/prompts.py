@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from mtcpo.core.errors import UserError, choose
 from mtcpo.data.languages import UNDETERMINED, english_name
 from mtcpo.data.records import Messages
+from mtcpo.data.templates import fill_fields
 
 PROMPT_FIELDS = ("source", "src_name", "tgt_name", "src_code", "tgt_code")
 
@@ -39,27 +40,7 @@ def fill_prompt(template: str, text: TextExample, codes: tuple[str, str] | None 
         if UNDETERMINED in (text.src_lang, text.tgt_lang):
             raise UserError(f"the template {template!r} names its languages; give --src-lang and --tgt-lang")
         names = {"src_name": english_name(text.src_lang), "tgt_name": english_name(text.tgt_lang)}
-    # Not str.format on the source: braces in a sentence are text.
-    fields = {**names, "src_code": codes[0], "tgt_code": codes[1], "source": text.source}
-    parts = [template]
-    for field, value in fields.items():
-        parts = [piece for part in parts for piece in _split_keeping(part, "{" + field + "}", value)]
-    return "".join(parts)
-
-
-class _Filled(str):
-    """A filled-in value: no further field is looked for inside it."""
-
-
-def _split_keeping(part: str, field: str, value: str) -> Iterator[str]:
-    if isinstance(part, _Filled) or field not in part:
-        yield part
-        return
-    pieces = part.split(field)
-    for i, piece in enumerate(pieces):
-        if i:
-            yield _Filled(value)
-        yield piece
+    return fill_fields(template, {**names, "src_code": codes[0], "tgt_code": codes[1], "source": text.source})
 
 
 def check_prompt(template: str, fields: Iterable[str] = PROMPT_FIELDS) -> str:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Collection
 
 from mtcpo.core.errors import UserError
-from mtcpo.data.corpora import CorpusConfig, read_corpus
+from mtcpo.data.config import CorpusConfig
+from mtcpo.data.corpora import read_corpus
 from mtcpo.evaluation.systems import metrics_of
 from mtcpo.metrics.registry import candidate_kind, is_computed, load_candidate_metric
 from mtcpo.pipeline.recipe import Recipe

@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 from mtcpo.core.config import Config, to_toml
 from mtcpo.core.errors import UserError
-from mtcpo.core.files import complete_folder, read_json_lines, write_json_lines, write_text
+from mtcpo.core.files import complete_folder, write_text
 from mtcpo.core.user_code import is_user_code, user_code_file
 from mtcpo.data.corpora import Drops, read_corpus
 from mtcpo.data.records import Segment, triplet_from_json
+from mtcpo.data.row_files import read_row_file, write_row_file
 from mtcpo.data.rows import read_segments
 from mtcpo.evaluation.testsets.suites import decoding_of
 from mtcpo.metrics.registry import code_files, metric_name
@@ -189,7 +190,7 @@ def _train(folder: RunDirectory) -> Stage:
     def run(overwrite: bool) -> dict[str, Any]:
         from mtcpo.training.examples import pair_texts
 
-        triplets = (triplet_from_json(row, where) for where, row in read_json_lines(prefs))
+        triplets = (triplet_from_json(row, where) for where, row in read_row_file(prefs))
         return _run_training(folder, folder.base, pair_texts(triplets), train, TUNED, overwrite)
 
     what = f"{_short(folder.base)} by loss {train.loss}, beta {train.beta:g}, cpo_alpha {train.cpo_alpha:g}"
@@ -201,7 +202,7 @@ def _control(folder: RunDirectory, settings: TrainConfig) -> Stage:
     prefs, scored = folder.path / "prefs.jsonl", folder.path / "scored.jsonl"
 
     def run(overwrite: bool) -> dict[str, Any]:
-        kept = {row["id"] for _, row in read_json_lines(prefs)}
+        kept = {row["id"] for _, row in read_row_file(prefs)}
         segments = (segment for segment in read_segments(scored) if segment.id in kept)
         return _run_training(folder, folder.base, _reference_texts(segments), settings, CONTROL, overwrite)
 
@@ -262,8 +263,8 @@ def _report(folder: RunDirectory) -> Stage:
     def run(overwrite: bool) -> dict[str, Any]:
         from mtcpo.report.page import write_report
 
-        rows = ({"stage": stage} | row for stage, path in files.items() for _, row in read_json_lines(path))
-        write_json_lines(folder.path / "metrics.jsonl", rows)
+        rows = ({"stage": stage} | row for stage, path in files.items() for _, row in read_row_file(path))
+        write_row_file(folder.path / "metrics.jsonl", rows)
         write_report(folder.path)
         return {}
 

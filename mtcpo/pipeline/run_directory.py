@@ -6,7 +6,7 @@ import dataclasses
 from pathlib import Path
 
 from mtcpo.core.user_code import is_user_code, user_code_file
-from mtcpo.data.corpora import CorpusConfig
+from mtcpo.data.config import CorpusConfig, SourceConfig
 from mtcpo.evaluation.results import translations_dir
 from mtcpo.evaluation.systems import load_configured_sets
 from mtcpo.evaluation.testsets.suites import name_test_sets
@@ -87,10 +87,11 @@ def control_settings(recipe: Recipe) -> TrainConfig | None:
     return recipe.train.model_copy(update=plain | {"loss": "sft", "args": recipe.train.args | recipe.control.args})
 
 
-def corpus_files(corpus: CorpusConfig) -> list[str]:
-    """Return what a corpus is read from: files, or the name of a data set."""
+def corpus_files(corpus: SourceConfig) -> list[str]:
+    """Return what a corpus or preference set is read from: files, or the name of a data set."""
     source = user_code_file(corpus.source) if is_user_code(corpus.source) else corpus.source
-    return [source, *corpus.references, *corpus.hypotheses.values()]
+    aligned = [*corpus.references, *corpus.hypotheses.values()] if isinstance(corpus, CorpusConfig) else []
+    return [source, *aligned]
 
 
 def loss_files(config: TrainConfig) -> list[str]:

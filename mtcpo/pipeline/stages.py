@@ -19,7 +19,7 @@ from typing import Any, Literal
 from mtcpo.core.errors import UserError
 from mtcpo.core.files import sha256_of, write_json
 from mtcpo.core.provenance import provenance
-from mtcpo.data.rows import is_file
+from mtcpo.data.row_files import is_file
 
 STAMP_FILE = "stamp.json"
 

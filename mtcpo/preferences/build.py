@@ -11,11 +11,11 @@ from pydantic import Field
 
 from mtcpo.core.config import PathOrName
 from mtcpo.core.errors import UserError
-from mtcpo.core.files import write_json_lines
 from mtcpo.core.version import __version__
 from mtcpo.data.corpora import Drops
 from mtcpo.data.pair_report import PairReport, write_pair_report
 from mtcpo.data.records import Segment, Triplet, segment_from_json, segment_to_json, triplet_to_json
+from mtcpo.data.row_files import write_row_file
 from mtcpo.data.rows import read_segments
 from mtcpo.metrics.comet.config import CometConfig
 from mtcpo.metrics.registry import candidate_kind, is_computed, metric_name
@@ -81,7 +81,7 @@ def build_preferences(
     with closing(Scorer(config.metrics, config.workers, cache, config.comet)) as scorer:
         stream = scorer.score(_prepare(segments, config, statistics))
         if scored is not None:
-            write_json_lines(scored, map(segment_to_json, stream))
+            write_row_file(scored, map(segment_to_json, stream))
             # Read again, so that what is chosen from is what the file says, to the last digit.
             stream = read_segments(scored)
         triplets = _choose(stream, config, chooser, statistics, output.parent)
@@ -90,7 +90,7 @@ def build_preferences(
         triplets = drop_surplus(
             triplets, config.balance_length, config.max_per_language, config.seed, statistics.dropped, output.parent
         )
-        write_json_lines(output, map(triplet_to_json, _count_kept(triplets, statistics, drops)))
+        write_row_file(output, map(triplet_to_json, _count_kept(triplets, statistics, drops)))
         result = PairReport(
             **statistics.summary(drops),
             metrics=scorer.signatures(statistics.num_references()),

@@ -11,7 +11,7 @@ from typing import Any
 from markupsafe import Markup
 
 from mtcpo.core.errors import UserError
-from mtcpo.core.files import read_json_lines
+from mtcpo.data.row_files import read_row_file
 from mtcpo.report.svg import Series, line_plot
 
 PANELS = (
@@ -46,7 +46,7 @@ def read_training_log(path: Path) -> dict[str, list[dict[str, Any]]]:
     if not path.exists():
         return {}
     stages: dict[str, dict[float, dict[str, Any]]] = {}
-    for where, row in read_json_lines(path):
+    for where, row in read_row_file(path):
         step = row.get("step")
         if not isinstance(step, (int, float)) or isinstance(step, bool):
             raise UserError(f"{where}: no number 'step' in this row of the training log")

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, model_validator
 
 from mtcpo.core.config import Config, as_value_error, load_section
-from mtcpo.data.corpora import CorpusConfig, CorpusSource, Language
+from mtcpo.data.config import CorpusConfig, Language, PreferenceSetConfig, RowSource
 from mtcpo.metrics.comet.config import CometConfig
 from mtcpo.metrics.config import MetricSpec
 from mtcpo.metrics.registry import metric_kind, metric_name
@@ -45,17 +45,17 @@ class DevConfig(CorpusConfig):
 class EvalConfig(Config):
     """Pairs that training does not see; loss, rewards, accuracies and margins on them are logged as eval_*."""
 
-    prefs: CorpusSource
+    prefs: RowSource
     src_lang: Language | None = None
     tgt_lang: Language | None = None
     """Languages of triplets that do not name theirs."""
 
     @property
-    def corpus(self) -> CorpusConfig:
+    def corpus(self) -> PreferenceSetConfig:
         """Where the pairs are."""
         # A source that is code was allowed when this section was read.
         values = {"source": self.prefs, "src_lang": self.src_lang, "tgt_lang": self.tgt_lang}
-        return load_section(CorpusConfig, values, "train.eval", allow_code=True)
+        return load_section(PreferenceSetConfig, values, "train.eval", allow_code=True)
 
 
 class TrainConfig(LossConfig):

@@ -21,7 +21,7 @@ from array import array
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from importlib import metadata
-from itertools import islice, pairwise
+from itertools import pairwise
 from pathlib import Path
 from tempfile import TemporaryDirectory, TemporaryFile
 from typing import IO, Any, overload
@@ -237,8 +237,6 @@ def _forget_old(cache: Path) -> None:
 
 
 def _key(layout: Layout, texts: Spool, settings: Sequence[Any]) -> str:
-    # A tokenizer's files hold the languages of what it tokenized last: let these be the languages of the first text.
-    layout.encode(list(islice(texts, 1)))
     parts = [
         _our_code(),
         _versions(),

@@ -13,8 +13,9 @@ from typing import Any
 from transformers import PrinterCallback, ProgressCallback
 
 from mtcpo.core.errors import UserError, one_line
-from mtcpo.core.files import complete_folder, partial_path, refuse_existing, write_json, write_json_lines, write_text
+from mtcpo.core.files import complete_folder, partial_path, refuse_existing, write_json, write_text
 from mtcpo.data.corpora import Drops
+from mtcpo.data.row_files import write_row_file
 from mtcpo.models.adapters import save_adapters
 from mtcpo.models.canary import CANARY_FILE
 from mtcpo.models.config import DEFAULT_OPTIONS, ModelOptions
@@ -231,7 +232,7 @@ def _finish(
     work = partial_path(folder)
     with complete_folder(work / "model") as result:
         save_trained(loaded, config, result, tuple(report["data"]["languages"]))
-        write_json_lines(result / LOG_FILE, map(_without_nan, trainer.state.log_history))
+        write_row_file(result / LOG_FILE, map(_without_nan, trainer.state.log_history))
         write_json(result / REPORT_FILE, report)
         write_text(result / CARD_FILE, model_card(report, folder.name))
     if trainer.args.push_to_hub:

@@ -19,8 +19,8 @@ import mtcpo
 from mtcpo import PreferenceTrainer, build_preferences, evaluate
 from mtcpo.cli.commands import mtcpo as command
 from mtcpo.core.errors import UserError
-from mtcpo.core.files import read_json_lines, write_json_lines
 from mtcpo.data.records import Candidate, Segment, segment_to_json
+from mtcpo.data.row_files import read_row_file, write_row_file
 from mtcpo.models.loading import load_model
 from mtcpo.models.prompts import TextExample
 from mtcpo.training.config import TrainConfig
@@ -111,10 +111,10 @@ def test_import_is_light_and_names_come_when_asked_for():
 
 
 def test_preferences_are_those_of_the_command(folder):
-    write_json_lines(folder / "c.jsonl", map(segment_to_json, SEGMENTS))
+    write_row_file(folder / "c.jsonl", map(segment_to_json, SEGMENTS))
     arguments = ["build-prefs", "c.jsonl", "--metric", "chrf", "--min-margin", "20", "--output", "p.jsonl"]
     assert CliRunner().invoke(command, arguments, catch_exceptions=False).exit_code == 0
-    rows = [row for _, row in read_json_lines(folder / "p.jsonl")]
+    rows = [row for _, row in read_row_file(folder / "p.jsonl")]
     report = json.loads((folder / "p-report.json").read_text(encoding="utf-8"))
     assert 0 < len(rows) < len(SEGMENTS)
     records = [segment_to_json(segment) for segment in SEGMENTS]
@@ -272,8 +272,8 @@ def test_tables_of_a_model_in_memory(model_folder, kind, lora):
 
 def test_what_judges_a_training_judges_it_here_too(model_folder, folder):
     """A dev set and pairs of the settings, early stopping, the best checkpoint, and the card that tells of them."""
-    write_json_lines(folder / "held-out.jsonl", TRIPLETS[:3])
-    write_json_lines(folder / "dev.jsonl", (segment_to_json(segment) for segment in SEGMENTS[:2]))
+    write_row_file(folder / "held-out.jsonl", TRIPLETS[:3])
+    write_row_file(folder / "dev.jsonl", (segment_to_json(segment) for segment in SEGMENTS[:2]))
     dev = {"source": "dev.jsonl", "metrics": ["chrf"], "decoding": {"max_new_tokens": 4}} | LANGUAGES
     args = ARGS | {"learning_rate": 0.0, "num_train_epochs": 6}
     trainer = PreferenceTrainer(
@@ -435,7 +435,7 @@ def test_systems_are_models_in_any_form_or_texts(model_folder):
 
 
 def test_a_test_set_is_a_file_or_a_suite_by_name(folder, monkeypatch):
-    write_json_lines(folder / "set.jsonl", map(segment_to_json, SEGMENTS))
+    write_row_file(folder / "set.jsonl", map(segment_to_json, SEGMENTS))
     outputs = [segment.references[0] for segment in SEGMENTS]
     by_path, by_text = (evaluate(outputs, name, ["chrf"]) for name in (folder / "set.jsonl", "set.jsonl"))
     assert by_path["pairs"]["en-de"]["systems"] == by_text["pairs"]["en-de"]["systems"]

@@ -13,14 +13,13 @@ from mtcpo.core.files import (
     complete_folder,
     count_lines,
     partial_path,
-    read_json_lines,
     read_lines,
     refuse_existing,
     sha256_of,
     write_json,
-    write_json_lines,
     write_text,
 )
+from mtcpo.data.row_files import read_row_file, write_row_file
 
 NAMES = ["rows.jsonl", "rows.jsonl.gz", "rows.jsonl.zst", "rows.parquet"]
 lines = st.text(st.characters(exclude_characters="\n\r\ufeff", exclude_categories=["Cs"]))
@@ -29,16 +28,16 @@ lines = st.text(st.characters(exclude_characters="\n\r\ufeff", exclude_categorie
 @pytest.mark.parametrize("name", NAMES)
 def test_rows_survive_each_format(tmp_path, name):
     rows = [{"id": str(n), "text": f"Zeile {n} äöü\u2028日本", "scores": {"chrf": n / 7}} for n in range(25)]
-    assert write_json_lines(tmp_path / name, iter(rows)) == 25
-    assert [row for _, row in read_json_lines(tmp_path / name)] == rows
-    assert [where for where, _ in read_json_lines(tmp_path / name)][2] == f"{tmp_path / name}:3"
+    assert write_row_file(tmp_path / name, iter(rows)) == 25
+    assert [row for _, row in read_row_file(tmp_path / name)] == rows
+    assert [where for where, _ in read_row_file(tmp_path / name)][2] == f"{tmp_path / name}:3"
     assert sorted(path.name for path in tmp_path.iterdir()) == [name]
 
 
 @pytest.mark.parametrize("name", NAMES[:3])
 def test_same_rows_give_same_bytes(tmp_path, name):
     for folder in ("one", "two"):
-        write_json_lines(tmp_path / folder / name, [{"a": 1}, {"a": 2}])
+        write_row_file(tmp_path / folder / name, [{"a": 1}, {"a": 2}])
     assert sha256_of(tmp_path / "one" / name) == sha256_of(tmp_path / "two" / name)
 
 
@@ -66,29 +65,31 @@ def test_invalid_utf8_names_file_line_and_column(tmp_path):
 def test_cut_archive_is_reported_and_not_read_as_shorter(tmp_path):
     whole = gzip.compress("".join(f"{n} {hashlib.sha256(str(n).encode()).hexdigest()}\n" for n in range(5000)).encode())
     (tmp_path / "cut.txt.gz").write_bytes(whole[: len(whole) // 2])
-    with pytest.raises(UserError, match=r"cut\.txt\.gz: cut after line \d+ \(Compressed file ended"):
+    with pytest.raises(UserError, match=r"cut\.txt\.gz: truncated after line \d+ \(Compressed file ended"):
         list(read_lines(tmp_path / "cut.txt.gz"))
 
 
 def test_cut_zstandard_is_reported_and_not_read_as_shorter(tmp_path):
     path = tmp_path / "rows.jsonl.zst"
-    write_json_lines(path, ({"n": n, "h": hashlib.sha256(str(n).encode()).hexdigest()} for n in range(20000)))
+    write_row_file(path, ({"n": n, "h": hashlib.sha256(str(n).encode()).hexdigest()} for n in range(20000)))
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
-    with pytest.raises(UserError, match=r"rows\.jsonl\.zst: cut after line \d+ \(it ends in the middle of a frame\)"):
-        list(read_json_lines(path))
+    with pytest.raises(
+        UserError, match=r"rows\.jsonl\.zst: truncated after line \d+ \(it ends in the middle of a frame\)"
+    ):
+        list(read_row_file(path))
 
 
 @pytest.mark.parametrize("suffix", [".gz", ".zst"])
 def test_a_damaged_archive_is_no_cut_one(tmp_path, suffix):
     path = tmp_path / f"rows.jsonl{suffix}"
-    write_json_lines(path, ({"n": n, "h": hashlib.sha256(str(n).encode()).hexdigest()} for n in range(20000)))
+    write_row_file(path, ({"n": n, "h": hashlib.sha256(str(n).encode()).hexdigest()} for n in range(20000)))
     data = bytearray(path.read_bytes())
     middle = len(data) // 2
     data[middle : middle + 64] = bytes(64)
     path.write_bytes(bytes(data))
     drops = Counter()
     with pytest.raises(UserError, match=rf"rows\.jsonl\{suffix}(: damaged archive after line \d+|:\d+: not )"):
-        list(read_json_lines(path, drops))
+        list(read_row_file(path, drops))
     assert not drops
 
 
@@ -96,18 +97,18 @@ def test_a_damaged_archive_is_no_cut_one(tmp_path, suffix):
 def test_a_cut_archive_gives_its_complete_lines_where_they_are_counted(tmp_path, suffix):
     path = tmp_path / f"rows.jsonl{suffix}"
     rows = [{"n": n, "h": hashlib.sha256(str(n).encode()).hexdigest()} for n in range(3000)]
-    write_json_lines(path, rows)
+    write_row_file(path, rows)
     data = path.read_bytes()
     for end in (len(data) * 2 // 3, len(data) - 5, len(data) - 1):
         path.write_bytes(data[:end])
         drops = Counter()
-        found = [row for _, row in read_json_lines(path, drops)]
+        found = [row for _, row in read_row_file(path, drops)]
         assert drops == {"truncated_line": 1}
         assert len(found) > 900
         assert found == rows[: len(found)]
     path.write_bytes(data[:12])
-    with pytest.raises(UserError, match=rf"rows\.jsonl\{suffix}: cut after line 0"):
-        list(read_json_lines(path, Counter()))
+    with pytest.raises(UserError, match=rf"rows\.jsonl\{suffix}: truncated after line 0"):
+        list(read_row_file(path, Counter()))
 
 
 def test_several_zstandard_frames_are_one_file(tmp_path):
@@ -127,7 +128,7 @@ def test_text_named_like_an_archive(tmp_path):
 
 @pytest.mark.parametrize("name", ["none.txt", "none.jsonl.gz", "none.parquet"])
 def test_missing_file(tmp_path, name):
-    reader = read_lines if name.endswith("txt") else read_json_lines
+    reader = read_lines if name.endswith("txt") else read_row_file
     with pytest.raises(UserError, match="no such file"):
         list(reader(tmp_path / name))
 
@@ -137,13 +138,13 @@ def test_directory_and_bad_rows(tmp_path):
         list(read_lines(tmp_path))
     (tmp_path / "bad.jsonl").write_text('{"a": 1}\n\n{"a": \n')
     with pytest.raises(UserError, match=r"bad\.jsonl:3: not JSON"):
-        list(read_json_lines(tmp_path / "bad.jsonl"))
+        list(read_row_file(tmp_path / "bad.jsonl"))
     (tmp_path / "list.jsonl").write_text("[1]\n")
     with pytest.raises(UserError, match=r"list\.jsonl:1: a JSON object is needed, not list"):
-        list(read_json_lines(tmp_path / "list.jsonl"))
+        list(read_row_file(tmp_path / "list.jsonl"))
     (tmp_path / "bad.parquet").write_text("no")
     with pytest.raises(UserError, match="not a readable Parquet file"):
-        list(read_json_lines(tmp_path / "bad.parquet"))
+        list(read_row_file(tmp_path / "bad.parquet"))
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -153,7 +154,7 @@ def test_nothing_appears_under_its_name_when_rows_fail(tmp_path, name):
         raise RuntimeError("the source broke")
 
     with pytest.raises(RuntimeError):
-        write_json_lines(tmp_path / name, rows())
+        write_row_file(tmp_path / name, rows())
     assert list(tmp_path.iterdir()) == []
 
 
@@ -204,7 +205,7 @@ def test_existing_output_is_refused(tmp_path):
 
 def test_parquet_without_rows_says_what_to_do(tmp_path):
     with pytest.raises(UserError, match=r"use \.jsonl"):
-        write_json_lines(tmp_path / "x.parquet", [])
+        write_row_file(tmp_path / "x.parquet", [])
     assert list(tmp_path.iterdir()) == []
 
 
@@ -213,10 +214,10 @@ def test_parquet_loses_no_field_that_comes_late(tmp_path, monkeypatch):
     path = tmp_path / "x.parquet"
     rows = [{"id": str(n), "scores": {"chrf": 1.0}} for n in range(3)]
     with pytest.raises(UserError, match=r"x\.parquet: scores\.comet first appears after row 2, .*write \.jsonl"):
-        write_json_lines(path, [*rows, {"id": "3", "scores": {"comet": 0.5}}])
+        write_row_file(path, [*rows, {"id": "3", "scores": {"comet": 0.5}}])
     with pytest.raises(UserError, match=r"a column of a Parquet file has values of one type .*write \.jsonl"):
-        write_json_lines(path, [*rows, {"id": "3", "scores": {"chrf": "text"}}])
+        write_row_file(path, [*rows, {"id": "3", "scores": {"chrf": "text"}}])
     assert list(tmp_path.iterdir()) == []
     late = [*rows, {"id": "3", "scores": None}]
-    assert write_json_lines(path, late) == 4
-    assert [row for _, row in read_json_lines(path)] == late
+    assert write_row_file(path, late) == 4
+    assert [row for _, row in read_row_file(path)] == late

@@ -7,8 +7,8 @@ from support.console import ENVIRONMENT, call
 from support.planted import STANDARD, executed, plant_modules
 
 from mtcpo.core.errors import UserError
-from mtcpo.core.files import write_json_lines
 from mtcpo.core.workers import result_of, worker_pool
+from mtcpo.data.row_files import write_row_file
 
 SCRIPT = """
 from mtcpo.core.workers import result_of, worker_pool
@@ -73,7 +73,7 @@ def test_a_command_and_its_processes_import_no_module_of_the_working_directory(h
     segment = {"src_lang": "de", "tgt_lang": "en", "source": "Ein Text", "references": ["a text"]}
     # More than are scored without worker processes.
     rows = [{"id": str(number), **segment, "candidates": candidates} for number in range(600)]
-    write_json_lines(here / "c.jsonl", rows)
+    write_row_file(here / "c.jsonl", rows)
     outcome = call("build-prefs", "c.jsonl", "--metric", "chrf", "--workers", "2", "--output", "p.jsonl", cwd=here)
     assert executed(marks) == []
     assert outcome.code == 0, outcome.err

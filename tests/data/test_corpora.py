@@ -14,9 +14,10 @@ from hypothesis import strategies as st
 
 from mtcpo.core.config import load_section
 from mtcpo.core.errors import UserError
-from mtcpo.core.files import write_json_lines
-from mtcpo.data.corpora import CorpusConfig, Drops, parse_named_files, read_corpus
+from mtcpo.data.config import CorpusConfig, PreferenceSetConfig
+from mtcpo.data.corpora import Drops, parse_named_files, read_corpus
 from mtcpo.data.records import Candidate, Segment, Triplet, segment_to_json, triplet_to_json
+from mtcpo.data.row_files import write_row_file
 from mtcpo.data.rows import read_rows
 from mtcpo.data.triplets import read_triplets, triplets_to_trl
 
@@ -32,9 +33,13 @@ def write(name, *lines):
         file.writelines(line + "\n" for line in lines)
 
 
-def section(source, pair=None, allow_code=False, **settings):
+def section(source, pair=None, allow_code=False, cls=CorpusConfig, **settings):
     pair = {"src_lang": "de", "tgt_lang": "en"} if pair is None else pair
-    return load_section(CorpusConfig, {"source": source, **pair, **settings}, "test", allow_code=allow_code)
+    return load_section(cls, {"source": source, **pair, **settings}, "test", allow_code=allow_code)
+
+
+def triplets(source, **settings):
+    return list(read_triplets(section(source, cls=PreferenceSetConfig, **settings)))
 
 
 def corpus(source, drops=None, **settings):
@@ -67,7 +72,7 @@ def test_unequal_line_counts_name_files_and_counts_before_anything_is_read(folde
     write("r.en", "one", "two", "three")
     write("h.en", "uno")
     config = CorpusConfig(source="s.de", references=("r.en",), hypotheses={"a": "h.en"}, src_lang="de", tgt_lang="en")
-    with pytest.raises(UserError, match=r"line counts differ: .*s\.de has 3, .*r\.en has 3, .*h\.en has 1; ") as caught:
+    with pytest.raises(UserError, match=r"line counts differ: [^ ]*s\.de has 3, [^ ]*h\.en has 1; ") as caught:
         next(read_corpus(config))
     assert "\n" not in str(caught.value)
 
@@ -171,7 +176,7 @@ def test_tables_name_file_and_line(folder):
     with pytest.raises(UserError, match=r"no column 'ref'.*set reference_columns"):
         corpus("t.tsv", source_column="src", reference_columns=["ref"])
     write("t.tsv", "a\ta", "1\t2")
-    with pytest.raises(UserError, match="two columns have one name"):
+    with pytest.raises(UserError, match="two columns have the same name"):
         corpus("t.tsv")
     write("t.csv", "source", '"open')
     with pytest.raises(UserError, match=r"t\.csv:2: unexpected end of data"):
@@ -184,7 +189,7 @@ def test_own_segments_come_back_as_they_were(folder, name):
         Segment(f"{n}", "de", "en", f"Satz {n}", (f"ref {n}",), "doc", (Candidate("a", "x", {"chrf": n / 2}, -1.5),))
         for n in range(3)
     ]
-    write_json_lines(folder / name, map(segment_to_json, segments))
+    write_row_file(folder / name, map(segment_to_json, segments))
     assert corpus(name, pair={}) == segments
     assert corpus(name) == segments
     with pytest.raises(UserError, match="the segment's language is 'de', not 'fr' as given"):
@@ -192,7 +197,7 @@ def test_own_segments_come_back_as_they_were(folder, name):
 
 
 def test_column_rows_and_ids(folder):
-    write_json_lines(folder / "c.jsonl", [{"id": 7, "de": "Ja.", "en": "Yes.", "d": "x"}, {"de": "Nein.", "en": "No."}])
+    write_row_file(folder / "c.jsonl", [{"id": 7, "de": "Ja.", "en": "Yes.", "d": "x"}, {"de": "Nein.", "en": "No."}])
     first, second = corpus("c.jsonl", source_column="de", reference_columns=["en"], doc_column="d")
     assert (first.id, first.doc, first.references) == ("7", "x", ("Yes.",))
     assert second.id == "c.jsonl:2"
@@ -203,7 +208,7 @@ def test_column_rows_and_ids(folder):
 def test_translation_rows_and_directions_that_are_not_wanted(folder):
     row = {"language_pair": "de-en", "de": "Ja.", "en": "Yes.", "alma_en": "Yea.", "required_directions": ""}
     rows = [{"translation": row}, {"translation": row | {"required_directions": "en-de"}}]
-    write_json_lines(folder / "alma.jsonl", rows)
+    write_row_file(folder / "alma.jsonl", rows)
     drops = Drops()
     assert [segment.id for segment in corpus("alma.jsonl", drops)] == ["alma.jsonl:1:de-en"]
     assert drops == {"other_direction": 1}
@@ -239,7 +244,7 @@ def test_datasets_directories(folder):
     data = datasets.Dataset.from_list(rows)
     data.save_to_disk("saved")
     datasets.DatasetDict({"train": data, "test": data.select([1])}).save_to_disk("splits")
-    write_json_lines(folder / "files" / "train.jsonl", rows)
+    write_row_file(folder / "files" / "train.jsonl", rows)
     for name in ("saved", "splits", "files"):
         assert [segment.references for segment in corpus(name, take=2)] == [("Sentence 0",), ("Sentence 1",)]
     assert [segment.source for segment in corpus("splits", split="test")] == ["Satz 1"]
@@ -268,7 +273,7 @@ def test_a_data_set_that_cannot_be_had_is_refused_at_once(folder, monkeypatch):
 
 def test_a_data_set_in_the_cache_is_read_by_its_name_without_network(folder, monkeypatch):
     datasets = pytest.importorskip("datasets")
-    write_json_lines(folder / "a.jsonl", [{"source": "Ja.", "reference": "Yes."}])
+    write_row_file(folder / "a.jsonl", [{"source": "Ja.", "reference": "Yes."}])
     datasets.load_dataset("json", data_files="a.jsonl", cache_dir=str(folder / "cache"))
     # As the library keeps a data set of the hub: someone/set, its only configuration.
     [made] = (folder / "cache/json").iterdir()
@@ -285,7 +290,7 @@ def test_a_data_set_in_the_cache_is_read_by_its_name_without_network(folder, mon
 
 def test_a_damaged_file_of_a_directory_is_the_users(folder):
     pytest.importorskip("datasets")
-    write_json_lines(folder / "files" / "train.jsonl", [{"source": "Ja.", "reference": "Yes."}])
+    write_row_file(folder / "files" / "train.jsonl", [{"source": "Ja.", "reference": "Yes."}])
     assert corpus("files")[0].source == "Ja."
     with (folder / "files/train.jsonl").open("a", encoding="utf-8") as file:
         file.write("{no json\n")
@@ -302,7 +307,7 @@ def test_rows_of_text_are_refused(folder):
 def test_own_triplets_come_back_and_bad_ones_are_counted(folder):
     good = Triplet("1", "de", "en", "Ja.", "Yes.", "No.", "a", "b", {"chrf": 2.0}, {"chrf": 1.0}, 1.0)
     rows = [good, *(Triplet("2", "de", "en", *texts) for texts in [("", "a", "b"), ("a", " ", "b"), ("a", "b", "b")])]
-    write_json_lines(folder / "p.jsonl", map(triplet_to_json, rows))
+    write_row_file(folder / "p.jsonl", map(triplet_to_json, rows))
     drops = Drops()
     assert list(read_triplets("p.jsonl", drops)) == [good]
     assert drops == {"empty_text": 2, "identical": 1}
@@ -310,7 +315,7 @@ def test_own_triplets_come_back_and_bad_ones_are_counted(folder):
 
 def test_trl_sets_are_read_and_written(folder):
     rows = [{"prompt": "Translate: Ja.\n", "chosen": "Yes.", "rejected": "No."}]
-    write_json_lines(folder / "trl.parquet", rows)
+    write_row_file(folder / "trl.parquet", rows)
     triplets = list(read_triplets("trl.parquet"))
     assert triplets[0].id == "trl.parquet:1"
     assert list(triplets_to_trl(triplets)) == rows
@@ -320,14 +325,14 @@ def test_trl_sets_are_read_and_written(folder):
 
 def test_preferences_in_columns_of_any_name(folder):
     row = {"prompt": "Ja {x}.", "good": "Yes", "bad": "No", "mark": 3, "src_lang": "de", "chosen": 1, "tgt_lang": None}
-    write_json_lines(folder / "odd.jsonl", [row, row | {"bad": "Yes"}, row | {"good": " "}])
+    write_row_file(folder / "odd.jsonl", [row, row | {"bad": "Yes"}, row | {"good": " "}])
     columns = {"source_column": "prompt", "chosen_template": "{good}. {mark}", "rejected_column": "bad"}
     drops = Drops()
-    [first, *rest] = read_triplets(CorpusConfig(source="odd.jsonl", tgt_lang="en", **columns), drops)
+    [first, *rest] = read_triplets(PreferenceSetConfig(source="odd.jsonl", tgt_lang="en", **columns), drops)
     assert first == Triplet("odd.jsonl:1", "de", "en", "Ja {x}.", "Yes. 3", "No")
     assert len(rest) == 2
     plain = {"source_column": "prompt", "chosen_column": "good", "rejected_column": "bad"}
-    assert len(list(read_triplets(CorpusConfig(source="odd.jsonl", **plain), drops))) == 1
+    assert len(list(read_triplets(PreferenceSetConfig(source="odd.jsonl", **plain), drops))) == 1
     assert drops == {"identical": 1, "empty_text": 1}
 
 
@@ -340,30 +345,29 @@ def test_preferences_in_columns_of_any_name(folder):
         ),
         ({"chosen_template": "{goood}"}, "odd.jsonl:1: no column 'goood'"),
         ({"chosen_column": "good", "rejected_column": "bad", "src_lang": "xx"}, "xx"),
-        ({"reference_columns": ("good",)}, "odd.jsonl: reference_columns has no meaning for a preference set"),
+        ({"reference_columns": ("good",)}, "reference_columns\n  Extra inputs are not permitted"),
         ({"chosen_column": "good", "chosen_template": "{good}"}, "give either chosen_column or chosen_template"),
     ],
 )
 def test_wrong_columns_of_preferences(folder, settings, message):
-    write_json_lines(folder / "odd.jsonl", [{"source": "Ja.", "good": "Yes", "bad": "No"}])
+    write_row_file(folder / "odd.jsonl", [{"source": "Ja.", "good": "Yes", "bad": "No"}])
     with pytest.raises((UserError, ValueError), match=message):
-        list(read_triplets(CorpusConfig(source="odd.jsonl", **settings)))
+        list(read_triplets(PreferenceSetConfig(source="odd.jsonl", **settings)))
 
 
 def test_a_preference_set_in_other_languages_than_said_is_refused(folder):
-    write_json_lines(folder / "p.jsonl", [triplet_to_json(Triplet("1", "de", "en", "Ja.", "Yes.", "No."))])
+    write_row_file(folder / "p.jsonl", [triplet_to_json(Triplet("1", "de", "en", "Ja.", "Yes.", "No."))])
     with pytest.raises(UserError, match=r"p\.jsonl:1: the triplet's language is 'en', not 'fr' as given"):
-        list(read_triplets(CorpusConfig(source="p.jsonl", src_lang="de", tgt_lang="fr")))
+        list(read_triplets(PreferenceSetConfig(source="p.jsonl", src_lang="de", tgt_lang="fr")))
 
 
 def test_a_corpus_has_no_chosen_column(folder):
-    write_json_lines(folder / "odd.jsonl", [{"source": "Ja.", "good": "Yes"}])
-    with pytest.raises(UserError, match="chosen_column is for preference sets"):
-        list(read_corpus(CorpusConfig(source="odd.jsonl", src_lang="de", tgt_lang="en", chosen_column="good")))
+    with pytest.raises(UserError, match=r"test: unknown key 'chosen_column'.*; its keys are doc_column, hypotheses"):
+        corpus("odd.jsonl", chosen_column="good")
 
 
 def test_candidates_are_no_triplets(folder):
-    write_json_lines(folder / "c.jsonl", [segment_to_json(Segment("1", "de", "en", "Ja."))])
+    write_row_file(folder / "c.jsonl", [segment_to_json(Segment("1", "de", "en", "Ja."))])
     with pytest.raises(UserError, match=r"choose pairs first: mtcpo build-prefs .*c\.jsonl"):
         list(read_triplets("c.jsonl"))
     write("e.jsonl")
@@ -375,8 +379,8 @@ def test_sources_with_their_pair_are_triplets_without_a_prompt_of_their_own(fold
     row = {"source": "Ja.", "chosen": "Yes, it is.", "rejected": "Yes, it was."}
     with open("t.csv", "w", encoding="utf-8", newline="") as file:  # noqa: PTH123
         csv.writer(file).writerows([row.keys(), row.values()])
-    write_json_lines(folder / "own.jsonl", [row | {"src_lang": "de", "tgt_lang": "en"}])
-    [triplet] = read_triplets(section("t.csv"))
+    write_row_file(folder / "own.jsonl", [row | {"src_lang": "de", "tgt_lang": "en"}])
+    [triplet] = triplets("t.csv")
     assert triplet == Triplet("t.csv:2", "de", "en", "Ja.", "Yes, it is.", "Yes, it was.")
     [triplet] = read_triplets("t.csv")
     assert (triplet.src_lang, triplet.tgt_lang, triplet.prompt) == ("und", "und", None)
@@ -424,7 +428,7 @@ def make(kind, folder, count):
         mark = "\t" if kind[0] == "t" else ","
         packed(folder / name, "".join(mark.join(line) + "\n" for line in [rows[0].keys(), *(r.values() for r in rows)]))
     else:
-        write_json_lines(folder / name, rows)
+        write_row_file(folder / name, rows)
     return name, {}
 
 
@@ -463,8 +467,8 @@ def test_every_format_is_a_stream(folder, kind):
 @pytest.mark.parametrize("suffix", ["jsonl", "jsonl.gz", "parquet"])
 def test_take_counts_triplets_too(folder, suffix):
     name = f"p.{suffix}"
-    write_json_lines(folder / name, [{"prompt": f"p{n}", "chosen": "a", "rejected": "b"} for n in range(5)])
-    assert [t.prompt for t in read_triplets(section(name, skip=1, take=2))] == ["p1", "p2"]
+    write_row_file(folder / name, [{"prompt": f"p{n}", "chosen": "a", "rejected": "b"} for n in range(5)])
+    assert [t.prompt for t in triplets(name, skip=1, take=2)] == ["p1", "p2"]
 
 
 # --- templates ------------------------------------------------------------------------------------------------------
@@ -472,7 +476,7 @@ def test_take_counts_triplets_too(folder, suffix):
 
 def test_templates_over_columns(folder):
     rows = [{"title": "A {x}", "body": "b", "titel": "Ä", "text": "c", "n": 7, "src_lang": "xx", "tgt_lang": "yy"}]
-    write_json_lines(folder / "c.jsonl", rows)
+    write_row_file(folder / "c.jsonl", rows)
     settings = {
         "source_template": "{n}: {title}. {{{body}}}",
         "reference_templates": ["{titel}. {text}", "{text}"],
@@ -494,13 +498,13 @@ def test_templates_go_with_every_format_of_rows(folder, name):
         mark = "," if "csv" in name else "\t"
         packed(folder / name, "".join(mark.join(line) + "\n" for line in [rows[0].keys(), *(r.values() for r in rows)]))
     else:
-        write_json_lines(folder / name, rows)
+        write_row_file(folder / name, rows)
     segments = corpus(name, source_template="{title}. {body}", reference_columns=["de"], take=1)
     assert [(segment.source, segment.references) for segment in segments] == [("A. b", ("Ab",))]
 
 
 def test_a_template_of_a_translation_row_takes_its_other_columns(folder):
-    write_json_lines(folder / "c.jsonl", [{"translation": {"de": "x", "en": "y"}, "text": "t"}])
+    write_row_file(folder / "c.jsonl", [{"translation": {"de": "x", "en": "y"}, "text": "t"}])
     assert corpus("c.jsonl", source_template="<{text}>")[0].source == "<t>"
 
 
@@ -517,7 +521,7 @@ def test_a_template_of_a_translation_row_takes_its_other_columns(folder):
     ],
 )
 def test_templates_that_cannot_be_filled(folder, template, message):
-    write_json_lines(folder / "c.jsonl", [{"title": "A", "body": "b", "none": None}])
+    write_row_file(folder / "c.jsonl", [{"title": "A", "body": "b", "none": None}])
     with pytest.raises(UserError, match=message):
         corpus("c.jsonl", source_template=template)
 
@@ -528,7 +532,7 @@ def test_templates_that_cannot_be_filled(folder, template, message):
         ({"source_column": "a", "source_template": "{a}"}, "give either source_column or source_template"),
         ({"reference_columns": ["a"], "reference_templates": ["{a}"]}, "give either reference_columns or reference_t"),
         ({"hypothesis_columns": {"s": "a"}, "hypothesis_templates": {"s": "{a}"}}, "'s' has a column and a template"),
-        ({"options": {"a": 1}}, "options are for a class of your own"),
+        ({"options": {"a": 1}}, "options are for custom code"),
     ],
 )
 def test_settings_that_contradict_each_other(folder, settings, message):
@@ -580,7 +584,7 @@ def test_a_class_of_ones_own_gives_rows_or_records(own):
     assert segments == [Segment(f"python:{own}:Letters:2", "de", "en", "b", ("B",))]
     assert [s.source for s in corpus(f"python:{own}:Letters", allow_code=True, options={"letters": "xy"})] == ["x", "y"]
     assert corpus(f"python:{own}:segments", allow_code=True)[0] == Segment("7", "de", "en", "Ja.", ("Yes.",))
-    [triplet] = read_triplets(section(f"python:{own}:pairs", allow_code=True))
+    [triplet] = triplets(f"python:{own}:pairs", allow_code=True)
     assert (triplet.prompt, triplet.chosen, triplet.src_lang) == ("Ja.", "Yes.", "de")
 
 

@@ -5,7 +5,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mtcpo.core.errors import UserError
-from mtcpo.data.corpora import CorpusConfig, parse_named_files
+from mtcpo.data.config import CorpusConfig
+from mtcpo.data.corpora import parse_named_files
 from mtcpo.data.names import check_name
 from mtcpo.evaluation.evaluate import evaluate_outputs
 from mtcpo.evaluation.testsets.testset import TestSet

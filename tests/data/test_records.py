@@ -5,7 +5,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mtcpo.core.errors import UserError
-from mtcpo.core.files import write_json_lines
 from mtcpo.data.records import (
     Candidate,
     Segment,
@@ -15,6 +14,7 @@ from mtcpo.data.records import (
     triplet_from_json,
     triplet_to_json,
 )
+from mtcpo.data.row_files import write_row_file
 from mtcpo.data.rows import read_segments
 
 text = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
@@ -66,7 +66,7 @@ def test_segments_survive_files_though_rows_differ_in_metrics(tmp_path, name):
         "1", "de", "en", "Ja.", ("Yes.",), candidates=(Candidate("a", "Yes.", {"chrf": 1.0, "comet": 0.5}),)
     )
     second = Segment("2", "de", "en", "Nein.", ("No.",), candidates=(Candidate("a", "No.", {"chrf": 2.0}),))
-    write_json_lines(tmp_path / name, map(segment_to_json, [first, second]))
+    write_row_file(tmp_path / name, map(segment_to_json, [first, second]))
     assert list(read_segments(tmp_path / name)) == [first, second]
 
 

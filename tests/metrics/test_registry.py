@@ -9,11 +9,11 @@ import sacrebleu
 from click.testing import CliRunner
 from support.console import write_lines
 
-from mtcpo.cli.main import mtcpo
+from mtcpo.cli.commands import mtcpo
 from mtcpo.core.config import Config, load_section
 from mtcpo.core.errors import UserError
-from mtcpo.core.files import write_json_lines
 from mtcpo.data.records import Candidate, Segment, segment_to_json
+from mtcpo.data.row_files import write_row_file
 from mtcpo.metrics.base import NeuralMetric
 from mtcpo.metrics.comet.config import CometConfig
 from mtcpo.metrics.config import MetricSpec
@@ -206,7 +206,7 @@ def test_a_row_with_its_own_loader_loads_with_a_checkpoint_of_ones_own(vowels):
 
 def test_build_prefs_scores_with_a_new_neural_metric_and_caches_it(vowels, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    write_json_lines(tmp_path / "c.jsonl", [segment_to_json(a_segment(number)) for number in range(3)])
+    write_row_file(tmp_path / "c.jsonl", [segment_to_json(a_segment(number)) for number in range(3)])
 
     def build(*options):
         return CliRunner().invoke(mtcpo, ["build-prefs", "c.jsonl", *options], catch_exceptions=False)

@@ -12,8 +12,8 @@ from support.scoring import score
 from mtcpo.cli.commands import mtcpo
 from mtcpo.core.config import load_section
 from mtcpo.core.errors import UserError
-from mtcpo.core.files import write_json_lines
 from mtcpo.data.records import Candidate, Segment, segment_to_json
+from mtcpo.data.row_files import write_row_file
 from mtcpo.metrics.base import NeuralMetric
 from mtcpo.metrics.registry import code_files, is_higher_better, load_metric
 from mtcpo.metrics.scorer import Scorer
@@ -104,7 +104,7 @@ def test_build_prefs_runs_a_users_metric_only_with_allow_code(own, tmp_path):
     spec = f"short={own}:shortness"
     with pytest.raises(UserError, match="is custom Python code; pass --allow-code to run it"):
         load_section(PrefsConfig, {"metrics": [spec]}, "recipe")
-    write_json_lines(tmp_path / "c.jsonl", [segment_to_json(segment("abcdef", "abc"))])
+    write_row_file(tmp_path / "c.jsonl", [segment_to_json(segment("abcdef", "abc"))])
     command = ["build-prefs", "c.jsonl", "--metric", spec, "--output", "p.jsonl"]
     with pytest.raises(UserError, match="--allow-code"):
         CliRunner().invoke(mtcpo, command, catch_exceptions=False, standalone_mode=False)
@@ -168,7 +168,7 @@ def test_runs_that_were_evaluated_by_a_users_metric_can_be_compared(own, corpus)
 
 def test_a_dev_set_is_scored_by_a_users_metric_whose_direction_chooses_the_checkpoint(own, corpus):
     pytest.importorskip("accelerate")
-    from mtcpo.training.arguments import training_arguments
+    from mtcpo.training.arguments import training_setup
     from mtcpo.training.config import TrainConfig
     from mtcpo.training.dev_set import load_dev_set
 
@@ -180,7 +180,7 @@ def test_a_dev_set_is_scored_by_a_users_metric_whose_direction_chooses_the_check
     config = load_section(TrainConfig, {"dev": dev, "args": args}, "train", allow_code=True)
     dev_set, _ = load_dev_set(config.dev)
     assert dev_set.score(HYPOTHESES["b.en"])["errors"] == 4
-    arguments = training_arguments(config, corpus / "out")
+    arguments = training_setup(config, corpus / "out").args
     assert (arguments.metric_for_best_model, arguments.greater_is_better) == ("errors", False)
 
 

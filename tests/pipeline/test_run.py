@@ -10,7 +10,7 @@ from support.console import contents, lines_of, mistake, run, small_disk, write_
 from support.pipelines import RECIPE, STAGES, write_recipe
 
 from mtcpo.core.config import to_toml
-from mtcpo.core.files import read_json_lines
+from mtcpo.data.row_files import read_row_file
 from mtcpo.data.rows import read_segments
 from mtcpo.data.triplets import read_triplets
 from mtcpo.pipeline.recipe import load_recipe
@@ -199,9 +199,9 @@ def test_each_setting_concerns_the_stage_that_reads_it(done, capsys, setting, fi
 
 def test_the_choice_by_confidence_has_the_logprobs_that_it_needs(done, capsys):
     assert ran(again(capsys, "--overwrite", "--set", "prefs.select=confidence"))[:2] == ["translate", "prefs"]
-    candidates = [row for _, row in read_json_lines(done / "out/candidates.jsonl")]
+    candidates = [row for _, row in read_row_file(done / "out/candidates.jsonl")]
     assert all(candidate["logprob"] < 0 for row in candidates for candidate in row["candidates"])
-    assert list(read_json_lines(done / "out/prefs.jsonl"))
+    assert list(read_row_file(done / "out/prefs.jsonl"))
 
 
 def test_how_many_processes_score_changes_nothing(done, capsys):

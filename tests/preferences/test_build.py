@@ -12,10 +12,11 @@ from support.pairs import REPORT_FILE, REPORT_SETTINGS, scored_segments
 from support.paths import WMT22
 
 from mtcpo.core.errors import UserError
-from mtcpo.core.files import read_json_lines, write_json_lines
-from mtcpo.data.corpora import CorpusConfig, Drops, read_corpus
+from mtcpo.data.config import CorpusConfig
+from mtcpo.data.corpora import Drops, read_corpus
 from mtcpo.data.pair_report import SystemCounts, read_pair_report
 from mtcpo.data.records import Candidate, Segment, segment_to_json
+from mtcpo.data.row_files import read_row_file, write_row_file
 from mtcpo.data.rows import read_segments
 from mtcpo.data.triplets import read_triplets
 from mtcpo.preferences.balancing import length_log_ratio
@@ -91,7 +92,7 @@ def test_separate_files_and_a_candidates_file_give_the_same_triplets(tmp_path):
     first = build_preferences(read_corpus(config, drops), CHRF, tmp_path / "a.jsonl", drops=drops)
     assert first.dropped["empty_source"] == 1
     assert first.kept + sum(first.dropped.values()) == first.segments == 5
-    write_json_lines(tmp_path / "candidates.jsonl.gz", map(segment_to_json, read_corpus(config)))
+    write_row_file(tmp_path / "candidates.jsonl.gz", map(segment_to_json, read_corpus(config)))
     again = CorpusConfig(source=str(tmp_path / "candidates.jsonl.gz"))
     second = build_preferences(read_corpus(again), CHRF, tmp_path / "b.jsonl", report=tmp_path / "report.json")
     assert (tmp_path / "a.jsonl").read_bytes() == (tmp_path / "b.jsonl").read_bytes()
@@ -164,7 +165,7 @@ def test_human_verdicts_of_an_alma_r_set_decide(tmp_path):
     fields = {"language_pair": "de-en", "de": "Ja.", "en": "Yes.", "required_directions": "de-en"}
     systems = {"alma_en": "Yeah.", "gpt4_en": "Yep!", "alma_en_kiwi": 0.9, "gpt4_en_kiwi": 0.5, "ref_en_kiwi": 0.7}
     rows = [{"translation": fields | systems | {"Delta": delta}} for delta in (0.0, 1.0, -1.0)]
-    write_json_lines(tmp_path / "alma.jsonl", rows)
+    write_row_file(tmp_path / "alma.jsonl", rows)
     config = PrefsConfig(metrics=("kiwi",), deduplicate=False, reference="by-score")
     report = build_preferences(
         read_corpus(CorpusConfig(source=str(tmp_path / "alma.jsonl"))), config, tmp_path / "p.jsonl"
@@ -305,7 +306,7 @@ def test_two_candidates_of_one_system_are_refused(tmp_path):
 
 def test_a_truncated_candidates_file_gives_its_complete_lines(tmp_path):
     whole = tmp_path / "candidates.jsonl"
-    write_json_lines(whole, map(segment_to_json, make()))
+    write_row_file(whole, map(segment_to_json, make()))
     data = whole.read_bytes()
     reports = set()
     last = data.rstrip(b"\n").rindex(b"\n") + 1
@@ -393,5 +394,5 @@ def test_memory_does_not_grow_with_the_input(tmp_path):
     for count in (1000, 6000):
         command = [sys.executable, str(script), str(count), str(tmp_path / f"{count}.jsonl")]
         peaks.append(int(subprocess.run(command, capture_output=True, text=True, check=True).stdout))
-        assert sum(1 for _ in read_json_lines(tmp_path / f"{count}.jsonl")) == count
+        assert sum(1 for _ in read_row_file(tmp_path / f"{count}.jsonl")) == count
     assert peaks[1] < 1.1 * peaks[0]

@@ -10,9 +10,9 @@ from support.paths import ROOT
 
 from mtcpo.core.config import load_section
 from mtcpo.core.errors import UserError
-from mtcpo.core.files import write_json_lines
 from mtcpo.data.pair_report import read_pair_report
 from mtcpo.data.records import Candidate, Segment, segment_to_json
+from mtcpo.data.row_files import write_row_file
 from mtcpo.data.triplets import read_triplets
 from mtcpo.preferences.build import PrefsConfig, build_preferences
 from mtcpo.preferences.chooser import Chooser, SelectionConfig
@@ -47,7 +47,7 @@ def module(tmp_path, monkeypatch):
     """A folder, the working directory, with a module of selections and a file of candidates."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / "my_selections.py").write_text(MODULE, encoding="utf-8")
-    write_json_lines(tmp_path / "candidates.jsonl", [segment_to_json(segment(1.0, 9.0, 5.0))])
+    write_row_file(tmp_path / "candidates.jsonl", [segment_to_json(segment(1.0, 9.0, 5.0))])
     return tmp_path
 
 

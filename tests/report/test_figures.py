@@ -2,7 +2,7 @@ import pytest
 from support.runs import training_log
 
 from mtcpo.core.errors import UserError
-from mtcpo.core.files import write_json_lines
+from mtcpo.data.row_files import write_row_file
 from mtcpo.report.figures import read_training_log, training_figures
 
 
@@ -16,7 +16,7 @@ def test_the_training_log_is_read_by_stage_and_step(tmp_path):
         {"stage": "sft", "step": 20, "loss": 1.9},
         {"stage": "cpo", "step": 5, "loss": 1.0},
     ]
-    write_json_lines(path, rows)
+    write_row_file(path, rows)
     stages = read_training_log(path)
     assert list(stages) == ["sft", "cpo"]
     assert stages["sft"][1] == {"stage": "sft", "step": 20, "loss": 1.9, "eval_loss": 2.5}
@@ -30,7 +30,7 @@ def test_a_training_log_without_steps_is_refused(tmp_path):
 
 
 def test_each_stage_has_the_curves_of_what_it_logged(tmp_path):
-    write_json_lines(tmp_path / "m.jsonl", training_log())
+    write_row_file(tmp_path / "m.jsonl", training_log())
     stages = read_training_log(tmp_path / "m.jsonl")
     assert [figure.title for figure in training_figures(stages["sft"])] == ["Loss"]
     figures = training_figures(stages["cpo"])

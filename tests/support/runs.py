@@ -5,8 +5,9 @@ import random
 from dataclasses import replace
 from pathlib import Path
 
-from mtcpo.core.files import write_json, write_json_lines
+from mtcpo.core.files import write_json
 from mtcpo.data.records import Segment, Triplet, triplet_to_json
+from mtcpo.data.row_files import write_row_file
 from mtcpo.evaluation.config import EvaluateConfig
 from mtcpo.evaluation.evaluate import evaluate_outputs
 from mtcpo.evaluation.results import Evaluation, write_evaluation
@@ -178,8 +179,8 @@ def write_full_run(run_dir: Path, segments: int = 400) -> Path:
     outputs["start"][1] = garden.segments[1].source
     other, other_outputs = scripts_test_set()
     write_evaluation(run_dir, [evaluate(garden, outputs), evaluate(other, other_outputs)])
-    write_json_lines(run_dir / "metrics.jsonl", training_log())
-    write_json_lines(run_dir / "prefs.jsonl", map(triplet_to_json, pairs(1400)))
+    write_row_file(run_dir / "metrics.jsonl", training_log())
+    write_row_file(run_dir / "prefs.jsonl", map(triplet_to_json, pairs(1400)))
     write_json(run_dir / "prefs-report.json", PREFS_REPORT)
     write_json(run_dir / "stamp.json", STAMP)
     (run_dir / "recipe.toml").write_text(RECIPE, encoding="utf-8")

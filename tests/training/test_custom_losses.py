@@ -12,8 +12,8 @@ from support.training import LOSS_CONFIGS, assert_same_weights, examples_of, int
 
 from mtcpo.core.config import load_section
 from mtcpo.core.errors import UserError
-from mtcpo.core.files import write_json_lines
 from mtcpo.data.records import Triplet, triplet_to_json
+from mtcpo.data.row_files import write_row_file
 from mtcpo.pipeline.recipe import find_recipe, load_recipe
 from mtcpo.pipeline.run import stages_of
 from mtcpo.training.config import TrainConfig
@@ -117,7 +117,7 @@ def test_a_named_function_trains_as_the_built_in_loss_that_it_copies(model_folde
 
 def test_the_command_runs_it_with_allow_code_alone(model_folder, module):
     triplets = [Triplet(str(i), "en", "de", t.source, *t.targets) for i, t in enumerate(preference_texts(4))]
-    write_json_lines(module / "p.jsonl", map(triplet_to_json, triplets))
+    write_row_file(module / "p.jsonl", map(triplet_to_json, triplets))
     command = ["train", "--model", model_folder("mt5"), "--prefs", "p.jsonl", "--output-dir", "out",
                "--loss", "python:my_losses:of_means", "--set", "train.args.use_cpu=true"]  # fmt: skip
     refused = call(*command, cwd=module)

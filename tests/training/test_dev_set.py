@@ -11,8 +11,8 @@ from support.models import PAIRS, preference_texts
 from support.training import assert_same_weights, interrupt_at, train_config
 
 from mtcpo.core.errors import UserError
-from mtcpo.core.files import write_json_lines
 from mtcpo.data.records import Triplet, triplet_to_json
+from mtcpo.data.row_files import write_row_file
 from mtcpo.models.loading import load_model
 from mtcpo.pipeline.recipe import load_recipe
 from mtcpo.pipeline.run import stages_of
@@ -38,7 +38,7 @@ def files(tmp_path_factory):
         Triplet(str(i), "und", "und", text.source, *text.targets)
         for i, text in enumerate(preference_texts(8, start=70))
     ]
-    write_json_lines(folder / "held-out.jsonl", map(triplet_to_json, triplets))
+    write_row_file(folder / "held-out.jsonl", map(triplet_to_json, triplets))
     return folder
 
 

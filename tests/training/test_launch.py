@@ -17,8 +17,8 @@ from support.training import train_config
 
 from mtcpo.cli.commands import mtcpo
 from mtcpo.core.errors import UserError
-from mtcpo.core.files import write_json_lines
 from mtcpo.data.records import Triplet, triplet_to_json
+from mtcpo.data.row_files import write_row_file
 from mtcpo.models.loading import load_model
 from mtcpo.training.train import train
 
@@ -32,7 +32,7 @@ def work(model_folder, tmp_path_factory):
     """A folder with triplets and a dev set of seven sources, and the command that trains on them."""
     folder = tmp_path_factory.mktemp("launch")
     triplets = [Triplet(str(i), "en", "de", text.source, *text.targets) for i, text in enumerate(preference_texts(12))]
-    write_json_lines(folder / "p.jsonl", map(triplet_to_json, triplets))
+    write_row_file(folder / "p.jsonl", map(triplet_to_json, triplets))
     for name, column in (("dev.en", 0), ("dev.de", 1)):
         (folder / name).write_text("".join(pair[column] + "\n" for pair in PAIRS[:7]), encoding="utf-8")
     command = (

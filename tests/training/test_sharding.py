@@ -22,8 +22,8 @@ from torch.distributed.fsdp.wrap import CustomPolicy
 
 from mtcpo.cli.main import main
 from mtcpo.core.errors import UserError
-from mtcpo.core.files import write_json_lines
 from mtcpo.data.records import Triplet, triplet_to_json
+from mtcpo.data.row_files import write_row_file
 from mtcpo.models.loading import load_model
 from mtcpo.training.config import TrainConfig
 from mtcpo.training.sharding import share_embedding_modules
@@ -183,7 +183,7 @@ def fail_alone(arguments):
 @pytest.mark.parametrize("way", [pytest.param({}, id="replicas"), pytest.param(FSDP, id="fsdp")])
 def test_an_error_in_one_process_ends_all_with_a_line_each(model_folder, way, tmp_path):
     triplets = [Triplet(str(i), "en", "de", t.source, *t.targets) for i, t in enumerate(preference_texts(12))]
-    write_json_lines(tmp_path / "p.jsonl", map(triplet_to_json, triplets))
+    write_row_file(tmp_path / "p.jsonl", map(triplet_to_json, triplets))
     command = ["train", "--model", model_folder("mt5"), "--prefs", tmp_path / "p.jsonl", "--output-dir", tmp_path / "o"]
     settings = {"per_device_train_batch_size": 2, "use_cpu": not way} | way
     command += [part for key, value in settings.items() for part in ("--set", f"train.args.{key}={json.dumps(value)}")]

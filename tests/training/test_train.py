@@ -161,7 +161,7 @@ def test_killed_after_the_last_checkpoint_trains_no_further_step(model_folder, l
     arguments = (str(model_folder("mt5")), preference_texts(8), train_config(args=limit), tmp_path / "out")
     with monkeypatch.context() as patch:
         patch.setattr(
-            "mtcpo.training.train.write_json_lines", lambda *args: (_ for _ in ()).throw(OSError(28, "disk full"))
+            "mtcpo.training.train.write_row_file", lambda *args: (_ for _ in ()).throw(OSError(28, "disk full"))
         )
         with pytest.raises(OSError, match="disk"):
             train(*arguments)

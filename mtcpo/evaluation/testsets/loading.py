@@ -12,6 +12,7 @@ from pathlib import Path
 
 from mtcpo.core.errors import UserError
 from mtcpo.core.files import read_lines
+from mtcpo.data.aligned import read_aligned
 from mtcpo.data.names import check_name
 from mtcpo.data.records import Segment
 from mtcpo.evaluation.testsets import published, sacrebleu
@@ -82,7 +83,7 @@ def _read(
     """Read line-aligned files as a test set. references: (label, file)."""
     systems = systems or {}
     reference_files = [path for _, path in references]
-    sources, *columns = _read_aligned([source, *reference_files, *systems.values()])
+    sources, *columns = _read_columns([source, *reference_files, *systems.values()])
     reference_columns, outputs = columns[: len(references)], columns[len(references) :]
     documents: Sequence[str | None] = [None] * len(sources)
     if docs is not None:
@@ -113,16 +114,9 @@ def _read(
     )
 
 
-def _read_aligned(files: Sequence[Path]) -> list[list[str]]:
-    """Read files that must have equally many lines, at least one."""
-    columns = [list(read_lines(path)) for path in files]
-    expected = len(columns[0])
-    if not expected:
+def _read_columns(files: Sequence[Path]) -> list[list[str]]:
+    """Return the lines of each of some aligned files, of which there must be at least one."""
+    rows = list(read_aligned(files))
+    if not rows:
         raise UserError(f"{files[0]}: empty; a test set needs at least one line")
-    for path, column in zip(files, columns, strict=True):
-        if len(column) != expected:
-            raise UserError(
-                f"{path}: {len(column)} lines, but {files[0]} has {expected}; line n of one must translate line n of "
-                "the other"
-            )
-    return columns
+    return [list(column) for column in zip(*rows, strict=True)]

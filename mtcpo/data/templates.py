@@ -1,0 +1,79 @@
+"""Templates: texts put together from the columns of a row, and prompts.
+
+There are two kinds. In a template over columns every pair of braces holds the name of a column, any name, and {{ and }}
+are braces. A prompt has a few fixed fields, and every other brace in it stays as it is: prompts may ask for JSON.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from string import Formatter
+from typing import Any
+
+from mtcpo.core.errors import UserError, nearest
+
+
+def fill_fields(template: str, values: Mapping[str, str]) -> str:
+    """Return a prompt with each `{name}` of `values` filled in, once: braces inside a value are text."""
+    pattern = "|".join(re.escape(f"{{{name}}}") for name in values)
+    return re.sub(pattern, lambda match: values[match.group()[1:-1]], template)
+
+
+def check_template(template: str) -> str:
+    """Return a template over columns, such as "{title}. {body}", if it can be filled.
+
+    Raises:
+        UserError: a lone brace, no column in it, or more in the braces than a column's name.
+    """
+    try:
+        parts = list(Formatter().parse(template))
+    except ValueError as error:
+        raise UserError(f"template {template!r}: {error}; write {{{{ or }}}} for a brace") from None
+    names = []
+    for _, name, spec, conversion in parts:
+        if spec or conversion or name == "":
+            raise UserError(f"template {template!r}: the name of a column is needed in the braces, and nothing else")
+        if name is not None:
+            names.append(name)
+    if not names:
+        raise UserError(f"template {template!r}: there is no column in it; write {{name}} for the column 'name'")
+    return template
+
+
+def fill_template(template: str, row: Mapping[str, Any], where: str) -> str:
+    """Return a checked template over columns with a row's texts and numbers in it; braces in a text are text.
+
+    Raises:
+        UserError: the row has no such column, or a value in it that is neither text nor a number.
+    """
+    filled = ""
+    for literal, name, _, _ in Formatter().parse(template):
+        filled += literal
+        if name is not None:
+            filled += _text_or_number(row, name, where)
+    return filled
+
+
+def _text_or_number(row: Mapping[str, Any], name: str, where: str) -> str:
+    if name not in row:
+        raise UserError(f"{where}: no column {name!r}{nearest(name, row)}; it has {', '.join(sorted(row))}")
+    value = row[name]
+    # bool is a kind of int, and "True" in a sentence is never meant.
+    if isinstance(value, bool) or not isinstance(value, (str, int, float)):
+        raise UserError(f"{where}: column {name!r} is {type(value).__name__}, and a template needs text or a number")
+    return str(value)
+
+
+def column_text(row: Mapping[str, Any], name: str, key: str, where: str) -> str:
+    """Return the text in a column, whose name the setting `key` gives.
+
+    Raises:
+        UserError: no such column, or no text in it.
+    """
+    value = row.get(name)
+    if isinstance(value, str):
+        return value
+    if name in row:
+        raise UserError(f"{where}: no column {name!r}, or it is no text; set {key}")
+    raise UserError(f"{where}: no column {name!r}{nearest(name, row)}; it has {', '.join(sorted(row))}; set {key}")
