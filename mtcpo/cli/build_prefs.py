@@ -69,6 +69,7 @@ class SelectionOptions:
         "Metrics": catalogues.candidate_metrics,
         "Selections": catalogues.selections,
         "Combinations": catalogues.combinations,
+        "Filters (--set NAME=VALUE), and what they leave out": catalogues.filters,
     },
     short_help="Select preference pairs among candidates.",
 )

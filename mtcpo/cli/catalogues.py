@@ -64,6 +64,18 @@ def combinations() -> Rows:
     return [(name, combination.title) for name, combination in COMBINATIONS.items()]
 
 
+def filters() -> Rows:
+    """Settings that leave out candidates or pairs."""
+    from mtcpo.preferences.filters import CANDIDATE_FILTERS, PAIR_FILTERS
+
+    rows = []
+    for row in (*CANDIDATE_FILTERS.values(), *PAIR_FILTERS.values()):
+        # Some are always on, without a setting.
+        if row.setting:
+            rows.append((row.setting, row.title))
+    return rows
+
+
 def losses() -> Rows:
     """Losses to train with."""
     from mtcpo.training.losses import LOSSES

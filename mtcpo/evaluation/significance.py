@@ -1,6 +1,7 @@
-"""Is one system better than another, or was it chance? Paired bootstrap and paired approximate randomisation.
+"""Is one system better than another, or is the difference chance? Paired bootstrap and approximate randomization.
 
-Dimensions: N segments, K additive statistics of a metric, R resamples (of the bootstrap) or trials (of the other).
+Dimensions: N segments, K additive statistics of a metric, R resamples (of the bootstrap) or trials (of the
+randomization).
 
 A corpus score depends only on sums of per-segment statistics. So a resample, N segments drawn with replacement
 (Koehn 2004), is a row of counts, and a trial, in which two systems swap the outputs of some segments (Riezler and
@@ -11,6 +12,7 @@ statistics (N, K). Every metric and every system sees the same resamples and the
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from itertools import product
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,7 +25,7 @@ BLOCK_ELEMENTS = 4_000_000
 """Counts held at once, as float64: 32 MB, whatever the number of resamples."""
 
 DRAWS_PER_WORD = 32
-"""The generator cuts so many swaps from one random word, and throws away what a call leaves of it."""
+"""NumPy's generator takes 32 booleans from one random word, and discards the bits that a call leaves unused."""
 
 ROUNDING = 1e-9
 """Scores that differ by less are equal: two ways to add the same numbers."""
@@ -32,24 +34,27 @@ ROUNDING = 1e-9
 def resample_counts(num_segments: int, resamples: int, seed: int) -> Iterator[Array]:
     """Yield blocks (R', N) of how often each segment was drawn, R rows in all.
 
-    The draws are those of sacreBLEU under the same seed (its default is 12345), in whatever blocks.
+    The draws are those of sacreBLEU under the same seed (its default is 12345), whatever the size of the blocks.
     """
     rng = np.random.default_rng(seed)
     block = max(1, BLOCK_ELEMENTS // num_segments)
     for start in range(0, resamples, block):
         rows = min(block, resamples - start)
         drawn = rng.choice(num_segments, size=(rows, num_segments), replace=True)
+        # Each row gets a range of numbers of its own, so that one call of bincount counts all rows.
         drawn += np.arange(rows)[:, None] * num_segments
         counts = np.bincount(drawn.ravel(), minlength=rows * num_segments)
+        # float64: the product with the statistics then runs in BLAS, and is exact for counts.
         yield counts.reshape(rows, num_segments).astype(np.float64)
 
 
 def swap_masks(num_segments: int, trials: int, seed: int) -> Iterator[Array]:
     """Yield blocks (R', N) of ones where a trial takes the baseline's output and zeros where the system's.
 
-    The draws are those of sacreBLEU under the same seed, in whatever blocks.
+    The draws are those of sacreBLEU under the same seed, whatever the size of the blocks.
     """
     rng = np.random.default_rng(seed)
+    # A multiple of a word's booleans: no bits are discarded between blocks, and the draws stay sacreBLEU's.
     block = max(1, BLOCK_ELEMENTS // num_segments // DRAWS_PER_WORD) * DRAWS_PER_WORD
     for start in range(0, trials, block):
         size = min(block, trials - start), num_segments
@@ -75,14 +80,17 @@ def randomized_differences(
 
     All pairs see the same swaps.
     """
-    # One of the two pseudo-systems is the second system plus, where swapped, the first less the second.
-    totals = [(first.sum(axis=0), second.sum(axis=0)) for first, second in pairs]
+    totals, changes = [], []
+    for first, second in pairs:
+        totals.append((first.sum(axis=0), second.sum(axis=0)))
+        changes.append(first - second)
     blocks: list[list[Array]] = [[] for _ in pairs]
-    changes = [first - second for first, second in pairs]
     for sums in _products(changes, swap_masks, trials, seed):
-        for found, scorer, part, (first, second) in zip(blocks, scorers, sums, totals, strict=True):
-            found.append(np.abs(scorer(second + part) - scorer(first - part)))
-    return [np.concatenate(found) for found in blocks]
+        for differences, scorer, swapped, (first, second) in zip(blocks, scorers, sums, totals, strict=True):
+            # One pseudo-system is the second system plus, on the swapped segments, the first less the second; the
+            # other is the first system less the same.
+            differences.append(np.abs(scorer(second + swapped) - scorer(first - swapped)))
+    return [np.concatenate(differences) for differences in blocks]
 
 
 def _products(
@@ -92,6 +100,7 @@ def _products(
     if not statistics:
         return
     edges = np.cumsum([table.shape[1] for table in statistics])[:-1]
+    # Side by side in one matrix: a single product per block, however many systems and metrics there are.
     joined = np.concatenate(statistics, axis=1, dtype=np.float64)
     for drawn in draws(len(joined), rows, seed):
         yield np.split(drawn @ joined, edges, axis=1)
@@ -100,25 +109,25 @@ def _products(
 def interval_95(scores: Array) -> tuple[float, float]:
     """Return the bounds that leave out one fortieth of the resampled scores at each end, as sacreBLEU takes them."""
     ordered = np.sort(scores)
-    cut = len(ordered) // 40
-    return float(ordered[cut]), float(ordered[len(ordered) - cut - 1])
+    left_out = len(ordered) // 40
+    return float(ordered[left_out]), float(ordered[len(ordered) - left_out - 1])
 
 
 def half_width_95(scores: Array) -> float:
-    """Return half the width of the 95 % interval of resampled scores (R,): the number after the +/-."""
+    """Return half the width of the 95 % interval of resampled scores (R,): the number after the ±."""
     low, high = interval_95(scores)
     return (high - low) / 2
 
 
 def bootstrap_p_value(differences: Array, observed: float) -> float:
-    """Return how likely a difference as large as `observed` is by chance, from resampled differences (R,).
+    """Return the p-value of an observed difference, from resampled differences (R,).
 
     As sacreBLEU and Moses compute it: the absolute differences, less their mean, stand for those under the null
     hypothesis; p = (number above |observed| + 1) / (R + 1). For a clear difference that approaches a one-sided test:
     of equal systems about one in nine has p < 0.05, so no verdict rests on it alone.
 
-    One departure: where no resample differs at all the systems are the same to this metric, and p is 1
-    (sacreBLEU's formula gives its smallest value, 1 / (R + 1)).
+    One departure: where no resample differs at all, the systems are equal to this metric, and p is 1
+    (sacreBLEU would give the smallest possible value, 1 / (R + 1)).
     """
     if observed == 0.0 and not differences.any():
         return 1.0
@@ -128,13 +137,14 @@ def bootstrap_p_value(differences: Array, observed: float) -> float:
 
 
 def randomization_p_value(differences: Array, observed: float) -> float:
-    """Return how likely a difference as large as `observed` is when outputs are swapped by chance. Two-sided.
+    """Return the two-sided p-value of an observed difference, from those after random swaps of outputs.
 
     differences: absolute, of the trials (R,). p = (number of at least |observed| + 1) / (R + 1), Noreen 1989.
 
-    One departure from sacreBLEU, which counts only what is larger: its way gives a test set of one segment, or two
-    equal systems, its smallest p. Where no trial hits the observed difference exactly the two are the same.
+    One departure from sacreBLEU, which counts only what is larger: with a test set of one segment, or two equal
+    systems, that gives the smallest possible p. Where no trial equals the observed difference both ways agree.
     """
+    # The same sums, added in another order, differ in their last bits: those are equal, too.
     threshold = abs(observed) - ROUNDING * max(1.0, abs(observed))
     return float((np.count_nonzero(differences >= threshold) + 1) / (len(differences) + 1))
 
@@ -145,29 +155,34 @@ def holm(p_values: Sequence[float]) -> list[float]:
     The smallest of n is multiplied by n, the next by n - 1, and so on; none becomes smaller than one before it.
     """
     corrected, largest = [0.0] * len(p_values), 0.0
-    for rank, index in enumerate(sorted(range(len(p_values)), key=p_values.__getitem__)):
+    ascending = sorted(range(len(p_values)), key=p_values.__getitem__)
+    for rank, index in enumerate(ascending):
         largest = max(largest, min(1.0, (len(p_values) - rank) * p_values[index]))
         corrected[index] = largest
     return corrected
 
 
 def significance_clusters(scores: Sequence[float], draws: Sequence[Array]) -> list[int]:
-    """Return each system's cluster, 1 for the best: every system of one is better than all of the later ones.
+    """Return each system's cluster, 1 for the best: every system of a cluster is better than all of the later ones.
 
-    Better means that the 95 % interval of the paired difference leaves out zero. A line is drawn only where every pair
+    Better means that the 95 % interval of the paired difference excludes zero. A line is drawn only where every pair
     across it differs, so its own chance of being wrong is no larger than that of one pair, and no correction over the
     pairs is needed (Berger 1982).
 
     Args:
         scores: Of the systems, higher is better.
-        draws: Their scores (R,) on common resamples, turned the same way.
+        draws: Their scores (R,) on common resamples, higher is better.
     """
-    order = sorted(range(len(scores)), key=lambda at: -scores[at])
-    pairs = [(a, b) for place, a in enumerate(order) for b in order[place + 1 :]]
-    differ = {(a, b) for a, b in pairs if interval_95(draws[a] - draws[b])[0] > 0}
+    order = sorted(range(len(scores)), key=lambda index: -scores[index])
+    differing: set[tuple[int, int]] = set()
+    for place, better in enumerate(order):
+        for worse in order[place + 1 :]:
+            if interval_95(draws[better] - draws[worse])[0] > 0:
+                differing.add((better, worse))
     clusters, number = [0] * len(scores), 1
-    for place, at in enumerate(order):
-        if place and all((a, b) in differ for a in order[:place] for b in order[place:]):
+    for place, index in enumerate(order):
+        pairs_across = product(order[:place], order[place:])
+        if place and all(pair in differing for pair in pairs_across):
             number += 1
-        clusters[at] = number
+        clusters[index] = number
     return clusters

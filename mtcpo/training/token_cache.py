@@ -19,7 +19,7 @@ from array import array
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from importlib import metadata
-from itertools import islice, pairwise
+from itertools import pairwise
 from pathlib import Path
 from tempfile import TemporaryDirectory, TemporaryFile
 from typing import IO, Any, overload
@@ -222,8 +222,6 @@ def _forget_old(cache: Path) -> None:
 
 
 def _key(layout: Layout, texts: Spool, settings: Sequence[Any]) -> str:
-    # The tokenizer's state has the languages of what it cut last: here they are those of the first text.
-    layout.encode(list(islice(texts, 1)))
     parts = [
         _our_code(),
         _versions(),

@@ -32,7 +32,7 @@ def test_pages_keep_to_the_glossary(page):
     assert [words for words in avoided if words in text.lower()] == []
 
 
-def test_the_citation_has_the_version_and_the_licence_of_the_package():
+def test_the_citation_has_the_version_and_the_license_of_the_package():
     citation = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
     assert citation["version"] == mtcpo.__version__
     assert citation["license"] == "Apache-2.0"
