@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Self
+from typing import Generic, Self, TypeVar
 
 from pydantic import Field, model_validator
 
@@ -30,6 +30,8 @@ TextCheck = Callable[[str, Segment], bool]
 
 PairCheck = Callable[[str, str], bool]
 """(chosen, rejected), without surrounding spaces -> whether they are unfit as a pair."""
+
+Check_co = TypeVar("Check_co", covariant=True)
 
 
 class FilterConfig(Config):
@@ -63,6 +65,19 @@ class FilterConfig(Config):
         if (self.max_tokens is None) != (self.tokenizer is None):
             raise ValueError("max_tokens and tokenizer go together: tokens of which model, and how many")
         return self
+
+
+@dataclass(frozen=True, slots=True)
+class Filter(Generic[Check_co]):
+    """A reason to leave something out.
+
+    setting: what switches it on in [prefs], "" for always. title: what is left out, for help and docs. make_check:
+    called once where it is on; what the check needs is loaded there.
+    """
+
+    setting: str
+    title: str
+    make_check: Callable[[FilterConfig], Check_co]
 
 
 def _empty_check(config: FilterConfig) -> TextCheck:
@@ -110,42 +125,29 @@ def _token_check(config: FilterConfig) -> TextCheck:
     return lambda text, segment: _is_too_long(text, config, as_target=True)
 
 
-@dataclass(frozen=True, slots=True)
-class CandidateFilter:
-    """A reason to leave a candidate out.
-
-    setting: what switches it on in [prefs], "" for always. title: what is left out, for docs. make_check: called once
-    where it is on; what the check needs is loaded there.
-    """
-
-    setting: str
-    title: str
-    make_check: Callable[[FilterConfig], TextCheck]
-
-
 # The cheap ones first: a candidate counts under the first that it fails, and meets no further check.
-CANDIDATE_FILTERS = {
-    "empty_text": CandidateFilter("", "candidates without text", _empty_check),
-    "copy_of_source": CandidateFilter("drop_copies", "source copies", _copy_check),
-    "source_length_ratio": CandidateFilter(
+CANDIDATE_FILTERS: dict[str, Filter[TextCheck]] = {
+    "empty_text": Filter("", "candidates without text", _empty_check),
+    "copy_of_source": Filter("drop_copies", "source copies", _copy_check),
+    "source_length_ratio": Filter(
         "max_source_length_ratio",
         "candidates more than this many times longer or shorter than the source",
         _length_check,
     ),
-    "repetition": CandidateFilter(
+    "repetition": Filter(
         "drop_repetitions",
         "candidates with a repetition (four times or more without a break) where the source has none",
         _repetition_check,
     ),
-    "wrong_script": CandidateFilter(
+    "wrong_script": Filter(
         "check_script", "candidates mostly in a script that the target language is not written in", _script_check
     ),
-    "wrong_language": CandidateFilter(
+    "wrong_language": Filter(
         "check_language",
         "off-target candidates, by the identifier lingua (pip install 'mtcpo[langid]')",
         _language_check,
     ),
-    "too_long": CandidateFilter(
+    "too_long": Filter(
         "max_tokens",
         "candidates with more tokens, in tokens of the model that tokenizer names",
         _token_check,
@@ -170,22 +172,13 @@ def _similarity_check(config: FilterConfig) -> PairCheck:
     return lambda chosen, rejected: edit_similarity(chosen, rejected) > limit + TOLERANCE
 
 
-@dataclass(frozen=True, slots=True)
-class PairFilter:
-    """A reason to leave a pair out; fields as of CandidateFilter."""
-
-    setting: str
-    title: str
-    make_check: Callable[[FilterConfig], PairCheck]
-
-
-PAIR_FILTERS = {
-    "length_difference": PairFilter(
+PAIR_FILTERS: dict[str, Filter[PairCheck]] = {
+    "length_difference": Filter(
         "max_length_difference",
         "pairs whose lengths differ by more than this share of the longer one",
         _length_difference_check,
     ),
-    "near_duplicate": PairFilter(
+    "near_duplicate": Filter(
         "max_similarity",
         "pairs more similar than this: 1 - edit distance / length of the longer one",
         _similarity_check,
