@@ -168,7 +168,7 @@ def test_runs_that_were_evaluated_by_a_users_metric_can_be_compared(own, corpus)
 
 def test_a_dev_set_is_scored_by_a_users_metric_whose_direction_chooses_the_checkpoint(own, corpus):
     pytest.importorskip("accelerate")
-    from mtcpo.training.arguments import training_arguments
+    from mtcpo.training.arguments import training_setup
     from mtcpo.training.config import TrainConfig
     from mtcpo.training.dev_set import load_dev_set
 
@@ -180,7 +180,7 @@ def test_a_dev_set_is_scored_by_a_users_metric_whose_direction_chooses_the_check
     config = load_section(TrainConfig, {"dev": dev, "args": args}, "train", allow_code=True)
     dev_set, _ = load_dev_set(config.dev)
     assert dev_set.score(HYPOTHESES["b.en"])["errors"] == 4
-    arguments = training_arguments(config, corpus / "out")
+    arguments = training_setup(config, corpus / "out").args
     assert (arguments.metric_for_best_model, arguments.greater_is_better) == ("errors", False)
 
 
