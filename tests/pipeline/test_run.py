@@ -14,7 +14,7 @@ from mtcpo.data.row_files import read_row_file
 from mtcpo.data.rows import read_segments
 from mtcpo.data.triplets import read_triplets
 from mtcpo.pipeline.recipe import load_recipe
-from mtcpo.pipeline.run import stages_of
+from mtcpo.pipeline.recipe_stages import make_stages
 from mtcpo.pipeline.stages import plan
 
 
@@ -135,7 +135,7 @@ def test_the_resolved_recipe_gives_the_same_plan(finished, tmp_path):
     assert resolved == recipe
     assert (folder / "out/recipe.toml").read_text(encoding="utf-8") == to_toml(resolved)
     for out in (folder / "out", tmp_path):
-        assert list(plan(stages_of(resolved, out), out)) == list(plan(stages_of(recipe, out), out))
+        assert list(plan(make_stages(resolved, out), out)) == list(plan(make_stages(recipe, out), out))
 
 
 # --- the second run -------------------------------------------------------------------------------------------------
@@ -260,7 +260,10 @@ def test_an_input_that_changed_is_named_and_only_its_followers_run(done, capsys,
         ("sft.data.source=no.en", "no.en: no such file"),
         ('evaluate.suites=["wmt22:de-xx"]', "unknown language pair of wmt22 'de-xx'"),
         ('evaluate.metrics=["bluu"]', "unknown metric 'bluu' (did you mean 'bleu'?)"),
-        ('evaluate.sets=[{name="../x",source="s",references=["r"],src_lang="en",tgt_lang="de"}]', "test set name '../x'"),
+        (
+            'evaluate.sets=[{name="../x",source="s",references=["r"],src_lang="en",tgt_lang="de"}]',
+            "test set name '../x'",
+        ),
         (
             'evaluate.sets=[{name="x",source="no.en",references=["r"],src_lang="en",tgt_lang="de"}]',
             "no.en: no such file",
@@ -278,7 +281,10 @@ def test_a_folder_that_is_no_run_keeps_its_recipe(done, capsys):
     (done / "own").mkdir()
     (done / "own/recipe.toml").write_text("mine")
     line = mistake(capsys, "run", "tiny.toml", "--output-dir", "own")
-    assert line == "own/recipe.toml exists and is not of a run; choose another --output-dir, or pass --overwrite"
+    assert (
+        line
+        == "own/recipe.toml exists but was not written by `mtcpo run`; choose another --output-dir, or pass --overwrite"
+    )
     assert (done / "own/recipe.toml").read_text() == "mine"
 
 

@@ -15,7 +15,7 @@ from mtcpo.data.records import Triplet, triplet_to_json
 from mtcpo.data.row_files import write_row_file
 from mtcpo.models.loading import load_model
 from mtcpo.pipeline.recipe import load_recipe
-from mtcpo.pipeline.run import stages_of
+from mtcpo.pipeline.recipe_stages import make_stages
 from mtcpo.training.arguments import training_setup
 from mtcpo.training.callbacks import evaluation_lines
 from mtcpo.training.config import DevConfig, EvalConfig, TrainConfig
@@ -303,7 +303,7 @@ dev = { source = "./dev.en", references = ["./dev.de"], src_lang = "en", tgt_lan
 """,
         encoding="utf-8",
     )
-    stages = {stage.name: stage for stage in stages_of(load_recipe(files / "r.toml"), tmp_path)}
+    stages = {stage.name: stage for stage in make_stages(load_recipe(files / "r.toml"), tmp_path)}
     for name in ("train", "control"):
         wanted = {str((files / file).resolve()) for file in ("dev.en", "dev.de", "held-out.jsonl")}
         assert wanted <= set(stages[name].inputs), name
