@@ -20,6 +20,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from mtcpo.core.errors import UserError
 from mtcpo.core.files import read_json, write_json
 from mtcpo.metrics.per_reference import label_or_default
+from mtcpo.metrics.registry import METRICS
 
 ALPHA = 0.05
 """A difference is called significant below this p-value."""
@@ -28,6 +29,11 @@ DIAGNOSTICS = ("empty", "copied", "looping", "wrong_language")
 """Fields of `SystemScores` that count degenerate outputs; `evaluation.diagnostics` says what each of them means."""
 
 Verdict = Literal["better", "worse", "same"]
+
+
+def title_of(metric: str) -> str:
+    """Return a metric's name as papers write it; a metric of the user's own has its name alone."""
+    return METRICS[metric].title if metric in METRICS else metric
 
 
 class Record(BaseModel):

@@ -4,27 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from mtcpo.evaluation.document import ALPHA, SetEntry, Verdict
+from mtcpo.evaluation.document import ALPHA, SetEntry, Verdict, title_of
 
 FEW_SYSTEMS = 3
 """Up to so many systems are each compared with the baseline in a sentence; more are counted, metric by metric."""
-
-TITLES = {
-    "bleu": "BLEU",
-    "spbleu": "spBLEU",
-    "chrf": "chrF",
-    "chrf++": "chrF++",
-    "ter": "TER",
-    "comet": "COMET",
-    "cometkiwi": "COMETKiwi",
-    "xcomet": "XCOMET",
-}
 
 
 def metric_title(name: str) -> str:
     """Return a metric's name as papers write it; `bleu-A` is that against reference A."""
     base, dash, label = name.partition("-")
-    return TITLES.get(base, base) + dash + label
+    return title_of(base) + dash + label
 
 
 def humanize(name: str) -> str:
