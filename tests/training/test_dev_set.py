@@ -241,7 +241,7 @@ def test_lower_is_better_where_the_metric_says_so(dev, tmp_path):
     [
         ({"args": {"metric_for_best_model": "comet"}},
          r"unknown train\.args\.metric_for_best_model 'comet'.*; choose from bleu, chrf$"),
-        ({"args": {"eval_strategy": "no"}, "early_stopping_patience": 2}, "early_stopping_patience: nothing is eval"),
+        ({"args": {"eval_strategy": "no"}, "early_stopping_patience": 2}, "early_stopping_patience: no metric says"),
         ({"dev": None, "early_stopping_patience": 2}, r"or add \[train\.dev\], whose first metric it is"),
     ],
 )  # fmt: skip

@@ -286,9 +286,9 @@ def refuse(model, args, values, out, message):
 REFUSED = {
     "first": (
         {"fsdp": "full_shard", "fsdp_config": {"version": 1, "sync_module_states": False}}, {},
-        r"version 1 of FSDP is not proved here", {"FSDP_VERSION": "1"},  # as 5 and 4.57 are told
+        r"train.args.fsdp: FSDP 1 is not supported", {"FSDP_VERSION": "1"},  # as 5 and 4.57 are told
     ),
-    "compiled": (FSDP | {"torch_compile": True}, {}, r"train\.args\.torch_compile: compiled layers are not proved", {}),
+    "compiled": (FSDP | {"torch_compile": True}, {}, r"compiled layers are not supported with sharded", {}),
     "one reader": (
         {"fsdp": "full_shard", "fsdp_config": {"version": 2, "cpu_ram_efficient_loading": True}}, {},
         r"train\.args\.fsdp_config: cpu_ram_efficient_loading leaves all processes but one without weights", {},
@@ -306,7 +306,7 @@ def test_what_is_not_proved_is_refused_before_the_work(model_folder, name, tmp_p
 def test_shards_that_would_not_come_are_refused(model_folder, tmp_path):
     """On CPUs, accelerate takes no notice of its own variables."""
     args = {"use_cpu": True}
-    message = r"FSDP is asked for, and accelerate gives MULTI_CPU: it shards on GPUs only"
+    message = r"FSDP is requested, but accelerate uses MULTI_CPU: it shards on GPUs only"
     outcome = run_in_two_processes(
         tmp_path, refuse, model_folder("mt5"), args, {}, tmp_path / "out", message, ACCELERATE_USE_FSDP="true"
     )

@@ -19,7 +19,7 @@ from mtcpo.models.config import LoraConfig
 from mtcpo.models.head.targets import IGNORE
 from mtcpo.models.loading import load_model
 from mtcpo.models.prompts import TextExample
-from mtcpo.training.arguments import DEFAULT_ARGS, OWN_ARGS, check_precision, dtype_of, training_setup
+from mtcpo.training.arguments import DEFAULT_ARGS, RESERVED_ARGS, check_precision, dtype_of, training_setup
 from mtcpo.training.config import TrainConfig
 from mtcpo.training.examples import encode_within_limits, pair_texts, reference_texts
 from mtcpo.training.losses import pair_logps
@@ -348,7 +348,7 @@ def test_every_field_of_the_library_is_reachable(tmp_path):
     # These the library itself refuses or changes without the hardware or package they ask for.
     elsewhere = {"fp16_opt_level", "half_precision_backend", "fp16_backend", "deepspeed", "local_rank", "mp_parameters"}
     for field in dataclasses.fields(Seq2SeqTrainingArguments):
-        if not field.init or field.name in OWN_ARGS:
+        if not field.init or field.name in RESERVED_ARGS:
             continue
         value = field.default if field.default is not dataclasses.MISSING else getattr(defaults, field.name)
         if field.name in elsewhere or value is None or field.name in ("no_cuda", "use_mps_device"):
