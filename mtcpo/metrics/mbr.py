@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import islice
 
 from mtcpo.data.records import Segment, is_reference
 from mtcpo.metrics.base import CandidateMetric
@@ -29,16 +30,16 @@ class MbrMetric(CandidateMetric):
 
     def score_candidates(self, segments: Sequence[Segment]) -> list[list[float]]:
         """Return the expected utility of each candidate of each segment."""
-        pseudo_references = [_pseudo_references(segment) for segment in segments]
+        pseudo_references = list(map(_pseudo_references, segments))
         # One segment for each pseudo-reference, all in one call: the utility sorts what it is given by length.
         against_one: list[Segment] = []
         for segment, texts in zip(segments, pseudo_references, strict=True):
             against_one += [replace(segment, references=(text,)) for text in texts]
         utilities = iter(self.utility.score_candidates(against_one))
-        return [
-            _means([next(utilities) for _ in texts], len(segment.candidates))
-            for segment, texts in zip(segments, pseudo_references, strict=True)
-        ]
+        means: list[list[float]] = []
+        for segment, texts in zip(segments, pseudo_references, strict=True):
+            means.append(_means(list(islice(utilities, len(texts))), len(segment.candidates)))
+        return means
 
 
 def _pseudo_references(segment: Segment) -> list[str]:
@@ -48,6 +49,6 @@ def _pseudo_references(segment: Segment) -> list[str]:
 
 def _means(utilities: Sequence[Sequence[float]], candidates: int) -> list[float]:
     """Return each candidate's mean over the pseudo-references; utilities[pseudo-reference][candidate]."""
-    if not utilities:
+    if not utilities:  # no candidate has any text
         return [0.0] * candidates
     return [sum(column) / len(column) for column in zip(*utilities, strict=True)]

@@ -31,7 +31,8 @@ def strip_punctuation(chrf: Any, text: str) -> list[str]:
 
 def edits_and_lengths(ter: Any, texts: Sequence[str], references: Sequence[str]) -> list[list[float]]:
     """Return (edits, mean reference length) of each text."""
-    prepared = ter._extract_reference_info([ter._preprocess_segment(text) for text in references])
+    # The public function prepares the references again for each text.
+    prepared = ter._extract_reference_info(list(map(ter._preprocess_segment, references)))
     return [ter._compute_segment_statistics(ter._preprocess_segment(text), prepared) for text in texts]
 
 

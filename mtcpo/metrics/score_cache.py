@@ -77,7 +77,7 @@ class ScoreCache:
 
     def _prepare(self) -> None:
         with self._transaction():
-            application, version = (self._pragma(name) for name in ("application_id", "user_version"))
+            application, version = map(self._pragma, ("application_id", "user_version"))
             is_new = next(self._connection.execute("SELECT count(*) FROM sqlite_master"))[0] == 0
             if application != APPLICATION and not is_new:
                 raise UserError(f"{self._path}: a database of another program; choose another --score-cache")

@@ -107,11 +107,12 @@ class Scorer:
         return {name: "; ".join(distinct) or "scores found in the input" for name, distinct in signatures.items()}
 
     def _score_lexical(self, segments: Iterator[Segment], specs: Sequence[str]) -> Iterator[Segment]:
+        # All metrics in one task: a segment is sent to a worker once.
         head = list(islice(segments, SEGMENTS_FOR_WORKERS))
         workers = self.workers if len(head) == SEGMENTS_FOR_WORKERS else 1
         chunks = _chunks(chain(head, segments), SEGMENTS_PER_CHUNK)
         for chunk, scores in map_in_order(partial(_score_chunk, specs), chunks, workers):
-            yield from self._merge(chunk, specs, [without_spans(rows) for rows in scores])
+            yield from self._merge(chunk, specs, list(map(without_spans, scores)))
 
     def _score_neural(self, segments: Iterator[Segment], spec: str) -> Iterator[Segment]:
         for chunk in self._model_chunks(segments, spec):

@@ -57,16 +57,20 @@ class UserMetric(NeuralMetric):
                 sources.append(segment.source)
                 hypotheses.append(candidate.text)
                 references.append(list(segment.references))
+        scores = iter(self._call(sources, hypotheses, references))
         sign = 1.0 if self.higher_is_better else -1.0
-        scores = iter([sign * score for score in self._call(sources, hypotheses, references)])
-        return [[next(scores) for _ in segment.candidates] for segment in segments]
+        rows: list[list[float]] = []
+        for segment in segments:
+            rows.append([sign * next(scores) for _ in segment.candidates])
+        return rows
 
     def _call(self, sources: list[str], hypotheses: list[str], references: list[list[str]]) -> list[float]:
         if not hypotheses:
             return []  # a function that loads a model need not expect an empty batch
         what = f"metric {self.name}={self.path}"
         with explain_user_code(what):
-            scores = [float(score) for score in self.function(sources, hypotheses, references)]
+            # Inside, since what is no number is the user's mistake too.
+            scores = list(map(float, self.function(sources, hypotheses, references)))
         if len(scores) != len(hypotheses):
             raise UserError(f"{what}: {len(scores)} scores for {len(hypotheses)} translations")
         return scores
@@ -96,6 +100,7 @@ def metric_of(target: Any) -> tuple[NeuralMetric, str]:
         UserError: It is no metric, has no name, or its source cannot be read.
     """
     load_user_code(target, "metric", _find_problem)
+    # A function has a name of its own; of an object it is the class that has one, and the source.
     code = target if hasattr(target, "__qualname__") else type(target)
     path = code_name(target)
     name = getattr(target, "name", getattr(target, "__name__", type(target).__name__))

@@ -1,9 +1,13 @@
-"""Weights from their files, none missing, none left over, and tables tied or apart as they were written."""
+"""Weights from their files: none missing, none left over, embeddings and lm_head tied or separate as they were written.
+
+The embeddings are the decoder's input embeddings; the lm_head is the output layer. Tied means that they share a tensor.
+"""
 
 from __future__ import annotations
 
+import json
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -18,9 +22,15 @@ from mtcpo.models.families import Family
 
 LOG = logging.getLogger(__name__)
 
-WEIGHT_FILES = (
-    "model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json",
-)  # fmt: skip
+SAFETENSORS, SAFETENSORS_INDEX = "model.safetensors", "model.safetensors.index.json"
+
+WEIGHT_FILES = (SAFETENSORS, SAFETENSORS_INDEX, "pytorch_model.bin", "pytorch_model.bin.index.json")
+
+MAX_NAMES = 5
+"""Tensors that a message names at most."""
+
+COMPUTED_BUFFERS = ("embed_positions.weights", "embed_positions.weight", "position_ids", "rotary_emb.inv_freq")
+"""Ends of the names of buffers that old versions of transformers stored and new ones compute."""
 
 
 def load_weights(
@@ -30,60 +40,65 @@ def load_weights(
 
     Args:
         path: where the weights are.
-        config: the model's settings.
+        config: the model's settings, as transformers reads them.
         written: the same as they stand in config.json.
         family: the model's entry.
         dtype: precision of the weights.
-        options: further ones of the library's `from_pretrained`.
+        options: further ones of `from_pretrained`.
 
     Raises:
-        UserError: missing, unexpected or misshapen weights, or tied ones that came apart; the message has their names.
+        UserError: missing or unexpected weights, or of another shape, or tied ones that differ; the message names them.
     """
     from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM
 
     _refuse_stray_adapter(path)
-    if _keeps_two_tables(path, family, written):
-        config.tie_word_embeddings = False  # transformers 5 wrote "tied" of them all the same
-    cls = AutoModelForSeq2SeqLM if family.layout == "encoder-decoder" else AutoModelForCausalLM
-    # Other shapes are let through only to be named below.
+    if _would_merge_embeddings(path, family, written):
+        config.tie_word_embeddings = False
+    auto_class = AutoModelForSeq2SeqLM if family.layout == "encoder-decoder" else AutoModelForCausalLM
     with without_zero3_init():
-        model, info = cls.from_pretrained(
+        # Mismatched sizes are let through, so that the message below can name them.
+        model, info = auto_class.from_pretrained(
             path, config=config, dtype=dtype, output_loading_info=True, ignore_mismatched_sizes=True, **options
         )
-    missing = {*info["missing_keys"], *_lost_buffers(path, family)}
-    problems = [
-        f"{len(keys)} {word} ({', '.join(_key(key) for key in sorted(keys, key=str)[:5])})"
-        for keys, word in ((missing, "missing"), (info["mismatched_keys"], "of another shape"))
-        if keys
-    ]
-    unexpected = [key for key in info.get("unexpected_keys", ()) if not _is_buffer_of_old(key)]
-    if unexpected:
-        problems.append(f"{len(unexpected)} unexpected ({', '.join(sorted(unexpected)[:5])})")
-    if problems:
-        raise UserError(f"{path}: the weights do not fit the model: {'; '.join(problems)}")
+    _refuse_problems(path, info, _lost_buffers(path, family))
     check_tied_embeddings(path, model, family, written)
     return model
 
 
-def _key(key: Any) -> str:
-    """Return the name of a tensor; one of another shape comes with its shapes."""
-    return str(key) if isinstance(key, str) else " ".join([str(key[0]), *(str(list(shape)) for shape in key[1:])])
+def _refuse_problems(path: str, info: Mapping[str, Any], lost_buffers: Collection[str]) -> None:
+    """Refuse weights that do not fit; `info` is what transformers reports of loading them."""
+    unexpected = [key for key in info.get("unexpected_keys", ()) if not key.endswith(COMPUTED_BUFFERS)]
+    found = {
+        "missing": {*info["missing_keys"], *lost_buffers},
+        "of another shape": info["mismatched_keys"],
+        "unexpected": unexpected,
+    }
+    problems = []
+    for word, keys in found.items():
+        if keys:
+            names = ", ".join(_describe_key(key) for key in sorted(keys, key=str)[:MAX_NAMES])
+            problems.append(f"{len(keys)} {word} ({names})")
+    if problems:
+        raise UserError(f"{path}: the weights do not fit the model: {'; '.join(problems)}")
+
+
+def _describe_key(key: Any) -> str:
+    """Return the name of a tensor; a mismatched key is (name, shape in the file, shape in the model)."""
+    if isinstance(key, str):
+        return key
+    name, *shapes = key
+    return " ".join([str(name), *(str(list(shape)) for shape in shapes)])
 
 
 def _lost_buffers(path: str, family: Family) -> set[str]:
-    """Return which of the family's buffers a safetensors file lacks; the library puts zeros for them."""
-    if not any(hub_file(path, name) for name in WEIGHT_FILES[:2]):
+    """Return which of the family's buffers a safetensors file lacks: transformers fills them with zeros, silently."""
+    if hub_file(path, SAFETENSORS) is None and hub_file(path, SAFETENSORS_INDEX) is None:
         return set()
     return set(family.buffers) - set(_stored(path, family.buffers))
 
 
-def _is_buffer_of_old(key: str) -> bool:
-    """Tell tables that old versions stored and new ones compute."""
-    return key.endswith(("embed_positions.weights", "embed_positions.weight", "position_ids", "rotary_emb.inv_freq"))
-
-
 def _refuse_stray_adapter(path: str) -> None:
-    """Full weights with an adapter's settings beside them: the library would load the adapter on top, and say nothing.
+    """Refuse full weights with adapter_config.json beside them: transformers would load the adapter on top, silently.
 
     Raises:
         UserError: so it is.
@@ -98,11 +113,11 @@ def _refuse_stray_adapter(path: str) -> None:
         )
 
 
-# --- input and output tables ------------------------------------------------------------------------------------------
+# --- tied embeddings --------------------------------------------------------------------------------------------------
 
 
-def _keeps_two_tables(path: str, family: Family, written: Mapping[str, Any]) -> bool:
-    """Whether a newer version, which always says "tied" of this family, wrote two tables that this one would merge."""
+def _would_merge_embeddings(path: str, family: Family, written: Mapping[str, Any]) -> bool:
+    """Whether both tensors are stored, but this version would merge them: a newer one writes "tied" in every case."""
     since = family.unscaled_since
     if since is None or written_major(written) < since or running_major() >= since:
         return False
@@ -110,55 +125,76 @@ def _keeps_two_tables(path: str, family: Family, written: Mapping[str, Any]) -> 
 
 
 def check_tied_embeddings(path: str, model: Any, family: Family, written: Mapping[str, Any]) -> None:
-    """Make tables one or two, and the config say so, as they were when they were written.
+    """Tie embeddings and lm_head, or separate them, as they were when they were written; then let the config say so.
+
+    What config.json says, and what is done:
+
+        untied                     separate what transformers 5 has merged: it believes no T5 that says "untied"
+        tied, by a version that    refuse tensors that differ: transformers 4.57 takes one of them, silently
+          says so only if it is
+        tied, by a version that    take them as they were loaded: transformers 5 says "tied" of every mT5
+          always says so
+        and, if they are tied      separate, with the scale in the lm_head, where the version that wrote them scales
+                                   the decoder's output and this one does not, or the other way round
 
     Args:
         path: where the weights are.
-        model: as the library loaded it.
+        model: as transformers loaded it.
         family: the model's entry.
-        written: the config as it stands in the file; transformers 5 believes no T5 that says "not tied".
+        written: the config as it stands in the file.
 
     Raises:
-        UserError: tied tables that differ, or two tables of which one is missing.
+        UserError: tied tensors that differ, or an lm_head that is missing.
     """
-    inputs, outputs = _tables(model)
-    names = _names_of(model, inputs.weight), _names_of(model, outputs.weight)
-    apart = _are_apart(model)
     since = family.unscaled_since
     if written.get("tie_word_embeddings") is False:
-        if not apart:
-            own = next(f"{name}.weight" for name, module in model.named_modules() if module is outputs)
-            if own not in _stored(path, (own,)):
-                raise UserError(
-                    f"{path}: the weights do not fit the model: 1 missing ({own}; config.json says "
-                    "tie_word_embeddings false, so it is a table of its own)"
-                )
-            outputs.weight = nn.Parameter(outputs.weight.detach().clone())  # 5 made one table of two equal ones
-            apart = True
-    elif since is None or written_major(written) < since:
-        came = None
-        if model.config.tie_word_embeddings:
-            came = (names[0][0], names[1][0]) if apart else _differing(path, names[0])
-        if came:
-            raise UserError(
-                f"{path}: tied weights came apart: config.json says tie_word_embeddings, but {' and '.join(came)} are "
-                "not equal; set it to false in config.json if both are meant"
-            )
-    if since is not None and not apart and (written_major(written) < since) != (running_major() < since):
-        # Both readings are right for what they wrote: the file decides, not who reads it.
-        scale = model.config.d_model**-0.5 if written_major(written) < since else 1.0
-        outputs.weight = nn.Parameter(inputs.weight.detach() * scale)
-        apart = True
-    model.config.tie_word_embeddings = not apart
+        _separate_merged(path, model)
+    elif model.config.tie_word_embeddings and (since is None or written_major(written) < since):
+        _refuse_differing(path, model)
+    if since is not None and not _are_separate(model):
+        was_scaled, is_scaled = written_major(written) < since, running_major() < since
+        if was_scaled != is_scaled:
+            # The scaling of the version that wrote the file is right: its log-probabilities are the model's.
+            scale = model.config.d_model**-0.5 if was_scaled else 1.0
+            embeddings, lm_head = _embeddings_and_lm_head(model)
+            lm_head.weight = nn.Parameter(embeddings.weight.detach() * scale)
+    model.config.tie_word_embeddings = not _are_separate(model)
+
+
+def _separate_merged(path: str, model: Any) -> None:
+    """Give the lm_head a tensor of its own; transformers 5 makes one of two equal ones."""
+    if _are_separate(model):
+        return
+    _, lm_head = _embeddings_and_lm_head(model)
+    name = next(f"{name}.weight" for name, module in model.named_modules() if module is lm_head)
+    if name not in _stored(path, (name,)):
+        raise UserError(
+            f"{path}: the weights do not fit the model: 1 missing ({name}; config.json says tie_word_embeddings false, "
+            "so it is a tensor of its own)"
+        )
+    lm_head.weight = nn.Parameter(lm_head.weight.detach().clone())
+
+
+def _refuse_differing(path: str, model: Any) -> None:
+    embeddings, lm_head = _embeddings_and_lm_head(model)
+    names = _names_of(model, embeddings.weight)
+    pair = _differing_stored(path, names)
+    if _are_separate(model):  # transformers 5 leaves them so where the files hold two
+        pair = names[0], _names_of(model, lm_head.weight)[0]
+    if pair is not None:
+        raise UserError(
+            f"{path}: tied weights differ: config.json says tie_word_embeddings, but {' and '.join(pair)} are not "
+            "equal; set it to false in config.json if both are meant"
+        )
 
 
 def untie_if_separate(name: str, model: Any) -> None:
-    """Let the config of a model in memory say that its tables are two, where they are.
+    """Let the config of a model in memory say that its embeddings and lm_head are separate, where they are.
 
-    transformers 5 says "tied" of every T5 it has loaded: a UMT5 would be scaled as tied ones are, and all of them saved
-    with a config under which they cannot be loaded.
+    transformers 5 says "tied" of every T5 that it has loaded: a UMT5 would be scaled as tied ones are, and all of them
+    would be saved with a config under which they cannot be loaded.
     """
-    if _are_apart(model) and model.config.tie_word_embeddings:
+    if _are_separate(model) and model.config.tie_word_embeddings:
         LOG.warning(
             f"{name}: config.json says tie_word_embeddings, but input and output embeddings differ; treating them "
             "as untied"
@@ -166,62 +202,77 @@ def untie_if_separate(name: str, model: Any) -> None:
         model.config.tie_word_embeddings = False
 
 
-def _tables(model: Any) -> tuple[Any, Any]:
-    """Return the modules of the decoder's input table and of the output table."""
+def _embeddings_and_lm_head(model: Any) -> tuple[Any, Any]:
+    """Return the modules of the decoder's input embeddings and of the output layer."""
     stack = model.get_decoder() if model.config.is_encoder_decoder else model
     return stack.get_input_embeddings(), model.get_output_embeddings()
 
 
-def _are_apart(model: Any) -> bool:
-    inputs, outputs = _tables(model)
-    return bool(inputs.weight.data_ptr() != outputs.weight.data_ptr())
+def _are_separate(model: Any) -> bool:
+    embeddings, lm_head = _embeddings_and_lm_head(model)
+    return bool(embeddings.weight.data_ptr() != lm_head.weight.data_ptr())
 
 
 def _names_of(model: nn.Module, weight: torch.Tensor) -> list[str]:
     """Return all names of a parameter."""
-    everything = model.named_parameters(remove_duplicate=False)
-    return [name for name, parameter in everything if parameter.data_ptr() == weight.data_ptr()]
+    named_parameters = model.named_parameters(remove_duplicate=False)
+    return [name for name, parameter in named_parameters if parameter.data_ptr() == weight.data_ptr()]
 
 
-def _stored(path: str, names: tuple[str, ...]) -> dict[str, Path]:
-    """Return which of the tensors are in the safetensors file, and in which; {} where weights are in another format."""
-    import json
+# --- what the files hold ----------------------------------------------------------------------------------------------
 
+
+def _stored(path: str, names: Collection[str]) -> dict[str, Path]:
+    """Return the file of each of the tensors that are stored; {} where the weights are in another format."""
+    index = hub_file(path, SAFETENSORS_INDEX)
+    if index is None:
+        file_names = _tensors_of_single_file(path)
+    else:
+        file_names = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
+    files = {}
+    for name in names:
+        file = hub_file(path, file_names[name]) if name in file_names else None
+        if file is not None:
+            files[name] = file
+    return files
+
+
+def _tensors_of_single_file(path: str) -> dict[str, str]:
     from safetensors import safe_open
 
-    index = hub_file(path, "model.safetensors.index.json")
-    if index is not None:
-        files = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
-        found = {name: hub_file(path, files[name]) for name in names if name in files}
-        return {name: file for name, file in found.items() if file is not None}
-    single = hub_file(path, "model.safetensors")
-    if single is None:
+    file = hub_file(path, SAFETENSORS)
+    if file is None:
         return {}
-    with safe_open(single, framework="pt") as tensors:
-        keys = set(tensors.keys())
-    return {name: single for name in names if name in keys}
+    with safe_open(file, framework="pt") as tensors:
+        return dict.fromkeys(tensors.keys(), SAFETENSORS)
 
 
-def _differing(path: str, names: list[str]) -> tuple[str, str] | None:
-    """Return two stored tensors that the model has as one and that are not equal: 4.57 takes one and says nothing."""
+def _differing_stored(path: str, names: Collection[str]) -> tuple[str, str] | None:
+    """Return two stored tensors that are one in the model and differ in the files."""
+    first: tuple[str, torch.Tensor] | None = None
+    for name, file in _stored(path, names).items():
+        tensor = _read_tensor(file, name)
+        if first is None:
+            first = name, tensor
+        elif not torch.equal(first[1], tensor):
+            return first[0], name
+    return None
+
+
+def _read_tensor(file: Path, name: str) -> torch.Tensor:
     from safetensors import safe_open
 
-    stored = list(_stored(path, tuple(names)).items())
-    if len(stored) < 2:
-        return None
-
-    def read(name: str, file: Path) -> torch.Tensor:
-        with safe_open(file, framework="pt") as tensors:
-            tensor: torch.Tensor = tensors.get_tensor(name)
-        return tensor
-
-    first = read(*stored[0])
-    return next(((stored[0][0], name) for name, file in stored[1:] if not torch.equal(first, read(name, file))), None)
+    with safe_open(file, framework="pt") as tensors:
+        tensor: torch.Tensor = tensors.get_tensor(name)
+    return tensor
 
 
 @contextmanager
 def without_zero3_init() -> Iterator[None]:
-    """Have the library load all weights, where DeepSpeed's settings would have it load a share."""
+    """Have transformers load all weights in this process, where DeepSpeed's ZeRO-3 settings would have it load a shard.
+
+    The settings are a global variable of transformers without a public way to put them back.
+    """
     from transformers.integrations import deepspeed
 
     settings = deepspeed._hf_deepspeed_config_weak_ref

@@ -10,7 +10,10 @@ from mtcpo.core.config import Config
 
 
 class TranslateConfig(Config):
-    """How to search or sample."""
+    """How to search or sample.
+
+    sampling: beam search; diverse beam search with groups of one; nucleus or epsilon sampling.
+    """
 
     num_candidates: int = Field(default=1, ge=1)
     sampling: Literal["beam", "diverse", "nucleus", "epsilon"] = "beam"
@@ -21,13 +24,13 @@ class TranslateConfig(Config):
     epsilon: float = Field(default=0.02, gt=0, lt=1)
     """Tokens below this probability are never sampled (arXiv 2210.15191); 0.02 is the usual value for MBR in MT."""
     diversity_penalty: float = Field(default=0.5, gt=0)
-    """Of diverse search, in nats, for each earlier candidate with the same token at the same step."""
+    """Of diverse beam search, in nats, for each earlier candidate with the same token at the same step."""
     length_penalty: float = 1.0
     max_new_tokens: int = Field(default=256, ge=1)
     batch_size: int = Field(default=32, ge=1)
     """Sources in a batch; with n candidates a batch has n times as many rows."""
     logprobs: bool = False
-    """Also give every candidate, those that the sources bring too, its log-probability by the model, as training sees
+    """Give every candidate, also those that the sources bring, its log-probability by the model, as training computes
     it: nats, summed over tokens. `select = "confidence"` needs it."""
     seed: int = 0
 
@@ -35,7 +38,7 @@ class TranslateConfig(Config):
     def _beams_suffice(self) -> TranslateConfig:
         if self.sampling == "beam" and self.num_beams < self.num_candidates:
             raise ValueError(
-                f"beam search with {self.num_beams} beams has no {self.num_candidates} candidates; "
+                f"beam search with {self.num_beams} beams cannot give {self.num_candidates} candidates; "
                 "raise num_beams or choose sampling = 'epsilon'"
             )
         return self

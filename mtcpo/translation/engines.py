@@ -1,26 +1,121 @@
-"""The one place where an engine is chosen."""
+"""Engines: what turns sources into candidates.
+
+A new engine is one row of ENGINES, and one module with an `Engine` and a function that loads it. No library that runs
+models is imported here: loaders import their modules when they are called.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import importlib.util
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
+from mtcpo.core.errors import UserError, choose
 from mtcpo.core.progress import bar
+from mtcpo.data.records import Candidate, Segment
 from mtcpo.models.config import DEFAULT_OPTIONS, DType, ModelOptions
-from mtcpo.models.loading import load_model
-from mtcpo.translation.generate import GenerateEngine
+from mtcpo.translation.config import TranslateConfig
+
+
+class Engine(Protocol):
+    """A loaded model that translates. Dimensions: S segments, K = config.num_candidates."""
+
+    @property
+    def name(self) -> str:
+        """What its outputs depend on besides the settings: engine, model and its fingerprint, system name."""
+        ...
+
+    def translate(self, segments: Sequence[Segment], config: TranslateConfig, seed: int) -> list[list[Candidate]]:
+        """Return S lists of K candidates, best first where the search ranks them.
+
+        Segments may be of several language pairs. The same segments, settings and seed give the same candidates.
+        """
+        ...
+
+    def logprobs(self, segments: Sequence[Segment], batch_size: int) -> list[list[float]]:
+        """Return S lists with the log-probability of each candidate that the segment has.
+
+        In nats, summed over the tokens of the candidate and its end token: as training computes it.
+        """
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class LoadRequest:
+    """What a loader is given.
+
+    model: name or directory. system: names the candidates. on_batch: called with the number of sources just translated.
+    """
+
+    model: str
+    system: str
+    dtype: DType
+    options: ModelOptions
+    on_batch: Callable[[int], object]
+
+
+@dataclass(frozen=True, slots=True)
+class EngineKind:
+    """A row of ENGINES.
+
+    title, help: for people; help is one line about what it is good for. packages: modules that must be installed, and
+    install: the command that installs them.
+    """
+
+    title: str
+    help: str
+    loader: Callable[[LoadRequest], Engine]
+    packages: tuple[str, ...] = ()
+    install: str = ""
+
+
+def _load_transformers(request: LoadRequest) -> Engine:
+    from mtcpo.models.loading import load_model
+    from mtcpo.translation.generate import GenerateEngine
+
+    loaded = load_model(request.model, request.dtype, request.options)
+    return GenerateEngine(loaded, request.system, request.on_batch)
+
+
+ENGINES = {
+    "transformers": EngineKind(
+        "transformers", "`generate` of transformers: every model that mtcpo trains", _load_transformers
+    ),
+}
+
+
+def engine_kind(name: str) -> EngineKind:
+    """Return a row of ENGINES whose packages are installed.
+
+    Raises:
+        UserError: there is no such engine, or a package that it needs is missing.
+    """
+    if name not in ENGINES:
+        raise choose("engine", name, ENGINES)
+    kind = ENGINES[name]
+    missing = [package for package in kind.packages if importlib.util.find_spec(package) is None]
+    if missing:
+        raise UserError(f"engine {name} needs {', '.join(missing)}: {kind.install}")
+    return kind
 
 
 @contextmanager
 def open_engine(
-    name: str,
+    model: str,
     system: str,
     dtype: DType = "auto",
     options: ModelOptions = DEFAULT_OPTIONS,
     sources: int | None = None,
-) -> Iterator[GenerateEngine]:
-    """Load a model as an engine, with a progress bar over `sources` while the block runs."""
-    loaded = load_model(name, dtype, options)
-    with bar(f"translating with {Path(name).name}", sources, "sources") as progress:
-        yield GenerateEngine(loaded, system, progress.update)
+    engine: str = "transformers",
+) -> Iterator[Engine]:
+    """Load a model as an engine, with a progress bar over `sources` while the block runs.
+
+    Raises:
+        UserError: as `engine_kind`, and where the model cannot be loaded.
+    """
+    kind = engine_kind(engine)
+    with bar(f"translating with {Path(model).name}", sources, "sources") as progress:
+        yield kind.loader(LoadRequest(model, system, dtype, options, progress.update))

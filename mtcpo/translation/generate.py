@@ -1,4 +1,4 @@
-"""The engine that is always there: the transformers library's `generate`, in batches of like length."""
+"""The engine that is always there: `generate` of transformers, in batches of sources of similar length."""
 
 from __future__ import annotations
 
@@ -11,12 +11,10 @@ from typing import Any
 import torch
 from accelerate.utils import send_to_device
 from torch import Tensor
-from transformers import (
-    LogitsProcessorList,
-    TemperatureLogitsWarper,
-)
+from transformers import LogitsProcessorList, TemperatureLogitsWarper
 
 from mtcpo.data.records import Candidate, Segment
+from mtcpo.models.layouts.base import Example
 from mtcpo.models.layouts.encode_once import encode_once
 from mtcpo.models.loading import LoadedModel
 from mtcpo.models.names import model_fingerprint
@@ -27,12 +25,12 @@ from mtcpo.translation.sampling import CUTOFFS, DiversityPenalty, Draw
 
 @dataclass(slots=True)
 class GenerateEngine:
-    """Translate with a loaded model. `system` names its candidates; with several they are numbered from 1."""
+    """An `Engine` of a loaded model. system: names its candidates; where there are several they are numbered from 1."""
 
     loaded: LoadedModel
     system: str
     on_batch: Callable[[int], object] = lambda sources: None
-    """Told how many sources have been finished, for a progress bar."""
+    """Called with the number of sources just translated, for a progress bar."""
 
     @property
     def name(self) -> str:
@@ -40,66 +38,67 @@ class GenerateEngine:
         return f"generate {self.loaded.name} {model_fingerprint(self.loaded.name)} as {self.system}"
 
     def translate(self, segments: Sequence[Segment], config: TranslateConfig, seed: int) -> list[list[Candidate]]:
-        """Translate segments (of any language pairs) and return candidates in their order."""
-        texts = [TextExample(segment.source, segment.src_lang, segment.tgt_lang) for segment in segments]
-        examples = self.loaded.layout.encode(texts)
-        # By language too: generation is set up for one target language at a time.
+        """Translate segments and return their candidates, in the order of the segments."""
+        layout = self.loaded.layout
+        examples = layout.encode([TextExample(each.source, each.src_lang, each.tgt_lang) for each in segments])
+        # By language first: `generate` is set up for one target language at a time.
         order = sorted(range(len(segments)), key=lambda i: (segments[i].tgt_lang, -len(examples[i].source)))
-        found: list[list[Candidate]] = [[] for _ in segments]
+        candidates: list[list[Candidate]] = [[] for _ in segments]
         with self._evaluating(seed):
-            for rows in _batches(order, segments, config.batch_size):
-                batch = self.loaded.layout.generation_batch([examples[i] for i in rows])
+            for rows in make_batches(order, segments, config.batch_size):
+                batch = layout.generation_batch([examples[i] for i in rows])
                 outputs = self._generate(batch, segments[rows[0]].tgt_lang, config)
-                for i, candidates in zip(rows, outputs, strict=True):
-                    found[i] = candidates
+                for i, of_source in zip(rows, outputs, strict=True):
+                    candidates[i] = of_source
                 self.on_batch(len(rows))
-        return found
+        return candidates
 
     @torch.inference_mode()
     def logprobs(self, segments: Sequence[Segment], batch_size: int) -> list[list[float]]:
-        """Score each candidate as a target of training: dropout off, a source of n candidates encoded once."""
-        loaded = self.loaded
-        texts = [
-            TextExample(s.source, s.src_lang, s.tgt_lang, tuple(c.text for c in s.candidates), id=s.id)
-            for s in segments
-        ]
-        examples = loaded.layout.encode(texts)
-        # A batch has the same number of candidates for every source, and like lengths.
-        order = sorted(
-            range(len(examples)), key=lambda i: (len(examples[i].targets), *loaded.layout.lengths(examples[i]))
-        )
-        found: list[list[float]] = [[] for _ in segments]
+        """Return the log-probability of each candidate as a target of training: without dropout, nats, summed."""
+        examples = self.loaded.layout.encode([_as_targets(segment) for segment in segments])
+        sums: list[list[float]] = [[] for _ in segments]
         with self._evaluating():
-            for count, group in itertools.groupby(order, key=lambda i: len(examples[i].targets)):
-                rows = list(group) if count else []
-                for start in range(0, len(rows), batch_size):
-                    chunk = rows[start : start + batch_size]
-                    batch = loaded.layout.collate([examples[i] for i in chunk])
-                    batch = send_to_device(batch, loaded.device)
-                    sums = loaded.layout.score(loaded.model, loaded.head, batch).token_logps.sum(-1)
-                    for column, i in enumerate(chunk):
-                        found[i] = sums[column :: len(chunk)].tolist()
-        return found
+            for rows in self._batches_of_targets(examples, batch_size):
+                batch = self.loaded.layout.collate([examples[i] for i in rows])
+                batch = send_to_device(batch, self.loaded.device)
+                scored = self.loaded.layout.score(self.loaded.model, self.loaded.head, batch)
+                of_targets = scored.token_logps.sum(-1)
+                # Targets are ordered by candidate: the first of every source, then the second of every source.
+                for column, i in enumerate(rows):
+                    sums[i] = of_targets[column :: len(rows)].tolist()
+        return sums
+
+    def _batches_of_targets(self, examples: Sequence[Example], batch_size: int) -> Iterator[list[int]]:
+        """Yield indices of examples with the same number of targets, of similar lengths."""
+        lengths = self.loaded.layout.lengths
+        order = sorted(range(len(examples)), key=lambda i: (len(examples[i].targets), *lengths(examples[i])))
+        for targets, indices in itertools.groupby(order, key=lambda i: len(examples[i].targets)):
+            rows = list(indices) if targets else []
+            for start in range(0, len(rows), batch_size):
+                yield rows[start : start + batch_size]
 
     @contextmanager
     def _evaluating(self, seed: int = 0) -> Iterator[None]:
-        """Switch dropout off and seed the generators, and leave both as they were."""
+        """Switch dropout off and seed the random generators; leave both as they were."""
         model, device = self.loaded.model, self.loaded.device
-        training = model.training
+        was_training = model.training
         model.eval()
         try:
+            # Forked: a dev set translated in the middle of a training must not change what training draws next.
             with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
                 torch.manual_seed(seed)
                 yield
         finally:
-            model.train(training)
+            model.train(was_training)
 
     @torch.inference_mode()
     def _generate(self, batch: dict[str, Tensor], tgt_lang: str, config: TranslateConfig) -> list[list[Candidate]]:
+        """Return the candidates of each source of a batch."""
         inputs = {key: value.to(self.loaded.device) for key, value in batch.items()}
         settings = self.loaded.layout.generation_settings(tgt_lang) | {"do_sample": False, "num_beams": 1}
         settings["max_new_tokens"] = config.max_new_tokens
-        # The checkpoint may say max_length; two limits at once make the library warn at every batch.
+        # The checkpoint may set max_length; with two limits transformers warns at every batch.
         settings["max_length"] = None
         if config.sampling == "beam":
             settings |= {"num_beams": config.num_beams, "length_penalty": config.length_penalty}
@@ -108,39 +107,40 @@ class GenerateEngine:
             texts = self._diverse(inputs, settings, config)
         else:
             texts = self._sampled(inputs, settings, config)
-        names = _candidate_names(self.system, config)
-        count = len(names)
-        return [
-            [Candidate(name, text) for name, text in zip(names, texts[i : i + count], strict=True)]
-            for i in range(0, len(texts), count)
-        ]
+        names = candidate_names(self.system, config)
+        candidates = []
+        for start in range(0, len(texts), len(names)):
+            of_source = texts[start : start + len(names)]
+            candidates.append([Candidate(name, text) for name, text in zip(names, of_source, strict=True)])
+        return candidates
 
     def _texts(self, inputs: dict[str, Tensor], settings: dict[str, Any]) -> tuple[list[str], Tensor]:
-        """Return the translations, and their token ids as generated."""
+        """Return the translations and their token ids (rows, T) as generated."""
         tokens = self.loaded.layout.new_tokens(self.loaded.model.generate(**inputs, **settings), inputs)
         texts = self.loaded.tokenizer.batch_decode(tokens, skip_special_tokens=True)
         return [text.strip() for text in texts], tokens
 
     def _sampled(self, inputs: dict[str, Tensor], settings: dict[str, Any], config: TranslateConfig) -> list[str]:
-        """Return the samples, those of one source together: a greedy search where `Draw` leaves one token a step."""
+        """Return samples, those of one source together."""
         model, sources, copies = self.loaded.model, len(inputs["input_ids"]), config.num_candidates
         cutoff = CUTOFFS[config.sampling](config)
-        settings |= {
-            "logits_processor": LogitsProcessorList([TemperatureLogitsWarper(config.temperature), cutoff, Draw()])
-        }
+        # A greedy search that samples: `Draw` leaves one possible token at each step.
+        processors = [TemperatureLogitsWarper(config.temperature), cutoff, Draw()]
+        settings |= {"logits_processor": LogitsProcessorList(processors)}
         rows = {key: value.repeat(copies, 1) for key, value in inputs.items()}
         with ExitStack() as stack:
             if model.config.is_encoder_decoder:
                 stack.enter_context(encode_once(model.get_encoder(), sources, copies))
             texts = self._texts(rows, settings)[0]
-        return [text for i in range(sources) for text in texts[i::sources]]
+        by_source = (texts[i::sources] for i in range(sources))
+        return list(itertools.chain.from_iterable(by_source))
 
     def _diverse(self, inputs: dict[str, Tensor], settings: dict[str, Any], config: TranslateConfig) -> list[str]:
-        """Return the translations of all groups, those of one source together."""
+        """Return the translations of all groups of a diverse beam search, those of one source together."""
         model = self.loaded.model
         earlier: list[Tensor] = []
         groups: list[list[str]] = []
-        # An encoder-decoder's output begins with the decoder's start token; a prompt has been cut off already.
+        # An encoder-decoder's output begins with the decoder's start token; a decoder-only's prompt is gone already.
         first = 1 if model.config.is_encoder_decoder else 0
         start = first or inputs["input_ids"].shape[1]
         ends = torch.tensor(model.generation_config.eos_token_id, device=self.loaded.device)
@@ -149,20 +149,27 @@ class GenerateEngine:
             texts, tokens = self._texts(inputs, settings | {"logits_processor": LogitsProcessorList([penalty])})
             earlier.append(tokens[:, first:])
             groups.append(texts)
-        return [text for source in zip(*groups, strict=True) for text in source]
+        return list(itertools.chain.from_iterable(zip(*groups, strict=True)))
 
 
-def _candidate_names(system: str, config: TranslateConfig) -> list[str]:
-    """Name one candidate after the system, several after their rank in the search or their number as samples."""
+def _as_targets(segment: Segment) -> TextExample:
+    """Return a segment with the texts of its candidates as targets."""
+    texts = tuple(candidate.text for candidate in segment.candidates)
+    return TextExample(segment.source, segment.src_lang, segment.tgt_lang, texts, id=segment.id)
+
+
+def candidate_names(system: str, config: TranslateConfig) -> list[str]:
+    """Return the system names of a source's candidates: the system's own, or with rank or number where several."""
     count = config.num_candidates
     if count == 1:
         return [system]
     kind = {"beam": "beam", "diverse": "group"}.get(config.sampling, "sample")
-    return [f"{system}-{kind}-{n + 1:0{len(str(count))}}" for n in range(count)]
+    digits = len(str(count))
+    return [f"{system}-{kind}-{number:0{digits}}" for number in range(1, count + 1)]
 
 
-def _batches(order: Sequence[int], segments: Sequence[Segment], size: int) -> list[list[int]]:
-    """Cut the order into batches of one target language each, at most `size` long."""
+def make_batches(order: Sequence[int], segments: Sequence[Segment], size: int) -> list[list[int]]:
+    """Split indices of segments, in this order, into batches of one target language and at most `size` segments."""
     batches: list[list[int]] = []
     for i in order:
         last = batches[-1] if batches else []

@@ -1,4 +1,4 @@
-"""Sampling and diversity as logits processors of transformers."""
+"""Sampling and diverse beam search as logits processors of transformers. V: size of the vocabulary."""
 
 from __future__ import annotations
 
@@ -11,46 +11,54 @@ from transformers import EpsilonLogitsWarper, LogitsProcessor, TopPLogitsWarper
 from mtcpo.translation.config import TranslateConfig
 
 CUTOFFS: dict[str, Callable[[TranslateConfig], LogitsProcessor]] = {
-    "nucleus": lambda c: TopPLogitsWarper(c.top_p),
-    "epsilon": lambda c: EpsilonLogitsWarper(c.epsilon),
+    "nucleus": lambda config: TopPLogitsWarper(config.top_p),
+    "epsilon": lambda config: EpsilonLogitsWarper(config.epsilon),
 }
-"""What each kind of sampling never draws."""
+"""Kind of sampling -> the processor that removes the tokens it never samples."""
 
 
 class Draw(LogitsProcessor):
-    """Draw one token a row, by a random number's place in the cumulative distribution; no other token stays possible.
+    """Sample one token for each row and make all others impossible, by inverting the cumulative distribution.
 
-    torch.multinomial, by which `generate` draws, makes a random number for every token of the vocabulary: on CPU that
-    takes longer than a small model's own arithmetic (eval/bench/sampling.py).
+    `generate` samples with torch.multinomial, which makes a random number for every token of the vocabulary: on a CPU
+    that takes longer than the arithmetic of a small model (eval/bench/sampling.py).
     """
 
     def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
-        """Return scores (rows, V) of 0 for the token drawn and -inf for all others."""
+        """Return scores (rows, V): 0 for the sampled token and -inf for all others."""
         cumulative = torch.softmax(scores.float(), dim=-1).cumsum(dim=-1)
-        # The last value is exactly 1 then, and a random number is below 1: nothing of probability 0 can be drawn.
+        # Rounding may leave the last value below 1. Divided by itself it is exactly 1, above every random number, so
+        # that no token of probability 0 is sampled.
         cumulative /= cumulative[:, -1:].clone()
-        drawn = torch.searchsorted(cumulative, torch.rand_like(cumulative[:, :1]), right=True)
-        return torch.full_like(scores, -torch.inf).scatter_(1, drawn, 0.0)
+        sampled = torch.searchsorted(cumulative, torch.rand_like(cumulative[:, :1]), right=True)
+        return torch.full_like(scores, -torch.inf).scatter_(1, sampled, 0.0)
 
 
 class DiversityPenalty(LogitsProcessor):
-    """Diverse beam search with groups of one (arXiv 1610.02424): a token costs more each time an earlier group took it.
+    """Diverse beam search with groups of one beam (arXiv 1610.02424): a token costs more for each group that chose it.
 
-    A group depends on earlier groups only by their tokens at the same step, so running the groups one after the other
-    is the same as interleaving them; transformers 5 no longer has a group beam search of its own.
+    A group depends on earlier groups only through their tokens at the same step, so running one group after the other
+    gives the same as interleaving them. transformers 5 has no group beam search any more.
     """
 
     def __init__(self, earlier: Sequence[Tensor], penalty: float, start: int, ends: Tensor) -> None:
-        """Take the new tokens of earlier groups, the column where new tokens start, and the end tokens."""
+        """Set up the penalty.
+
+        Args:
+            earlier: new tokens of the earlier groups, (rows, T) each.
+            penalty: nats for each earlier group with the same token at the same step.
+            start: the column of `input_ids` where new tokens start.
+            ends: the end tokens.
+        """
         self.earlier, self.penalty, self.start, self.ends = earlier, penalty, start, ends
 
     def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
-        """Lower the scores (rows, V) of the tokens that earlier groups, each (rows, T), have at this step."""
+        """Lower the scores (rows, V) of the tokens that earlier groups have at this step."""
         step = input_ids.shape[1] - self.start
         scores = torch.log_softmax(scores, dim=-1)
         for group in self.earlier:
             if step < group.shape[1]:
-                # What follows the end is padding, in many models the end token again, and nothing that was taken.
+                # After its end a row is padded, in many models with the end token again: that was not chosen.
                 running = ~torch.isin(group[:, :step], self.ends).any(dim=1, keepdim=True)
                 scores = scores.scatter_add(1, group[:, step, None], -self.penalty * running.to(scores.dtype))
         return scores

@@ -1,7 +1,7 @@
-"""`mtcpo translate`: candidates for every source, written in input order, resumable.
+"""`mtcpo translate`: candidates for every source, in input order, into a file that an interrupted run resumes.
 
-Sources are taken in windows. A window is translated in batches of like length and written as a whole, so memory does
-not grow with the input, and a run that goes on after an interrupt writes what an uninterrupted one would have.
+Sources are taken in windows. A window is translated in batches of similar length and written as a whole: memory does
+not grow with the input, and a resumed run writes what an uninterrupted one would have written.
 """
 
 from __future__ import annotations
@@ -9,156 +9,172 @@ from __future__ import annotations
 import hashlib
 import itertools
 import json
-from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from mtcpo.core.errors import UserError
 from mtcpo.core.files import partial_path, refuse_existing, write_json
 from mtcpo.core.json_lines import json_line
-from mtcpo.data.records import Candidate, Segment, segment_to_json
+from mtcpo.data.records import Segment, segment_to_json
 from mtcpo.data.row_files import read_row_file, write_row_file
 from mtcpo.translation.config import TranslateConfig
+from mtcpo.translation.engines import Engine
 
 WINDOW = 512
 """Sources translated between two writes: what a kill can lose."""
 
+SEED_STRIDE = 1_000_003
+"""Between the seeds of two runs, so that no window of one has the seed of a window of another: a prime, above any
+number of windows."""
+
 IDENTITY = ("id", "src_lang", "tgt_lang", "source")
-"""The fields by which an interrupted run knows its sources again."""
-
-
-class Engine(Protocol):
-    """What turns sources into translations; `engine.generate` is one for models of the transformers library."""
-
-    @property
-    def name(self) -> str:
-        """What identifies its outputs: engine, model, system."""
-        ...
-
-    def translate(self, segments: Sequence[Segment], config: TranslateConfig, seed: int) -> list[list[Candidate]]:
-        """Return the candidates of each segment, best first where the search ranks them."""
-        ...
-
-    def logprobs(self, segments: Sequence[Segment], batch_size: int) -> list[list[float]]:
-        """Return the log-probability of each candidate of each segment: nats, summed over tokens, end included."""
-        ...
+"""The fields by which a resumed run recognizes its sources."""
 
 
 def translate_segments(
     engine: Engine, segments: Iterable[Segment], config: TranslateConfig, first_window: int = 0
 ) -> Iterator[list[Segment]]:
-    """Yield windows of segments with the engine's candidates added to those that they have.
+    """Yield windows of segments, with the engine's candidates after those that they bring.
 
-    `first_window` numbers the first window given, so that each has its own seed wherever a run starts.
+    first_window: the number of the first window given; each has a seed of its own, wherever a resumed run starts.
     """
     iterator = iter(segments)
     for number in itertools.count(first_window):
         window = list(itertools.islice(iterator, WINDOW))
         if not window:
             return
-        found = engine.translate(window, config, seed=config.seed * 1_000_003 + number)
-        translated = [
-            replace(segment, candidates=segment.candidates + tuple(new))
-            for segment, new in zip(window, found, strict=True)
-        ]
-        yield _with_logprobs(engine, translated, config) if config.logprobs else translated
+        made = engine.translate(window, config, seed=config.seed * SEED_STRIDE + number)
+        translated = []
+        for segment, candidates in zip(window, made, strict=True):
+            translated.append(replace(segment, candidates=segment.candidates + tuple(candidates)))
+        yield _with_logprobs(engine, translated, config.batch_size) if config.logprobs else translated
 
 
-def _with_logprobs(engine: Engine, segments: Sequence[Segment], config: TranslateConfig) -> list[Segment]:
-    found = engine.logprobs(segments, config.batch_size)
-    return [
-        replace(
-            segment, candidates=tuple(replace(c, logprob=x) for c, x in zip(segment.candidates, values, strict=True))
-        )
-        for segment, values in zip(segments, found, strict=True)
-    ]
+def _with_logprobs(engine: Engine, segments: Sequence[Segment], batch_size: int) -> list[Segment]:
+    """Return segments all of whose candidates have their log-probability."""
+    scored = []
+    for segment, logprobs in zip(segments, engine.logprobs(segments, batch_size), strict=True):
+        pairs = zip(segment.candidates, logprobs, strict=True)
+        candidates = tuple(replace(candidate, logprob=logprob) for candidate, logprob in pairs)
+        scored.append(replace(segment, candidates=candidates))
+    return scored
+
+
+def translate_texts(engine: Engine, segments: Iterable[Segment], config: TranslateConfig) -> list[str]:
+    """Return one translation of each segment: its first new candidate; those that segments bring do not count."""
+    without_candidates = (replace(segment, candidates=()) for segment in segments)
+    texts = []
+    for window in translate_segments(engine, without_candidates, config):
+        texts += [segment.candidates[0].text for segment in window]
+    return texts
 
 
 def translate_to_file(
     engine: Engine, segments: Iterable[Segment], config: TranslateConfig, output: Path, overwrite: bool = False
 ) -> dict[str, Any]:
-    """Write segments with candidates to `output`, going on where an interrupted call left off.
+    """Write segments with candidates to `output`, resuming an interrupted call.
 
     Returns:
-        segments, candidates (made in this call), and resumed_at (segments that were there already).
+        segments (in the file), candidates (made in this call), and resumed_at (segments that were there already).
 
     Raises:
-        UserError: `output` exists, or an unfinished file with other settings or sources lies there; `overwrite`
-            allows both.
+        UserError: `output` exists, or an unfinished file of other settings or sources is there. `overwrite` allows
+            the first, and other settings.
     """
     refuse_existing(output, overwrite)
-    # Compressed and Parquet files cannot be cut back to whole windows: they are made of plain lines at the end.
-    plain = output.suffix not in (".gz", ".zst", ".parquet")
-    partial = partial_path(output if plain else output.with_name(f"{output.name}.jsonl"))
-    settings = output.with_name(f".{output.name}.settings.json")
     output.parent.mkdir(parents=True, exist_ok=True)
-    done = _resume(partial, settings, _fingerprint(engine, config), overwrite)
-    counts = Counter(segments=done)
+    unfinished = _Unfinished.of(output)
+    done = unfinished.resume(_fingerprint(engine, config), overwrite)
     remaining = iter(segments)
-    _pass_over(remaining, partial, done)
-    with partial.open("ab") as file:
+    unfinished.skip_done(remaining, done)
+    new = 0
+    with unfinished.partial.open("ab") as file:
         for window in translate_segments(engine, remaining, config, first_window=done // WINDOW):
+            # One write for the window, so that after a kill the file ends with at most one incomplete window.
             file.write(b"".join(json_line(segment_to_json(segment)) for segment in window))
             file.flush()
-            counts["segments"] += len(window)
-            counts["candidates"] += len(window) * config.num_candidates
-    if not counts["segments"]:
-        partial.unlink()
-        settings.unlink()
+            new += len(window)
+    if not done + new:
+        unfinished.discard()
         raise UserError("there is no source to translate")
-    if plain:
-        partial.replace(output)
-    else:
-        write_row_file(output, (row for _, row in read_row_file(partial)))
-        partial.unlink()
-    settings.unlink()
-    return dict(counts) | {"resumed_at": done}
+    unfinished.finish(output)
+    return {"segments": done + new, "candidates": new * config.num_candidates, "resumed_at": done}
 
 
 def _fingerprint(engine: Engine, config: TranslateConfig) -> str:
+    """Return the hash of all that candidates depend on, besides their sources."""
     return hashlib.sha256(f"{engine.name}\n{config.model_dump_json()}".encode()).hexdigest()
 
 
-def _pass_over(segments: Iterator[Segment], partial: Path, done: int) -> None:
-    """Take the first `done` segments, which must be those that the unfinished file has."""
-    for where, row in itertools.islice(read_row_file(partial), done):
-        segment = next(segments, None)
-        if segment is None or any(row[name] != getattr(segment, name) for name in IDENTITY):
+@dataclass(frozen=True, slots=True)
+class _Unfinished:
+    """The files beside an output that is not finished: its first windows as plain lines, and what made them."""
+
+    partial: Path
+    settings: Path
+
+    @classmethod
+    def of(cls, output: Path) -> _Unfinished:
+        # Compressed and Parquet files cannot be truncated to whole windows; they are written from plain lines.
+        plain = output if _is_plain(output) else output.with_name(f"{output.name}.jsonl")
+        return cls(partial_path(plain), output.with_name(f".{output.name}.settings.json"))
+
+    def resume(self, fingerprint: str, overwrite: bool) -> int:
+        """Keep the whole windows of the unfinished file, if the same settings made them; return their segments."""
+        exists = self.partial.exists() and self.settings.exists()
+        is_same = exists and json.loads(self.settings.read_text(encoding="utf-8"))["fingerprint"] == fingerprint
+        if is_same:
+            return _truncate_to_windows(self.partial)
+        if exists and not overwrite:
             raise UserError(
-                f"{where}: the unfinished run had other sources; give those again to finish it, or delete {partial} "
-                "to start anew"
+                f"{self.partial}: an unfinished run with another model or settings; repeat those to finish it, "
+                "or pass --overwrite to discard it"
             )
-
-
-def _resume(partial: Path, settings: Path, fingerprint: str, overwrite: bool) -> int:
-    """Cut the unfinished file to its whole windows; return how many segments it keeps."""
-    unfinished = partial.exists() and settings.exists()
-    same = unfinished and json.loads(settings.read_text(encoding="utf-8"))["fingerprint"] == fingerprint
-    if unfinished and not same and not overwrite:
-        raise UserError(
-            f"{partial}: an unfinished run with another model or settings; repeat those to finish it, "
-            "or pass --overwrite to discard it"
-        )
-    if not same:
-        partial.unlink(missing_ok=True)
-        write_json(settings, {"fingerprint": fingerprint})
+        self.partial.unlink(missing_ok=True)
+        write_json(self.settings, {"fingerprint": fingerprint})
         return 0
+
+    def skip_done(self, segments: Iterator[Segment], done: int) -> None:
+        """Take the first `done` segments, which must be those of the unfinished file."""
+        for where, row in itertools.islice(read_row_file(self.partial), done):
+            segment = next(segments, None)
+            if segment is None or any(row[name] != getattr(segment, name) for name in IDENTITY):
+                raise UserError(
+                    f"{where}: the unfinished run had other sources; give the same ones to finish it, or delete "
+                    f"{self.partial} to start again"
+                )
+
+    def finish(self, output: Path) -> None:
+        """Give the complete file its name."""
+        if _is_plain(output):
+            self.partial.replace(output)
+        else:
+            write_row_file(output, (row for _, row in read_row_file(self.partial)))
+            self.partial.unlink()
+        # Last: without it an interrupt before this line would leave a partial file that nothing can resume.
+        self.settings.unlink()
+
+    def discard(self) -> None:
+        """Remove both files."""
+        self.partial.unlink()
+        self.settings.unlink()
+
+
+def _is_plain(output: Path) -> bool:
+    return output.suffix not in (".gz", ".zst", ".parquet")
+
+
+def _truncate_to_windows(partial: Path) -> int:
+    """Remove what follows the last whole window; return the number of segments that remain."""
     with partial.open("rb+") as file:
-        lines = whole = position = 0
-        for line in file:
+        whole_lines = end = position = 0
+        for number, line in enumerate(file, start=1):
             if not line.endswith(b"\n"):
-                break
-            lines, position = lines + 1, position + len(line)
-            if lines % WINDOW == 0:
-                whole = position
-        file.truncate(whole)
-    return lines // WINDOW * WINDOW
-
-
-def translate_texts(engine: Engine, segments: Iterable[Segment], config: TranslateConfig) -> list[str]:
-    """Return one translation of each segment: the first candidate; candidates that segments bring do not count."""
-    bare = (replace(segment, candidates=()) for segment in segments)
-    windows = translate_segments(engine, bare, config)
-    return [segment.candidates[0].text for window in windows for segment in window]
+                break  # a kill came in the middle of a write
+            position += len(line)
+            if number % WINDOW == 0:
+                whole_lines, end = number, position
+        file.truncate(end)
+    return whole_lines

@@ -229,7 +229,7 @@ MISTAKES = [
      "--reference goes with one SOURCE; translate several files one by one"),
     (f"{TRANSLATE} --reference short.de --output c2.jsonl", "{here}/s.en has 6, {here}/short.de has 5"),
     (f"{TRANSLATE} --num-candidates 8 --output c2.jsonl",
-     "beam search with 4 beams has no 8 candidates; raise num_beams or choose sampling = 'epsilon'"),
+     "beam search with 4 beams cannot give 8 candidates; raise num_beams or choose sampling = 'epsilon'"),
     (f"{TRANSLATE} --set nummbeams=3 --output c2.jsonl", "unknown key 'nummbeams' (did you mean 'num_beams'?)"),
     (f"{TRANSLATE} --set translate.top_p=3 --output c2.jsonl",
      "top_p: Input should be less than or equal to 1 (got 3)"),

@@ -9,7 +9,7 @@ import sacrebleu
 from click.testing import CliRunner
 from support.console import write_lines
 
-from mtcpo.cli.main import mtcpo
+from mtcpo.cli.commands import mtcpo
 from mtcpo.core.config import Config, load_section
 from mtcpo.core.errors import UserError
 from mtcpo.data.records import Candidate, Segment, segment_to_json

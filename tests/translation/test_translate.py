@@ -17,8 +17,8 @@ from mtcpo.data.rows import read_segments
 from mtcpo.models.prompts import TextExample
 from mtcpo.translation import translate as translation
 from mtcpo.translation.config import TranslateConfig
-from mtcpo.translation.engines import open_engine
-from mtcpo.translation.generate import GenerateEngine, _batches, _candidate_names
+from mtcpo.translation.engines import ENGINES, EngineKind, engine_kind, open_engine
+from mtcpo.translation.generate import GenerateEngine, candidate_names, make_batches
 from mtcpo.translation.sampling import DiversityPenalty, Draw
 from mtcpo.translation.translate import translate_texts, translate_to_file
 
@@ -80,11 +80,11 @@ def test_so_many_candidates_a_source_with_names_of_their_own(engine, sampling, c
 
 
 def test_names_of_candidates():
-    assert _candidate_names("base", config()) == ["base"]
-    assert _candidate_names("base", config(num_candidates=2)) == ["base-beam-1", "base-beam-2"]
-    names = _candidate_names("base", config(num_candidates=10, sampling="epsilon"))
+    assert candidate_names("base", config()) == ["base"]
+    assert candidate_names("base", config(num_candidates=2)) == ["base-beam-1", "base-beam-2"]
+    names = candidate_names("base", config(num_candidates=10, sampling="epsilon"))
     assert (names[0], names[-1]) == ("base-sample-01", "base-sample-10")
-    assert _candidate_names("base", config(num_candidates=2, sampling="diverse"))[1] == "base-group-2"
+    assert candidate_names("base", config(num_candidates=2, sampling="diverse"))[1] == "base-group-2"
 
 
 @pytest.mark.parametrize("sampling", ["nucleus", "epsilon"])
@@ -303,7 +303,7 @@ def test_target_languages_are_kept_apart(engine):
 def test_batches_are_of_one_target_language(languages, size):
     sources = [Segment(str(n), "en", language, "x") for n, language in enumerate(languages)]
     order = sorted(range(len(sources)), key=lambda n: languages[n])
-    batches = _batches(order, sources, size)
+    batches = make_batches(order, sources, size)
     assert [n for batch in batches for n in batch] == order
     assert all(1 <= len(batch) <= size and len({languages[n] for n in batch}) == 1 for batch in batches)
     assert len(batches) == sum(math.ceil(languages.count(language) / size) for language in set(languages))
@@ -432,7 +432,7 @@ def test_engine_from_a_folder_counts_its_sources(model_folder):
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({"num_candidates": 8}, "beam search with 4 beams has no 8 candidates; raise num_beams or choose"),
+        ({"num_candidates": 8}, "beam search with 4 beams cannot give 8 candidates; raise num_beams or choose"),
         ({"sampling": "greedy"}, "sampling"),
         ({"epsilon": 0}, "epsilon"),
         ({"top_p": 1.5}, "top_p"),
@@ -490,3 +490,18 @@ def test_candidates_get_logprobs_where_they_are_asked_for(engine, tmp_path):
         assert [candidate.logprob for candidate in segment.candidates] == pytest.approx(values, rel=1e-5)
     translate_to_file(tiny, given, config(num_candidates=2, sampling="epsilon"), tmp_path / "d.jsonl")
     assert all(c.logprob is None for segment in read_segments(tmp_path / "d.jsonl") for c in segment.candidates)
+
+
+# --- engines --------------------------------------------------------------------------------------------------------
+
+
+def test_an_engine_that_there_is_not_is_refused_with_the_choices():
+    with pytest.raises(UserError, match=r"'transfomers'.*did you mean 'transformers'"):
+        engine_kind("transfomers")
+
+
+def test_a_missing_package_of_an_engine_is_named_with_what_installs_it(monkeypatch):
+    kind = EngineKind("Other", "for this test", ENGINES["transformers"].loader, ("no_such_package",), "pip install it")
+    monkeypatch.setitem(ENGINES, "other", kind)
+    with pytest.raises(UserError, match="engine other needs no_such_package: pip install it"):
+        engine_kind("other")

@@ -1,5 +1,5 @@
-"""The engine behind the COMET metrics: checkpoints, and their scores.
+"""COMET: its checkpoints, an engine that scores with them, and the metric made of both.
 
-It needs torch, transformers and unbabel-comet, and nothing of ours but `errors`, so that it can run in the interpreter
-of another environment, where mtcpo is not installed.
+The engine runs in this interpreter or in that of another environment, where mtcpo is not installed: so its modules need
+only torch, transformers, unbabel-comet and a few modules of ours (tests/test_architecture.py names them).
 """

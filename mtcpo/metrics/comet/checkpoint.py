@@ -1,4 +1,4 @@
-"""COMET checkpoints on disk: where one lies, what class it is of, and what is in it, without loading the model."""
+"""COMET checkpoints on disk: where they are, of which class, and what is in them, without loading the model."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ CLASSES = {
 
 
 WAY_OUT = "fetch it elsewhere (hf download) and give its directory: comet:PATH"
-"""What a user can do where a model is not to be had from the hub."""
+"""What a user can do where a model cannot be fetched from the hub."""
 
 
 def find_checkpoint(location: str) -> Path:
     """Return the .ckpt file of a directory (`hparams.yaml`, `checkpoints/model.ckpt`), a .ckpt file or a hub name.
 
     Raises:
-        UserError: it is not there, or the hub's repository is neither in the cache nor to be fetched.
+        UserError: It is not there, or the hub's repository is not in the cache and cannot be fetched.
     """
     path = Path(location)
     if path.suffix != ".ckpt":
@@ -39,7 +39,7 @@ def find_checkpoint(location: str) -> Path:
         path = folder / MODEL_FILE
     if not path.is_file():
         raise UserError(f"{path}: no such file; a COMET directory has hparams.yaml and checkpoints/model.ckpt")
-    # Not resolved: in the hub's cache it is a link, and hparams.yaml lies beside the link.
+    # Links are kept: in the hub's cache it is one, and hparams.yaml is beside the link and not beside its target.
     return path.absolute()
 
 
@@ -48,10 +48,10 @@ def _has_model(folder: Path) -> bool:
 
 
 def class_of(checkpoint: Path) -> str:
-    """Return the class_identifier that the hparams.yaml beside a checkpoint says.
+    """Return the class_identifier in the hparams.yaml of a checkpoint.
 
     Raises:
-        UserError: there is no such file, or no such class.
+        UserError: There is no such file, or no such class.
     """
     path = checkpoint.parents[1] / "hparams.yaml"
     identifier = read_hparams(path).get("class_identifier", "")
@@ -61,21 +61,25 @@ def class_of(checkpoint: Path) -> str:
 
 
 def read_hparams(path: Path) -> dict[str, str]:
-    """Return the plain top-level values of hparams.yaml: the library reads one or two of them, no YAML is needed."""
+    """Return the plain top-level values of hparams.yaml.
+
+    COMET reads one or two of them, for which the other environment need not have a YAML parser.
+    """
     if not path.is_file():
-        raise UserError(f"{path}: no such file; it lies beside checkpoints/ and says the class of a COMET model")
+        raise UserError(f"{path}: no such file; it belongs beside checkpoints/ and names the class of a COMET model")
     text = path.read_text(encoding="utf-8", errors="replace")
     return dict(re.findall(r"^(\w+):[ ]*[\"']?([\w.-]+)[\"']?[ ]*$", text, flags=re.MULTILINE))
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:
-    """Return the checkpoint's content, its tensors still on disk. weights_only: a pickle could run any code.
+    """Return the checkpoint's content, its tensors still on disk.
 
     Raises:
-        UserError: no checkpoint, damaged, or more than tensors and plain values.
+        UserError: No checkpoint, damaged, or more than tensors and plain values.
     """
     import torch
 
+    # weights_only: unpickling anything else could run any code. mmap: the hyper-parameters alone take no gigabytes.
     try:
         content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
     except pickle.UnpicklingError as error:
@@ -97,5 +101,5 @@ def needs_references(identifier: str, hyper_parameters: Any) -> bool:
 
 
 def finds_error_spans(identifier: str, hyper_parameters: Any) -> bool:
-    """Whether a model labels the words of a translation: XCOMET, and unified models that were trained to."""
+    """Whether a model labels the words of a translation: XCOMET, and unified models trained for it."""
     return identifier == "xcomet_metric" or bool(hyper_parameters.get("word_level_training"))

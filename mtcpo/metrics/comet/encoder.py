@@ -1,14 +1,16 @@
 """The forward pass of COMET's encoders, computing only what a score depends on.
 
-One pass serves BERT, MiniLM, XLM-R and RemBERT, which normalise after each sublayer, and XLM-R-XL, which does before:
-their modules have the same names. The modules and their weights are the library's; the pass is ours, because theirs
+One pass serves BERT, MiniLM, XLM-R and RemBERT, which normalize after each sublayer, and XLM-R-XL, which normalizes
+before it: their modules have the same names. Modules and weights are those of transformers; its forward pass is
+replaced, because it
 
-- keeps the states of all layers until the end; here each is pooled and added to the mix as it is made;
-- computes every position of the last layer, where the models that read the first token need one (P of S below);
-- takes what differs from one release of transformers to the next: arguments, tuples, dictionaries.
+- keeps the states of all layers until the end, while here each is pooled and added to the mix as it comes;
+- computes every position of the last layer, while models that read the first token need only one (P of S below);
+- takes and returns other things from one release to the next: arguments, tuples, dictionaries.
 
-Dimensions: B sequences, S tokens of the longest, P positions that are needed of the last layer, D hidden, H heads,
-L layers and the embeddings.
+`is_known` compares both passes whenever a model is loaded.
+
+Dimensions: B sequences, S tokens of the longest, P positions that are needed of the last layer, D hidden.
 """
 
 from __future__ import annotations
@@ -23,7 +25,7 @@ from torch.nn.functional import linear, scaled_dot_product_attention
 from mtcpo.metrics.comet.packed import PackedLinear
 
 TOLERANCE = 1e-3
-"""Of the largest state of a layer: far above float32's rounding, far below what another kind of attention changes."""
+"""Of the largest state of a layer: far above float32's rounding, far below the effect of another kind of attention."""
 
 
 def states(
@@ -38,24 +40,24 @@ def states(
     """Yield the embeddings and the states after each of the first `depth` layers, in float32.
 
     Args:
-        model: The encoder of transformers; its linear layers may be of less precision than float32.
+        model: An encoder of transformers; its linear layers may have less precision than float32.
         ids: Token ids. Shape (B, S).
-        mask: True at tokens; None: no sequence is padded. Shape (B, S).
-        token_types: Ids of token types, for encoders that tell segments apart. Shape (B, S).
+        mask: True at tokens, shape (B, S); None: no sequence is padded.
+        token_types: Ids of token types, shape (B, S), for encoders that have them.
         depth: How many layers to compute.
         prefix: How many positions of the last of them to compute; None: all.
-        keep: Which of those; the others are 0 there. None: all. Shape (B, P).
+        keep: Which of those positions, shape (B, P); the others are 0. None: all.
 
     Yields:
         Shape (B, S, D), the last (B, P, D).
     """
     hidden = model.embeddings(input_ids=ids, token_type_ids=token_types)
-    if hasattr(model.encoder, "embedding_hidden_mapping_in"):  # RemBERT: its embeddings are narrower
+    if hasattr(model.encoder, "embedding_hidden_mapping_in"):  # RemBERT's embeddings are narrower than its layers
         hidden = _dense(model.encoder.embedding_hidden_mapping_in, hidden)
     hidden = hidden.float()
     bias = None if mask is None else mask[:, None, None, :]  # (B, 1, 1, S), for every head and query
     total = len(model.encoder.layer)
-    # XLM-R-XL's states are those before the norm that the next layer begins with; the very last one is after it.
+    # XLM-R-XL yields its states before the norm that the next layer begins with; only the very last one comes after it.
     final_norm = getattr(model.encoder, "LayerNorm", None)
     for number, layer in enumerate(model.encoder.layer[:depth], start=1):
         yield hidden
@@ -67,7 +69,7 @@ def states(
 
 
 def _layer(layer: Any, hidden: Tensor, bias: Tensor | None, prefix: int | None, keep: Tensor | None) -> Tensor:
-    """Return the states after a layer, of the first `prefix` positions. Shape (B, S, D) -> (B, P, D)."""
+    """Return the states after a layer at the first `prefix` positions. Shape (B, S, D) -> (B, P, D)."""
     attention = layer.attention
     norm_first = hasattr(attention, "self_attn_layer_norm")
     inputs = attention.self_attn_layer_norm(hidden) if norm_first else hidden
@@ -75,29 +77,30 @@ def _layer(layer: Any, hidden: Tensor, bias: Tensor | None, prefix: int | None, 
     hidden = hidden[:, :prefix]
     if keep is None:
         return _after_attention(layer, hidden, context, norm_first)
+    # The feed-forward part, two thirds of a layer's work, runs on the kept positions alone.
     result = torch.zeros_like(hidden)
     result[keep] = _after_attention(layer, hidden[keep], context[keep], norm_first)
     return result
 
 
 def _after_attention(layer: Any, hidden: Tensor, context: Tensor, norm_first: bool) -> Tensor:
-    """Return the states after a layer, from those before it and what they gathered. Shape (..., D)."""
+    """Return the states after a layer from those before it and the attention's context. Shape (..., D)."""
     output = layer.attention.output
     if norm_first:
         hidden = hidden + _dense(output.dense, context)
         return hidden + _feed_forward(layer, layer.LayerNorm(hidden))
     hidden = output.LayerNorm(hidden + _dense(output.dense, context))
-    normalised: Tensor = layer.output.LayerNorm(hidden + _feed_forward(layer, hidden))
-    return normalised
+    normalized: Tensor = layer.output.LayerNorm(hidden + _feed_forward(layer, hidden))
+    return normalized
 
 
 def _attention(attention: Any, inputs: Tensor, bias: Tensor | None, prefix: int | None) -> Tensor:
-    """Return what the first `prefix` positions gather from all. Shape (B, S, D) -> (B, P, D)."""
-    inputs = _cast(attention.query, inputs)
+    """Return the context of the first `prefix` positions, attending to all. Shape (B, S, D) -> (B, P, D)."""
+    inputs = _cast(attention.query, inputs)  # once, for query, key and value
 
-    def heads(module: Any, of: Tensor) -> Tensor:
-        whole = _product(module, of)
-        return whole.view(*whole.shape[:2], attention.num_attention_heads, -1).transpose(1, 2)
+    def heads(module: Any, at: Tensor) -> Tensor:
+        projected = _product(module, at)
+        return projected.view(*projected.shape[:2], attention.num_attention_heads, -1).transpose(1, 2)
 
     context = scaled_dot_product_attention(
         heads(attention.query, inputs[:, :prefix]), heads(attention.key, inputs), heads(attention.value, inputs), bias
@@ -106,15 +109,15 @@ def _attention(attention: Any, inputs: Tensor, bias: Tensor | None, prefix: int 
 
 
 def _feed_forward(layer: Any, inputs: Tensor) -> Tensor:
-    wide = layer.intermediate
-    inner = _product(wide.dense, inputs)
-    if not getattr(wide.dense, "with_gelu", False):
-        inner = wide.intermediate_act_fn(inner)
+    intermediate = layer.intermediate
+    inner = _product(intermediate.dense, inputs)
+    if not getattr(intermediate.dense, "with_gelu", False):  # a packed layer has applied it already
+        inner = intermediate.intermediate_act_fn(inner)
     return _dense(layer.output.dense, inner)
 
 
 def _dense(module: Any, inputs: Tensor) -> Tensor:
-    """Apply a linear layer in its own precision; float32 is what is added up."""
+    """Apply a linear layer in its own precision; residuals are added in float32."""
     return _product(module, inputs).float()
 
 
@@ -130,14 +133,18 @@ def _cast(module: Any, inputs: Tensor) -> Tensor:
 
 
 def is_known(model: Any, ids: Tensor) -> bool:
-    """Whether the states of some tokens (B, S) are those that the model itself computes."""
-    own = model(input_ids=ids, output_hidden_states=True, return_dict=True).hidden_states
-    ours = states(model, ids, None, None, len(own) - 1, None)
-    return all(bool((a - b).abs().max() <= TOLERANCE * b.abs().max()) for a, b in zip(ours, own, strict=True))
+    """Whether the states for some token ids (B, S) are those of the model's own forward pass."""
+    expected = model(input_ids=ids, output_hidden_states=True, return_dict=True).hidden_states
+    computed = states(model, ids, None, None, len(expected) - 1, None)
+    for ours, theirs in zip(computed, expected, strict=True):
+        # Not `>`, which NaN would pass.
+        if not (ours - theirs).abs().max() <= TOLERANCE * theirs.abs().max():
+            return False
+    return True
 
 
 def reduce_precision(model: Any, dtype: torch.dtype) -> None:
-    """Put the linear layers, where the time goes, into `dtype`; embeddings, norms and sums stay in float32."""
+    """Convert the linear layers, which take the time, to `dtype`; embeddings, norms and sums stay in float32."""
     for module in model.encoder.modules():
         if isinstance(module, torch.nn.Linear):
             module.to(dtype)

@@ -1,9 +1,10 @@
-"""Scores of COMET models over many rows: every distinct text or input once, in batches of like length.
+"""Scores of COMET models over many rows: every distinct text or input is encoded once, in batches of like length.
 
-The library's `predict` encodes a source and a reference again for each candidate, and pads to the longest of sixteen
-rows that it sorted by the characters of their sources. The scores here are its scores, to float32's rounding.
+COMET's own `predict` encodes a source and a reference again for each candidate, and pads to the longest of sixteen
+rows that it sorted by the characters of their sources. The scores here are its scores, up to float32's rounding.
 
-Dimensions: N rows, U distinct texts or inputs, B of them in a batch, S tokens, D hidden, C labels of words.
+Dimensions: N rows, U distinct texts or inputs, B of them in a batch, S tokens, P positions that are pooled, D hidden,
+T tokens of all translations, C labels of words.
 """
 
 from __future__ import annotations
@@ -27,16 +28,16 @@ Row = tuple[str, ...]
 """Source, translation, and the reference where the model needs one."""
 
 TOKENS_PER_BATCH = {"cpu": 2048, "cuda": 32768}
-"""Padded tokens. On a CPU what a layer computes stays in its cache; a GPU wants much at once."""
+"""Padded tokens. On a CPU the states of a layer should stay in its cache; a GPU is busy only with many at once."""
 
-ROWS_PER_HEAD = 4096
+ROWS_PER_HEAD = 4096  # their features, some 7 * D floats each, stay below 120 MB
 
 
 @dataclass(frozen=True)
 class Mix:
-    """How the layers' states become one: gamma * sum of weight * state, each state normalised before if `norm`.
+    """How the layers' states become one: gamma * sum of weight * state, each state first normalized if `norm`.
 
-    weights: of the embeddings and each layer.
+    weights: of the embeddings, then of each layer.
     """
 
     weights: tuple[float, ...]
@@ -45,40 +46,49 @@ class Mix:
 
     @property
     def depth(self) -> int:
-        """The last layer that counts; those above it are never computed."""
+        """The last layer with a weight; the layers above it need not be computed."""
         return max(number for number, weight in enumerate(self.weights) if weight)
 
 
 def mix_of(model: Any) -> Mix:
-    """Return how a model of the library mixes its layers."""
+    """Return how a COMET model mixes its layers."""
     attention = model.layerwise_attention
     if attention is None:
-        layer = _existing(model.hparams.layer, model)
-        return Mix(tuple(float(number == layer) for number in range(model.encoder.num_layers)))
+        return _single_layer(_check_layer(model.hparams.layer, model), model)
     with torch.inference_mode():
         weights = attention.transform_fn(torch.cat(list(attention.scalar_parameters)).float(), dim=0)
     return Mix(tuple(weights.tolist()), attention.gamma.item(), bool(attention.layer_norm))
 
 
-def _existing(layer: Any, model: Any) -> int:
-    """Return a layer's number if the encoder has it; 0 is that of the embeddings."""
+def _single_layer(layer: int, model: Any) -> Mix:
+    weights = [0.0] * model.encoder.num_layers
+    weights[layer] = 1.0
+    return Mix(tuple(weights))
+
+
+def _check_layer(layer: Any, model: Any) -> int:
+    """Return a layer's number if the encoder has it; 0 stands for the embeddings."""
     if not isinstance(layer, int) or not 0 <= layer < model.encoder.num_layers:
         raise UserError(f"the COMET model reads layer {layer!r} of an encoder of {model.encoder.num_layers - 1}")
     return layer
 
 
 @dataclass(frozen=True)
-class Reading:
-    """A batch that was encoded: ids (B, S), its mask or None, the mix of the layers (B, P, D), and the words' layer."""
+class EncodedBatch:
+    """A batch after the encoder.
+
+    ids: Shape (B, S). mask: True at tokens, shape (B, S); None: nothing is padded. mixed: the mix of the layers, shape
+    (B, P, D). word_states: states of the layer that words are labelled from, of each translation's tokens.
+    """
 
     ids: Tensor
     mask: Tensor | None
     mixed: Tensor
-    words: Tensor | None
+    word_states: Tensor | None
 
 
 class Engine:
-    """What the two kinds of models share: batches through the encoder, and the mix of its layers.
+    """What both kinds of models share: batches through the encoder, and the mix of its layers.
 
     batch_tokens: padded tokens in a batch; None: as many as suit the device.
     """
@@ -91,55 +101,65 @@ class Engine:
         self._word_layer = -1
         self._budget = batch_tokens or TOKENS_PER_BATCH[device.type]
 
-    def _batch(self, sequences: Sequence[list[int]]) -> tuple[Tensor, Tensor | None]:
+    def _pad(self, sequences: Sequence[list[int]]) -> tuple[Tensor, Tensor | None]:
         """Return the ids (B, S), and the mask of tokens (B, S) or None where no sequence is padded."""
-        longest = max(map(len, sequences))
+        lengths = list(map(len, sequences))
+        longest = max(lengths)
         ids = torch.tensor([ids + [self._tokens.pad] * (longest - len(ids)) for ids in sequences])
         mask = None
-        if any(len(ids) < longest for ids in sequences):
-            mask = torch.arange(longest) < torch.tensor([len(ids) for ids in sequences])[:, None]
+        # Attention without a mask takes torch's fastest kernel; batches of like length often need none.
+        if min(lengths) < longest:
+            mask = torch.arange(longest) < torch.tensor(lengths)[:, None]
             mask = mask.to(self._device)
         return ids.to(self._device), mask
 
-    def _read(
+    def _encode(
         self,
         sequences: Sequence[list[int]],
-        first: int | None,
-        words: Sequence[int] = (),
+        positions: int | None,
+        word_counts: Sequence[int] = (),
         token_types: Tensor | None = None,
-    ) -> Reading:
+    ) -> EncodedBatch:
         """Encode a batch.
 
-        first: how many positions of the mix are wanted; None: all. words: how many of the words' layer, of each.
+        Args:
+            sequences: Token ids.
+            positions: How many positions of the mix are needed; None: all.
+            word_counts: How many positions of the words' layer are needed, of each sequence.
+            token_types: Shape (B, S), or None.
         """
-        ids, mask = self._batch(sequences)
-        mix, longest = self._mix, max(words, default=0)
+        ids, mask = self._pad(sequences)
+        mix, longest = self._mix, max(word_counts, default=0)
         depth = max(mix.depth, self._word_layer)
-        whole = bool(mix.weights[depth]) and (mix.norm or first is None)
-        prefix, keep = None if whole else 1, None
-        if self._word_layer == depth and not whole:
+        # The last layer is computed only at positions that something reads: all where its state is normalized over the
+        # sentence or pooled, one where its first token is the sentence, those of the words where they are labelled.
+        needs_all = bool(mix.weights[depth]) and (mix.norm or positions is None)
+        prefix, keep = None if needs_all else 1, None
+        if self._word_layer == depth and not needs_all:
             prefix = longest
-            keep = torch.arange(longest, device=self._device) < torch.tensor(words, device=self._device)[:, None]
-        mixed, of_words = torch.zeros((), device=self._device), None
-        of_layers = states(self._model.encoder.model, ids, mask, token_types, depth, prefix, keep)
-        for number, state in enumerate(of_layers):
+            counts = torch.tensor(word_counts, device=self._device)
+            keep = torch.arange(longest, device=self._device) < counts[:, None]
+        mixed, word_states = torch.zeros((), device=self._device), None
+        layers = states(self._model.encoder.model, ids, mask, token_types, depth, prefix, keep)
+        # Each state is mixed in as it comes and then dropped: the states of all layers would not fit a CPU's cache.
+        for number, state in enumerate(layers):
             if mix.weights[number]:
-                part = _normalised(state, mask, first) if mix.norm else state[:, :first]
+                part = _normalized(state, mask, positions) if mix.norm else state[:, :positions]
                 mixed = mixed + mix.weights[number] * part
             if number == self._word_layer:
-                of_words = state[:, :longest]
-        return Reading(ids, mask, mix.gamma * mixed, of_words)
+                word_states = state[:, :longest]
+        return EncodedBatch(ids, mask, mix.gamma * mixed, word_states)
 
 
-def _normalised(state: Tensor, mask: Tensor | None, first: int | None) -> Tensor:
-    """Return the first positions of states normalised over all tokens and dimensions of their sentence."""
+def _normalized(state: Tensor, mask: Tensor | None, positions: int | None) -> Tensor:
+    """Return the first positions of states, normalized over all tokens and dimensions of their sentence."""
     if mask is None:
         mask = torch.ones(state.shape[:2], device=state.device)
     real = mask[..., None]
     count = (mask.sum(1) * state.shape[-1])[:, None, None]
     mean = (state * real).sum((1, 2), keepdim=True) / count
     variance = (((state - mean) * real) ** 2).sum((1, 2), keepdim=True) / count
-    return (state[:, :first] - mean) / torch.sqrt(variance + 1e-12)
+    return (state[:, :positions] - mean) / torch.sqrt(variance + 1e-12)  # the epsilon of COMET
 
 
 class Estimator(Engine):
@@ -147,8 +167,8 @@ class Estimator(Engine):
 
     def __init__(self, model: Any, device: torch.device, batch_tokens: int | None = None) -> None:
         super().__init__(model, device, batch_tokens)
-        if model.hparams.pool == "default":  # the last layer, whatever the mix
-            self._mix = Mix((*[0.0] * (model.encoder.num_layers - 1), 1.0))
+        if model.hparams.pool == "default":  # COMET then takes the last layer, whatever the mix
+            self._mix = _single_layer(model.encoder.num_layers - 1, model)
 
     def predict(self, rows: Sequence[Row]) -> Predictions:
         """Score rows; each distinct text is embedded once."""
@@ -159,41 +179,44 @@ class Estimator(Engine):
             embeddings = self._embed(list(numbers))
             scores: list[float] = []
             for start in range(0, len(rows), ROWS_PER_HEAD):
-                some = rows[start : start + ROWS_PER_HEAD]
-                columns = torch.tensor([[numbers[text] for text in row] for row in some], device=self._device).unbind(1)
+                # One index tensor for each of source, translation and reference.
+                columns: list[Tensor] = []
+                for texts in zip(*rows[start : start + ROWS_PER_HEAD], strict=True):
+                    columns.append(torch.tensor([numbers[text] for text in texts], device=self._device))
                 scores += self._estimate([embeddings[column] for column in columns]).tolist()
         return Predictions(scores)
 
-    def _estimate(self, of_rows: Sequence[Tensor]) -> Tensor:
-        """Return the scores of the embeddings (N, D) of sources, translations and references. Shape (N,)."""
-        if len(of_rows) == 3:
-            score: Tensor = self._model.estimate(*of_rows).score
+    def _estimate(self, embeddings: Sequence[Tensor]) -> Tensor:
+        """Return the scores for the embeddings (N, D) of sources, translations and references. Shape (N,)."""
+        if len(embeddings) == 3:
+            score: Tensor = self._model.estimate(*embeddings).score
             return score
-        source, translation = of_rows
+        # COMET's models without references have these features inside `forward`, which encodes too.
+        source, translation = embeddings
         features = (translation, source, translation * source, (translation - source).abs())
-        found: Tensor = self._model.estimator(torch.cat(features, dim=1)).view(-1)
-        return found
+        estimate: Tensor = self._model.estimator(torch.cat(features, dim=1)).view(-1)
+        return estimate
 
     def _embed(self, texts: Sequence[str]) -> Tensor:
         """Return the sentence embeddings of distinct texts. Shape (U, D), float32."""
         ids = [text.ids for text in self._tokens(texts).values()]
         embeddings = torch.empty(len(texts), self._model.encoder.output_units, device=self._device)
-        for batch in batches([len(of_text) for of_text in ids], self._budget):
+        for batch in batches(list(map(len, ids)), self._budget):
             embeddings[batch] = self._pooled([ids[index] for index in batch])
         return embeddings
 
     def _pooled(self, sequences: Sequence[list[int]]) -> Tensor:
         """Return the sentence embeddings of a batch. Shape (B, D)."""
         pool = self._model.hparams.pool
-        read = self._read(sequences, None if pool in ("avg", "max") else 1)
+        encoded = self._encode(sequences, None if pool in ("avg", "max") else 1)
         if pool not in ("avg", "max"):
-            return read.mixed[:, 0]
-        # A text may spell the padding token: it has no part in the sum, and is counted as the library counts it.
-        padding = (read.ids == self._tokens.pad)[..., None]
+            return encoded.mixed[:, 0]
+        # A text may spell the padding token: it then has no part in the sum but counts in the length, as in COMET.
+        padding = (encoded.ids == self._tokens.pad)[..., None]
         if pool == "max":
-            return read.mixed.masked_fill(padding, float("-inf")).amax(1)
-        length: Tensor | int = read.ids.shape[1] if read.mask is None else read.mask.sum(1, keepdim=True)
-        return read.mixed.masked_fill(padding, 0.0).sum(1) / length
+            return encoded.mixed.masked_fill(padding, float("-inf")).amax(1)
+        length: Tensor | int = encoded.ids.shape[1] if encoded.mask is None else encoded.mask.sum(1, keepdim=True)
+        return encoded.mixed.masked_fill(padding, 0.0).sum(1) / length
 
 
 class Unified(Engine):
@@ -207,38 +230,41 @@ class Unified(Engine):
         self._typed = "token_type_ids" in inspect.signature(model.encoder.forward).parameters
         self._severities: tuple[str, ...] = ()
         if model.word_level:
-            self._word_layer = _existing(model.hparams.word_layer, model)
-            names = model.label_encoder.ids_to_label
-            self._severities = tuple(names[number].partition("-")[2] for number in range(len(names)))
+            self._word_layer = _check_layer(model.hparams.word_layer, model)
+            labels = model.label_encoder.ids_to_label
+            # "O" has no severity, "I-major" has "major".
+            self._severities = tuple(labels[number].partition("-")[2] for number in range(len(labels)))
 
     def predict(self, rows: Sequence[Row]) -> Predictions:
-        """Score rows, and find the errors where the model does; each distinct input is read once."""
+        """Score rows, and find error spans where the model does; each distinct input is encoded once."""
         if not rows:
             return Predictions([])
         texts = self._tokens(list(dict.fromkeys(chain.from_iterable(rows))))
-        of_rows = [self._inputs(row) for row in rows]
-        inputs = list(dict.fromkeys(chain.from_iterable(of_rows)))
+        inputs_of_rows = list(map(self._inputs, rows))
+        inputs = dict.fromkeys(chain.from_iterable(inputs_of_rows))
         numbers = {parts: number for number, parts in enumerate(inputs)}
         with torch.inference_mode():
-            scores, labels = self._read_all([[texts[part] for part in parts] for parts in inputs])
-            at = [[numbers[parts] for parts in of_row] for of_row in of_rows]
+            scores, labels = self._encode_all([[texts[part] for part in parts] for parts in inputs])
+            # Of each row, the numbers of its inputs.
+            indices = [list(map(numbers.__getitem__, row_inputs)) for row_inputs in inputs_of_rows]
             runs = None
             if labels is not None:
-                runs = find_runs(self._label_sums(labels, at), [len(texts[row[1]].offsets) for row in rows])
-            found = self._combined(scores[torch.tensor(at, device=self._device)], runs).tolist()
-        return Predictions(found, None if runs is None else self._spans(rows, texts, runs))
+                runs = find_runs(self._label_sums(labels, indices), [len(texts[row[1]].offsets) for row in rows])
+            combined = self._combine(scores[torch.tensor(indices, device=self._device)], runs).tolist()
+        return Predictions(combined, None if runs is None else self._spans(rows, texts, runs))
 
     def _spans(
         self, rows: Sequence[Row], texts: Mapping[str, Text], runs: Sequence[Sequence[Run]]
     ) -> list[list[ErrorSpan]]:
-        """Return the runs as errors with their texts."""
-        return [
-            to_spans(of_row, texts[row[1]].ids, texts[row[1]].offsets, self._severities, self._tokens.tokenizer)
-            for row, of_row in zip(rows, runs, strict=True)
-        ]
+        """Return the runs of each row as error spans with their texts."""
+        spans: list[list[ErrorSpan]] = []
+        for row, runs_of_row in zip(rows, runs, strict=True):
+            translation = texts[row[1]]
+            spans.append(to_spans(runs_of_row, translation, self._severities, self._tokens.tokenizer))
+        return spans
 
     def _inputs(self, row: Row) -> list[tuple[str, ...]]:
-        """Return the texts of each input that a row is read as."""
+        """Return the texts of each input that a row becomes; the translation always comes first."""
         source, translation, *reference = row
         segments = self._model.hparams.input_segments
         if "ref" not in segments:
@@ -247,50 +273,55 @@ class Unified(Engine):
             return [(translation, *reference)]
         return [(translation, source), (translation, *reference), (translation, source, *reference)]
 
-    def _read_all(self, inputs: Sequence[Sequence[Text]]) -> tuple[Tensor, list[Tensor] | None]:
-        """Return the score (U,) of each input, and the labels' probabilities (T, C) of its translation's tokens."""
-        ids = [self._tokens.joined(parts) for parts in inputs]
-        words = [len(parts[0].offsets) for parts in inputs] if self._model.word_level else None
+    def _encode_all(self, inputs: Sequence[Sequence[Text]]) -> tuple[Tensor, list[Tensor] | None]:
+        """Return the score (U,) of each input, and the labels' probabilities of its translation's tokens."""
+        ids = list(map(self._tokens.joined, inputs))
         scores = torch.empty(len(inputs), device=self._device)
-        labels: list[Tensor] = [scores] * len(inputs)
-        for batch in batches([len(of_input) for of_input in ids], self._budget, [len(parts) for parts in inputs]):
+        labels = [scores] * len(inputs) if self._model.word_level else None  # each of them is replaced below
+        for batch in batches(list(map(len, ids)), self._budget, list(map(len, inputs))):
             sequences = [ids[index] for index in batch]
-            of_batch = [words[index] for index in batch] if words else []
-            types = self._token_types([inputs[index][0] for index in batch], max(map(len, sequences)))
-            read = self._read(sequences, 1, of_batch, types)
-            scores[batch] = self._model.estimator(read.mixed[:, 0]).view(-1)
-            if read.words is not None:
-                probabilities = self._model.hidden2tag(read.words).softmax(-1).cpu()
-                for index, length, row in zip(batch, of_batch, probabilities, strict=True):
-                    labels[index] = row[:length]
-        return scores, labels if words else None
+            translations = [inputs[index][0] for index in batch]
+            word_counts = [] if labels is None else [len(text.offsets) for text in translations]
+            encoded = self._encode(sequences, 1, word_counts, self._token_types(translations, sequences))
+            scores[batch] = self._model.estimator(encoded.mixed[:, 0]).view(-1)
+            if labels is not None:
+                # Fetched from the device once for the batch, and not once for each translation.
+                probabilities = self._model.hidden2tag(encoded.word_states).softmax(-1).cpu()
+                for index, count, row in zip(batch, word_counts, probabilities, strict=True):
+                    labels[index] = row[:count]
+        return scores, labels
 
-    def _token_types(self, translations: Sequence[Text], longest: int) -> Tensor | None:
-        """Return 0 for the translation's tokens and 1 for the others, where the encoder tells them apart."""
+    def _token_types(self, translations: Sequence[Text], sequences: Sequence[list[int]]) -> Tensor | None:
+        """Return 0 for the translation's tokens and 1 for all others, shape (B, S); None for encoders without types."""
         if not self._typed:
             return None
-        lengths = torch.tensor([sum(token != self._tokens.pad for token in text.ids) for text in translations])
-        return (torch.arange(longest) >= lengths[:, None]).long().to(self._device)
+        lengths = [len(text.ids) - text.ids.count(self._tokens.pad) for text in translations]
+        positions = torch.arange(max(map(len, sequences)))
+        return (positions >= torch.tensor(lengths)[:, None]).long().to(self._device)
 
-    def _label_sums(self, labels: Sequence[Tensor], at: Sequence[Sequence[int]]) -> Tensor:
+    def _label_sums(self, labels: Sequence[Tensor], indices: Sequence[Sequence[int]]) -> Tensor:
         """Return the labels' probabilities of the rows' words, weighted over each row's inputs. Shape (T, C)."""
-        columns = [torch.cat([labels[number] for number in column]) for column in zip(*at, strict=True)]
+        columns: list[Tensor] = []
+        for column in zip(*indices, strict=True):
+            columns.append(torch.cat([labels[number] for number in column]))
         if len(columns) == 1:
             return columns[0]
-        weighted = [weight * column for weight, column in zip(self._model.input_weights_spans, columns, strict=True)]
-        return torch.stack(weighted).sum(0)
+        weights = self._model.input_weights_spans[:, None, None]
+        weighted: Tensor = (weights * torch.stack(columns)).sum(0)
+        return weighted
 
-    def _combined(self, scores: Tensor, runs: Sequence[Sequence[Run]] | None) -> Tensor:
+    def _combine(self, scores: Tensor, runs: Sequence[Sequence[Run]] | None) -> Tensor:
         """Return the scores of rows from those of their inputs (N, 1) or (N, 3). Shape (N,)."""
         weights = getattr(self._model, "score_weights", None)
         if weights is None or runs is None:
             return scores.mean(1)
-        mqm = torch.tensor([mqm_score(of_row, self._severities) for of_row in runs], device=self._device)
-        of_inputs = scores.clamp(max=1.0) * torch.tensor(weights[:-1], device=self._device)
-        total: Tensor = of_inputs.sum(1) + weights[-1] * mqm
+        mqm = torch.tensor([mqm_score(runs_of_row, self._severities) for runs_of_row in runs], device=self._device)
+        # XCOMET's regression may exceed 1, which its own predict clips before it weighs.
+        weighted = scores.clamp(max=1.0) * torch.tensor(weights[:-1], device=self._device)
+        total: Tensor = weighted.sum(1) + weights[-1] * mqm
         return total
 
 
 def engine_of(model: Any, device: torch.device, batch_tokens: int | None = None) -> Estimator | Unified:
-    """Return the engine for a loaded model of the library."""
+    """Return the engine for a loaded COMET model."""
     return (Unified if hasattr(model, "word_level") else Estimator)(model, device, batch_tokens)

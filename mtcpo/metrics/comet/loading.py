@@ -1,7 +1,7 @@
-"""Loading a COMET model through the library: weights all there, tokenizer whole, and nothing of its noise.
+"""Loads a COMET model: checks weights, tokenizer and encoder, and silences COMET's logging.
 
-The library's own `load_from_checkpoint` takes silently what is refused here: layers that the checkpoint lacks, which
-are random then, and tokenizers that are empty.
+COMET's own `load_from_checkpoint` accepts without a word what is refused here: a checkpoint that lacks layers, which
+are then random, and a tokenizer that is empty.
 """
 
 from __future__ import annotations
@@ -22,19 +22,19 @@ from mtcpo.core.hub import hub_folder
 from mtcpo.metrics.comet.checkpoint import CLASSES, WAY_OUT, class_of, read_checkpoint, read_hparams
 
 INSTALL = "install it with: pip install 'mtcpo[comet]', or beside transformers 5 as docs/pairs.md says"
-# transformers 5.0 tokenizes some lines otherwise; with 5.17 and 5.23 24,000 lines of WMT were the same as with 4.57.
+# transformers 5.0 tokenizes some lines in another way; 5.17 and 5.23 gave the tokens of 4.57 for 24,000 lines of WMT.
 FIRST_OF_TRANSFORMERS_5 = (5, 17)
 # XLM-R-XL has 250,002 tokens for 250,880 rows of its table; an empty tokenizer has five.
 MIN_TOKENIZER_SHARE = 0.9
 TOKENIZER_OF_MINILM = "xlm-roberta-base"
-"""The library takes it from there, whatever lies beside the encoder's config."""
+"""COMET takes MiniLM's tokenizer from this repository, whatever is beside the encoder's config."""
 SOME_TEXT = "1 2 3 4 5 6 7 8"
 ENCODER_FILES = ["config.json", "tokenizer*", "sentencepiece*", "special_tokens_map.json", "vocab*"]
 
 
 @dataclass(frozen=True)
 class Environment:
-    """What scores in an interpreter: version of the library, number of GPUs, and whether they can bf16."""
+    """What an interpreter scores with: COMET's version, the number of GPUs, and whether they have bfloat16."""
 
     comet: str
     gpus: int
@@ -42,10 +42,10 @@ class Environment:
 
 
 def environment() -> Environment:
-    """Return what scores in this interpreter.
+    """Return what this interpreter scores with.
 
     Raises:
-        UserError: the library is not installed, or beside a release of transformers that tokenizes otherwise.
+        UserError: COMET is not installed, or is beside a release of transformers that tokenizes in another way.
     """
     if importlib.util.find_spec("comet") is None:
         raise UserError(f"COMET is not installed; {INSTALL}; or name another environment's with --comet-python")
@@ -53,7 +53,8 @@ def environment() -> Environment:
     major, minor = (int(part) for part in version.split(".")[:2])
     if (5, 0) <= (major, minor) < FIRST_OF_TRANSFORMERS_5:
         raise UserError(
-            f"COMET's texts are tokenized otherwise by transformers {version}; 4.57 or from 5.17 on is right"
+            f"transformers {version} tokenizes some texts in another way than COMET was trained with; install 4.57, "
+            "or 5.17 or later"
         )
     import torch
 
@@ -62,16 +63,16 @@ def environment() -> Environment:
 
 
 def load_model(checkpoint: Path) -> Any:
-    """Return the library's model of a checkpoint, in float32 on the CPU, ready to score.
+    """Return the COMET model of a checkpoint, in float32 on the CPU, in evaluation mode.
 
     Raises:
-        UserError: the library does not import, the checkpoint is not one, tensors are missing, or the tokenizer is
-            empty.
+        UserError: COMET does not import, the file is no checkpoint of it, tensors are missing, the tokenizer is empty,
+            or the encoder is of an unknown kind.
     """
     with quiet():
         try:
             import comet.models
-        except Exception as error:  # beside libraries that it does not expect, its import fails in many ways
+        except Exception as error:  # beside other versions of its dependencies it fails to import in many ways
             raise UserError(f"COMET does not import here ({type(error).__name__}: {error}); {INSTALL}") from error
         cls = getattr(comet.models, CLASSES[class_of(checkpoint)])
         return _build(cls, read_checkpoint(checkpoint), checkpoint).eval().float()
@@ -79,11 +80,14 @@ def load_model(checkpoint: Path) -> Any:
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Undo what importing and loading do to logging, and hold back their warnings and progress lines."""
+    """Restore the logging settings that COMET changes, and hold back warnings and progress lines meanwhile."""
+    # Importing COMET calls logging.basicConfig, which would print the messages of every other package.
     root = logging.getLogger()
-    noisy = [logging.getLogger(name) for name in ("comet", "pytorch_lightning", "bitsandbytes")]
-    handlers, level, levels = root.handlers[:], root.level, [logger.level for logger in noisy]
-    for logger in noisy:
+    handlers, level = root.handlers[:], root.level
+    levels: dict[logging.Logger, int] = {}
+    for name in ("comet", "pytorch_lightning", "bitsandbytes"):
+        logger = logging.getLogger(name)
+        levels[logger] = logger.level
         logger.setLevel(logging.ERROR)
     try:
         with warnings.catch_warnings():
@@ -91,12 +95,12 @@ def quiet() -> Iterator[None]:
             yield
     finally:
         root.handlers[:], root.level = handlers, level
-        for logger, before in zip(noisy, levels, strict=True):
+        for logger, before in levels.items():
             logger.setLevel(before)
 
 
 def _build(cls: Any, content: Mapping[str, Any], checkpoint: Path) -> Any:
-    """Make the model and fill in its weights; the encoder's own weights are part of the checkpoint."""
+    """Return the model with its weights; those of the encoder are in the checkpoint too."""
     encoder = _encoder_folder(content["hyper_parameters"], checkpoint)
     arguments = content["hyper_parameters"] | {
         "pretrained_model": str(encoder),
@@ -104,10 +108,11 @@ def _build(cls: Any, content: Mapping[str, Any], checkpoint: Path) -> Any:
         "local_files_only": True,
     }
     if read_hparams(checkpoint.parents[1] / "hparams.yaml").get("layer_transformation") == "sparsemax_patch":
-        arguments["layer_transformation"] = "softmax"  # as the library reads that mark since 2.2.4
+        arguments["layer_transformation"] = "softmax"  # what COMET since 2.2.4 takes this name for
     _check_encoder(content["hyper_parameters"].get("encoder_model"), checkpoint)
-    known = inspect.signature(cls.__init__).parameters
-    model = cls(**{key: value for key, value in arguments.items() if key in known})
+    # Checkpoints of older releases have hyper-parameters that the class no longer takes.
+    parameters = inspect.signature(cls.__init__).parameters
+    model = cls(**{key: value for key, value in arguments.items() if key in parameters})
     missing = model.load_state_dict(content["state_dict"], strict=False).missing_keys
     if missing:
         shown = ", ".join(missing[:5])
@@ -118,7 +123,7 @@ def _build(cls: Any, content: Mapping[str, Any], checkpoint: Path) -> Any:
 
 
 def _check_encoder(name: Any, checkpoint: Path) -> None:
-    """Refuse an encoder that the library has not; have the tokenizer that it takes from elsewhere."""
+    """Refuse an encoder that COMET does not have; for MiniLM, fetch the tokenizer that COMET takes from elsewhere."""
     from comet.encoders import str2encoder
 
     if name not in str2encoder:
@@ -140,12 +145,12 @@ def _encoder_folder(hyper_parameters: Mapping[str, Any], checkpoint: Path) -> Pa
 
 
 def _has_encoder(folder: Path) -> bool:
-    vocabularies = ("tokenizer.json", "sentencepiece.bpe.model", "vocab.txt")
-    return (folder / "config.json").is_file() and any((folder / name).is_file() for name in vocabularies)
+    vocabularies = [folder / name for name in ("tokenizer.json", "sentencepiece.bpe.model", "vocab.txt")]
+    return (folder / "config.json").is_file() and any(map(Path.is_file, vocabularies))
 
 
 def _check_tokenizer(encoder: Any, folder: Path) -> None:
-    """Refuse the empty tokenizer that some versions load, without a word, where its files are missing."""
+    """Refuse the empty tokenizer that some releases of transformers load where its files are missing."""
     size, vocabulary = len(encoder.tokenizer), encoder.model.config.vocab_size
     if size < MIN_TOKENIZER_SHARE * vocabulary:
         raise UserError(
@@ -155,7 +160,7 @@ def _check_tokenizer(encoder: Any, folder: Path) -> None:
 
 
 def _check_pass(encoder: Any, folder: Path) -> None:
-    """Refuse an encoder whose states the pass of ours does not give, for example one with relative positions."""
+    """Refuse an encoder whose states our forward pass does not reproduce, for example one with relative positions."""
     import torch
 
     from mtcpo.metrics.comet.encoder import is_known
@@ -164,6 +169,6 @@ def _check_pass(encoder: Any, folder: Path) -> None:
     with torch.inference_mode():
         if not is_known(model, torch.tensor([encoder.tokenizer(SOME_TEXT)["input_ids"]])):
             raise UserError(
-                f"{folder}: this encoder ({model.config.model_type}) computes otherwise than those that are known; "
-                "score with the library (comet-score), and give its scores as a column"
+                f"{folder}: this encoder ({model.config.model_type}) is of a kind that mtcpo does not know; "
+                "score with comet-score, and give its scores as a column"
             )

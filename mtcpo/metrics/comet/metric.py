@@ -78,19 +78,21 @@ class CometMetric(NeuralMetric):
         for segment in segments:
             rows.append([self._rows(candidate.text, segment) for candidate in segment.candidates])
         blocks = _blocks(rows)
-        scored: dict[Row, ScoreWithSpans] = {}
-        for block, predictions in zip(blocks, self.runner.predict(blocks) if blocks else [], strict=True):
-            scored.update(zip(block, _with_spans(predictions), strict=True))
-        return [
-            [_mean([scored[row] for row in rows_of_candidate]) for rows_of_candidate in rows_of_segment]
-            for rows_of_segment in rows
-        ]
+        # Without a row the model is not even loaded.
+        predictions = self.runner.predict(blocks) if blocks else []
+        scores: dict[Row, ScoreWithSpans] = {}
+        for block, predicted in zip(blocks, predictions, strict=True):
+            scores.update(zip(block, _with_spans(predicted), strict=True))
+        scored: list[list[ScoreWithSpans]] = []
+        for rows_of_segment in rows:
+            scored.append([_mean([scores[row] for row in candidate]) for candidate in rows_of_segment])
+        return scored
 
     def _rows(self, hypothesis: str, segment: Segment) -> list[Row]:
         """Return the (source, hypothesis[, reference]) rows whose mean is the score of a hypothesis."""
         if not self.needs_references:
             return [(segment.source, hypothesis)]
-        if not segment.references or not all(reference.strip() for reference in segment.references):
+        if not segment.references or not all(map(str.strip, segment.references)):
             what = "an empty reference" if segment.references else "no reference"
             raise UserError(
                 f"segment {segment.id}: {what}; {self.name} ({self.checkpoint}) needs one for every segment, "
@@ -114,14 +116,15 @@ def _blocks(rows: Sequence[Sequence[Sequence[Row]]]) -> list[list[Row]]:
 
 def _with_spans(predictions: Predictions) -> list[ScoreWithSpans]:
     if predictions.spans is None:
-        return [ScoreWithSpans(score) for score in predictions.scores]
+        return list(map(ScoreWithSpans, predictions.scores))
     spans = map(tuple, predictions.spans)
     return list(map(ScoreWithSpans, predictions.scores, spans))
 
 
 def _mean(scored: Sequence[ScoreWithSpans]) -> ScoreWithSpans:
     """Return the mean score of a translation over its references, and the error spans beside the first of them."""
-    return ScoreWithSpans(sum(row.score for row in scored) / len(scored), scored[0].errors)
+    total = sum(row.score for row in scored)
+    return ScoreWithSpans(total / len(scored), scored[0].errors)
 
 
 def load_comet(name: str, location: str, config: CometConfig | None = None) -> CometMetric:
@@ -131,6 +134,7 @@ def load_comet(name: str, location: str, config: CometConfig | None = None) -> C
         UserError: COMET is not installed, a file is missing, or the pickle holds more than tensors and plain values.
     """
     config = config or CometConfig()
+    # The other environment's COMET and GPUs decide about version and precision, so it is asked first.
     workers = None if config.python is None else Workers(config.python)
     scores_in = environment() if workers is None else workers.environment
     checkpoint = find_checkpoint(location)

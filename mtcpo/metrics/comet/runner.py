@@ -1,7 +1,7 @@
-"""Where the rows are scored: in this process, or in worker processes, one a GPU, in any environment's interpreter.
+"""Where rows are scored: in this process, or in worker processes, one for each GPU, of any environment's interpreter.
 
-Rows come in blocks, which the caller makes: a block is scored by itself, so that its scores are the same wherever and
-beside whatever else it is scored.
+Rows come in blocks, which the caller makes. A block is scored by itself, so that its scores do not depend on the number
+of processes or on what else is scored.
 """
 
 from __future__ import annotations
@@ -57,14 +57,17 @@ class Runner(Protocol):
     """What scores blocks of rows."""
 
     def predict(self, blocks: Sequence[Block]) -> list[Predictions]:
-        """Return what is found of each block's rows; the model is loaded at the first call."""
+        """Return the scores and error spans of each block's rows; the model is loaded at the first call."""
 
     def open(self) -> None:
-        """Load the model now."""
+        """Load the model."""
+
+    def close(self) -> None:
+        """Give back what `open` took: memory, or processes."""
 
 
 def make_engine(job: Job, device: str) -> Any:
-    """Load a job's model for a device."""
+    """Load a job's model onto a device, "cpu", "cuda" or "cuda:N"."""
     import torch
 
     from mtcpo.metrics.comet.encoder import reduce_precision
@@ -88,36 +91,40 @@ class InProcess:
         self._engine: Any = None
 
     def open(self) -> None:
-        """Load the model now."""
+        """Load the model."""
         if self._engine is None:
             self._engine = make_engine(self._job, self._device)
 
     def predict(self, blocks: Sequence[Block]) -> list[Predictions]:
-        """Return what is found of each block's rows."""
+        """Return the scores and error spans of each block's rows."""
         self.open()
-        return [self._engine.predict(block) for block in blocks]
+        return list(map(self._engine.predict, blocks))
+
+    def close(self) -> None:
+        """Free the model."""
+        self._engine = None
 
 
 class Worker:
-    """A process that scores. It ends when this process does, however that ends: then its standard input closes."""
+    """A process that scores. It ends with this process, however that ends, since its standard input closes then."""
 
     def __init__(self, python: str) -> None:
-        # What it says on its way out is for our own message: a terminal gets one line.
-        self._said = tempfile.TemporaryFile()  # noqa: SIM115, open as long as the process
+        # Its last line goes into our own message; all of it would fill a terminal.
+        self._stderr = tempfile.TemporaryFile()  # noqa: SIM115, open as long as the process
         self._python = python
         try:
             self._process = subprocess.Popen(
                 [python, "-c", START, str(PACKAGE / "__init__.py"), str(PACKAGE)],
-                stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._said, env=_environment_of(python),
+                stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._stderr, env=_environment_of(python),
             )  # fmt: skip
         except OSError as error:
             raise UserError(f"--comet-python {python}: cannot be started ({error.strerror})") from None
 
     def ask(self, question: str, **what: Any) -> Any:
-        """Return the worker's answer.
+        """Return the worker's answer to "environment", "load" or "score", see `worker.main`.
 
         Raises:
-            UserError: what the worker raised as one, or it has ended.
+            UserError: The worker raised one, or it has ended.
         """
         assert self._process.stdin is not None
         assert self._process.stdout is not None
@@ -128,7 +135,7 @@ class Worker:
         except BrokenPipeError:
             line = b""
         if not line:
-            raise UserError(self._why())
+            raise UserError(self._explain_end())
         answer = json.loads(line)
         if "mistake" in answer:
             raise UserError(answer["mistake"])
@@ -136,32 +143,38 @@ class Worker:
             raise RuntimeError(f"in the scoring process of {self._python}:\n{answer['fault']}")
         return answer["answer"]
 
-    def _why(self) -> str:
+    def _explain_end(self) -> str:
         code = self._process.wait()
         if code < 0:
             return (
-                f"a scoring process of {self._python} was killed ({Signals(-code).name}), perhaps since memory ran "
-                "out; repeat the command to go on, with fewer comet.processes or comet.batch_tokens if that recurs"
+                f"a scoring process of {self._python} was killed ({Signals(-code).name}), perhaps for lack of memory; "
+                "run the same command again to resume, with fewer comet.processes or comet.batch_tokens if that recurs"
             )
-        self._said.seek(0)
-        lines = self._said.read().decode("utf-8", errors="replace").strip().splitlines() or ["it said nothing"]
+        self._stderr.seek(0)
+        lines = self._stderr.read().decode("utf-8", errors="replace").strip().splitlines() or ["no message"]
         return f"the scoring process of {self._python} ended (exit code {code}): {lines[-1]}"
 
     def close(self) -> None:
         """End the process."""
         self._process.kill()
-        self._process.communicate()
-        self._said.close()
+        self._process.communicate()  # waits, and closes the pipes
+        self._stderr.close()
 
 
 def _environment_of(python: str) -> dict[str, str]:
-    """Return the variables for another interpreter: not the paths of this one's packages, unless it is this one."""
-    ours = python == sys.executable
-    return {name: value for name, value in os.environ.items() if ours or name not in ("PYTHONPATH", "PYTHONHOME")}
+    """Return the environment variables of an interpreter: another one must not find the packages of this one."""
+    variables = dict(os.environ)
+    if python != sys.executable:
+        variables.pop("PYTHONPATH", None)
+        variables.pop("PYTHONHOME", None)
+    return variables
 
 
 class Workers:
-    """Scores blocks in worker processes, each on a GPU of its own, or all on the CPU."""
+    """Scores blocks in worker processes, each on a GPU of its own, or all on the CPU.
+
+    environment: what the interpreter has; the first worker is started to tell.
+    """
 
     def __init__(self, python: str) -> None:
         self._python = python
@@ -174,19 +187,20 @@ class Workers:
             raise
 
     def set_up(self, job: Job, processes: int) -> None:
-        """Say what is to be scored with, and in how many processes."""
+        """Set the model and the number of processes: they follow from `environment`."""
         self._job, self._processes = job, processes
 
     def open(self) -> None:
         """Start all the workers and load their models."""
         if self._open:
             return
-        self._workers += [Worker(self._python) for _ in range(self._processes - len(self._workers))]
+        while len(self._workers) < self._processes:
+            self._workers.append(Worker(self._python))
         with ThreadPoolExecutor(self._processes) as pool:
             try:
                 list(pool.map(self._load, range(self._processes)))
             except BaseException:
-                self.close()  # or the pool would wait for answers
+                self.close()  # or the pool would wait for the other answers
                 raise
         self._open = True
 
@@ -195,7 +209,7 @@ class Workers:
         self._workers[number].ask("load", job=asdict(self._job), device=device, processes=self._processes)
 
     def predict(self, blocks: Sequence[Block]) -> list[Predictions]:
-        """Return what is found of each block's rows; whichever worker is free takes the next block."""
+        """Return the scores and error spans of each block's rows; whichever worker is free takes the next block."""
         self.open()
         free: SimpleQueue[Worker] = SimpleQueue()
         for worker in self._workers:
@@ -204,11 +218,12 @@ class Workers:
         def score(block: Block) -> Predictions:
             worker = free.get()
             try:
-                found = worker.ask("score", rows=list(block))
+                answer = worker.ask("score", rows=list(block))
             finally:
                 free.put(worker)
-            spans = found["spans"]
-            return Predictions(found["scores"], spans and [[ErrorSpan(**span) for span in of_row] for of_row in spans])
+            if answer["spans"] is None:
+                return Predictions(answer["scores"])
+            return Predictions(answer["scores"], list(map(_spans_of_row, answer["spans"])))
 
         with ThreadPoolExecutor(self._processes) as pool:
             try:
@@ -222,3 +237,7 @@ class Workers:
         for worker in self._workers:
             worker.close()
         self._workers = []
+
+
+def _spans_of_row(rows: Sequence[dict[str, Any]]) -> list[ErrorSpan]:
+    return [ErrorSpan(**row) for row in rows]

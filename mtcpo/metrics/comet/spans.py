@@ -1,4 +1,4 @@
-"""Error spans of translations, as the library decodes them, for many translations at a time.
+"""Error spans of translations, decoded from labels of tokens as COMET does it, for many translations at a time.
 
 Dimensions: T tokens of all translations, one after the other; C labels; label 0 means "no error".
 """
@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from mtcpo.data.records import ErrorSpan
+from mtcpo.metrics.comet.tokens import Text
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -21,7 +22,7 @@ MAX_PENALTY = 25
 
 @dataclass(frozen=True)
 class Predictions:
-    """Scores of rows, in their order, and the errors found in each translation by the models that find them."""
+    """Scores of rows, in order, and the error spans of each translation; None from a model that only scores."""
 
     scores: list[float]
     spans: list[list[ErrorSpan]] | None = None
@@ -31,7 +32,7 @@ class Predictions:
 class Run:
     """A run of tokens with error labels, from `first` to before `end`; the first one's label names the severity.
 
-    confidence: mean probability of its tokens' labels.
+    confidence: mean probability of its tokens' labels, 0 to 1.
     """
 
     first: int
@@ -41,35 +42,41 @@ class Run:
 
 
 def find_runs(probabilities: Tensor, lengths: Sequence[int]) -> list[list[Run]]:
-    """Return the runs of each translation whose most likely label is an error.
+    """Return the runs of tokens of each translation whose most likely label is an error.
 
-    A run counts only where a token without an error ends it: one that reaches the end of the tokens is none, as in the
-    library.
+    As in COMET, a run counts only where a token without an error ends it: one that reaches the last token is dropped.
 
     Args:
         probabilities: Of the labels, or their weighted sum over several inputs. Shape (T, C).
         lengths: Tokens of each translation, specials included; together T.
     """
-    best, labels = (found[:, 0].cpu() for found in probabilities.topk(1, dim=-1))
-    every = labels.tolist()
-    found, start = [], 0
+    # topk, as COMET has it: argmax may break a tie between labels otherwise.
+    top = probabilities.topk(1, dim=-1)
+    confidences, labels = top.values[:, 0].cpu(), top.indices[:, 0].tolist()
+    runs: list[list[Run]] = []
+    start = 0
     for length in lengths:
-        row, certainty = every[start : start + length], best[start : start + length]
-        found.append([Run(a, b, row[a], certainty[a:b].mean().item()) for a, b in _errors(row)])
+        segment_labels, segment_confidences = labels[start : start + length], confidences[start : start + length]
+        of_translation: list[Run] = []
+        for first, end in _error_runs(segment_labels):
+            confidence = segment_confidences[first:end].mean().item()
+            of_translation.append(Run(first, end, segment_labels[first], confidence))
+        runs.append(of_translation)
         start += length
-    return found
+    return runs
 
 
-def _errors(labels: Sequence[int]) -> list[tuple[int, int]]:
+def _error_runs(labels: Sequence[int]) -> list[tuple[int, int]]:
     """Return (first, end) of each run of labels other than 0 that a 0 ends."""
-    found, first = [], None
+    runs: list[tuple[int, int]] = []
+    first = None
     for position, label in enumerate(labels):
         if label and first is None:
             first = position
         elif not label and first is not None:
-            found.append((first, position))
+            runs.append((first, position))
             first = None
-    return found
+    return runs
 
 
 def mqm_score(runs: Sequence[Run], severities: Sequence[str]) -> float:
@@ -78,18 +85,17 @@ def mqm_score(runs: Sequence[Run], severities: Sequence[str]) -> float:
     return (MAX_PENALTY - min(penalty, MAX_PENALTY)) / MAX_PENALTY
 
 
-def to_spans(
-    runs: Sequence[Run], ids: Sequence[int], offsets: Sequence[tuple[int, int]], severities: Sequence[str],
-    tokenizer: Any,
-) -> list[ErrorSpan]:  # fmt: skip
-    """Return the runs with their text and place. ids, offsets: of the tokens of the model's input."""
-    return [
-        ErrorSpan(
-            text=tokenizer.decode(ids[run.first : run.end]),
-            start=offsets[run.first][0],
-            end=offsets[run.end - 1][1],
-            severity=severities[run.label],
-            confidence=run.confidence,
+def to_spans(runs: Sequence[Run], translation: Text, severities: Sequence[str], tokenizer: Any) -> list[ErrorSpan]:
+    """Return runs of a translation's tokens as error spans, with their text and its characters' positions."""
+    spans: list[ErrorSpan] = []
+    for run in runs:
+        spans.append(
+            ErrorSpan(
+                text=tokenizer.decode(translation.ids[run.first : run.end]),
+                start=translation.offsets[run.first][0],
+                end=translation.offsets[run.end - 1][1],
+                severity=severities[run.label],
+                confidence=run.confidence,
+            )
         )
-        for run in runs
-    ]
+    return spans

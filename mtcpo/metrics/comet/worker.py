@@ -1,4 +1,7 @@
-"""The other end of `runner.Worker`: a line of JSON in, a line of JSON out, until the input ends."""
+"""The program of a scoring process, see `runner.Worker`: a line of JSON in, a line of JSON out, until the input ends.
+
+It runs in an interpreter that may lack every dependency of mtcpo: tests/test_architecture.py says what it may import.
+"""
 
 from __future__ import annotations
 
@@ -18,11 +21,11 @@ from mtcpo.metrics.comet.runner import Job, make_engine
 
 
 def main() -> None:
-    """Answer until the parent process is gone."""
+    """Answer questions until the parent process is gone."""
     # The terminal's interrupt is for the parent, which then ends this process; its SIGTERM is obeyed at once.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     answers = os.fdopen(os.dup(1), "wb")
-    os.dup2(2, 1)  # what a library prints must not come between the answers
+    os.dup2(2, 1)  # what libraries print must not come between the answers
     questions: SimpleQueue[bytes] = SimpleQueue()
     Thread(target=_listen, args=(sys.stdin.buffer, questions), daemon=True).start()
     engine = None
@@ -31,18 +34,18 @@ def main() -> None:
         try:
             if question["question"] == "load":
                 engine = _load(**question)
-                found: Any = None
+                answer: Any = None
             elif question["question"] == "score":
                 assert engine is not None
-                found = asdict(engine.predict([tuple(row) for row in question["rows"]]))
+                answer = asdict(engine.predict(list(map(tuple, question["rows"]))))
             else:
-                found = asdict(environment())
-            answer = {"answer": found}
+                answer = asdict(environment())
+            reply = {"answer": answer}
         except UserError as error:
-            answer = {"mistake": str(error)}
+            reply = {"mistake": str(error)}
         except Exception:
-            answer = {"fault": traceback.format_exc()}
-        answers.write(json.dumps(answer).encode() + b"\n")
+            reply = {"fault": traceback.format_exc()}
+        answers.write(json.dumps(reply).encode() + b"\n")
         answers.flush()
 
 
@@ -50,6 +53,7 @@ def _listen(source: BinaryIO, questions: SimpleQueue[bytes]) -> None:
     """Pass questions on; end the process, whatever it is doing, when no more can come."""
     for line in source:
         questions.put(line)
+    # Standard input closes when the parent ends, however it ends. sys.exit would end this thread only.
     os._exit(0)
 
 
@@ -57,5 +61,6 @@ def _load(job: dict[str, Any], device: str, processes: int, **_: Any) -> Any:
     import torch
 
     if processes > 1 and "OMP_NUM_THREADS" not in os.environ:
-        torch.set_num_threads(max(1, (os.cpu_count() or 1) // processes))  # or each would take all cores
+        # Or each process would start a thread for every core.
+        torch.set_num_threads(max(1, (os.cpu_count() or 1) // processes))
     return make_engine(Job(**job), device)

@@ -1,9 +1,10 @@
-"""From text to aligned decoder states: what the two layouts have in common, and their interface.
+"""From text to token ids to batches to log-probabilities: what the two layouts share, and their interface.
 
-Dimensions: B pairs, R rows (B for one target a source, 2B for pairs), S source tokens, T target tokens.
+Dimensions: B sources, R rows (B times the targets of a source: B for one, 2B for pairs), S source tokens, T target
+tokens, P positions of a row, V vocabulary.
 
-Contract, whatever the layout: one forward pass gives `token_logps` (R, T), whose position [i, t] is the
-log-probability of labels[i, t]; labels equal to IGNORE (-100) do not count; chosen rows first, rejected rows second.
+Contract, whatever the layout: one forward pass gives `token_logps` (R, T), whose entry [i, t] is the log-probability of
+labels[i, t]; labels equal to IGNORE (-100) do not count; chosen rows first, rejected rows second.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from mtcpo.models.head.targets import Objective, TokenScores
 from mtcpo.models.prompts import TextExample
 
 Batch = dict[str, Any]
-"""Tensors by name, and what of it code reads without waiting for a device: lists."""
+"""Tensors by name; and lists, for what code reads: reading a tensor would wait for the GPU."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,8 +37,8 @@ class Example:
         return len(self.source) + sum(len(target) for target in self.targets)
 
 
-class Layout(Protocol):
-    """The interface of both layouts; after `layout_for`, no code asks which one it has."""
+class Encoding(Protocol):
+    """From text to token ids."""
 
     tokenizer: Any
     max_positions: int | None
@@ -55,11 +56,15 @@ class Layout(Protocol):
         ...
 
     def longest(self, example: Example) -> int:
-        """Return the most positions that the model is to tell apart for the example."""
+        """Return the length of the longest sequence for which the model has to tell positions apart."""
         ...
 
+
+class Scoring(Protocol):
+    """From token ids to log-probabilities and losses."""
+
     def collate(self, examples: Sequence[Example]) -> Batch:
-        """Pad examples into one batch, chosen rows first, with the places of its tokens (see `TargetPositions`)."""
+        """Pad examples into one batch, chosen rows first, with the positions of its labels (`TargetPositions`)."""
         ...
 
     def count_tokens(self, batch: Batch) -> tuple[Tensor, int]:
@@ -70,20 +75,25 @@ class Layout(Protocol):
         self, model: nn.Module, head: Head, batch: Batch, objective: Objective | None = None,
         router_loss: bool | None = None,
     ) -> TokenScores:  # fmt: skip
-        """Run the model's own forward pass, its head tapped.
+        """Run the model's own forward pass, with hooks on its head (`Head.scoring`).
 
         Args:
             model: as wrapped for training.
             head: its head.
             batch: what `collate` made.
-            objective: the loss to compute with its gradients; log-probabilities alone have none.
-            router_loss: of a mixture of experts; None: as the model's config says.
+            objective: the loss to compute with its gradients; without it there are log-probabilities alone, and these
+                have no gradients.
+            router_loss: whether to compute it, for a mixture of experts; None: as the model's config says.
         """
         ...
 
     def model_logits(self, model: nn.Module, batch: Batch) -> Tensor:
         """Return the model's own logits (R, T, V), aligned with the labels of `score`, for comparison."""
         ...
+
+
+class Generation(Protocol):
+    """From token ids to translations."""
 
     def generation_batch(self, examples: Sequence[Example]) -> Batch:
         """Return what `generate` needs for the sources of examples."""
@@ -98,13 +108,26 @@ class Layout(Protocol):
         ...
 
 
+class Layout(Encoding, Scoring, Generation, Protocol):
+    """All that a layout does; once a model is loaded, no code asks which of the two layouts it has."""
+
+
 def pad_rows(rows: Sequence[Sequence[int]], value: int, left: bool = False) -> Tensor:
     """Pad to a (R, longest) int64 tensor with `value`, on the right or on the left."""
     width = max(len(row) for row in rows)
-    fill = [[value] * (width - len(row)) for row in rows]
-    return torch.tensor([[*pad, *row] if left else [*row, *pad] for row, pad in zip(rows, fill, strict=True)])
+    padded = []
+    for row in rows:
+        padding = [value] * (width - len(row))
+        padded.append([*padding, *row] if left else [*row, *padding])
+    return torch.tensor(padded)
+
+
+def target_rows(examples: Sequence[Example]) -> list[tuple[int, ...]]:
+    """Return the targets of examples in the order of a batch's rows: all first targets, then all second ones."""
+    by_number = zip(*(example.targets for example in examples), strict=True)
+    return [target for targets in by_number for target in targets]
 
 
 def router_option(router_loss: bool | None) -> dict[str, bool]:
-    """Return the argument of a mixture of experts that asks for its router loss; other models do not know it."""
+    """Return the argument that asks a mixture of experts for its router loss; other models do not accept it."""
     return {} if router_loss is None else {"output_router_logits": router_loss}

@@ -1,4 +1,4 @@
-"""The layout of decoder-only models: dimensions and contract as in `contract`."""
+"""The layout of decoder-only models; dimensions and contract as in `base`."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from mtcpo.core.errors import UserError
 from mtcpo.models.head.hooks import Head, add_model_losses
 from mtcpo.models.head.targets import IGNORE, Objective, TargetPositions, TokenScores, locate_targets
-from mtcpo.models.layouts.base import Batch, Example, pad_rows, router_option
+from mtcpo.models.layouts.base import Batch, Example, pad_rows, router_option, target_rows
 from mtcpo.models.layouts.packing import Row, attention_window, pack, packed_length, packed_mask
 from mtcpo.models.prompts import ALMA_PROMPT, CHAT_PROMPT, TextExample, fill_prompt
 
@@ -21,7 +21,9 @@ from mtcpo.models.prompts import ALMA_PROMPT, CHAT_PROMPT, TextExample, fill_pro
 class DecoderOnlyLayout:
     """Llama, Qwen, Gemma, Mistral and their like: a prompt and its targets in one row, the prompt without labels.
 
-    packs: both targets may be in that row; else each is in one of its own, the prompt before it.
+    prompt: template; None: the tokenizer's chat template, or ALMA's prompt where it has none.
+    max_positions: the longest sequence that the model takes; None: any.
+    packs: whether both targets may share a row; else each has one of its own, after the prompt.
     """
 
     model: Any
@@ -35,12 +37,17 @@ class DecoderOnlyLayout:
         return ["decoder-only", self.prompt, self.max_positions]
 
     def encode(self, texts: Sequence[TextExample]) -> list[Example]:
-        """Tokenize prompts as generation sees them, and targets as they follow the prompt, with the end token."""
-        ends = end_tokens(self.tokenizer)
-        return [self._encode_one(text, ends[self._uses_chat(text)]) for text in texts]
+        """Tokenize prompts as generation sees them, and targets as they follow the prompt, with the end token.
 
-    def _encode_one(self, text: TextExample, end: int) -> Example:
+        Raises:
+            UserError: a conversation, for a tokenizer without chat template.
+        """
+        text_end, answer_end = end_tokens(self.tokenizer)
+        return [self._encode_text(text, answer_end if self._uses_chat(text) else text_end) for text in texts]
+
+    def _encode_text(self, text: TextExample, end: int) -> Example:
         if self._uses_chat(text):
+            # The template writes special tokens itself, and whatever stands between prompt and answer.
             prompt, joint, special = self._chat_prompt(text), "", False
         else:
             plain = text.prompt if isinstance(text.prompt, str) else None
@@ -53,7 +60,7 @@ class DecoderOnlyLayout:
         return Example(source, targets)
 
     def _target(self, prompt: str, source: tuple[int, ...], joint: str, target: str, special: bool) -> tuple[int, ...]:
-        """Return the ids that follow the prompt's; the prompt's own stay what generation is given."""
+        """Return the ids of a target after the prompt, whose own ids stay those that generation is given."""
         whole = tuple(self.tokenizer(prompt + joint + target, add_special_tokens=special)["input_ids"])
         whole = whole[:-1] if special and whole[-1:] == (self.tokenizer.eos_token_id,) else whole
         if whole[: len(source)] == source:
@@ -73,12 +80,12 @@ class DecoderOnlyLayout:
             messages = [dict(message) for message in text.prompt]
         else:
             messages = [{"role": "user", "content": fill_prompt(CHAT_PROMPT, text)}]
-        # A model that can think aloud first is told not to: its answer is the translation, as in training.
+        # Models that can think first must not: the answer is the translation, as in training.
         options = {"tokenize": False, "add_generation_prompt": True, "enable_thinking": False}
         return str(self.tokenizer.apply_chat_template(messages, **options))
 
     def _row(self, example: Example) -> Row | None:
-        """Return what is packed of a pair; None where it takes a row for each target."""
+        """Return what is packed into one row; None where each target has a row of its own."""
         if not self.packs or len(example.targets) != 2:
             return None
         window = attention_window(self.model.config)
@@ -87,7 +94,7 @@ class DecoderOnlyLayout:
         return example.source, example.targets[0], example.targets[1]
 
     def lengths(self, example: Example) -> tuple[int, int]:
-        """Return the length of the packed row and 0, or 0 and that of prompt and longest target."""
+        """Return the length of the packed row, once; or that of prompt and longest target, for each target."""
         row = self._row(example)
         return (0, self.longest(example)) if row is None else (packed_length(row), 0)
 
@@ -96,26 +103,35 @@ class DecoderOnlyLayout:
         return len(example.source) + max((len(target) for target in example.targets), default=0)
 
     def collate(self, examples: Sequence[Example]) -> Batch:
-        """Return packed pairs (see `pack`), or where one of them cannot be, one row for each target; and places.
+        """Return packed pairs (see `pack`), or one row for each target where one of the pairs cannot be packed.
 
-        Those are input_ids (R, P), attention_mask (R, P), labels (R, P): position t predicts labels[:, t].
+        Rows are input_ids, attention_mask and labels, (R, P): position t predicts labels[:, t]. Both kinds of batch
+        have the positions of their labels (`TargetPositions`).
         """
-        packed = [row for row in map(self._row, examples) if row is not None]
-        batch = pack(packed, self._pad) if len(packed) == len(examples) else self._rows(examples)
+        rows = [self._row(example) for example in examples]
+        packable = [row for row in rows if row is not None]
+        batch = pack(packable, self._pad) if len(packable) == len(rows) else self._rows(examples)
         labels = batch["labels"]
         positions = batch.get("positions", torch.arange(labels.numel()).view(labels.shape))
         return batch | locate_targets(labels, positions, len(examples)).as_batch()
 
     def _rows(self, examples: Sequence[Example]) -> Batch:
-        rows = [(example.source, example.targets[i]) for i in range(len(examples[0].targets)) for example in examples]
+        targets = target_rows(examples)
+        sources = [example.source for example in examples] * (len(targets) // len(examples))
+        input_ids, masks, labels = [], [], []
+        for source, target in zip(sources, targets, strict=True):
+            input_ids.append(source + target)
+            masks.append([1] * len(input_ids[-1]))
+            # The last token of the prompt predicts the first of the target; the end token predicts nothing.
+            labels.append([IGNORE] * (len(source) - 1) + [*target, IGNORE])
         return {
-            "input_ids": pad_rows([source + target for source, target in rows], self._pad),
-            "attention_mask": pad_rows([[1] * (len(source) + len(target)) for source, target in rows], 0),
-            "labels": pad_rows([[IGNORE] * (len(source) - 1) + [*target, IGNORE] for source, target in rows], IGNORE),
+            "input_ids": pad_rows(input_ids, self._pad),
+            "attention_mask": pad_rows(masks, 0),
+            "labels": pad_rows(labels, IGNORE),
         }
 
     def count_tokens(self, batch: Batch) -> tuple[Tensor, int]:
-        """Count rows, which hold prompt and target, or both targets."""
+        """Count the tokens of rows, each of prompt and target, or of prompt and both targets."""
         real = batch["parts"] >= 0 if "parts" in batch else batch["attention_mask"]
         return real.sum(), real.numel()
 
@@ -134,10 +150,10 @@ class DecoderOnlyLayout:
         self, model: nn.Module, head: Head, batch: Batch, objective: Objective | None = None,
         router_loss: bool | None = None,
     ) -> TokenScores:  # fmt: skip
-        """Run the decoder over prompts and targets, and the head on target positions."""
-        with head.scoring(batch["labels"], TargetPositions.from_batch(batch), objective) as scored:
+        """Run the decoder over prompts and targets, and the head on the positions of labels alone."""
+        with head.scoring(batch["labels"], TargetPositions.from_batch(batch), objective) as scores:
             output = model(**self._model_inputs(batch), **router_option(router_loss))
-        return add_model_losses(scored[0], output)
+        return add_model_losses(scores[0], output)
 
     def model_logits(self, model: nn.Module, batch: Batch) -> Tensor:
         """Return the logits of a plain forward pass, (R, T, V) or, not packed, (R, P, V)."""
@@ -145,7 +161,7 @@ class DecoderOnlyLayout:
         return logits.flatten(0, 1)[batch["positions"]] if "positions" in batch else logits
 
     def generation_batch(self, examples: Sequence[Example]) -> Batch:
-        """Return prompts padded on the left, so that all rows continue from the same column."""
+        """Return prompts padded on the left, so that all rows continue at the same column."""
         sources = [example.source for example in examples]
         return {
             "input_ids": pad_rows(sources, self._pad, left=True),
@@ -153,28 +169,29 @@ class DecoderOnlyLayout:
         }
 
     def generation_settings(self, tgt_lang: str) -> dict[str, Any]:
-        """Name the padding token, for many such models have none, and in chats the end token that training has."""
+        """Return the padding token, which many such models lack, and in chats the end tokens that training has."""
         settings: dict[str, Any] = {"pad_token_id": self._pad}
         if self.tokenizer.chat_template:
-            known = self.model.generation_config.eos_token_id
-            ends = {*end_tokens(self.tokenizer), *(known if isinstance(known, list) else [known])}
+            configured = self.model.generation_config.eos_token_id
+            ends = {*end_tokens(self.tokenizer), *(configured if isinstance(configured, list) else [configured])}
             settings["eos_token_id"] = sorted(ends - {None})
         if getattr(self.model.config, "output_router_logits", False):
-            settings["output_router_logits"] = False  # a loss of training, which fails on one token at a time
+            # The router loss is for training, and fails where tokens come one at a time.
+            settings["output_router_logits"] = False
         return settings
 
     def new_tokens(self, sequences: Tensor, batch: Batch) -> Tensor:
-        """Cut off the prompt."""
+        """Return the columns after the prompt."""
         return sequences[:, batch["input_ids"].shape[1] :]
 
 
 def end_tokens(tokenizer: Any) -> tuple[int, int]:
-    """Return the end tokens of texts and of answers in chats, which the template may close by another: Gemma does."""
+    """Return the end tokens of texts and of answers in chats: Gemma's template, for one, closes answers by another."""
     end = int(tokenizer.eos_token_id)
     if not tokenizer.chat_template:
         return end, end
     turns = [{"role": "user", "content": "question"}, {"role": "assistant", "content": "answer"}]
-    rest = str(tokenizer.apply_chat_template(turns, tokenize=False)).rpartition("answer")[2].lstrip()
-    ids = tokenizer(rest, add_special_tokens=False)["input_ids"]
-    closes = ids and tokenizer.convert_ids_to_tokens(ids[0]) in tokenizer.get_added_vocab()
-    return end, int(ids[0]) if closes else end
+    after_answer = str(tokenizer.apply_chat_template(turns, tokenize=False)).rpartition("answer")[2].lstrip()
+    ids = tokenizer(after_answer, add_special_tokens=False)["input_ids"]
+    is_special = ids and tokenizer.convert_ids_to_tokens(ids[0]) in tokenizer.get_added_vocab()
+    return end, int(ids[0]) if is_special else end

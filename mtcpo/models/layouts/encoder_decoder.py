@@ -1,8 +1,9 @@
-"""The layout of encoder-decoder models: dimensions and contract as in `contract`."""
+"""The layout of encoder-decoder models; dimensions and contract as in `base`."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,14 +14,17 @@ from mtcpo.core.errors import UserError
 from mtcpo.models.families import Family, language_code_source, language_token
 from mtcpo.models.head.hooks import Head, add_model_losses
 from mtcpo.models.head.targets import IGNORE, Objective, TargetPositions, TokenScores, locate_targets
-from mtcpo.models.layouts.base import Batch, Example, pad_rows, router_option
-from mtcpo.models.layouts.encode_once import encode_once, look_up_once
+from mtcpo.models.layouts.base import Batch, Example, pad_rows, router_option, target_rows
+from mtcpo.models.layouts.encode_once import encode_once
 from mtcpo.models.prompts import TextExample, fill_prompt
 
 
 @dataclass(slots=True)
 class EncoderDecoderLayout:
-    """T5 and its kin, NLLB, M2M100, mBART, Marian: source to the encoder, targets to the decoder."""
+    """T5 and its relatives, NLLB, M2M100, mBART, Marian: source to the encoder, targets to the decoder.
+
+    prompt: template of the source. max_positions: the longest sequence that the model takes; None: any.
+    """
 
     model: Any
     tokenizer: Any
@@ -34,23 +38,37 @@ class EncoderDecoderLayout:
         return ["encoder-decoder", self.family.name, code, self.prompt, self.max_positions]
 
     def encode(self, texts: Sequence[TextExample]) -> list[Example]:
-        """Tokenize sources as sources and targets as targets, each language pair in one call."""
-        examples: list[Example | None] = [None] * len(texts)
-        pairs: dict[tuple[str, str], list[int]] = {}
-        for i, text in enumerate(texts):
-            pairs.setdefault((text.src_lang, text.tgt_lang), []).append(i)
-        for (src_lang, tgt_lang), rows in pairs.items():
+        """Tokenize sources as sources and targets as targets, those of a language pair together.
+
+        Raises:
+            UserError: the tokenizer lacks a language; the message has the id of the first text in it.
+        """
+        texts_by_pair: dict[tuple[str, str], list[int]] = {}
+        for index, text in enumerate(texts):
+            texts_by_pair.setdefault((text.src_lang, text.tgt_lang), []).append(index)
+        examples: dict[int, Example] = {}
+        for (src_lang, tgt_lang), indices in texts_by_pair.items():
+            texts_of_pair = [texts[index] for index in indices]
             try:
-                codes = self._set_languages(src_lang, tgt_lang)
+                codes = self._language_codes(src_lang, tgt_lang)
             except UserError as error:
-                first = texts[rows[0]].id
+                first = texts_of_pair[0].id
                 raise UserError(f"{first}: {error}" if first else str(error)) from error
-            sources = self.tokenizer([self._source(texts[i], codes) for i in rows])["input_ids"]
-            flat = [target for i in rows for target in texts[i].targets]
-            targets = iter(self.tokenizer(text_target=flat)["input_ids"] if flat else [])
-            for i, source in zip(rows, sources, strict=True):
-                examples[i] = Example(tuple(source), tuple(tuple(next(targets)) for _ in texts[i].targets))
-        return [example for example in examples if example is not None]
+            examples |= zip(indices, self._encode_pair(texts_of_pair, codes), strict=True)
+        return [examples[index] for index in range(len(texts))]
+
+    def _encode_pair(self, texts: Sequence[TextExample], codes: tuple[str, str]) -> list[Example]:
+        """Tokenize texts of one language pair in one call for sources and one for targets."""
+        sources = [self._source(text, codes) for text in texts]
+        targets = [target for text in texts for target in text.targets]
+        with self._languages(codes):
+            source_ids = self.tokenizer(sources)["input_ids"]
+            target_ids = iter(self.tokenizer(text_target=targets)["input_ids"] if targets else [])
+        examples = []
+        for text, ids in zip(texts, source_ids, strict=True):
+            ids_of_targets = tuple(tuple(next(target_ids)) for _ in text.targets)
+            examples.append(Example(tuple(ids), ids_of_targets))
+        return examples
 
     def _source(self, text: TextExample, codes: tuple[str, str]) -> str:
         if text.prompt is None:
@@ -59,20 +77,32 @@ class EncoderDecoderLayout:
             return text.prompt
         return "\n".join(message["content"] for message in text.prompt)
 
-    def _set_languages(self, src_lang: str, tgt_lang: str) -> tuple[str, str]:
+    def _language_codes(self, src_lang: str, tgt_lang: str) -> tuple[str, str]:
+        """Return what source and target language are called: by the tokenizer, or in the prompt."""
         if self.family.language_code is None:
             return src_lang, tgt_lang
         tokens = self.tokenizer.get_vocab()
         target = language_token(self.family, tgt_lang, tokens)
         if not self.family.target_code:
-            # A prompt that carries only the target's code (MADLAD, Marian) knows no source codes.
+            # A prompt that carries only the target's code (MADLAD, Marian) has no source codes.
             return src_lang, target
-        source = language_token(self.family, src_lang, tokens)
-        self.tokenizer.src_lang, self.tokenizer.tgt_lang = self._tag(source), self._tag(target)
-        return source, target
+        return language_token(self.family, src_lang, tokens), target
 
-    def _tag(self, token: str) -> str:
-        """Return the name that the tokenizer has for a language token: M2M100 writes `__de__` for `de`."""
+    @contextmanager
+    def _languages(self, codes: tuple[str, str]) -> Iterator[None]:
+        """Set the tokenizer's languages for a block; it is the user's, and keeps those that it had."""
+        if not self.family.target_code:
+            yield  # such a tokenizer has none
+            return
+        before = self.tokenizer.src_lang, self.tokenizer.tgt_lang
+        self.tokenizer.src_lang, self.tokenizer.tgt_lang = (self._language_name(code) for code in codes)
+        try:
+            yield
+        finally:
+            self.tokenizer.src_lang, self.tokenizer.tgt_lang = before
+
+    def _language_name(self, token: str) -> str:
+        """Return what the tokenizer calls a language token: M2M100 writes `__de__` for `de`."""
         return token.strip("_") if token.startswith("__") else token
 
     def lengths(self, example: Example) -> tuple[int, int]:
@@ -84,8 +114,8 @@ class EncoderDecoderLayout:
         return max(self.lengths(example))
 
     def collate(self, examples: Sequence[Example]) -> Batch:
-        """Return input_ids (B, S), attention_mask (B, S), labels and decoder_input_ids (R, T), and places."""
-        labels = pad_rows(_target_rows(examples), IGNORE)
+        """Return input_ids and attention_mask (B, S), labels and decoder_input_ids (R, T), and target positions."""
+        labels = pad_rows(target_rows(examples), IGNORE)
         inputs = self.decoder_input_ids(labels)
         target_positions = locate_targets(labels, _shared_positions(inputs, len(examples)), len(examples))
         targets = {"labels": labels, "decoder_input_ids": inputs}
@@ -97,6 +127,7 @@ class EncoderDecoderLayout:
         return mask.sum() + (labels != IGNORE).sum(), mask.numel() + labels.numel()
 
     def _model_inputs(self, batch: Batch) -> tuple[dict[str, Any], int]:
+        """Return the arguments of the model, and how often each source is repeated in them: R / B times."""
         copies = len(batch["labels"]) // len(batch["input_ids"])
         return {
             "input_ids": batch["input_ids"].repeat(copies, 1),
@@ -120,17 +151,15 @@ class EncoderDecoderLayout:
         self, model: nn.Module, head: Head, batch: Batch, objective: Objective | None = None,
         router_loss: bool | None = None,
     ) -> TokenScores:  # fmt: skip
-        """Run encoder once a source, decoder once a target, and the head on real target positions."""
+        """Run the encoder once a source, the decoder once a target, and the head on the positions of labels alone."""
         inputs, copies = self._model_inputs(batch)
         inputs |= router_option(router_loss)
-        encoder, decoder = self.model.get_encoder(), self.model.get_decoder()
         with (
-            encode_once(encoder, len(batch["input_ids"]), copies),
-            look_up_once(encoder, decoder, inputs["decoder_input_ids"]),
-            head.scoring(batch["labels"], TargetPositions.from_batch(batch), objective) as scored,
+            encode_once(self.model.get_encoder(), len(batch["input_ids"]), copies),
+            head.scoring(batch["labels"], TargetPositions.from_batch(batch), objective) as scores,
         ):
             output = model(**inputs)
-        return add_model_losses(scored[0], output)
+        return add_model_losses(scores[0], output)
 
     def model_logits(self, model: nn.Module, batch: Batch) -> Tensor:
         """Return the logits of a plain forward pass, (R, T, V)."""
@@ -157,18 +186,13 @@ class EncoderDecoderLayout:
         return sequences
 
 
-def _target_rows(examples: Sequence[Example]) -> list[tuple[int, ...]]:
-    """Return all first targets, then all second ones."""
-    return [example.targets[i] for i in range(len(examples[0].targets)) for example in examples]
-
-
 def _shared_positions(inputs: Tensor, sources: int) -> Tensor:
-    """Return where the states of decoder inputs (R, T) are: for the tokens with which targets of a source begin alike,
-    in the row of the first target.
+    """Return the index of the state of each decoder input (R, T), counted over all rows.
 
-    The states are equal there, and so are the logits. (With dropout they would not be: such tokens share one mask.)
+    Where targets of a source begin with the same tokens, it is that of the first target's row: the states are equal
+    there, and so are the logits. (Without sharing, dropout would give them different masks; so they share one.)
     """
     positions = torch.arange(inputs.numel(), device=inputs.device).view(-1, sources, inputs.shape[1])
     rows = inputs.view(positions.shape)
-    alike = (rows == rows[:1]).cumprod(-1).bool()
-    return torch.where(alike, positions[:1], positions).view(inputs.shape)
+    is_common_prefix = (rows == rows[:1]).cumprod(-1).bool()
+    return torch.where(is_common_prefix, positions[:1], positions).view(inputs.shape)

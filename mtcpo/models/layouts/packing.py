@@ -2,9 +2,16 @@
 
 Dimensions: B pairs, R = 2B targets, P positions of a row, T target tokens.
 
-The prompt is run once, and so are the tokens with which both targets begin. A token of rejected sees the prompt, those
-tokens and its own predecessors, and has the position that it would have without chosen before it; so every state is
-the one that it would be in a row of its own. End tokens are predicted but never read, so they are not in the row.
+The prompt runs through the model once, and so do the tokens with which both targets begin. A token of rejected attends
+to the prompt, those tokens and its own predecessors, and has the position that it would have without chosen before it;
+so every state is the one that it would be in a row of its own (prefix sharing, arXiv 2410.20305). End tokens are
+predicted but never read, so they are not in the row. For the prompt 11 12, chosen 21 22 E and rejected 21 23 E:
+
+    input_ids      11  12  21  22  23
+    position_ids    0   1   2   3   3
+    parts           0   0   0   1   2       common, chosen, rejected
+    predicts           21  22   E           of chosen
+                       21  23       E       of rejected
 """
 
 from __future__ import annotations
@@ -22,34 +29,39 @@ Row = tuple[Sequence[int], Sequence[int], Sequence[int]]
 """Token ids of prompt, chosen, rejected; targets with their end tokens."""
 
 COMMON, CHOSEN, REJECTED, PADDING = 0, 1, 2, -1
-"""Parts of a row. COMMON: what both targets go on from."""
+"""Parts of a row. COMMON: the prompt, and what both targets begin with."""
 
 
 def can_pack(model: Any) -> bool:
-    """Tell whether a model takes any mask and positions, and gives each token a state that depends on nothing else.
+    """Whether a model takes any mask and positions, and each token's state depends on what it attends to alone.
 
-    Attention other than torch's own takes no such mask; the router loss of a mixture of experts counts prompts.
+    Attention other than torch's own takes no such mask; a mixture of experts with a router loss counts the tokens of
+    the prompt in it, which packing would make fewer.
     """
     config = model.config
-    # Adapters hand on what they do not know themselves.
+    # A model with adapters passes every argument on: the signature that counts is that of the model inside.
     base = model.get_base_model() if hasattr(model, "get_base_model") else model
     return (
-        getattr(config, "_attn_implementation", None) == "sdpa"
+        getattr(config, "_attn_implementation", None) == "sdpa"  # transformers has no public name for it
         and "position_ids" in inspect.signature(base.forward).parameters
         and not hasattr(config, "router_aux_loss_coef")
     )
 
 
 def attention_window(config: Any) -> int | None:
-    """Return how far back the tokens of a model see, where that is bounded: no mask of ours knows of it."""
+    """Return how far back the tokens of a model attend, None where it is not bounded: our mask does not bound it."""
     window = getattr(config, "sliding_window", None)
     return window if isinstance(window, int) else None
 
 
 def _begin_alike(row: Row) -> int:
-    """Return how many tokens chosen and rejected begin with alike, end tokens left out."""
-    most = min(len(row[1]), len(row[2])) - 1
-    return next((n for n in range(most) if row[1][n] != row[2][n]), most)
+    """Return the length of the common prefix of chosen and rejected, end tokens left out."""
+    _, chosen, rejected = row
+    limit = min(len(chosen), len(rejected)) - 1
+    for n in range(limit):
+        if chosen[n] != rejected[n]:
+            return n
+    return limit
 
 
 def packed_length(row: Row) -> int:
@@ -61,36 +73,46 @@ def pack(rows: Sequence[Row], pad: int) -> dict[str, Tensor]:
     """Pack pairs.
 
     Returns:
-        input_ids, position_ids and parts, (B, P); labels (R, T), chosen rows first; and positions (R, T), where the
-        state that predicts each label is among (B, P), counted row by row.
+        input_ids, position_ids and parts, (B, P); labels (R, T), chosen rows first; and positions (R, T), the index of
+        the state that predicts each label, counted over (B, P) row by row.
     """
-    width, longest = max(map(packed_length, rows)), max(len(target) for row in rows for target in row[1:])
-    ids, places, parts = [], [], []
+    width = max(map(packed_length, rows))
+    longest = max(max(len(chosen), len(rejected)) for _, chosen, rejected in rows)
+    input_ids, position_ids, parts = [], [], []
     labels = [[IGNORE] * longest for _ in range(2 * len(rows))]
     positions = [[0] * longest for _ in labels]
     for number, row in enumerate(rows):
         prompt, chosen, rejected = row
-        start, alike = len(prompt), _begin_alike(row)
-        rest = len(rejected) - 1 - alike
-        first = start + len(chosen) - 1
-        fill = width - first - rest
-        ids.append([*prompt, *chosen[:-1], *rejected[alike:-1], *[pad] * fill])
-        places.append([*range(first), *range(start + alike, start + alike + rest), *[0] * fill])
-        parts.append([COMMON] * (start + alike) + [CHOSEN] * (len(chosen) - 1 - alike) + [REJECTED] * rest)
-        parts[-1] += [PADDING] * fill
-        before = [*range(start - 1, start + alike), *range(first, first + rest)]
-        for target, where, line in (
-            (chosen, range(start - 1, first), number),
-            (rejected, before, number + len(rows)),
-        ):
-            labels[line][: len(target)] = target
-            positions[line][: len(target)] = [number * width + place for place in where]
-    made = {"input_ids": ids, "position_ids": places, "parts": parts, "labels": labels, "positions": positions}
-    return {name: torch.tensor(values) for name, values in made.items()}
+        start, shared = len(prompt), _begin_alike(row)
+        # Where chosen ends, and what of rejected follows it: neither end token is in the row.
+        end, left = start + len(chosen) - 1, len(rejected) - 1 - shared
+        padding = width - end - left
+        input_ids.append([*prompt, *chosen[:-1], *rejected[shared:-1], *[pad] * padding])
+        position_ids.append([*range(end), *range(start + shared, start + shared + left), *[0] * padding])
+        own_parts = [CHOSEN] * (len(chosen) - 1 - shared) + [REJECTED] * left
+        parts.append([COMMON] * (start + shared) + own_parts + [PADDING] * padding)
+        predicting = {
+            number: (chosen, range(start - 1, end)),
+            # The shared tokens are predicted where chosen's are, the rest by the part after chosen.
+            number + len(rows): (rejected, [*range(start - 1, start + shared), *range(end, end + left)]),
+        }
+        for target_row, (target, columns) in predicting.items():
+            labels[target_row][: len(target)] = target
+            positions[target_row][: len(target)] = [number * width + column for column in columns]
+    batch = {
+        "input_ids": input_ids,
+        "position_ids": position_ids,
+        "parts": parts,
+        "labels": labels,
+        "positions": positions,
+    }
+    return {name: torch.tensor(values) for name, values in batch.items()}
 
 
 def packed_mask(parts: Tensor) -> Tensor:
-    """Return which positions see which, (B, 1, P, P): earlier ones of their own part, and what is common."""
+    """Return which positions attend to which, (B, 1, P, P): to earlier ones of their part, and to what is common."""
     width = parts.shape[1]
-    earlier = torch.ones(width, width, dtype=torch.bool, device=parts.device).tril()
-    return (earlier & ((parts == COMMON)[:, None, :] | (parts[:, None, :] == parts[:, :, None])))[:, None]
+    is_earlier = torch.ones(width, width, dtype=torch.bool, device=parts.device).tril()
+    is_common = (parts == COMMON)[:, None, :]
+    is_own = parts[:, None, :] == parts[:, :, None]
+    return (is_earlier & (is_common | is_own))[:, None]

@@ -114,7 +114,7 @@ def test_an_encoder_that_computes_otherwise_is_refused(tmp_path, comet_models):
     engine_for(folder)
     config = json.loads((encoder / "config.json").read_text())
     (encoder / "config.json").write_text(json.dumps(config | {"is_decoder": True}))
-    with pytest.raises(UserError, match=r"encoder: this encoder \(bert\) computes otherwise than those that are known"):
+    with pytest.raises(UserError, match=r"encoder: this encoder \(bert\) is of a kind that mtcpo does not know"):
         engine_for(folder)
     resave(comet_models["regression"], folder, encoder_model="DeBERTa")
     with pytest.raises(UserError, match=r"unknown encoder of .*model\.ckpt 'DeBERTa'.*; choose from BERT, MiniLM, "):
@@ -197,8 +197,8 @@ def test_a_layer_that_the_encoder_lacks_is_named(comet_models, tmp_path):
 def test_each_text_meets_the_encoder_once(comet_models):
     engine = engine_for(comet_models["regression"])
     seen = []
-    read = engine._read
-    engine._read = lambda sequences, *rest: seen.extend(map(tuple, sequences)) or read(sequences, *rest)
+    read = engine._encode
+    engine._encode = lambda sequences, *rest: seen.extend(map(tuple, sequences)) or read(sequences, *rest)
     rows = rows_of("regression")
     engine.predict(rows * 2)
     texts = {text for row in rows for text in row}

@@ -164,7 +164,7 @@ def test_a_scoring_process_that_is_killed_ends_the_command_in_one_line(outcome):
     worker = outcome["worker"]
     assert (worker["code"], worker["left"], worker["workers"]) == (2, False, 2)
     assert re.fullmatch(
-        r"mtcpo: a scoring process of \S+ was killed \(SIGKILL\), perhaps since memory ran out; repeat the command to "
-        r"go on, with fewer comet\.processes or comet\.batch_tokens if that recurs\n",
+        r"mtcpo: a scoring process of \S+ was killed \(SIGKILL\), perhaps for lack of memory; run the same "
+        r"command again to resume, with fewer comet\.processes or comet\.batch_tokens if that recurs\n",
         worker["said"],
     )

@@ -161,14 +161,14 @@ def test_loading_restores_levels(comet_models):
 def test_signals_are_obeyed_while_it_scores(comet_models, monkeypatch):
     metric = opened(comet_models["unified-ref"])
     engine, during = metric.runner._engine, []
-    read = engine._read
+    read = engine._encode
     numbers = (signal.SIGINT, signal.SIGTERM)
 
     def watched(*arguments):
         during.append([signal.getsignal(number) for number in numbers])
         return read(*arguments)
 
-    monkeypatch.setattr(engine, "_read", watched)
+    monkeypatch.setattr(engine, "_encode", watched)
     before = [signal.getsignal(number) for number in numbers]
     metric.score_candidates(comet_segments(3))
     assert during

@@ -4,6 +4,7 @@ import json
 import os
 import signal
 import sqlite3
+import subprocess
 import sys
 from contextlib import closing, suppress
 from pathlib import Path
@@ -77,6 +78,52 @@ def test_an_interpreter_that_is_none_or_has_not_what_it_takes(tmp_path):
     failing.chmod(0o755)
     with pytest.raises(UserError, match=r"the scoring process of .*failing ended \(exit code 3\): no such machine"):
         load_metric("comet:x", "en", CometConfig(python=str(failing)))
+
+
+# Refuses what another environment need not have: every third-party module that mtcpo imports itself, but for those that
+# COMET has or needs, and all of mtcpo but for a few modules.
+REFUSE = """
+import sys
+
+THIRD_PARTY = {"comet", "huggingface_hub", "numpy", "torch", "transformers"}
+OURS = {"mtcpo", "mtcpo.core", "mtcpo.core.errors", "mtcpo.core.hub", "mtcpo.core.resources", "mtcpo.core.version",
+        "mtcpo.data", "mtcpo.data.records", "mtcpo.metrics"}
+
+
+class Refuse:
+    def find_spec(self, name, path=None, target=None):
+        top = name.partition(".")[0]
+        if top == "mtcpo":
+            allowed = name in OURS or name.startswith("mtcpo.metrics.comet")
+        else:
+            frame = sys._getframe(1)
+            while frame is not None and "importlib" in frame.f_code.co_filename:
+                frame = frame.f_back
+            importer = "" if frame is None else frame.f_globals.get("__name__", "")
+            allowed = not importer.startswith("mtcpo.") or top in THIRD_PARTY or top in sys.stdlib_module_names
+        if not allowed:
+            raise ModuleNotFoundError(f"refused: {name}")
+
+
+sys.meta_path.insert(0, Refuse())
+"""
+
+
+@pytest.mark.comet
+@pytest.mark.processes
+def test_the_worker_needs_no_package_that_comet_does_not(comet_models, tmp_path, monkeypatch):
+    (tmp_path / "sitecustomize.py").write_text(REFUSE, encoding="utf-8")
+    path = os.pathsep.join(filter(None, [str(tmp_path), os.environ.get("PYTHONPATH")]))
+    spec = f"comet:{comet_models['xcomet']}"
+    here = load_metric(spec, "en")
+    monkeypatch.setenv("PYTHONPATH", path)
+    there = load_metric(spec, "en", CometConfig(python=sys.executable))
+    np.testing.assert_allclose(np.ravel(scores_of(there)), np.ravel(scores_of(here)), atol=1e-5)
+    there.runner.close()
+    code = "import mtcpo.metrics.registry"
+    refused = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    # Proof that the refusals work.
+    assert "refused: mtcpo.metrics.registry" in refused.stderr
 
 
 @pytest.mark.processes

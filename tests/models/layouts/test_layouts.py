@@ -5,12 +5,9 @@ import torch
 from support.models import KINDS, PAIRS, preference_texts
 
 from mtcpo.core.errors import UserError
-from mtcpo.models.adapters import add_adapters
-from mtcpo.models.config import LoraConfig, ModelOptions
+from mtcpo.models.config import ModelOptions
 from mtcpo.models.head.targets import IGNORE
 from mtcpo.models.layouts.base import Example, pad_rows
-from mtcpo.models.layouts.encode_once import encode_once, look_up_once
-from mtcpo.models.layouts.packing import can_pack, packed_length, packed_mask
 from mtcpo.models.loading import max_positions_of
 from mtcpo.models.prompts import TextExample, fill_prompt
 from mtcpo.training.prepare import set_dropout
@@ -174,117 +171,6 @@ def test_swapping_chosen_and_rejected_swaps_their_rows(load, kind):
     torch.testing.assert_close(other, one.roll(4), atol=5e-4, rtol=1e-5)
 
 
-@pytest.mark.parametrize("kind", ENCODER_DECODERS)
-def test_encoder_runs_once_a_source_and_both_targets_see_one_dropout_mask(load, kind):
-    loaded = load(kind)
-    set_dropout(loaded.model, 0.3)
-    loaded.model.train()
-    batch = loaded.layout.collate(examples_of(loaded, count=4))
-    encoded, given = [], []
-    decoder, encoder = loaded.model.get_decoder(), loaded.model.get_encoder()
-    handles = [
-        encoder.register_forward_hook(lambda module, args, output: encoded.append(len(output.last_hidden_state))),
-        decoder.register_forward_pre_hook(
-            lambda module, args, kwargs: given.append(kwargs["encoder_hidden_states"]), with_kwargs=True
-        ),
-    ]
-    torch.manual_seed(0)
-    first = score(loaded, batch).token_logps
-    second = score(loaded, batch).token_logps
-    for handle in handles:
-        handle.remove()
-    assert encoded == [4, 4]
-    for states in given:
-        assert states.shape[0] == 8
-        assert torch.equal(states[:4], states[4:])
-    assert not torch.equal(given[0], given[1]), "dropout was not active"
-    assert not torch.equal(first, second)
-
-
-@pytest.mark.parametrize("kind", ENCODER_DECODERS)
-def test_tokens_are_looked_up_once(load, kind, monkeypatch):
-    """A lookup's gradient is as large as the table: there is one, and of the same value."""
-    loaded = load(kind)
-    batch = loaded.layout.collate(examples_of(loaded, count=4))
-    calls, look_up = [], torch.nn.functional.embedding
-
-    def counted(ids, weight, *args, **kwargs):
-        if weight is loaded.model.get_input_embeddings().weight:
-            calls.append(ids.numel())
-        return look_up(ids, weight, *args, **kwargs)
-
-    monkeypatch.setattr(torch.nn.functional, "embedding", counted)
-    score(loaded, batch)
-    assert calls == [batch["input_ids"].numel() + batch["labels"].numel(), 0]
-    assert not any(module._forward_hooks or module._forward_pre_hooks for module in loaded.model.modules())
-
-
-class Scaled(torch.nn.Embedding):
-    """As M2M100 has them."""
-
-    def __init__(self, weight, scale):
-        super().__init__(*weight.shape)
-        self.weight, self.embed_scale = weight, scale
-
-    def forward(self, ids):
-        return super().forward(ids) * self.embed_scale
-
-
-class Part(torch.nn.Module):
-    """An encoder or decoder that looks up and does nothing else; `name` is what it calls its table."""
-
-    def __init__(self, table, name="embed_tokens"):
-        super().__init__()
-        self.name = name
-        setattr(self, name, table)
-
-    def forward(self, ids):
-        return getattr(self, self.name)(ids)
-
-
-def lookups(case):
-    one, other = torch.nn.Embedding(9, 4), torch.nn.Embedding(9, 4)
-    weight = one.weight
-    return {
-        "one table": (Part(one), Part(one)),
-        "one weight": (Part(Scaled(weight, 2.0)), Part(Scaled(weight, 2.0))),
-        "two scales": (Part(Scaled(weight, 2.0)), Part(Scaled(weight, 3.0))),
-        "two weights": (Part(one), Part(other)),
-        "two kinds": (Part(one), Part(Scaled(weight, 2.0))),
-        "by other names": (Part(one, "words"), Part(one, "words")),
-        "no table": (Part(torch.nn.Flatten()), Part(torch.nn.Flatten())),
-    }[case]
-
-
-@pytest.mark.parametrize(
-    ("case", "calls"),
-    [("one table", 1), ("one weight", 1), ("two scales", 2), ("two weights", 2), ("two kinds", 2),
-     ("by other names", 2), ("no table", 0)],
-)  # fmt: skip
-def test_only_one_and_the_same_table_is_looked_up_once(case, calls):
-    encoder, decoder = lookups(case)
-    sources, targets = torch.tensor([[1, 2, 3]]), torch.tensor([[4, 5], [6, 7]])
-    expected = encoder(sources), decoder(targets)
-    rows = []
-    tables = {module for part in (encoder, decoder) for module in part.modules()
-              if isinstance(module, torch.nn.Embedding)}  # fmt: skip
-    for table in tables:
-        table.register_forward_hook(lambda module, args, output: rows.append(args[0].numel()))
-    with look_up_once(encoder, decoder, targets):
-        found = encoder(sources), decoder(targets)
-    for ours, theirs in zip(found, expected, strict=True):
-        torch.testing.assert_close(ours, theirs)
-    assert len([row for row in rows if row]) == calls
-
-
-def test_hooks_are_gone_after_an_exception(load):
-    encoder = load("mt5").model.get_encoder()
-    with pytest.raises(RuntimeError, match="in the middle"), encode_once(encoder, 1, 2):
-        raise RuntimeError("in the middle")
-    assert not encoder._forward_hooks
-    assert not encoder._forward_pre_hooks
-
-
 @pytest.mark.parametrize("kind", ["mt5", "llama"])
 def test_one_target_a_source(load, kind):
     loaded = load(kind)
@@ -356,95 +242,6 @@ def test_collate_decoder_only_by_hand(load):
     assert left["input_ids"].tolist() == [[11, 12, 1], [0, 13, 1]]
     assert left["attention_mask"].tolist() == [[1, 1, 1], [0, 1, 1]]
     assert layout.new_tokens(torch.tensor([[11, 12, 1, 7], [0, 13, 1, 8]]), left).tolist() == [[7], [8]]
-
-
-ALIKE = [Example((11, 12, 1), ((21, 22, 1), (21, 23, 24, 1))), Example((13, 1), ((24, 1), (25, 26, 27, 1)))]
-
-
-def test_packed_pairs_by_hand(load):
-    """Prompt, chosen, rejected; the first pair begins alike with 21. End tokens are predicted and not read."""
-    layout = load("llama").layout
-    batch = layout.collate(ALIKE)
-    n = IGNORE
-    assert batch["input_ids"].tolist() == [[11, 12, 1, 21, 22, 23, 24], [13, 1, 24, 25, 26, 27, 0]]
-    assert batch["position_ids"].tolist() == [[0, 1, 2, 3, 4, 4, 5], [0, 1, 2, 2, 3, 4, 0]]
-    assert batch["parts"].tolist() == [[0, 0, 0, 0, 1, 2, 2], [0, 0, 1, 2, 2, 2, -1]]
-    assert batch["labels"].tolist() == [[21, 22, 1, n], [24, 1, n, n], [21, 23, 24, 1], [25, 26, 27, 1]]
-    assert batch["positions"].tolist() == [[2, 3, 4, 0], [8, 9, 0, 0], [2, 3, 5, 6], [8, 10, 11, 12]]
-    assert (batch["target_positions"].tolist(), batch["positions_per_source"]) == (
-        [2, 3, 4, 5, 6, 8, 9, 10, 11, 12],
-        [5, 5],
-    )
-    assert batch["slot_of_token"].masked_fill(batch["labels"] == n, n).tolist() == [
-        [0, 1, 2, n], [5, 6, n, n], [0, 1, 3, 4], [5, 7, 8, 9],
-    ]  # fmt: skip
-    assert [layout.lengths(example) for example in ALIKE] == [(7, 0), (6, 0)]
-    assert [int(count) for count in layout.count_tokens(batch)] == [13, 14]
-    seen = packed_mask(batch["parts"])[0, 0].int().tolist()
-    assert seen == [
-        [1, 0, 0, 0, 0, 0, 0],
-        [1, 1, 0, 0, 0, 0, 0],
-        [1, 1, 1, 0, 0, 0, 0],
-        [1, 1, 1, 1, 0, 0, 0],
-        [1, 1, 1, 1, 1, 0, 0],
-        [1, 1, 1, 1, 0, 1, 0],
-        [1, 1, 1, 1, 0, 1, 1],
-    ]
-
-
-@pytest.mark.parametrize(
-    "rest", [((5, 1), (5, 1)), ((5, 1), (5, 6, 1)), ((5, 6, 1), (5, 1)), ((1,), (7, 1)), ((1,), (1,))]
-)
-def test_packed_rows_of_targets_that_contain_each_other(load, rest):
-    loaded = load("llama")
-    examples = [Example((13, 14, 15), rest), Example((16, 17), ((4, 5, 1), (4, 6, 1)))]
-    packed, rows = loaded.layout.collate(examples), row_layout(loaded).collate(examples)
-    with torch.no_grad():
-        found, expected = (score(loaded, batch).token_logps[batch["labels"] != IGNORE] for batch in (packed, rows))
-    torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
-
-
-class WithoutPositions(torch.nn.Module):
-    """A model that counts positions itself."""
-
-    def __init__(self, model):
-        super().__init__()
-        self.config, self.model = model.config, model
-
-    def forward(self, input_ids, attention_mask=None):
-        return self.model(input_ids, attention_mask)
-
-
-def test_what_a_target_begins_with_takes_no_room_twice():
-    assert [packed_length(((13, 14), *targets)) for targets in (
-        ((5, 1), (5, 6, 1)), ((5, 6, 1), (5, 1)), ((5, 1), (5, 1)), ((1,), (5, 1)), ((5, 7, 1), (5, 6, 1)),
-        ((5, 1), (6, 1)),
-    )] == [4, 4, 3, 3, 5, 4]  # fmt: skip
-
-
-def test_who_packs(load):
-    """Not a model that takes no positions; one with adapters as it would without."""
-    loaded = load("llama")
-    assert can_pack(loaded.model)
-    assert not can_pack(WithoutPositions(loaded.model))
-    assert can_pack(add_adapters(loaded.model, loaded.family, LoraConfig(r=2), loaded.name))
-
-
-def test_what_is_not_packed(load):
-    loaded = load("llama")
-    attention = loaded.model.config._attn_implementation
-    assert can_pack(loaded.model)
-    loaded.model.config._attn_implementation = "eager"
-    assert not can_pack(loaded.model)
-    loaded.model.config._attn_implementation = attention
-    assert not can_pack(load("mixtral").model)
-    assert not can_pack(load("mt5").model)
-    # A model whose tokens see 6 positions back: the second pair is as long as that, with a target of 6 too long.
-    loaded.model.config.sliding_window = 6
-    assert "parts" in loaded.layout.collate(ALIKE[1:])
-    longer = Example((13, 1), ((24, 1), (25, 26, 27, 28, 1)))
-    assert loaded.layout.lengths(longer) == (0, 7)
-    assert "parts" not in loaded.layout.collate([ALIKE[1], longer])
 
 
 def test_token_counts_do_not_mistake_one_layout_for_the_other(load):
@@ -553,6 +350,20 @@ def test_several_language_pairs_keep_their_order(load, kind, codes):
     for n, ((src, tgt), example) in enumerate(zip(pairs, examples, strict=True)):
         assert token(example.source[0]) == codes.format(names[src])
         assert [token(target[0]) for target in example.targets] == [codes.format(names[tgt])] * (n % 3)
+
+
+@pytest.mark.parametrize("kind", ["m2m100", "nllb"])
+def test_the_tokenizer_keeps_its_languages(load, kind):
+    """It is the user's: only while texts are tokenized has it their languages, an error included."""
+    loaded = load(kind)
+    before = loaded.tokenizer.src_lang, loaded.tokenizer.tgt_lang, loaded.tokenizer("The old mill")["input_ids"]
+    loaded.layout.encode([TextExample("The old mill", "fr", "de", ("Die",))])
+    with pytest.raises(UserError):
+        loaded.layout.encode([TextExample("The old mill", "fr", "tlh")])
+    with pytest.raises((TypeError, ValueError)):
+        loaded.layout.encode([TextExample("The old mill", "fr", "de", (None,))])
+    after = loaded.tokenizer.src_lang, loaded.tokenizer.tgt_lang, loaded.tokenizer("The old mill")["input_ids"]
+    assert after == before
 
 
 def test_unknown_language_names_it(load):
