@@ -1,8 +1,8 @@
-"""Which texts are in another language than they should be, by the optional package lingua.
+"""Off-target translations: texts in another language than the target's, by the optional package lingua.
 
-Short and odd lines (a name, a title) deceive every such tool. So texts with few letters are not judged, nor those that
-may well be in the language that they should be in. An output, which has references, counts as wrong only where one of
-them is recognised as the target language, and one that shares its words with a reference is not asked about.
+Language identification errs on short and unusual lines (a name, a title). So texts with few letters are not judged, nor
+those that may well be in the target language. A translation with references counts as off-target only where one of the
+references is recognized as the target language, and not where it shares its words with a reference.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ MIN_LETTERS = 12
 """Texts with fewer letters are not judged."""
 
 MIN_CONFIDENCE = 0.05
-"""Below this probability of the language that it should be in, a text is in another."""
+"""A text whose probability of being in the target language is below this is off-target."""
 
 SHARED_WORDS = 1 / 3
-"""Of an output's words, this share in one of the references: it is in their language."""
+"""A translation with at least this share of its words in a reference is in the reference's language."""
 
 WORD = re.compile(r"\w+")
 
@@ -31,55 +31,79 @@ def why_unchecked(tgt_lang: str | None = None) -> str:
     """Return why texts in this language (None: in any) cannot be checked, or "" where they can."""
     if importlib.util.find_spec("lingua") is None:
         return "lingua is not installed: pip install 'mtcpo[langid]'"
-    return "" if tgt_lang is None or macro_language(tgt_lang) in _known() else f"lingua does not know {tgt_lang!r}"
+    if tgt_lang is None or macro_language(tgt_lang) in _lingua_languages():
+        return ""
+    return f"lingua does not know {tgt_lang!r}"
 
 
 def are_wrong(texts: Sequence[str], tgt_lang: str) -> list[bool]:
-    """Return of each text whether it is surely in another language than `tgt_lang`; `why_unchecked` must be empty."""
-    wanted = macro_language(tgt_lang)
-    judged = [text for text in texts if _is_long(text)]
-    found = iter(_languages(judged))
-    return [
-        _is_long(text) and next(found) not in (wanted, None) and _confidence(text, wanted) < MIN_CONFIDENCE
-        for text in texts
-    ]
+    """Return for each text whether it is surely in another language than `tgt_lang`.
+
+    Only where `why_unchecked(tgt_lang)` is empty.
+    """
+    target = macro_language(tgt_lang)
+    wrong = [False] * len(texts)
+    long_enough = [index for index, text in enumerate(texts) if _is_long(text)]
+    detected = _detect([texts[index] for index in long_enough])
+    for index, language in zip(long_enough, detected, strict=True):
+        # Related languages are often confused, so the target must be unlikely too, and not only second.
+        if language not in (target, None):
+            wrong[index] = _confidence(texts[index], target) < MIN_CONFIDENCE
+    return wrong
 
 
 def count_wrong(texts: Sequence[str], references: Sequence[Sequence[str]], tgt_lang: str) -> int:
-    """Return how many outputs are in another language than `tgt_lang`; `why_unchecked` must be empty.
+    """Return how many translations are in another language than `tgt_lang`.
 
-    references: of each segment; one without any: its text is judged by itself.
+    Only where `why_unchecked(tgt_lang)` is empty. references: those of each text; a text without any is judged alone.
     """
-    doubtful = [
-        (text, of_segment)
-        for text, of_segment in zip(texts, references, strict=True)
-        if not any(_shares_words(text, reference) for reference in of_segment)
-    ]
-    found = are_wrong([text for text, _ in doubtful], tgt_lang)
-    wrong = [of_segment for (_, of_segment), is_wrong in zip(doubtful, found, strict=True) if is_wrong]
-    bare = sum(not of_segment for of_segment in wrong)
-    judged = [next(iter(of_segment)) for of_segment in wrong if of_segment]
-    return bare + _languages(judged).count(macro_language(tgt_lang))
+    # Asking lingua takes long, so texts that share their words with a reference are left out first.
+    doubtful = []
+    for text, own_references in zip(texts, references, strict=True):
+        if not _shares_words(text, own_references):
+            doubtful.append((text, own_references))
+    wrong = are_wrong([text for text, _ in doubtful], tgt_lang)
+
+    without_reference = 0
+    first_references = []
+    for (_, own_references), is_wrong in zip(doubtful, wrong, strict=True):
+        if is_wrong and own_references:
+            first_references.append(own_references[0])
+        elif is_wrong:
+            without_reference += 1
+    # A reference that lingua takes for another language (a list of names, a quotation) proves it wrong there.
+    return without_reference + _detect(first_references).count(macro_language(tgt_lang))
 
 
 def _is_long(text: str) -> bool:
     return sum(map(str.isalpha, text)) >= MIN_LETTERS
 
 
-def _shares_words(text: str, reference: str) -> bool:
-    words, others = WORD.findall(text.lower()), set(WORD.findall(reference.lower()))
-    return sum(word in others for word in words) >= SHARED_WORDS * len(words)
+def _shares_words(text: str, references: Sequence[str]) -> bool:
+    """Whether a text has SHARED_WORDS of its words in one of the references."""
+    words = WORD.findall(text.lower())
+    for reference in references:
+        reference_words = set(WORD.findall(reference.lower()))
+        shared = sum(map(reference_words.__contains__, words))
+        if shared >= SHARED_WORDS * len(words):
+            return True
+    return False
 
 
-def _languages(texts: Sequence[str]) -> list[str | None]:
-    """Return the language of each text, None where that cannot be told."""
-    found = _detector().detect_languages_in_parallel_of(list(texts)) if texts else []
-    return [None if language is None else _code(language) for language in found]
+def _detect(texts: Sequence[str]) -> list[str | None]:
+    """Return the language of each text, None where it cannot be told."""
+    if not texts:
+        return []
+    detected = _detector().detect_languages_in_parallel_of(list(texts))
+    return [None if language is None else _code(language) for language in detected]
 
 
 def _confidence(text: str, code: str) -> float:
-    """Return the probability that a text is in a language; several of lingua's may be one (Norwegian)."""
-    return sum(float(_detector().compute_language_confidence(text, language)) for language in _known()[code])
+    """Return the probability that a text is in a language; several of lingua's may share its code (Norwegian)."""
+    total = 0.0
+    for language in _lingua_languages()[code]:
+        total += float(_detector().compute_language_confidence(text, language))
+    return total
 
 
 @lru_cache(maxsize=1)
@@ -91,14 +115,14 @@ def _detector() -> Any:
 
 
 @lru_cache(maxsize=1)
-def _known() -> dict[str, list[Any]]:
+def _lingua_languages() -> dict[str, list[Any]]:
     """Return lingua's languages by our codes."""
     from lingua import Language
 
-    found: dict[str, list[Any]] = {}
+    languages: dict[str, list[Any]] = {}
     for language in Language.all():
-        found.setdefault(_code(language), []).append(language)
-    return found
+        languages.setdefault(_code(language), []).append(language)
+    return languages
 
 
 @lru_cache(maxsize=128)

@@ -59,6 +59,7 @@ class KnownScores(NeuralMetric):
         self.needs_references = False
         self.higher_is_better = description.higher_is_better
         self.percent = description.percent
+        # With a hole in them they could not be counted by system.
         self.finds_error_spans = all(scored.errors is not None for scored in scores.values())
         self._scores = scores
         self._signature = description.signature
@@ -98,26 +99,32 @@ def compare_runs(
     """
     if len(folders) < 2:
         raise UserError("--compare needs two run directories or more: mtcpo evaluate --compare RUN1 RUN2")
-    runs = [_read_run(folder) for folder in folders]
-    names = [run.name for run in runs]
-    for name in names:
-        if names.count(name) > 1:
-            raise UserError(f"two run directories are named {name!r}; rename one, since it names the systems")
-    common = _common_sets(runs, report_left_out)
-    return [_compare_on(key, runs, config, report_left_out) for key in common]
+    runs: dict[str, EvaluatedRun] = {}
+    for folder in folders:
+        run = _read_run(folder)
+        if run.name in runs:
+            raise UserError(f"two run directories are named {run.name!r}; rename one, since it names the systems")
+        runs[run.name] = run
+    evaluated = tuple(runs.values())
+    common = _common_sets(evaluated, report_left_out)
+    return [_compare_on(key, evaluated, config, report_left_out) for key in common]
 
 
 def _read_run(folder: Path) -> EvaluatedRun:
     path = folder / EVALUATION_FILE
     if not path.is_file():
         raise UserError(f"{folder}: no {EVALUATION_FILE} in it; evaluate it first, with --output-dir {folder}")
+    # Not by the document's own keys: whether those have the suite depends on what else was evaluated.
     entries = {(entry.suite, entry.pair): entry for entry in read_document(path).entries}
+    # Resolved, since `.` has a name too.
     return EvaluatedRun(folder.resolve().name, folder, entries)
 
 
 def _common_sets(runs: Sequence[EvaluatedRun], report_left_out: Callable[[str], object]) -> list[SetKey]:
     """Return the test sets that all runs were evaluated on."""
-    common = [key for key in runs[0].entries if all(key in run.entries for run in runs)]
+    common = set(runs[0].entries)
+    for run in runs:
+        common &= set(run.entries)
     if not common:
         sets_by_run = [f"{run.folder} has {', '.join(map(' '.join, run.entries))}" for run in runs]
         raise UserError(f"no test set that all runs were evaluated on: {'; '.join(sets_by_run)}")
@@ -125,7 +132,8 @@ def _common_sets(runs: Sequence[EvaluatedRun], report_left_out: Callable[[str], 
         for key in run.entries:
             if key not in common:
                 report_left_out(f"{' '.join(key)} is left out: {run.folder} has it, but not every run")
-    return common
+    # In the order of the first run, and not of a set.
+    return [key for key in runs[0].entries if key in common]
 
 
 def _compare_on(
@@ -134,6 +142,7 @@ def _compare_on(
     """Evaluate the systems of all runs on one test set."""
     first = runs[0].entries[key]
     for run in runs[1:]:
+        # The same name is not enough: another version of a test set has other lines.
         if run.entries[key].sha256 != first.sha256:
             raise UserError(
                 f"{run.folder}: its {key[0]} {key[1]} has other sources or references than that of {runs[0].folder}; "
@@ -158,7 +167,8 @@ def _compare_on(
 
 def _outputs(runs: Sequence[EvaluatedRun], segments_by_run: Sequence[Sequence[Segment]]) -> dict[str, list[str]]:
     """Return the translations of all systems; one that all runs share appears once, and first."""
-    outputs_by_run = [_texts_by_system(segments) for segments in segments_by_run]
+    outputs_by_run = list(map(_texts_by_system, segments_by_run))
+    # Mostly the model before training: as one system it can be the baseline of all runs.
     shared: dict[str, list[str]] = {}
     for system, texts in outputs_by_run[0].items():
         if all(outputs.get(system) == texts for outputs in outputs_by_run):
@@ -173,6 +183,7 @@ def _outputs(runs: Sequence[EvaluatedRun], segments_by_run: Sequence[Sequence[Se
 
 def _texts_by_system(segments: Sequence[Segment]) -> dict[str, list[str]]:
     texts = {}
+    # Every segment of a segments.jsonl has the same systems in the same order.
     for index, candidate in enumerate(segments[0].candidates):
         texts[candidate.system] = [segment.candidates[index].text for segment in segments]
     return texts
@@ -189,7 +200,8 @@ def _metrics(
         raise UserError(f"{' '.join(key)}: no metric that all runs have; choose one, for example --metric chrf")
     metrics: list[Metric] = []
     for spec in specs:
-        if not is_lexical(spec) and all(spec in entry.metrics for entry in entries):
+        # A spec with a checkpoint of its own (comet:PATH) is no name of a metric in a run, and is computed.
+        if not is_lexical(spec) and _all_have(entries, spec):
             metrics.append(_known_scores(spec, runs, segments_by_run, entries))
         else:
             metrics.append(load_metric(spec, entries[0].tgt_lang, config.comet))
@@ -203,11 +215,15 @@ def _common_metrics(key: SetKey, entries: Sequence[SetEntry], report_left_out: C
         names.update(dict.fromkeys(entry.main_metrics))
     common = []
     for name in names:
-        if is_lexical(name) or all(name in entry.metrics for entry in entries):
+        if is_lexical(name) or _all_have(entries, name):
             common.append(name)
         else:
             report_left_out(f"{name} on {' '.join(key)} is left out: not every run has scores of this model")
     return common
+
+
+def _all_have(entries: Sequence[SetEntry], metric: str) -> bool:
+    return all(metric in entry.metrics for entry in entries)
 
 
 def _known_scores(
@@ -217,6 +233,7 @@ def _known_scores(
     entries: Sequence[SetEntry],
 ) -> KnownScores:
     """Return a neural metric as the scores that the runs have of it."""
+    # Another model, or another version of it, is another scale.
     signatures = {entry.metrics[name].signature for entry in entries}
     if len(signatures) > 1:
         raise UserError(

@@ -35,6 +35,7 @@ def diagnose(test_set: TestSet, texts: Sequence[str]) -> Diagnostics:
         copied += bool(stripped) and stripped == segment.source.strip()
         # The source is looked at only where it matters: most outputs do not loop.
         looping += has_loop(text) and not has_loop(segment.source)
+    # Language identification is an optional package, and does not know every language.
     wrong_language = None
     if not why_unchecked(test_set.tgt_lang):
         references = [segment.references for segment in test_set.segments]
@@ -52,7 +53,7 @@ def _length_ratio(segments: Sequence[Segment], texts: Sequence[str]) -> float | 
     reference_chars = []
     for segment in segments:
         if not segment.references:
-            return None
+            return None  # a ratio over a part of the segments would not compare with those of other systems
         reference_chars.append(sum(map(len, segment.references)) / len(segment.references))
     total = sum(reference_chars)
     return sum(map(len, texts)) / total if total else None

@@ -12,6 +12,7 @@ Whether a higher or a lower score is better is asked of one property alone, `Met
 from __future__ import annotations
 
 from collections.abc import Mapping
+from itertools import product
 from pathlib import Path
 from typing import Any, Literal
 
@@ -20,6 +21,10 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from mtcpo.core.errors import UserError
 from mtcpo.core.files import read_json, write_json
 from mtcpo.metrics.per_reference import label_or_default
+from mtcpo.metrics.registry import METRICS
+
+METRIC_TITLES: Mapping[str, str] = {name: kind.title for name, kind in METRICS.items()}
+"""How papers write the metrics' names. A metric of the user's own is called by its name."""
 
 ALPHA = 0.05
 """A difference is called significant below this p-value."""
@@ -179,9 +184,10 @@ class SetEntry(Record):
     @property
     def main_metrics(self) -> tuple[str, ...]:
         """The metrics that sentences and plots speak of: all but those against a single reference (`bleu-A`)."""
+        # By name, since the file does not say it otherwise: `with_each_reference` names them like this.
         single = set()
-        for name in self.metrics:
-            single |= {f"{name}-{label_or_default(label)}" for label in self.reference_names}
+        for name, label in product(self.metrics, self.reference_names):
+            single.add(f"{name}-{label_or_default(label)}")
         return tuple(name for name in self.metrics if name not in single)
 
     @property
@@ -192,16 +198,16 @@ class SetEntry(Record):
     @property
     def diagnostics(self) -> tuple[str, ...]:
         """Those of DIAGNOSTICS that were checked for any system."""
-        checked = []
-        for name in DIAGNOSTICS:
-            counts = [scores.diagnostic(name) for scores in self.systems.values()]
-            if counts != [None] * len(counts):
-                checked.append(name)
+        checked: dict[str, None] = {}
+        for name, scores in product(DIAGNOSTICS, self.systems.values()):
+            if scores.diagnostic(name) is not None:
+                checked[name] = None
         return tuple(checked)
 
     @property
     def span_metric(self) -> str | None:
         """The first metric that finds error spans."""
+        # It finds them in every system's outputs, so any system will do.
         for name, score in self.systems[self.baseline].metrics.items():
             if score.errors_per_segment is not None:
                 return name
@@ -231,6 +237,7 @@ class SetEntry(Record):
         """Return the systems that share the best score by a metric; none where there is one system only."""
         if len(self.systems) == 1:
             return frozenset()
+        # Several systems may share it, to the last bit.
         highest = self.score(self.ranked(metric)[0], metric).score
         return frozenset(system for system in self.systems if self.score(system, metric).score == highest)
 
@@ -260,8 +267,9 @@ class EvaluationDocument(Record):
         try:
             return cls.model_validate(value)
         except ValidationError as error:
+            # One line, as every message: the rest of pydantic's report is about the same file.
             first = error.errors()[0]
-            field = ".".join(str(part) for part in first["loc"])
+            field = ".".join(map(str, first["loc"]))
             raise UserError(
                 f"{where}: not an evaluation.json of mtcpo ({field}: {first['msg']}); evaluate again"
             ) from None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from itertools import repeat
 from typing import Any
 
@@ -16,13 +16,7 @@ from mtcpo.data.records import SEVERITIES, Candidate, Segment
 from mtcpo.evaluation.config import EvaluateConfig
 from mtcpo.evaluation.diagnostics import diagnose
 from mtcpo.evaluation.document import MetricDescription, MetricScore, SetEntry, Significance, SystemScores, Versus
-from mtcpo.evaluation.ranking import (
-    bootstrap_by_metric,
-    compare_with_baseline,
-    randomize_by_metric,
-    score_by_length,
-    score_systems,
-)
+from mtcpo.evaluation.ranking import Resampled, compare_with_baseline, resample, score_by_length, score_systems
 from mtcpo.evaluation.results import Evaluation
 from mtcpo.evaluation.significance import Array
 from mtcpo.evaluation.statistics import compute_statistics
@@ -58,44 +52,74 @@ def evaluate_outputs(
     if config.each_reference:
         metrics = with_each_reference(metrics, test_set.reference_names)
     statistics = compute_statistics(metrics, outputs, test_set.segments)
-    draws = bootstrap_by_metric(metrics, statistics, config.resamples, config.seed)
-    baseline_index = list(outputs).index(baseline)
-    swaps = randomize_by_metric(metrics, statistics, baseline_index, config.resamples, config.seed)
-
-    descriptions: dict[str, MetricDescription] = {}
-    scores: dict[str, dict[str, MetricScore]] = {system: {} for system in outputs}
-    comparisons: dict[str, dict[str, Versus]] = {system: {} for system in outputs}
+    place_of_baseline = list(outputs).index(baseline)
+    resampled = resample(metrics, statistics, place_of_baseline, config.resamples, config.seed)
+    results: dict[str, MetricResults] = {}
     segments = _with_candidates(test_set.segments, outputs)
     for metric in metrics:
-        name = metric.name
-        descriptions[name] = _describe_metric(metric, test_set, selection_metrics)
-        corpus_scores = [float(metric.corpus_score(table.sum(axis=0))) for table in statistics[name]]
-        segment_scores = [metric.segment_scores(table) for table in statistics[name]]
-        segments = _with_scores(segments, metric, segment_scores)
-        rows = score_systems(descriptions[name], corpus_scores, draws[name])
-        if metric.finds_error_spans:
-            rows = _with_error_counts(rows, segments, name)
-        for system, row in zip(outputs, rows, strict=True):
-            scores[system][name] = row
-        compared = compare_with_baseline(outputs, baseline, corpus_scores, draws[name], swaps[name], segment_scores)
-        for system, versus in compared.items():
-            comparisons[system][name] = versus
-
-    systems: dict[str, SystemScores] = {}
-    for system, texts in outputs.items():
-        versus_baseline = {baseline: comparisons[system]} if comparisons[system] else {}
-        systems[system] = SystemScores(**diagnose(test_set, texts), metrics=scores[system], versus=versus_baseline)
-    groups = score_by_length(test_set.segments, metrics, statistics, list(outputs))
+        description = _describe_metric(metric, test_set, selection_metrics)
+        measured = resampled[metric.name]
+        results[metric.name], segments = _score(metric, description, measured, segments, list(outputs), baseline)
     entry = SetEntry(
         **_identify(test_set),
         baseline=baseline,
         significance=_describe_tests(config, len(outputs)),
         unchecked=_unchecked(test_set),
-        metrics=descriptions,
-        systems=systems,
-        by_length=groups,
+        metrics={name: result.description for name, result in results.items()},
+        systems=_by_system(test_set, outputs, baseline, results),
+        by_length=score_by_length(test_set.segments, metrics, statistics, list(outputs)),
     )
     return Evaluation(test_set, entry, segments)
+
+
+@dataclass(frozen=True, slots=True)
+class MetricResults:
+    """What one metric says: of each system, in their order, its score; and by system how it compares."""
+
+    description: MetricDescription
+    scores: Sequence[MetricScore]
+    comparisons: Mapping[str, Versus]
+
+
+def _score(
+    metric: Metric,
+    description: MetricDescription,
+    resampled: Resampled,
+    segments: tuple[Segment, ...],
+    systems: Sequence[str],
+    baseline: str,
+) -> tuple[MetricResults, tuple[Segment, ...]]:
+    """Return one metric's results, and the segments with its scores."""
+    corpus_scores, segment_scores = [], []
+    for table in resampled.statistics:
+        corpus_scores.append(float(metric.corpus_score(table.sum(axis=0))))
+        segment_scores.append(metric.segment_scores(table))
+    segments = _with_scores(segments, metric, segment_scores)
+    scores = score_systems(description, corpus_scores, resampled)
+    if metric.finds_error_spans:
+        scores = _with_error_counts(scores, segments, metric.name)
+    comparisons = compare_with_baseline(systems, baseline, corpus_scores, resampled, segment_scores)
+    return MetricResults(description, scores, comparisons), segments
+
+
+def _by_system(
+    test_set: TestSet,
+    outputs: Mapping[str, Sequence[str]],
+    baseline: str,
+    results: Mapping[str, MetricResults],
+) -> dict[str, SystemScores]:
+    """Turn results by metric into those by system, as evaluation.json has them."""
+    systems: dict[str, SystemScores] = {}
+    for place, (system, texts) in enumerate(outputs.items()):
+        scores, comparisons = {}, {}
+        for name, result in results.items():
+            scores[name] = result.scores[place]
+            if system != baseline:
+                comparisons[name] = result.comparisons[system]
+        # The baseline is compared with nothing, and so has no entry of an empty comparison either.
+        versus = {baseline: comparisons} if comparisons else {}
+        systems[system] = SystemScores(**diagnose(test_set, texts), metrics=scores, versus=versus)
+    return systems
 
 
 def _with_submitted(outputs: Mapping[str, Sequence[str]], test_set: TestSet) -> dict[str, Sequence[str]]:
@@ -136,13 +160,11 @@ def _check_metrics(where: str, metrics: Sequence[Metric]) -> None:
 
 
 def _check_references(where: str, metrics: Sequence[Metric], segments: Sequence[Segment]) -> None:
-    metric_needing_reference = next((metric.name for metric in metrics if metric.needs_references), None)
-    if metric_needing_reference is None:
-        return
-    for segment in segments:
-        if not segment.references:
+    without_reference = next((segment.id for segment in segments if not segment.references), None)
+    for metric in metrics:
+        if metric.needs_references and without_reference is not None:
             raise UserError(
-                f"{where}: no reference for segment {segment.id}, and {metric_needing_reference} needs one; "
+                f"{where}: no reference for segment {without_reference}, and {metric.name} needs one; "
                 "give --reference, or choose --metric cometkiwi"
             )
 
@@ -163,12 +185,14 @@ def _identify(test_set: TestSet) -> dict[str, Any]:
 
 def _sha256(test_set: TestSet) -> str:
     """Return a hash of sources and references: two evaluations with the same one are of the same text."""
+    # Without ids and document names: those may differ between two copies of the same text.
     lines = ("\t".join((segment.source, *segment.references)) for segment in test_set.segments)
     return hashlib.sha256("\n".join(lines).encode("utf-8")).hexdigest()
 
 
 def _num_references(test_set: TestSet) -> int:
     """Return how many references each segment has; -1 where that varies, which signatures write as "var"."""
+    # -1 is sacreBLEU's own convention.
     counts = {len(segment.references) for segment in test_set.segments}
     return counts.pop() if len(counts) == 1 else -1
 
@@ -205,6 +229,7 @@ def _with_candidates(segments: Sequence[Segment], outputs: Mapping[str, Sequence
     """Return the segments with the systems' translations as candidates, in place of any that they had."""
     translated = []
     for row, segment in enumerate(segments):
+        # The order of the systems is that of the candidates everywhere below.
         candidates = tuple(Candidate(system, texts[row]) for system, texts in outputs.items())
         translated.append(replace(segment, candidates=candidates))
     return tuple(translated)
@@ -213,6 +238,7 @@ def _with_candidates(segments: Sequence[Segment], outputs: Mapping[str, Sequence
 def _with_scores(segments: tuple[Segment, ...], metric: Metric, scores: Sequence[Array]) -> tuple[Segment, ...]:
     """Add the metric's scores (N,) of each system, higher is better, and the error spans where it finds them."""
     if metric.finds_error_spans:
+        # Not a second run of the model: its cache has these scores, and the spans were found with them.
         scored_segments = metric.score_with_spans(segments)
     else:
         scores_by_segment = zip(*(system_scores.tolist() for system_scores in scores), strict=True)

@@ -1,12 +1,13 @@
 """How systems rank: scores with intervals and clusters, and each system against the baseline, metric by metric.
 
-Dimensions: N segments, K additive statistics of a metric, R resamples or swaps. `statistics`: metric -> statistics
-(N, K) of each system, see `evaluation.statistics`.
+Dimensions: N segments, K additive statistics of a metric, R resamples or swaps. See `evaluation.statistics` for the
+statistics, and `evaluation.significance` for the tests.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -32,48 +33,62 @@ TIE = 1e-9
 """Segment scores that differ by less are a tie."""
 
 
-def bootstrap_by_metric(
-    metrics: Sequence[Metric], statistics: Mapping[str, Sequence[Array]], resamples: int, seed: int
-) -> dict[str, list[Array]]:
-    """Return the scores (R,) of each system on the resamples, by metric."""
-    tables, scorers = [], []
+@dataclass(frozen=True, slots=True)
+class Resampled:
+    """One metric on all systems, in their order.
+
+    statistics: (N, K). draws: corpus scores (R,) on bootstrap resamples. swaps: absolute differences (R,) to the
+    baseline after random swaps of outputs.
+    """
+
+    statistics: Sequence[Array]
+    draws: Sequence[Array]
+    swaps: Sequence[Array]
+
+
+def resample(
+    metrics: Sequence[Metric], statistics: Mapping[str, Sequence[Array]], baseline: int, resamples: int, seed: int
+) -> dict[str, Resampled]:
+    """Return every metric's scores and differences on the same resamples and the same swaps.
+
+    Args:
+        metrics: What the statistics are of.
+        statistics: By metric, of each system.
+        baseline: The place of the baseline among the systems.
+        resamples: How many resamples are drawn, and how often outputs are swapped.
+        seed: Of both.
+    """
+    tables, pairs, scorers = [], [], []
     for metric in metrics:
         for table in statistics[metric.name]:
             tables.append(table)
+            pairs.append((statistics[metric.name][baseline], table))
             scorers.append(metric.corpus_score)
-    # One call for all: every metric and every system then sees the same resamples.
-    scores = iter(bootstrap_scores(tables, scorers, resamples, seed))
-    return {metric.name: [next(scores) for _ in statistics[metric.name]] for metric in metrics}
-
-
-def randomize_by_metric(
-    metrics: Sequence[Metric], statistics: Mapping[str, Sequence[Array]], baseline: int, trials: int, seed: int
-) -> dict[str, list[Array]]:
-    """Return the absolute differences (R,) of each system to the baseline after random swaps, by metric.
-
-    baseline: its place among the systems.
-    """
-    pairs, scorers = [], []
+    # One call for all: every metric and every system then sees the same resamples, and one matrix product does it.
+    draws = bootstrap_scores(tables, scorers, resamples, seed)
+    swaps = randomized_differences(pairs, scorers, resamples, seed)
+    resampled: dict[str, Resampled] = {}
+    start = 0
     for metric in metrics:
-        tables = statistics[metric.name]
-        for table in tables:
-            pairs.append((tables[baseline], table))
-            scorers.append(metric.corpus_score)
-    differences = iter(randomized_differences(pairs, scorers, trials, seed))
-    return {metric.name: [next(differences) for _ in statistics[metric.name]] for metric in metrics}
+        end = start + len(statistics[metric.name])
+        resampled[metric.name] = Resampled(statistics[metric.name], draws[start:end], swaps[start:end])
+        start = end
+    return resampled
 
 
-def score_systems(description: MetricDescription, scores: Sequence[float], draws: Sequence[Array]) -> list[MetricScore]:
+def score_systems(description: MetricDescription, scores: Sequence[float], resampled: Resampled) -> list[MetricScore]:
     """Return each system's score by one metric, with its interval and its cluster.
 
-    scores: corpus scores as printed. draws: the scores (R,) of each system on the resamples.
+    scores: corpus scores as printed.
     """
-    sign = float(description.sign)
-    clusters = significance_clusters([sign * score for score in scores], [sign * drawn for drawn in draws])
+    # Clusters are about better and worse, and in TER lower is better.
+    turned_scores = [description.sign * score for score in scores]
+    turned_draws = [description.sign * drawn for drawn in resampled.draws]
+    clusters = significance_clusters(turned_scores, turned_draws)
     # Given only where it is true, so that evaluation.json has the field only there.
     mark = {"used_for_selection": True} if description.used_for_selection else {}
     rows = []
-    for score, drawn, cluster in zip(scores, draws, clusters, strict=True):
+    for score, drawn, cluster in zip(scores, resampled.draws, clusters, strict=True):
         ci, signature = half_width_95(drawn), description.signature
         rows.append(MetricScore(score=score, ci=ci, signature=signature, cluster=cluster, **mark))
     return rows
@@ -83,8 +98,7 @@ def compare_with_baseline(
     systems: Iterable[str],
     baseline: str,
     scores: Sequence[float],
-    draws: Sequence[Array],
-    swaps: Sequence[Array],
+    resampled: Resampled,
     segment_scores: Sequence[Array],
 ) -> dict[str, Versus]:
     """Return how each system but the baseline compares with it by one metric.
@@ -93,8 +107,7 @@ def compare_with_baseline(
         systems: Their names, in the order of all that follows.
         baseline: The name of one of them.
         scores: Corpus scores as printed.
-        draws: Scores (R,) on the resamples.
-        swaps: Absolute differences (R,) to the baseline after random swaps.
+        resampled: Scores and differences on resamples.
         segment_scores: Of each segment (N,), higher is better.
     """
     names = list(systems)
@@ -103,27 +116,32 @@ def compare_with_baseline(
     for index, system in enumerate(names):
         if index == base:
             continue
-        delta, differences = scores[index] - scores[base], draws[index] - draws[base]
+        delta = scores[index] - scores[base]
+        # Paired: both systems were scored on the same resamples.
+        differences = resampled.draws[index] - resampled.draws[base]
         low, high = interval_95(differences)
         gains = segment_scores[index] - segment_scores[base]
         compared[system] = Versus(
             delta=delta,
             p_value=bootstrap_p_value(differences, delta),
-            p_randomization=randomization_p_value(swaps[index], delta),
+            p_randomization=randomization_p_value(resampled.swaps[index], delta),
             low=low,
             high=high,
             wins=int((gains > TIE).sum()),
             ties=int((np.abs(gains) <= TIE).sum()),
             losses=int((gains < -TIE).sum()),
         )
+    # A single comparison has nothing to be corrected for, and no p_holm in evaluation.json.
     return _corrected(compared) if len(compared) > 1 else compared
 
 
 def _corrected(compared: Mapping[str, Versus]) -> dict[str, Versus]:
     """Add the p-values corrected for testing several systems."""
     corrected = holm([versus.decisive_p for versus in compared.values()])
-    rows = zip(compared.items(), corrected, strict=True)
-    return {system: versus.model_copy(update={"p_holm": p_value}) for (system, versus), p_value in rows}
+    rows: dict[str, Versus] = {}
+    for (system, versus), p_value in zip(compared.items(), corrected, strict=True):
+        rows[system] = versus.model_copy(update={"p_holm": p_value})
+    return rows
 
 
 def score_by_length(
@@ -135,6 +153,7 @@ def score_by_length(
     """Return the scores on groups of segments, from the shortest sources to the longest."""
     lengths = np.array([len(segment.source) for segment in segments])
     groups = []
+    # A stable sort: segments of one length stay in their order, and the groups are the same everywhere.
     for rows in np.array_split(np.argsort(lengths, kind="stable"), LENGTH_BINS):
         if not len(rows):  # fewer segments than groups
             continue

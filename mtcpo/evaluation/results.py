@@ -48,6 +48,7 @@ def to_document(evaluations: Sequence[Evaluation], made: Mapping[str, Any] | Non
     Raises:
         UserError: two evaluations are of the same test set.
     """
+    # The short key is what readers of a single test set expect, and a promise.
     sets_per_pair = Counter(evaluation.test_set.pair for evaluation in evaluations)
     entries: dict[str, SetEntry] = {}
     for evaluation in evaluations:
@@ -56,7 +57,7 @@ def to_document(evaluations: Sequence[Evaluation], made: Mapping[str, Any] | Non
         if key in entries:
             raise UserError(f"two test sets are {name} {pair}; rename one")
         entries[key] = evaluation.entry
-    if made is None:
+    if made is None:  # a field that is given is written, as null if need be
         return EvaluationDocument(pairs=entries)
     return EvaluationDocument(pairs=entries, made=dict(made))
 
@@ -75,6 +76,7 @@ def write_evaluation(
         UserError: evaluation.json exists and `overwrite` is off, or two evaluations are of the same test set.
     """
     path = output_dir / EVALUATION_FILE
+    # Before anything is written, so that a mistake leaves the folder as it was.
     refuse_existing(path, overwrite)
     document = to_document(evaluations, made)
     for evaluation in evaluations:
@@ -103,6 +105,7 @@ def _write_texts(output_dir: Path, evaluation: Evaluation) -> None:
 
 def write_translations(path: Path, texts: Iterable[str]) -> None:
     """Write one translation a line; line breaks inside a translation become spaces."""
+    # Only what ends a line for other tools: U+2028 and its like stay as the system wrote them.
     lines = [LINE_BREAK.sub(" ", text) + "\n" for text in texts]
     write_text(path, "".join(lines))
 

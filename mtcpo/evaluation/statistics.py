@@ -28,7 +28,8 @@ def compute_statistics(
     Lexical metrics are computed in one process per core where there is enough to do, neural metrics in this one.
     """
     lexical = [metric for metric in metrics if metric.is_lexical]
-    workers = os.cpu_count() or 1
+    workers = os.cpu_count() or 1  # None where the system does not say
+    # In the order of the metrics, whichever is computed first.
     statistics: dict[str, list[Array]] = {metric.name: [] for metric in metrics}
     if workers == 1 or len(segments) * len(outputs) * len(lexical) < TEXTS_FOR_WORKERS:
         for metric in metrics:

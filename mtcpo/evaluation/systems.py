@@ -42,6 +42,9 @@ LOG = logging.getLogger(__name__)
 KEPT_TRANSLATIONS = ".translations"
 """Folder that keeps a model's translations until their evaluation is written."""
 
+MetricKey = tuple[str, str]
+"""Spec, and target language or "und": what two test sets must share to share a loaded metric."""
+
 Outputs = list[list[str]]
 """Of each test set, one translation for each segment."""
 
@@ -120,10 +123,13 @@ def evaluate_systems(
     Raises:
         UserError: as the loading of metrics, the systems, and `evaluate_outputs`.
     """
+    # Files first: a wrong number of lines shows in a second, and loading metrics or translating may take hours.
     outputs: dict[str, Outputs] = {}
-    models = {name: system for name, system in systems.items() if isinstance(system, TranslationModel)}
+    models: dict[str, TranslationModel] = {}
     for name, system in systems.items():
-        if name not in models:
+        if isinstance(system, TranslationModel):
+            models[name] = system
+        else:
             outputs[name] = system.outputs(test_sets)
     metrics = load_metrics_for(test_sets, config, folder)
     if models:
@@ -135,6 +141,7 @@ def evaluate_systems(
         outputs[name] = model.outputs(test_sets)
     evaluations = []
     for index, test_set in enumerate(test_sets):
+        # In the order in which the systems were given: the first is the baseline unless the configuration names one.
         outputs_on_set = {name: outputs[name][index] for name in systems}
         evaluation = evaluate_outputs(test_set, outputs_on_set, metrics[index], config, selection_metrics)
         evaluations.append(evaluation)
@@ -175,6 +182,7 @@ def _engine_opener(
     name: str, model: str, dtype: Any, options: ModelOptions
 ) -> Callable[[int], AbstractContextManager[Engine]]:
     def open_with(sources: int) -> AbstractContextManager[Engine]:
+        # Not before there is something to translate: this imports torch.
         from mtcpo.translation.engines import open_engine
 
         return open_engine(model, name, dtype, options, sources)
@@ -222,29 +230,31 @@ def load_metrics_for(
     Raises:
         UserError: an unknown name, a checkpoint that cannot be loaded, or a package that is not installed.
     """
-    loaded: dict[tuple[str, str], Metric] = {}
-    keys_by_set = []
+    loaded: dict[MetricKey, Metric] = {}
+    keys_by_set: list[list[MetricKey]] = []
     for test_set in test_sets:
-        keys = [_metric_key(spec, test_set.tgt_lang) for spec in metrics_of(config, test_set)]
-        for key in keys:
+        keys_by_set.append([])
+        for spec in metrics_of(config, test_set):
+            key = _metric_key(spec, test_set.tgt_lang)
             if key not in loaded:
                 loaded[key] = load_metric(*key, config.comet)
-        keys_by_set.append(keys)
-    neural = [key for key, metric in loaded.items() if not metric.is_lexical]
-    if neural:
+            keys_by_set[-1].append(key)
+    if not all(metric.is_lexical for metric in loaded.values()):
+        # Only now: where a checkpoint cannot be loaded, no empty cache is left behind.
         cache = _open_score_cache(config, folder)
-        for key in neural:
-            loaded[key] = CachedMetric(loaded[key], cache)
+        for key, metric in loaded.items():
+            if not metric.is_lexical:
+                loaded[key] = CachedMetric(metric, cache)
     return [[loaded[key] for key in keys] for keys in keys_by_set]
 
 
-def _metric_key(spec: str, tgt_lang: str) -> tuple[str, str]:
+def _metric_key(spec: str, tgt_lang: str) -> MetricKey:
     """Return what decides whether two test sets can share a loaded metric: only lexical ones differ by language."""
     return spec, tgt_lang if is_lexical(spec) else "und"
 
 
 def _open_score_cache(config: EvaluateConfig, folder: Path | None) -> ScoreCache:
-    """Open the cache; called after the metrics are loaded, so that one that cannot be loaded leaves no file."""
+    """Open the file that the configuration names, else the one in `folder`, else a cache in memory."""
     path = Path(":memory:")  # of use even so: corpus scores, segment scores and error spans each ask for them
     if config.score_cache:
         path = Path(config.score_cache)
@@ -261,6 +271,7 @@ def _translate(
 ) -> list[str]:
     if folder is None:
         return translate_texts(engine, segments, decoding)
+    # Candidates that a test set may come with are nothing that a model translates from.
     bare = [replace(segment, candidates=()) for segment in segments]
     # The file's name is a hash of all that the translations depend on: what lies there is what would be made.
     fingerprint = [engine.name, decoding.model_dump_json(), *(repr(segment) for segment in bare)]
@@ -281,7 +292,10 @@ def made_by(config: EvaluateConfig, inputs: Mapping[str, Path], started: float, 
 
     started: what `time.perf_counter()` was at the start.
     """
-    hashes = {name: f"{path} {sha256_of(path)}" for name, path in inputs.items() if path.exists()}
+    hashes = {}
+    for name, path in inputs.items():
+        if path.exists():
+            hashes[name] = f"{path} {sha256_of(path)}"
     return {
         "command": ["mtcpo", *sys.argv[1:]],
         "settings": config.model_dump(mode="json", exclude_defaults=True),

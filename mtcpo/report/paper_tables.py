@@ -51,7 +51,7 @@ def to_markdown(entry: SetEntry) -> str:
     for metric, description in entry.metrics.items():
         heads.append(metric_title(metric) + ("↑" if description.higher_is_better else "↓"))
     lines = [f"### {_plain(entry.suite)} {entry.pair}, {entry.segments} segments", ""]
-    lines.append(_row(_plain(head) for head in heads))
+    lines.append(_row(map(_plain, heads)))
     lines.append(_row(["---"] + ["---:"] * len(entry.metrics)))
     for system in listed_systems(entry):
         cells = [_cell(entry, system, metric, MARKDOWN) for metric in entry.metrics]

@@ -60,7 +60,8 @@ def length_figure(entry: SetEntry, others: Sequence[str], metric: str) -> Figure
     systems = [entry.baseline, *others][:MAX_CURVES]
     curves = []
     for system in systems:
-        curves.append(Series(system, [(group.chars, group.scores[metric][system]) for group in groups]))
+        points = [(group.chars, group.scores[metric][system]) for group in groups]
+        curves.append(Series(system, points))
     title = f"{metric_title(metric)} by length of the source"
     sizes = sorted({group.segments for group in groups})
     size = f"{sizes[0]}" if len(sizes) == 1 else f"{sizes[0]} to {sizes[-1]}"

@@ -20,7 +20,7 @@ from mtcpo.evaluation.results import translations_dir
 from mtcpo.report.columns import Column, columns_of
 from mtcpo.report.figures import Figure
 from mtcpo.report.score_figures import MAX_CURVES, delta_figures, length_figure
-from mtcpo.report.side_by_side import Selection, select_rows
+from mtcpo.report.side_by_side import Row, Selection, select_rows
 from mtcpo.report.wording import format_p, format_score, has_few_systems, listed_systems, signed_delta
 
 MAX_LENGTH_FIGURES = 3
@@ -113,6 +113,7 @@ def overview_of(entries: Sequence[SetEntry]) -> Overview:
         for metric in entry.main_metrics:
             metrics[metric] = entry.metrics[metric].higher_is_better
         others = _listed_others(entry)
+        # Many systems are ranked, and a table of all of them on all test sets would be read by nobody.
         for system in others if has_few_systems(entry) else others[:1]:
             cells = {tile.metric: tile for tile in tiles_of(entry, system)}
             lines.append(OverviewLine(number, entry, system, cells))
@@ -129,11 +130,7 @@ def view_of(entry: SetEntry, run_dir: Path) -> SetView:
     # chrF before BLEU: of single sentences it says more.
     sort_metric = "chrf" if "chrf" in entry.metrics else entry.first_metric
     translations = _read_translations(entry, run_dir, others, sort_metric)
-    gains, changed = [], []
-    for row in () if translations is None else translations.rows:
-        outputs = row.outputs[1:]  # the first is the baseline's
-        gains.append(json.dumps([[output.gains.get(metric) for metric in entry.metrics] for output in outputs]))
-        changed.append(json.dumps([int(output.changed) for output in outputs]))
+    rows = () if translations is None else translations.rows
     lead_figure, figures = _plots(entry, others)
     return SetView(
         entry=entry,
@@ -147,9 +144,18 @@ def view_of(entry: SetEntry, run_dir: Path) -> SetView:
         lead_figure=lead_figure,
         figures=figures,
         translations=translations,
-        gains=tuple(gains),
-        changed=tuple(changed),
+        gains=tuple(json.dumps(_gains_of(row, entry)) for row in rows),
+        changed=tuple(json.dumps([int(output.changed) for output in row.outputs[1:]]) for row in rows),
     )
+
+
+def _gains_of(row: Row, entry: SetEntry) -> list[list[float | None]]:
+    """Return the gains of each system but the baseline, whose output is the first, in the order of the metrics."""
+    gains: list[list[float | None]] = []
+    for output in row.outputs[1:]:
+        # None where a segment has no score by a metric: the page's script counts that as no gain.
+        gains.append(list(map(output.gains.get, entry.metrics)))
+    return gains
 
 
 def _read_translations(entry: SetEntry, run_dir: Path, others: tuple[str, ...], sort_metric: str) -> Selection | None:
@@ -179,8 +185,9 @@ def _plots(
 
 def _strongest(entry: SetEntry, systems: Sequence[str], metric: str) -> list[str]:
     """Return as many systems as a plot can hold beside the baseline, the best ones, as they are listed."""
-    ranked = [system for system in entry.ranked(metric) if system != entry.baseline]
-    return [system for system in systems if system in ranked[: MAX_CURVES - 1]]
+    # The baseline has a curve anyway, wherever it ranks.
+    best = [system for system in entry.ranked(metric) if system != entry.baseline][: MAX_CURVES - 1]
+    return [system for system in systems if system in best]
 
 
 @lru_cache(maxsize=256)

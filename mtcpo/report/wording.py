@@ -3,28 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 
-from mtcpo.evaluation.document import ALPHA, SetEntry, Verdict
+from mtcpo.evaluation.document import ALPHA, METRIC_TITLES, SetEntry, Verdict
 
 FEW_SYSTEMS = 3
 """Up to so many systems are each compared with the baseline in a sentence; more are counted, metric by metric."""
-
-TITLES = {
-    "bleu": "BLEU",
-    "spbleu": "spBLEU",
-    "chrf": "chrF",
-    "chrf++": "chrF++",
-    "ter": "TER",
-    "comet": "COMET",
-    "cometkiwi": "COMETKiwi",
-    "xcomet": "XCOMET",
-}
 
 
 def metric_title(name: str) -> str:
     """Return a metric's name as papers write it; `bleu-A` is that against reference A."""
     base, dash, label = name.partition("-")
-    return TITLES.get(base, base) + dash + label
+    return METRIC_TITLES.get(base, base) + dash + label
 
 
 def humanize(name: str) -> str:
@@ -97,8 +87,8 @@ def ends_cluster(entry: SetEntry, system: str) -> bool:
     place = listed.index(system)
     if not shows_clusters(entry) or place == len(listed) - 1:
         return False
-    clusters = [entry.score(name, entry.first_metric).cluster for name in listed[place : place + 2]]
-    return clusters[0] != clusters[1]
+    this, following = (entry.score(name, entry.first_metric) for name in listed[place : place + 2])
+    return this.cluster != following.cluster
 
 
 # --- sentences ------------------------------------------------------------------------------------------------------
@@ -110,8 +100,8 @@ def summarize(entry: SetEntry) -> tuple[str, ...]:
         scores = [_score_text(entry, entry.baseline, metric) for metric in entry.main_metrics]
         return (f"{entry.baseline} scores {join_words(scores)}. There is no other system to compare it with.",)
     if has_few_systems(entry):
-        return tuple(_compare_in_words(entry, system) for system in entry.others)
-    return tuple(_count_in_words(entry, metric) for metric in entry.main_metrics)
+        return tuple(map(partial(_compare_in_words, entry), entry.others))
+    return tuple(map(partial(_count_in_words, entry), entry.main_metrics))
 
 
 def _score_text(entry: SetEntry, system: str, metric: str) -> str:
@@ -153,7 +143,7 @@ def _count_in_words(entry: SetEntry, metric: str) -> str:
 
 def selection_metric_note(entry: SetEntry) -> str:
     """Say which metrics were used to select the training pairs, or nothing where none was."""
-    titles = [metric_title(name) for name in entry.selection_metrics]
+    titles = list(map(metric_title, entry.selection_metrics))
     if not titles:
         return ""
     were, them = ("were", "any of them") if len(titles) > 1 else ("was", "it")
@@ -163,21 +153,24 @@ def selection_metric_note(entry: SetEntry) -> str:
 def describe_tests(entry: SetEntry) -> str:
     """Return which tests the p-values are of, for example "the larger p of paired bootstrap and …, seed 12345"."""
     tests = entry.significance
-    names = [_test_name(name) for name in (tests.test, tests.second_test) if name is not None]
+    names = _test_names(entry)
     text = f"the larger p of {join_words(names)}" if len(names) > 1 else names[0]
     text += f", {tests.resamples} resamples{' each' if len(names) > 1 else ''}, seed {tests.seed}"
     return f"{text}, {tests.correction}-corrected for {len(entry.others)} systems" if tests.correction else text
 
 
-def _test_name(stored: str) -> str:
-    """Return the name of a significance test; evaluation.json spells it as it always has."""
-    return stored.replace("randomisation", "randomization")
+def _test_names(entry: SetEntry) -> list[str]:
+    """Return the names of the significance tests: one in documents of before there was a second."""
+    names = [entry.significance.test]
+    if entry.significance.second_test is not None:
+        # evaluation.json keeps the spelling that it always had.
+        names.append(entry.significance.second_test.replace("randomisation", "randomization"))
+    return names
 
 
 def significance_test_titles(entry: SetEntry) -> tuple[str, ...]:
     """Return the names of the significance tests as headings of a table."""
-    tests = entry.significance
-    return tuple(_test_name(name).capitalize() for name in (tests.test, tests.second_test) if name is not None)
+    return tuple(map(str.capitalize, _test_names(entry)))
 
 
 def too_few_resamples(entry: SetEntry) -> str:
@@ -202,7 +195,8 @@ def table_notes(entry: SetEntry) -> list[str]:
             f"#: cluster; lines: every system above is better by {metric_title(entry.first_metric)} than every one "
             "below (the 95 % interval of their difference excludes zero)"
         )
-    notes += [note for note in (too_few_resamples(entry),) if note]
+    if too_few := too_few_resamples(entry):
+        notes.append(too_few)
     if entry.selection_metrics:
         notes.append(f"◆ {selection_metric_note(entry)}")
     return notes + unchecked_notes(entry.unchecked)

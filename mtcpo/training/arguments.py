@@ -1,4 +1,4 @@
-"""The library's training arguments: our defaults, the user's fields, and what is refused."""
+"""The training arguments of transformers: our defaults, the user's fields, and what is refused."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import dataclasses
 import os
 import types
 import typing
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -37,12 +37,15 @@ DEFAULT_ARGS: dict[str, Any] = {
     "report_to": "none",
     "seed": 0,
 }
-"""What we set where the user does not; no service reports anywhere that nobody asked for. The filter would look at the
-loss of every step, for which a GPU is waited for, and hide what is no number, which we stop at."""
+"""What we set where the user does not.
 
-OWN_ARGS = {
+report_to: no service is told of a training unless the user asks for it. logging_nan_inf_filter: it would read the loss
+of every step, which waits for the GPU, and would hide a loss that is NaN, at which we stop.
+"""
+
+RESERVED_ARGS = {
     "output_dir": "pass --output-dir",
-    "resume_from_checkpoint": "the same command goes on by itself",
+    "resume_from_checkpoint": "the same command resumes by itself",
     "label_smoothing_factor": "set train.nll_smoothing",
     "remove_unused_columns": "batches hold what the model needs",
     "label_names": "batches hold what the model needs",
@@ -53,7 +56,7 @@ OWN_ARGS = {
     "length_column_name": "batches are of like length already",
     "dataloader_drop_last": "no example is dropped",
 }
-"""Fields that would have no effect, or that we decide, with the reason or the way out."""
+"""Fields that would have no effect, or that mtcpo decides -> the reason, or the way out."""
 
 VARIABLE_PREFIXES = ("ACCELERATE_", "FSDP_")
 """Prefixes of the environment variables by which transformers and accelerate pass settings to each other."""
@@ -98,31 +101,17 @@ def training_setup(config: TrainConfig, folder: Path, evaluates: bool = False) -
 def _training_arguments(config: TrainConfig, folder: Path, evaluates: bool) -> Seq2SeqTrainingArguments:
     """Make the arguments; this writes into the environment."""
     fields = {field.name for field in dataclasses.fields(Seq2SeqTrainingArguments) if field.init}
-    args = DEFAULT_ARGS | config.args
-    if "warmup_steps" in config.args:
-        del args["warmup_ratio"]
-    if "warmup_ratio" in args and "warmup_ratio" not in fields:
-        # transformers 5: one field for both, a share where it is below 1.
-        args["warmup_steps"] = args.pop("warmup_ratio")
+    args = _with_defaults(config.args, fields)
     hints = typing.get_type_hints(Seq2SeqTrainingArguments)
     for name, value in args.items():
-        if name in OWN_ARGS:
-            raise UserError(f"train.args.{name} cannot be set: {OWN_ARGS[name]}")
+        if name in RESERVED_ARGS:
+            raise UserError(f"train.args.{name} cannot be set: {RESERVED_ARGS[name]}")
         if name not in fields:
             raise UserError(f"train.args.{name}: no such training argument{nearest(name, fields)}")
         _check_type(name, value, hints[name])
-    if torch.cuda.is_available() and torch.cuda.is_bf16_supported():
-        args.setdefault("bf16", not args.get("fp16"))
-    for kind in ("gradient_checkpointing", "activation_checkpointing"):  # its name, and that of late versions of 5
-        if args.get(kind):
-            # The other way, torch's older one, finds no gradient where the input is frozen, as it is under adapters.
-            args.setdefault(f"{kind}_kwargs", {"use_reentrant": False})
-    if args.get("torch_compile") or args.get("torch_compile_backend"):
-        # Layer by layer: the whole would be compiled again at every step, for what we hang on encoder and head.
-        os.environ.setdefault("ACCELERATE_DYNAMO_USE_REGIONAL_COMPILATION", "true")
-    pairs = evaluates or config.eval is not None
-    evaluates = pairs or config.dev is not None
-    if evaluates:
+    _adapt_to_machine_and_model(args)
+    has_pairs = evaluates or config.eval is not None
+    if has_pairs or config.dev is not None:
         args.setdefault("eval_strategy", "epoch")
         _choose_best(args, config)
     try:
@@ -130,12 +119,37 @@ def _training_arguments(config: TrainConfig, folder: Path, evaluates: bool) -> S
     except (ValueError, TypeError, ImportError) as error:  # ImportError: deepspeed, apex and their like
         raise UserError(f"train.args: {one_line(error)}") from error
     defer_sharding(checked)
-    if checked.eval_strategy != "no" and not evaluates:
+    if checked.eval_strategy != "no" and not has_pairs and config.dev is None:
         raise UserError(
             "train.args.eval_strategy: there is nothing to evaluate on; pass --eval-prefs FILE, or add [train.dev]"
         )
-    _check_best(checked, config, pairs)
+    _check_best(checked, config, has_pairs)
     return checked
+
+
+def _with_defaults(given: Mapping[str, Any], fields: Collection[str]) -> dict[str, Any]:
+    """Return the user's fields and, for those that the user left out, our defaults."""
+    args = {**DEFAULT_ARGS, **given}
+    if "warmup_steps" in given:
+        del args["warmup_ratio"]
+    if "warmup_ratio" in args and "warmup_ratio" not in fields:
+        # transformers 5 has one field for both: values below 1 are ratios.
+        args["warmup_steps"] = args.pop("warmup_ratio")
+    return args
+
+
+def _adapt_to_machine_and_model(args: dict[str, Any]) -> None:
+    """Set defaults that depend on other fields or on the GPU."""
+    if torch.cuda.is_available() and torch.cuda.is_bf16_supported():
+        args.setdefault("bf16", not args.get("fp16"))
+    # Two names of one field: the second is that of late versions of transformers 5.
+    for name in ("gradient_checkpointing", "activation_checkpointing"):
+        if args.get(name):
+            # torch's older, reentrant way finds no gradient where the input is frozen, as it is under adapters.
+            args.setdefault(f"{name}_kwargs", {"use_reentrant": False})
+    if args.get("torch_compile") or args.get("torch_compile_backend"):
+        # Layer by layer: the hooks on encoder and head would have the whole model compiled again at every step.
+        os.environ.setdefault("ACCELERATE_DYNAMO_USE_REGIONAL_COMPILATION", "true")
 
 
 def _training_variables() -> dict[str, str]:
@@ -155,7 +169,7 @@ def _restored_environment() -> Iterator[None]:
 
 
 def _choose_best(args: dict[str, Any], config: TrainConfig) -> None:
-    """Let the first metric of a dev set choose the checkpoint that is kept, unless the user has said what does."""
+    """Let the first metric of a dev set choose the checkpoint that is kept, unless the user says what does."""
     if args["eval_strategy"] == "no":
         return
     if config.dev is not None and args.get("load_best_model_at_end", True):
@@ -169,49 +183,53 @@ def _choose_best(args: dict[str, Any], config: TrainConfig) -> None:
         if metric_name(spec) == name:
             args.setdefault("greater_is_better", is_higher_better(spec))
     if args["load_best_model_at_end"]:
-        # A checkpoint for every evaluation: the library wants the two in step.
+        # transformers needs a checkpoint for every evaluation.
         args.setdefault("save_strategy", args["eval_strategy"])
         if "save_total_limit" not in config.args:
-            args["save_total_limit"] = 2  # the best and the last: with 1 the library deletes the last at an interrupt
+            # The best and the last: with 1, transformers deletes the last one at an interrupt.
+            args["save_total_limit"] = 2
         if "eval_steps" in args:
             args.setdefault("save_steps", args["eval_steps"])
     if config.early_stopping_patience is not None:
-        args.setdefault("restore_callback_states_from_checkpoint", True)  # what it has counted so far
+        # Without it a resumed run would count its patience from 0.
+        args.setdefault("restore_callback_states_from_checkpoint", True)
 
 
-def _check_best(args: Seq2SeqTrainingArguments, config: TrainConfig, pairs: bool) -> None:
-    """Refuse a metric that no evaluation will have: the library would find out after the first one."""
+def _check_best(args: Seq2SeqTrainingArguments, config: TrainConfig, has_pairs: bool) -> None:
+    """Refuse a metric that no evaluation will have: transformers would notice after the first one."""
     metric = args.metric_for_best_model
     if config.early_stopping_patience is not None and (metric is None or args.eval_strategy == "no"):
         raise UserError(
-            "train.early_stopping_patience: nothing is evaluated that could get better; name it in "
-            "train.args.metric_for_best_model, or add [train.dev], whose first metric it is then"
+            "train.early_stopping_patience: no metric says what is better; set train.args.metric_for_best_model, or "
+            "add [train.dev], whose first metric then decides"
         )
     if metric is None:
         return
-    known = [] if config.dev is None else [metric_name(spec) for spec in config.dev.metrics]
-    if pairs:
-        known += ["loss", "nll_loss", *(() if config.loss == "sft" else PAIR_METRICS)]
-    if metric.removeprefix("eval_") not in known:
-        raise choose("train.args.metric_for_best_model", metric, known)
+    evaluated = [] if config.dev is None else [metric_name(spec) for spec in config.dev.metrics]
+    if has_pairs:
+        evaluated += ["loss", "nll_loss"]
+        evaluated += [] if config.loss == "sft" else PAIR_METRICS
+    if metric.removeprefix("eval_") not in evaluated:
+        raise choose("train.args.metric_for_best_model", metric, evaluated)
 
 
 def _check_type(name: str, value: Any, hint: Any) -> None:
-    """Refuse text for a number and the like: the library would find out in the middle of its work, or never."""
+    """Refuse text for a number and the like: transformers would notice in the middle of its work, or never."""
     if name == "fsdp":
-        return  # text to transformers 4.57; true to 5, whatever its hint says
+        return  # text in transformers 4.57; also true in 5, whatever its hint says
     kinds = typing.get_args(hint) if typing.get_origin(hint) in (typing.Union, types.UnionType) else (hint,)
     if not set(kinds) <= {bool, int, float, str, type(None)}:
-        return  # one of several words, or a table: the library checks those itself
-    wanted = (*kinds, int) if float in kinds else kinds
+        return  # one of several words, or a table: transformers checks those itself
+    accepted = (*kinds, int) if float in kinds else kinds
+    # To Python, true is a number.
     is_wrong_bool = isinstance(value, bool) and bool not in kinds
-    if is_wrong_bool or not isinstance(value, wanted):
+    if is_wrong_bool or not isinstance(value, accepted):
         needed = " or ".join(kind.__name__ for kind in kinds if kind is not type(None))
         raise UserError(f"train.args.{name}: {needed} is needed (got {str(value)!r})")
 
 
 def check_precision(args: Seq2SeqTrainingArguments, family: Family) -> None:
-    """Refuse half-precision arithmetic where it overflows or does not exist; weights are `load_model`'s to refuse."""
+    """Refuse half-precision arithmetic where it overflows or does not exist; `load_model` refuses such weights."""
     if not args.fp16:
         return
     if not family.float16:

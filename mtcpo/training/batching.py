@@ -18,7 +18,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from mtcpo.models.layouts.base import Example, Layout
 
 Indices = NDArray[np.int64]
-"""Examples of a batch. Arrays, most of them views of one: they take 8 bytes an example, as lists five times as much."""
+"""Indices of the examples of a batch. Arrays, most of them views of one: 8 bytes an example, a fifth of a list."""
 
 Lengths = Sequence[tuple[int, int]] | NDArray[np.int32]
 """(encoder, decoder) of each example."""
@@ -26,12 +26,15 @@ Lengths = Sequence[tuple[int, int]] | NDArray[np.int32]
 
 @dataclass(frozen=True, slots=True)
 class BatchLimits:
-    """What closes a batch. tokens counts padding too: sources x longest source + targets x longest target."""
+    """How large a batch may be.
+
+    examples: how many, at most. tokens: padding included, sources x longest source + targets x longest target.
+    targets: of one source, 2 for pairs.
+    """
 
     examples: int
     tokens: int | None = None
     targets: int = 1
-    """Targets of one source: 2 for pairs."""
 
 
 def length_batches(lengths: Lengths, limits: BatchLimits, seed: int) -> list[Indices]:
@@ -39,14 +42,15 @@ def length_batches(lengths: Lengths, limits: BatchLimits, seed: int) -> list[Ind
     order = _by_length(np.asarray(lengths, np.int64).reshape(-1, 2), seed)
     starts: list[int] = []
     encoder = decoder = 0
-    for place, index in enumerate(order):
-        longest = max(encoder, int(lengths[index][0])), max(decoder, int(lengths[index][1]))
-        size = place - starts[-1] + 1 if starts else 1
-        padded = size * (longest[0] + limits.targets * longest[1])
-        if not starts or size > limits.examples or (limits.tokens is not None and padded > limits.tokens):
-            starts.append(place)
-            longest = int(lengths[index][0]), int(lengths[index][1])
-        encoder, decoder = longest
+    for position, index in enumerate(order):
+        own_encoder, own_decoder = int(lengths[index][0]), int(lengths[index][1])
+        encoder, decoder = max(encoder, own_encoder), max(decoder, own_decoder)
+        size = position - starts[-1] + 1 if starts else 1
+        padded = size * (encoder + limits.targets * decoder)
+        is_full = size > limits.examples or (limits.tokens is not None and padded > limits.tokens)
+        if not starts or is_full:
+            starts.append(position)
+            encoder, decoder = own_encoder, own_decoder
     return [order[start:stop] for start, stop in pairwise([*starts, len(order)])]
 
 
@@ -55,15 +59,16 @@ def _by_length(lengths: NDArray[np.int64], seed: int) -> Indices:
     shuffled = array("q", range(len(lengths)))
     random.Random(seed).shuffle(shuffled)
     indices = np.array(shuffled, np.int64)
-    found: Indices = indices[np.lexsort(lengths[indices].T)]
-    return found
+    # lexsort is stable and takes the last key first.
+    ordered: Indices = indices[np.lexsort(lengths[indices].T)]
+    return ordered
 
 
 def divide_evenly(batches: Sequence[Indices], processes: int) -> list[Indices]:
-    """Make the number of batches a multiple of `processes`, so that all take equal steps; keep their order.
+    """Make the number of batches a multiple of `processes`, so that all take as many steps; keep their order.
 
-    The largest are split; where all are single examples, the shortest are put together in twos, beyond the limits of a
-    batch. Nothing is dropped, and nothing repeated unless there are fewer examples than processes.
+    The largest batches are split. Where all are single examples, the shortest are joined in pairs, whatever the limits
+    of a batch. Nothing is dropped, and nothing repeated unless there are fewer examples than processes.
     """
     batches = list(batches)
     while len(batches) % processes:
@@ -74,9 +79,11 @@ def divide_evenly(batches: Sequence[Indices], processes: int) -> list[Indices]:
         batches[largest : largest + 1] = [batch[: len(batch) // 2], batch[len(batch) // 2 :]]
     excess = len(batches) % processes
     if excess and len(batches) > processes:
-        together = [np.concatenate(batches[2 * i : 2 * i + 2]) for i in range(excess)]
-        return together + batches[2 * excess :]
-    return batches + [batches[i % len(batches)] for i in range(processes - excess)] if excess else batches
+        joined = [np.concatenate(batches[2 * i : 2 * i + 2]) for i in range(excess)]
+        return joined + batches[2 * excess :]
+    if not excess:
+        return batches
+    return batches + [batches[i % len(batches)] for i in range(processes - excess)]
 
 
 class LengthBatchSampler(Sampler[list[int]]):
@@ -96,7 +103,7 @@ class LengthBatchSampler(Sampler[list[int]]):
         self.epoch = 0
 
     def set_epoch(self, epoch: int) -> None:
-        """Choose the epoch whose order the next iteration has."""
+        """Set the epoch, which decides the order of the next iteration."""
         self.epoch = epoch
 
     def __len__(self) -> int:
@@ -140,7 +147,8 @@ def length_loader(
         persistent_workers=args.dataloader_persistent_workers,
         prefetch_factor=args.dataloader_prefetch_factor,
     )
-    # The sampler knows its process already, so accelerate is told of one: it only moves batches to the device.
+    # The sampler has picked the batches of this process already: accelerate must take it for the only one, and only
+    # move batches to the device.
     prepared: DataLoader[Example] = prepare_data_loader(
         loader, device=args.device, num_processes=1, process_index=0, put_on_device=True, non_blocking=True
     )

@@ -17,7 +17,7 @@ from mtcpo.translation.config import TranslateConfig
 
 
 class DevConfig(CorpusConfig):
-    """A dev set, translated at every evaluation with the code of `mtcpo evaluate`; the best checkpoint is chosen on it.
+    """A dev set, translated and scored at every evaluation, as by `mtcpo evaluate`; it chooses the best checkpoint.
 
     The corpus needs references. The metrics are logged as eval_bleu, eval_chrf, ...; unless train.args says otherwise,
     the first of them chooses the checkpoint that is kept.
@@ -48,26 +48,26 @@ class EvalConfig(Config):
     prefs: RowSource
     src_lang: Language | None = None
     tgt_lang: Language | None = None
-    """Languages of triplets that do not say theirs."""
+    """Languages of triplets that do not name theirs."""
 
     @property
     def corpus(self) -> PreferenceSetConfig:
         """Where the pairs are."""
-        # It was allowed, if it is code, when it was read.
+        # A source that is code was allowed when this section was read.
         values = {"source": self.prefs, "src_lang": self.src_lang, "tgt_lang": self.tgt_lang}
         return load_section(PreferenceSetConfig, values, "train.eval", allow_code=True)
 
 
 class TrainConfig(LossConfig):
-    """One training stage: the loss and its parameters, batches, limits, and any field of the library's arguments."""
+    """One training stage: the loss and its parameters, batches, limits, and any training argument of transformers."""
 
     batch_tokens: int | None = Field(default=None, ge=1)
-    """Tokens of a batch with its padding; per_device_train_batch_size still bounds its pairs."""
+    """Tokens of a batch, padding included; per_device_train_batch_size still limits its pairs."""
     dropout: Annotated[float, Field(ge=0, lt=1)] | Literal["model"] = 0.0
     """0 unless asked for: chosen and rejected should differ by their text alone. "model": what its config says."""
     max_source_tokens: int | None = Field(default=None, ge=1)
     max_target_tokens: int | None = Field(default=None, ge=1)
-    """Longer examples are dropped and counted. Default: what the model can take."""
+    """Longer examples are dropped and counted. Default: as long as the model can take."""
     dtype: DType = "auto"
     """Of the weights. auto: float32 for full training (bf16 arithmetic on a GPU), the GPU's best for LoRA."""
     lora: LoraConfig | None = None
@@ -80,5 +80,16 @@ class TrainConfig(LossConfig):
 
     @property
     def quantization(self) -> Quantization | None:
-        """Of the weights as they are loaded."""
+        """How the weights are quantized as they are loaded."""
         return self.lora.quantization if self.lora else None
+
+
+def with_trial_values(config: TrainConfig, values: dict[str, Any]) -> TrainConfig:
+    """Return the settings of a trial of a search; the parameters of the loss among `values` are taken out of them.
+
+    Raises:
+        UserError: a value that the loss does not take.
+    """
+    of_loss = {name: values.pop(name) for name in LossConfig.model_fields if name in values}
+    # Code in the settings was allowed when they were read.
+    return load_section(TrainConfig, config.model_dump() | of_loss, "hp_space", allow_code=True)

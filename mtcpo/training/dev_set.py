@@ -1,4 +1,4 @@
-"""The dev set of a training run: translated at every evaluation by all processes in shares, and scored by the first."""
+"""The dev set of a training: at every evaluation all processes translate a part of it, and the first one scores it."""
 
 from __future__ import annotations
 
@@ -36,13 +36,17 @@ class DevSet:
         """Return the corpus scores by name of metric, and some translations; the same in every process.
 
         The model, its mode and the random generators are left as they were.
+
+        Raises:
+            UserError: a metric cannot score the translations.
         """
         texts = self._translate(loaded, accelerator)
         outcome: list[Any] = [None]
         if accelerator.is_main_process:
             try:
                 outcome = [self.score(texts)]
-            except UserError as error:  # the others wait for what the first one found
+            except UserError as error:
+                # Passed on: the others would wait for ever for scores that do not come.
                 outcome = [error]
         broadcast_object_list(outcome)
         if isinstance(outcome[0], UserError):
@@ -50,12 +54,14 @@ class DevSet:
         return outcome[0], self._samples(texts)
 
     def _translate(self, loaded: LoadedModel, accelerator: Any) -> list[str]:
-        """Return the translation of every segment; each process makes every n-th, so that shares are alike."""
-        count, step = len(self.segments), accelerator.num_processes
-        # As many in each, some twice if need be: where weights are in shares, none can go on without the others.
-        numbers = [number % count for number in range(accelerator.process_index, -(-count // step) * step, step)]
-        share = translate_texts(GenerateEngine(loaded, "dev"), [self.segments[n] for n in numbers], self.decoding)
-        return [text for _, text in sorted(dict(gather_object(list(zip(numbers, share, strict=True)))).items())]
+        """Return the translation of every segment; of n processes each translates every n-th segment."""
+        count, processes = len(self.segments), accelerator.num_processes
+        # As many in each process, some twice if need be: with sharded weights, none can translate without the others.
+        rounds = -(-count // processes)
+        numbers = [number % count for number in range(accelerator.process_index, rounds * processes, processes)]
+        part = translate_texts(GenerateEngine(loaded, "dev"), [self.segments[n] for n in numbers], self.decoding)
+        translations = dict(gather_object(list(zip(numbers, part, strict=True))))
+        return [translations[number] for number in range(count)]
 
     def score(self, texts: Sequence[str]) -> dict[str, float]:
         """Return the corpus scores of the translations of all segments."""
@@ -65,18 +71,20 @@ class DevSet:
         }
 
     def _samples(self, texts: Sequence[str]) -> list[dict[str, str]]:
+        """Return some translations, spread evenly over the set."""
         count = min(self.samples, len(texts))
-        return [
-            {"id": segment.id, "source": segment.source, "reference": segment.references[0], "translation": text}
-            for segment, text in (
-                (self.segments[i], texts[i]) for i in (number * len(texts) // count for number in range(count))
-            )
-        ]
+        samples = []
+        for number in range(count):
+            index = number * len(texts) // count
+            segment = self.segments[index]
+            texts_of_sample = {"source": segment.source, "reference": segment.references[0]}
+            samples.append({"id": segment.id, **texts_of_sample, "translation": texts[index]})
+        return samples
 
     def signatures(self) -> dict[str, str]:
-        """Return what a reader needs to compute the scores again, by name of metric."""
+        """Return the signature of each metric by its name."""
         counts = {len(segment.references) for segment in self.segments}
-        references = counts.pop() if len(counts) == 1 else -1
+        references = counts.pop() if len(counts) == 1 else -1  # -1: their number varies
         return {metric.name: metric.signature(references if metric.needs_references else 0) for metric in self.metrics}
 
 
@@ -86,7 +94,7 @@ def dev_set_of(config: TrainConfig) -> tuple[DevSet | None, Drops]:
 
 
 def load_dev_set(config: DevConfig) -> tuple[DevSet, Drops]:
-    """Read a dev set and load its metrics; also return what was dropped of it, by reason.
+    """Read a dev set and load its metrics; also return how many segments were dropped, by reason.
 
     Raises:
         UserError: a file is missing, nothing is in it, a segment has no reference, or a metric cannot be loaded.
@@ -95,9 +103,11 @@ def load_dev_set(config: DevConfig) -> tuple[DevSet, Drops]:
     segments = tuple(read_corpus(config, drops))
     if not segments:
         raise UserError(f"train.dev.source: {config.source} has no source to translate")
-    bare = next((segment.id for segment in segments if not segment.references), None)
-    if bare is not None:
-        raise UserError(f"train.dev: segment {bare} of {config.source} has no reference, and a dev set needs them")
+    for segment in segments:
+        if not segment.references:
+            raise UserError(
+                f"train.dev: segment {segment.id} of {config.source} has no reference, and a dev set needs them"
+            )
     assert config.tgt_lang is not None  # the section checks it
     metrics = [load_metric(spec, config.tgt_lang, config.comet) for spec in config.metrics]
     return DevSet(segments, tuple(metrics), config.decoding, config.samples), drops

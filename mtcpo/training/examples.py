@@ -1,4 +1,4 @@
-"""From texts to tokenized examples: what is dropped on the way is counted, and nothing is ever cut."""
+"""From texts to tokenized examples: what is dropped is counted, and nothing is ever truncated."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from mtcpo.data.triplets import open_triplets
 from mtcpo.models.layouts.base import Example, Layout
 from mtcpo.models.prompts import TextExample
 from mtcpo.training.config import TrainConfig
-from mtcpo.training.token_cache import Notes, cached, spooled
+from mtcpo.training.token_cache import Notes, cached_examples, spooled
 
 ENCODE_AT_ONCE = 1000
 """Texts tokenized in one call: enough to keep the tokenizer's threads busy, few enough to keep memory flat."""
@@ -25,7 +25,7 @@ NAMED_IDS = 5
 
 @dataclasses.dataclass(slots=True)
 class Encoded:
-    """Tokenized examples, what was dropped on the way (reason -> number), and their languages.
+    """Tokenized examples, how many were dropped by reason, and the languages of the last ones.
 
     dropped_ids: reason -> the first ids, where they are known. sha256: of all token ids.
     """
@@ -38,13 +38,17 @@ class Encoded:
 
 
 def pair_texts(triplets: Iterable[Triplet]) -> Iterator[TextExample]:
-    """Yield what training needs of triplets: the source, or the prompt, with (chosen, rejected)."""
+    """Yield the parts of triplets that training needs: the source, or the prompt, with (chosen, rejected)."""
     for t in triplets:
         yield TextExample(t.source, t.src_lang, t.tgt_lang, (t.chosen, t.rejected), t.prompt, t.id)
 
 
 def reference_texts(segments: Iterable[Segment]) -> Iterator[TextExample]:
-    """Yield what supervised training needs: each source with each of its references."""
+    """Yield what supervised training needs: each source with each of its references.
+
+    Raises:
+        UserError: a segment has no reference.
+    """
     for segment in segments:
         if not segment.references:
             raise UserError(f"segment {segment.id}: no reference, and supervised training needs one")
@@ -53,21 +57,22 @@ def reference_texts(segments: Iterable[Segment]) -> Iterator[TextExample]:
 
 
 def encode_within_limits(layout: Layout, texts: Iterable[TextExample], config: TrainConfig) -> Encoded:
-    """Tokenize texts; drop and count those that are empty, without a contrast, or too long for model or config.
+    """Tokenize texts; drop and count those that are empty, with equal targets, or too long for model or config.
 
-    Nothing is ever cut: a cut target has no end token. What has been tokenized before comes from the cache.
+    Nothing is truncated: a truncated target has no end token. What was tokenized before comes from the cache.
     """
-    work = _Tokenizing(layout, config)
+    run = _Tokenization(layout, config)
+    # All that decides which examples there are, beside layout and texts.
     settings = config.loss == "sft", config.max_source_tokens, config.max_target_tokens
     with spooled(texts) as spool:
-        examples, notes = cached(layout, spool, settings, work.examples, work.notes)
+        examples, notes = cached_examples(layout, spool, settings, run.examples, run.notes)
     src_lang, tgt_lang = notes["languages"]
     dropped = Counter[str](notes["dropped"])
     return Encoded(examples, dropped, (src_lang, tgt_lang), notes["dropped_ids"], notes["sha256"])
 
 
 @dataclasses.dataclass(slots=True)
-class _Tokenizing:
+class _Tokenization:
     """One pass over texts, and what there is to report of it afterwards."""
 
     layout: Layout
@@ -77,6 +82,7 @@ class _Tokenizing:
     dropped_ids: dict[str, list[str]] = dataclasses.field(default_factory=dict)
 
     def examples(self, texts: Iterable[TextExample]) -> Iterator[Example]:
+        """Yield the examples that are kept."""
         iterator = iter(texts)
         while group := list(itertools.islice(iterator, ENCODE_AT_ONCE)):
             if self.config.loss == "sft":
@@ -90,6 +96,7 @@ class _Tokenizing:
                     yield example
 
     def notes(self) -> Notes:
+        """Return what there is to report, once all examples have been made."""
         return {"languages": self.languages, "dropped": self.dropped, "dropped_ids": self.dropped_ids}
 
     def _drop(self, reason: str, text: TextExample) -> None:
@@ -149,10 +156,10 @@ def evaluation_texts(
 
 
 def with_template(texts: Iterable[TextExample], template: str | None) -> Iterator[TextExample]:
-    """Yield the same texts, which a template that was asked for is to be used for.
+    """Yield the texts as they are, once it is clear that the template, if there is one, applies to them.
 
     Raises:
-        UserError: one of them has a prompt of its own, in place of which the template would do nothing.
+        UserError: a text has a prompt of its own, so that the template would have no effect.
     """
     for text in texts:
         if template is not None and text.prompt is not None:
@@ -164,11 +171,14 @@ def with_template(texts: Iterable[TextExample], template: str | None) -> Iterato
 
 
 def _reason_to_drop(text: TextExample, example: Example, layout: Layout, config: TrainConfig) -> str | None:
-    given = text.source if text.prompt is None else text.prompt
-    if not (given.strip() if isinstance(given, str) else given):
+    """Return why an example cannot be trained on, None if it can."""
+    source = text.source if text.prompt is None else text.prompt
+    is_empty = not source.strip() if isinstance(source, str) else not source  # a conversation is a list of messages
+    if is_empty:
         return "empty_source"
     if not all(target.strip() for target in text.targets):
         return "empty_target"
+    # Tokens, not texts: a tokenizer may make the same tokens of different texts.
     if len(set(example.targets)) < len(example.targets):
         return "chosen_equals_rejected"
     longest = max(len(target) for target in example.targets)

@@ -1,7 +1,7 @@
-"""Models whose weights are in shares among processes, by FSDP or DeepSpeed ZeRO-3: what others must know of it.
+"""Sharded training: weights that are distributed over processes by FSDP or DeepSpeed ZeRO-3.
 
-Every process loads the whole model, whose canary proves it, and the libraries take it apart when training begins. At
-the end the shares are gathered, and the first process puts them into the model loaded anew.
+Every process loads the whole model and checks it by its canary; FSDP or DeepSpeed shard it when training begins. At the
+end the weights are gathered, and the first process puts them into the model, which it loads once more.
 """
 
 from __future__ import annotations
@@ -22,19 +22,19 @@ from mtcpo.models.loading import LoadedModel
 
 SHARDED = "SHARDED_STATE_DICT"
 LOST_CONNECTION = ("Connection closed by peer", "Connection reset by peer", "Broken pipe", "remote process exited")
-"""What gloo and NCCL say when a process is no longer there."""
+"""What gloo and NCCL say when a process has ended."""
 
 GATHER_AT_SAVE = "stage3_gather_16bit_weights_on_model_save"
 
 
 def defer_sharding(args: Any) -> None:
-    """Settle how the libraries are to shard: after every process has loaded all weights, by the second FSDP.
+    """Have weights sharded only after every process has loaded all of them, and by FSDP 2; sets environment variables.
 
-    Left to itself, accelerate's launcher has one process alone load weights, and transformers 4.57 takes the first
-    FSDP. Checkpoints of a run are in shares: of tied tables, whole ones cannot be read back into shares.
+    By default accelerate's launcher has one process alone load the weights, and transformers 4.57 takes FSDP 1. The
+    checkpoints of a run stay sharded: with tied embeddings, whole ones cannot be read back into shards.
 
     Raises:
-        UserError: the settings ask for weights in one process.
+        UserError: the settings ask for weights in one process alone.
     """
     if str((getattr(args, "fsdp_config", None) or {}).get("cpu_ram_efficient_loading", "")).lower() == "true":
         raise UserError(
@@ -49,50 +49,55 @@ def defer_sharding(args: Any) -> None:
 
 
 def is_sharded(accelerator: Any) -> bool:
-    """Tell whether no process has all weights."""
+    """Whether each process has only a part of the weights."""
     kind = str(accelerator.distributed_type).rpartition(".")[2]
     return kind == "FSDP" or (kind == "DEEPSPEED" and accelerator.state.deepspeed_plugin.zero_stage == 3)
 
 
 def check_sharding(accelerator: Any, args: Any, quantized: bool) -> None:
-    """Refuse what would not be done, or was never proved, and let ZeRO-3 gather what is to be saved.
+    """Refuse sharding that accelerate would not do or that is not supported; let ZeRO-3 gather what is saved.
 
     Raises:
-        UserError: FSDP or DeepSpeed are asked for and do not come, or weights in shares that are compiled or quantized.
+        UserError: FSDP or DeepSpeed are requested and not used, or sharded weights would be compiled or quantized.
     """
     kind = str(accelerator.distributed_type).rpartition(".")[2]
-    for name, asked, variable in (
+    for name, argument, variable in (
         ("FSDP", args.fsdp, "ACCELERATE_USE_FSDP"),
         ("DEEPSPEED", args.deepspeed, "ACCELERATE_USE_DEEPSPEED"),
     ):
-        if (asked or os.environ.get(variable, "").lower() == "true") and kind != name:
+        is_requested = argument or os.environ.get(variable, "").lower() == "true"
+        # Where it cannot shard, accelerate trains without a word as if nothing had been requested.
+        if is_requested and kind != name:
             raise UserError(
-                f"train.args: {name} is asked for, and accelerate gives {kind}: it shards on GPUs only, in processes "
+                f"train.args: {name} is requested, but accelerate uses {kind}: it shards on GPUs only, in processes "
                 "that `accelerate launch` or torchrun started, and with train.args.use_cpu unset"
             )
     if not is_sharded(accelerator):
         return
     if kind == "FSDP" and accelerator.state.fsdp_plugin.fsdp_version != 2:
         raise UserError(
-            "train.args.fsdp: version 1 of FSDP is not proved here; take the second, by `accelerate launch "
-            "--fsdp_version 2`, or fsdp_version: 2 in accelerate's file"
+            "train.args.fsdp: FSDP 1 is not supported; use FSDP 2, by `accelerate launch --fsdp_version 2`, or by "
+            "fsdp_version: 2 in accelerate's configuration file"
         )
     if quantized:
-        raise UserError("train.lora.quantization: weights in 4 or 8 bits cannot be sharded; train without one of both")
+        raise UserError("train.lora.quantization: weights in 4 or 8 bits cannot be sharded; leave out one of both")
     if args.torch_compile:
-        raise UserError("train.args.torch_compile: compiled layers are not proved with sharded weights; leave it out")
+        raise UserError(
+            "train.args.torch_compile: compiled layers are not supported with sharded weights; leave it out"
+        )
     if kind == "DEEPSPEED":
         accelerator.state.deepspeed_plugin.deepspeed_config["zero_optimization"][GATHER_AT_SAVE] = True
 
 
 def share_embedding_modules(model: Any) -> None:
-    """Let all that look up one table be one module: FSDP gathers by modules, and refuses a table that two have."""
+    """Let encoder and decoder share one embedding module: FSDP refuses a weight that two modules have."""
     base = model.get_base_model() if hasattr(model, "get_base_model") else model
-    table = base.get_input_embeddings()
+    embeddings = base.get_input_embeddings()
     for name, module in list(base.named_modules()):
-        alike = type(module) is type(table) and module.weight is table.weight
-        if alike and getattr(module, "embed_scale", None) == getattr(table, "embed_scale", None):
-            base.set_submodule(name, table)
+        has_same_weight = type(module) is type(embeddings) and module.weight is embeddings.weight
+        # Some models scale what they look up.
+        if has_same_weight and getattr(module, "embed_scale", None) == getattr(embeddings, "embed_scale", None):
+            base.set_submodule(name, embeddings)
 
 
 def local_part(parameter: Tensor) -> Tensor:
@@ -105,10 +110,10 @@ def local_part(parameter: Tensor) -> Tensor:
 
 @contextmanager
 def explain_lost_peer() -> Iterator[None]:
-    """Say in one line that another process has ended, where this one finds its connection closed.
+    """Report in one line that another process has ended, where this one finds its connection closed.
 
     Raises:
-        UserError: so it is; the other one has said why.
+        UserError: the connection is closed; the other process has printed why.
     """
     try:
         yield
@@ -119,13 +124,18 @@ def explain_lost_peer() -> Iterator[None]:
 
 
 def load_gathered_state(model: nn.Module, state: Mapping[str, Tensor]) -> None:
-    """Put gathered weights into a whole model; tied ones may be among them once."""
-    found = model.load_state_dict(state, strict=False)
-    own = model.state_dict()
-    filled = {own[name].data_ptr() for name in state if name in own}
-    lost = [name for name in found.missing_keys if own[name].data_ptr() not in filled]
-    if lost or found.unexpected_keys:
-        raise RuntimeError(f"weights lost on their way out of shares: {lost}, {found.unexpected_keys}")
+    """Put gathered weights into a whole model; of tied ones, only one may be among them.
+
+    Raises:
+        RuntimeError: a weight is missing or unexpected, which is a bug.
+    """
+    outcome = model.load_state_dict(state, strict=False)
+    weights = model.state_dict()
+    # Tied weights have several names and one storage.
+    filled = {weights[name].data_ptr() for name in state if name in weights}
+    lost = [name for name in outcome.missing_keys if weights[name].data_ptr() not in filled]
+    if lost or outcome.unexpected_keys:
+        raise RuntimeError(f"weights lost while gathering: {lost}, {outcome.unexpected_keys}")
 
 
 class ShardableTrainer(Seq2SeqTrainer):
@@ -135,6 +145,19 @@ class ShardableTrainer(Seq2SeqTrainer):
     """
 
     loaded: LoadedModel
+
+    def __init__(self, args: Any, **kwargs: Any) -> None:
+        """Set up the trainer.
+
+        Raises:
+            UserError: as `check_sharding`.
+        """
+        # Without a launcher transformers would wrap the model in DataParallel as soon as it sees a second GPU.
+        args._n_gpu = min(args.n_gpu, 1)
+        super().__init__(args=args, **kwargs)
+        check_sharding(self.accelerator, args, quantized=getattr(self.loaded.model, "is_quantized", False))
+        if self.is_fsdp_enabled:
+            share_embedding_modules(self.loaded.model)
 
     def create_optimizer(self, *args: Any, **kwargs: Any) -> Any:
         """Make the optimizer of transformers, without empty groups of parameters, such as adapters have for biases.

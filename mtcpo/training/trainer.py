@@ -16,18 +16,17 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 from transformers import Seq2SeqTrainingArguments
 
-from mtcpo.core.config import load_section
 from mtcpo.models.head.targets import TokenScores
 from mtcpo.models.layouts.base import Batch, Example
 from mtcpo.models.loading import LoadedModel
 from mtcpo.training.arguments import router_weight
 from mtcpo.training.batching import BatchLimits, ExampleSet, length_loader
 from mtcpo.training.callbacks import FinishedRun
-from mtcpo.training.config import TrainConfig
+from mtcpo.training.config import TrainConfig, with_trial_values
 from mtcpo.training.dev_set import DevSet
-from mtcpo.training.losses import LossConfig, LossSpec, find_loss, nll_share, preference_share, router_share
+from mtcpo.training.losses import LossSpec, find_loss, nll_share, preference_share, router_share
 from mtcpo.training.meters import Meters, batch_sums, count_items, divergence
-from mtcpo.training.sharding import ShardableTrainer, check_sharding, share_embedding_modules
+from mtcpo.training.sharding import ShardableTrainer
 
 
 class ExampleTrainer(ShardableTrainer):
@@ -66,8 +65,6 @@ class ExampleTrainer(ShardableTrainer):
         self._load = None if isinstance(loaded, LoadedModel) else loaded
         self._use(loaded if isinstance(loaded, LoadedModel) else loaded(None))
         self._samples: list[dict[str, str]] = []
-        # Without a launcher transformers would wrap the model in DataParallel as soon as it sees a second GPU.
-        args._n_gpu = min(args.n_gpu, 1)
         if eval_examples is None and dev is not None:
             eval_examples = ()  # transformers evaluates only where there is a data set
         super().__init__(
@@ -81,15 +78,10 @@ class ExampleTrainer(ShardableTrainer):
             **kwargs,
         )
         self.meters = Meters(self.accelerator)
-        check_sharding(self.accelerator, args, quantized=getattr(self.loaded.model, "is_quantized", False))
-        if self.is_fsdp_enabled:
-            share_embedding_modules(self.loaded.model)
         if self._load is not None:
             self.model_init = self._reload
         # Our loss is normalized over the whole step already: transformers must not divide it again.
         self.model_accepts_loss_kwargs = True
-
-    # --- model ------------------------------------------------------------------------------------------------------
 
     def _use(self, loaded: LoadedModel) -> None:
         self.loaded, self.layout = loaded, loaded.layout
@@ -113,11 +105,8 @@ class ExampleTrainer(ShardableTrainer):
 
         def space(trial: Any) -> dict[str, Any]:
             values = dict(hp_space(trial))
-            of_loss = {name: values.pop(name) for name in LossConfig.model_fields if name in values}
-            settings = before[0].model_dump() | of_loss
-            # Code in the settings was allowed when they were read.
-            self.config = load_section(TrainConfig, settings, "hp_space", allow_code=True)
-            self.loss = find_loss(self.config.loss) if "loss" in of_loss else before[1]
+            self.config = with_trial_values(before[0], values)
+            self.loss = before[1] if self.config.loss == before[0].loss else find_loss(self.config.loss)
             return values
 
         try:
@@ -130,8 +119,6 @@ class ExampleTrainer(ShardableTrainer):
         if _internal_call:
             self.refuse_divergence()
         super().save_model(output_dir, _internal_call=_internal_call)
-
-    # --- data -------------------------------------------------------------------------------------------------------
 
     def get_train_dataloader(self) -> DataLoader[Example]:
         """Return batches of like length, shuffled differently every epoch."""
@@ -170,18 +157,14 @@ class ExampleTrainer(ShardableTrainer):
     # --- loss -------------------------------------------------------------------------------------------------------
 
     def compute_loss(
-        self,
-        model: nn.Module,
-        inputs: Batch,
-        return_outputs: bool = False,
-        num_items_in_batch: Tensor | None = None,
+        self, model: nn.Module, inputs: Batch, return_outputs: bool = False, num_items_in_batch: Tensor | None = None
     ) -> Any:
         """Return this batch's share of the step's loss, a scalar; summed over batches and processes it is the whole.
 
         Args:
             model: the model as wrapped for training.
             inputs: a batch of the layout.
-            return_outputs: also return the token log-probabilities, as the interface of transformers has it.
+            return_outputs: also return the token log-probabilities; the interface of transformers has it so.
             num_items_in_batch: (3,) pairs, chosen tokens and tokens of the optimizer step; None: of this batch alone.
         """
         router = router_weight(self.model.config, self.config)

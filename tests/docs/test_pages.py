@@ -7,6 +7,7 @@ import yaml
 from support.paths import ROOT
 
 import mtcpo
+from mtcpo.training.losses import LOSSES, loss_table
 
 PAGES = sorted(
     [*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("eval/results/**/*.md"), ROOT / "data/README.md"]
@@ -32,7 +33,7 @@ def test_pages_keep_to_the_glossary(page):
     assert [words for words in avoided if words in text.lower()] == []
 
 
-def test_the_citation_has_the_version_and_the_licence_of_the_package():
+def test_the_citation_has_the_version_and_the_license_of_the_package():
     citation = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
     assert citation["version"] == mtcpo.__version__
     assert citation["license"] == "Apache-2.0"
@@ -46,3 +47,10 @@ def test_pre_commit_runs_what_make_check_runs():
     commands = re.findall(r"\t\$\(BIN\)/(.*)\n", recipe)
     hooks = yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text(encoding="utf-8"))["repos"][0]["hooks"]
     assert [hook["entry"].removeprefix(".venv/bin/") for hook in hooks] == commands
+
+
+def test_the_page_on_training_has_the_table_of_losses():
+    page = (ROOT / "docs/training.md").read_text(encoding="utf-8")
+    assert loss_table() in page, "replace the table by the output of mtcpo.training.losses.loss_table()"
+    terms = re.findall(r"^\| `(\w+)` \| (?:-log|max|\(h|as )", page, re.MULTILINE)
+    assert terms == [name for name, loss in LOSSES.items() if loss.function is not None]

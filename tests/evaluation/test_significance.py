@@ -10,7 +10,7 @@ from sacrebleu.significance import PairedTest
 from support.runs import german_outputs, german_test_set
 
 from mtcpo.evaluation import significance
-from mtcpo.evaluation.ranking import compare_with_baseline
+from mtcpo.evaluation.ranking import Resampled, compare_with_baseline
 from mtcpo.evaluation.significance import (
     bootstrap_p_value,
     bootstrap_scores,
@@ -255,7 +255,7 @@ def test_what_decides_is_right_in_nineteen_of_twenty_cases():
         draws = bootstrap_scores([a, b], [mean, mean], 200, seed)
         swaps = randomized_differences([(a, a), (a, b)], [mean, mean], 200, seed)
         scores = [float(mean(one.sum(axis=0))) for one in (a, b)]
-        row = compare_with_baseline(["a", "b"], "a", scores, draws, swaps, [a[:, 0], b[:, 0]])["b"]
+        row = compare_with_baseline(["a", "b"], "a", scores, Resampled([a, b], draws, swaps), [a[:, 0], b[:, 0]])["b"]
         found.append((row.p_value < 0.05, row.decisive_p < 0.05, row.low <= 0 <= row.high))
     bootstrap, decided, covered = np.sum(found, axis=0)
     assert bootstrap > 35

@@ -168,7 +168,7 @@ def test_runs_that_were_evaluated_by_a_users_metric_can_be_compared(own, corpus)
 
 def test_a_dev_set_is_scored_by_a_users_metric_whose_direction_chooses_the_checkpoint(own, corpus):
     pytest.importorskip("accelerate")
-    from mtcpo.training.arguments import training_arguments
+    from mtcpo.training.arguments import training_setup
     from mtcpo.training.config import TrainConfig
     from mtcpo.training.dev_set import load_dev_set
 
@@ -180,8 +180,16 @@ def test_a_dev_set_is_scored_by_a_users_metric_whose_direction_chooses_the_check
     config = load_section(TrainConfig, {"dev": dev, "args": args}, "train", allow_code=True)
     dev_set, _ = load_dev_set(config.dev)
     assert dev_set.score(HYPOTHESES["b.en"])["errors"] == 4
-    arguments = training_arguments(config, corpus / "out")
+    arguments = training_setup(config, corpus / "out").args
     assert (arguments.metric_for_best_model, arguments.greater_is_better) == ("errors", False)
+
+
+def test_a_suite_runs_no_code_and_says_where_a_users_metric_goes(own, corpus):
+    (corpus / "suite.toml").write_text(f'metrics = ["short={own}:shortness"]\ntest_sets = ["wmt22:de-en"]\n')
+    command = ["evaluate", "--suite", "suite.toml", "--hyp", "a=a.en", "--allow-code"]
+    with pytest.raises(UserError, match=r"is custom Python code, which a suite does not run; give it as --metric"):
+        CliRunner().invoke(mtcpo, command, catch_exceptions=False, standalone_mode=False)
+    assert "own_scores" not in sys.modules
 
 
 RECIPE = """

@@ -236,7 +236,7 @@ def test_a_test_set_named_like_a_path_is_refused(tmp_path):
     document = json.loads((tmp_path / "evaluation.json").read_text())
     document["pairs"]["en-de"]["suite"] = "../../secrets"
     write_json(tmp_path / "evaluation.json", document)
-    with pytest.raises(UserError, match=r"test set '\.\./\.\./secrets'"):
+    with pytest.raises(UserError, match=r"test set name '\.\./\.\./secrets'"):
         write_report(tmp_path)
 
 

@@ -57,7 +57,7 @@ def load_local_set(config: TestSetConfig) -> TestSet:
     Raises:
         UserError: a file is missing, empty or of another length, or the name could not name a file.
     """
-    source, paths = Path(config.source), [Path(reference) for reference in config.references]
+    source, paths = Path(config.source), list(map(Path, config.references))
     labels = config.reference_names or tuple(path.name for path in paths)
     references = list(zip(labels, paths, strict=True))
     name = check_name("test set", config.name)
@@ -75,7 +75,7 @@ def _read(
     name: str,
     languages: tuple[str, str],
     source: Path,
-    references: Sequence[tuple[str, Path]],
+    references: Sequence[tuple[str, Path]],  # no mapping: two files of the user's may have the same name
     origin: str,
     systems: Mapping[str, Path] | None = None,
     docs: Path | None = None,
@@ -83,6 +83,7 @@ def _read(
     """Read line-aligned files as a test set. references: (label, file)."""
     systems = systems or {}
     reference_files = [path for _, path in references]
+    # All at once, so that a system's output of another length is found here too.
     sources, *columns = _read_columns([source, *reference_files, *systems.values()])
     reference_columns, outputs = columns[: len(references)], columns[len(references) :]
     documents: Sequence[str | None] = [None] * len(sources)
@@ -95,7 +96,7 @@ def _read(
     for index, text in enumerate(sources):
         segments.append(
             Segment(
-                id=f"{name}:{src_lang}-{tgt_lang}:{index + 1}",
+                id=f"{name}:{src_lang}-{tgt_lang}:{index + 1}",  # its line, as editors count
                 src_lang=src_lang,
                 tgt_lang=tgt_lang,
                 source=text,
@@ -119,4 +120,4 @@ def _read_columns(files: Sequence[Path]) -> list[list[str]]:
     rows = list(read_aligned(files))
     if not rows:
         raise UserError(f"{files[0]}: empty; a test set needs at least one line")
-    return [list(column) for column in zip(*rows, strict=True)]
+    return list(map(list, zip(*rows, strict=True)))

@@ -33,7 +33,7 @@ from mtcpo.evaluation.testsets.published import RELEASES, languages_of
 from mtcpo.evaluation.testsets.sacrebleu import known_sets
 from mtcpo.evaluation.testsets.testset import TestSet, TestSetConfig, parse_spec
 from mtcpo.metrics.config import MetricSpec
-from mtcpo.metrics.registry import metric_kind
+from mtcpo.metrics.registry import code_path, metric_kind
 from mtcpo.translation.config import TranslateConfig
 
 
@@ -55,9 +55,19 @@ class SuiteConfig(Config):
     test_sets: tuple[str, ...] = Field((), description="By sacreBLEU's names, for example wmt22:de-en")
     sets: tuple[TestSetConfig, ...] = Field((), description="Test sets in files")
 
+    @field_validator("metrics", mode="before")
+    @classmethod
+    def _without_code(cls, metrics: Any) -> Any:
+        """Refuse custom code even with --allow-code, which is said of what the user wrote: a suite is shared."""
+        for spec in metrics if isinstance(metrics, (list, tuple)) else ():
+            if isinstance(spec, str) and code_path(spec) is not None:
+                raise ValueError(f"{spec} is custom Python code, which a suite does not run; give it as --metric")
+        return metrics
+
     @field_validator("metrics")
     @classmethod
     def _known(cls, metrics: tuple[str, ...]) -> tuple[str, ...]:
+        # Here and not when they are loaded: that comes after the test sets were downloaded.
         with as_value_error():
             for spec in metrics:
                 metric_kind(spec)
@@ -74,7 +84,7 @@ def load_suite(spec: str, test_set_dir: Path | None = None, submitted: bool = Fa
         return [load_test_set(spec, test_set_dir, submitted)]
     suite = read_suite(spec)
     test_sets = [load_test_set(name, test_set_dir, submitted) for name in suite.test_sets]
-    test_sets += [load_local_set(config) for config in suite.sets]
+    test_sets += map(load_local_set, suite.sets)
     return [replace(test_set, metrics=suite.metrics, decoding=suite.decoding) for test_set in test_sets]
 
 
@@ -89,9 +99,10 @@ def load_test_sets(
     test_sets: list[TestSet] = []
     for spec in suites:
         test_sets += load_suite(spec, test_set_dir, submitted)
-    test_sets += [load_local_set(config) for config in sets]
+    test_sets += map(load_local_set, sets)
     if not test_sets:
         raise UserError("no test set to evaluate on; name one, for example --suite wmt22:de-en")
+    # Both would go to one folder of translations/.
     seen: set[tuple[str, str]] = set()
     for test_set in test_sets:
         if (test_set.name, test_set.pair) in seen:
@@ -108,9 +119,9 @@ def name_test_sets(suites: Sequence[str], sets: Sequence[TestSetConfig]) -> list
             names.append(_name_of_spec(text))
         else:
             suite = read_suite(text)
-            names += [_name_of_spec(spec) for spec in suite.test_sets]
-            names += [_name_of_config(config) for config in suite.sets]
-    return names + [_name_of_config(config) for config in sets]
+            names += map(_name_of_spec, suite.test_sets)
+            names += map(_name_of_config, suite.sets)
+    return [*names, *map(_name_of_config, sets)]
 
 
 def _name_of_spec(text: str) -> tuple[str, str]:
@@ -132,6 +143,7 @@ def decoding_of(test_set: TestSet, given: TranslateConfig) -> TranslateConfig:
 
 
 def _is_test_set(spec: str) -> bool:
+    # The path of a suite file may have a colon in it, too.
     return ":" in spec and not spec.endswith(".toml")
 
 
@@ -155,7 +167,7 @@ def _shipped_suite(name: str) -> Path:
     if name in suites:
         return suites[name]
     sacrebleu_sets = known_sets()
-    if name in sacrebleu_sets:
+    if name in sacrebleu_sets:  # a test set without its language pair
         pairs = sorted(sacrebleu_sets[name].langpairs)
         raise UserError(f"suite {name!r}: add the language pair, as in {name}:{pairs[0]}; it has {', '.join(pairs)}")
     guess = nearest(name, [*suites, *sacrebleu_sets, *RELEASES])

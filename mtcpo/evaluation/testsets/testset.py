@@ -99,12 +99,13 @@ def parse_spec(text: str) -> TestSetSpec:
     Raises:
         UserError: not of this form.
     """
+    # Only the first hyphen separates the languages: the target may be pt-BR.
     suite, _, rest = text.partition(":")
     pair, _, references = rest.partition(":")
     src, _, tgt = pair.partition("-")
     if not suite or not src or not tgt or not re.fullmatch(r"[\w-]+", pair):
         raise UserError(f"test set {text!r}: write it as SUITE:SRC-TGT, for example wmt22:de-en")
-    return TestSetSpec(suite, src, tgt, tuple(name for name in references.split(",") if name))
+    return TestSetSpec(suite, src, tgt, tuple(filter(None, references.split(","))))
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,6 +147,7 @@ def choose_references(spec: TestSetSpec, files: TestSetFiles) -> dict[str, Path]
         if name not in files.references:
             labels = [label or "(unnamed)" for label in files.references]
             raise choose(f"reference of {spec.suite}:{spec.pair}", name, labels)
-    default = [plain_label(name) for name in files.default_references]
-    chosen = named or [name for name in default if name in files.references] or list(files.references)
+    # A folder may have other references than sacreBLEU, and then none of its default ones.
+    default = [name for name in map(plain_label, files.default_references) if name in files.references]
+    chosen = named or default or list(files.references)
     return {name: files.references[name] for name in chosen}
