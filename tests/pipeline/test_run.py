@@ -260,7 +260,10 @@ def test_an_input_that_changed_is_named_and_only_its_followers_run(done, capsys,
         ("sft.data.source=no.en", "no.en: no such file"),
         ('evaluate.suites=["wmt22:de-xx"]', "unknown language pair of wmt22 'de-xx'"),
         ('evaluate.metrics=["bluu"]', "unknown metric 'bluu' (did you mean 'bleu'?)"),
-        ('evaluate.sets=[{name="../x",source="s",references=["r"],src_lang="en",tgt_lang="de"}]', "test set name '../x'"),
+        (
+            'evaluate.sets=[{name="../x",source="s",references=["r"],src_lang="en",tgt_lang="de"}]',
+            "test set name '../x'",
+        ),
         (
             'evaluate.sets=[{name="x",source="no.en",references=["r"],src_lang="en",tgt_lang="de"}]',
             "no.en: no such file",
