@@ -184,6 +184,14 @@ def test_a_dev_set_is_scored_by_a_users_metric_whose_direction_chooses_the_check
     assert (arguments.metric_for_best_model, arguments.greater_is_better) == ("errors", False)
 
 
+def test_a_suite_runs_no_code_and_says_where_a_users_metric_goes(own, corpus):
+    (corpus / "suite.toml").write_text(f'metrics = ["short={own}:shortness"]\ntest_sets = ["wmt22:de-en"]\n')
+    command = ["evaluate", "--suite", "suite.toml", "--hyp", "a=a.en", "--allow-code"]
+    with pytest.raises(UserError, match=r"is custom Python code, which a suite does not run; give it as --metric"):
+        CliRunner().invoke(mtcpo, command, catch_exceptions=False, standalone_mode=False)
+    assert "own_scores" not in sys.modules
+
+
 RECIPE = """
 [model]
 name = "mt5"

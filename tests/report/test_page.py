@@ -75,6 +75,7 @@ def test_the_page_shows_both_tests_wins_and_scores_by_length(report_page, report
         assert "Wrong language" not in text
 
 
+@pytest.mark.slow
 def test_many_systems_are_ranked_with_lines_between_clusters(tmp_path):
     write_many_systems(tmp_path)
     entry = json.loads((tmp_path / "evaluation.json").read_text())["pairs"]["en-de"]
@@ -360,6 +361,7 @@ def test_sorting_and_filters_are_kept_in_the_address(browser, report_page):
     assert browser.problems == []
 
 
+@pytest.mark.slow
 @pytest.mark.browser
 def test_with_many_systems_one_at_a_time_is_shown(browser, tmp_path):
     browser.open(write_report(write_many_systems(tmp_path)))
@@ -418,6 +420,7 @@ def on_paper(browser: Browser, page) -> None:
     browser.call("Emulation.setEmulatedMedia", media="print")
 
 
+@pytest.mark.slow
 @pytest.mark.browser
 def test_a_printed_page_is_complete_and_unfolded(report_page, tmp_path):
     run = write_many_systems(tmp_path)

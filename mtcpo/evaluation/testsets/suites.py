@@ -33,7 +33,7 @@ from mtcpo.evaluation.testsets.published import RELEASES, languages_of
 from mtcpo.evaluation.testsets.sacrebleu import known_sets
 from mtcpo.evaluation.testsets.testset import TestSet, TestSetConfig, parse_spec
 from mtcpo.metrics.config import MetricSpec
-from mtcpo.metrics.registry import metric_kind
+from mtcpo.metrics.registry import code_path, metric_kind
 from mtcpo.translation.config import TranslateConfig
 
 
@@ -54,6 +54,15 @@ class SuiteConfig(Config):
     decoding: TranslateConfig | None = Field(None, description="How a model translates; None: the default")
     test_sets: tuple[str, ...] = Field((), description="By sacreBLEU's names, for example wmt22:de-en")
     sets: tuple[TestSetConfig, ...] = Field((), description="Test sets in files")
+
+    @field_validator("metrics", mode="before")
+    @classmethod
+    def _without_code(cls, metrics: Any) -> Any:
+        """Refuse custom code even with --allow-code, which is said of what the user wrote: a suite is shared."""
+        for spec in metrics if isinstance(metrics, (list, tuple)) else ():
+            if isinstance(spec, str) and code_path(spec) is not None:
+                raise ValueError(f"{spec} is custom Python code, which a suite does not run; give it as --metric")
+        return metrics
 
     @field_validator("metrics")
     @classmethod
