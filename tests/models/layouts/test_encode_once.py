@@ -5,7 +5,7 @@ import torch
 from support.models import preference_texts
 
 from mtcpo.models.layouts.encode_once import encode_once
-from mtcpo.training.train import set_dropout
+from mtcpo.training.prepare import set_dropout
 
 
 @pytest.mark.parametrize("kind", ["mt5", "marian", "m2m100", "nllb"])
