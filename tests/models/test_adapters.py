@@ -59,6 +59,7 @@ def test_pairs_share_a_row_under_adapters_too(load):
 # --- what comes out -------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["mt5", "llama"])
 def test_adapters_are_a_directory_that_loads_with_its_base(trained, kind):
     import peft
@@ -86,6 +87,7 @@ def test_adapters_are_a_directory_that_loads_with_its_base(trained, kind):
 
 
 # The new Llama's frozen head is small (0.02) and its input normalised: adapters can do little there.
+@pytest.mark.slow
 @pytest.mark.parametrize(("kind", "learning_rate", "gain"), [("mt5", 1e-2, 0.5), ("llama", 3e-2, 0.05)])
 def test_merged_on_request_with_the_adapters_beside(model_folder, kind, learning_rate, gain, tmp_path):
     settings = train_config(
@@ -108,6 +110,7 @@ def test_merged_on_request_with_the_adapters_beside(model_folder, kind, learning
     torch.testing.assert_close(logps(whole, texts), logps(beside, texts), atol=1e-5, rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_adapters_on_adapters(trained, tmp_path):
     """A directory of adapters is a model to start from: whole, or with further adapters on top of it."""
     base, first = trained("mt5")
@@ -315,6 +318,7 @@ def test_adapters_on_a_quantized_base(wide, kind, bits, layer, tmp_path):
     assert float(merged[:8].sum() - merged[8:].sum()) > float(before[:8].sum() - before[8:].sum())
 
 
+@pytest.mark.slow
 def test_optimizer_in_8_bits(wide, tmp_path):
     """Its state is kept in 8 bits, and the loss falls."""
     args = ROUNDS | {"optim": "adamw_bnb_8bit", "learning_rate": 1e-3, "save_strategy": "epoch"}
