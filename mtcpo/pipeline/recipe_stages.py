@@ -30,7 +30,7 @@ from mtcpo.pipeline.run_directory import (
     evaluation_files,
     loss_files,
 )
-from mtcpo.pipeline.stages import Stage
+from mtcpo.pipeline.stamp import Stage
 from mtcpo.preferences.build import PROCESS_SETTINGS
 from mtcpo.preferences.selections import needs_logprobs
 from mtcpo.preferences.user_selection import selection_name
