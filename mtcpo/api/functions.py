@@ -56,6 +56,7 @@ def corpus_of(
         UserError: a setting is wrong.
     """
     named = isinstance(dataset, (str, Path))
+    # Rows in memory are called "row" in messages: row:17.
     config = load_section(cls, {"source": str(dataset) if named else "row", **(data or {})}, where)
     return config, None if isinstance(dataset, (str, Path)) else dataset
 
@@ -80,11 +81,9 @@ def build_preferences(
 
     Args:
         dataset: sources with references and candidates: records, or rows whose columns `data` names.
-        metrics: what decides which is better, as in --metric; also functions (sources, hypotheses, references) ->
-            scores, or `NeuralMetric` objects.
+        metrics: as in --metric; also functions (sources, hypotheses, references) -> scores, and `NeuralMetric` objects.
         data: languages, columns and the like, as [data] of a recipe.
-        **settings: as [prefs] of a recipe: min_margin, reference, workers, ...; `select` may be a function of a pool
-            of candidates, see `mtcpo.preferences.user_selection`.
+        **settings: as [prefs] of a recipe; `select` may be a function, see `mtcpo.preferences.user_selection`.
 
     Raises:
         UserError: as the command.
@@ -95,7 +94,7 @@ def build_preferences(
     config = load_section(PrefsConfig, {"metrics": list(metrics), **settings}, "build_preferences", allow_code=True)
     corpus, items = corpus_of(CorpusConfig, dataset, data, "build_preferences: data")
     drops = Drops()
-    with TemporaryDirectory() as folder:
+    with TemporaryDirectory() as folder:  # by way of a file, as the command: the same to the last digit
         output = Path(folder) / "prefs.jsonl"
         report = write_preferences(read_corpus(corpus, drops, items=items), config, output, drops=drops)
         triplets = datasets.Dataset.from_list([row for _, row in read_row_file(output)])
@@ -109,6 +108,7 @@ class EvaluationResult(dict[str, Any]):
         from rich.console import Console
 
         text = io.StringIO()
+        # From the contents as they are now: a user may have changed them.
         document = EvaluationDocument.from_json(self, "evaluate")
         print_table(document, Console(file=text, width=TABLE_WIDTH, highlight=False))
         return text.getvalue()
@@ -190,6 +190,7 @@ def _load_test_sets(
         UserError: neither was given, or both.
     """
     names = (suites,) if isinstance(suites, str) else tuple(suites)
+    # A suite as the second argument is older than `suites`, and stays.
     if isinstance(dataset, str) and not _is_data_file(dataset):
         names, dataset = (*names, dataset), None
     if bool(names) == (dataset is not None):
@@ -222,6 +223,7 @@ def _read_test_set(dataset: Source, data: Mapping[str, Any] | None) -> TestSet:
 
 def _system(name: str, system: Any, test_sets: int, decoding: TranslateConfig, options: ModelOptions) -> System:
     """Return what is evaluated: outputs that are given, or a model to translate with."""
+    # A name is text, too, but one.
     texts = list(system) if isinstance(system, Iterable) and not isinstance(system, str) else []
     if texts and all(isinstance(text, str) for text in texts):
         if test_sets > 1:

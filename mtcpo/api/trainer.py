@@ -80,6 +80,7 @@ class PreferenceTrainer(ExampleTrainer):
         Raises:
             UserError: as `mtcpo train`.
         """
+        # Settings and arguments first: mistakes in them show before the model is loaded.
         config, custom = _read_settings(loss, settings)
         self._data_settings, self._prompt = data, prompt
         options = ModelOptions(prompt, load_family(family, "PreferenceTrainer: family"), allow_code)
@@ -107,6 +108,7 @@ class PreferenceTrainer(ExampleTrainer):
                 callbacks=[*(callbacks or ()), *early_stopping(config)],
                 optimizers=optimizers,
             )
+        # After the constructor of transformers, which would overwrite attributes of its own.
         self.languages = encoded.training.languages
         self.dropped = encoded.training.dropped
         self.eval_dropped: Counter[str] = Counter() if encoded.evaluation is None else encoded.evaluation.dropped
@@ -126,6 +128,7 @@ class PreferenceTrainer(ExampleTrainer):
     def evaluate(self, eval_dataset: Any = None, *args: Any, **kwargs: Any) -> dict[str, float]:
         """Return the figures on `eval_dataset`, as the constructor takes it; default: the one given there."""
         if eval_dataset is not None and not isinstance(eval_dataset, ExampleSet):
+            # transformers passes the tokenized set itself at every evaluation during training.
             texts = self._texts(self.config, eval_dataset, "evaluation")
             encoded = texts.encode("evaluation", self.layout, self.config)
             log_drops(encoded.dropped, "evaluation data")
@@ -156,6 +159,7 @@ class PreferenceTrainer(ExampleTrainer):
     def _write(self, loaded: LoadedModel, folder: Path) -> None:
         config = self.config
         if config.lora is not None and self._load_again is None:
+            # The base of a model in memory has no name that adapters could be loaded onto.
             config = config.model_copy(update={"lora": config.lora.model_copy(update={"merge": True})})
         if config.lora is not None and config.lora.merge and loaded.model is self.loaded.model:
             # Merging changes the model, which may be trained further.
@@ -174,6 +178,7 @@ class PreferenceTrainer(ExampleTrainer):
         load = self._load_again
         if load is None:
             raise UserError("PreferenceTrainer: each trial loads the model again, so pass its name, not the model")
+        # Only now: with `model_init` set, `train` alone would load the model again, too.
         self._load, self.model_init = lambda trial: load(), self._reload
         return super().hyperparameter_search(*args, **kwargs)
 

@@ -35,6 +35,7 @@ def check_language(tag: str) -> str:
             return langcodes.standardize_tag(tag)
     except LanguageTagError:
         pass  # reported below, like every other tag that is not valid
+    # "german" is more often meant as a name than as a mistyped code.
     hint = _language_called(tag) or nearest(tag.lower(), _COMMON.split())
     raise UserError(f"unknown language {tag!r}{hint}; give a BCP-47 code such as de, zh or pt-BR")
 

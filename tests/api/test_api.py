@@ -1,4 +1,4 @@
-"""The Python API: the program of docs/api.md as it stands, and that it does what the commands do."""
+"""The Python API: the program of docs/api.md runs, and each function does what its command does."""
 
 import json
 import re
@@ -125,7 +125,7 @@ def test_preferences_are_those_of_the_command(folder):
         assert found.report == report
 
 
-def test_columns_of_a_data_set_are_what_data_says():
+def test_data_names_the_columns_of_a_data_set():
     rows = Dataset.from_list(
         [{"title": "One", "text": "two", "de": "Eins. Zwei", "x": "Eins. Zwei", "y": "Ein"}, None][:1]
     )
@@ -152,7 +152,7 @@ def test_columns_of_a_data_set_are_what_data_says():
         ("python:os:listdir", {}, r"is custom Python code; pass --allow-code to run it"),
     ],
 )
-def test_mistakes_in_preferences(data, settings, message):
+def test_mistakes_in_build_preferences_are_one_line(data, settings, message):
     with pytest.raises(UserError, match=message):
         build_preferences(data, ["chrf"], **settings)
 
@@ -160,7 +160,7 @@ def test_mistakes_in_preferences(data, settings, message):
 # --- PreferenceTrainer ----------------------------------------------------------------------------------------------
 
 
-def test_the_trainer_makes_the_model_that_the_command_makes(model_folder, folder):
+def test_the_trainer_and_the_command_make_the_same_model(model_folder, folder):
     config = TrainConfig(loss="simpo", beta=2.0, args=ARGS)
     texts = [TextExample(t["source"], "en", "de", (t["chosen"], t["rejected"])) for t in TRIPLETS]
     train(str(model_folder("mt5")), texts, config, folder / "by-command", eval_texts=texts[:4])
@@ -210,7 +210,7 @@ def test_preferences_with_prompts_need_no_languages(model_folder):
     assert trainer.languages == ("und", "und")
 
 
-def test_what_is_dropped_is_counted_and_told(model_folder, caplog):
+def test_drops_are_counted_and_logged(model_folder, caplog):
     same, empty = TRIPLETS[0] | {"rejected": TRIPLETS[0]["chosen"]}, TRIPLETS[1] | {"chosen": " "}
     rows = [*TRIPLETS, same, empty, empty]
     trainer = PreferenceTrainer(str(model_folder("mt5")), rows, rows[-3:] + rows[:1], max_target_tokens=30, args=ARGS)
@@ -223,7 +223,7 @@ def test_what_is_dropped_is_counted_and_told(model_folder, caplog):
 
 
 @pytest.mark.parametrize("merge", [False, True])
-def test_adapters_are_saved_as_the_command_saves_them_and_stay_in_the_trainer(model_folder, merge):
+def test_adapters_are_saved_as_by_the_command_and_stay_in_the_trainer(model_folder, merge):
     lora = {"r": 2, "merge": merge}
     trainer = PreferenceTrainer(str(model_folder("mt5")), TRIPLETS, lora=lora, args=ARGS | {"max_steps": 2})
     trainer.train()
@@ -249,8 +249,8 @@ def test_adapters_of_a_model_in_memory_are_merged(model_folder):
 
 @pytest.mark.parametrize("lora", [None, {"r": 2}])
 @pytest.mark.parametrize("kind", ["umt5", "madlad", "t5"])
-def test_tables_of_a_model_in_memory(model_folder, kind, lora):
-    """transformers 5 says "tied" of every T5; as it stands in memory it is trained and saved, and so it loads again."""
+def test_tied_and_untied_embeddings_of_a_model_in_memory_are_saved_as_they_are(model_folder, kind, lora):
+    """transformers 5 calls every T5 "tied"; the model is saved as it is in memory, and loads again."""
     from mtcpo.models.canary import head_and_model_logps
 
     def logps_of(loaded):
@@ -270,8 +270,8 @@ def test_tables_of_a_model_in_memory(model_folder, kind, lora):
     torch.testing.assert_close(found, logps_of(trainer.loaded), atol=1e-4, rtol=1e-4)
 
 
-def test_what_judges_a_training_judges_it_here_too(model_folder, folder):
-    """A dev set and pairs of the settings, early stopping, the best checkpoint, and the card that tells of them."""
+def test_dev_set_held_out_pairs_and_early_stopping_work_as_in_the_command(model_folder, folder):
+    """A dev set, held-out pairs, early stopping, the best checkpoint, and the card that reports them."""
     write_row_file(folder / "held-out.jsonl", TRIPLETS[:3])
     write_row_file(folder / "dev.jsonl", (segment_to_json(segment) for segment in SEGMENTS[:2]))
     dev = {"source": "dev.jsonl", "metrics": ["chrf"], "decoding": {"max_new_tokens": 4}} | LANGUAGES
@@ -291,7 +291,7 @@ def test_what_judges_a_training_judges_it_here_too(model_folder, folder):
 
 
 @pytest.mark.slow
-def test_each_trial_of_a_search_starts_anew(model_folder):
+def test_each_trial_of_a_search_loads_the_model_again(model_folder):
     optuna = pytest.importorskip("optuna")
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     args = ARGS | {"max_steps": 3, "save_strategy": "no"}
@@ -308,7 +308,7 @@ def test_each_trial_of_a_search_starts_anew(model_folder):
     assert seen[0] == seen[1] != before
 
 
-def test_a_folder_that_is_no_model_is_not_replaced(model_folder, folder):
+def test_a_folder_without_a_model_is_not_replaced(model_folder, folder):
     trainer = PreferenceTrainer(str(model_folder("mt5")), TRIPLETS, args=ARGS)
     (folder / "thesis").mkdir()
     (folder / "thesis/chapter.txt").write_text("important")
@@ -333,7 +333,7 @@ def test_a_folder_that_is_no_model_is_not_replaced(model_folder, folder):
         ),
     ],
 )
-def test_mistakes_in_training(model_folder, model, settings, message):
+def test_mistakes_in_training_are_one_line(model_folder, model, settings, message):
     model = str(model_folder(model)) if isinstance(model, str) else model
     with pytest.raises(UserError, match=message):
         PreferenceTrainer(model, **{"train_dataset": TRIPLETS, "args": ARGS} | settings)
@@ -358,7 +358,7 @@ def first_against_second(pool):
 
 
 class Logistic:
-    """A loss with a state of its own, which no `python:module:name` could name."""
+    """A loss with a state, which no `python:module:name` could name."""
 
     def __init__(self, scale):
         self.scale = scale
@@ -393,7 +393,7 @@ def test_metric_and_selection_may_be_functions_in_python():
 # --- evaluate -------------------------------------------------------------------------------------------------------
 
 
-def test_an_evaluation_is_that_of_the_command(model_folder, folder):
+def test_evaluate_and_the_command_give_the_same_scores(model_folder, folder):
     english, german = zip(*PAIRS[:12], strict=True)
     for name, lines in (("s.en", english), ("r.de", german)):
         (folder / name).write_text("".join(line + "\n" for line in lines), encoding="utf-8")
@@ -418,7 +418,7 @@ def test_an_evaluation_is_that_of_the_command(model_folder, folder):
     assert "<pre>" in scores._repr_html_()
 
 
-def test_systems_are_models_in_any_form_or_texts(model_folder):
+def test_systems_may_be_models_in_any_form_or_texts(model_folder):
     source = model_folder("mt5")
     model, tokenizer = AutoModelForSeq2SeqLM.from_pretrained(source), AutoTokenizer.from_pretrained(source)
     trainer = PreferenceTrainer(str(source), TRIPLETS, args=ARGS)
@@ -467,6 +467,6 @@ def test_a_test_set_is_a_file_or_a_suite_by_name(folder, monkeypatch):
         ({"a": ["x"] * 8}, "wmt99:en-de", {}, "unknown test set 'wmt99'"),
     ],
 )
-def test_mistakes_in_an_evaluation(systems, data, settings, message):
+def test_mistakes_in_an_evaluation_are_one_line(systems, data, settings, message):
     with pytest.raises(UserError, match=message):
         evaluate(systems, data, **{"metrics": ["chrf"]} | settings)

@@ -11,7 +11,7 @@ from support.paths import ROOT
 
 from mtcpo.core.errors import UserError
 from mtcpo.pipeline.recipe import load_recipe
-from mtcpo.pipeline.run import stages_of
+from mtcpo.pipeline.recipe_stages import make_stages
 
 PAGE = (ROOT / "docs/data.md").read_text(encoding="utf-8")
 
@@ -96,7 +96,7 @@ def test_no_command_runs_code_without_the_flag(here, capsys, command):
 def test_a_recipe_with_code_follows_its_file(here, capsys):
     (here / "own_corpus.py").write_text("def Corpus():\n    return []\n", encoding="utf-8")
     (here / "own.toml").write_text(RECIPE, encoding="utf-8")
-    prefs = stages_of(load_recipe(here / "own.toml", allow_code=True), here / "out")[0]
+    prefs = make_stages(load_recipe(here / "own.toml", allow_code=True), here / "out")[0]
     assert prefs.name == "prefs"
     assert prefs.inputs == (str(here / "own_corpus.py"),)
     outcome = run(capsys, "run", "own.toml", "--allow-code", "--dry-run")

@@ -28,7 +28,7 @@ def padded(batch, lengths, targets):
     return len(batch) * (encoder + targets * decoder)
 
 
-def test_worked_example():
+def test_a_worked_example_of_batches():
     # Sorted by target length: 2, 3, 4, 9 tokens. Pairs: 2 targets each. 2 x (5 + 2 x 3) = 22 fits, a third does not.
     lengths = [(5, 9), (5, 2), (4, 3), (1, 4)]
     assert length_batches(lengths, BatchLimits(examples=8, tokens=22, targets=2), seed=0) == [[1, 2], [3], [0]]
@@ -65,7 +65,7 @@ def test_every_example_once_an_epoch_over_all_processes(lengths, limits, process
         assert set(seen) == set(range(len(lengths)))
 
 
-def test_single_examples_are_put_together_rather_than_repeated():
+def test_single_examples_are_joined_rather_than_repeated():
     batches = [[4], [2], [0], [1], [3]]  # shortest first
     assert divide_evenly(batches, 4) == [[4, 2], [0], [1], [3]]
     assert divide_evenly(batches, 3) == [[4, 2], [0, 1], [3]]
@@ -89,7 +89,7 @@ def test_processes_step_together_with_like_lengths():
 
 @settings(max_examples=20)
 @given(st.integers(0, 1000))
-def test_same_seed_same_batches_and_another_order_each_epoch(seed):
+def test_a_seed_fixes_the_batches_and_each_epoch_has_another_order(seed):
     lengths = [(random.Random(n).randint(1, 9), n % 7 + 1) for n in range(80)]
     make = lambda seed: LengthBatchSampler(lengths, BatchLimits(examples=4), seed)  # noqa: E731
     first, again = make(seed), make(seed)

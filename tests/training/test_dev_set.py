@@ -1,4 +1,4 @@
-"""A dev set that is translated at every evaluation: its figures, what it chooses, and what it leaves alone."""
+"""A dev set that is translated at every evaluation: its scores, the checkpoint it chooses, what it must not change."""
 
 import json
 import math
@@ -15,7 +15,7 @@ from mtcpo.data.records import Triplet, triplet_to_json
 from mtcpo.data.row_files import write_row_file
 from mtcpo.models.loading import load_model
 from mtcpo.pipeline.recipe import load_recipe
-from mtcpo.pipeline.run import stages_of
+from mtcpo.pipeline.recipe_stages import make_stages
 from mtcpo.training.arguments import training_setup
 from mtcpo.training.callbacks import evaluation_lines
 from mtcpo.training.config import DevConfig, EvalConfig, TrainConfig
@@ -64,9 +64,10 @@ LEARNING = {"num_train_epochs": 3, "learning_rate": 5e-3, "per_device_train_batc
 # --- figures --------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["mt5", "llama"])
-def test_the_figures_are_those_of_the_model_that_is_kept(model_folder, kind, files, dev, tmp_path, capsys):
-    """The logged scores, against sacreBLEU's on translations that the saved model makes by itself."""
+def test_logged_scores_are_those_of_the_saved_model(model_folder, kind, files, dev, tmp_path, capsys):
+    """Logged scores equal those of sacreBLEU on translations of the saved model."""
     out = tmp_path / "out"
     train(str(model_folder(kind)), preference_texts(8), train_config(dev=dev, args=LEARNING), out)
     evaluations = [row for row in rows_of(out) if "eval_chrf" in row]
@@ -99,8 +100,9 @@ def test_the_figures_are_those_of_the_model_that_is_kept(model_folder, kind, fil
     assert said.count(f"  source      {sources[0]}\n") == 3
 
 
-def test_pairs_that_training_does_not_see(model_folder, files, dev, tmp_path):
-    """[train.eval] of a recipe: the same figures as for the pairs given to the function; and a dev set beside them."""
+@pytest.mark.slow
+def test_held_out_pairs_are_evaluated_beside_the_dev_set(model_folder, files, dev, tmp_path):
+    """Pairs of [train.eval] give the same figures as pairs given to the function; a dev set does not disturb them."""
     frozen = {"learning_rate": 0.0, "max_steps": 2}
     pairs = EvalConfig(prefs=str(files / "held-out.jsonl"), src_lang="en", tgt_lang="de")
     texts = preference_texts(4)
@@ -116,7 +118,7 @@ def test_pairs_that_training_does_not_see(model_folder, files, dev, tmp_path):
     assert report_of(tmp_path / "file")["eval_examples"] == 8
 
 
-def test_a_terminal_is_not_told_what_to_do_by_a_translation():
+def test_control_characters_of_a_translation_do_not_reach_the_terminal():
     sample = {"source": "a\nb", "reference": "c", "translation": "x\x1b[2Jy\x07"}
     lines = list(evaluation_lines(4, {"eval_chrf": 12.3456, "eval_runtime": 3.0, "epoch": 1.0}, [sample]))
     assert lines[:3] == ["step 4: chrf 12.35", "  source      a b", "  reference   c"]
@@ -126,9 +128,10 @@ def test_a_terminal_is_not_told_what_to_do_by_a_translation():
 # --- what it leaves alone -------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["mt5", "llama"])
-def test_evaluating_changes_no_bit_of_the_training(model_folder, kind, files, dev, tmp_path):
-    """With dropout, so that a generator which moved, or a mode which stayed, would show; sampling, which draws most."""
+def test_evaluation_does_not_change_training(model_folder, kind, files, dev, tmp_path):
+    """With dropout, so that a changed random generator or mode would show; with sampling, which draws most."""
     args = {**LEARNING, "eval_steps": 1, "load_best_model_at_end": False}
     sampling = dev.model_copy(update={"decoding": TranslateConfig(sampling="nucleus", max_new_tokens=8)})
     pairs = EvalConfig(prefs=str(files / "held-out.jsonl"), src_lang="en", tgt_lang="de")
@@ -145,7 +148,7 @@ def test_evaluating_changes_no_bit_of_the_training(model_folder, kind, files, de
 
 @pytest.fixture
 def scores_of(monkeypatch):
-    """A function that lets the dev set's evaluations find given scores, one after the other."""
+    """A function that sets the scores which the dev set's evaluations find, one after the other."""
     from mtcpo.training.dev_set import DevSet
 
     def find(values):
@@ -158,6 +161,7 @@ def scores_of(monkeypatch):
 SIX = {"num_train_epochs": 6, "learning_rate": 5e-3, "per_device_train_batch_size": 8}
 
 
+@pytest.mark.slow
 def test_the_best_checkpoint_is_kept(model_folder, dev, scores_of, tmp_path):
     scores_of([1.0, 3.0, 2.0, 2.5, 0.0, 1.0])
     settings = train_config(dev=dev, args=SIX)
@@ -199,8 +203,8 @@ def test_early_stopping(model_folder, dev, scores_of, tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("step", [3, 4])
-def test_early_stopping_counts_on_after_an_interrupt(model_folder, dev, scores_of, step, tmp_path, monkeypatch):
-    """Asked to stop before the evaluation that ends the run, and at the step of it."""
+def test_early_stopping_keeps_its_count_after_an_interrupt(model_folder, dev, scores_of, step, tmp_path, monkeypatch):
+    """The signal arrives before the evaluation that ends the run, and at its step."""
     scores = [1.0, 3.0, 2.0, 2.5, 9.0, 9.0]
     settings = train_config(dev=dev, early_stopping_patience=2, args=SIX)
     arguments = (str(model_folder("mt5")), preference_texts(8), settings, tmp_path / "out")
@@ -214,7 +218,7 @@ def test_early_stopping_counts_on_after_an_interrupt(model_folder, dev, scores_o
     assert (report["steps"], report["best"]["step"]) == (4, 2)
 
 
-def test_lower_is_better_where_the_metric_says_so(dev, tmp_path):
+def test_the_metric_decides_whether_lower_is_better(dev, tmp_path):
     for metric, greater in (("ter", False), ("chrf", True), ("comet", True)):
         chosen = training_setup(TrainConfig(dev=dev.model_copy(update={"metrics": (metric,)})), tmp_path).args
         assert (chosen.metric_for_best_model, chosen.greater_is_better) == (metric, greater)
@@ -245,7 +249,7 @@ def test_lower_is_better_where_the_metric_says_so(dev, tmp_path):
         ({"dev": None, "early_stopping_patience": 2}, r"or add \[train\.dev\], whose first metric it is"),
     ],
 )  # fmt: skip
-def test_what_no_evaluation_will_have(dev, values, message, tmp_path):
+def test_a_best_metric_that_no_evaluation_computes_is_refused(dev, values, message, tmp_path):
     with pytest.raises(UserError, match=message):
         training_setup(TrainConfig(**({"dev": dev} | values)), tmp_path)
 
@@ -259,12 +263,12 @@ def test_what_no_evaluation_will_have(dev, values, message, tmp_path):
         ({"decoding": {"num_candidates": 2}}, "scored by one translation of each source"),
     ],
 )
-def test_wrong_dev_sections(dev, values, message):
+def test_wrong_settings_of_a_dev_set_are_refused(dev, values, message):
     with pytest.raises(ValueError, match=message):
         DevConfig(**(dev.model_dump() | values))
 
 
-def test_dev_sets_that_cannot_be_scored(model_folder, files, dev, tmp_path):
+def test_dev_sets_that_cannot_be_scored_are_refused(model_folder, files, dev, tmp_path):
     blank, gone = tmp_path / "blank.en", str(tmp_path / "gone.en")
     blank.write_text("\n\n", encoding="utf-8")
     for values, message in (
@@ -282,7 +286,7 @@ def test_dev_sets_that_cannot_be_scored(model_folder, files, dev, tmp_path):
 # --- in a recipe ----------------------------------------------------------------------------------------------------
 
 
-def test_a_recipe_trains_again_when_what_it_is_judged_by_changes(files, tmp_path):
+def test_a_stage_runs_again_when_its_dev_set_changes(files, tmp_path):
     """Relative paths start at the recipe; the files are inputs of the training, and of the control beside it."""
     (files / "r.toml").write_text(
         """
@@ -299,7 +303,7 @@ dev = { source = "./dev.en", references = ["./dev.de"], src_lang = "en", tgt_lan
 """,
         encoding="utf-8",
     )
-    stages = {stage.name: stage for stage in stages_of(load_recipe(files / "r.toml"), tmp_path)}
+    stages = {stage.name: stage for stage in make_stages(load_recipe(files / "r.toml"), tmp_path)}
     for name in ("train", "control"):
         wanted = {str((files / file).resolve()) for file in ("dev.en", "dev.de", "held-out.jsonl")}
         assert wanted <= set(stages[name].inputs), name

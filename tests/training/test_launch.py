@@ -50,8 +50,8 @@ def run(arguments, folder, **environment):
     )
 
 
-def test_two_processes_by_accelerate(work, monkeypatch):
-    """One optimizer step has the pairs of both, the dev set is translated in shares, and one process tells of it."""
+def test_accelerate_launch_trains_in_two_processes(work, monkeypatch):
+    """One step has the pairs of both processes, each translates a part of the dev set, and only one prints."""
     folder, command = work
     launch = "-m accelerate.commands.launch --multi_gpu --num_processes 2 --num_machines 1 --mixed_precision no"
     arguments = [*launch.split(), "--dynamo_backend", "no", "--main_process_port", "0", *command]
@@ -69,7 +69,7 @@ def test_two_processes_by_accelerate(work, monkeypatch):
     load_model(str(folder / "two"), "float32", device="cpu")
 
 
-def test_pushed_as_it_was_saved(work, tmp_path):
+def test_the_hub_gets_the_saved_directory(work, tmp_path):
     folder, command = work
     Hub.folder = tmp_path / "hub"
     server = ThreadingHTTPServer(("127.0.0.1", 0), Hub)
@@ -88,7 +88,7 @@ def test_pushed_as_it_was_saved(work, tmp_path):
     assert {"README.md", "canary.json", "model.safetensors", "tokenizer.json", "training.json"} <= pushed.keys()
 
 
-def test_a_hub_that_cannot_be_reached_stops_before_the_work(model_folder, tmp_path):
+def test_an_unreachable_hub_stops_before_training(model_folder, tmp_path):
     settings = train_config(args={"push_to_hub": True, "hub_model_id": "someone/tuned"})
     with pytest.raises(UserError, match=r"train\.args\.push_to_hub: .*`hf upload NAME DIR` afterwards"):
         train(str(model_folder("mt5")), preference_texts(4), settings, tmp_path / "out")

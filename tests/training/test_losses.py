@@ -134,7 +134,7 @@ def test_extreme_margins_stay_finite():
     assert far.chosen.grad.tolist() == pytest.approx([0.0, -1.0])
 
 
-def test_rewards_bend_at_alpha_and_straighten_at_0():
+def test_alpha_bends_rewards_and_0_leaves_them_straight():
     logps = torch.tensor([-0.01, -1.0, -7.0], dtype=torch.float64)
     for alpha in (2.0, 0.25, -0.5):
         torch.testing.assert_close(shaped(logps, alpha), (1 - torch.exp(logps) ** -alpha) / alpha)
@@ -142,7 +142,7 @@ def test_rewards_bend_at_alpha_and_straighten_at_0():
     torch.testing.assert_close(shaped(logps.float(), 1e-9), logps.float(), rtol=1e-6, atol=0)
 
 
-def test_rewards_do_not_take_the_power_of_a_probability_that_is_0_in_float32():
+def test_bent_rewards_survive_probabilities_that_underflow():
     mean = torch.tensor([-150.0], requires_grad=True)
     assert torch.exp(mean).item() == 0
     reward = shaped(mean, 0.25)
@@ -212,8 +212,8 @@ UNUSUAL = {"beta": 0.3, "label_smoothing": 0.1, "simpo_gamma": 0.7, "alpha": 0.1
 
 @pytest.mark.parametrize("name", LOSSES)
 @pytest.mark.parametrize("parameter", UNUSUAL)
-def test_a_parameter_is_taken_or_refused_and_never_ignored(name, parameter):
-    """What the config takes changes the loss; what would not is refused."""
+def test_a_parameter_has_an_effect_or_is_refused(name, parameter):
+    """What the settings accept changes the loss; what would not change it is refused."""
     value = UNUSUAL[parameter]
     if parameter not in loss_parameters(name):
         with pytest.raises(UserError, match=rf"^r: {parameter} = {value:g} has no meaning for the loss '{name}', only"):
@@ -241,7 +241,7 @@ def test_the_error_of_a_section_inside_a_recipe_is_one_short_line():
     )
 
 
-def test_alphapo_bends_unless_told_otherwise():
+def test_alphapo_has_its_own_default_of_alpha():
     assert LossConfig(loss="alphapo").alpha == 0.25
     assert LossConfig(loss="alphapo", alpha=0).alpha == 0
     assert LossConfig(loss="simpo").alpha == 0
@@ -273,7 +273,7 @@ def test_weight_of_the_router_loss(model, settings, expected):
     assert router_weight(model, LossConfig(**settings)) == expected
 
 
-def test_a_router_loss_that_cannot_be_is_refused():
+def test_an_impossible_router_loss_is_refused():
     with pytest.raises(
         UserError, match="llama has no experts whose load could be balanced; leave out output_router_lo"
     ):

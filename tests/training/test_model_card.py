@@ -51,7 +51,7 @@ def test_data_scores_versions_and_citations():
     assert "- `prefs.jsonl`: 90 examples, the last of them en to pt-BR, 12 steps\n- dropped: 3 empty_target\n" in card
     assert "On 50 segments of the dev set. On 20 pairs that training did not see. The checkpoint of step 8" in card
     assert "| chrf | 33.25 | `nrefs:1\\|case:mixed` |\n| rewards/accuracies | 0.75 |  |\n" in card
-    assert "eval_loss" not in card  # it was no number
+    assert "eval_loss" not in card  # it was NaN
     assert "with loss `simpo` ([arXiv 2405.14734]" in card
     assert "2401.08417" in card
     assert (
@@ -70,7 +70,7 @@ def test_every_preference_loss_has_its_paper():
             assert f"https://arxiv.org/abs/{loss.paper}" in card_of(settings=settings)
 
 
-def test_the_recipe_in_it_is_one():
+def test_the_recipe_in_the_card_can_be_loaded():
     import tomllib
 
     text = re.search(r"````toml\n(.*?)````", card_of(), re.DOTALL)[1]
@@ -78,7 +78,7 @@ def test_the_recipe_in_it_is_one():
     assert (found.loss, found.beta, found.args) == ("simpo", 2.0, {"learning_rate": 1e-4})
 
 
-def test_nothing_of_this_machine_is_published(tmp_path):
+def test_the_card_has_no_path_of_this_machine(tmp_path):
     settings = TrainConfig(eval={"prefs": str(tmp_path / "held-out.jsonl")}).model_dump(mode="json")
     data = REPORT["data"] | {"origin": str(tmp_path / "prefs.jsonl")}
     card = card_of(model=str(tmp_path / "base"), settings=settings, data=data)
@@ -94,7 +94,8 @@ def test_languages_that_are_unknown_or_equal(languages):
     assert ModelCard(card).data.to_dict().get("language") == (None if "und" in languages else ["de"])
 
 
-def test_every_saved_model_has_one_and_equal_runs_have_equal_ones(model_folder, tmp_path):
+@pytest.mark.slow
+def test_every_saved_model_has_a_card_and_equal_runs_have_equal_cards(model_folder, tmp_path):
     texts = [TextExample(en, "en", "de", (de,)) for en, de in PAIRS[:8]]
     sft = train_config(loss="sft", args={"max_steps": 1})
     for name in ("a/model", "b/model"):
@@ -107,6 +108,6 @@ def test_every_saved_model_has_one_and_equal_runs_have_equal_ones(model_folder, 
         str(model_folder("llama")), preference_texts(4), train_config(lora=LoraConfig(r=2), args={"max_steps": 1}),
         tmp_path / "lora",
     )  # fmt: skip
-    card = ModelCard.load(tmp_path / "lora" / "README.md")  # and not the library's own
+    card = ModelCard.load(tmp_path / "lora" / "README.md")  # and not the card that peft writes
     assert card.data.library_name == "peft"
     assert "Low-rank adapters for" in card.text

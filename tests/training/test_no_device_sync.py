@@ -1,4 +1,4 @@
-"""Between two logs nobody waits for the device: no value of a tensor is asked for, and no shape depends on one.
+"""Between two logs nothing waits for the device: no value of a tensor is read, and no shape depends on one.
 
 On a CPU nothing has to wait, so what is looked at are the calls that would on a GPU: Python asking a tensor for a
 value, operations whose result has a shape that its values decide (a mask as an index is one), copies from the host.
@@ -23,7 +23,7 @@ ASKING = {
     "item", "tolist", "__bool__", "__int__", "__float__", "__index__", "__contains__", "numpy", "cpu", "nonzero",
     "argwhere", "masked_select", "unique", "equal", "allclose", "is_nonzero", "torch.tensor", "torch.as_tensor",
 }  # fmt: skip
-"""Calls from Python; torch.tensor copies to its device, and waits for that."""
+"""Calls from Python; torch.tensor copies to its device, and waits for the copy."""
 
 OPERATIONS = {"_local_scalar_dense", "nonzero", "is_nonzero", "masked_select", "_unique2", "equal", "item"}
 
@@ -34,7 +34,7 @@ def callers():
 
 
 class Waiting:
-    """What was asked for, and by which line."""
+    """Which calls would wait for the device, and on which lines."""
 
     def __init__(self):
         self.seen = []
@@ -77,7 +77,7 @@ class Operations(TorchDispatchMode):
 
 
 class Between(TrainerCallback):
-    """Looks on from the end of one step to the end of another: batches are fetched and weights changed in between."""
+    """Watches from the end of one step to the end of another; between them batches are fetched and weights change."""
 
     def __init__(self, waiting, first, last):
         self.waiting, self.first, self.last = waiting, first, last
@@ -92,7 +92,7 @@ class Between(TrainerCallback):
 
 
 def watched(loaded, config, folder, **args):
-    """What two steps of training ask for."""
+    """Train two steps and return what would wait for the device."""
     waiting = Waiting()
     settings = {"max_steps": 4, "logging_steps": 4, "per_device_train_batch_size": 2, "save_strategy": "no"} | args
     trainer = make_trainer(loaded, config, examples_of(loaded, config, count=8), folder, **settings)
@@ -107,21 +107,21 @@ def watched(loaded, config, folder, **args):
     [("mt5", "sigmoid"), ("mt5", "smoothed nll"), ("mt5", "arpo"), ("mt5", "sft"), ("nllb", "ipo"),
      ("marian", "hinge"), ("llama", "sigmoid"), ("llama", "smoothed nll"), ("mixtral", "simpo")],
 )  # fmt: skip
-def test_a_step_asks_for_nothing(load, kind, name, tmp_path):
+def test_a_step_does_not_synchronize_with_the_device(load, kind, name, tmp_path):
     waiting = watched(load(kind), LOSS_CONFIGS[name], tmp_path, gradient_accumulation_steps=2)
     assert not waiting.of("/mtcpo/")
-    assert not waiting.of("/transformers/trainer.py"), "the library's own loop"
+    assert not waiting.of("/transformers/trainer.py"), "the loop of transformers"
 
 
-def test_nor_by_the_models_own_logits(load, tmp_path):
+def test_a_step_on_the_models_own_logits_does_not_synchronize(load, tmp_path):
     loaded = load("mt5")
     for positions in ("real", "all"):
         loaded.head.logits_mode = positions
         assert not watched(loaded, TrainConfig(), tmp_path / positions).of("/mtcpo/")
 
 
-def test_what_asks_is_seen(load, tmp_path, monkeypatch):
-    """Of the calls above, those that once were there or are likely to come."""
+def test_synchronizing_calls_are_detected(load, tmp_path, monkeypatch):
+    """The kinds of calls that once were in the code, or are likely to be written."""
     count_items = trainer_module.count_items
 
     def asking(batch, sft):

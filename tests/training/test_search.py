@@ -1,4 +1,4 @@
-"""Hyper-parameter search by the library's own method: every trial starts anew, with a loss of its own."""
+"""Hyperparameter search by the method of transformers: each trial has its own model and parameters of the loss."""
 
 import pytest
 import torch
@@ -37,7 +37,8 @@ def trainer_of(model_folder, tmp_path):
     return trainer_of
 
 
-def test_every_training_starts_anew(trainer_of):
+@pytest.mark.slow
+def test_every_training_starts_from_the_loaded_model(trainer_of):
     trainer = trainer_of()
     results = []
     for _ in range(2):
@@ -55,7 +56,7 @@ def objective(metrics):
 
 @pytest.mark.slow
 def test_search_over_training_and_loss(trainer_of):
-    """Four trials by optuna; the best is found worth what a training with its settings is worth."""
+    """Four trials by optuna; the best has the value that a training with its settings has."""
     optuna = pytest.importorskip("optuna")
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     grid = {"beta": [0.1, 0.4], "learning_rate": [1e-3, 1e-2]}
@@ -75,7 +76,7 @@ def test_search_over_training_and_loss(trainer_of):
     assert objective(single.evaluate()) == pytest.approx(best.objective, rel=1e-5)
 
 
-def test_a_loss_that_does_not_exist(trainer_of):
+def test_a_trial_with_an_invalid_parameter_is_refused(trainer_of):
     pytest.importorskip("optuna")
     trainer = trainer_of()
     with pytest.raises(UserError, match="hp_space: beta: Input should be greater than 0"):

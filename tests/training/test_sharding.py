@@ -1,4 +1,4 @@
-"""Training with weights in shares: FSDP and DeepSpeed in two processes give what one process gives.
+"""Sharded training: FSDP and DeepSpeed in two processes give what one process gives.
 
 Steps are plain gradient descent with a rate of 1, so what a weight moves by is the sum of its gradients.
 """
@@ -106,7 +106,7 @@ def dev(tmp_path):
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("kind", ["t5", "mt5", "marian", "llama", "mt5 adapters"])
 def test_gradients_losses_and_files_are_those_of_one_process(model_folder, dev, way, kind, tmp_path):
-    """Tied and untied, with adapters; two micro-batches in each of two processes against four in one."""
+    """Tied and untied embeddings, adapters; two micro-batches in each of two processes against four in one."""
     model = model_folder(kind.split()[0])
     values, steps = ({"lora": {"r": 4}}, 1) if "adapters" in kind else ({"dev": dev}, 2)
     args = {"gradient_accumulation_steps": 2, "max_steps": steps}
@@ -132,7 +132,7 @@ def launcher_environment(file):
 
 
 @pytest.mark.parametrize("file", ["fsdp.yaml", pytest.param("zero3.yaml", marks=NEEDS_DEEPSPEED)])
-def test_the_files_that_the_docs_have(model_folder, file, tmp_path):
+def test_the_accelerate_files_of_the_docs_work(model_folder, file, tmp_path):
     model = model_folder("llama")
     args = {"max_grad_norm": 1.0}  # DeepSpeed has it by itself
     train_pairs(model, args | {"gradient_accumulation_steps": 2}, tmp_path / "one", {})
@@ -147,7 +147,7 @@ ADAPTIVE = {"optim": "adamw_torch", "learning_rate": 1e-3, "max_steps": 4}
 
 
 def train_interrupted(model, args, out, step):
-    """Have the second process alone be told to stop."""
+    """Send the signal to the second process alone."""
     if os.environ["RANK"] == "1":
         interrupt_at(pytest.MonkeyPatch(), step, signal.SIGTERM)
     with pytest.raises(KeyboardInterrupt):
@@ -155,7 +155,7 @@ def train_interrupted(model, args, out, step):
 
 
 @pytest.mark.parametrize("way", WAYS[:2])
-def test_interrupted_shares_go_on_to_the_same_weights(model_folder, way, tmp_path):
+def test_interrupted_sharded_training_resumes_to_the_same_weights(model_folder, way, tmp_path):
     model, args = model_folder("mt5"), way | ADAPTIVE
     whole = in_two(tmp_path, train_pairs, model, args, tmp_path / "whole", {"dropout": "model"})
     first = in_two(tmp_path, train_interrupted, model, args, tmp_path / "parts", 2)
@@ -168,7 +168,7 @@ def test_interrupted_shares_go_on_to_the_same_weights(model_folder, way, tmp_pat
 
 
 def fail_alone(arguments):
-    """Run a command whose second process comes to grief at the second step."""
+    """Run a command whose second process fails at the second step."""
     take = ExampleTrainer.get_batch_samples
 
     def take_or_fail(trainer, *args):
@@ -181,7 +181,7 @@ def fail_alone(arguments):
 
 
 @pytest.mark.parametrize("way", [pytest.param({}, id="replicas"), pytest.param(FSDP, id="fsdp")])
-def test_an_error_in_one_process_ends_all_with_a_line_each(model_folder, way, tmp_path):
+def test_an_error_in_one_process_ends_all_with_one_line_each(model_folder, way, tmp_path):
     triplets = [Triplet(str(i), "en", "de", t.source, *t.targets) for i, t in enumerate(preference_texts(12))]
     write_row_file(tmp_path / "p.jsonl", map(triplet_to_json, triplets))
     command = ["train", "--model", model_folder("mt5"), "--prefs", tmp_path / "p.jsonl", "--output-dir", tmp_path / "o"]
@@ -238,7 +238,7 @@ def gradients_of(model):
 
 
 def step_in_shares(name, shard, texts, out):
-    """Shard a model, with head and layers as units that are taken apart after use, and write loss and gradients."""
+    """Shard a model, with lm_head and layers as units that are resharded after use, and write loss and gradients."""
     torch.distributed.init_process_group("gloo")
     loaded = load_model(name, "float32", device="cpu")
     share_embedding_modules(loaded.model)
@@ -259,8 +259,8 @@ def step_in_shares(name, shard, texts, out):
 
 @pytest.mark.parametrize("kind", ["t5", "mt5", "llama"])
 @pytest.mark.parametrize("shard", [shard_by_first, shard_by_second])
-def test_a_head_that_is_gathered_by_itself(model_folder, shard, kind, tmp_path):
-    """Its weight is there in its own call alone, and not in the backward pass."""
+def test_an_lm_head_that_is_sharded_by_itself(model_folder, shard, kind, tmp_path):
+    """Its whole weight exists during its own call alone, and not in the backward pass."""
     name, texts = str(model_folder(kind)), preference_texts(8)
     outcome = run_in_two_processes(tmp_path, step_in_shares, name, shard, texts, tmp_path / "found.pt")
     assert [code for code, _ in outcome] == [0, 0], outcome[0][1]
@@ -286,7 +286,7 @@ def refuse(model, args, values, out, message):
 REFUSED = {
     "first": (
         {"fsdp": "full_shard", "fsdp_config": {"version": 1, "sync_module_states": False}}, {},
-        r"train.args.fsdp: FSDP 1 is not supported", {"FSDP_VERSION": "1"},  # as 5 and 4.57 are told
+        r"train.args.fsdp: FSDP 1 is not supported", {"FSDP_VERSION": "1"},  # transformers 5, and 4.57
     ),
     "compiled": (FSDP | {"torch_compile": True}, {}, r"compiled layers are not supported with sharded", {}),
     "one reader": (
@@ -297,14 +297,14 @@ REFUSED = {
 
 
 @pytest.mark.parametrize("name", REFUSED)
-def test_what_is_not_proved_is_refused_before_the_work(model_folder, name, tmp_path):
+def test_unsupported_sharding_is_refused_before_training(model_folder, name, tmp_path):
     args, values, message, environment = REFUSED[name]
     outcome = in_two(tmp_path, refuse, model_folder("mt5"), args, values, tmp_path / "out", message, **environment)
     assert [code for code, _ in outcome] == [0, 0], outcome[0][1]
 
 
-def test_shards_that_would_not_come_are_refused(model_folder, tmp_path):
-    """On CPUs, accelerate takes no notice of its own variables."""
+def test_sharding_that_accelerate_would_skip_is_refused(model_folder, tmp_path):
+    """On CPUs, accelerate ignores its own environment variables."""
     args = {"use_cpu": True}
     message = r"FSDP is requested, but accelerate uses MULTI_CPU: it shards on GPUs only"
     outcome = run_in_two_processes(

@@ -79,8 +79,8 @@ def test_supervised_training_learns(model_folder, tmp_path):
     assert report["steps"] == 30
 
 
-def test_the_model_is_gone_when_training_ends(model_folder, tmp_path, monkeypatch):
-    """A cycle of references would keep it, on a GPU beside the one that translates next."""
+def test_training_frees_the_model(model_folder, tmp_path, monkeypatch):
+    """A reference cycle would keep the model in the memory of the GPU, beside the next one."""
     seen = []
     start = ExampleTrainer.__init__
 
@@ -99,14 +99,14 @@ def test_the_model_is_gone_when_training_ends(model_folder, tmp_path, monkeypatc
     assert gone
 
 
-def test_same_seed_same_model(model_folder, tmp_path):
+def test_the_same_seed_gives_the_same_model(model_folder, tmp_path):
     settings = train_config(dropout=0.1, args={"seed": 5})
     for name in ("a", "b"):
         train(str(model_folder("mt5")), preference_texts(8), settings, tmp_path / name)
     assert_same_weights(tmp_path / "a", tmp_path / "b")
 
 
-def test_dropout_is_off_unless_asked_for(model_folder, tmp_path):
+def test_dropout_is_off_by_default(model_folder, tmp_path):
     frozen = {"learning_rate": 0.0, "logging_steps": 1, "num_train_epochs": 2, "per_device_train_batch_size": 8}
     seen = {}
     for dropout in (0.0, "model", 0.5):
@@ -125,7 +125,7 @@ def test_dropout_is_off_unless_asked_for(model_folder, tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["mt5", "llama"])
-def test_interrupted_training_goes_on_to_the_same_weights(model_folder, kind, tmp_path, monkeypatch):
+def test_interrupted_training_resumes_to_the_same_weights(model_folder, kind, tmp_path, monkeypatch):
     """Three epochs of four steps of two batches, stopped in the middle of the first and of the second epoch."""
     settings = train_config(
         dropout="model", loss="simpo",
@@ -175,6 +175,7 @@ def test_killed_after_the_last_checkpoint_trains_no_further_step(model_folder, l
     assert_same_weights(tmp_path / "out", tmp_path / "other")
 
 
+@pytest.mark.slow
 def test_killed_after_the_last_checkpoint_evaluates_no_second_time(model_folder, tmp_path, monkeypatch):
     settings = train_config(args={"max_steps": 3, "save_strategy": "epoch", "eval_strategy": "epoch"})
     arguments = (str(model_folder("mt5")), preference_texts(8), settings, tmp_path / "out")
@@ -189,7 +190,7 @@ def test_killed_after_the_last_checkpoint_evaluates_no_second_time(model_folder,
     assert [row["step"] for row in rows if "eval_loss" in row] == [2, 3]
 
 
-def test_unfinished_run_with_other_settings_is_not_mixed_in(model_folder, tmp_path, monkeypatch):
+def test_an_unfinished_run_with_other_settings_is_not_resumed(model_folder, tmp_path, monkeypatch):
     model, texts = str(model_folder("mt5")), preference_texts(8)
     with monkeypatch.context() as patch:
         interrupt_at(patch, 1)
@@ -208,7 +209,7 @@ def test_unfinished_run_with_other_settings_is_not_mixed_in(model_folder, tmp_pa
     assert report["steps"] == 2
 
 
-def test_existing_output_is_kept_unless_told(model_folder, tmp_path):
+def test_existing_output_is_kept_without_overwrite(model_folder, tmp_path):
     model, out = str(model_folder("mt5")), tmp_path / "out"
     out.mkdir()
     (out / "precious").write_text("x")
@@ -220,7 +221,7 @@ def test_existing_output_is_kept_unless_told(model_folder, tmp_path):
     assert (out / "model.safetensors").exists()
 
 
-def test_checkpoints_are_kept_where_they_were_asked_for(model_folder, tmp_path):
+def test_checkpoints_are_kept_if_a_save_argument_is_set(model_folder, tmp_path):
     settings = train_config(args={"save_steps": 1, "save_total_limit": 2})
     train(str(model_folder("mt5")), preference_texts(12), settings, tmp_path / "out")
     kept = sorted(path.name for path in (tmp_path / "out" / "checkpoints").iterdir())
@@ -231,7 +232,7 @@ def test_checkpoints_are_kept_where_they_were_asked_for(model_folder, tmp_path):
 
 
 @pytest.mark.parametrize("kind", ["mt5", "llama"])
-def test_every_drop_is_counted_and_nothing_is_cut(load, kind):
+def test_every_drop_is_counted_and_nothing_is_truncated(load, kind):
     layout = load(kind).layout
     source, good, bad = PAIRS[0][0], PAIRS[0][1], PAIRS[1][1]
     messages = ({"role": "user", "content": "x"},) if kind == "mt5" else ()
@@ -261,7 +262,7 @@ def test_every_drop_is_counted_and_nothing_is_cut(load, kind):
     assert all(target[-1] == end for example in everything.examples for target in example.targets)
 
 
-def test_limits_are_those_of_the_model_where_it_has_some(load):
+def test_the_positions_of_the_model_limit_examples(load):
     source, good = PAIRS[4]
     loaded = load("marian")  # 64 positions
     texts = [TextExample(" ".join([source] * n), "en", "de", (good, "Das")) for n in (1, 2, 3, 4)]
@@ -288,7 +289,7 @@ def test_sft_takes_the_first_target_and_needs_no_contrast(load):
     assert not found.dropped
 
 
-def test_drops_are_reported_and_nothing_left_is_an_error(model_folder, tmp_path):
+def test_drops_are_reported_and_no_example_left_is_an_error(model_folder, tmp_path):
     model = str(model_folder("mt5"))
     bad = [TextExample("x", "en", "de", ("y", "y")), TextExample("", "en", "de", ("y", "z"))]
     report = train(
@@ -305,8 +306,8 @@ def test_drops_are_reported_and_nothing_left_is_an_error(model_folder, tmp_path)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["out"]
 
 
-def test_what_is_wrong_is_named_by_its_id(load, model_folder, tmp_path):
-    """Of each kind of bad example the first ids; a language that the tokenizer lacks stops the run."""
+def test_dropped_examples_are_named_by_their_ids(load, model_folder, tmp_path):
+    """Reports name the first ids for each reason; a language that the tokenizer lacks stops the run."""
     source, chosen, rejected = PAIRS[0][0], PAIRS[0][1], PAIRS[1][1]
     long = " ".join([rejected] * 9)
     bad = {
@@ -343,9 +344,9 @@ def test_texts_of_triplets_and_segments():
 # --- training arguments ---------------------------------------------------------------------------------------------
 
 
-def test_every_field_of_the_library_is_reachable(tmp_path):
+def test_every_training_argument_can_be_set(tmp_path):
     defaults = Seq2SeqTrainingArguments(output_dir=str(tmp_path), report_to="none")
-    # These the library itself refuses or changes without the hardware or package they ask for.
+    # transformers refuses or changes these without the hardware or package that they need.
     elsewhere = {"fp16_opt_level", "half_precision_backend", "fp16_backend", "deepspeed", "local_rank", "mp_parameters"}
     for field in dataclasses.fields(Seq2SeqTrainingArguments):
         if not field.init or field.name in RESERVED_ARGS:
@@ -357,7 +358,7 @@ def test_every_field_of_the_library_is_reachable(tmp_path):
         assert str(getattr(found, field.name)) == str(getattr(defaults, field.name)), field.name
 
 
-def test_users_fields_replace_our_defaults(tmp_path):
+def test_arguments_of_the_user_replace_our_defaults(tmp_path):
     found = training_setup(TrainConfig(), tmp_path).args
     for name in set(DEFAULT_ARGS) - {"report_to", "warmup_ratio"}:
         assert getattr(found, name) == DEFAULT_ARGS[name], name
@@ -385,13 +386,13 @@ def test_users_fields_replace_our_defaults(tmp_path):
         ({"eval_strategy": "epoch"}, r"train\.args\.eval_strategy: there is nothing to evaluate on; pass --eval-prefs"),
     ],
 )
-def test_wrong_fields_are_one_line(args, message, tmp_path):
+def test_wrong_arguments_are_refused_in_one_line(args, message, tmp_path):
     with pytest.raises(UserError, match=message) as caught:
         training_setup(TrainConfig(args=args), tmp_path)
     assert "\n" not in str(caught.value)
 
 
-def test_evaluation_data_is_evaluated_unless_told_otherwise(tmp_path):
+def test_evaluation_data_is_evaluated_every_epoch_by_default(tmp_path):
     assert training_setup(TrainConfig(), tmp_path).args.eval_strategy == "no"
     assert training_setup(TrainConfig(), tmp_path, evaluates=True).args.eval_strategy == "epoch"
     assert (
@@ -399,7 +400,7 @@ def test_evaluation_data_is_evaluated_unless_told_otherwise(tmp_path):
     )
 
 
-def test_half_precision_training(model_folder, load, tmp_path):
+def test_float16_training_is_refused_where_it_overflows_or_does_not_exist(model_folder, load, tmp_path):
     arguments = training_setup(TrainConfig(), tmp_path).args
     arguments.fp16 = True
     with pytest.raises(UserError, match=r"train\.args\.fp16: float16 overflows to NaN in the mt5 family"):
@@ -412,15 +413,16 @@ def test_half_precision_training(model_folder, load, tmp_path):
         train(str(model_folder("mt5")), preference_texts(4), train_config(args={"fp16": True}), tmp_path / "out")
 
 
-def test_precision_of_the_weights():
+def test_weights_are_float32_for_full_training():
     assert dtype_of(TrainConfig()) == "float32"
     assert dtype_of(TrainConfig(lora=LoraConfig())) == "auto"
     assert dtype_of(TrainConfig(dtype="bfloat16")) == "bfloat16"
     assert dtype_of(TrainConfig(lora=LoraConfig(), args={"fp16": True})) == "float32"
 
 
-def test_one_trainings_arithmetic_is_not_the_nexts(model_folder, tmp_path):
-    """The library keeps mixed precision and compilation in the environment of the process."""
+@pytest.mark.slow
+def test_mixed_precision_of_one_training_does_not_reach_the_next(model_folder, tmp_path):
+    """transformers keeps mixed precision and compilation in environment variables."""
     model, texts = str(model_folder("mt5")), preference_texts(8)
     train(model, texts, train_config(), tmp_path / "before")
     train(model, texts, train_config(args={"bf16": True}), tmp_path / "bf16")
@@ -430,7 +432,7 @@ def test_one_trainings_arithmetic_is_not_the_nexts(model_folder, tmp_path):
         assert_same_weights(tmp_path / "before", tmp_path / "bf16")
 
 
-def test_asking_for_arguments_changes_nothing_for_a_later_training(model_folder, tmp_path):
+def test_checking_arguments_does_not_change_a_later_training(model_folder, tmp_path):
     """A run checks the arguments of all its stages before the first: none of them may reach another."""
     model, texts, before = str(model_folder("mt5")), preference_texts(8), dict(os.environ)
     train(model, texts, train_config(), tmp_path / "before")
@@ -440,7 +442,7 @@ def test_asking_for_arguments_changes_nothing_for_a_later_training(model_folder,
     assert_same_weights(tmp_path / "before", tmp_path / "after")
 
 
-def test_bfloat16_arithmetic(model_folder, tmp_path):
+def test_bfloat16_arithmetic_saves_float32_weights(model_folder, tmp_path):
     train(str(model_folder("llama")), preference_texts(8), train_config(args={"bf16": True}), tmp_path / "out")
     assert all(tensor.dtype == torch.float32 for tensor in model_weights(tmp_path / "out").values())
 
@@ -466,8 +468,8 @@ def test_bfloat16_arithmetic_keeps_the_loss(load, kind):
     assert means[0].item() == pytest.approx(means[1].item(), rel=2e-3)
 
 
-def test_a_gradient_norm_that_is_no_number_becomes_null(model_folder, tmp_path, monkeypatch):
-    """JSON has no NaN; one overflow of the gradient's norm must not cost the run at its end."""
+def test_an_infinite_gradient_norm_is_logged_as_null(model_folder, tmp_path, monkeypatch):
+    """JSON has no NaN; a gradient norm that overflows once must not fail the run at its end."""
     log = ExampleTrainer.log
 
     def overflowing(trainer, logs, *args):
@@ -482,7 +484,7 @@ def test_a_gradient_norm_that_is_no_number_becomes_null(model_folder, tmp_path, 
 
 @pytest.mark.slow
 def test_compiled_layers_give_the_same_weights(model_folder, tmp_path):
-    """Traced and run as they are, without code generation: what is shown is that tracing loses none of our hooks."""
+    """Traced, without code generation: shows that tracing loses none of our hooks."""
     results = []
     for compiled in ({}, {"torch_compile_backend": "eager"}):
         out = tmp_path / str(bool(compiled))

@@ -90,8 +90,8 @@ def gradients_of(loaded, loss):
 
 
 @pytest.mark.parametrize("name", ["sigmoid", "sft"])
-def test_router_loss_is_that_of_the_real_tokens(load, name, tmp_path):
-    """Padding does not count: the rows, of many lengths, one by one give the same."""
+def test_padding_does_not_count_in_the_router_loss(load, name, tmp_path):
+    """Rows of many lengths in one batch give the same as one by one."""
     loaded = load("mixtral")
     loaded.model.config.output_router_logits = False  # as published models have it: the settings switch it on
     config = LOSS_CONFIGS[name].model_copy(update={"router_aux_loss_coef": 0.3})
@@ -128,7 +128,7 @@ def test_a_model_without_experts_has_no_router_loss(load, tmp_path):
         trainer.train()
 
 
-def test_denominators_of_a_batch():
+def test_normalizers_of_a_batch():
     labels = torch.tensor([[5, 1, -100], [6, 7, 1], [5, 5, 1], [1, -100, -100]])
     assert count_items({"labels": labels}, sft=False).tolist() == [2, 5]
     assert count_items({"labels": labels}, sft=True).tolist() == [4, 9]
@@ -174,7 +174,7 @@ def router_settings(name="sigmoid", weight=5.0):
 
 @pytest.mark.parametrize(("batch", "accumulate"), [(8, 1), (4, 2), (1, 8), (3, 3)])
 def test_router_loss_of_a_step_is_the_mean_of_its_batches_by_tokens(load, batch, accumulate, tmp_path):
-    """Its scale is exact; what it is a mean of is decided by the batches, since each balances its own load."""
+    """Its scale is exact; which tokens it averages over depends on the batches, since each balances its own load."""
     after, log = one_step(load, "mixtral", router_settings(), tmp_path, batch, accumulate)
     loaded = load("mixtral")
     examples = examples_of(loaded, LOSS_CONFIGS["sigmoid"])
@@ -191,7 +191,7 @@ def test_router_loss_of_a_step_is_the_mean_of_its_batches_by_tokens(load, batch,
 
 
 def test_router_loss_of_equal_batches_is_exact(load, tmp_path):
-    """Where all batches route alike, their number changes nothing at all."""
+    """Where all batches are equal, their number changes nothing."""
     steps = []
     for batch, accumulate in ((8, 1), (4, 2), (1, 8)):
         loaded = load("mixtral")
@@ -215,7 +215,7 @@ def test_a_step_is_a_step_along_the_reference_gradient(load, tmp_path):
     assert log["loss"] == pytest.approx(loss.item(), abs=1e-4)
 
 
-def test_token_batches_change_nothing_either(load, tmp_path):
+def test_batches_by_tokens_change_nothing(load, tmp_path):
     config = LOSS_CONFIGS["sigmoid"]
     whole, _ = one_step(load, "mt5", config, tmp_path, batch=8, accumulate=1)
     by_tokens = config.model_copy(update={"batch_tokens": 160})
@@ -255,7 +255,7 @@ def _three_steps(loaded, folder, config, accumulate):
 
 
 def _stopped_and_resumed(rank, model, folder):
-    """Train once to the end; once stopped by a signal that one process alone gets, and then to the end."""
+    """Train to the end; and again, stopped by a signal to one process alone and then resumed."""
     config = TrainConfig(
         dropout="model", args={"use_cpu": True, "num_train_epochs": 3, "per_device_train_batch_size": 2}
     )  # fmt: skip
@@ -294,7 +294,7 @@ def _one_of_two_processes(rank, models, port, folder):
 
 @pytest.fixture(scope="module")
 def two_processes(model_folder, tmp_path_factory):
-    """The folder where two processes left what they made together."""
+    """The folder with the results of two processes."""
     folder = tmp_path_factory.mktemp("two")
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -328,7 +328,7 @@ def test_two_processes_stop_together(two_processes):
 
 @pytest.mark.processes
 @pytest.mark.skipif(not CPU_PROCESSES_RESUME, reason="transformers before 5.23 cannot resume several CPU processes")
-def test_two_processes_go_on_to_the_same_weights(two_processes):
+def test_two_processes_resume_to_the_same_weights(two_processes):
     whole, parts = (load_file(two_processes / name / "model.safetensors") for name in ("whole", "parts"))
     assert_same(parts, whole, atol=0, rtol=0)
     assert not (two_processes / ".parts.partial").exists()
@@ -367,7 +367,7 @@ def test_logs_equal_the_reference(load, kind, name, tmp_path):
 
 
 def test_tokens_and_padding_of_a_known_batch(load, tmp_path):
-    """Sources 3 and 2 long, targets 3 and 2, 2 and 4: 16 tokens in 2 x 3 + 4 x 4 = 22 places."""
+    """Sources 3 and 2 long, targets 3 and 2, 2 and 4: 16 tokens in 2 x 3 + 4 x 4 = 22 positions."""
     loaded = load("mt5")
     examples = [Example((11, 12, 1), ((21, 22, 1), (23, 1))), Example((13, 1), ((24, 1), (25, 26, 27, 1)))]
     trainer = make_trainer(loaded, LOSS_CONFIGS["sigmoid"], examples, tmp_path, logging_steps=1, save_strategy="no")
@@ -380,7 +380,7 @@ def test_tokens_and_padding_of_a_known_batch(load, tmp_path):
     assert log["tokens"] == 16
 
 
-def test_all_tokens_are_counted_those_after_the_last_log_too(load, tmp_path):
+def test_tokens_after_the_last_log_are_counted(load, tmp_path):
     loaded = load("mt5")
     examples = [Example((11, 12, 1), ((21, 22, 1), (23, 1))), Example((13, 1), ((24, 1), (25, 26, 27, 1)))]
     trainer = make_trainer(
@@ -392,7 +392,7 @@ def test_all_tokens_are_counted_those_after_the_last_log_too(load, tmp_path):
 
 
 @pytest.mark.slow
-def test_speed_is_that_of_training_alone(load, tmp_path, monkeypatch):
+def test_speed_leaves_out_evaluation(load, tmp_path, monkeypatch):
     loaded = load("llama")
     examples = examples_of(loaded, LOSS_CONFIGS["sigmoid"], count=4)
     trainer = make_trainer(
@@ -407,7 +407,7 @@ def test_speed_is_that_of_training_alone(load, tmp_path, monkeypatch):
     assert real / log["tokens_per_second"] < 1.5
 
 
-def test_logs_start_anew_each_time(load, tmp_path):
+def test_each_log_covers_the_steps_since_the_last(load, tmp_path):
     loaded = load("mt5")
     config = LOSS_CONFIGS["sigmoid"]
     examples = examples_of(loaded, config, count=6)
@@ -423,7 +423,7 @@ def test_logs_start_anew_each_time(load, tmp_path):
     assert sum(logs) / 3 == pytest.approx(everything["logps/chosen"], rel=1e-5)
 
 
-def test_router_loss_is_logged_and_is_part_of_the_evaluation(load, tmp_path):
+def test_router_loss_is_logged_and_part_of_the_evaluation_loss(load, tmp_path):
     loaded, config = load("mixtral"), router_settings()
     examples, evaluation = examples_of(loaded, config, count=4), examples_of(loaded, config, count=5, start=30)
     with torch.no_grad():
@@ -458,7 +458,7 @@ def test_divergence_stops_the_run(load, tmp_path):
 
 
 def poison_step(monkeypatch, step):
-    """Have the given step divide its loss by zero, as a gradient that overflows does."""
+    """Let the gradients of the given step be NaN, as they are after an overflow; the logged loss stays finite."""
     compute = ExampleTrainer.compute_loss
 
     def compute_or_diverge(trainer, *args, **kwargs):
@@ -473,7 +473,7 @@ def poison_step(monkeypatch, step):
     [(3, {}), (2, {"save_steps": 2}), (3, {"save_steps": 2}), (3, {"save_strategy": "no"}), (2, {"eval_steps": 2})],
 )
 def test_divergence_between_two_logs_leaves_no_model(model_folder, step, args, tmp_path, monkeypatch):
-    """Four steps and a log every ten: what was trained is looked at before it is evaluated, saved or replaced."""
+    """Four steps and a log every ten: weights are checked before they are evaluated, saved or replaced."""
     poison_step(monkeypatch, step)
     kept = ["checkpoint-2"] if step == 3 and "save_steps" in args else []
     evaluation = {"eval_strategy": "steps"} if "eval_steps" in args else {}

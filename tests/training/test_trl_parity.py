@@ -1,4 +1,4 @@
-"""Agreement with TRL's CPOTrainer, number for number, and where and why we differ on purpose."""
+"""Agreement with TRL's CPOTrainer in loss, metrics and gradients, and the deliberate differences."""
 
 import pytest
 import torch
@@ -50,7 +50,7 @@ def test_the_cases_cover_every_parameter():
         assert loss in ("hinge", "ipo") or {case["label_smoothing"] > 0 for case in cases} == {True, False}
 
 
-def test_the_comparison_sees_a_difference(peers, monkeypatch):
+def test_the_comparison_detects_a_difference(peers, monkeypatch):
     settings = {"loss": "sigmoid", "beta": 0.3, "cpo_alpha": 1.0}
     assert max(peers("t5").differences(settings).values()) <= TOLERANCE
     monkeypatch.setattr(peers("t5").loaded.head, "transform", type(peers("t5").loaded.head.transform)(scale=1.001))
@@ -75,7 +75,7 @@ def test_micro_batches_are_shares_of_the_step_and_not_averaged(peers):
     assert sum(shares) == pytest.approx(whole_loss, rel=1e-5)
 
 
-def test_nll_by_sentence_is_ours_alone(peers):
+def test_trl_has_no_nll_by_sentence(peers):
     """The CPO paper sums the NLL of a sentence; TRL has the mean over tokens only."""
     both, settings = peers("llama"), {"loss": "sigmoid", "beta": 0.2, "cpo_alpha": 0.5}
     by_sentence = both.our_numbers(settings | {"nll_normalization": "sentence"}, both.whole)[0]
@@ -85,8 +85,8 @@ def test_nll_by_sentence_is_ours_alone(peers):
     assert by_sentence.item() == pytest.approx(expected, rel=1e-5)
 
 
-def test_the_nll_is_logged_without_its_weight_too(peers):
-    """TRL logs 0 where cpo_alpha is 0; whether the chosen lose probability is what one wants to see there."""
+def test_the_nll_is_logged_even_with_weight_0(peers):
+    """TRL logs 0 where cpo_alpha is 0, although just then the chosen may lose probability."""
     both, settings = peers("llama"), {"loss": "simpo", "cpo_alpha": 0.0}
     assert both.trl_numbers(settings, both.whole)[1]["nll_loss"] == 0
     with_weight = both.trl_numbers(settings | {"cpo_alpha": 1.0}, both.whole)[1]["nll_loss"]
@@ -100,8 +100,8 @@ def test_no_logits_are_logged(peers):
     assert not [name for name in both.our_numbers(settings, both.whole)[1] if "logits" in name]
 
 
-def test_alphapo_keeps_the_nll_that_was_asked_for(peers):
-    """TRL's alphapo sets cpo_alpha to 0, whatever it was given; ours says what it does."""
+def test_alphapo_keeps_the_nll_term(peers):
+    """TRL's alphapo sets cpo_alpha to 0, whatever value it is given."""
     both = peers("llama")
     assert both.trl_trainer(loss_type="alphapo", cpo_alpha=0.7, alpha=0.2).cpo_alpha == 0
     settings = {"loss": "alphapo", "alpha": 0.2, "beta": 1.5, "cpo_alpha": 0.7}
@@ -111,7 +111,7 @@ def test_alphapo_keeps_the_nll_that_was_asked_for(peers):
     assert logs["nll_loss"] > 1
 
 
-def test_rewards_outlive_probabilities_that_underflow(peers):
+def test_rewards_survive_probabilities_that_underflow(peers):
     """TRL takes exp(logp) to a power: for a whole sentence 0, so its rewards are infinite or without gradient."""
     trainer = peers("llama").trl({"loss": "sigmoid", "beta": 0.1, "alpha": 0.05})
     numbers = torch.tensor([-120.0]), torch.tensor([-130.0])
@@ -129,7 +129,7 @@ def test_rewards_outlive_probabilities_that_underflow(peers):
 
 
 def test_smoothing_that_would_be_ignored_is_refused(peers):
-    """TRL warns and goes on without it."""
+    """TRL warns and ignores it."""
     trl, plain = (peers("llama").trl({"loss": "hinge", "beta": 0.1, "label_smoothing": e}) for e in (0.3, 0.0))
     logps = torch.tensor([-5.0]), torch.tensor([-6.0])
     assert trl.cpo_loss(*logps)[0].item() == plain.cpo_loss(*logps)[0].item()
@@ -154,8 +154,8 @@ def test_targets_are_tokenized_as_targets(model_folder, kind, tmp_path):
         assert (row["chosen_labels"][0], ours.targets[0][0]) == (english, german)
 
 
-def test_what_trl_does_not_have_is_not_compared():
-    """So that this file is read again when TRL gains a loss."""
+def test_losses_that_trl_lacks_are_not_compared():
+    """Fails when TRL gains a loss, which should then be compared too."""
     from trl.experimental.cpo import CPOConfig
 
     choices = CPOConfig.__dataclass_fields__["loss_type"].metadata["choices"]
