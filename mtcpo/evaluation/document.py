@@ -277,7 +277,7 @@ class EvaluationDocument(Record):
     def to_json(self) -> dict[str, Any]:
         """Return the JSON object that is written: fields that were never given are left out."""
         # By "unset" and not by "default": a null of the file (no correction, not checked) is a statement.
-        return self.model_dump(by_alias=True, exclude_unset=True)
+        return self.model_dump(mode="json", by_alias=True, exclude_unset=True)
 
 
 def read_document(path: Path) -> EvaluationDocument:
