@@ -19,7 +19,8 @@ def run(recipe: str, output_dir: Path | None, dry_run: bool, common: CommonOptio
     """Run all stages of RECIPE: a file, or the name of a shipped recipe. Finished stages are skipped."""
     from mtcpo.evaluation.document import read_document
     from mtcpo.pipeline.recipe import find_recipe, load_recipe
-    from mtcpo.pipeline.run import run_recipe, stages_of
+    from mtcpo.pipeline.recipe_stages import make_stages
+    from mtcpo.pipeline.run import run_recipe
     from mtcpo.pipeline.stages import plan
     from mtcpo.report.terminal_table import print_table
 
@@ -27,7 +28,7 @@ def run(recipe: str, output_dir: Path | None, dry_run: bool, common: CommonOptio
     loaded = load_recipe(path, common.overrides, common.allow_code)
     folder = output_dir or Path("runs") / path.stem
     if dry_run:
-        for line in plan(stages_of(loaded, folder, common.allow_code), folder):
+        for line in plan(make_stages(loaded, folder, common.allow_code), folder):
             click.echo(line)
         return
     # overwrite=True: what may be replaced in a run directory is decided stage by stage.

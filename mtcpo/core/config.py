@@ -1,6 +1,6 @@
-"""Configuration: the strict base of every section, and the merging of files with command-line overrides.
+"""Configuration: the strict base class of every section, TOML files, and overrides from the command line.
 
-Each section's class lives beside the code that it configures; here is only what they share.
+Each section's class is in the package that it configures; here is only what they share.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ def Checked(check: Callable[[Any], Any]) -> AfterValidator:  # noqa: N802, it re
 
 
 class CommandLineText(str):
-    """A string given on the command line: a relative path in it starts at the working directory."""
+    """A string from the command line: as a path, it is relative to the working directory and not to the recipe."""
 
 
 def resolve_path(value: Any, info: ValidationInfo) -> Any:
@@ -56,6 +56,7 @@ def resolve_path(value: Any, info: ValidationInfo) -> Any:
     from_recipe = info.context and not isinstance(value, CommandLineText)
     base = Path(info.context["base"]) if from_recipe and info.context else Path.cwd()
     path = Path(value).expanduser()
+    # google/mt5-small is a name on the hub, unless there is such a folder; ./google/mt5-small is a path in any case.
     explicit = str(value).startswith(("./", "../", "/", "~", ".\\", "..\\"))
     return str((base / path).resolve()) if explicit or (base / path).exists() else str(value)
 
@@ -69,9 +70,10 @@ Section = TypeVar("Section", bound=Config)
 def load_section(
     cls: type[Section], data: Mapping[str, Any], where: str, base: Path | None = None, allow_code: bool = False
 ) -> Section:
-    """Check `data` against `cls`; `base` is the folder that relative paths start from.
+    """Return the section that `data` describes.
 
-    allow_code: a source may be a class of the user's own; the command line alone can say so.
+    where: the file or command, for messages. base: the folder of the recipe, which relative paths start from.
+    allow_code: whether custom Python code may be named; only the command line can say so.
 
     Raises:
         UserError: the first problem, with its key, its value, and the nearest valid key for an unknown one.
@@ -88,12 +90,13 @@ def _explain(cls: type[Config], error: ValidationError) -> str:
     key = ".".join(str(part) for part in location)
     if first["type"] == "extra_forbidden":
         keys = _keys_at(cls, location[:-1])
-        known = f"; its keys are {', '.join(keys)}" if keys else ""
-        return f"unknown key {key!r}{nearest(str(location[-1]), keys)}{known}"
+        listed = f"; its keys are {', '.join(keys)}" if keys else ""
+        return f"unknown key {key!r}{nearest(str(location[-1]), keys)}{listed}"
     if first["type"] == "missing":
         return f"{key!r} is missing"
     message = first["msg"].removeprefix("Value error, ")
-    if first["type"] == "value_error" and isinstance(first["input"], Mapping):  # of a whole section: it names its keys
+    # An error of a whole section names its keys; to print the section as "got" would bury it.
+    if first["type"] == "value_error" and isinstance(first["input"], Mapping):
         return f"{key}: {message}" if location else message
     return f"{key}: {message} (got {first['input']!r})" if location else message
 
@@ -104,10 +107,10 @@ def _keys_at(cls: type[Config], location: Iterable[Any]) -> list[str]:
     for part in location:
         if isinstance(part, int):
             continue
-        found = _section_of(current.model_fields[part].annotation) if part in current.model_fields else None
-        if found is None:
+        section = _section_of(current.model_fields[part].annotation) if part in current.model_fields else None
+        if section is None:
             return []
-        current = found
+        current = section
     return sorted(current.model_fields)
 
 
@@ -116,14 +119,18 @@ def _section_of(annotation: Any) -> type[Config] | None:
     if isinstance(annotation, type) and issubclass(annotation, Config):
         return annotation
     for argument in getattr(annotation, "__args__", ()):
-        found = _section_of(argument)
-        if found is not None:
-            return found
+        section = _section_of(argument)
+        if section is not None:
+            return section
     return None
 
 
 def read_toml(path: Path) -> dict[str, Any]:
-    """Read a TOML file; a mistake in it is reported with its line."""
+    """Read a TOML file.
+
+    Raises:
+        UserError: no such file, not UTF-8, or a mistake in it, with its line.
+    """
     try:
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -135,14 +142,14 @@ def read_toml(path: Path) -> dict[str, Any]:
 
 
 def parse_override(text: str) -> tuple[list[str], Any]:
-    """Split `train.beta=0.2` into its key path and its value: TOML if it parses so, else the text itself."""
+    """Split `train.beta=0.2` into its key path and its value: a TOML value if it is one, else the text itself."""
     key, equals, raw = text.partition("=")
     if not equals or not key.strip():
         raise UserError(f"--set {text!r}: write it as KEY=VALUE, for example --set train.beta=0.2")
     try:
         value = tomllib.loads(f"value = {raw}")["value"]
     except tomllib.TOMLDecodeError:
-        value = raw
+        value = raw  # a name or path, which nobody wants to quote twice in a shell
     return key.strip().split("."), _from_command_line(value)
 
 
@@ -153,7 +160,7 @@ def _from_command_line(value: Any) -> Any:
 
 
 def apply_overrides(data: dict[str, Any], overrides: Iterable[str]) -> dict[str, Any]:
-    """Return `data` with each `KEY=VALUE` set; tables on the way are made where they are missing."""
+    """Set each `KEY=VALUE` in `data`, creating tables where they are missing, and return `data`."""
     for text in overrides:
         keys, value = parse_override(text)
         table = data

@@ -11,11 +11,15 @@ from mtcpo.core.errors import UserError, first_line
 PARQUET_ROWS_PER_GROUP = 10_000
 
 PARQUET_ROWS_AT_ONCE = 1_000
-"""Rows that are Python objects at one time while a file is read; pyarrow's default is 65,536."""
+"""Rows that are converted to Python objects at one time while a file is read; pyarrow's default is 65,536."""
 
 
 def read_parquet(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Yield ("path:number", row) of a Parquet file; a file that cannot be read is the user's error."""
+    """Yield ("path:number", row) of a Parquet file.
+
+    Raises:
+        UserError: no such file, or not a readable Parquet file.
+    """
     import pyarrow
     import pyarrow.parquet
 
@@ -33,7 +37,11 @@ def read_parquet(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
 
 
 def write_parquet(partial: Path, rows: Iterable[Mapping[str, Any]], path: Path) -> int:
-    """Write rows to `partial`, whose final name is `path`; return how many. Refuse fields that would be lost."""
+    """Write rows to `partial`, whose final name is `path`; return how many there were.
+
+    Raises:
+        UserError: no row at all, values of several types in one column, or a field that the first rows do not have.
+    """
     import itertools
 
     import pyarrow
@@ -62,7 +70,7 @@ def write_parquet(partial: Path, rows: Iterable[Mapping[str, Any]], path: Path) 
 
 
 def _refuse_new_fields(schema: Any, first: Any, path: Path, written: int) -> None:
-    """Refuse what the library would leave out without a word."""
+    """Refuse fields that pyarrow would leave out without a warning."""
     new = sorted(_fields(schema) - _fields(first))
     if new:
         raise UserError(
@@ -75,20 +83,20 @@ def _fields(schema: Any, prefix: str = "") -> set[str]:
     """Return the dotted names of all fields that hold values, those inside structs and lists too."""
     import pyarrow
 
-    found = set()
+    names = set()
     for field in schema:
         kind = field.type
         while pyarrow.types.is_list(kind):
             kind = kind.value_type
         if pyarrow.types.is_struct(kind):
-            found |= _fields(kind, f"{prefix}{field.name}.")
-        elif not pyarrow.types.is_null(kind):
-            found.add(f"{prefix}{field.name}")
-    return found
+            names |= _fields(kind, f"{prefix}{field.name}.")
+        elif not pyarrow.types.is_null(kind):  # a column of nulls only can be left out without loss
+            names.add(f"{prefix}{field.name}")
+    return names
 
 
 def _without_empty_tables(value: Any) -> Any:
-    """Put null for tables without a key, which Parquet cannot hold: candidates that nobody has scored yet."""
+    """Replace tables without a key by null: Parquet cannot store them, and unscored candidates have them."""
     if isinstance(value, dict):
         return {key: _without_empty_tables(item) for key, item in value.items()} or None
     return [_without_empty_tables(item) for item in value] if isinstance(value, list) else value

@@ -8,19 +8,19 @@ from tqdm import tqdm
 
 
 def bar(description: str, total: int | None, unit: str) -> tqdm[Any]:
-    """Return a progress bar; it stays silent when stderr goes to a file."""
+    """Return a progress bar, which shows nothing when stderr is not a terminal."""
     return tqdm(total=total, desc=description, unit=f" {unit}", disable=None, leave=False, dynamic_ncols=True)
 
 
 def quiet_libraries() -> None:
-    """Leave the terminal to our own lines: loading bars and advice of the libraries stay out of it."""
+    """Keep loading bars and advice of transformers, accelerate, torch and peft out of the terminal."""
     import logging
     import warnings
 
-    from transformers.utils import logging as library
+    from transformers.utils import logging as transformers_logging
 
-    library.set_verbosity_error()
-    library.disable_progress_bar()
+    transformers_logging.set_verbosity_error()
+    transformers_logging.disable_progress_bar()
     logging.getLogger("accelerate").setLevel(logging.ERROR)
-    # pin_memory without a GPU, and the like: advice for those who call torch themselves.
+    # Such as pin_memory without a GPU: advice for those who call torch themselves.
     warnings.filterwarnings("ignore", module=r"(torch|transformers|accelerate|peft)(\.|$)")

@@ -1,4 +1,4 @@
-"""What made a file: versions, commit and machine."""
+"""Provenance of a result: versions, commit and machine."""
 
 from __future__ import annotations
 
@@ -15,32 +15,33 @@ PACKAGES = ("torch", "transformers", "accelerate", "datasets", "numpy", "sacrebl
 
 
 def provenance(gpus: bool) -> dict[str, Any]:
-    """Return versions, commit and machine. gpus: name them, which loads torch."""
+    """Return versions, commit and machine. gpus: whether to name the GPUs, for which torch is loaded."""
     return {"mtcpo": __version__, "commit": _commit(), "machine": _machine(gpus), "versions": _versions()}
 
 
 def _versions() -> dict[str, str]:
-    found = {"python": platform.python_version()}
+    versions = {"python": platform.python_version()}
     for package in PACKAGES:
         try:
-            found[package] = metadata.version(package)
+            versions[package] = metadata.version(package)
         except metadata.PackageNotFoundError:
-            continue  # optional ones are absent from the stamp, as they are from the environment
-    return found
+            continue  # an optional package that is not installed has no entry
+    return versions
 
 
 def _machine(gpus: bool) -> dict[str, Any]:
-    found: dict[str, Any] = {"system": platform.platform(), "cores": os.cpu_count()}
-    if not gpus:
-        return found
-    import torch
+    machine: dict[str, Any] = {"system": platform.platform(), "cores": os.cpu_count()}
+    if gpus:
+        import torch
 
-    return found | {"gpus": [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]}
+        machine["gpus"] = [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
+    return machine
 
 
 def _commit() -> str | None:
-    """Return the commit of the checkout that runs, marked where it has changes; None for an installed package."""
+    """Return the commit of the checkout, marked if it has uncommitted changes; None for an installed package."""
     root = PACKAGE.parent
+    # Without this, git would look further up and report the commit of somebody's unrelated repository.
     if not (root / ".git").exists():
         return None
     try:

@@ -57,6 +57,7 @@ class SourceConfig(Config):
     @model_validator(mode="after")
     def _fits_together(self) -> Self:
         self.refuse_both("source_column", "source_template")
+        # Anybody who sets options expects them to be used: a file or a data set would ignore them.
         if self.options and not is_user_code(self.source):
             raise ValueError("options are for custom code, source = 'python:package.module:name'")
         if self.has_templates and is_text(self.source):
@@ -87,6 +88,7 @@ class CorpusConfig(SourceConfig):
     @model_validator(mode="after")
     def _one_way_to_each_text(self) -> Self:
         self.refuse_both("reference_columns", "reference_templates")
+        # Other than references, each system may have its text in its own way.
         twice = sorted(self.hypothesis_columns.keys() & self.hypothesis_templates.keys())
         if twice:
             raise ValueError(f"system {twice[0]!r} has a column and a template; give one of them")
@@ -110,6 +112,7 @@ class PreferenceSetConfig(SourceConfig):
     @property
     def names_columns(self) -> bool:
         """Whether the settings say where the texts are; else the layout of the rows says it."""
+        # The default names do not count: they are also fields of layouts, which may hold conversations.
         columns = ("source_column", "chosen_column", "rejected_column")
         return self.has_templates or any(map(self.is_set, columns))
 

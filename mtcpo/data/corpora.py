@@ -65,6 +65,7 @@ def read_corpus(
     is_empty = True
     for segment in segments:
         is_empty = False
+        # White space alone is empty too: a model would translate it into anything.
         if keep_empty or segment.source.strip():
             yield segment
         else:
@@ -102,6 +103,7 @@ def _text_segments(config: CorpusConfig) -> Iterator[Segment]:
     if config.src_lang is None or config.tgt_lang is None:
         raise UserError(f"{config.source}: plain text does not say its languages; give src_lang and tgt_lang")
     paths = [Path(name) for name in (config.source, *config.references, *config.hypotheses.values())]
+    # The order of the files is that of the texts in a line: the source, the references, the outputs.
     first_output = 1 + len(config.references)
     for number, texts in _window(enumerate(read_aligned(paths), start=1), config):
         outputs = zip(config.hypotheses, texts[first_output:], strict=True)
@@ -129,6 +131,7 @@ def _row_segments(config: CorpusConfig, drops: Drops, items: Iterable[Any] | Non
             if not segments:
                 drops["other_direction"] += 1
             yield from segments
+        # A table may have columns src_lang and tgt_lang, but its cells are texts: no references, no candidates.
         elif may_be_records and "src_lang" in row and "tgt_lang" in row:
             yield _record_segment({**row, "id": identifier}, config, where)
         else:

@@ -48,6 +48,7 @@ def _language_key(fields: Mapping[str, Any], language: str, where: str) -> str:
     if language in fields:
         return language
     for key in fields:
+        # For example deu_Latn for de.
         try:
             if same_language(key, language):
                 return key
@@ -118,6 +119,7 @@ def _alma_scores(fields: Mapping[str, Any], prefix: str) -> dict[str, float]:
 
 def _add_verdict(scores: Mapping[str, dict[str, float]], delta: float, where: str) -> None:
     """Store a human verdict: Delta > 0 says that gpt4 is better than alma (card of haoranxu/ALMA-R-Preference)."""
+    # 0 says that nobody compared the two, not that they are equally good.
     if not delta:
         return
     if not {"gpt4", "alma"} <= scores.keys():
@@ -246,6 +248,7 @@ def _prompt_text(triplet: Triplet, template: str) -> str:
             raise UserError(f"triplet {triplet.id}: a prompt of several messages has no standard form")
         return triplet.prompt[0]["content"] if triplet.prompt else ""
     values = {"source": triplet.source}
+    # Preference sets may not know their languages, so names are looked up only where the template has them.
     if "_name}" in template:
         values |= {"src_name": english_name(triplet.src_lang), "tgt_name": english_name(triplet.tgt_lang)}
     return fill_fields(template, values)

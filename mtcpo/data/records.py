@@ -1,4 +1,9 @@
-"""The three records that every stage reads and writes: segment, candidate, triplet."""
+"""The three records that every stage reads and writes: segment, candidate, triplet; and their JSON objects.
+
+The JSON is written and read by hand. Measured against pydantic's TypeAdapter (records a second of processor time, a
+segment with four candidates): writing 110,000 against 75,000, reading 45,000 against 79,000, so that a stream, which
+does both, gains nothing; and the COMET worker imports this module in environments that need not have pydantic.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +17,6 @@ from mtcpo.core.errors import UserError
 
 Messages = tuple[Mapping[str, str], ...]
 """A conversation: messages with `role` and `content`."""
-
 
 SEVERITIES = ("minor", "major", "critical")
 
@@ -55,7 +59,7 @@ class Candidate:
 
 @dataclass(frozen=True, slots=True)
 class Segment:
-    """One source text with its references (humans') and candidates (systems'). Languages are BCP-47."""
+    """One source text with its references, by humans, and candidates, by systems. Languages are BCP-47 tags."""
 
     id: str
     src_lang: str
@@ -107,12 +111,17 @@ def _candidate_to_json(candidate: Candidate) -> dict[str, Any]:
     row: dict[str, Any] = {"system": candidate.system, "text": candidate.text, "scores": dict(candidate.scores)}
     if candidate.logprob is not None:
         row["logprob"] = candidate.logprob
-    return row | ({"errors": errors_to_json(candidate.errors)} if candidate.errors else {})
+    if candidate.errors:
+        row["errors"] = errors_to_json(candidate.errors)
+    return row
 
 
 def errors_to_json(errors: Mapping[str, Iterable[ErrorSpan]]) -> dict[str, Any]:
-    """Return the JSON object of errors by metric."""
-    return {metric: [asdict(error) for error in found] for metric, found in errors.items()}
+    """Return the JSON object of the error spans that each metric found."""
+    rows = {}
+    for metric, spans in errors.items():
+        rows[metric] = [asdict(span) for span in spans]
+    return rows
 
 
 def triplet_to_json(triplet: Triplet) -> dict[str, Any]:
@@ -147,6 +156,7 @@ def text_field(row: Mapping[str, Any], key: str, where: str) -> str:
 
 
 def _number(value: Any, key: str, where: str) -> float:
+    # bool is a kind of int; NaN would be the best and the worst score at once when candidates are compared.
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
         raise UserError(f"{where}: {key} must be a finite number, not {value!r}")
     return float(value)
@@ -156,12 +166,16 @@ def _scores(row: Mapping[str, Any], key: str, where: str) -> dict[str, float]:
     scores = row.get(key) or {}
     if not isinstance(scores, Mapping):
         raise UserError(f"{where}: field {key!r} must map metric names to numbers")
-    # Parquet gives a struct all of its fields: a metric that a row lacks arrives as None.
-    return {name: _number(value, f"score {name!r}", where) for name, value in scores.items() if value is not None}
+    numbers = {}
+    for name, value in scores.items():
+        # Parquet gives a struct all of its fields: a metric that a row lacks arrives as None.
+        if value is not None:
+            numbers[name] = _number(value, f"score {name!r}", where)
+    return numbers
 
 
 def _list(row: Mapping[str, Any], key: str, where: str) -> Sequence[Any]:
-    value = row.get(key) or []
+    value = row.get(key) or []  # null, as Parquet writes an empty list, counts as empty
     if not isinstance(value, list):
         raise UserError(f"{where}: field {key!r} must be a list")
     return value
@@ -204,12 +218,12 @@ def _candidate_from_json(row: Any, where: str) -> Candidate:
 def _errors(row: Mapping[str, Any], where: str) -> dict[str, tuple[ErrorSpan, ...]]:
     errors = row.get("errors") or {}
     try:
-        # As with scores, Parquet gives None for a metric that a row lacks.
-        return {
-            metric: tuple(ErrorSpan(**error) for error in found)
-            for metric, found in errors.items()
-            if found is not None
-        }
+        spans = {}
+        for metric, rows in errors.items():
+            # As with scores, Parquet gives None for a metric that a row lacks.
+            if rows is not None:
+                spans[metric] = tuple(ErrorSpan(**row) for row in rows)
+        return spans
     except (TypeError, AttributeError):
         names = ", ".join(field.name for field in fields(ErrorSpan))
         raise UserError(f"{where}: field 'errors' must map metric names to lists of objects with {names}") from None
@@ -245,5 +259,5 @@ def _prompt(value: Any, where: str) -> str | Messages | None:
 
 
 def is_reference(system: str) -> bool:
-    """Whether a system name is that of a reference among the candidates."""
+    """Whether a candidate of this system is a reference."""
     return re.fullmatch(rf"{REFERENCE_SYSTEM}(-\d+)?", system) is not None

@@ -60,6 +60,7 @@ ROW_FORMATS = (
 
 def format_of(name: str | Path) -> RowFormat | None:
     """Return the format that a file's name says, or None: it is plain text, or no file at all."""
+    # By name and not by content: a pipe has a name too, and can be read only once.
     for row_format in ROW_FORMATS:
         if row_format.matches(str(name)):
             return row_format
@@ -81,6 +82,7 @@ def is_file(name: str) -> bool:
     path = Path(name)
     if path.exists():
         return not path.is_dir()
+    # A mistyped file must not be looked for on the hub, where the message would be about the network.
     return name.startswith(("/", ".", "~")) or re.search(r"\.[A-Za-z]\w*$", name) is not None
 
 
@@ -108,6 +110,7 @@ def write_row_file(path: Path, rows: Iterable[Mapping[str, Any]]) -> int:
 
     A name that says no format, or one that is only read, gets JSON Lines.
     """
+    # Names such as out.txt have always been accepted here; what is in them is what our readers take them for.
     row_format = format_of(path)
     write = row_format.write if row_format is not None else None
     with complete_file(path) as partial:

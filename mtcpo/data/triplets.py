@@ -34,6 +34,7 @@ def read_triplets(
     drops = Drops() if drops is None else drops
     if isinstance(config, str):
         config = load_section(PreferenceSetConfig, {"source": config}, "triplets")
+    # Settings that name columns win: rows in a known layout may have columns of those names too.
     to_triplet = _column_triplet if config.names_columns else _layout_triplet
     is_empty = True
     for where, row in rows_to_read(config, items):
@@ -61,11 +62,13 @@ def open_triplets(config: PreferenceSetConfig, drops: Drops) -> Iterator[Triplet
 
 def _layout_triplet(row: Mapping[str, Any], config: PreferenceSetConfig, where: str) -> Triplet:
     """Make a triplet of a row in our own layout or in one of other people's."""
+    # The most likely mistake: the output of `mtcpo translate`, or ALMA-R's rows, which have to be made into pairs.
     if "translation" in row or "candidates" in row:
         raise UserError(
             f"{where}: these are candidates, not triplets; choose pairs first: mtcpo build-prefs {config.source}"
         )
     identifier = row_id(row, where)
+    # TRL's rows have chosen and rejected too, but no languages.
     if "src_lang" in row and "rejected" in row:
         return triplet_from_json({**row, "id": identifier}, where)
     return preference_triplet(row, identifier, where)
@@ -77,6 +80,7 @@ def _column_triplet(row: Mapping[str, Any], config: PreferenceSetConfig, where: 
     def text(column: str, template: str | None, key: str) -> str:
         return column_text(row, column, key, where) if template is None else fill_template(template, row, where)
 
+    # Empty or absent languages become the config's, in _with_languages.
     return Triplet(
         id=row_id(row, where),
         src_lang=check_language(str(row.get("src_lang") or UNDETERMINED)),
@@ -89,6 +93,7 @@ def _column_triplet(row: Mapping[str, Any], config: PreferenceSetConfig, where: 
 
 def _with_languages(triplet: Triplet, config: PreferenceSetConfig, where: str) -> Triplet:
     """Give a triplet the languages that it does not say itself."""
+    # de and deu_Latn are one language, so the codes are compared in their standard form.
     languages = []
     for given, language in ((config.src_lang, triplet.src_lang), (config.tgt_lang, triplet.tgt_lang)):
         if given is not None and language != UNDETERMINED and check_language(language) != given:

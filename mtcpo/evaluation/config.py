@@ -12,31 +12,31 @@ from mtcpo.metrics.config import MetricSpec
 from mtcpo.translation.config import TranslateConfig
 
 DEFAULT_METRICS = ("bleu", "chrf")
-"""Where neither the command nor the suite says more: quick, and each with its own blind spots. TER takes ten times as
-long as both together."""
+"""For commands and suites that name no metric: fast, and with different blind spots. TER takes ten times as long as
+both together."""
 
 
 class EvaluateConfig(Config):
-    """What is measured, on what, and how differences are tested."""
+    """Test sets, metrics, and how differences are tested."""
 
     suites: tuple[SuiteSpec, ...] = Field((), description="Shipped suites, suite files, or sacreBLEU's wmt22:de-en")
-    sets: tuple[TestSetConfig, ...] = Field((), description="Test sets in files of one's own")
+    sets: tuple[TestSetConfig, ...] = Field((), description="Test sets in files of your own")
     test_set_dir: PathOrName | None = Field(None, description="Folder of test sets in the WMT layout")
-    submitted: bool = Field(False, description="Score the systems that took part as well, where the test set has them")
+    submitted: bool = Field(False, description="Also score the systems that were submitted for the test set")
     metrics: tuple[MetricSpec, ...] | None = Field(
         None, min_length=1, description="Metrics, as in --metric; default: the suite's, else bleu and chrf"
     )
     comet: CometConfig = Field(CometConfig(), description="How COMET models are run")
     score_cache: PathOrName | None = Field(
-        None, description="File that keeps the scores of models; default: scores.sqlite3 in the output's folder"
+        None, description="Cache file for scores of neural metrics; default: scores.sqlite3 in the output folder"
     )
-    each_reference: bool = Field(False, description="Score against each of several references alone, too: bleu-A, ...")
+    each_reference: bool = Field(False, description="Also score against each reference alone: bleu-A, bleu-B, ...")
     baseline: str | None = Field(None, description="System that the others are compared with; default: the first")
-    resamples: int = Field(1000, ge=1, description="Resamples of the bootstrap, and swaps of the randomisation")
-    seed: int = Field(12345, ge=0, description="Seed of both; sacreBLEU's default is 12345")
+    resamples: int = Field(1000, ge=1, description="Bootstrap resamples, and trials of approximate randomization")
+    seed: int = Field(12345, ge=0, description="Seed of both tests; sacreBLEU's default is 12345")
 
 
 class RunEvaluateConfig(EvaluateConfig):
-    """What the run is judged by, and how its test sets are translated."""
+    """How a run is evaluated, and how its test sets are translated."""
 
     decoding: TranslateConfig = TranslateConfig()

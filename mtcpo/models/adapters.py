@@ -1,7 +1,7 @@
-"""Low-rank adapters (LoRA, arXiv 2106.09685; QLoRA, arXiv 2305.14314) by the peft library: put on, saved, merged.
+"""Low-rank adapters (LoRA, arXiv 2106.09685; QLoRA, arXiv 2305.14314) by peft: added, saved, merged.
 
-A directory of adapters is a model like any other wherever one is named: its base is found from adapter_config.json,
-and the adapters are merged into it as it is loaded. Nothing else asks whether a model once was adapters.
+Wherever a model is named, a directory of adapters will do: its base is found from adapter_config.json, and the adapters
+are merged into it when it is loaded. Nothing after that asks whether the model once was adapters.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ from mtcpo.models.families import Family
 
 ADAPTER_CONFIG = "adapter_config.json"
 TASKS = {"encoder-decoder": "SEQ_2_SEQ_LM", "decoder-only": "CAUSAL_LM"}
-"""Layout -> what peft calls it; other tools choose the class of the base by it."""
+"""Layout -> peft's name of the task, by which other tools choose the class of the base."""
 
 
 def import_peft(what: str) -> Any:
-    """Return the peft library.
+    """Return the module peft.
 
     Raises:
         UserError: it is not installed; `what` needs it.
@@ -55,7 +55,7 @@ def adapters_base(path: str) -> str | None:
         raise UserError(f"{file}: no base_model_name_or_path in it; set it to the model that the adapters belong to")
     if not Path(base).is_absolute() or Path(base).is_dir():
         return base
-    # A run directory that was moved: the canary, which covers base and adapters, tells whether it is the same one.
+    # A run directory that was moved. Should another base lie there, the canary, of base and adapters, shows it.
     beside = file.parent.parent / Path(base).name
     if (file.parent / "canary.json").exists() and (beside / "config.json").exists():
         return str(beside)
@@ -85,22 +85,22 @@ def merge_adapters(model: Any, path: str) -> Any:
         UserError: peft is missing, or the adapters do not fit the model.
     """
     peft = import_peft(f"{path}: a directory of adapters")
+    # merge_and_unload returns frozen weights; training goes on from them as from any model.
     trainable = {name: parameter.requires_grad for name, parameter in model.named_parameters()}
     try:
         wrapped = peft.get_peft_model(model, peft.PeftConfig.from_pretrained(path))
-        found = wrapped.load_adapter(path, "default", torch_device=str(next(model.parameters()).device))
+        result = wrapped.load_adapter(path, "default", torch_device=str(next(model.parameters()).device))
     except (ValueError, RuntimeError, OSError) as error:
         raise UserError(f"{path}: the adapters do not fit their base ({first_line(error)})") from error
-    problems = [
-        f"{len(keys)} {word} ({', '.join(sorted(keys)[:5])})"
-        for word, keys in (("missing", found.missing_keys), ("unexpected", found.unexpected_keys))
-        if keys
-    ]
+    problems = []
+    for word, keys in (("missing", result.missing_keys), ("unexpected", result.unexpected_keys)):
+        if keys:
+            problems.append(f"{len(keys)} {word} ({', '.join(sorted(keys)[:5])})")
     if problems:
         raise UserError(f"{path}: the adapters do not fit their base: {'; '.join(problems)}")
     merged = wrapped.merge_and_unload()
     for name, parameter in merged.named_parameters():
-        parameter.requires_grad_(trainable[name])  # the library had frozen all of them
+        parameter.requires_grad_(trainable[name])
     return merged
 
 
@@ -111,7 +111,7 @@ def add_adapters(model: Any, family: Family, lora: LoraConfig, base: str) -> Any
     """Return `model` frozen, with new adapters to train; `base` is where it came from.
 
     Raises:
-        UserError: peft is missing, no such modules, or the output head among them.
+        UserError: peft is missing, there are no such modules, or the lm_head is among them.
     """
     peft = import_peft("train.lora")
     from peft.tuners.tuners_utils import BaseTunerLayer
@@ -122,21 +122,23 @@ def add_adapters(model: Any, family: Family, lora: LoraConfig, base: str) -> Any
         target_modules=chosen if isinstance(chosen, str) else list(chosen),
     )  # fmt: skip
     if lora.quantization is not None:
-        # Layer norms and embeddings in float32, all frozen; gradient checkpointing is the trainer's.
+        # Puts layer norms and embeddings in float32 and freezes all; gradient checkpointing is the trainer's to set up.
         model = peft.prepare_model_for_kbit_training(model, use_gradient_checkpointing=False)
     try:
         wrapped = peft.get_peft_model(model, settings)
     except ValueError as error:
         raise UserError(f"train.lora: {first_line(error)}") from error
+    # The fused head multiplies by the lm_head's weight, past any adapter on it.
     if isinstance(wrapped.get_output_embeddings(), BaseTunerLayer):
         raise UserError("train.lora.target_modules: the output head can take no adapter; name the other layers")
+    # Absolute: the adapters may be written to another directory than the one where training was started.
     wrapped.peft_config["default"].base_model_name_or_path = str(Path(base).resolve()) if Path(base).is_dir() else base
     return wrapped
 
 
 def save_adapters(model: Any, folder: Path) -> None:
     """Write the adapters of a model, without its base, into the existing `folder`."""
-    # The embeddings are the base's: left to itself the library would ask the hub whether they have changed.
+    # The embeddings are the base's; peft would ask the hub whether they have changed.
     model.save_pretrained(folder, save_embedding_layers=False)
 
 
@@ -144,7 +146,7 @@ def save_adapters(model: Any, folder: Path) -> None:
 
 
 def quantization_settings(quantization: Quantization) -> Any:
-    """Return the library's settings for loading a base in 4 bits (NF4, twice quantized, as QLoRA) or in 8.
+    """Return transformers' settings for a base in 4 bits (NF4 with double quantization, as QLoRA) or in 8.
 
     Raises:
         UserError: bitsandbytes is missing.
@@ -155,7 +157,7 @@ def quantization_settings(quantization: Quantization) -> Any:
         import bitsandbytes  # noqa: F401
     except ImportError:
         raise UserError(
-            f"train.lora.quantization = {quantization!r} needs the package bitsandbytes, and to be of use a GPU; "
+            f"train.lora.quantization = {quantization!r} needs the package bitsandbytes, and a GPU to be of use; "
             "install it with: pip install 'mtcpo[qlora]', or leave quantization out"
         ) from None
     if quantization == "8bit":
@@ -169,8 +171,8 @@ def quantization_settings(quantization: Quantization) -> Any:
 def keep_differentiable(model: Any) -> None:
     """Keep the layers of a base in 4 bits in a form that gradients pass through.
 
-    On CPUs with AVX512-BF16 the library repacks a layer at its first pass in evaluation, the canary's, for a kernel
-    that has no derivative: whatever lies below the layer would then be trained on wrong gradients.
+    On CPUs with AVX512-BF16 bitsandbytes repacks a layer at its first forward pass in evaluation mode, the canary's,
+    for a kernel that has no derivative: everything below the layer would then be trained on wrong gradients.
     """
     for module in model.modules():
         if hasattr(module, "support_avx512bf16_for_cpu"):

@@ -1,7 +1,7 @@
 """A new, small model from scratch: random weights and a SentencePiece vocabulary of its own.
 
-For the demo and for tests; a newcomer sees the whole pipeline without any download. Files are written so that
-transformers 4.57 and 5 read the same model and the same tokenizer from them.
+For the demo and for tests: the whole pipeline runs without any download. The files are written so that transformers
+4.57 and 5 read the same model and the same tokenizer from them.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ SPECIAL_TOKENS = ("<pad>", "</s>", "<unk>")
 
 
 class CreateConfig(Config):
-    """Sizes of a new model: `mt5` is an encoder-decoder, `llama` a decoder-only one."""
+    """Sizes of a new model: `mt5` is an encoder-decoder, `llama` decoder-only."""
 
     architecture: Literal["mt5", "llama"] = "mt5"
     vocab_size: int = Field(default=2000, ge=50)
@@ -52,6 +52,7 @@ def create_model(config: CreateConfig, texts: Iterable[str], folder: Path) -> No
     if config.d_model % config.heads:
         raise UserError(f"d_model {config.d_model} is not a multiple of heads {config.heads}")
     vocab_size = write_tokenizer(texts, config.vocab_size, folder)
+    # The same weights for a seed, whatever was drawn before; and the caller's random numbers continue undisturbed.
     state = torch.random.get_rng_state()
     torch.manual_seed(config.seed)
     try:
@@ -59,7 +60,7 @@ def create_model(config: CreateConfig, texts: Iterable[str], folder: Path) -> No
     finally:
         torch.random.set_rng_state(state)
     model.save_pretrained(folder)
-    # transformers 5 writes "tied" for every mT5; both tables are stored, and 4.57 would believe the word.
+    # transformers 5 writes "tied" for every mT5; embeddings and lm_head are both stored, and 4.57 would tie them.
     path = folder / "config.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"tie_word_embeddings": False}, indent=2) + "\n")
     loaded = load_model(str(folder), "float32", device="cpu")
@@ -85,7 +86,7 @@ def _new_mt5(config: CreateConfig, vocab_size: int) -> Any:
         tie_word_embeddings=False,
     )
     model = MT5ForConditionalGeneration(settings)
-    # Two tables of their own. T5's initial head has unit variance: logits of size sqrt(d_model), a first loss near 100.
+    # A separate lm_head. T5 initializes it with unit variance: logits of size sqrt(d_model), and a first loss near 100.
     head = torch.nn.Linear(config.d_model, vocab_size, bias=False)
     torch.nn.init.normal_(head.weight, std=config.d_model**-0.5)
     model.lm_head = head
@@ -116,8 +117,8 @@ def _new_llama(config: CreateConfig, vocab_size: int) -> Any:
 def write_tokenizer(texts: Iterable[str], vocab_size: int, folder: Path) -> int:
     """Train a SentencePiece unigram model and write T5's tokenizer files; return the size of the vocabulary.
 
-    tokenizer.json holds the pipeline that transformers 5 builds for T5 whatever the file says, and that 4.57 reads
-    from the file, so both cut text alike.
+    tokenizer.json holds the steps that transformers 5 builds for T5 whatever the file says, and that 4.57 reads from
+    the file, so both tokenize alike.
     """
     import sentencepiece
     from sentencepiece import sentencepiece_model_pb2

@@ -65,6 +65,7 @@ class LoadedModel:
 
     def with_model(self, model: Any) -> LoadedModel:
         """Return the same with the model wrapped in adapters, or with adapters merged into it."""
+        # What the canary has found is true of the model's own code, whatever wraps it.
         changed = assemble(self.name, model, self.tokenizer, self.family, self.options)
         return replace(changed, head=replace(changed.head, logits_mode=self.head.logits_mode))
 
@@ -110,8 +111,8 @@ def load_model(
         family = _family_for(config, tokenizer, options)
         load_options: dict[str, Any] = {"trust_remote_code": options.allow_code}
         if quantization is None:
-            dtype_found = _dtype_for(dtype, family, device)
-            model = load_weights(path, config, written, family, dtype_found, **load_options).to(device)
+            weight_dtype = _dtype_for(dtype, family, device)
+            model = load_weights(path, config, written, family, weight_dtype, **load_options).to(device)
         else:
             model = _load_quantized(path, config, written, family, quantization, device, **load_options)
     return _verified(name, path, model, tokenizer, family, options)
@@ -145,7 +146,7 @@ def _load_with_adapters(
     device: str,
     quantization: Quantization | None,
 ) -> LoadedModel:
-    """Load the base with its own checks, merge the adapters into it, and check the whole."""
+    """Load the base with its own checks, merge the adapters into it, and verify the result."""
     if quantization is not None:
         raise UserError(
             f"train.lora.quantization: {name} holds adapters, and weights in {quantization} cannot take them in; "
@@ -190,6 +191,7 @@ def _dtype_for(dtype: DType, family: Family, device: str) -> torch.dtype:
 
 def _verified(name: str, path: str, model: Any, tokenizer: Any, family: Family, options: ModelOptions) -> LoadedModel:
     """Put a model together, once its tokenizer fits it and its log-probabilities are those of the canary in `path`."""
+    # Before the canary: an id without embedding would stop it with an index error.
     check_vocabulary(name, model, tokenizer)
     loaded = assemble(name, model, tokenizer, family, options)
     head = check_canary(name, loaded.model, loaded.layout, family, loaded.head, Path(path))
@@ -238,6 +240,7 @@ def save_model(loaded: LoadedModel, folder: Path, languages: tuple[str, str]) ->
     loaded.model.save_pretrained(folder)
     mend_config(folder)
     save_tokenizer(loaded.tokenizer, folder)
+    # Read again in float32: log-probabilities in half precision differ too much between machines to be compared.
     if loaded.model.dtype != torch.float32:
         loaded = load_model(str(folder), "float32", loaded.options, "cpu")
     write_canary(loaded.model, loaded.layout, loaded.family, loaded.head, folder, *languages)
@@ -247,5 +250,6 @@ def save_adapted(loaded: LoadedModel, folder: Path, languages: tuple[str, str]) 
     """Write the adapters of a model, its tokenizer, and the canary of base and adapters together."""
     save_adapters(loaded.model, folder)
     save_tokenizer(loaded.tokenizer, folder)
+    # As whoever uses the directory will have it: merged into the base, which may be quantized here.
     whole = load_model(str(folder), "float32", loaded.options, "cpu")
     write_canary(whole.model, whole.layout, whole.family, whole.head, folder, *languages)

@@ -44,6 +44,7 @@ def check_reachable(path: str) -> None:
     """
     if Path(path).is_dir():
         return
+    # Names that cannot be repositories: asking the hub for them would give a less helpful answer.
     if path.startswith(("/", "./", "../", "~")) or path.count("/") > 1:
         raise UserError(f"{path}: no such model directory")
     if not is_hub_name(path):

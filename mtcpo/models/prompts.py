@@ -1,4 +1,4 @@
-"""What a model is given: a source with its targets, and the prompt templates of decoder-only models."""
+"""What a model is given: a source with its targets, as text, and the templates that the source is put into."""
 
 from __future__ import annotations
 
@@ -22,7 +22,11 @@ CHAT_PROMPT = "Translate this from {src_name} to {tgt_name}. Give only the trans
 
 @dataclass(frozen=True, slots=True)
 class TextExample:
-    """What is given to a layout: a source (or a ready prompt) with its targets. id: for messages."""
+    """A source with its targets, as text.
+
+    src_lang, tgt_lang: BCP-47. targets: chosen, then rejected; or one reference; none where the source is to be
+    translated. prompt: given to the model in place of the source and its template. id: for messages.
+    """
 
     source: str
     src_lang: str
@@ -33,7 +37,13 @@ class TextExample:
 
 
 def fill_prompt(template: str, text: TextExample, codes: tuple[str, str] | None = None) -> str:
-    """Fill a template; `codes` are what source and target language are called in it, by default their BCP-47 tags."""
+    """Return the source in its template.
+
+    codes: what {src_code} and {tgt_code} stand for; default: the BCP-47 tags.
+
+    Raises:
+        UserError: the template names languages that are not known.
+    """
     codes = codes or (text.src_lang, text.tgt_lang)
     names = {}
     if "_name}" in template:
@@ -44,10 +54,10 @@ def fill_prompt(template: str, text: TextExample, codes: tuple[str, str] | None 
 
 
 def check_prompt(template: str, fields: Iterable[str] = PROMPT_FIELDS) -> str:
-    """Return a prompt's template if a model that is given it sees the source, and nothing stays unfilled.
+    """Return the template if it has {source}, and no fields but these.
 
     Raises:
-        UserError: no {source} in it, or a field that is none.
+        UserError: otherwise.
     """
     for name in re.findall(r"\{(\w+)\}", template):
         if name not in fields:

@@ -1,4 +1,4 @@
-"""A run directory: which folders and files the stages of a recipe make in it, and which files they read."""
+"""A run directory: the folders and files that the stages of a recipe write there, and the files that they read."""
 
 from __future__ import annotations
 
@@ -18,13 +18,16 @@ from mtcpo.pipeline.recipe import BASE, CONTROL, TUNED, Recipe
 from mtcpo.training.config import TrainConfig
 from mtcpo.training.losses import LOSS_PARAMETERS
 
-FOLDERS = {BASE: "base", TUNED: "model", CONTROL: "control"}
-NEW = "new"
+MODEL_FOLDERS = {BASE: "base", TUNED: "model", CONTROL: "control"}
+"""System -> folder of its model."""
+
+NEW_MODEL = "new"
+"""Folder of a model made by [model.create], before fine-tuning."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class RunDirectory:
-    """A recipe's run directory: where its stages find each other's files."""
+    """The run directory of a recipe: where its stages find each other's files."""
 
     recipe: Recipe
     path: Path
@@ -34,22 +37,24 @@ class RunDirectory:
     @property
     def start(self) -> str:
         """The model before fine-tuning: a name, or the folder of the new one."""
-        return str(self.path / NEW) if self.recipe.model.create is not None else str(self.recipe.model.name)
+        return str(self.path / NEW_MODEL) if self.recipe.model.create is not None else str(self.recipe.model.name)
 
     @property
     def base(self) -> str:
-        """The model that preferences are made for: the start, fine-tuned where the recipe says so."""
-        return str(self.path / FOLDERS[BASE]) if self.recipe.sft is not None else self.start
+        """The model that preference training starts from: `start`, or what [sft] made of it."""
+        return str(self.path / MODEL_FOLDERS[BASE]) if self.recipe.sft is not None else self.start
 
     @property
     def systems(self) -> dict[str, str]:
         """The models that are compared, by name; the baseline first."""
-        models = {BASE: self.base, TUNED: str(self.path / FOLDERS[TUNED])}
-        return models | ({CONTROL: str(self.path / FOLDERS[CONTROL])} if self.recipe.control is not None else {})
+        models = {BASE: self.base, TUNED: str(self.path / MODEL_FOLDERS[TUNED])}
+        if self.recipe.control is not None:
+            models[CONTROL] = str(self.path / MODEL_FOLDERS[CONTROL])
+        return models
 
     @property
     def model_options(self) -> ModelOptions:
-        """What [model] says of every model of the run beside its name.
+        """The settings of [model] for loading any model of the run.
 
         Raises:
             UserError: model.family cannot be imported, or is no Family.
@@ -58,12 +63,12 @@ class RunDirectory:
         return ModelOptions(model.prompt, load_family(model.family, "model.family"), self.allow_code)
 
     def model_files(self, name: str) -> list[str]:
-        """Return what a model is loaded from: itself, and the user's code that says how."""
+        """Return what a model is loaded from: its name or folder, and the file of a family of the user's."""
         family = self.recipe.model.family
         return [name] if family is None else [name, user_code_file(family)]
 
     def translations(self, file: str) -> list[Path]:
-        """A file of each test set's folder: a system's translations, or the segments with all of them."""
+        """Return the path of one file name in the folder of each test set."""
         evaluate = self.recipe.evaluate
         names = name_test_sets(evaluate.suites, evaluate.sets)
         return [translations_dir(self.path, name, pair) / file for name, pair in names]
@@ -75,16 +80,22 @@ class RunDirectory:
     def test_files(self) -> list[str]:
         """Return the local files that the test sets are read from."""
         evaluate = self.recipe.evaluate
-        files = [file for test in evaluate.sets for file in (test.source, *test.references)]
-        return [*files, *(spec for spec in evaluate.suites if spec.endswith(".toml"))]
+        files = [spec for spec in evaluate.suites if spec.endswith(".toml")]
+        for test_set in evaluate.sets:
+            files += [test_set.source, *test_set.references]
+        return files
 
 
 def control_settings(recipe: Recipe) -> TrainConfig | None:
-    """Return [train] for `sft`, without what only preference losses have: to change that changes no control."""
+    """Return the settings that train the control: those of [train], with the loss `sft`.
+
+    Without the parameters of preference losses, so that the control is not trained again when one of them changes.
+    """
     if recipe.control is None:
         return None
-    plain = {name: TrainConfig.model_fields[name].default for name in LOSS_PARAMETERS}
-    return recipe.train.model_copy(update=plain | {"loss": "sft", "args": recipe.train.args | recipe.control.args})
+    defaults = {name: TrainConfig.model_fields[name].default for name in LOSS_PARAMETERS}
+    args = recipe.train.args | recipe.control.args
+    return recipe.train.model_copy(update=defaults | {"loss": "sft", "args": args})
 
 
 def corpus_files(corpus: SourceConfig) -> list[str]:

@@ -63,7 +63,7 @@ def build_preferences(
 
     Args:
         segments: Read once, as a stream. Memory does not grow with their texts: what must wait for the last segment
-            lies in temporary files; a triplet takes 37 bytes at most.
+            lies in temporary files; a triplet takes some 40 bytes at most.
         config: [prefs] of a recipe.
         output: The triplets, JSON Lines or Parquet by its suffix.
         report: Where the report goes; default: `report_path_of(output)`.

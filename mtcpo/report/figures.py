@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -66,24 +67,28 @@ def training_figures(rows: Sequence[Mapping[str, Any]]) -> list[Figure]:
     for title, names in PANELS:
         curves, not_finite = [], 0
         for name in names:
-            points = _logged_points(rows, name)
-            finite = [point for point in points if math.isfinite(point[1])]
-            not_finite += len(points) - len(finite)
-            if finite:
-                curves.append(Series(name, finite))
+            points, lost = _logged_points(rows, name)
+            not_finite += lost
+            if points:
+                curves.append(Series(name, points))
         if curves:
             note = f"{not_finite} values are not finite and not drawn" if not_finite else ""
             # One curve needs no legend: the title says what it is.
-            legend = tuple(curve.name for curve in curves) if len(curves) > 1 else ()
+            legend = tuple(map(attrgetter("name"), curves)) if len(curves) > 1 else ()
             figures.append(Figure(title, line_plot(curves, f"{title} by step"), legend, note))
     return figures
 
 
-def _logged_points(rows: Sequence[Mapping[str, Any]], name: str) -> list[tuple[float, float]]:
-    """Return (step, value) of the rows that have a value; most rows lack most values."""
-    points = []
+def _logged_points(rows: Sequence[Mapping[str, Any]], name: str) -> tuple[list[tuple[float, float]], int]:
+    """Return (step, value) of the rows that have a finite value, and how many have one that is not finite."""
+    points, not_finite = [], 0
     for row in rows:
+        # Most rows lack most values: training and evaluation log theirs at different steps.
         value = row.get(name)
-        if isinstance(value, (int, float)):
+        if not isinstance(value, (int, float)):
+            continue
+        if math.isfinite(value):
             points.append((float(row["step"]), float(value)))
-    return points
+        else:
+            not_finite += 1
+    return points, not_finite

@@ -65,5 +65,5 @@ def length_figure(entry: SetEntry, others: Sequence[str], metric: str) -> Figure
     title = f"{metric_title(metric)} by length of the source"
     sizes = sorted({group.segments for group in groups})
     size = f"{sizes[0]}" if len(sizes) == 1 else f"{sizes[0]} to {sizes[-1]}"
-    note = f"characters of the source; {len(groups)} groups of {size} segments"
+    note = f"characters of the source; {len(groups)} groups of {size} segment{'' if sizes == [1] else 's'}"
     return Figure(title, line_plot(curves, title), tuple(systems) if others else (), note)

@@ -10,6 +10,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import chain, pairwise
+from operator import attrgetter, itemgetter
 
 from markupsafe import Markup
 
@@ -163,8 +164,8 @@ def line_plot(series: Sequence[Series], label: str) -> Markup:
 def interval_plot(rows: Sequence[Interval], label: str) -> Markup:
     """Draw values with their bounds, one a row, against a line at zero."""
     # Zero is always in the picture: whether an interval leaves it out is what the plot is for.
-    low = min(0.0, *(row.low for row in rows))
-    high = max(0.0, *(row.high for row in rows))
+    low = min(0.0, *map(attrgetter("low"), rows))
+    high = max(0.0, *map(attrgetter("high"), rows))
     height = 10 + 28 * len(rows)
     # Left of the frame is room for labels, right of it for notes.
     frame = Frame(_padded(low, high, 0.06), (0.0, 1.0), 104, WIDTH - 78, 4, height)
@@ -209,7 +210,7 @@ def histogram(edges: Sequence[float], counts: Sequence[float], label: str) -> Ma
 def bars(rows: Sequence[tuple[str, float, str]], label: str) -> Markup:
     """Draw horizontal bars from zero: (label, value, tone), with the value written beside each."""
     # Not 0, which it is divided by.
-    longest = max([1e-12, *(value for _, value, _ in rows)])
+    longest = max([1e-12, *map(itemgetter(1), rows)])
     parts = []
     for number, (name, value, tone) in enumerate(rows):
         y = 4 + 26 * number

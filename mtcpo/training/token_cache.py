@@ -31,7 +31,7 @@ from filelock import FileLock
 
 from mtcpo.core.errors import UserError
 from mtcpo.core.files import complete_folder, sha256_of, write_json
-from mtcpo.core.outputs import FULL
+from mtcpo.core.outputs import DISK_FULL
 from mtcpo.core.resources import PACKAGE
 from mtcpo.models.layouts.base import Example, Layout
 from mtcpo.models.prompts import TextExample
@@ -180,7 +180,7 @@ def _explained() -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.errno not in FULL:
+        if error.errno not in DISK_FULL:
             raise
         raise UserError(f"{_cache()}: no space left on its disk for tokenized data; {ELSEWHERE}") from error
 

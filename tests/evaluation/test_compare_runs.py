@@ -53,7 +53,7 @@ def runs(tmp_path, garden, outputs):
     return tmp_path
 
 
-def test_runs_together_are_as_if_evaluated_together(runs, garden, outputs):
+def test_comparing_runs_equals_evaluating_all_systems_together(runs, garden, outputs):
     (found,) = compare_runs([runs / "alpha", runs / "beta"], EvaluateConfig(resamples=100), pytest.fail)
     texts = {"start": outputs["start"], "alpha-tuned": outputs["one"], "beta-tuned": outputs["two"]}
     metrics = [load_metric("bleu", "de"), load_metric("ter", "de"), FakeModel()]
@@ -65,7 +65,7 @@ def test_runs_together_are_as_if_evaluated_together(runs, garden, outputs):
     assert found.entry.metrics == together.entry.metrics
 
 
-def test_the_command(runs, capsys):
+def test_the_compare_option_writes_and_prints_the_comparison(runs, capsys):
     outcome = run(capsys, "evaluate", "--compare", runs / "alpha", runs / "beta", "--metric", "chrf",
                   "--set", "resamples=50", "--output-dir", runs / "both")  # fmt: skip
     assert (outcome.code, outcome.err) == (0, "")
@@ -77,7 +77,7 @@ def test_the_command(runs, capsys):
     assert (runs / "both/report.html").exists()
 
 
-def test_systems_that_are_not_the_same_keep_their_runs_names(runs, garden, outputs):
+def test_systems_that_differ_between_runs_are_named_after_their_run(runs, garden, outputs):
     shutil.rmtree(runs / "beta")
     write_evaluation(runs / "beta", [evaluate(garden, {"start": outputs["two"]})])
     lines = []
@@ -88,7 +88,7 @@ def test_systems_that_are_not_the_same_keep_their_runs_names(runs, garden, outpu
     assert lines == ["comet on garden en-de is left out: not every run has scores of this model"]
 
 
-def test_test_sets_that_not_all_runs_have_are_named(runs, garden, outputs, capsys):
+def test_a_test_set_that_only_some_runs_have_is_left_out_with_a_note(runs, garden, outputs, capsys):
     shutil.rmtree(runs / "beta")
     park = replace(garden, name="park")
     write_evaluation(runs / "beta", [evaluate(one, {"start": outputs["start"]}) for one in (garden, park)])
@@ -97,7 +97,7 @@ def test_test_sets_that_not_all_runs_have_are_named(runs, garden, outputs, capsy
     assert outcome.err == f"park en-de is left out: {runs}/beta has it, but not every run\n"
 
 
-def test_mistakes(runs, garden, outputs, capsys):
+def test_runs_that_cannot_be_compared_are_refused(runs, garden, outputs, capsys):
     def line(*arguments):
         return mistake(capsys, "evaluate", "--compare", *arguments)
 
@@ -130,7 +130,7 @@ def test_mistakes(runs, garden, outputs, capsys):
     )
 
 
-def test_scores_of_different_models_are_not_mixed(runs):
+def test_scores_of_different_neural_models_are_not_compared(runs):
     path = runs / "beta/evaluation.json"
     document = read_json(path)
     document["pairs"]["en-de"]["metrics"]["comet"]["signature"] = "another model"

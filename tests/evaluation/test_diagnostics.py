@@ -18,27 +18,27 @@ def de_set(*rows):
     return TestSet("tiny", "en", "de", segments, "by hand")
 
 
-def test_what_is_like_its_source_is_no_fault_of_the_system():
+def test_a_repetition_that_the_source_has_too_is_not_counted():
     source = "Row, row, row, row, row your boat"
     found = diagnose(de_set((source, "Rudere")), [source.replace("boat", "Boot")])
     assert (found["looping"], found["copied"]) == (0, 0)
 
 
-def test_outputs_are_counted():
+def test_empty_copied_and_looping_outputs_are_counted():
     test_set = de_set(("a", "x"), ("b", "y"), ("ccc", "z"), ("d", "w"))
     found = diagnose(test_set, ["", " \t", "ccc ", "so so so so so so so so"])
     assert (found["empty"], found["copied"], found["looping"]) == (2, 1, 1)
 
 
 @pytest.mark.skipif(HAS_LINGUA, reason="lingua is installed")
-def test_without_lingua_the_language_is_said_to_be_unchecked():
+def test_without_lingua_evaluation_json_says_that_languages_were_not_checked():
     entry = evaluate_outputs(de_set(("a", "x")), {"s": ["x"]}, [load_metric("chrf", "de")]).entry
     assert entry.systems["s"].wrong_language is None
     assert entry.unchecked == {"wrong_language": "lingua is not installed: pip install 'mtcpo[langid]'"}
 
 
 @needs_lingua
-def test_another_language_is_counted_and_what_is_doubtful_is_not():
+def test_off_target_outputs_are_counted_and_doubtful_ones_are_not():
     german = "Die Kinder spielen heute Nachmittag mit dem Hund im Garten."
     english = "The children are playing with the dog in the garden this afternoon."
     french = "Les enfants jouent cet après-midi avec le chien dans le jardin."
@@ -51,7 +51,7 @@ def test_another_language_is_counted_and_what_is_doubtful_is_not():
 
 
 @needs_lingua
-def test_a_language_that_lingua_does_not_know_is_said():
+def test_a_language_that_lingua_does_not_know_is_reported():
     assert why_unchecked("de") == ""
     assert why_unchecked("zh-Hans") == ""
     assert why_unchecked("sah") == "lingua does not know 'sah'"

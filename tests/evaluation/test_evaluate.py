@@ -46,7 +46,7 @@ def metric(name):
     return load_metric(name, "de")
 
 
-def test_corpus_scores_are_sacrebleus(evaluation, garden, outputs):
+def test_corpus_scores_equal_sacrebleu(evaluation, garden, outputs):
     references = [[segment.references[0] for segment in garden.segments]]
     for system, texts in outputs.items():
         scores = evaluation.entry.systems[system].metrics
@@ -55,7 +55,7 @@ def test_corpus_scores_are_sacrebleus(evaluation, garden, outputs):
         assert scores["ter"].score == pytest.approx(TER().corpus_score(texts, references).score, abs=1e-9)
 
 
-def test_segment_scores_are_sacrebleus_and_higher_is_better(evaluation, garden, outputs):
+def test_segment_scores_equal_sacrebleu_with_ter_negated(evaluation, garden, outputs):
     sentence = BLEU(effective_order=True)
     for at, segment in enumerate(evaluation.segments):
         assert [candidate.system for candidate in segment.candidates] == list(outputs)
@@ -70,7 +70,7 @@ def test_segment_scores_are_sacrebleus_and_higher_is_better(evaluation, garden, 
             assert candidate.scores == pytest.approx(expected, abs=1e-9)
 
 
-def test_the_entry_has_the_promised_shape(evaluation):
+def test_evaluation_json_has_the_promised_fields(evaluation):
     entry = evaluation.entry
     assert entry.segments == 60
     assert set(entry.systems) == {"start", "tuned", "other"}
@@ -98,7 +98,7 @@ def test_a_much_better_system_differs_significantly_in_the_right_direction(evalu
         assert row.low * row.high > 0
 
 
-def test_metrics_that_chose_the_pairs_are_marked(evaluation):
+def test_metrics_that_selected_the_training_pairs_are_marked(evaluation):
     assert evaluation.entry.metrics["chrf"].used_for_selection is True
     assert evaluation.entry.systems["start"].metrics["chrf"].used_for_selection is True
     assert evaluation.entry.metrics["bleu"].used_for_selection is False
@@ -129,12 +129,12 @@ def test_equal_outputs_do_not_differ(garden, outputs):
     }  # fmt: skip
 
 
-def test_one_seed_gives_one_result(garden, outputs):
+def test_the_same_seed_gives_the_same_result(garden, outputs):
     assert evaluate(garden, outputs).entry == evaluate(garden, outputs).entry
     assert evaluate(garden, outputs, seed=1).entry != evaluate(garden, outputs).entry
 
 
-def test_what_outputs_are_like_by_hand():
+def test_length_ratio_and_counts_of_a_worked_example():
     test_set = tiny(("ab", "abcd"), ("same", "efgh"), ("x", "ij"))
     entry = evaluate_outputs(test_set, {"s": ["abcdef", " same ", "  "]}, [metric("chrf")]).entry.systems["s"]
     # 6 + 6 + 2 characters against 4 + 4 + 2.
@@ -161,7 +161,7 @@ def test_several_references_count_in_length_and_signature():
     assert "nrefs:2" in entry.metrics["chrf"].signature
 
 
-def test_text_without_references_has_no_length_ratio():
+def test_a_metric_that_needs_references_refuses_a_segment_without_one():
     test_set = TestSet("tiny", "en", "de", (Segment("t:1", "en", "de", "a"),), "by hand")
     with pytest.raises(UserError, match=r"no reference for segment t:1, and chrf needs one; give --reference"):
         evaluate_outputs(test_set, {"s": ["x"]}, [metric("chrf")])
@@ -181,13 +181,13 @@ def test_text_without_references_has_no_length_ratio():
         (lambda o, m: ({"": o["s"]}, m), "system name '' is blank"),
     ],
 )
-def test_mistakes(change: Callable, message):
+def test_what_cannot_be_evaluated_is_refused(change: Callable, message):
     outputs, metrics = change({"s": ["x", "y"]}, [metric("chrf")])
     with pytest.raises(UserError, match=message):
         evaluate_outputs(tiny(("a", "b"), ("c", "d")), outputs, metrics)
 
 
-def test_an_unknown_baseline_names_the_nearest():
+def test_an_unknown_baseline_suggests_the_nearest_name():
     with pytest.raises(UserError, match=r"unknown baseline 'tunde' \(did you mean 'tuned'\?\)"):
         evaluate_outputs(tiny(("a", "b")), {"tuned": ["x"]}, [metric("chrf")], EvaluateConfig(baseline="tunde"))
 
@@ -195,7 +195,7 @@ def test_an_unknown_baseline_names_the_nearest():
 # Reading outputs
 
 
-def test_outputs_are_read_and_counted(tmp_path):
+def test_an_output_file_of_another_length_is_refused(tmp_path):
     (tmp_path / "a.txt").write_text("eins\n\n", encoding="utf-8")
     (tmp_path / "b.txt").write_text("eins\n", encoding="utf-8")
     test_set = tiny(("one", "eins"), ("two", "zwei"))
@@ -207,7 +207,7 @@ def test_outputs_are_read_and_counted(tmp_path):
 # Writing
 
 
-def test_what_is_written(tmp_path, evaluation, outputs):
+def test_the_files_of_an_evaluation(tmp_path, evaluation, outputs):
     written = write_evaluation(tmp_path, [evaluation])
     document = read_json(tmp_path / "evaluation.json")
     assert document == json.loads(json.dumps(written.to_json()))
@@ -219,7 +219,7 @@ def test_what_is_written(tmp_path, evaluation, outputs):
     assert tuple(read_segments(folder / "segments.jsonl")) == evaluation.segments
 
 
-def test_a_line_stays_a_line(tmp_path):
+def test_line_breaks_in_a_translation_become_spaces_in_its_file(tmp_path):
     texts = ["eins\nzwei\r\ndrei\rvier", "\u2028fünf", "sechs"]
     test_set = tiny(("a", "b"), ("c", "d"), ("e", "f"))
     write_evaluation(tmp_path, [evaluate_outputs(test_set, {"s": texts}, [metric("chrf")])])
@@ -236,7 +236,7 @@ def test_an_existing_evaluation_is_refused_before_anything_is_written(tmp_path, 
     assert read_json(tmp_path / "evaluation.json")["pairs"]
 
 
-def test_evaluation_json_comes_last_and_nothing_half_written_stays(tmp_path, evaluation, monkeypatch):
+def test_evaluation_json_is_written_last_and_never_half(tmp_path, evaluation, monkeypatch):
     def full_disk(path, value):
         raise OSError("No space left on device")
 
@@ -254,7 +254,7 @@ def test_a_pair_of_two_test_sets_is_keyed_with_the_suite(evaluation, outputs):
         to_document([evaluation, evaluation])
 
 
-def test_the_section_of_a_recipe(tmp_path):
+def test_the_evaluate_section_of_a_recipe_is_checked(tmp_path):
     (tmp_path / "demo").mkdir()
     (tmp_path / "own.toml").write_text("")
     config = load_section(EvaluateConfig, {"suites": ["demo", "own.toml", "wmt22:de-en"]}, "recipe.toml", base=tmp_path)
@@ -269,14 +269,14 @@ def test_the_section_of_a_recipe(tmp_path):
 # Many systems, several references, what outputs are like
 
 
-def test_several_systems_are_corrected_together(evaluation):
+def test_p_values_of_several_systems_are_holm_corrected(evaluation):
     rows = [row.versus["start"] for name, row in evaluation.entry.systems.items() if name != "start"]
     for metric in ("bleu", "chrf", "ter"):
         found = [row[metric] for row in rows]
         assert [row.p_holm for row in found] == holm([max(row.p_value, row.p_randomization) for row in found])
 
 
-def test_one_comparison_needs_no_correction(garden, outputs):
+def test_a_single_comparison_is_not_corrected(garden, outputs):
     entry = evaluate(garden, {name: outputs[name] for name in ("start", "tuned")}).entry
     assert entry.significance.correction is None
     assert entry.systems["tuned"].versus["start"]["bleu"].p_holm is None
@@ -292,7 +292,7 @@ def test_wins_ties_and_losses_are_counted_by_segment(evaluation):
         assert versus.wins > versus.losses
 
 
-def test_clusters_separate_what_differs(evaluation):
+def test_clusters_separate_systems_that_differ(evaluation):
     clusters = {name: row.metrics["chrf"].cluster for name, row in evaluation.entry.systems.items()}
     assert clusters == {"tuned": 1, "start": 2, "other": 2}
     # TER is better where it is lower.
@@ -302,7 +302,7 @@ def test_clusters_separate_what_differs(evaluation):
     assert rates["tuned"].score < min(rates["start"].score, rates["other"].score)
 
 
-def test_scores_by_length_are_those_of_the_groups_alone(evaluation, garden, outputs):
+def test_scores_by_length_equal_scoring_each_group_alone(evaluation, garden, outputs):
     groups = evaluation.entry.by_length
     assert sum(group.segments for group in groups) == 60
     assert [group.chars for group in groups] == sorted(group.chars for group in groups)
@@ -312,7 +312,7 @@ def test_scores_by_length_are_those_of_the_groups_alone(evaluation, garden, outp
     assert groups[0].scores["bleu"]["tuned"] == pytest.approx(score, abs=1e-9)
 
 
-def test_each_reference_alone(garden, outputs):
+def test_each_reference_option_scores_against_every_reference_alone(garden, outputs):
     other = german_outputs(garden, {"B": 0.1}, seed=8)["B"]
     segments = tuple(
         replace(segment, references=(*segment.references, text))
@@ -347,7 +347,7 @@ def test_a_single_reference_has_its_own_score_too(garden, outputs):
     assert list(evaluate_outputs(unnamed, outputs, [metric("bleu")], config).entry.metrics) == ["bleu"]
 
 
-def test_submitted_systems_stand_beside_ones_own(garden, outputs):
+def test_submitted_systems_follow_those_of_the_user(garden, outputs):
     submitted = replace(garden, submitted={"other": outputs["other"]})
     entry = evaluate(submitted, {"tuned": outputs["tuned"]}).entry
     assert list(entry.systems) == ["tuned", "other"]
@@ -356,7 +356,7 @@ def test_submitted_systems_stand_beside_ones_own(garden, outputs):
         evaluate(submitted, {"other": outputs["tuned"]})
 
 
-def test_metrics_are_the_commands_or_the_suites_or_the_default(garden):
+def test_metrics_come_from_the_command_else_the_suite_else_the_default(garden):
     of_suite = replace(garden, metrics=("chrf++", "ter"))
     assert metrics_of(EvaluateConfig(), garden) == ("bleu", "chrf")
     assert metrics_of(EvaluateConfig(), of_suite) == ("chrf++", "ter")
@@ -365,7 +365,7 @@ def test_metrics_are_the_commands_or_the_suites_or_the_default(garden):
     assert [[one.name for one in metrics] for metrics in loaded] == [["bleu", "chrf"], ["chrf++", "ter"]]
 
 
-def test_processes_change_nothing(garden, outputs, monkeypatch):
+def test_worker_processes_give_the_same_statistics(garden, outputs, monkeypatch):
     metrics = [metric(name) for name in ("bleu", "chrf++", "ter")]
     alone = compute_statistics(metrics, outputs, garden.segments)
     monkeypatch.setattr("mtcpo.evaluation.statistics.TEXTS_FOR_WORKERS", 1)
@@ -391,7 +391,7 @@ def official_scores(pair: str) -> dict[tuple[str, str], float]:
 @pytest.mark.slow
 @pytest.mark.data
 @pytest.mark.parametrize("pair", ["de-en", "en-de"])
-def test_one_command_gives_the_official_scores(pair, tmp_path, capsys):
+def test_one_command_reproduces_the_official_wmt22_scores(pair, tmp_path, capsys):
     source, target = pair.split("-")
     folder = WMT22 / pair
     command = ["evaluate", "--source", folder / f"source.{source}", "--src-lang", source, "--tgt-lang", target]

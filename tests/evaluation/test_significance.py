@@ -43,7 +43,7 @@ def test_every_resample_draws_as_many_segments_as_there_are(num_segments, resamp
     assert (counts >= 0).all()
 
 
-def test_blocks_change_nothing(monkeypatch):
+def test_the_size_of_blocks_does_not_change_the_draws(monkeypatch):
     whole = np.concatenate(list(resample_counts(50, 101, 7)))
     monkeypatch.setattr(significance, "BLOCK_ELEMENTS", 50 * 7)
     blocks = list(resample_counts(50, 101, 7))
@@ -51,13 +51,13 @@ def test_blocks_change_nothing(monkeypatch):
     assert (np.concatenate(blocks) == whole).all()
 
 
-def test_the_draws_are_those_of_sacrebleu():
+def test_bootstrap_draws_equal_sacrebleu():
     drawn = np.random.default_rng(12345).choice(30, size=(20, 30), replace=True)
     expected = np.stack([np.bincount(row, minlength=30) for row in drawn])
     assert (np.concatenate(list(resample_counts(30, 20, 12345))) == expected).all()
 
 
-def test_scores_on_resamples_by_hand():
+def test_scores_on_resamples_of_a_worked_example():
     values, other = [1.0, 2.0, 4.0], [0.0, 2.0, 2.0]
     first, second = bootstrap_scores([with_ones(values), with_ones(other)], [mean, mean], 25, 3)
     counts = np.concatenate(list(resample_counts(3, 25, 3)))
@@ -76,7 +76,7 @@ def test_the_interval_leaves_out_a_fortieth_at_each_end():
     assert interval_95(np.array([3.0])) == (3.0, 3.0)
 
 
-def test_p_value_by_hand():
+def test_bootstrap_p_value_of_a_worked_example():
     # |d| - mean|d| = 1.5 - 2.5, 2.5 - 2.5, 3.5 - 2.5, of which one is above 0.9 in absolute difference.
     differences = np.array([1.5, -2.5, 3.5])
     assert bootstrap_p_value(differences, 0.9) == 2 / 4
@@ -89,7 +89,7 @@ def test_a_system_does_not_differ_from_itself():
     assert bootstrap_p_value(scores[0] - scores[1], 0.0) == 1.0
 
 
-def test_p_values_of_chance_are_seldom_small_and_of_a_clear_difference_are():
+def test_p_values_are_small_for_a_clear_difference_and_seldom_for_chance():
     rng = np.random.default_rng(0)
     small = 0
     for seed in range(60):
@@ -103,7 +103,7 @@ def test_p_values_of_chance_are_seldom_small_and_of_a_clear_difference_are():
 
 
 @pytest.mark.parametrize("num_segments", [1, 2, 150])
-def test_agrees_with_sacrebleus_paired_bootstrap(num_segments, monkeypatch):
+def test_paired_bootstrap_agrees_with_sacrebleu(num_segments, monkeypatch):
     monkeypatch.setenv("SACREBLEU_SEED", "12345")
     test_set = german_test_set(num_segments)
     outputs = german_outputs(test_set, {"base": 0.2, "close": 0.18, "far": 0.05})
@@ -127,7 +127,7 @@ def test_agrees_with_sacrebleus_paired_bootstrap(num_segments, monkeypatch):
 
 
 @pytest.mark.parametrize("num_segments", [2, 33, 150])
-def test_agrees_with_sacrebleus_approximate_randomisation(num_segments, monkeypatch):
+def test_approximate_randomization_agrees_with_sacrebleu(num_segments, monkeypatch):
     monkeypatch.setenv("SACREBLEU_SEED", "12345")
     # Several blocks: the draws must not depend on them.
     monkeypatch.setattr(significance, "BLOCK_ELEMENTS", 64 * num_segments)
@@ -150,7 +150,7 @@ def test_agrees_with_sacrebleus_approximate_randomisation(num_segments, monkeypa
             assert exact == 0 or name == "TER" or num_segments == 2
 
 
-def test_the_swaps_are_those_of_sacrebleu(monkeypatch):
+def test_random_swaps_equal_sacrebleu(monkeypatch):
     expected = np.random.default_rng(12345).integers(2, size=(100, 7), dtype=bool)
     assert (np.concatenate(list(swap_masks(7, 100, 12345))) == expected).all()
     monkeypatch.setattr(significance, "BLOCK_ELEMENTS", 1)
@@ -159,27 +159,27 @@ def test_the_swaps_are_those_of_sacrebleu(monkeypatch):
     assert (np.concatenate(blocks) == expected).all()
 
 
-def test_swapped_differences_by_hand():
+def test_differences_after_swaps_of_a_worked_example():
     first, second = np.array([1.0, 2.0, 4.0]), np.array([0.0, 2.5, 1.0])
     (found,) = randomized_differences([(with_ones(first), with_ones(second))], [mean], 64, 5)
     signs = 2 * np.concatenate(list(swap_masks(3, 64, 5))) - 1
     assert found == pytest.approx(np.abs(signs @ (first - second)) / 3)
 
 
-def test_randomization_p_value_by_hand():
+def test_randomization_p_value_of_a_worked_example():
     differences = np.array([0.5, 1.0, 2.0])
     assert randomization_p_value(differences, 1.0) == 3 / 4
     assert randomization_p_value(differences, -1.5) == 2 / 4
     assert randomization_p_value(differences, 3.0) == 1 / 4
 
 
-def test_one_segment_proves_nothing():
+def test_one_segment_is_never_significant():
     (found,) = randomized_differences([(with_ones([1.0]), with_ones([9.0]))], [mean], 100, 1)
     assert randomization_p_value(found, 8.0) == 1.0
 
 
 @given(st.integers(2, 9), st.integers(0, 1000))
-def test_randomisation_is_exact_where_all_swaps_can_be_counted(num_segments, seed):
+def test_randomization_is_exact_where_all_swaps_can_be_counted(num_segments, seed):
     values = np.random.default_rng(seed).normal(size=(2, num_segments))
     (found,) = randomized_differences([(with_ones(values[0]), with_ones(values[1]))], [mean], 4000, seed)
     gaps = (values[0] - values[1]) / num_segments
@@ -190,7 +190,7 @@ def test_randomisation_is_exact_where_all_swaps_can_be_counted(num_segments, see
     assert randomization_p_value(found, float(gaps.sum())) == pytest.approx(exact, abs=tolerance)
 
 
-def test_holm_by_hand():
+def test_holm_correction_of_a_worked_example():
     # 0.01 * 3; 0.02 * 2; 0.03 * 1 would be less than the one before it.
     assert holm([0.02, 0.01, 0.03]) == pytest.approx([0.04, 0.03, 0.04])
     assert holm([0.4, 0.5]) == [0.8, 0.8]
@@ -210,7 +210,7 @@ def test_holm_rejects_what_its_definition_rejects(p_values, level):
     )
 
 
-def test_clusters_by_hand():
+def test_clusters_of_a_worked_example():
     noise = np.random.default_rng(2).normal(scale=0.5, size=(4, 500))
     scores = [10.0, 30.0, 29.9, 10.1]
     draws = [score + row for score, row in zip(scores, noise, strict=True)]
@@ -228,7 +228,7 @@ def test_a_chain_of_small_steps_is_one_cluster():
     assert significance_clusters([40.0, 30.0, 20.0, 10.0], wide) == [1, 2, 3, 4]
 
 
-def test_a_system_that_hardly_varies_is_no_line_between_two_that_do():
+def test_a_line_between_clusters_needs_every_pair_across_it_to_differ():
     # The second is surely above the third; the first, far above both on average, is above the third by chance.
     wild = np.random.default_rng(4).uniform(-20, 20, size=500)
     scores = [12.0, 11.0, 10.0]
@@ -237,7 +237,7 @@ def test_a_system_that_hardly_varies_is_no_line_between_two_that_do():
     assert significance_clusters(scores[1:], draws[1:]) == [1, 2]
 
 
-def test_a_line_needs_an_interval_without_zero():
+def test_a_line_between_clusters_needs_an_interval_that_excludes_zero():
     # A bootstrap's p that is below 0.05, as sacreBLEU computes it, while the interval holds zero.
     difference = np.random.default_rng(5).normal(loc=1.8, size=2000)
     draws = [30 + difference, np.full(2000, 30.0)]
@@ -247,7 +247,7 @@ def test_a_line_needs_an_interval_without_zero():
     assert significance_clusters([33.0, 30.0], [draws[0] + 1.2, draws[1]]) == [1, 2]
 
 
-def test_what_decides_is_right_in_nineteen_of_twenty_cases():
+def test_the_decisive_p_value_errs_in_at_most_one_of_twenty_cases():
     # Systems that are equal but for chance. The bootstrap's p alone is below 0.05 in about one of nine.
     rng, found = np.random.default_rng(6), []
     for seed in range(400):

@@ -71,6 +71,7 @@ def test_commands_refuse_code_in_a_model_directory(here, capsys, command):
     assert not (here / "mark").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("command", COMMANDS.values(), ids=COMMANDS)
 def test_commands_load_a_model_with_code_when_it_is_allowed(here, capsys, command):
     outcome = run(capsys, *words(command), "--allow-code")

@@ -68,6 +68,7 @@ def with_family(command, name="python:own:FAMILY"):
     return [*words(command), *option]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("command", COMMANDS.values(), ids=COMMANDS)
 def test_commands_take_a_family_of_the_users(here, capsys, command):
     outcome = run(capsys, *with_family(command), "--allow-code")

@@ -73,7 +73,7 @@ def test_translate_goes_on_where_it_was(texts, tmp_path):
     second = call(*command, tmp_path / "c.jsonl", cwd=texts)
     assert (second.code, second.out) == (2, "")
     assert second.err == (
-        f"mtcpo: {tmp_path / 'c.jsonl'}: another mtcpo is writing it at this moment; wait until it has ended, or "
+        f"mtcpo: {tmp_path / 'c.jsonl'}: another mtcpo process is writing it; wait until it has finished, or "
         "choose another output\n"
     )
     process.send_signal(signal.SIGINT)

@@ -42,6 +42,7 @@ def test_a_recipe_without_mistakes_passes(check):
     check()
 
 
+@pytest.mark.processes
 @pytest.mark.comet
 @pytest.mark.parametrize("section", ["prefs", "evaluate"])
 def test_comet_is_looked_for_in_the_interpreter_that_the_recipe_names(check, comet, python, section):

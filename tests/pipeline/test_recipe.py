@@ -13,7 +13,7 @@ from mtcpo.core.errors import UserError
 from mtcpo.core.resources import resource_tomls
 from mtcpo.models.prompts import check_prompt
 from mtcpo.pipeline.recipe import Recipe, find_recipe, load_recipe
-from mtcpo.pipeline.run import stages_of
+from mtcpo.pipeline.recipe_stages import make_stages
 
 MINIMAL = """
 [model]
@@ -212,7 +212,7 @@ def test_a_resolved_recipe_is_the_same_recipe(name, tmp_path):
     resolved.write_text(to_toml(recipe), encoding="utf-8")
     again = load_recipe(resolved)
     assert again == recipe
-    assert stages_of(again, tmp_path / "run") == stages_of(recipe, tmp_path / "run")
+    assert make_stages(again, tmp_path / "run") == make_stages(recipe, tmp_path / "run")
 
 
 def test_a_selection_of_the_users_own_is_an_input_of_its_stage(minimal, tmp_path):
@@ -221,7 +221,7 @@ def test_a_selection_of_the_users_own_is_an_input_of_its_stage(minimal, tmp_path
     with pytest.raises(UserError, match=r"prefs\.select: python:my_selections:first .*--allow-code"):
         load_recipe(minimal, override)
     recipe = load_recipe(minimal, override, allow_code=True)
-    [stage] = [stage for stage in stages_of(recipe, tmp_path / "run") if stage.name == "prefs"]
+    [stage] = [stage for stage in make_stages(recipe, tmp_path / "run") if stage.name == "prefs"]
     assert str(tmp_path / "work/my_selections.py") in stage.inputs
 
 

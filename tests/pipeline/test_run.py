@@ -14,7 +14,7 @@ from mtcpo.data.row_files import read_row_file
 from mtcpo.data.rows import read_segments
 from mtcpo.data.triplets import read_triplets
 from mtcpo.pipeline.recipe import load_recipe
-from mtcpo.pipeline.run import stages_of
+from mtcpo.pipeline.recipe_stages import make_stages
 from mtcpo.pipeline.stages import plan
 
 
@@ -135,7 +135,7 @@ def test_the_resolved_recipe_gives_the_same_plan(finished, tmp_path):
     assert resolved == recipe
     assert (folder / "out/recipe.toml").read_text(encoding="utf-8") == to_toml(resolved)
     for out in (folder / "out", tmp_path):
-        assert list(plan(stages_of(resolved, out), out)) == list(plan(stages_of(recipe, out), out))
+        assert list(plan(make_stages(resolved, out), out)) == list(plan(make_stages(recipe, out), out))
 
 
 # --- the second run -------------------------------------------------------------------------------------------------
@@ -281,7 +281,10 @@ def test_a_folder_that_is_no_run_keeps_its_recipe(done, capsys):
     (done / "own").mkdir()
     (done / "own/recipe.toml").write_text("mine")
     line = mistake(capsys, "run", "tiny.toml", "--output-dir", "own")
-    assert line == "own/recipe.toml exists and is not of a run; choose another --output-dir, or pass --overwrite"
+    assert (
+        line
+        == "own/recipe.toml exists but was not written by `mtcpo run`; choose another --output-dir, or pass --overwrite"
+    )
     assert (done / "own/recipe.toml").read_text() == "mine"
 
 
@@ -294,6 +297,7 @@ def test_an_output_directory_that_cannot_be_one(done, capsys):
     )
 
 
+@pytest.mark.slow
 def test_candidates_of_the_data_need_no_model_to_make_them(done, capsys):
     """[data] with hypotheses in place of [translate], and no [sft]: four stages fewer."""
     folder = done / "bare"
@@ -333,6 +337,7 @@ tgt_lang = "de"
     assert heads == ["prefs", "train", "decode base", "decode tuned", "evaluate", "report"]
 
 
+@pytest.mark.slow
 def test_a_full_disk_stops_the_run_and_with_more_space_it_goes_on(done, capsys):
     with small_disk(done / "disk", "200k") as disk:
         command = ("run", "tiny.toml", "--output-dir", disk / "out")

@@ -350,6 +350,7 @@ def test_the_report_is_what_it_was_before_it_became_a_record(tmp_path):
     assert found | {"mtcpo": ""} == expected | {"mtcpo": ""}
 
 
+@pytest.mark.slow
 @pytest.mark.data
 def test_pairs_of_nine_systems_of_wmt22(tmp_path):
     folder = WMT22 / "de-en"

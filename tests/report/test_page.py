@@ -26,7 +26,7 @@ def test_the_page_is_well_formed(report_html):
     assert targets <= set(identities)
 
 
-def test_the_page_needs_nothing_from_elsewhere(report_html):
+def test_the_page_loads_nothing_from_the_network(report_html):
     outline = Outline(report_html)
     assert [attributes for tag, attributes in outline.tags if tag in ("img", "iframe", "object", "base", "form")] == []
     assert [attributes["href"] for tag, attributes in outline.tags if tag == "link"] == ["data:,"]
@@ -37,7 +37,7 @@ def test_the_page_needs_nothing_from_elsewhere(report_html):
     assert "script-src 'sha256-" in policy
 
 
-def test_hostile_text_is_text(report_html):
+def test_markup_in_names_and_translations_is_escaped(report_html):
     assert report_html.count("<script") == 1
     assert "<img" not in report_html
     assert "<b>" not in report_html
@@ -46,7 +46,7 @@ def test_hostile_text_is_text(report_html):
     assert "&lt;b&gt;fett&lt;/b&gt;" in report_html
 
 
-def test_the_page_says_what_was_found(report_html):
+def test_the_page_states_the_results_in_words(report_html):
     text = Outline(report_html).text.replace("\u00a0", " ")
     assert "garden , English → German" in text
     assert "400 segments, 1 reference, baseline start" in text
@@ -59,7 +59,7 @@ def test_the_page_says_what_was_found(report_html):
         assert part in text
 
 
-def test_the_page_has_both_tests_wins_and_lengths(report_page, report_html):
+def test_the_page_shows_both_tests_wins_and_scores_by_length(report_page, report_html):
     entry = json.loads((report_page.parent / "evaluation.json").read_text())["pairs"]["en-de"]
     versus = entry["systems"]["tuned"]["versus"]["start"]
     text = Outline(report_html).text
@@ -75,6 +75,7 @@ def test_the_page_has_both_tests_wins_and_lengths(report_page, report_html):
         assert "Wrong language" not in text
 
 
+@pytest.mark.slow
 def test_many_systems_are_ranked_with_lines_between_clusters(tmp_path):
     write_many_systems(tmp_path)
     entry = json.loads((tmp_path / "evaluation.json").read_text())["pairs"]["en-de"]
@@ -90,7 +91,7 @@ def test_many_systems_are_ranked_with_lines_between_clusters(tmp_path):
     assert sum(ends) >= 3
 
 
-def test_what_made_an_evaluation_is_shown(tmp_path):
+def test_the_page_shows_the_command_and_versions_behind_an_evaluation(tmp_path):
     test_set = german_test_set(5)
     made = {
         "command": ["mtcpo", "evaluate", "--hyp", "a b=f.de"],
@@ -127,7 +128,7 @@ def test_several_test_sets_have_an_overview(tmp_path):
     assert "All test sets" not in write_report(tmp_path).read_text(encoding="utf-8")
 
 
-def test_the_stages_of_a_run_are_a_table(tmp_path):
+def test_the_page_has_a_table_of_the_stages_of_a_run(tmp_path):
     stage = {
         "settings": [{"loss": "<sft>"}], "inputs": {"train.en": "ab" * 32}, "seconds": 1094.12,
         "figures": {"examples": 6000, "tokens": 1234567, "dropped": {"same_text": 251, "tie": 3}, "seed": 12345},
@@ -172,7 +173,7 @@ def test_text_carries_its_language_and_direction(report_html):
         ("", "fa", "auto"),
     ],
 )
-def test_what_begins_with_latin_letters_may_still_read_from_the_right(text, lang, expected):
+def test_right_to_left_text_that_begins_with_latin_letters_is_still_right_to_left(text, lang, expected):
     assert direction(text, lang) == expected
 
 
@@ -188,7 +189,7 @@ def test_an_empty_translation_is_shown_as_such(report_html):
     assert report_html.count('<p class="text empty">empty</p>') == 2
 
 
-def test_absent_parts_are_named(tmp_path):
+def test_the_page_names_missing_files_in_one_place(tmp_path):
     text = Outline(write_report(write_many_systems(tmp_path)).read_text(encoding="utf-8")).text
     for file in ("prefs-report.json", "metrics.jsonl", "recipe.toml", "stamp.json"):
         assert re.search(rf"Not in this run: [^.]*\(there is no {re.escape(file)} \)", text), file
@@ -200,7 +201,7 @@ def test_absent_parts_are_named(tmp_path):
     assert "evaluation.json )" not in text
 
 
-def test_a_run_that_has_only_pairs(tmp_path):
+def test_a_run_with_nothing_but_training_pairs_has_a_page(tmp_path):
     write_json(tmp_path / "prefs-report.json", PREFS_REPORT)
     text = Outline(write_report(tmp_path).read_text(encoding="utf-8")).text
     assert "scores and translations of a test set (there is no evaluation.json )" in text
@@ -208,7 +209,7 @@ def test_a_run_that_has_only_pairs(tmp_path):
     assert "The chosen translation is longer in 46 % and shorter in 41 % of the pairs." in text
 
 
-def test_translations_that_are_gone_are_named(tmp_path):
+def test_the_page_names_missing_translations(tmp_path):
     test_set = german_test_set(5)
     write_evaluation(tmp_path, [evaluate(test_set, german_outputs(test_set, {"start": 0.3}))])
     (tmp_path / "translations/garden/en-de/segments.jsonl").unlink()
@@ -217,7 +218,7 @@ def test_translations_that_are_gone_are_named(tmp_path):
     assert "There is no other system to compare it with." in text
 
 
-def test_what_cannot_be_reported_on(tmp_path):
+def test_a_folder_without_results_and_damaged_files_are_refused(tmp_path):
     with pytest.raises(UserError, match="no such directory"):
         write_report(tmp_path / "none")
     with pytest.raises(UserError, match=r"no evaluation\.json, prefs-report\.json or metrics\.jsonl"):
@@ -297,7 +298,7 @@ def test_the_policy_stops_a_script_that_is_not_ours(browser, report_page, tmp_pa
 
 
 @pytest.mark.browser
-def test_sorting(browser, report_page):
+def test_segments_can_be_sorted_by_gain_and_loss(browser, report_page):
     browser.open(report_page)
     assert browser.evaluate(NUMBERS) == sorted(browser.evaluate(NUMBERS))
     choose(browser, "sort", "gain")
@@ -313,7 +314,7 @@ def test_sorting(browser, report_page):
 
 
 @pytest.mark.browser
-def test_filtering_and_search(browser, report_page):
+def test_segments_can_be_filtered_and_searched(browser, report_page):
     browser.open(report_page)
     choose(browser, "show", "worse")
     assert all(gains[1] < 0 for gains in browser.evaluate(GAINS))
@@ -329,7 +330,7 @@ def test_filtering_and_search(browser, report_page):
 
 
 @pytest.mark.browser
-def test_more_rows_on_demand(browser, report_page):
+def test_more_segments_are_shown_on_demand(browser, report_page):
     browser.open(report_page)
     browser.evaluate("document.querySelector('.more').click()")
     assert len(browser.evaluate(NUMBERS)) == 70
@@ -337,7 +338,7 @@ def test_more_rows_on_demand(browser, report_page):
 
 
 @pytest.mark.browser
-def test_the_view_is_in_the_address(browser, report_page):
+def test_sorting_and_filters_are_kept_in_the_address(browser, report_page):
     browser.open(report_page, "#sort=gain&metric=0&show=better&find=Bahnhof")
     bleu = [gains[0] for gains in browser.evaluate(GAINS)]
     assert bleu
@@ -360,8 +361,9 @@ def test_the_view_is_in_the_address(browser, report_page):
     assert browser.problems == []
 
 
+@pytest.mark.slow
 @pytest.mark.browser
-def test_of_many_systems_one_at_a_time_is_compared(browser, tmp_path):
+def test_with_many_systems_one_at_a_time_is_shown(browser, tmp_path):
     browser.open(write_report(write_many_systems(tmp_path)))
     names = (
         "[...document.querySelector('.segment').querySelectorAll('.cell:not([hidden]) h4 bdi')].map(b => b.textContent)"
@@ -375,7 +377,7 @@ def test_of_many_systems_one_at_a_time_is_compared(browser, tmp_path):
 
 
 @pytest.mark.browser
-def test_of_a_few_systems_the_largest_gain_or_loss_of_any_counts(browser, tmp_path):
+def test_with_few_systems_the_largest_gain_or_loss_of_any_sorts(browser, tmp_path):
     test_set = german_test_set(60)
     shares = {"start": 0.2, "one": 0.2, "two": 0.2, "three": 0.2}
     write_evaluation(tmp_path, [evaluate(test_set, german_outputs(test_set, shares))])
@@ -418,8 +420,9 @@ def on_paper(browser: Browser, page) -> None:
     browser.call("Emulation.setEmulatedMedia", media="print")
 
 
+@pytest.mark.slow
 @pytest.mark.browser
-def test_on_paper_nothing_is_cut_or_folded_up(report_page, tmp_path):
+def test_a_printed_page_is_complete_and_unfolded(report_page, tmp_path):
     run = write_many_systems(tmp_path)
     texts = "[...document.querySelectorAll('details.paper')].map(d => d.checkVisibility() && d.open)"
     inside = (

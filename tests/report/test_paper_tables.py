@@ -14,7 +14,7 @@ def entry():
     return evaluate(test_set, outputs).entry
 
 
-def test_markdown_by_hand(entry):
+def test_the_markdown_table_of_two_systems(entry):
     lines = to_markdown(entry).splitlines()
     first, second = (scores.metrics for scores in entry.systems.values())
     assert lines[0] == "### garden en-de, 60 segments"
@@ -33,12 +33,12 @@ def test_markdown_by_hand(entry):
     assert any(line.startswith("- BLEU: `nrefs:1|case:mixed|eff:no|tok:13a") for line in lines)
 
 
-def test_one_system_alone_is_not_the_best_of_any():
+def test_a_single_system_is_not_set_in_bold():
     test_set = german_test_set(10)
     assert "**" not in to_markdown(evaluate(test_set, german_outputs(test_set, {"only": 0.3})).entry)
 
 
-def test_latex_escapes_names_and_closes_what_it_opens(entry):
+def test_latex_escapes_names_and_is_balanced(entry):
     text = to_latex(entry)
     assert r"a\_b\textbar{}c & " in text
     assert r"100\%\&\{x\}\textasciitilde{} & \textbf{" in text
@@ -57,7 +57,7 @@ def test_latex_escapes_names_and_closes_what_it_opens(entry):
     assert depth == 0
 
 
-def test_latex_of_names_that_mean_something_to_it_or_to_us():
+def test_latex_of_names_with_brackets_stars_and_the_names_of_marks():
     test_set = german_test_set(10)
     outputs = german_outputs(test_set, {"STAR-1": 0.3, "[red]": 0.2, "*best": 0.1})
     text = to_latex(evaluate(test_set, outputs).entry)
@@ -69,7 +69,7 @@ def test_latex_of_names_that_mean_something_to_it_or_to_us():
     assert r"\usepackage{booktabs}" in text.split(r"\begin{table}")[0]
 
 
-def test_both_are_written_beside_the_evaluation(tmp_path, entry):
+def test_paper_tables_are_written_beside_evaluation_json(tmp_path, entry):
     write_paper_tables(tmp_path, EvaluationDocument(pairs={"en-de": entry, "garden:en-de": entry}))
     assert (tmp_path / "evaluation.md").read_text(encoding="utf-8").count("### garden") == 2
     assert (tmp_path / "evaluation.tex").read_text(encoding="utf-8").count(r"\toprule") == 2

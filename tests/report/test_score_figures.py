@@ -12,7 +12,7 @@ def test_differences_are_turned_so_that_right_is_better():
     assert figure.svg.count("tone-worse") == 0
 
 
-def test_of_many_systems_there_is_a_plot_for_each_metric():
+def test_many_systems_have_one_plot_per_metric():
     test_set = german_test_set(20)
     systems = dict.fromkeys("abcde", 0.1)
     entry = evaluate(test_set, german_outputs(test_set, systems)).entry

@@ -12,7 +12,7 @@ from mtcpo.report.side_by_side import mark_differences, select_rows, words
 
 
 @given(st.text(max_size=80))
-def test_words_joined_give_the_text(text):
+def test_splitting_into_words_loses_nothing(text):
     assert "".join(words(text)) == text
 
 
@@ -95,7 +95,7 @@ def test_few_segments_are_all_shown(segments):
     assert (selection.total, selection.rule) == (50, "")
 
 
-def test_of_many_the_extremes_and_an_even_sample_are_shown(segments):
+def test_of_many_segments_the_largest_changes_and_an_even_sample_are_shown(segments):
     selection = select_rows(segments, "start", ["tuned"], "chrf")
     shown = [row.number for row in selection.rows]
     assert len(shown) == 300
@@ -117,7 +117,7 @@ def test_a_single_system_gets_an_even_sample(segments):
     assert max(b.number - a.number for a, b in zip(selection.rows, selection.rows[1:], strict=False)) == 2
 
 
-def test_a_row_by_hand(segments):
+def test_a_row_has_texts_scores_and_gains(segments):
     row = select_rows(segments[:1], "start", ["tuned"], "chrf").rows[0]
     start, tuned = row.outputs
     assert (start.system, tuned.system) == ("start", "tuned")

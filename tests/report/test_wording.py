@@ -34,7 +34,7 @@ def test_small_differences_get_a_second_decimal(value, percent, expected):
     assert format_delta(value, percent) == expected
 
 
-def test_scores_of_both_scales():
+def test_scores_are_formatted_by_their_scale():
     assert format_score(38.249, True) == "38.2"
     assert format_score(0.84125, False) == "0.8413"
     assert format_delta(-0.0121, False) == "-0.0121"
@@ -46,7 +46,7 @@ def test_scores_of_both_scales():
     ("p", "text"),
     [(0.0009, "p < 0.001"), (0.001, "p = 0.001"), (0.0499, "p = 0.050"), (0.3, "p = 0.30"), (1.0, "p = 1.00")],
 )
-def test_p_values_in_words(p, text):
+def test_p_values_are_formatted_by_their_size(p, text):
     assert format_p(p) == text
 
 
@@ -175,7 +175,7 @@ def test_a_single_system_in_words():
     )
 
 
-def test_many_systems_are_counted():
+def test_many_systems_are_counted_by_metric():
     rows = {name: [(number - 1.5, 0.01), (number - 1.5, 0.01), (0.0, 1.0)] for number, name in enumerate("abcd")}
     sentences = plain(summarize(entry_of(*"abcd", **rows)))
     counted = "of 4 systems, 2 are significantly better than start and 2 worse; the best is"
@@ -184,7 +184,7 @@ def test_many_systems_are_counted():
     assert sentences[2].startswith("COMET: of 4 systems, 0 are significantly better than start and 0 worse")
 
 
-def test_of_metrics_against_one_reference_no_sentence_speaks():
+def test_sentences_leave_out_metrics_against_a_single_reference():
     test_set = german_test_set(20)
     two = replace(
         test_set, reference_names=("A", ""),
@@ -205,7 +205,7 @@ def printed(document: EvaluationDocument, width=160) -> str:
     return out.getvalue()
 
 
-def test_the_table_in_the_terminal():
+def test_the_terminal_table_has_scores_marks_and_signatures():
     test_set = german_test_set(40)
     document = to_document([evaluate(test_set, german_outputs(test_set, {"start": 0.3, "[red]tuned": 0.05}))])
     text = printed(document)
@@ -221,7 +221,7 @@ def test_the_table_in_the_terminal():
     assert f"{score.score:.1f} ±{score.ci:.1f}" in text
 
 
-def test_a_single_system_is_no_baseline():
+def test_a_single_system_is_not_called_the_baseline():
     test_set = german_test_set(10)
     one, two = (
         printed(to_document([evaluate(test_set, german_outputs(test_set, dict.fromkeys(names, 0.3)))]))
@@ -231,7 +231,7 @@ def test_a_single_system_is_no_baseline():
     assert "baseline" in two
 
 
-def test_a_terminal_that_has_colours_shows_better_green_and_worse_red():
+def test_better_is_green_and_worse_is_red_in_a_terminal_with_colors():
     test_set = german_test_set(40)
     outputs = german_outputs(test_set, {"start": 0.3, "tuned": 0.05, "spoilt": 0.9})
     document = to_document([evaluate(test_set, outputs)])
@@ -244,13 +244,13 @@ def test_a_terminal_that_has_colours_shows_better_green_and_worse_red():
     assert re.sub(r"\x1b\[[\d;]*m", "", out.getvalue()) == printed(document)
 
 
-def test_a_narrow_terminal_cuts_no_number():
+def test_a_narrow_terminal_truncates_no_number():
     test_set = german_test_set(10)
     document = to_document([evaluate(test_set, german_outputs(test_set, {"start": 0.3, "tuned": 0.05}))])
     assert "…" not in printed(document, width=60)
 
 
-def test_a_pipe_gets_a_whole_table(capsys):
+def test_a_pipe_gets_the_full_width_without_colors(capsys):
     test_set = german_test_set(10)
     print_table(to_document([evaluate(test_set, german_outputs(test_set, {"start": 0.3}))]))
     text = capsys.readouterr().out
@@ -258,7 +258,7 @@ def test_a_pipe_gets_a_whole_table(capsys):
     assert "\x1b" not in text
 
 
-def test_however_many_metrics_no_number_is_broken_in_a_pipe(capsys):
+def test_a_pipe_breaks_no_number_however_many_metrics(capsys):
     test_set = german_test_set(10)
     labels = tuple("ABCDEFGH")
     many = replace(

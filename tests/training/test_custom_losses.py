@@ -15,7 +15,7 @@ from mtcpo.core.errors import UserError
 from mtcpo.data.records import Triplet, triplet_to_json
 from mtcpo.data.row_files import write_row_file
 from mtcpo.pipeline.recipe import find_recipe, load_recipe
-from mtcpo.pipeline.run import stages_of
+from mtcpo.pipeline.recipe_stages import make_stages
 from mtcpo.training.config import TrainConfig
 from mtcpo.training.losses import PairLogps, custom_loss, find_loss
 from mtcpo.training.train import train
@@ -150,7 +150,7 @@ def test_a_recipe_names_it_and_its_file_is_an_input_of_the_stage(module):
     with pytest.raises(UserError, match="custom Python code; pass --allow-code"):
         load_recipe(find_recipe("demo"), setting)
     recipe = load_recipe(find_recipe("demo"), setting, allow_code=True)
-    stage = next(stage for stage in stages_of(recipe, module / "run") if stage.name == "train")
+    stage = next(stage for stage in make_stages(recipe, module / "run") if stage.name == "train")
     assert str(module / "my_losses.py") in stage.inputs
 
 

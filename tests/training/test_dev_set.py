@@ -15,7 +15,7 @@ from mtcpo.data.records import Triplet, triplet_to_json
 from mtcpo.data.row_files import write_row_file
 from mtcpo.models.loading import load_model
 from mtcpo.pipeline.recipe import load_recipe
-from mtcpo.pipeline.run import stages_of
+from mtcpo.pipeline.recipe_stages import make_stages
 from mtcpo.training.arguments import training_setup
 from mtcpo.training.callbacks import evaluation_lines
 from mtcpo.training.config import DevConfig, EvalConfig, TrainConfig
@@ -64,6 +64,7 @@ LEARNING = {"num_train_epochs": 3, "learning_rate": 5e-3, "per_device_train_batc
 # --- figures --------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["mt5", "llama"])
 def test_logged_scores_are_those_of_the_saved_model(model_folder, kind, files, dev, tmp_path, capsys):
     """Logged scores equal those of sacreBLEU on translations of the saved model."""
@@ -99,6 +100,7 @@ def test_logged_scores_are_those_of_the_saved_model(model_folder, kind, files, d
     assert said.count(f"  source      {sources[0]}\n") == 3
 
 
+@pytest.mark.slow
 def test_held_out_pairs_are_evaluated_beside_the_dev_set(model_folder, files, dev, tmp_path):
     """Pairs of [train.eval] give the same figures as pairs given to the function; a dev set does not disturb them."""
     frozen = {"learning_rate": 0.0, "max_steps": 2}
@@ -126,6 +128,7 @@ def test_control_characters_of_a_translation_do_not_reach_the_terminal():
 # --- what it leaves alone -------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["mt5", "llama"])
 def test_evaluation_does_not_change_training(model_folder, kind, files, dev, tmp_path):
     """With dropout, so that a changed random generator or mode would show; with sampling, which draws most."""
@@ -158,6 +161,7 @@ def scores_of(monkeypatch):
 SIX = {"num_train_epochs": 6, "learning_rate": 5e-3, "per_device_train_batch_size": 8}
 
 
+@pytest.mark.slow
 def test_the_best_checkpoint_is_kept(model_folder, dev, scores_of, tmp_path):
     scores_of([1.0, 3.0, 2.0, 2.5, 0.0, 1.0])
     settings = train_config(dev=dev, args=SIX)
@@ -299,7 +303,7 @@ dev = { source = "./dev.en", references = ["./dev.de"], src_lang = "en", tgt_lan
 """,
         encoding="utf-8",
     )
-    stages = {stage.name: stage for stage in stages_of(load_recipe(files / "r.toml"), tmp_path)}
+    stages = {stage.name: stage for stage in make_stages(load_recipe(files / "r.toml"), tmp_path)}
     for name in ("train", "control"):
         wanted = {str((files / file).resolve()) for file in ("dev.en", "dev.de", "held-out.jsonl")}
         assert wanted <= set(stages[name].inputs), name

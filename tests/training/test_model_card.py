@@ -94,6 +94,7 @@ def test_languages_that_are_unknown_or_equal(languages):
     assert ModelCard(card).data.to_dict().get("language") == (None if "und" in languages else ["de"])
 
 
+@pytest.mark.slow
 def test_every_saved_model_has_a_card_and_equal_runs_have_equal_cards(model_folder, tmp_path):
     texts = [TextExample(en, "en", "de", (de,)) for en, de in PAIRS[:8]]
     sft = train_config(loss="sft", args={"max_steps": 1})

@@ -37,6 +37,7 @@ def trainer_of(model_folder, tmp_path):
     return trainer_of
 
 
+@pytest.mark.slow
 def test_every_training_starts_from_the_loaded_model(trainer_of):
     trainer = trainer_of()
     results = []

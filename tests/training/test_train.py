@@ -175,6 +175,7 @@ def test_killed_after_the_last_checkpoint_trains_no_further_step(model_folder, l
     assert_same_weights(tmp_path / "out", tmp_path / "other")
 
 
+@pytest.mark.slow
 def test_killed_after_the_last_checkpoint_evaluates_no_second_time(model_folder, tmp_path, monkeypatch):
     settings = train_config(args={"max_steps": 3, "save_strategy": "epoch", "eval_strategy": "epoch"})
     arguments = (str(model_folder("mt5")), preference_texts(8), settings, tmp_path / "out")
@@ -419,6 +420,7 @@ def test_weights_are_float32_for_full_training():
     assert dtype_of(TrainConfig(lora=LoraConfig(), args={"fp16": True})) == "float32"
 
 
+@pytest.mark.slow
 def test_mixed_precision_of_one_training_does_not_reach_the_next(model_folder, tmp_path):
     """transformers keeps mixed precision and compilation in environment variables."""
     model, texts = str(model_folder("mt5")), preference_texts(8)

@@ -13,16 +13,16 @@ g_n = dL / d logp_n and m_n that of the mean, where several tokens may share a p
 
     dL / d z_u = sum_n (g_n onehot(y_n) + m_n / V - (g_n + m_n) p_u),   dH = dZ W,   dW = dZ^T H.
 
-A plain loss makes Z again in its backward pass, a fourth product of U x V x D: g is known only when the loss is. But a
-loss of preferences couples only the targets of one source, and its denominators, those of the optimizer step, are
-known before. So positions are taken source by source, as many sources as fit a chunk; the loss of those is computed
-there and then, and both gradients while the softmax is still in the chunk's only buffer: three products, two with a
-frozen head. (Only if the targets of one source exceed a chunk, its logits are made a second time.) The result is the
-loss itself; its backward pass hands out what is there already, times its own gradient, as for any other function.
+A plain loss computes Z again in its backward pass, a fourth product of U x V x D, since g is known only when the loss
+is. But a preference loss couples only the targets of one source, and its normalizers, the counts of the optimizer step,
+are known before. So positions are taken source by source, as many sources as fit a chunk; the loss of those is computed
+right away, and both gradients while the softmax is still in the chunk's only buffer: three products, two with a frozen
+head. (Only where the targets of one source exceed a chunk are its logits computed a second time.) The result is the
+loss itself; its backward pass returns the gradients that are there already, times its own, as any function's does.
 
-So head and weight meet in the forward pass alone, inside the call of the head's module. What gathers a sharded weight
-around that call (FSDP, DeepSpeed ZeRO-3) gathers it once and for everything; hooks on gradients see them arrive as
-usual. Everything but the three products is float32: a 60-token target summed in bf16 loses the margin we train on.
+So hidden states and weight meet in the forward pass alone, inside the call of the head's module. What gathers a sharded
+weight around that call (FSDP, DeepSpeed ZeRO-3) gathers it once, and hooks on gradients see them arrive as usual.
+Everything but the three products is float32: a 60-token target summed in bf16 loses the margin we train on.
 """
 
 from __future__ import annotations
@@ -44,32 +44,61 @@ from mtcpo.models.head.targets import (
 )
 
 CHUNK_LOGITS = {"cpu": 64 * 1024 * 1024, "cuda": 256 * 1024 * 1024}
-"""Logits alive at once. Fewer positions use the weight, which is as large, less often each time that it is read."""
+"""Logits alive at once, by device. Smaller chunks would read the weight, which is large too, more often."""
 
 HALF_SCALE = 1024.0
-"""float16 cannot hold gradients of most tokens, which are about 1e-8, and a loss's scaler comes after the products."""
+"""float16 cannot hold most tokens' gradients, about 1e-8, and the scaler of a loss acts only after the products."""
+
+NOWHERE = -1
+"""Slot of a token without label: it is in no chunk."""
 
 
 class _Head:
     """One use of a head: the chunk's buffer, and the gradients as they grow."""
 
-    def __init__(self, hidden: Tensor, weight: Tensor, bias: Tensor | None, transform: LogitTransform, size: int,
+    def __init__(self, hidden: Tensor, weight: Tensor, bias: Tensor | None, transform: LogitTransform,
                  needs: Sequence[bool], with_means: bool) -> None:  # fmt: skip
         autocast = torch.is_autocast_enabled(hidden.device.type)
         low = torch.get_autocast_dtype(hidden.device.type) if autocast else weight.dtype
         self.hidden, self.weight, self.bias, self.transform = hidden.to(low), weight.to(low), bias, transform
-        self.buffer = weight.new_empty((min(size, len(hidden)), len(weight)), dtype=torch.float32)
-        grads = (torch.zeros_like(t, dtype=torch.float32) if t is not None and n else None
-                 for t, n in zip((hidden, weight, bias), needs, strict=True))  # fmt: skip
+        self.size = max(1, CHUNK_LOGITS.get(hidden.device.type, CHUNK_LOGITS["cuda"]) // len(weight))
+        self.buffer = weight.new_empty((min(self.size, len(hidden)), len(weight)), dtype=torch.float32)
+        self.needs_grads = any(needs)
+        grads: list[Tensor | None] = [None, None, None]
+        for i, tensor in enumerate((hidden, weight, bias)):
+            if tensor is not None and needs[i]:
+                grads[i] = torch.zeros_like(tensor, dtype=torch.float32)
         self.grad_hidden, self.grad_weight, self.grad_bias = grads
         self.scale = HALF_SCALE if low == torch.float16 else 1.0
         self.with_means = with_means
+
+    def score(
+        self, labels: Tensor, slots: Tensor, positions: slice, objective: Objective | None
+    ) -> tuple[Tensor | None, Tensor]:
+        """Score the targets of some sources, labels and slots (R, T), whose positions are these.
+
+        Returns:
+            Their part of the loss, and log-probabilities and means (2, R, T). Gradients are added to those of the head.
+        """
+        values = self.buffer.new_zeros(2, *labels.shape)
+        tokens, flat_slots, flat_values = labels.clamp(min=0).flatten(), slots.flatten(), values.view(2, -1)
+        chunks = split_into_chunks(positions, self.size)
+        for chunk in chunks:
+            slope = self.softmax(chunk, flat_slots, tokens, flat_values)
+        if objective is None:
+            return None, values
+        loss, grads = _gradients(objective, values, labels, self.needs_grads)
+        for chunk in chunks if self.needs_grads else ():
+            if len(chunks) > 1:  # the buffer holds the last chunk alone
+                slope = self.softmax(chunk, flat_slots, tokens, flat_values)
+            self.add_gradients(chunk, flat_slots, tokens, grads.view(2, -1), slope)
+        return loss, values
 
     def softmax(self, chunk: slice, slots: Tensor, labels: Tensor, values: Tensor) -> Tensor | None:
         """Put the softmax of a chunk into the buffer, and logps and means of its tokens (N,) into values (2, N).
 
         Returns:
-            The derivative of the transform.
+            The derivative of the transform (C, V); None where it is a constant.
         """
         logits = self.buffer[: chunk.stop - chunk.start]
         if self.weight.dtype == torch.float32:
@@ -82,21 +111,26 @@ class _Head:
         here, inside = _within(slots, chunk)
         largest = logits.amax(-1)
         mean = logits.mean(-1) if self.with_means else None
-        of_label = logits[here, labels]
-        # In place. exp(z - max) is 1 for the largest, so its probability has the normalizer, whatever underflows.
+        label_logits = logits[here, labels]
+        # In place. exp(z - max) is 1 for the largest logit, so its probability is 1 / sum: whatever underflows, this
+        # gives the logsumexp without a second buffer.
         torch.softmax(logits, -1, out=logits)
         normalizer = largest - logits.amax(-1).log()
-        values[0] = torch.where(inside, of_label - normalizer[here], values[0])
+        values[0] = torch.where(inside, label_logits - normalizer[here], values[0])
         if mean is not None:
             values[1] = torch.where(inside, (mean - normalizer)[here], values[1])
         return slope
 
     def add_gradients(self, chunk: slice, slots: Tensor, labels: Tensor, grads: Tensor,
                       slope: Tensor | None) -> None:  # fmt: skip
-        """Turn the buffer's softmax into the gradient of the product, and that into those of its factors."""
+        """Turn the buffer's softmax into the gradient of the product, and add up those of its factors.
+
+        grads: (2, N), of the loss by the log-probability and the mean of each token.
+        """
         grad = self.buffer[: chunk.stop - chunk.start]
         here, inside = _within(slots, chunk)
         grads = grads * inside * (self.scale * self.transform.scale)
+        # Tokens that share a position add up: targets that begin alike.
         sums = torch.zeros(2, len(grad), device=grad.device).index_add_(1, here, grads)
         grad.mul_(-sums.sum(0)[:, None])
         if self.with_means:
@@ -116,7 +150,7 @@ class _Head:
 
 
 def _within(slots: Tensor, chunk: slice) -> tuple[Tensor, Tensor]:
-    """Return where tokens are in a chunk, any place in it for those outside, and which are inside."""
+    """Return the index of each token's position in a chunk, any index for those outside, and which are inside."""
     inside = (slots >= chunk.start) & (slots < chunk.stop)
     return (slots - chunk.start).clamp(0, chunk.stop - chunk.start - 1), inside
 
@@ -131,43 +165,35 @@ class _Scores(torch.autograd.Function):
         objective: Objective | None, with_grads: bool,
     ) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
         needs = ctx.needs_input_grad[:3] if with_grads and objective is not None else (False,) * 3
-        size = max(1, CHUNK_LOGITS.get(hidden.device.type, CHUNK_LOGITS["cuda"]) // len(weight))
-        head = _Head(hidden, weight, bias, transform, size, needs, with_means)
-        shape = (-1, len(target_positions.positions_per_source), labels.shape[1])
-        by_source, slots = labels.reshape(shape), target_positions.slot_of_token.view(shape)
-        outcome = torch.zeros(2, *by_source.shape, device=hidden.device)
+        head = _Head(hidden, weight, bias, transform, needs, with_means)
+        positions_per_source = target_positions.positions_per_source
+        shape = (-1, len(positions_per_source), labels.shape[1])  # targets of a source, B, T
+        labels_by_source, slots_by_source = labels.reshape(shape), target_positions.slot_of_token.view(shape)
+        values_by_source = torch.zeros(2, *labels_by_source.shape, device=hidden.device)
         loss = torch.zeros((), device=hidden.device)
-        for sources, positions in group_sources(target_positions.positions_per_source, size):
-            rows = by_source[:, sources].reshape(-1, labels.shape[1])
-            tokens = rows.clamp(min=0).flatten()
-            # Nowhere: a slot that is in no chunk.
-            own = slots[:, sources].reshape(rows.shape).masked_fill(rows == IGNORE, -1).flatten()
-            values = outcome.new_zeros(2, *rows.shape)
-            flat = values.view(2, -1)
-            chunks = split_into_chunks(positions, size)
-            for chunk in chunks:
-                slope = head.softmax(chunk, own, tokens, flat)
-            if objective is not None:
-                share, grads = _gradients(objective, values, rows, any(needs))
-                loss += share
-                for chunk in chunks if any(needs) else ():
-                    if len(chunks) > 1:
-                        slope = head.softmax(chunk, own, tokens, flat)
-                    head.add_gradients(chunk, own, tokens, grads.view(2, -1), slope)
-            outcome[:, :, sources] = values.view(2, -1, *by_source[:, sources].shape[1:])
+        for sources, positions in group_sources(positions_per_source, head.size):
+            rows = labels_by_source[:, sources].reshape(-1, labels.shape[1])
+            slots = slots_by_source[:, sources].reshape(rows.shape).masked_fill(rows == IGNORE, NOWHERE)
+            loss_of_group, values = head.score(rows, slots, positions, objective)
+            if loss_of_group is not None:
+                loss += loss_of_group
+            values_by_source[:, :, sources] = values.view(2, -1, *labels_by_source[:, sources].shape[1:])
         ctx.grads = head.grad_hidden, head.grad_weight, head.grad_bias
-        ctx.dtypes = [None if t is None else t.dtype for t in (hidden, weight, bias)]
-        logps, means = outcome.view(2, *labels.shape)
+        ctx.dtypes = hidden.dtype, weight.dtype, torch.float32 if bias is None else bias.dtype
+        logps, means = values_by_source.view(2, *labels.shape)
         ctx.mark_non_differentiable(logps, means)
         return loss, logps, means
 
     @staticmethod
     def backward(ctx: Any, grad_loss: Tensor, *_: Tensor) -> tuple[Tensor | None, ...]:
-        grads, ctx.grads = ctx.grads, None  # the only ones: what they are handed to keeps them
-        if grad_loss.device.type != "cpu" or grad_loss != 1:  # elsewhere the test would make us wait for the device
-            grads = [None if grad is None else grad.mul_(grad_loss) for grad in grads]
-        found = (None if grad is None else grad.to(dtype) for grad, dtype in zip(grads, ctx.dtypes, strict=True))
-        return (*found, *(None,) * 6)
+        grads, ctx.grads = ctx.grads, None  # no copies: whoever receives them owns them
+        results: list[Tensor | None] = []
+        # Elsewhere than on a CPU the comparison would wait for the device.
+        is_scaled = grad_loss.device.type != "cpu" or bool(grad_loss != 1)
+        for grad, dtype in zip(grads, ctx.dtypes, strict=True):
+            scaled = grad.mul_(grad_loss) if grad is not None and is_scaled else grad
+            results.append(None if scaled is None else scaled.to(dtype))
+        return (*results, *(None,) * 6)
 
 
 def _gradients(objective: Objective, values: Tensor, labels: Tensor, needed: bool) -> tuple[Tensor, Tensor]:
@@ -183,19 +209,19 @@ def score_tokens(
     hidden: Tensor, weight: Tensor, bias: Tensor | None, labels: Tensor, target_positions: TargetPositions,
     transform: LogitTransform, objective: Objective | None = None, with_means: bool = False,
 ) -> TokenScores:  # fmt: skip
-    """Return the log-probability of each label (nats, float32), and the loss that an objective makes of them.
+    """Return the log-probability of each label (nats, float32), and the loss that an objective computes from them.
 
     Args:
-        hidden: (P, D), the states of all positions.
+        hidden: (R * P, D), the states of all positions of all rows.
         weight: (V, D).
         bias: (V,) or None.
         labels: (R, T), IGNORE where there is none; the first targets of all sources first.
         target_positions: which of the states predicts each label.
         transform: from the product to the logits.
         objective: what the loss is; its gradients reach hidden, weight and bias.
-        with_means: also give the mean over the vocabulary of log-probabilities.
+        with_means: also compute the mean over the vocabulary of the log-probabilities.
     """
     options = target_positions, transform, with_means, objective, torch.is_grad_enabled()
-    found = _Scores.apply(hidden[target_positions.positions], weight, bias, labels, *options)  # type: ignore[no-untyped-call]
-    loss, logps, means = found
+    needed_states = hidden[target_positions.positions]
+    loss, logps, means = _Scores.apply(needed_states, weight, bias, labels, *options)  # type: ignore[no-untyped-call]
     return TokenScores(logps, means, labels, loss=None if objective is None else loss)

@@ -57,7 +57,7 @@ def wmt(tmp_path):
 # Local files
 
 
-def test_a_local_set(tmp_path):
+def test_a_test_set_in_files_of_the_user(tmp_path):
     write(tmp_path, **{"t.de": GERMAN, "t.en": ENGLISH, "t2.en": OTHER})
     test_set = load_local_set(
         TestSetConfig(
@@ -103,7 +103,7 @@ def test_a_missing_file_is_named(tmp_path):
         load_local_set(local(tmp_path))
 
 
-def test_a_name_with_a_separator_is_refused(tmp_path):
+def test_a_test_set_name_with_a_path_separator_is_refused(tmp_path):
     write(tmp_path, **{"t.de": GERMAN, "t.en": ENGLISH})
     with pytest.raises(UserError, match=r"test set name '../x'"):
         load_local_set(local(tmp_path, name="../x"))
@@ -112,7 +112,7 @@ def test_a_name_with_a_separator_is_refused(tmp_path):
 # The WMT layout
 
 
-def test_the_reference_is_the_one_that_sacrebleu_takes(wmt):
+def test_the_default_reference_is_the_one_that_sacrebleu_takes(wmt):
     test_set = load_test_set("wmt22:de-en", wmt)
     assert test_set.name == "wmt22"
     assert test_set.reference_names == ("A",)
@@ -130,18 +130,18 @@ def test_a_reference_that_is_not_there_lists_those_that_are(wmt):
         load_test_set("wmt22:de-en:C", wmt)
 
 
-def test_the_layout_may_lie_under_txt(wmt, tmp_path_factory):
+def test_the_wmt_layout_may_lie_under_txt(wmt, tmp_path_factory):
     root = tmp_path_factory.mktemp("repository")
     (root / "txt").symlink_to(wmt)
     assert len(load_test_set("wmt22:de-en", root).segments) == 2
     assert set(load_test_set("wmt22:de-en", root, submitted=True).submitted) == {"Online-A", "M2M100_1.2B-B4"}
 
 
-def test_the_files_own_stem_is_a_name_too(wmt):
+def test_the_stem_of_the_files_can_name_the_test_set(wmt):
     assert load_test_set("generaltest2022:de-en", wmt).reference_names == ("A", "B")
 
 
-def test_submitted_systems_of_the_pair_only_and_only_when_asked(wmt):
+def test_submitted_systems_are_of_the_pair_and_loaded_only_on_request(wmt):
     assert load_test_set("wmt22:de-en", wmt).submitted == {}
     found = load_test_set("wmt22:de-en", wmt, submitted=True).submitted
     assert found == {"M2M100_1.2B-B4": ["Hello.", "See you."], "Online-A": ["Hello.", "See you."]}
@@ -154,7 +154,7 @@ def test_a_short_submission_is_refused(wmt):
         load_test_set("wmt22:de-en", wmt, submitted=True)
 
 
-def test_another_year_is_not_taken_for_this_one(wmt):
+def test_the_files_of_another_year_are_not_used(wmt):
     with pytest.raises(UserError, match=r"no test set wmt23:de-en in it; place sources/generaltest2023\."):
         load_test_set("wmt23:de-en", wmt)
     # Until 2021 the general task was called news.
@@ -162,7 +162,7 @@ def test_another_year_is_not_taken_for_this_one(wmt):
         load_test_set("wmt21:de-en", wmt)
 
 
-def test_what_is_missing_is_named_with_what_there_is(wmt):
+def test_a_missing_test_set_lists_those_in_the_folder(wmt):
     with pytest.raises(UserError) as error:
         load_test_set("wmt22:en-de", wmt)
     message = str(error.value)
@@ -186,7 +186,7 @@ def test_a_short_reference_is_refused(wmt):
         load_test_set("wmt22:de-en", wmt)
 
 
-def test_older_years_have_other_stems(tmp_path):
+def test_test_sets_before_2022_have_another_stem(tmp_path):
     write(
         tmp_path,
         **{
@@ -242,7 +242,7 @@ def test_the_layout_of_2024(tmp_path, place):
         load_test_set("wmt24:en-de", folder)
 
 
-def test_files_without_a_years_name_are_those_of_the_folders_year(tmp_path):
+def test_files_without_a_year_belong_to_the_year_of_their_folder(tmp_path):
     write(tmp_path / "mt-metrics-eval-v2" / "wmt22", **NAMELESS)
     for folder in (tmp_path / "mt-metrics-eval-v2", tmp_path / "mt-metrics-eval-v2" / "wmt22"):
         assert load_test_set("wmt22:de-en", folder).segments[0].references == ("Good day.",)
@@ -264,12 +264,12 @@ def test_a_spec_must_name_suite_and_pair(spec, tmp_path):
 
 
 @pytest.mark.parametrize("suite", ["..", "../../etc", "a/b"])
-def test_a_suite_is_no_path(suite, tmp_path):
+def test_a_suite_name_cannot_be_a_path(suite, tmp_path):
     with pytest.raises(UserError, match="test set"):
         load_test_set(f"{suite}:de-en", tmp_path)
 
 
-def test_a_folder_that_is_not_there(tmp_path):
+def test_a_missing_test_set_dir_is_refused(tmp_path):
     with pytest.raises(UserError, match="no such folder"):
         load_test_set("wmt22:de-en", tmp_path / "nowhere")
 
@@ -286,7 +286,7 @@ def few_lines(monkeypatch):
 
 @pytest.mark.parametrize("root", ["", "flores200_dataset/"])
 @pytest.mark.parametrize("pair", ["de-en", "deu_Latn-eng_Latn"])
-def test_flores_by_its_own_codes_and_by_ours(tmp_path, few_lines, root, pair):
+def test_flores_by_its_own_language_codes_and_by_bcp_47(tmp_path, few_lines, root, pair):
     for name, text in {"deu_Latn": GERMAN, "eng_Latn": ENGLISH}.items():
         for split in ("dev", "devtest"):
             path = tmp_path / f"{root}{split}" / f"{name}.{split}"
@@ -302,7 +302,7 @@ def test_flores_by_its_own_codes_and_by_ours(tmp_path, few_lines, root, pair):
 @pytest.mark.parametrize(
     ("tag", "code"), [("zh", "zho_Hans"), ("ar", "arb_Arab"), ("sw", "swh_Latn"), ("ta", "tam_Taml")]
 )
-def test_flores_names_the_member_and_the_script(tmp_path, few_lines, tag, code):
+def test_flores_files_are_named_by_macrolanguage_member_and_script(tmp_path, few_lines, tag, code):
     write(tmp_path, **{f"devtest__{code}.devtest": GERMAN, "devtest__eng_Latn.devtest": ENGLISH})
     assert load_test_set(f"flores200:{tag}-en", tmp_path).segments[0].source == "Guten Tag."
 
@@ -317,7 +317,7 @@ def test_flores_names_the_member_and_the_script(tmp_path, few_lines, tag, code):
         ("multi30k/mscoco", "test_2017_mscoco"),
     ],
 )
-def test_multi30k_plain_and_packed_as_in_its_repository(tmp_path, few_lines, folder, name, stem):
+def test_multi30k_plain_and_gzipped(tmp_path, few_lines, folder, name, stem):
     (tmp_path / folder).mkdir(parents=True, exist_ok=True)
     for language, text in {"en": ENGLISH, "de": GERMAN}.items():
         data = text.encode()
@@ -328,13 +328,13 @@ def test_multi30k_plain_and_packed_as_in_its_repository(tmp_path, few_lines, fol
     assert [segment.references for segment in test_set.segments] == [("Guten Tag.",), ("Bis bald.",)]
 
 
-def test_a_release_that_was_cut_is_no_shorter_test_set(tmp_path):
+def test_a_truncated_release_is_refused(tmp_path):
     write(tmp_path, **{"test_2016_flickr.en": ENGLISH, "test_2016_flickr.de": GERMAN})
     with pytest.raises(UserError, match=r"2 lines, but multi30k/2016 has 1000; fetch it again from github"):
         load_test_set("multi30k/2016:en-de", tmp_path)
 
 
-def test_where_a_release_is_to_be_had():
+def test_the_error_says_where_a_release_is_published():
     with pytest.raises(UserError, match=r"get it from the flores200_dataset archive and pass --test-set-dir DIR with "
                        r"DIR/devtest/deu_Latn\.devtest and DIR/devtest/eng_Latn\.devtest"):  # fmt: skip
         load_test_set("flores200:de-en")
@@ -344,7 +344,7 @@ def test_where_a_release_is_to_be_had():
 
 @pytest.mark.data
 @pytest.mark.parametrize("name", ["multi30k/2016", "multi30k/2017", "multi30k/mscoco"])
-def test_the_published_multi30k_has_as_many_lines_as_we_say(name):
+def test_the_published_multi30k_has_the_expected_number_of_lines(name):
     assert len(load_test_set(f"{name}:en-de", MULTI30K).segments) == RELEASES[name].lines
 
 
@@ -384,14 +384,14 @@ def cached(tmp_path, monkeypatch):
     return folder
 
 
-def test_a_set_of_sacrebleus_cache(cached):
+def test_a_test_set_is_read_from_sacrebleus_cache(cached):
     test_set = load_test_set("greetings:de-en")
     assert [segment.source for segment in test_set.segments] == ["Guten Tag.", "Bis bald."]
     assert test_set.segments[0].references == ("Good day.",)
     assert test_set.origin == "sacreBLEU greetings/de-en"
 
 
-def test_a_text_that_an_interrupt_cut_is_not_believed(cached):
+def test_texts_truncated_by_an_interrupt_are_extracted_again(cached):
     # All of them cut at a line's end: nothing in the files shows it, and sacreBLEU takes them for a test set of one.
     for field, text in {"src": "Guten Tag.\n", "ref": "Good day.\n"}.items():
         (cached / f"greetings.de-en.{field}").write_text(text)
@@ -399,7 +399,7 @@ def test_a_text_that_an_interrupt_cut_is_not_believed(cached):
     assert len(load_test_set("greetings:de-en").segments) == 2
 
 
-def test_texts_without_the_archive_that_they_came_from_are_not_believed(cached):
+def test_cached_texts_without_their_archive_are_refused(cached):
     (cached / "raw" / "greetings.g.tar.gz").unlink()
     for field, text in {"src": "Guten Tag.\n", "ref": "Good day.\n"}.items():
         (cached / f"greetings.de-en.{field}").write_text(text)
@@ -410,14 +410,14 @@ def test_texts_without_the_archive_that_they_came_from_are_not_believed(cached):
 
 
 @pytest.mark.parametrize("size", [20, 60, -1])
-def test_an_archive_that_an_interrupt_cut_is_refused(cached, size):
+def test_a_truncated_archive_is_refused(cached, size):
     archive = cached / "raw" / "greetings.g.tar.gz"
     archive.write_bytes(archive.read_bytes()[:size])
     with pytest.raises(UserError, match=r"g\.tar\.gz: truncated or changed .*delete .*greetings and try again"):
         load_test_set("greetings:de-en")
 
 
-def test_files_that_were_half_unpacked_are_refused(cached):
+def test_half_unpacked_files_are_refused(cached):
     (cached / "raw" / "g.de").write_text("Guten Tag.\n")
     (cached / "raw" / "g.en").write_text("Good day.\n")
     with pytest.raises(UserError, match=r"g\.de: 11 bytes, not 21, as after an interrupted download; delete "):
@@ -437,7 +437,7 @@ WMT_XML = """<?xml version='1.0' encoding='utf-8'?>
 """
 
 
-def test_references_and_submitted_systems_of_wmts_own_files(tmp_path, monkeypatch):
+def test_references_and_submitted_systems_of_wmt_xml(tmp_path, monkeypatch):
     raw = tmp_path / "hello" / "raw"
     raw.mkdir(parents=True)
     archive = archive_of({"h.xml": WMT_XML})
@@ -461,7 +461,7 @@ def test_references_and_submitted_systems_of_wmts_own_files(tmp_path, monkeypatc
 
 
 @pytest.mark.parametrize("name", ["_outdir", "_rawdir", "_get_tarball_filename"])
-def test_a_sacrebleu_without_what_we_need_of_it_is_named(cached, monkeypatch, name):
+def test_a_sacrebleu_that_lacks_a_private_name_gives_a_clear_error(cached, monkeypatch, name):
     class Without:
         """The data set, as a version of sacreBLEU that renamed one of its private names would have it."""
 
@@ -484,7 +484,7 @@ def test_an_unknown_pair_lists_the_known(cached):
         load_test_set("greetings:de-fr")
 
 
-def test_an_unknown_suite_names_the_nearest():
+def test_an_unknown_test_set_suggests_the_nearest_name():
     with pytest.raises(UserError, match=r"unknown test set 'wmt222' \(did you mean 'wmt22'\?\)"):
         load_test_set("wmt222:de-en")
 
@@ -563,19 +563,19 @@ def test_an_unknown_suite_name_lists_suites():
         load_suite("dmeo")
 
 
-def test_a_set_of_sacrebleus_without_pair_says_which_pairs_it_has():
+def test_a_test_set_without_a_language_pair_lists_its_pairs():
     with pytest.raises(UserError, match="add the language pair, as in wmt13:cs-en"):
         load_suite("wmt13")
 
 
-def test_one_set_named_twice_is_refused(wmt):
+def test_a_test_set_named_twice_is_refused(wmt):
     with pytest.raises(UserError, match="two test sets are wmt22 de-en"):
         load_test_sets(["wmt22:de-en", "wmt22:de-en:B"], [], wmt)
     with pytest.raises(UserError, match="no test set to evaluate on"):
         load_test_sets([], [])
 
 
-def test_how_a_suite_is_translated():
+def test_explicit_decoding_settings_override_those_of_the_suite():
     suite = SuiteConfig(metrics=("chrf",), decoding=TranslateConfig(num_beams=5, length_penalty=0.6))
     (test_set,) = load_suite("demo")
     assert decoding_of(test_set, TranslateConfig(num_beams=2)) == TranslateConfig(num_beams=2)
@@ -585,7 +585,7 @@ def test_how_a_suite_is_translated():
     assert (explicit.num_beams, explicit.batch_size, explicit.length_penalty) == (2, 8, 0.6)
 
 
-def test_references_have_names_of_their_own(tmp_path):
+def test_two_references_with_the_same_name_are_refused(tmp_path):
     write(tmp_path, **{"t.de": GERMAN, "t.en": ENGLISH, "u.en": OTHER})
     named = local(tmp_path, references=("t.en", "u.en"), reference_names=["A", "B"])
     assert load_local_set(named).reference_names == ("A", "B")
