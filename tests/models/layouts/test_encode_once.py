@@ -111,7 +111,7 @@ def test_only_shared_embeddings_are_looked_up_once(case, calls):
     assert len([row for row in rows if row]) == calls
 
 
-def test_hooks_are_gone_after_an_exception(load):
+def test_hooks_are_removed_after_an_exception(load):
     encoder = load("mt5").model.get_encoder()
     with pytest.raises(RuntimeError, match="in the middle"), encode_once(encoder, 1, 2):
         raise RuntimeError("in the middle")
