@@ -3,7 +3,7 @@
     OMP_NUM_THREADS=1 python eval/bench/look_up_once.py
 
 The gradient of a lookup is as large as the embedding. Encoder and decoder of mT5 share theirs, so the plain backward
-pass makes two such gradients and adds them; `look_up_once` below, hooks on the embedding, makes one.
+pass makes two such gradients and adds them; `look_up_once` (mtcpo/models/layouts/encode_once.py) makes one.
 
 Two shapes: mT5-small with 8 pairs (see train_sides.py), where the embedding has 128 million weights, and the model of
 the demo with 32 pairs. A step is: forward pass and loss, backward pass, SGD. Both ways alternate in one process on the
@@ -35,37 +35,16 @@ SHAPES = {"mt5-small": 8, "demo": 32}
 
 
 @contextmanager
-def look_up_once(encoder: nn.Module, decoder: nn.Module, targets: Tensor) -> Iterator[None]:
-    """Let the next forward pass look source and target tokens up together.
+def plain_lookups() -> Iterator[None]:
+    """Switch the joint lookup off: sources and targets are looked up by themselves."""
+    from mtcpo.models.layouts import encoder_decoder
 
-    encoder, decoder: with one embedding weight, `embed_tokens`. targets: the ids (R, T) that the decoder is given.
-    """
-    embeddings = {id(part.embed_tokens): part.embed_tokens for part in (encoder, decoder)}
-    rest: list[Tensor] = []
-    shapes: list[torch.Size] = []
-
-    def keep_shape(module: nn.Module, args: tuple[Any, ...]) -> None:
-        shapes.append(args[0].shape)
-
-    def join(module: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
-        # The decoder's call comes second, and finds what was looked up for it.
-        return (args[0][:, :0],) if rest else (torch.cat([args[0].flatten(), targets.flatten()]),)
-
-    def part(module: nn.Module, args: tuple[Any, ...], output: Tensor) -> Tensor:
-        if rest:
-            return rest.pop()
-        rest.append(output[-targets.numel() :].view(*targets.shape, -1))
-        return output[: -targets.numel()].view(*shapes[0], -1)
-
-    handles = []
-    for embedding in embeddings.values():
-        handles += [embedding.register_forward_pre_hook(keep_shape), embedding.register_forward_pre_hook(join)]
-        handles.append(embedding.register_forward_hook(part))
+    kept = encoder_decoder.look_up_once
+    encoder_decoder.look_up_once = lambda *args: nullcontext()
     try:
         yield
     finally:
-        for handle in handles:
-            handle.remove()
+        encoder_decoder.look_up_once = kept
 
 
 def make_shape(shape: str) -> Any:
@@ -100,8 +79,7 @@ def seconds(loaded: Any, batch: dict[str, Any], optimizer: torch.optim.Optimizer
 
     model = loaded.model
     start = time.process_time()
-    encoder, decoder = model.get_encoder(), model.get_decoder()
-    with look_up_once(encoder, decoder, batch["decoder_input_ids"]) if once else nullcontext():
+    with nullcontext() if once else plain_lookups():
         scores = loaded.layout.score(model, loaded.head, batch, objective)
     scores.loss.backward()
     optimizer.step()
@@ -131,18 +109,20 @@ def measure(shape: str, pairs: int, repeats: int) -> dict[str, Any]:
     low, middle, high = statistics.quantiles(saved, n=4)
     row["share_saved"] = {"quartile_1": round(low, 4), "median": round(middle, 4), "quartile_3": round(high, 4)}
     print(row, flush=True)
-    return row | {"cpu_seconds": times}
+    return row
 
 
 def main() -> None:
     """Measure both shapes and write the file."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--repeats", type=int, default=REPEATS, help="Steps of each way; default: %(default)s.")
+    parser.add_argument("--shape", action="append", choices=list(SHAPES), help="One of the shapes; default: both.")
     parser.add_argument("--output", type=Path, default=FILE, help="JSON file to write; default: %(default)s.")
     options = parser.parse_args()
     from mtcpo.core.provenance import provenance
 
-    rows = [measure(shape, pairs, options.repeats) for shape, pairs in SHAPES.items()]
+    shapes = options.shape or list(SHAPES)
+    rows = [measure(shape, SHAPES[shape], options.repeats) for shape in shapes]
     outcome = {"rows": rows, "threads": torch.get_num_threads(), "made_by": provenance(gpus=False)}
     options.output.write_text(json.dumps(outcome, indent=1) + "\n", encoding="utf-8")
 

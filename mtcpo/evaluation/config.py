@@ -22,9 +22,7 @@ class EvaluateConfig(Config):
     suites: tuple[SuiteSpec, ...] = Field((), description="Shipped suites, suite files, or sacreBLEU's wmt22:de-en")
     sets: tuple[TestSetConfig, ...] = Field((), description="Test sets in files of your own")
     test_set_dir: PathOrName | None = Field(None, description="Folder of test sets in the WMT layout")
-    submitted: bool = Field(
-        False, description="Also score the systems that were submitted for the test set"
-    )
+    submitted: bool = Field(False, description="Also score the systems that were submitted for the test set")
     metrics: tuple[MetricSpec, ...] | None = Field(
         None, min_length=1, description="Metrics, as in --metric; default: the suite's, else bleu and chrf"
     )

@@ -24,7 +24,7 @@ from mtcpo.training.config import TrainConfig
 from mtcpo.translation.config import TranslateConfig
 
 BASE, TUNED, CONTROL = "base", "tuned", "control"
-"""The systems that a run compares: its start, the model trained on preferences, as much more fine-tuning."""
+"""The systems that a run compares: the SFT baseline, the model trained on preferences, the continued-SFT control."""
 
 
 class ModelConfig(Config):
@@ -33,9 +33,9 @@ class ModelConfig(Config):
     name: PathOrName | None = None
     create: CreateConfig | None = None
     prompt: Annotated[str, Checked(check_prompt)] | None = None
-    """Template in place of the family's own: {source}, {src_name}, {tgt_name}, {src_code}, {tgt_code}."""
+    """Prompt template instead of the family's own: {source}, {src_name}, {tgt_name}, {src_code}, {tgt_code}."""
     family: Annotated[str, CodeIfAllowed] | None = None
-    """For a model type that mtcpo does not know: `python:module:NAME`, a Family of yours."""
+    """`python:module:NAME`: a family of your own, for a model type that mtcpo does not know."""
     dtype: DType = "auto"
     """Precision while translating; training has its own (train.dtype)."""
 
@@ -47,7 +47,7 @@ class ModelConfig(Config):
 
 
 class FineTuneConfig(TrainConfig):
-    """A supervised stage: its corpus, and the settings of training; the loss is `sft`."""
+    """Supervised fine-tuning before preference training: its corpus, and the settings of training."""
 
     loss: Literal["sft"] = "sft"
     dropout: Annotated[float, Field(ge=0, lt=1)] | Literal["model"] = "model"
@@ -55,22 +55,22 @@ class FineTuneConfig(TrainConfig):
 
 
 class ControlConfig(Config):
-    """The same amount of further fine-tuning: the same sources with their references, the settings of [train].
+    """Continued SFT as a control: the sources of the pairs with their references, with the settings of [train].
 
-    args: fields of the library's arguments that differ from those of [train].
+    args: fields of Seq2SeqTrainingArguments that differ from those of [train].
     """
 
     args: dict[str, Any] = Field(default_factory=dict)
 
 
 class Recipe(Config):
-    """All stages of a run; [sft], [translate] and [control] only where they are wanted."""
+    """All stages of a run; [sft], [translate] and [control] are optional."""
 
     model: ModelConfig
     data: CorpusConfig
     sft: FineTuneConfig | None = None
     translate: TranslateConfig | None = None
-    """Without it, candidates are the hypotheses that the data has."""
+    """Without it, the candidates are the hypotheses of the data."""
     prefs: PrefsConfig
     train: TrainConfig
     control: ControlConfig | None = None
@@ -94,7 +94,7 @@ class Recipe(Config):
         for spec in self.evaluate.metrics or ():
             metric_kind(spec)
         for spec in self.prefs.metrics:
-            # Scores that the data has count as metrics, but candidates that are yet to be made have none.
+            # A score that the data bring counts as a metric; candidates that are still to be translated have none.
             if is_computed(spec) or self.translate is not None:
                 candidate_kind(spec)
         if self.evaluate.baseline is not None and self.evaluate.baseline not in systems:
@@ -103,7 +103,7 @@ class Recipe(Config):
 
 
 def _holds_records(source: str) -> bool:
-    """Tell whether a corpus may bring candidates of its own."""
+    """Whether a corpus may bring candidates of its own: only records can."""
     return not is_text(source) and not is_table(source)
 
 
@@ -113,18 +113,20 @@ def find_recipe(name: str) -> Path:
     Raises:
         UserError: neither; the message names the shipped ones.
     """
-    path, known = Path(name), resource_tomls("recipes")
+    path, shipped = Path(name), resource_tomls("recipes")
     if path.is_file():
         return path
-    if name in known:
-        return known[name]
-    raise UserError(f"{name}: neither a file nor a shipped recipe{nearest(name, known)}; `mtcpo recipes` lists those")
+    if name in shipped:
+        return shipped[name]
+    raise UserError(f"{name}: neither a file nor a shipped recipe{nearest(name, shipped)}; `mtcpo recipes` lists those")
 
 
 def load_recipe(path: Path, overrides: Iterable[str] = (), allow_code: bool = False) -> Recipe:
-    """Read a recipe with `KEY=VALUE` overrides; its relative paths start at its folder, those of overrides here.
+    """Read a recipe and apply `KEY=VALUE` overrides.
 
-    allow_code: its sources may be code (`python:package.module:Class`), which a recipe alone never runs.
+    Relative paths in a recipe start at its folder, those in overrides at the working directory.
+
+    allow_code: whether custom code that it names may run; a recipe alone never runs any.
 
     Raises:
         UserError: a key or value is wrong; the message names the key and the nearest valid one.

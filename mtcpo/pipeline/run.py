@@ -12,7 +12,8 @@ from mtcpo.pipeline.preflight import check_before_run
 from mtcpo.pipeline.recipe import Recipe
 from mtcpo.pipeline.recipe_stages import make_stages
 from mtcpo.pipeline.run_directory import RunDirectory
-from mtcpo.pipeline.stages import STAMP_FILE, check_may_run, run_stages, unfinished
+from mtcpo.pipeline.stages import check_may_run, run_stages, unfinished
+from mtcpo.pipeline.stamp import STAMP_FILE
 
 
 def run_recipe(

@@ -199,8 +199,12 @@ def _candidate(segment: Segment, system: str) -> Candidate:
 
 def _gains(segment: Segment, system: str, baseline: str) -> dict[str, float]:
     """Return a system's segment scores less the baseline's, by metric; positive is better, of TER too."""
-    scores, baseline_scores = _candidate(segment, system).scores, _candidate(segment, baseline).scores
-    return {metric: score - baseline_scores[metric] for metric, score in scores.items() if metric in baseline_scores}
+    baseline_scores = _candidate(segment, baseline).scores
+    gains = {}
+    for metric, score in _candidate(segment, system).scores.items():
+        if metric in baseline_scores:
+            gains[metric] = score - baseline_scores[metric]
+    return gains
 
 
 def _row(number: int, segment: Segment, baseline: str, others: Sequence[str], span_metric: str | None) -> Row:

@@ -121,7 +121,9 @@ def overview_of(entries: Sequence[SetEntry]) -> Overview:
 
 
 def _listed_others(entry: SetEntry) -> tuple[str, ...]:
-    return tuple(system for system in listed_systems(entry) if system != entry.baseline)
+    others = list(listed_systems(entry))
+    others.remove(entry.baseline)
+    return tuple(others)
 
 
 def view_of(entry: SetEntry, run_dir: Path) -> SetView:
@@ -145,8 +147,13 @@ def view_of(entry: SetEntry, run_dir: Path) -> SetView:
         figures=figures,
         translations=translations,
         gains=tuple(json.dumps(_gains_of(row, entry)) for row in rows),
-        changed=tuple(json.dumps([int(output.changed) for output in row.outputs[1:]]) for row in rows),
+        changed=tuple(json.dumps(_changes_of(row)) for row in rows),
     )
+
+
+def _changes_of(row: Row) -> list[int]:
+    """Return 1 for each system but the baseline whose text differs from the baseline's, else 0."""
+    return [int(output.changed) for output in row.outputs[1:]]
 
 
 def _gains_of(row: Row, entry: SetEntry) -> list[list[float | None]]:
@@ -179,15 +186,19 @@ def _plots(
     # One plot of differences fits beside the summary; several have a row of their own.
     lead = deltas[0] if len(deltas) == 1 else None
     heading = f"Differences to {entry.baseline}: right is better, bars are 95 % intervals"
-    groups = ((heading, () if lead else deltas), ("", tuple(by_length)))
-    return lead, tuple((heading, plots) for heading, plots in groups if plots)
+    groups: list[tuple[str, tuple[Figure, ...]]] = []
+    if deltas and lead is None:
+        groups.append((heading, deltas))
+    if by_length:
+        groups.append(("", tuple(by_length)))
+    return lead, tuple(groups)
 
 
 def _strongest(entry: SetEntry, systems: Sequence[str], metric: str) -> list[str]:
     """Return as many systems as a plot can hold beside the baseline, the best ones, as they are listed."""
     # The baseline has a curve anyway, wherever it ranks.
-    best = [system for system in entry.ranked(metric) if system != entry.baseline][: MAX_CURVES - 1]
-    return [system for system in systems if system in best]
+    ranked = sorted(systems, key=entry.ranked(metric).index)
+    return sorted(ranked[: MAX_CURVES - 1], key=systems.index)
 
 
 @lru_cache(maxsize=256)

@@ -55,8 +55,8 @@ def noun(german_word: str) -> Noun:
 
 
 def phrase(determiner: str, adjective: str, word: str, plural: bool = False) -> NounPhrase:
-    found = next((item for item in LEXICON.adjectives if item.en == adjective), None)
-    return NounPhrase(noun(word), determiner, plural, found)
+    entry = next((item for item in LEXICON.adjectives if item.en == adjective), None)
+    return NounPhrase(noun(word), determiner, plural, entry)
 
 
 # The files

@@ -1,6 +1,7 @@
 """evaluation.json as records: documents are written back as they were read, and every rule of direction is right."""
 
 import json
+import math
 from pathlib import Path
 
 import pytest
@@ -45,6 +46,17 @@ def test_fields_that_we_do_not_know_are_kept(entry, tmp_path):
     document = read_document(tmp_path / "evaluation.json")
     write_document(tmp_path / "again.json", document)
     assert read_json(tmp_path / "again.json") == json.loads(json.dumps(value))
+
+
+def test_the_json_object_has_lists_and_keeps_what_is_no_number(entry):
+    value = EvaluationDocument(pairs={"en-de": entry}).to_json()
+    assert value == json.loads(json.dumps(value))
+    start = entry.systems["start"].model_copy(update={"length_ratio": float("nan")})
+    changed = entry.model_copy(update={"systems": {"start": start}})
+    # Not null, which would be written without a word: JSON has no NaN, and `write_json` refuses it.
+    assert math.isnan(
+        EvaluationDocument(pairs={"en-de": changed}).to_json()["pairs"]["en-de"]["systems"]["start"]["length_ratio"]
+    )
 
 
 def test_lower_ter_is_better(entry):

@@ -43,7 +43,7 @@ def sacrebleu_sentence(name, hypothesis, references):
     return -score if name == "ter" else score
 
 
-def test_worked_bleu():
+def test_bleu_of_statistics_worked_by_hand():
     # 6 of 6 words, 5 of 5, 4 of 4, 3 of 3; then a third of the reference: penalty exp(1 - 6/3).
     perfect = np.array([6, 6, 6, 5, 4, 3, 6, 5, 4, 3], dtype=float)
     assert bleu_scores(perfect, False) == pytest.approx(100)
@@ -56,7 +56,7 @@ def test_worked_bleu():
     assert bleu_scores(smoothed, False) == pytest.approx(100 * (1 / 2 * 1 / 6 * 1 / 8 * 1 / 8) ** 0.25)
 
 
-def test_worked_chrf_and_ter():
+def test_chrf_and_ter_of_statistics_worked_by_hand():
     # One order: 3 of 4 n-grams match, 3 of 6 found: 5 * P * R / (4 P + R).
     assert chrf_scores(np.array([4.0, 6.0, 3.0])) == pytest.approx(100 * 5 * 0.75 * 0.5 / (4 * 0.75 + 0.5))
     # An order that one side lacks does not count.
@@ -105,7 +105,7 @@ def test_corpus_scores_equal_sacrebleu_on_any_text(rows, name, num_references):
 
 
 @pytest.mark.parametrize("name", LEXICAL)
-def test_corpus_scores_of_many_resamples_at_once(name):
+def test_an_array_of_resamples_scores_like_each_resample_alone(name):
     metric = load_metric(name, "en")
     statistics = metric.statistics(HYPOTHESES, [segment()] * len(HYPOTHESES))
     picks = np.random.default_rng(0).integers(0, len(HYPOTHESES), (50, 2, len(HYPOTHESES)))
@@ -116,7 +116,7 @@ def test_corpus_scores_of_many_resamples_at_once(name):
         assert together[index] == pytest.approx(float(metric.corpus_score(sums[index])), abs=1e-12)
 
 
-def test_sentence_signature_says_effective_order():
+def test_signatures_tell_sentence_bleu_by_its_effective_order():
     bleu = load_metric("bleu", "en")
     assert "|eff:yes|" in bleu.signature(1, sentence=True)
     assert "|eff:no|" in bleu.signature(1)
@@ -132,7 +132,7 @@ def test_tokenizer_follows_the_language(language, tokenizer):
 
 
 @pytest.mark.parametrize("language", ["ja", "ko"])
-def test_tokenizer_of_japanese_and_korean(language):
+def test_bleu_of_japanese_and_korean_needs_their_tokenizers(language):
     try:
         __import__({"ja": "MeCab", "ko": "mecab_ko"}[language])
     except ImportError:
@@ -142,17 +142,17 @@ def test_tokenizer_of_japanese_and_korean(language):
         assert f"|tok:{language}-mecab" in load_metric("bleu", language).signature(1)
 
 
-def test_missing_reference_names_the_segment():
+def test_a_missing_reference_is_reported_with_the_segment():
     with pytest.raises(UserError, match="segment 7: no reference, and chrf needs one"):
         load_metric("chrf", "en").score_candidates([segment(["a"], references=(), name="7")])
 
 
-def test_segments_without_candidates():
+def test_segments_without_candidates_have_no_scores():
     assert load_metric("chrf", "en").score_candidates([segment(), segment(["the"]), segment()])[::2] == [[], []]
     assert load_metric("chrf", "en").score_candidates([]) == []
 
 
-def test_the_table_is_there_without_heavy_imports():
+def test_lexical_metrics_load_without_torch_or_transformers():
     code = (
         "import sys; from mtcpo.metrics.registry import load_metric; load_metric('chrf', 'de');"
         "load_metric('bleu', 'zh');"
@@ -170,7 +170,7 @@ def official_scores():
 @pytest.mark.slow
 @pytest.mark.data
 @pytest.mark.parametrize(("pair", "most"), [("de-en", 9), ("en-de", 2)])
-def test_official_wmt22_scores(pair, most):
+def test_corpus_scores_equal_the_official_ones_of_wmt22(pair, most):
     src, tgt = pair.split("-")
     folder, official = WMT22 / pair, official_scores()
     references = [list(read_lines(folder / f"reference-{which}.{tgt}")) for which in "AB"]

@@ -15,7 +15,7 @@ def segment(*texts, references=("abcd",)):
     return Segment("1", "de", "en", "Quelle", tuple(references), candidates=candidates)
 
 
-def test_expected_utility_by_hand():
+def test_expected_utility_worked_by_hand():
     given = segment("abcd", "abcd", "xyz", references=())
     [[first, second, third]] = load_candidate_metric("mbr:chrf", "en").score_candidates([given])
     # Against itself and its twin 100, against "xyz" nothing: two thirds; "xyz" agrees with itself alone.
@@ -50,7 +50,7 @@ def test_a_new_candidate_changes_the_consensus_of_all():
     assert list(score([again], ["mbr:chrf"])) == [again]
 
 
-def test_mbr_chooses_without_any_reference(tmp_path):
+def test_build_prefs_with_mbr_needs_no_reference(tmp_path):
     given = segment("the cat sat", "the cat sat down", "dogs", "the cat sat there", references=())
     report = build_preferences(
         [given], PrefsConfig(metrics=("mbr:chrf",)), tmp_path / "p.jsonl", scored=tmp_path / "s.jsonl"

@@ -55,7 +55,7 @@ def test_a_row_says_what_people_need_to_know(name):
     assert kind.is_lexical == (not kind.checkpoint) == (name in LEXICAL) == is_lexical(name)
 
 
-def test_parts_of_specs():
+def test_specs_are_told_apart():
     names = [metric_name(spec) for spec in ("chrf", "comet:a=b:c", "mine=python:a:b", "mbr:comet:x")]
     assert names == ["chrf", "comet", "mine", "mbr"]
     assert all(is_computed(spec) for spec in ("chrf", "mine=python:a:b", "mbr:chrf"))

@@ -38,8 +38,8 @@ class Lengths(NeuralMetric):
 
 
 def segment(*texts, name="1", source="Quelle", references=("reference",)):
-    made = tuple(Candidate(f"s{n}", text) for n, text in enumerate(texts))
-    return Segment(name, "de", "en", source, tuple(references), candidates=made)
+    candidates = tuple(Candidate(f"s{n}", text) for n, text in enumerate(texts))
+    return Segment(name, "de", "en", source, tuple(references), candidates=candidates)
 
 
 @pytest.fixture
@@ -49,7 +49,7 @@ def cache(tmp_path):
     opened.close()
 
 
-def test_only_what_is_new_is_computed(cache):
+def test_only_scores_that_the_cache_lacks_are_computed(cache):
     metric = Lengths()
     cached = CachedMetric(metric, cache)
     first = segment("a", "bb")
@@ -68,7 +68,7 @@ def test_only_what_is_new_is_computed(cache):
     assert cached.score_candidates([]) == []
 
 
-def test_without_references_in_the_metric_they_are_not_in_the_key(cache):
+def test_keys_of_a_reference_free_metric_do_not_depend_on_references(cache):
     metric = Lengths(uses_references=False)
     cached = CachedMetric(metric, cache)
     cached.score_candidates([segment("a", references=("one",))])
@@ -76,14 +76,14 @@ def test_without_references_in_the_metric_they_are_not_in_the_key(cache):
     assert len(metric.asked) == 1
 
 
-def test_parts_of_a_key_do_not_run_together():
+def test_keys_keep_source_hypothesis_and_references_apart():
     keys = {
         score_key(*parts) for parts in [("s", "ab", "c", ["d"]), ("s", "a", "bc", ["d"]), ("s", "ab", "c", ["d", ""])]
     }
     assert len(keys) == 3
 
 
-def test_scores_come_back_to_the_last_bit(cache, tmp_path):
+def test_scores_and_spans_come_back_exactly(cache, tmp_path):
     found = (ErrorSpan("ka„\u2028", 0, 3, "major", 0.1 + 0.2),)
     scores = {
         score_key("s", str(n), "h", []): ScoreWithSpans((n + 1) / 3e7, (None, (), found)[n % 3]) for n in range(2000)
@@ -96,14 +96,14 @@ def test_scores_come_back_to_the_last_bit(cache, tmp_path):
     again.close()
 
 
-def test_what_is_there_stays_and_what_is_no_number_is_not_kept(cache):
+def test_a_cached_score_is_not_replaced_and_nan_is_not_cached(cache):
     key, other = score_key("s", "a", "b", []), score_key("s", "a", "c", [])
     cache.add({key: ScoreWithSpans(1.0)})
     cache.add({key: ScoreWithSpans(2.0), other: ScoreWithSpans(float("nan"))})
     assert cache.get([key, other]) == {key: ScoreWithSpans(1.0)}
 
 
-def test_a_cache_of_another_version_is_begun_anew_and_says_so(tmp_path):
+def test_a_cache_of_another_version_is_replaced_with_a_note(tmp_path):
     path = tmp_path / "scores.sqlite3"
     key = score_key("s", "a", "b", [])
     old = ScoreCache(path)
@@ -170,7 +170,7 @@ class NoRunner:
 
 
 @pytest.mark.parametrize("name", CLASSES)
-def test_scores_of_comet_in_a_cache_of_old_code_are_hit(name, tmp_path):
+def test_scores_of_comet_in_an_old_cache_are_found(name, tmp_path):
     write_old_cache(tmp_path / "scores.sqlite3", name)
     needs_references = name != "cometkiwi"
     metric = CometMetric(
@@ -186,7 +186,7 @@ def test_scores_of_comet_in_a_cache_of_old_code_are_hit(name, tmp_path):
     cache.close()
 
 
-def test_scores_of_a_users_metric_in_a_cache_of_old_code_are_hit(tmp_path, monkeypatch):
+def test_scores_of_a_users_metric_in_an_old_cache_are_found(tmp_path, monkeypatch):
     write_old_cache(tmp_path / "scores.sqlite3", "short")
     monkeypatch.chdir(tmp_path)
     # The key has the hash of this text.
@@ -201,7 +201,7 @@ def test_scores_of_a_users_metric_in_a_cache_of_old_code_are_hit(tmp_path, monke
     assert [candidate.scores["short"] for candidate in scored.candidates] == [0.25, 0.75]
 
 
-def test_somebody_elses_file_is_left_alone(tmp_path):
+def test_a_file_that_is_no_score_cache_is_left_alone(tmp_path):
     path = tmp_path / "scores.sqlite3"
     with sqlite3.connect(path) as connection:
         connection.execute("CREATE TABLE precious (x)")
@@ -238,7 +238,7 @@ def python(tmp_path, code, *arguments):
 
 
 @pytest.mark.processes
-def test_two_processes_write_one_file(tmp_path):
+def test_two_processes_can_write_one_cache(tmp_path):
     path = tmp_path / "scores.sqlite3"
     processes = [python(tmp_path, WRITER, path) for _ in range(2)]
     assert [process.wait(timeout=HANGS) for process in processes] == [0, 0]
@@ -271,8 +271,8 @@ scorer.SEGMENTS_PER_MODEL_CHUNK = 4
 
 def segments():
     for n in range(120):
-        made = tuple(Candidate(f"s{k}", f"text {n} {'x' * (k * n % 17)} {k}") for k in range(3))
-        yield Segment(str(n), "de", "en", f"Satz {n}", candidates=made)
+        candidates = tuple(Candidate(f"s{k}", f"text {n} {'x' * (k * n % 17)} {k}") for k in range(3))
+        yield Segment(str(n), "de", "en", f"Satz {n}", candidates=candidates)
 
 settings = {"metrics": ["slow=python:slow_metric:slow"], "select": "best-vs-rest", "balance_length": True}
 config = load_section(PrefsConfig, settings, "test", allow_code=True)
@@ -281,7 +281,7 @@ build_preferences(segments(), config, Path(sys.argv[1]), scored=Path("scored.jso
 
 
 @pytest.mark.slow
-def test_killed_ten_times_and_continued_the_files_are_the_same(tmp_path):
+def test_a_build_killed_ten_times_and_resumed_writes_the_same_files(tmp_path):
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     for folder in (whole, killed):
         folder.mkdir()
@@ -315,7 +315,7 @@ def count_lines(path):
     return path.read_bytes().count(b"\n") if path.exists() else 0
 
 
-def test_a_second_build_computes_nothing(tmp_path, monkeypatch):
+def test_a_second_build_computes_only_new_candidates(tmp_path, monkeypatch):
     (tmp_path / "counted_metric.py").write_text(
         "calls = []\n"
         "def score(sources, hypotheses, references):\n"
@@ -327,21 +327,21 @@ def test_a_second_build_computes_nothing(tmp_path, monkeypatch):
 
     settings = {"metrics": ["own=python:counted_metric:score"]}
     config = load_section(PrefsConfig, settings, "test", allow_code=True)
-    made = [segment("a", "bb", name="1"), segment("cc", "dddd", name="2", source="Zwei")]
-    build_preferences(made, config, tmp_path / "p.jsonl")
+    segments = [segment("a", "bb", name="1"), segment("cc", "dddd", name="2", source="Zwei")]
+    build_preferences(segments, config, tmp_path / "p.jsonl")
     import counted_metric
 
     assert counted_metric.calls == ["a", "bb", "cc", "dddd"]
-    made[1] = replace(made[1], candidates=(*made[1].candidates, Candidate("s2", "eeeeee")))
-    report = build_preferences(made, config, tmp_path / "q.jsonl")
+    segments[1] = replace(segments[1], candidates=(*segments[1].candidates, Candidate("s2", "eeeeee")))
+    report = build_preferences(segments, config, tmp_path / "q.jsonl")
     assert counted_metric.calls[4:] == ["eeeeee"]
     assert report.metrics["own"].startswith("python:counted_metric:score|sha256:")
     elsewhere = load_section(PrefsConfig, settings | {"score_cache": str(tmp_path / "o.db")}, "test", allow_code=True)
-    build_preferences(made, elsewhere, tmp_path / "r.jsonl")
+    build_preferences(segments, elsewhere, tmp_path / "r.jsonl")
     assert len(counted_metric.calls) == 10
     assert (tmp_path / "o.db").is_file()
 
 
-def test_formulas_need_no_cache(tmp_path):
+def test_lexical_metrics_write_no_cache(tmp_path):
     build_preferences([segment("reference", "bb")], PrefsConfig(metrics=("chrf",)), tmp_path / "p.jsonl")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["p-report.json", "p.jsonl"]

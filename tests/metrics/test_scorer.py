@@ -22,7 +22,7 @@ def many():
 
 
 @pytest.mark.processes
-def test_several_processes_give_the_same_in_the_same_order(many):
+def test_two_processes_give_the_same_scores_in_the_same_order(many):
     one = list(score(many, ["chrf", "bleu"], workers=1))
     two = list(score(iter(many), ["chrf", "bleu"], workers=2))
     assert one == two
@@ -30,7 +30,7 @@ def test_several_processes_give_the_same_in_the_same_order(many):
     assert all({"chrf", "bleu"} == set(c.scores) for segment in two for c in segment.candidates)
 
 
-def test_scores_stream_and_do_not_wait_for_the_end(many):
+def test_scores_are_yielded_before_the_input_ends(many):
     taken = []
 
     def source():
@@ -45,7 +45,7 @@ def test_scores_stream_and_do_not_wait_for_the_end(many):
     stream.close()
 
 
-def test_scores_that_are_there_are_kept(many):
+def test_scores_that_a_candidate_has_are_kept(many):
     first = many[0]
     known = replace(first.candidates[0], scores={"chrf": 123.0, "mine": 1.0})
     mixed = replace(first, candidates=(known, *first.candidates[1:]))
@@ -63,7 +63,7 @@ def test_a_column_of_scores_counts_as_a_metric(many):
         list(score([given[0], many[1]], ["mine"]))
 
 
-def test_signatures_are_of_what_was_computed(many):
+def test_signatures_are_those_of_the_metrics_that_were_computed(many):
     scorer = Scorer(["chrf", "bleu"])
     given = [replace(s, candidates=tuple(replace(c, scores={"chrf": 1.0}) for c in s.candidates)) for s in many[:2]]
     list(scorer.score([*given, *segments_to_score(1, tgt_lang="zh")]))
@@ -76,7 +76,7 @@ def test_signatures_are_of_what_was_computed(many):
     assert kept.signatures(1) == {"chrf": "scores found in the input"}
 
 
-def test_bleu_tokenizes_by_each_segments_language():
+def test_bleu_is_tokenized_for_the_language_of_each_segment():
     chinese = Segment("1", "de", "zh", "x", ("我们走吧",), candidates=(Candidate("a", "我们走"),))
     [zh] = score([chinese], ["bleu"])
     [en] = score([replace(chinese, tgt_lang="en")], ["bleu"])
@@ -93,7 +93,7 @@ def test_bleu_tokenizes_by_each_segments_language():
         (["bleu:path"], "only neural metrics take a checkpoint"),
     ],
 )
-def test_wrong_metrics_are_refused_before_anything_is_scored(metrics, message, many):
+def test_a_wrong_metric_is_refused_before_anything_is_scored(metrics, message, many):
     with pytest.raises(UserError, match=message):
         check_metrics(metrics)
     with pytest.raises(UserError, match=message):
@@ -101,19 +101,19 @@ def test_wrong_metrics_are_refused_before_anything_is_scored(metrics, message, m
 
 
 @pytest.mark.parametrize("place", [1, 550])  # the first chunk goes to a worker
-def test_users_mistakes_come_back_from_the_workers(many, place):
+def test_errors_in_workers_are_reported_as_in_this_process(many, place):
     broken = [*many[:place], replace(many[place], references=()), *many[place + 1 :]]
     with pytest.raises(UserError, match=f"segment {place}: no reference, and chrf needs one"):
         list(score(broken, ["chrf"], workers=2))
 
 
-def test_scores_that_are_no_numbers_are_refused():
+def test_a_score_of_nan_in_the_input_is_refused():
     nan = Segment("1", "de", "en", "x", ("y",), candidates=(Candidate("a", "y", {"chrf": float("nan")}),))
     with pytest.raises(UserError, match="segment 1: chrf of a is nan"):
         list(score([nan], ["chrf"]))
 
 
-def test_no_segments_and_no_candidates():
+def test_empty_input_and_segments_without_candidates_pass_through():
     assert list(score([], ["chrf"])) == []
     bare = Segment("1", "de", "en", "x")
     assert list(score([bare], ["chrf"])) == [bare]
@@ -167,7 +167,7 @@ def endless(tmp_path):
 @pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc").is_dir(), reason="needs /proc and ps")
 @pytest.mark.parametrize("settled", [False, True])
-def test_ctrl_c_ends_all_processes_without_noise_from_the_workers(endless, settled):
+def test_ctrl_c_ends_all_processes_with_one_traceback(endless, settled):
     if settled:
         assert endless.stdout.readline() == "scoring\n"
     workers = workers_of(endless.pid)
@@ -188,7 +188,7 @@ def test_workers_end_when_the_main_process_is_killed(endless):
     wait_until(lambda: not any(map(alive, workers)))
 
 
-def test_workers_import_nothing_heavy(tmp_path):
+def test_workers_import_neither_torch_nor_transformers(tmp_path):
     code = (
         "import json\n"
         "from concurrent.futures import ProcessPoolExecutor\n"

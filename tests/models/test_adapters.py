@@ -89,7 +89,7 @@ def test_adapters_are_a_directory_that_loads_with_its_base(trained, kind):
 # The new Llama's frozen head is small (0.02) and its input normalised: adapters can do little there.
 @pytest.mark.slow
 @pytest.mark.parametrize(("kind", "learning_rate", "gain"), [("mt5", 1e-2, 0.5), ("llama", 3e-2, 0.05)])
-def test_merged_on_request_with_the_adapters_beside(model_folder, kind, learning_rate, gain, tmp_path):
+def test_merge_writes_a_whole_model_with_the_adapters_beside_it(model_folder, kind, learning_rate, gain, tmp_path):
     settings = train_config(
         lora=LoraConfig(r=4, alpha=8, merge=True), cpo_alpha=0,
         args={"num_train_epochs": 8, "learning_rate": learning_rate},
@@ -142,7 +142,7 @@ LAYERS = {
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_every_family_says_where_its_adapters_go(load, kind):
+def test_every_family_names_layers_for_adapters(load, kind):
     loaded = load(kind)
     model = add_adapters(loaded.model, loaded.family, SMALL_LORA, "base")
     names = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
@@ -154,7 +154,7 @@ def test_every_family_says_where_its_adapters_go(load, kind):
     ("modules", "message"),
     [(("no_such",), r"train\.lora: .*no_such"), (("q", "lm_head"), "the output head can take no adapter")],
 )
-def test_wrong_layers(model_folder, modules, message, tmp_path):
+def test_layers_that_take_no_adapter_are_refused(model_folder, modules, message, tmp_path):
     with pytest.raises(UserError, match=message):
         train(
             str(model_folder("mt5")), preference_texts(4), lora_config(LoraConfig(target_modules=modules)),
@@ -166,7 +166,7 @@ def test_wrong_layers(model_folder, modules, message, tmp_path):
 
 
 @pytest.mark.slow
-def test_interrupted_adapters_go_on_with_their_dropout(model_folder, tmp_path, monkeypatch):
+def test_interrupted_adapter_training_resumes_with_the_same_dropout(model_folder, tmp_path, monkeypatch):
     arguments = (str(model_folder("llama")), preference_texts(12), lora_config(LoraConfig(r=4, dropout=0.2)))
     train(*arguments, tmp_path / "whole")
     with monkeypatch.context() as patch:
@@ -202,7 +202,7 @@ def test_a_run_directory_may_be_moved(moved, trained):
     assert torch.equal(logps(there, texts), logps(here, texts))
 
 
-def test_another_base_is_not_taken_for_the_old_one(moved, model_folder):
+def test_another_base_in_the_old_place_is_refused(moved, model_folder):
     shutil.rmtree(moved / "base")
     settings = train_config(args={"learning_rate": 1e-2})
     train(str(model_folder("llama")), preference_texts(8), settings, moved / "base")
@@ -210,20 +210,20 @@ def test_another_base_is_not_taken_for_the_old_one(moved, model_folder):
         load_model(str(moved / "model"), "float32", device="cpu")
 
 
-def test_a_base_that_is_gone_is_named(moved):
+def test_a_missing_base_is_named(moved):
     shutil.rmtree(moved / "base")
     with pytest.raises(UserError, match=r"adapters of /no/such/place/base, which is not there; put it back, or set"):
         load_model(str(moved / "model"))
 
 
-def test_a_base_on_the_hub_that_cannot_be_had(moved):
+def test_a_base_on_the_hub_that_cannot_be_fetched_is_named(moved):
     path = moved / "model" / "adapter_config.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"base_model_name_or_path": "nobody/no-such-model"}))
     with pytest.raises(UserError, match="model: adapters of nobody/no-such-model: model 'nobody/no-such-m"):
         load_model(str(moved / "model"))
 
 
-def test_damaged_adapters(moved):
+def test_damaged_adapters_are_refused(moved):
     path = moved / "model" / "adapter_config.json"
     text = path.read_text()
     for bad in ("{", "{}", '{"base_model_name_or_path": null}'):
@@ -238,7 +238,7 @@ def test_damaged_adapters(moved):
         load_model(str(moved / "model"))
 
 
-def test_without_peft(moved, model_folder, tmp_path, monkeypatch):
+def test_without_peft_the_message_names_the_package(moved, model_folder, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "peft", None)  # what an import of a missing package finds
     for attempt in (
         lambda: load_model(str(moved / "model")),
@@ -248,7 +248,7 @@ def test_without_peft(moved, model_folder, tmp_path, monkeypatch):
             attempt()
 
 
-def test_quantization_without_bitsandbytes(model_folder, tmp_path, monkeypatch):
+def test_without_bitsandbytes_the_message_names_the_package(model_folder, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "bitsandbytes", None)  # what an import of a missing package finds
     settings = lora_config(LoraConfig(quantization="4bit"))
     with pytest.raises(UserError, match=r"quantization = '4bit' needs the package bitsandbytes, .*'mtcpo\[qlora\]'"):

@@ -69,7 +69,7 @@ def test_vocabulary_may_be_smaller_than_asked_for(tmp_path):
     assert write_tokenizer(TEXTS, 100_000, tmp_path) < 1000
 
 
-def test_mistakes(tmp_path):
+def test_sizes_that_do_not_fit_are_refused(tmp_path):
     with pytest.raises(UserError, match="d_model 30 is not a multiple of heads 4"):
         create_model(CreateConfig(d_model=30, heads=4), TEXTS, tmp_path)
     with pytest.raises(UserError, match="no vocabulary of 2000 pieces could be trained"):
@@ -77,6 +77,6 @@ def test_mistakes(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-def test_config_file_says_untied_whatever_the_library_writes(model_folder):
+def test_the_config_file_says_untied_whatever_transformers_writes(model_folder):
     for kind in ("mt5", "llama"):
         assert json.loads((model_folder(kind) / "config.json").read_text())["tie_word_embeddings"] is False

@@ -52,7 +52,7 @@ def test_an_undeclared_type_is_named_with_the_nearest_and_the_family_to_write():
     assert declared_in(str(caught.value)) == Family("bloom", ("bloom",), "decoder-only", prompt=None)
 
 
-def test_entries_that_share_a_type_are_told_apart_and_t5s_know_no_half_precision():
+def test_families_that_share_a_model_type_are_distinguished_and_t5_refuses_float16():
     for model_type in {model_type for family in FAMILIES for model_type in family.model_types}:
         *first, last = [family for family in FAMILIES if model_type in family.model_types]
         assert all(family.marker for family in first), "an entry that is never reached"
@@ -119,11 +119,11 @@ def test_language_tokens(name, tag, token):
         ("zh-Hans", {">>cmn_Hant<<", ">>cmn_Hans<<", ">>zho<<"}, ">>cmn_Hans<<"),
     ],
 )
-def test_of_several_tokens_the_one_that_fits_best(tag, tokens, token):
+def test_the_best_of_several_language_tokens_is_chosen(tag, tokens, token):
     assert language_token(BY_NAME["marian-multilingual"], tag, tokens) == token
 
 
-def test_another_script_is_another_language():
+def test_a_token_of_another_script_is_not_taken():
     with pytest.raises(
         UserError, match=r"no token for language 'sr-Latn' \(tried srp_Latn\); the nearest that it has is 'srp_Cyrl'"
     ):
@@ -156,7 +156,7 @@ def test_every_code_of_a_tokenizer_is_found_by_its_bcp47_tag(name, count):
     assert not wrong
 
 
-def test_no_nearest_where_none_is_near():
+def test_no_language_is_suggested_where_none_is_near():
     with pytest.raises(UserError) as caught:
         language_token(BY_NAME["nllb"], "nds", {"tam_Taml"})
     assert str(caught.value).endswith("(tried nds_Latn)")
@@ -166,7 +166,7 @@ def test_families_without_language_tokens():
     assert language_token(BY_NAME["mt5"], "de", []) == ""
 
 
-def test_missing_language_names_what_was_tried_and_the_nearest():
+def test_a_missing_language_names_the_tokens_tried_and_the_nearest():
     with pytest.raises(
         UserError, match=r"no token for language 'nds' \(tried nds_Latn\); the nearest that it has is 'deu_Latn'"
     ):
@@ -177,7 +177,7 @@ def test_missing_language_names_what_was_tried_and_the_nearest():
         language_token(BY_NAME["nllb"], "und", {"nld_Latn"})
 
 
-def test_missing_language_is_told_at_once_even_with_a_large_vocabulary():
+def test_a_missing_language_is_reported_quickly_with_a_large_vocabulary():
     vocabulary = {f"▁word{n}": n for n in range(250_000)} | {"deu_Latn": 250_000}
     start = time.process_time()
     with pytest.raises(UserError, match="deu_Latn"):
@@ -195,12 +195,12 @@ def test_missing_language_is_told_at_once_even_with_a_large_vocabulary():
         ("mbart-50", "gu_IN", "gu_IN"),
     ],
 )
-def test_some_language_of_a_tokenizer(name, token, tag):
+def test_any_language_of_a_tokenizer(name, token, tag):
     found = any_language(BY_NAME[name], ["▁the", "x_y", "__", token])
     assert found == tag
     assert language_token(BY_NAME[name], found, [token]) == token
 
 
-def test_a_tokenizer_without_any_language():
+def test_a_tokenizer_without_language_tokens_is_refused():
     with pytest.raises(UserError, match="this nllb model has no language token such as deu_Latn"):
         any_language(BY_NAME["nllb"], ["▁the"])

@@ -50,7 +50,7 @@ def examples_of(loaded, count=4):
 
 
 def own_forward(loaded, batch):
-    """The library's forward pass over the same rows, labels where the library wants them; plain, nothing tapped."""
+    """The model's own forward pass over the same rows, labels where transformers expects them; no hooks."""
     options = {"output_router_logits": False} if hasattr(loaded.model.config, "output_router_logits") else {}
     if loaded.model.config.is_encoder_decoder:
         rows = {key: batch[key].repeat(2, 1) for key in ("input_ids", "attention_mask")}
@@ -60,7 +60,7 @@ def own_forward(loaded, batch):
     return loaded.model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"], labels=labels, **options)
 
 
-def test_every_declared_family_is_proved(of):
+def test_every_declared_family_has_a_tiny_model_here(of):
     families = {of(kind).family.name for kind in FAMILY_KINDS}
     assert families == {family.name for family in FAMILIES}
     types = {of(kind).model.config.model_type for kind in FAMILY_KINDS}
@@ -76,7 +76,7 @@ def test_nll_is_the_models_own(of, kind, record_property):
     layout = loaded.layout
     batch, rows = layout.collate(examples), layout.collate(examples)
     if loaded.family.layout == "decoder-only":
-        # Ours is of pairs in one row where the model can have them so; the library's of a row for each target.
+        # Ours packs pairs into one row where the model can; the model's own has a row for each target.
         rows = replace(layout, packs=False).collate(examples)
         # Mixtral's router loss counts prompts; Gemma 2 has no fast attention in transformers 5; Gemma 3's tokens, of
         # the tiny one, see no further back than 16 positions.
@@ -190,7 +190,7 @@ def test_generation_starts_where_training_does(of, kind, record_property):
         assert torch.equal(generated.sequences[:, : 1 + forced], starts)
         assert (starts[:, 0] != loaded.tokenizer.unk_token_id).all()
         code = CODES.get(kind)
-        if code:  # what generation is told to start with is the target's language
+        if code:  # generation starts with the token of the target's language
             ids = [loaded.tokenizer.convert_tokens_to_ids(code[1])] * len(examples)
             assert starts[:, 1 if forced else 0].tolist() == ids
     else:
@@ -269,8 +269,8 @@ def there_and_back(model_folder, tmp_path_factory):
 
 
 @pytest.mark.parametrize("kind", FAMILY_KINDS)
-def test_other_version_gives_the_same_numbers(of, kind, there_and_back, record_property):
-    """Made and saved here, loaded and saved there, loaded here: text is cut alike and has the same probability."""
+def test_the_other_transformers_version_gives_the_same_log_probabilities(of, kind, there_and_back, record_property):
+    """Made and saved here, loaded and saved there, loaded here: the same tokens with the same probabilities."""
     folder = there_and_back / kind
     found, loaded = load_model(str(folder), "float32", device="cpu"), of(kind)
     assert found.layout.encode(texts(8)) == loaded.layout.encode(texts(8))

@@ -2,12 +2,12 @@ import json
 import re
 import shutil
 import time
-from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
+from support.model_copies import edit_json, edit_tensors
 from support.models import KINDS, preference_texts
 
 from mtcpo.core.errors import UserError
@@ -20,25 +20,7 @@ from mtcpo.models.names import model_fingerprint
 from mtcpo.training.prepare import set_dropout
 
 
-@pytest.fixture
-def copy(model_folder, tmp_path):
-    """A function from a kind to a copy of its folder, to be damaged."""
-    # Not named after its kind: 4.57 guesses a missing type from the name of the folder.
-    return lambda kind: Path(shutil.copytree(model_folder(kind), tmp_path / "folder"))
-
-
-def edit_json(path, **values):
-    path.write_text(json.dumps(json.loads(path.read_text(encoding="utf-8")) | values), encoding="utf-8")
-
-
-def edit_tensors(folder, change):
-    path = folder / "model.safetensors"
-    tensors = load_file(path)
-    change(tensors)
-    save_file(tensors, path, metadata={"format": "pt"})
-
-
-def cut(path):
+def truncate(path):
     path.write_bytes(path.read_bytes()[:900])
 
 
@@ -55,7 +37,7 @@ DAMAGES = {
     "broken tokenizer": (lambda d: (d / "tokenizer.json").write_text("{"), "its tokenizer cannot be loaded"),
     "senseless tokenizer": (lambda d: (d / "tokenizer.json").write_text("{}"), "its tokenizer cannot be loaded"),
     "no weights": (lambda d: (d / "model.safetensors").unlink(), r"cannot be loaded \(.*model\.safetensors"),
-    "cut weights": (lambda d: cut(d / "model.safetensors"), "cannot be loaded .*header"),
+    "truncated weights": (lambda d: truncate(d / "model.safetensors"), "cannot be loaded .*header"),
     "lost tensor": (
         lambda d: edit_tensors(d, lambda tensors: tensors.pop("encoder.block.1.layer.0.SelfAttention.q.weight")),
         r"1 missing \(encoder\.block\.1\.layer\.0\.SelfAttention\.q\.weight\)",
@@ -70,7 +52,7 @@ DAMAGES = {
 
 
 @pytest.mark.parametrize("damage", DAMAGES)
-def test_damaged_folder_is_one_line(copy, damage):
+def test_a_damaged_directory_gets_a_message_of_one_line(copy, damage):
     folder = copy("mt5")
     change, message = DAMAGES[damage]
     change(folder)
@@ -80,7 +62,7 @@ def test_damaged_folder_is_one_line(copy, damage):
     assert str(folder) in str(caught.value) or "no family" in str(caught.value)
 
 
-def test_tokenizer_of_another_model(copy, model_folder):
+def test_the_tokenizer_of_another_model_is_refused(copy, model_folder):
     folder = copy("llama")
     shutil.copy(model_folder("gpt2") / "tokenizer.json", folder)
     shutil.copy(model_folder("gpt2") / "tokenizer_config.json", folder)
@@ -94,7 +76,7 @@ def test_half_precision_is_refused_where_it_overflows(model_folder):
 
 
 @pytest.mark.parametrize("name", ["mt5", "google/mt5-small", "nosuchmodel"])
-def test_without_network_and_cache_the_way_out_is_told_at_once(name, monkeypatch, tmp_path):
+def test_without_network_and_cache_the_message_comes_at_once(name, monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     hub_name = ALIASES.get(name, name)
     start = time.process_time()
@@ -129,7 +111,7 @@ def test_a_directory_called_like_an_alias_is_the_directory(model_folder, tmp_pat
         ({"final_logit_softcapping": 30.0}, LogitTransform(softcap=30.0)),
     ],
 )
-def test_what_models_do_to_their_logits(config, transform):
+def test_logit_transform_of_a_config(config, transform):
     assert transform_of(SimpleNamespace(**config)) == transform
 
 
@@ -224,7 +206,7 @@ def test_changed_tokenizer_is_caught(load, kind, tmp_path):
 
 
 @pytest.mark.parametrize("kind", ["mt5", "llama"])
-def test_a_template_is_no_part_of_the_model(load, kind, tmp_path):
+def test_the_canary_does_not_depend_on_the_prompt_template(load, kind, tmp_path):
     save_model(load(kind, options=ModelOptions(prompt="translate: {source} =")), tmp_path, ("en", "de"))
     assert load_model(str(tmp_path)).family.name
     assert load_model(str(tmp_path), options=ModelOptions(prompt="other {source}")).family.name
@@ -259,7 +241,7 @@ def test_untied_mt5_stays_untied(load, tmp_path):
         loaded = load_model(str(folder), "float32", device="cpu")
 
 
-def test_identity_changes_with_the_model(load, copy, tmp_path):
+def test_the_fingerprint_changes_with_the_model(load, copy, tmp_path):
     first, second = tmp_path / "first", tmp_path / "second"
     loaded = load("mt5")
     for folder in (first, second):

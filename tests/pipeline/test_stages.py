@@ -6,7 +6,8 @@ import pytest
 
 from mtcpo.core.errors import UserError
 from mtcpo.core.files import write_text
-from mtcpo.pipeline.stages import Stage, check_may_run, plan, read_stamp, run_stages, unfinished
+from mtcpo.pipeline.stages import check_may_run, plan, run_stages, unfinished
+from mtcpo.pipeline.stamp import Stage, read_stamp
 
 
 class Kitchen:
@@ -255,6 +256,6 @@ def test_a_stage_with_half_of_its_outputs(tmp_path):
 def test_a_damaged_stamp_says_what_to_do(tmp_path):
     for text in ("", "[]", "{}", '{"stages": 3}'):
         (tmp_path / "stamp.json").write_text(text)
-        with pytest.raises(UserError, match=r"stamp.json: not a stamp of mtcpo's; delete it to run all stages anew"):
+        with pytest.raises(UserError, match=r"stamp.json: not a stamp of mtcpo's; delete it to run all stages again"):
             read_stamp(tmp_path)
     assert read_stamp(tmp_path / "elsewhere") == {"stages": {}}

@@ -11,11 +11,12 @@ import torch
 from torch import Tensor, nn
 
 from mtcpo.core.errors import UserError
-from mtcpo.models.families import Family, language_code_source, language_token
+from mtcpo.models.families import Family, language_token
 from mtcpo.models.head.hooks import Head, add_model_losses
 from mtcpo.models.head.targets import IGNORE, Objective, TargetPositions, TokenScores, locate_targets
+from mtcpo.models.language_codes import language_code_source
 from mtcpo.models.layouts.base import Batch, Example, pad_rows, router_option, target_rows
-from mtcpo.models.layouts.encode_once import encode_once
+from mtcpo.models.layouts.encode_once import encode_once, look_up_once
 from mtcpo.models.prompts import TextExample, fill_prompt
 
 
@@ -34,7 +35,7 @@ class EncoderDecoderLayout:
 
     def tokenization_key(self) -> list[str | int | None]:
         """Return layout, family with the code of its language tokens, template and limit."""
-        code = language_code_source(self.family)
+        code = language_code_source(self.family.language_code)
         return ["encoder-decoder", self.family.name, code, self.prompt, self.max_positions]
 
     def encode(self, texts: Sequence[TextExample]) -> list[Example]:
@@ -154,8 +155,10 @@ class EncoderDecoderLayout:
         """Run the encoder once a source, the decoder once a target, and the head on the positions of labels alone."""
         inputs, copies = self._model_inputs(batch)
         inputs |= router_option(router_loss)
+        encoder, decoder = self.model.get_encoder(), self.model.get_decoder()
         with (
-            encode_once(self.model.get_encoder(), len(batch["input_ids"]), copies),
+            encode_once(encoder, len(batch["input_ids"]), copies),
+            look_up_once(encoder, decoder, inputs["decoder_input_ids"]),
             head.scoring(batch["labels"], TargetPositions.from_batch(batch), objective) as scores,
         ):
             output = model(**inputs)

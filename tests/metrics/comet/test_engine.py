@@ -1,4 +1,4 @@
-"""The engine's scores and spans are the library's, whatever the model is made of and however the rows are batched."""
+"""The engine's scores and error spans equal COMET's own, for every kind of model and in every batching."""
 
 import json
 
@@ -33,16 +33,16 @@ def engine_for(folder, batch_tokens=None, dtype=None):
     return make_engine(Job(str(folder / "checkpoints" / "model.ckpt"), precision, batch_tokens), "cpu")
 
 
-def by_library(folder, rows, batch_size=7):
+def by_comet(folder, rows, batch_size=7):
     samples = [dict(zip(("src", "mt", "ref"), row, strict=False)) for row in rows]
     return load_with_comet(folder).predict(samples, batch_size=batch_size, gpus=0, progress_bar=False)
 
 
 def plain(spans):
-    return [[(s.text, s.severity, s.start, s.end) for s in of_row] for of_row in spans]
+    return [[(s.text, s.severity, s.start, s.end) for s in row_spans] for row_spans in spans]
 
 
-def plain_of_library(output):
+def plain_of_comet(output):
     return [[(s["text"], s["severity"], s["start"], s["end"]) for s in row] for row in output.metadata.error_spans]
 
 
@@ -68,46 +68,46 @@ VARIANTS = {
 
 @pytest.mark.comet
 @pytest.mark.parametrize(("kind", "settings"), VARIANTS.values(), ids=VARIANTS.keys())
-def test_every_way_to_make_a_score_of_layers(comet_models, tmp_path, kind, settings):
+def test_scores_equal_comets_for_every_way_to_mix_and_pool_layers(comet_models, tmp_path, kind, settings):
     folder = make_comet(tmp_path / "model", kind, comet_models["encoder"], seed=3, **settings)
     rows = rows_of(kind)
-    expected = by_library(folder, rows)
-    found = engine_for(folder, batch_tokens=150).predict(rows)
-    np.testing.assert_allclose(found.scores, expected.scores, atol=1e-5)
+    expected = by_comet(folder, rows)
+    predictions = engine_for(folder, batch_tokens=150).predict(rows)
+    np.testing.assert_allclose(predictions.scores, expected.scores, atol=1e-5)
     assert np.std(expected.scores) > 1e-3
-    if found.spans is not None:
-        assert plain(found.spans) == plain_of_library(expected)
-        assert sum(map(len, found.spans)) > 0
-    assert (found.spans is not None) == ("error_spans" in (expected.get("metadata") or {}))
+    if predictions.spans is not None:
+        assert plain(predictions.spans) == plain_of_comet(expected)
+        assert sum(map(len, predictions.spans)) > 0
+    assert (predictions.spans is not None) == ("error_spans" in (expected.get("metadata") or {}))
 
 
 @pytest.mark.comet
 @pytest.mark.parametrize("encoder", [name for name in ENCODERS if name != "XLM-RoBERTa"])
 @pytest.mark.parametrize("kind", ["regression", "referenceless", "unified-qe", "unified-ref", "xcomet"])
-def test_every_encoder(tmp_path, encoder, kind, monkeypatch):
+def test_scores_equal_comets_with_every_encoder(tmp_path, encoder, kind, monkeypatch):
     monkeypatch.chdir(tmp_path)
     make_encoder(tmp_path / "xlm-roberta-base")  # whose tokenizer MiniLM has, whatever lies beside its own config
     folder = make_comet(
         tmp_path / "model", kind, make_encoder(tmp_path / "encoder", encoder), encoder_model=encoder, seed=5
     )
     rows = rows_of(kind)
-    expected = by_library(folder, rows)
-    found = engine_for(folder).predict(rows)
-    np.testing.assert_allclose(found.scores, expected.scores, atol=1e-5)
+    expected = by_comet(folder, rows)
+    predictions = engine_for(folder).predict(rows)
+    np.testing.assert_allclose(predictions.scores, expected.scores, atol=1e-5)
     assert np.std(expected.scores) > 1e-3
-    if found.spans is not None:
-        assert plain(found.spans) == plain_of_library(expected)
+    if predictions.spans is not None:
+        assert plain(predictions.spans) == plain_of_comet(expected)
 
 
 @pytest.mark.comet
-def test_these_are_all_encoders_of_the_library():
+def test_the_tests_cover_all_encoders_of_comet():
     from comet.encoders import str2encoder
 
     assert ENCODERS.keys() == str2encoder.keys()
 
 
 @pytest.mark.comet
-def test_an_encoder_that_computes_otherwise_is_refused(tmp_path, comet_models):
+def test_an_encoder_of_an_unknown_kind_is_refused(tmp_path, comet_models):
     """Words that see only those before them: what the weights say nothing of, and its config does."""
     encoder = make_encoder(tmp_path / "encoder", "BERT")
     folder = make_comet(tmp_path / "model", "regression", encoder, encoder_model="BERT")
@@ -122,7 +122,7 @@ def test_an_encoder_that_computes_otherwise_is_refused(tmp_path, comet_models):
 
 
 @pytest.mark.comet
-def test_minilm_without_its_tokenizer_says_where_it_is_from(tmp_path, monkeypatch):
+def test_minilm_without_its_tokenizer_names_its_repository(tmp_path, monkeypatch):
     from huggingface_hub import constants
 
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
@@ -149,44 +149,44 @@ def resave(source, folder, **hyper_parameters):
 
 @pytest.mark.comet
 @pytest.mark.parametrize("kind", ["regression", "unified-ref", "xcomet"])
-def test_texts_too_long_empty_or_with_special_tokens(comet_models, kind):
+def test_texts_that_are_long_empty_or_spell_special_tokens_score_as_in_comet(comet_models, kind):
     """The encoder has 78 positions: a text is cut at 76 tokens, a joined input at 78, from the right."""
     long = " ".join(made_up_sentences(30))
     texts = [long, "", "ka", "ka <pad> lo", "</s> mi <s>", "€ ??", " \u2028 ", "lo  mi "]
     rows = [(source, text, texts[-number]) for number, text in enumerate(texts) for source in ("so.", long)]
-    expected = by_library(comet_models[kind], rows, batch_size=1)
-    found = engine_for(comet_models[kind]).predict(rows)
-    np.testing.assert_allclose(found.scores, expected.scores, atol=1e-5)
-    if found.spans is not None:
-        assert plain(found.spans) == plain_of_library(expected)
+    expected = by_comet(comet_models[kind], rows, batch_size=1)
+    predictions = engine_for(comet_models[kind]).predict(rows)
+    np.testing.assert_allclose(predictions.scores, expected.scores, atol=1e-5)
+    if predictions.spans is not None:
+        assert plain(predictions.spans) == plain_of_comet(expected)
 
 
 @pytest.mark.comet
 @pytest.mark.parametrize("kind", ["regression", "referenceless", "unified-qe", "xcomet"])
 @pytest.mark.parametrize("batch_tokens", [1, 40, 100_000])
-def test_batching_and_order_change_nothing(comet_models, kind, batch_tokens):
+def test_batch_size_and_order_do_not_change_scores(comet_models, kind, batch_tokens):
     rows = rows_of(kind)
     expected = engine_for(comet_models[kind]).predict(rows)
     engine = engine_for(comet_models[kind], batch_tokens)
-    found = engine.predict(rows[::-1])
-    np.testing.assert_allclose(found.scores[::-1], expected.scores, atol=2e-6)
+    predictions = engine.predict(rows[::-1])
+    np.testing.assert_allclose(predictions.scores[::-1], expected.scores, atol=2e-6)
     if expected.spans is not None:
-        assert plain(found.spans[::-1]) == plain(expected.spans)
+        assert plain(predictions.spans[::-1]) == plain(expected.spans)
     assert engine.predict([]).scores == []
 
 
 @pytest.mark.comet
-def test_confidence_is_the_librarys(comet_models):
+def test_confidences_of_error_spans_equal_comets(comet_models):
     rows = rows_of("xcomet")
-    theirs = by_library(comet_models["xcomet"], rows).metadata.error_spans
+    theirs = by_comet(comet_models["xcomet"], rows).metadata.error_spans
     ours = engine_for(comet_models["xcomet"]).predict(rows).spans
-    expected = [span["confidence"] for of_row in theirs for span in of_row]
+    expected = [span["confidence"] for row_spans in theirs for span in row_spans]
     assert len(expected) > 5
-    np.testing.assert_allclose([s.confidence for of_row in ours for s in of_row], expected, atol=1e-6)
+    np.testing.assert_allclose([s.confidence for row_spans in ours for s in row_spans], expected, atol=1e-6)
 
 
 @pytest.mark.comet
-def test_a_layer_that_the_encoder_lacks_is_named(comet_models, tmp_path):
+def test_a_layer_that_the_encoder_lacks_is_reported(comet_models, tmp_path):
     for kind, settings in (("regression", {"layer": 3}), ("xcomet", {"word_layer": 24})):
         folder = make_comet(tmp_path / kind, kind, comet_models["encoder"], **settings)
         with pytest.raises(UserError, match=r"reads layer (3|24) of an encoder of 2"):
@@ -194,7 +194,7 @@ def test_a_layer_that_the_encoder_lacks_is_named(comet_models, tmp_path):
 
 
 @pytest.mark.comet
-def test_each_text_meets_the_encoder_once(comet_models):
+def test_each_distinct_text_is_encoded_once(comet_models):
     engine = engine_for(comet_models["regression"])
     seen = []
     read = engine._encode
@@ -208,11 +208,11 @@ def test_each_text_meets_the_encoder_once(comet_models):
 @pytest.mark.comet
 @pytest.mark.parametrize("kind", ["regression", "unified-qe", "xcomet"])
 @pytest.mark.parametrize(("dtype", "largest"), [("float16", 0.02), ("bfloat16", 0.15)])
-def test_half_precision_is_near(comet_models, kind, dtype, largest):
+def test_half_precision_scores_are_close(comet_models, kind, dtype, largest):
     rows = rows_of(kind)
     exact = np.array(engine_for(comet_models[kind]).predict(rows).scores)
-    found = np.array(engine_for(comet_models[kind], dtype=dtype).predict(rows).scores)
-    off = abs(found - exact)
+    scores = np.array(engine_for(comet_models[kind], dtype=dtype).predict(rows).scores)
+    off = abs(scores - exact)
     assert np.median(off) < largest
     assert off.max() > 1e-6, "the precision had no effect"
 
@@ -220,21 +220,21 @@ def test_half_precision_is_near(comet_models, kind, dtype, largest):
 @given(st.lists(st.tuples(st.integers(1, 60), st.integers(1, 3)), max_size=80), st.integers(1, 300))
 def test_batches_have_every_sequence_once_and_keep_the_budget(sequences, tokens):
     lengths, groups = [length for length, _ in sequences], [group for _, group in sequences]
-    found = list(batches(lengths, tokens, groups))
-    assert sorted(index for batch in found for index in batch) == list(range(len(lengths)))
-    for batch in found:
+    batched = list(batches(lengths, tokens, groups))
+    assert sorted(index for batch in batched for index in batch) == list(range(len(lengths)))
+    for batch in batched:
         assert len({groups[index] for index in batch}) == 1
         assert len(batch) == 1 or len(batch) * max(lengths[index] for index in batch) <= tokens
 
 
-def test_batches_by_hand():
+def test_batches_worked_by_hand():
     # 8 tokens a batch; from 2 on a batch is large enough to end before padding.
     assert list(batches([2, 4, 4, 1, 4], 8)) == [[1, 2], [4], [0], [3]]
     assert list(batches([3, 3, 2], 1000)) == [[0, 1, 2]]
     assert list(batches([], 8)) == []
 
 
-def test_runs_of_labels_by_hand():
+def test_runs_of_error_labels_worked_by_hand():
     import torch
 
     from mtcpo.metrics.comet.spans import Run, find_runs, mqm_score

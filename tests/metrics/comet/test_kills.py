@@ -73,7 +73,7 @@ def rows(name):
         found = connection.execute("SELECT count(*) FROM scores").fetchone()[0]
         connection.close()
         return found
-    except sqlite3.OperationalError:  # not made yet
+    except sqlite3.OperationalError:  # does not exist yet
         return 0
 
 
@@ -144,8 +144,8 @@ def contents(folder):
 
 
 @pytest.mark.parametrize(("name", "processes", "times"), [("alone", 1, 10), ("together", 2, 2)])
-def test_killed_and_continued_the_files_are_the_same(outcome, name, processes, times):
-    """With scoring processes it is killed less often: each of them imports the libraries anew."""
+def test_a_build_that_is_killed_and_resumed_writes_the_same_files(outcome, name, processes, times):
+    """With scoring processes it is killed less often: each of them imports torch and COMET, which takes seconds."""
     kills, workers = outcome[name]["kills"], 0 if processes == 1 else processes
     assert [(kill["code"], kill["left"], kill["workers"]) for kill in kills] == [(-9, False, workers)] * times
     reached = [kill["rows"] for kill in kills]
@@ -160,7 +160,7 @@ def test_killed_and_continued_the_files_are_the_same(outcome, name, processes, t
     assert len(contents(whole)) == 1200
 
 
-def test_a_scoring_process_that_is_killed_ends_the_command_in_one_line(outcome):
+def test_a_killed_scoring_process_ends_the_command_with_one_line(outcome):
     worker = outcome["worker"]
     assert (worker["code"], worker["left"], worker["workers"]) == (2, False, 2)
     assert re.fullmatch(

@@ -31,7 +31,7 @@ def copy(comet_models, tmp_path):
     return Path(shutil.copytree(comet_models["regression"], tmp_path / "copy"))
 
 
-def library_scores(folder, rows):
+def comet_scores(folder, rows):
     return load_with_comet(folder).predict(rows, batch_size=5, gpus=0, progress_bar=False).scores
 
 
@@ -44,17 +44,17 @@ def opened(folder, **settings):
 
 @pytest.mark.comet
 @pytest.mark.parametrize("kind", KINDS)
-def test_scores_equal_the_librarys_predict(comet_models, kind):
+def test_scores_equal_comets_own_predict(comet_models, kind):
     metric = load_metric(f"comet:{comet_models[kind]}", "en")
     segments = comet_segments()
     scores = metric.score_candidates(segments)
     rows = [{"src": s.source, "mt": c.text, "ref": s.references[0]} for s in segments for c in s.candidates]
     if not metric.needs_references:
         rows = [{"src": row["src"], "mt": row["mt"]} for row in rows]
-    expected = library_scores(comet_models[kind], rows)
+    expected = comet_scores(comet_models[kind], rows)
     np.testing.assert_allclose(np.ravel(scores), expected, atol=1e-5)
     assert np.std(expected) > 1e-3
-    # The library may score identical candidates differently; ours are one row.
+    # COMET may score identical candidates differently, by batch; here they are one row.
     assert all(of_segment[0] == of_segment[2] for of_segment in scores)
 
 
@@ -63,7 +63,7 @@ def test_scores_equal_the_librarys_predict(comet_models, kind):
     ("kind", "needs"),
     [("regression", True), ("referenceless", False), ("unified-qe", False), ("unified-ref", True), ("xcomet", True)],
 )
-def test_whether_references_are_needed_is_known(comet_models, kind, needs):
+def test_a_model_says_whether_it_needs_references(comet_models, kind, needs):
     metric = load_metric(f"cometkiwi:{comet_models[kind]}", "en")
     assert metric.needs_references is needs
     assert metric.name == "cometkiwi"
@@ -81,7 +81,7 @@ def vars_of(segment):
 
 
 @pytest.mark.comet
-def test_several_references_give_their_mean(comet_models):
+def test_the_score_with_several_references_is_their_mean(comet_models):
     metric = load_metric(f"comet:{comet_models['regression']}", "en")
     hypothesis = (Candidate("a", "ka lo mi."),)
 
@@ -92,7 +92,7 @@ def test_several_references_give_their_mean(comet_models):
 
 
 @pytest.mark.comet
-def test_corpus_score_is_the_mean(comet_models):
+def test_the_corpus_score_is_the_mean_of_the_segments(comet_models):
     metric = load_metric(f"comet:{comet_models['regression']}", "en")
     segments = comet_segments(7)
     hypotheses = [segment.candidates[1].text for segment in segments]
@@ -104,7 +104,7 @@ def test_corpus_score_is_the_mean(comet_models):
 
 
 @pytest.mark.comet
-def test_pairs_by_comet_and_chrf_together(comet_models, tmp_path):
+def test_build_prefs_combines_comet_and_chrf(comet_models, tmp_path):
     config = PrefsConfig(metrics=(f"comet:{comet_models['regression']}", "chrf"), combine="zscore", workers=1)
     report = build_preferences(comet_segments(30), config, tmp_path / "p.jsonl", scored=tmp_path / "s.jsonl")
     assert set(report.metrics) == set(report.chosen_scores) == {"comet", "chrf"}
@@ -135,7 +135,7 @@ def test_the_ckpt_file_itself_can_be_given(comet_models):
 
 @pytest.mark.slow
 @pytest.mark.comet
-def test_no_noise_is_left_behind(comet_models):
+def test_scoring_prints_nothing_and_leaves_logging_as_it_was(comet_models):
     code = (
         "import logging\n"
         "from mtcpo.metrics.registry import load_metric; from mtcpo.metrics.comet.config import CometConfig\n"
@@ -151,14 +151,14 @@ def test_no_noise_is_left_behind(comet_models):
 
 
 @pytest.mark.comet
-def test_loading_restores_levels(comet_models):
+def test_loading_restores_log_levels(comet_models):
     before = logging.getLogger("comet").level, logging.getLogger().level
     opened(comet_models["regression"])
     assert (logging.getLogger("comet").level, logging.getLogger().level) == before
 
 
 @pytest.mark.comet
-def test_signals_are_obeyed_while_it_scores(comet_models, monkeypatch):
+def test_signal_handlers_stay_in_place_while_it_scores(comet_models, monkeypatch):
     metric = opened(comet_models["unified-ref"])
     engine, during = metric.runner._engine, []
     read = engine._encode
@@ -192,7 +192,7 @@ def test_missing_layers_are_refused(copy):
 
 
 @pytest.mark.comet
-def test_unexpected_tensors_of_old_checkpoints_are_allowed(copy):
+def test_extra_tensors_of_old_checkpoints_are_allowed(copy):
     import torch
 
     key = "encoder.model.embeddings.position_ids"
@@ -233,7 +233,7 @@ def test_an_empty_tokenizer_is_refused(copy, comet_models, tmp_path):
 
 
 @pytest.mark.comet
-def test_directory_without_hparams_or_with_an_unknown_class(copy):
+def test_a_directory_without_hparams_or_of_an_unknown_class_is_refused(copy):
     (copy / "hparams.yaml").write_text("class_identifier: ranking_metric\n")
     with pytest.raises(UserError, match=r"unknown COMET class in .*'ranking_metric'.*; choose from ref"):
         opened(copy)
@@ -242,14 +242,14 @@ def test_directory_without_hparams_or_with_an_unknown_class(copy):
         opened(copy)
 
 
-def test_directory_without_checkpoint(tmp_path):
+def test_a_directory_without_a_checkpoint_is_refused(tmp_path):
     with pytest.raises(UserError, match=r"model\.ckpt: no such file; a COMET directory has"):
         find_checkpoint(str(tmp_path))
     with pytest.raises(UserError, match="no such file"):
         find_checkpoint(str(tmp_path / "x.ckpt"))
 
 
-def test_hub_name_offline_says_the_way_out(monkeypatch, tmp_path):
+def test_a_hub_name_without_network_says_how_to_get_the_model(monkeypatch, tmp_path):
     from huggingface_hub import constants
 
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
@@ -261,7 +261,7 @@ def test_hub_name_offline_says_the_way_out(monkeypatch, tmp_path):
 
 
 @pytest.mark.skipif(importlib.util.find_spec("comet") is not None, reason="needs an environment without unbabel-comet")
-def test_comet_absent_says_how_to_install():
+def test_without_comet_the_message_says_how_to_install_it():
     with pytest.raises(
         UserError, match=r"COMET is not installed; install it with: pip install 'mtcpo\[comet\]'.* --comet-python"
     ):

@@ -51,7 +51,7 @@ def test_another_environment_gives_the_same_scores(comet_models):
 
 @pytest.mark.processes
 @pytest.mark.comet
-def test_processes_share_blocks_and_change_no_bit(comet_models, monkeypatch):
+def test_two_processes_give_the_same_scores_to_the_last_bit(comet_models, monkeypatch):
     monkeypatch.setattr(comet, "SEGMENTS_PER_BLOCK", 7)
     alone = load_metric(f"xcomet:{comet_models['xcomet']}", "en", CometConfig(processes=1))
     two = load_metric(f"xcomet:{comet_models['xcomet']}", "en", CometConfig(processes=2))
@@ -63,7 +63,7 @@ def test_processes_share_blocks_and_change_no_bit(comet_models, monkeypatch):
     two.runner.close()
 
 
-def test_an_interpreter_that_is_none_or_has_not_what_it_takes(tmp_path):
+def test_an_interpreter_that_cannot_score_is_reported_in_one_line(tmp_path):
     with pytest.raises(UserError, match=r"--comet-python /no/such/python: cannot be started \(No such file"):
         load_metric("comet:x", "en", CometConfig(python="/no/such/python"))
     bare = tmp_path / "python"
@@ -144,7 +144,7 @@ def test_a_scoring_process_imports_no_module_of_the_working_directory(tmp_path, 
         assert executed(marks) == []
 
 
-def test_a_path_of_an_interpreter_keeps_its_links(tmp_path, monkeypatch):
+def test_the_path_of_an_interpreter_keeps_its_links(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "bin").mkdir()
     (tmp_path / "bin" / "python").symlink_to(sys.executable)
@@ -165,7 +165,7 @@ def test_half_precision_has_a_signature_of_its_own(comet_models):
 
 
 @pytest.mark.comet
-def test_scores_in_the_cache_spare_the_model(comet_models, tmp_path):
+def test_the_model_is_not_loaded_if_all_scores_are_cached(comet_models, tmp_path):
     config = PrefsConfig(metrics=(f"comet:{comet_models['regression']}",), min_margin=0.01)
     build_preferences(comet_segments(20), config, tmp_path / "a.jsonl")
     loaded = []
@@ -183,7 +183,7 @@ def test_scores_in_the_cache_spare_the_model(comet_models, tmp_path):
 
 
 @pytest.mark.comet
-def test_a_cached_model_is_the_model(comet_models, tmp_path, monkeypatch):
+def test_a_cached_model_scores_like_the_model(comet_models, tmp_path, monkeypatch):
     model = load_metric(f"comet:{comet_models['xcomet']}", "en")
     cache = ScoreCache(tmp_path / "scores.sqlite3")
     cached = CachedMetric(model, cache)
@@ -210,7 +210,7 @@ def corpus(tmp_path):
 @pytest.mark.processes
 @pytest.mark.comet
 @needs_other
-def test_evaluate_keeps_scores_and_scores_elsewhere(corpus, comet_models, capsys, monkeypatch, caplog):
+def test_evaluate_caches_scores_and_takes_another_interpreter(corpus, comet_models, capsys, monkeypatch, caplog):
     monkeypatch.chdir(corpus)
     metric = f"comet:{comet_models['regression']}"
     command = f"evaluate {CORPUS_OPTIONS} --metric {metric} --output-dir e --set resamples=10".split()
@@ -235,16 +235,16 @@ def test_evaluate_keeps_scores_and_scores_elsewhere(corpus, comet_models, capsys
     ]
 
 
-def test_under_a_launcher_the_first_process_does_the_work(corpus, capsys, monkeypatch):
+def test_under_a_launcher_only_the_first_process_works(corpus, capsys, monkeypatch):
     monkeypatch.chdir(corpus)
-    for command, made in ((f"build-prefs {CORPUS_OPTIONS} --metric chrf --output p.jsonl", "p.jsonl"),
+    for command, output in ((f"build-prefs {CORPUS_OPTIONS} --metric chrf --output p.jsonl", "p.jsonl"),
                           (f"evaluate {CORPUS_OPTIONS} --metric chrf --output-dir e", "e")):  # fmt: skip
         monkeypatch.setenv("RANK", "1")
         assert run(capsys, *command.split()).out == ""
-        assert not (corpus / made).exists()
+        assert not (corpus / output).exists()
         monkeypatch.setenv("RANK", "0")
         assert run(capsys, *command.split()).code == 0
-        assert (corpus / made).exists()
+        assert (corpus / output).exists()
 
 
 SLOW = """
@@ -260,7 +260,7 @@ worker._load = slow
 @pytest.mark.slow
 @pytest.mark.comet
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
-def test_parent_and_child_end_together(corpus, comet_models, number):
+def test_the_scoring_process_ends_with_the_command(corpus, comet_models, number):
     """The signal comes while the other process is at work, which never ends by itself here."""
     if not Path("/proc/self/status").exists():
         pytest.skip("needs /proc to see processes end")

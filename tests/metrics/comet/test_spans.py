@@ -23,11 +23,11 @@ from mtcpo.report.side_by_side import mark_differences, mark_errors, select_rows
 FILES = "--source s.de --reference r.en --hyp first=a.en --hyp second=b.en --src-lang de --tgt-lang en"
 
 
-def by_library(folder, rows):
-    """What the library's own `predict` finds in rows of (source, translation, reference)."""
+def by_comet(folder, rows):
+    """Return the error spans that COMET's own `predict` finds in rows of (source, translation, reference)."""
     samples = [dict(zip(("src", "mt", "ref"), row, strict=True)) for row in rows]
     found = load_with_comet(folder).predict(samples, batch_size=9, gpus=0, progress_bar=False).metadata.error_spans
-    return [[without_confidence(error) for error in of_row] for of_row in found]
+    return [[without_confidence(error) for error in row_spans] for row_spans in found]
 
 
 def without_confidence(error):
@@ -59,13 +59,13 @@ def spans_of(folder, system):
 
 @pytest.mark.comet
 @pytest.mark.parametrize(("system", "file"), [("first", "a.en"), ("second", "b.en")])
-def test_the_spans_of_each_system_are_the_librarys(evaluated, comet_models, system, file):
+def test_the_error_spans_of_each_system_equal_comets(evaluated, comet_models, system, file):
     folder, texts, _ = evaluated
     lines = spans_of(folder, system)
     assert [line["id"] for line in lines] == [f"s:de-en:{number}" for number in range(1, 41)]
     assert [line["text"] for line in lines] == texts[file]
     found = [[without_confidence(error) for error in line["errors"]["xcomet"]] for line in lines]
-    assert found == by_library(comet_models["xcomet"], zip(texts["s.de"], texts[file], texts["r.en"], strict=True))
+    assert found == by_comet(comet_models["xcomet"], zip(texts["s.de"], texts[file], texts["r.en"], strict=True))
     assert sum(map(len, found)) > 5
 
 
@@ -82,7 +82,7 @@ def test_errors_are_counted_by_severity(evaluated):
 
 
 @pytest.mark.comet
-def test_errors_come_from_the_cache_and_through_compare(evaluated, capsys, monkeypatch):
+def test_error_spans_come_from_the_cache_and_survive_compare(evaluated, capsys, monkeypatch):
     folder, _, command = evaluated
     monkeypatch.chdir(folder)
     monkeypatch.setattr(comet.InProcess, "predict", None)  # every score and every error is there
@@ -108,7 +108,7 @@ def test_errors_come_from_the_cache_and_through_compare(evaluated, capsys, monke
 @pytest.mark.browser
 @pytest.mark.comet
 @pytest.mark.parametrize("dark", [False, True])
-def test_errors_are_seen_in_a_browser(evaluated, dark):
+def test_error_spans_are_underlined_by_severity_in_a_browser(evaluated, dark):
     folder, _, _ = evaluated
     with Browser(dark=dark) as opened:
         opened.open(folder / "e" / "report.html")
@@ -134,7 +134,7 @@ def test_errors_are_seen_in_a_browser(evaluated, dark):
 
 @pytest.mark.browser
 @pytest.mark.comet
-def test_errors_are_underlined_in_print_and_counted_in_the_legend(evaluated):
+def test_error_spans_are_underlined_in_print_and_counted_in_the_legend(evaluated):
     folder, _, _ = evaluated
     page = (folder / "e" / "report.html").read_text(encoding="utf-8")
     counts = json.loads((folder / "e" / "evaluation.json").read_text())["pairs"]["de-en"]["systems"]["first"]
@@ -152,7 +152,7 @@ def error(start, end, severity="minor", confidence=0.5):
     return ErrorSpan("", start, end, severity, confidence)
 
 
-def test_an_error_by_hand():
+def test_marked_errors_worked_by_hand():
     first = '<span class="error minor" title="minor error, 50% sure">a&lt;</span>'
     assert mark_errors("xa<b", [error(1, 3)]) == f"x{first}b"
     before, after = mark_differences("der Hund", "der Kater", ((error(4, 8, "major"),), ()))
@@ -171,7 +171,7 @@ SPANS = st.lists(st.builds(error, st.integers(-2, 30), st.integers(-2, 40), st.s
 
 
 @given(st.text("ab <&\"' 私。", max_size=30), st.text("ab <&\"' 私。", max_size=30), SPANS, SPANS)
-def test_errors_change_no_text(before, after, of_first, of_second):
+def test_marking_errors_does_not_change_the_text(before, after, of_first, of_second):
     marked = mark_differences(before, after, (of_first, of_second))
     assert [unescape(re.sub(r"</?(mark|span)[^>]*>", "", str(text))) for text in marked] == [before, after]
     inside = "".join(re.findall(r"<span[^>]*>([^<]*)</span>", str(mark_errors(before, of_first))))
@@ -180,7 +180,7 @@ def test_errors_change_no_text(before, after, of_first, of_second):
 
 
 @pytest.mark.comet
-def test_errors_of_the_chosen_metric_alone_are_marked(evaluated):
+def test_only_error_spans_of_the_chosen_metric_are_marked(evaluated):
     segments = list(read_segments(evaluated[0] / "e" / "translations" / "s" / "de-en" / "segments.jsonl"))
     shown, bare = (
         "".join(str(o.text) for row in select_rows(segments, "first", ["second"], "chrf", by).rows for o in row.outputs)
@@ -200,7 +200,7 @@ def test_build_prefs_keeps_errors_with_the_scored_candidates(comet_models, tmp_p
     scored = list(read_segments(tmp_path / "s.jsonl"))
     rows = [(s.source, c.text, s.references[0]) for s in scored for c in s.candidates]
     found = [[without_confidence(asdict(e)) for e in c.errors["xcomet"]] for s in scored for c in s.candidates]
-    assert found == by_library(comet_models["xcomet"], rows)
+    assert found == by_comet(comet_models["xcomet"], rows)
     assert {name for s in scored for c in s.candidates for name in c.errors} == {"xcomet"}
     assert [segment_from_json(segment_to_json(s), "here") for s in scored] == scored
     build_preferences(comet_segments(15), PrefsConfig(metrics=("chrf",)), tmp_path / "q.jsonl", scored=tmp_path / "t")
@@ -208,7 +208,7 @@ def test_build_prefs_keeps_errors_with_the_scored_candidates(comet_models, tmp_p
 
 
 @pytest.mark.comet
-def test_which_models_find_errors_is_known_without_loading_them(comet_models):
+def test_whether_a_model_finds_error_spans_is_known_before_it_is_loaded(comet_models):
     assert {
         kind
         for kind in comet_models
@@ -218,7 +218,7 @@ def test_which_models_find_errors_is_known_without_loading_them(comet_models):
 
 
 @pytest.mark.comet
-def test_several_references_share_a_score_and_the_errors_beside_the_first(comet_models):
+def test_with_several_references_the_error_spans_are_those_of_the_first(comet_models):
     metric = load_metric(f"xcomet:{comet_models['xcomet']}", "en")
     [one, two] = comet_segments(2)
     both = replace(one, references=(*one.references, *two.references))
@@ -228,7 +228,7 @@ def test_several_references_share_a_score_and_the_errors_beside_the_first(comet_
     assert found.errors == first.errors
 
 
-def test_errors_that_are_none_are_named():
+def test_malformed_error_spans_are_refused():
     row = {"id": "1", "src_lang": "de", "tgt_lang": "en", "source": "x"}
     for wrong in ([1], {"xcomet": [{"text": "x"}]}, {"xcomet": 3}):
         candidates = [{"system": "a", "text": "b", "errors": wrong}]

@@ -48,7 +48,7 @@ def plain(hidden, weight, bias, labels, transform):
 
 
 def weights_of(logps, labels):
-    """A weight for each position, so that each position's gradient differs; the same wherever its row is."""
+    """A weight for each position, so that gradients differ between positions, whatever the order of rows."""
     places = torch.arange(1.0, logps.shape[1] + 1)
     return places * (1 + labels.clamp(min=0).sum(1, keepdim=True) % 7)
 
@@ -66,7 +66,7 @@ def weighted_sum(part):
 
 
 def in_order(labels):
-    """TargetPositions where position t of row r is that of labels[r, t], and each row a source of its own."""
+    """Target positions where the state at [r, t] predicts labels[r, t], and each row is a source."""
     return locate_targets(labels, torch.arange(labels.numel()).view(labels.shape), len(labels))
 
 
@@ -151,7 +151,7 @@ def test_only_the_weight_may_need_a_gradient():
     torch.testing.assert_close(found, expected)
 
 
-def test_no_table_of_gradients_that_nobody_asked_for(monkeypatch):
+def test_no_gradient_is_allocated_that_is_not_needed(monkeypatch):
     """The weight's is as large as the weight."""
     made = []
 
@@ -207,7 +207,7 @@ class Products(TorchDispatchMode):
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
-def test_three_products_in_the_precision_that_was_asked_for(dtype):
+def test_three_products_in_the_requested_precision(dtype):
     """And two where the weight is frozen."""
     hidden, weight, bias, labels = tensors(dtype)
     with Products() as seen:
@@ -239,13 +239,13 @@ def test_no_more_logits_than_a_chunk():
     assert [chunk.start for chunk in split_into_chunks(slice(5, 8), 1)] == [5, 6, 7]
 
 
-def test_sources_are_taken_together_as_far_as_a_chunk_goes():
+def test_sources_are_grouped_up_to_the_size_of_a_chunk():
     found = [(s.start, s.stop, p.start, p.stop) for s, p in group_sources([3, 2, 9, 1, 3, 0], 5)]
     assert found == [(0, 2, 0, 5), (2, 3, 5, 14), (3, 6, 14, 18)]
     assert list(group_sources([], 5)) == []
 
 
-def test_places_by_hand():
+def test_target_positions_by_hand():
     """Two sources with two targets each; the first source's share their first two positions."""
     n = IGNORE
     labels = torch.tensor([[5, 6, 7], [5, 6, n], [5, 8, n], [9, n, n]])
@@ -257,7 +257,7 @@ def test_places_by_hand():
     assert slots.tolist() == [[0, 1, 2], [3, 4, n], [0, 1, n], [5, n, n]]
 
 
-def test_places_are_not_shared_with_a_token_without_label():
+def test_positions_are_not_shared_with_a_token_without_label():
     labels, positions = torch.tensor([[5, IGNORE], [6, 7]]), torch.tensor([[0, 1], [0, 1]])
     found = locate_targets(labels, positions, 1)
     assert (found.positions.tolist(), found.positions_per_source) == ([0, 1], [2])
@@ -295,7 +295,7 @@ def test_loss_of_pairs_with_shared_positions(monkeypatch, chunk_positions):
 
 
 def test_float16_keeps_gradients_that_are_smaller_than_it_can_hold():
-    """As a loss's scaler has it: the loss times 65536 is what is differentiated."""
+    """As with a gradient scaler: the loss times 65536 is differentiated."""
     generator = torch.Generator().manual_seed(0)
     states = torch.randn(4, HIDDEN, generator=generator)
     weight = torch.randn(50_000, HIDDEN, generator=generator) * 0.1
@@ -324,12 +324,12 @@ class Model(nn.Module):
         return SimpleNamespace(logits=self.seen)
 
 
-def test_head_is_tapped_and_builds_no_logits():
+def test_hooks_score_without_building_logits():
     hidden, _, _, labels = tensors()
     model = Model()
     extra = torch.randn(1, VOCABULARY)
-    tapped = Head(model.head, extra, LogitTransform(scale=0.5))
-    with tapped.scoring(labels, in_order(labels)) as result:
+    head_of_model = Head(model.head, extra, LogitTransform(scale=0.5))
+    with head_of_model.scoring(labels, in_order(labels)) as result:
         model(hidden)
     assert model.seen.shape == (ROWS, 0, VOCABULARY)
     expected = plain(hidden, model.head.weight, model.head.bias + extra[0], labels, LogitTransform(scale=0.5))
@@ -337,7 +337,7 @@ def test_head_is_tapped_and_builds_no_logits():
     assert model(hidden).logits.shape == (ROWS, TOKENS, VOCABULARY)
 
 
-def test_hooks_are_gone_after_an_exception():
+def test_hooks_are_removed_after_an_exception():
     hidden, _, _, labels = tensors()
     model = Model()
     with pytest.raises(RuntimeError, match="in the middle"), Head(model.head).scoring(labels, in_order(labels)):
@@ -350,7 +350,7 @@ def test_hooks_are_gone_after_an_exception():
 
 
 @pytest.mark.parametrize("logits_mode", ["none", "real", "all"])
-def test_ways_to_the_same_scores(logits_mode):
+def test_all_logits_modes_give_the_same_scores(logits_mode):
     """By the head's weight, or by the model's own logits of some or all positions; two targets share a state."""
     generator = torch.Generator().manual_seed(1)
     hidden = torch.randn(4, 3, HIDDEN, generator=generator).requires_grad_()
@@ -363,8 +363,8 @@ def test_ways_to_the_same_scores(logits_mode):
         mixed = 0.8 * part.token_logps + 0.2 * part.mean_logps
         return (mixed * torch.arange(1.0, 4.0)).sum()
 
-    tapped = Head(model.head, with_means=True, model=model, logits_mode=logits_mode)
-    with tapped.scoring(labels, locate_targets(labels, positions, 2), objective) as result:
+    head_of_model = Head(model.head, with_means=True, model=model, logits_mode=logits_mode)
+    with head_of_model.scoring(labels, locate_targets(labels, positions, 2), objective) as result:
         model(hidden)
     logps = torch.log_softmax(model.head(hidden), -1).flatten(0, 1)[positions]
     of_labels = logps.gather(2, labels.clamp(min=0)[..., None]).squeeze(2).masked_fill(labels == IGNORE, 0.0)

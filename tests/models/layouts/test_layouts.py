@@ -26,9 +26,9 @@ def row_layout(loaded):
 
 
 def own_inputs(loaded, batch):
-    """What the library's users pass for the same rows: labels where the library expects them."""
+    """What users of transformers pass for the same rows: labels where it expects them."""
     if not loaded.model.config.is_encoder_decoder:
-        # The library shifts by itself: there labels stand at their own tokens.
+        # transformers shifts labels itself: they stand at their own tokens.
         labels = torch.full_like(batch["labels"], IGNORE)
         labels[:, 1:] = batch["labels"][:, :-1]
         return {"input_ids": batch["input_ids"], "attention_mask": batch["attention_mask"], "labels": labels}
@@ -143,7 +143,7 @@ def test_prompt_is_masked_and_is_what_generation_is_given(load, kind):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_padding_order_and_company_change_nothing(load, kind):
+def test_padding_order_and_other_rows_change_nothing(load, kind):
     loaded = load(kind)
     examples = examples_of(loaded, count=6)
 
@@ -186,7 +186,7 @@ def test_one_target_a_source(load, kind):
 
 
 @pytest.mark.parametrize(("kind", "aux"), [("mixtral", True), ("llama", False), ("mt5", False)])
-def test_router_loss_is_handed_on(load, kind, aux):
+def test_router_loss_is_returned(load, kind, aux):
     loaded = load(kind)
     scored = score(loaded, loaded.layout.collate(examples_of(loaded)))
     assert (scored.router_loss is not None) == aux
@@ -244,7 +244,7 @@ def test_collate_decoder_only_by_hand(load):
     assert layout.new_tokens(torch.tensor([[11, 12, 1, 7], [0, 13, 1, 8]]), left).tolist() == [[7], [8]]
 
 
-def test_token_counts_do_not_mistake_one_layout_for_the_other(load):
+def test_token_counts_of_batches_with_equal_shapes(load):
     """With one target a source, and sources as long as targets, both layouts have batches of the same shapes."""
     square = [Example((11, 1), ((21, 1),)), Example((12, 1), ((22, 1),))]
     encoder_decoder = load("mt5").layout
@@ -270,7 +270,7 @@ def test_template_fields_are_filled_once():
     assert fill_prompt("translate: {source}", TextExample("x", "und", "und"), ("", "")) == "translate: x"
 
 
-def test_own_prompts_replace_source_and_template(load):
+def test_a_prompt_replaces_source_and_template(load):
     loaded = load("mt5", options=ModelOptions(prompt="translate to {tgt_name}: {source}"))
     tokenize = lambda text: tuple(loaded.tokenizer(text)["input_ids"])  # noqa: E731
     given = ("The bear sees nothing at all.", "en", "de", ("Das",))
@@ -366,7 +366,7 @@ def test_the_tokenizer_keeps_its_languages(load, kind):
     assert after == before
 
 
-def test_unknown_language_names_it(load):
+def test_an_unknown_language_is_named(load):
     with pytest.raises(UserError, match="no token for language 'tlh'"):
         load("nllb").layout.encode([TextExample("x", "en", "tlh")])
 

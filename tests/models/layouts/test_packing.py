@@ -74,14 +74,14 @@ class WithoutPositions(torch.nn.Module):
         return self.model(input_ids, attention_mask)
 
 
-def test_what_a_target_begins_with_takes_no_room_twice():
+def test_a_common_prefix_takes_its_positions_once():
     assert [packed_length(((13, 14), *targets)) for targets in (
         ((5, 1), (5, 6, 1)), ((5, 6, 1), (5, 1)), ((5, 1), (5, 1)), ((1,), (5, 1)), ((5, 7, 1), (5, 6, 1)),
         ((5, 1), (6, 1)),
     )] == [4, 4, 3, 3, 5, 4]  # fmt: skip
 
 
-def test_who_packs(load):
+def test_models_that_take_packed_rows(load):
     """Not a model that takes no positions; one with adapters as it would without."""
     loaded = load("llama")
     assert can_pack(loaded.model)
@@ -89,7 +89,7 @@ def test_who_packs(load):
     assert can_pack(add_adapters(loaded.model, loaded.family, LoraConfig(r=2), loaded.name))
 
 
-def test_what_is_not_packed(load):
+def test_pairs_that_are_not_packed(load):
     loaded = load("llama")
     attention = loaded.model.config._attn_implementation
     assert can_pack(loaded.model)

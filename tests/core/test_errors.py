@@ -1,0 +1,21 @@
+import pytest
+
+from mtcpo.core.errors import choose, first_line, nearest, one_line
+
+
+def test_an_unknown_name_lists_the_choices_and_names_the_nearest():
+    error = choose("metric", "chr", ["ter", "chrf"])
+    assert str(error) == "unknown metric 'chr' (did you mean 'chrf'?); choose from chrf, ter"
+    assert nearest("xyz", ["chrf"]) == ""
+
+
+@pytest.mark.parametrize(
+    ("error", "line"),
+    [(OSError("no file\nand more"), "no file"), (ValueError("\n\n  late"), "late"), (KeyError(), "KeyError")],
+)
+def test_the_first_line_of_an_error_is_never_empty(error, line):
+    assert first_line(error) == line
+
+
+def test_a_whole_message_fits_on_one_line():
+    assert one_line(ValueError("two\n  lines\tof text")) == "two lines of text"
