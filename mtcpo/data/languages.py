@@ -1,4 +1,4 @@
-"""Language codes: what BCP-47 knows, in one spelling, and the English names of languages."""
+"""Language codes: BCP-47 tags in their standard form, and the English names of languages."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from langcodes.tag_parser import LanguageTagError
 from mtcpo.core.errors import UserError, nearest
 
 UNDETERMINED = "und"
-"""The code of a language that is not known, for preference sets whose prompts do not say."""
+"""The code of an unknown language, for preference sets that do not say theirs."""
 
 # The codes of WMT, FLORES and Multi30k: what a mistyped code most likely meant.
 _COMMON = """
@@ -19,7 +19,8 @@ ja jv ka kk km kn ko ky lb lo lt lv mg mi mk ml mn mr ms mt my nb ne nl nn no or
 so sq sr sv sw ta te tg th tl tr uk ur uz vi wo xh yi yo yue zh zu
 """
 
-# langcodes leaves these apart from their macrolanguage; what matters to a tokenizer is the script without spaces.
+# langcodes keeps these apart from their macrolanguage Chinese. They are written in Han characters without spaces, too,
+# and that is what metrics' tokenizers are chosen by.
 _WRITTEN_AS_CHINESE = {"yue", "lzh", "wuu"}
 
 
@@ -36,12 +37,12 @@ def check_language(tag: str) -> str:
     except LanguageTagError:
         pass  # reported below, like every other tag that is not valid
     # "german" is more often meant as a name than as a mistyped code.
-    hint = _language_called(tag) or nearest(tag.lower(), _COMMON.split())
+    hint = _suggest_by_name(tag) or nearest(tag.lower(), _COMMON.split())
     raise UserError(f"unknown language {tag!r}{hint}; give a BCP-47 code such as de, zh or pt-BR")
 
 
-def _language_called(name: str) -> str:
-    """Return the hint for somebody who wrote the name of a language in place of its code."""
+def _suggest_by_name(name: str) -> str:
+    """Return the hint for somebody who gave the name of a language and not its code."""
     try:
         return f" (did you mean {langcodes.find(name).to_tag()!r}?)"
     except LookupError:
@@ -49,7 +50,7 @@ def _language_called(name: str) -> str:
 
 
 def same_language(first: str, second: str) -> bool:
-    """Whether two codes mean one language in one script and region: `deu_Latn` and `de` do."""
+    """Whether two codes mean the same language, script and region, as `deu_Latn` and `de` do."""
     return check_language(first) == check_language(second)
 
 

@@ -1,4 +1,4 @@
-"""Checks of a text by itself: length ratio, repetition, edit similarity, script."""
+"""Checks of texts without any model: length ratio, repetition, edit similarity, script."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from typing import Any
 
 from mtcpo.data.languages import script_of
 
-# A stretch of up to 60 characters four or more times in a row, over 12 characters at least: "no, no, no!" may be right.
-# Bounded, so that no text makes the search slow.
+# Up to 60 characters that come four or more times in a row, over at least 12 characters: "no, no, no!" may be right.
+# The 60 bound the search, which would be slow on long texts without them.
 _LOOP = re.compile(r"(.)\1{11,}|(..)\2{5,}|(.{3,60}?)\3{3,}", re.DOTALL)
 
 
@@ -26,16 +26,21 @@ def edit_similarity(first: str, second: str) -> float:
 
 
 def has_loop(text: str) -> bool:
-    """Whether a text says one thing four times or more without a break, over 12 characters or more.
+    """Whether a text repeats something four or more times in a row, over 12 or more characters.
 
-    Dots and dashes alone say nothing.
+    Repeated dots and dashes do not count.
     """
-    # White space is evened out, so that "no no\tno no" counts; the space at the end lets the last word count too.
-    even = " ".join(text.split()) + " "
-    return any(any(map(str.isalnum, match.group())) for match in _LOOP.finditer(even))
+    # White space is normalized, so that "no no\tno no" counts; the space at the end makes the last word equal too.
+    normalized = " ".join(text.split()) + " "
+    repetitions = (match.group() for match in _LOOP.finditer(normalized))
+    return any(map(_has_letter_or_digit, repetitions))
 
 
-# What langcodes calls a script -> the scripts of Unicode whose letters it has.
+def _has_letter_or_digit(text: str) -> bool:
+    return any(map(str.isalnum, text))
+
+
+# The ISO 15924 code of a writing system -> the Unicode scripts whose letters it uses.
 _SCRIPTS = {
     "Jpan": ("Han", "Hiragana", "Katakana"),
     "Kore": ("Hangul", "Han"),
@@ -57,11 +62,11 @@ def _letters_in(tgt_lang: str) -> Any:
 def _letters() -> Any:
     import regex
 
-    # Letters that many scripts share ("ー" of kana, modifiers) belong to none and count for none.
+    # Letters that several scripts share (the kana sign "ー", modifiers) count for none.
     return regex.compile(r"[\p{L}--[\p{Script=Common}\p{Script=Inherited}]]", flags=regex.V1)
 
 
 def script_share(text: str, tgt_lang: str) -> float:
-    """Return the share of a text's letters in a script of the target language; 1 where it has no letter."""
+    """Return the share of a text's letters that are in the target language's script, 0 to 1; 1 without any letter."""
     letters = len(_letters().findall(text))
     return len(_letters_in(tgt_lang).findall(text)) / letters if letters else 1.0

@@ -27,7 +27,7 @@ class Recipe(Config):
     stages: tuple[Optimizer, ...] = ()
 
 
-def test_unknown_key_is_refused_with_the_nearest():
+def test_an_unknown_key_is_refused_with_the_nearest():
     with pytest.raises(
         UserError, match=r"r\.toml: unknown key 'nane' \(did you mean 'name'\?\); its keys are data, name"
     ):
@@ -38,7 +38,7 @@ def test_unknown_key_is_refused_with_the_nearest():
         load_section(Recipe, {"name": "x", "stages": [{"lrr": 1}]}, "r.toml")
 
 
-def test_message_has_key_and_value():
+def test_messages_name_key_and_value():
     with pytest.raises(UserError, match=r"optimizer\.lr: .*greater than 0 \(got -1\)"):
         load_section(Recipe, {"name": "x", "optimizer": {"lr": -1}}, "r.toml")
     with pytest.raises(UserError, match="'name' is missing"):
@@ -50,7 +50,7 @@ def test_sections_are_frozen():
         load_section(Recipe, {"name": "x"}, "r.toml").name = "y"
 
 
-def test_paths_start_at_the_recipe_and_names_stay(tmp_path):
+def test_relative_paths_start_at_the_recipe_and_names_stay(tmp_path):
     (tmp_path / "train.de").write_text("x")
     load = lambda value: load_section(Recipe, {"name": "x", "data": value}, "r", base=tmp_path).data  # noqa: E731
     assert load("train.de") == str(tmp_path / "train.de")
@@ -59,7 +59,7 @@ def test_paths_start_at_the_recipe_and_names_stay(tmp_path):
     assert load("google/mt5-small") == "google/mt5-small"
 
 
-def test_paths_of_the_command_line_start_at_the_working_directory(tmp_path, monkeypatch):
+def test_paths_from_the_command_line_start_at_the_working_directory(tmp_path, monkeypatch):
     (tmp_path / "here").mkdir()
     (tmp_path / "here" / "a.txt").write_text("x")
     (tmp_path / "recipe").mkdir()
@@ -79,11 +79,11 @@ def test_paths_of_the_command_line_start_at_the_working_directory(tmp_path, monk
         ("name=", ["name"], ""),
     ],
 )
-def test_overrides_are_toml_or_text(override, keys, value):
+def test_an_override_is_toml_or_text(override, keys, value):
     assert parse_override(override) == (keys, value)
 
 
-def test_override_makes_tables_and_refuses_values():
+def test_overrides_create_tables_but_replace_no_value_by_one():
     assert apply_overrides({}, ["a.b.c=1", "a.b.d=2"]) == {"a": {"b": {"c": 1, "d": 2}}}
     with pytest.raises(UserError, match="'a' is a value, not a table"):
         apply_overrides({"a": 1}, ["a.b=2"])
@@ -91,7 +91,7 @@ def test_override_makes_tables_and_refuses_values():
         apply_overrides({}, ["beta"])
 
 
-def test_toml_mistakes_name_the_file(tmp_path):
+def test_mistakes_in_toml_name_file_and_line(tmp_path):
     path = tmp_path / "r.toml"
     with pytest.raises(UserError, match="no such file"):
         read_toml(path)
@@ -103,7 +103,7 @@ def test_toml_mistakes_name_the_file(tmp_path):
         read_toml(path)
 
 
-def test_resolved_recipe_reads_back_the_same(tmp_path):
+def test_a_resolved_recipe_is_read_as_written(tmp_path):
     recipe = load_section(Recipe, {"name": "x", "stages": [{"lr": 0.5}]}, "r")
     Path(tmp_path / "r.toml").write_text(to_toml(recipe), encoding="utf-8")
     assert load_section(Recipe, read_toml(tmp_path / "r.toml"), "r") == recipe

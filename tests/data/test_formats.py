@@ -28,7 +28,7 @@ def alma_row(**change):
     return {"translation": fields | change}
 
 
-def test_plain_translation_row_has_the_direction_it_is_asked_for():
+def test_a_plain_translation_row_is_read_in_the_given_direction():
     row = {"translation": {"de": "Ja.", "en": "Yes."}}
     [segment] = translation_segments(row, "de", "en", "7", "f:7")
     assert (segment.id, segment.src_lang, segment.tgt_lang) == ("7", "de", "en")
@@ -37,7 +37,7 @@ def test_plain_translation_row_has_the_direction_it_is_asked_for():
     assert (back.source, back.references) == ("Yes.", ("Ja.",))
 
 
-def test_languages_match_however_the_row_spells_them():
+def test_language_codes_of_a_row_match_in_any_spelling():
     row = {"translation": {"deu_Latn": "Ja.", "zho_Hans": "是。"}}
     [segment] = translation_segments(row, "de", "zh-Hans", "1", "f:1")
     assert (segment.src_lang, segment.tgt_lang, segment.source) == ("de", "zh-Hans", "Ja.")
@@ -52,12 +52,12 @@ def test_languages_match_however_the_row_spells_them():
         ({"translation": "text"}, ("de", "en"), "must map languages to texts"),
     ],
 )
-def test_wrong_translation_rows(row, languages, message):
+def test_wrong_translation_rows_are_refused(row, languages, message):
     with pytest.raises(UserError, match=message):
         translation_segments(row, *languages, "1", "f:1")
 
 
-def test_alma_row_serves_both_directions():
+def test_an_alma_row_gives_both_directions():
     forth, back = translation_segments(alma_row(), None, None, "1", "f:1")
     assert (forth.id, forth.source, forth.references) == ("1:de-en", "Guten Tag.", ("Good day.",))
     assert {c.system: c.text for c in forth.candidates} == {"alma": "Day.", "gpt4": "Hello.", "reference": "Good day."}
@@ -70,7 +70,7 @@ def test_alma_row_serves_both_directions():
     assert {c.system: c.text for c in back.candidates} == {"alma": "Tag.", "gpt4": "Guten Morgen."}
 
 
-def test_required_directions_and_wanted_languages_restrict():
+def test_required_directions_and_given_languages_restrict_a_row():
     directions = lambda row, *wanted: [s.id for s in translation_segments(row, *wanted, "1", "f:1")]  # noqa: E731
     assert directions(alma_row(required_directions="en-de"), None, None) == ["1:en-de"]
     assert directions(alma_row(), "de", None) == ["1:de-en"]
@@ -78,12 +78,12 @@ def test_required_directions_and_wanted_languages_restrict():
 
 
 @pytest.mark.parametrize(("delta", "human"), [(2.0, {"gpt4": 2.0, "alma": 0.0}), (-1.5, {"gpt4": -1.5, "alma": 0.0})])
-def test_delta_is_a_verdict_for_gpt4_if_positive(delta, human):
+def test_a_positive_delta_is_a_verdict_for_gpt4(delta, human):
     [segment] = translation_segments(alma_row(Delta=delta, required_directions="de-en"), None, None, "1", "f:1")
     assert {c.system: c.scores["human"] for c in segment.candidates if "human" in c.scores} == human
 
 
-def test_delta_without_its_systems():
+def test_a_delta_without_its_systems_is_refused():
     row = alma_row(Delta=1.0)
     del row["translation"]["gpt4_en"]
     with pytest.raises(UserError, match="Delta compares the systems gpt4 and alma; the row has alma"):
@@ -98,7 +98,7 @@ def assistant(content):
     return {"role": "assistant", "content": content}
 
 
-def test_standard_preference_row():
+def test_a_standard_preference_row_keeps_its_prompt():
     row = {"prompt": "Translate: Ja.", "chosen": " Yes.", "rejected": " No."}
     triplet = preference_triplet(row, "3", "f:3")
     assert (triplet.prompt, triplet.chosen, triplet.rejected) == ("Translate: Ja.", " Yes.", " No.")
@@ -120,7 +120,7 @@ def test_implicit_prompt_ends_between_words(chosen, rejected, prompt):
     assert (prompt + triplet.chosen, prompt + triplet.rejected) == (chosen, rejected)
 
 
-def test_conversations_with_and_without_a_prompt():
+def test_conversations_are_read_with_and_without_a_prompt():
     prompt = [{"role": "system", "content": "Be brief."}, user("Ja.")]
     explicit = {"prompt": prompt, "chosen": [assistant("Yes.")], "rejected": [assistant("No.")]}
     implicit = {"chosen": [*prompt, assistant("Yes.")], "rejected": [*prompt, assistant("No.")]}
@@ -130,7 +130,7 @@ def test_conversations_with_and_without_a_prompt():
     assert preference_triplet(implicit, "1", "f:1") == triplet
 
 
-def test_xalma_row():
+def test_an_xalma_row_is_read():
     row = {"source": "Ja.", "chosen": "Yes.", "reject": "No.", "directions": "de-en"}
     triplet = preference_triplet(row, "1", "f:1")
     assert (triplet.src_lang, triplet.tgt_lang, triplet.source) == ("de", "en", "Ja.")
@@ -154,12 +154,12 @@ def test_xalma_row():
         ),
     ],
 )
-def test_wrong_preference_rows(row, message):
+def test_wrong_preference_rows_are_refused(row, message):
     with pytest.raises(UserError, match=message):
         preference_triplet(row, "1", "f:1")
 
 
-def test_trl_rows():
+def test_triplets_are_written_as_standard_trl_rows():
     triplet = Triplet("1", "de", "zh", "Was {tgt_name} heißt", "a", "b")
     template = "Translate from {src_name} to {tgt_name}:\n{source}\n"
     assert trl_row(triplet, template) == {
@@ -183,7 +183,7 @@ def test_trl_rows():
          "rejected": [user("a"), assistant("b"), user("c"), assistant("e")]},
     ],
 )  # fmt: skip
-def test_implicit_prompts_are_those_of_trl(row):
+def test_implicit_prompts_equal_those_of_trl(row):
     theirs = pytest.importorskip("trl.data_utils").extract_prompt(row)
     ours, conversation = preference_triplet(row, "1", "f:1"), isinstance(row["chosen"], list)
     assert (list(ours.prompt) if conversation else ours.prompt) == theirs["prompt"]
@@ -191,7 +191,7 @@ def test_implicit_prompts_are_those_of_trl(row):
         assert text == (theirs[key][0]["content"] if conversation else theirs[key])
 
 
-def test_implicit_prompts_end_at_words_where_trl_cuts_them():
+def test_implicit_prompts_end_at_words_where_trl_splits_them():
     row = {"chosen": "It is black.", "rejected": "It is blue."}
     triplet = preference_triplet(row, "1", "f:1")
     assert (triplet.prompt, triplet.chosen) == ("It is", " black.")

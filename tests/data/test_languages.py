@@ -17,7 +17,7 @@ from mtcpo.data.languages import check_language, english_name, macro_language, s
         ("und", "und"),
     ],
 )
-def test_one_spelling_for_each_language(tag, normal):
+def test_every_spelling_of_a_language_gives_one_code(tag, normal):
     assert check_language(tag) == normal
     assert check_language(normal) == normal
 
@@ -25,14 +25,14 @@ def test_one_spelling_for_each_language(tag, normal):
 @pytest.mark.parametrize(
     ("tag", "hint"), [("german", "'de'"), ("Chinese", "'zh'"), ("dex", "did you mean 'de'"), ("", "''")]
 )
-def test_unknown_language_names_the_nearest(tag, hint):
+def test_an_unknown_language_is_refused_with_the_nearest(tag, hint):
     with pytest.raises(UserError, match="unknown language") as caught:
         check_language(tag)
     assert hint in str(caught.value)
     assert "\n" not in str(caught.value)
 
 
-def test_names_as_prompts_write_them():
+def test_english_names_are_as_prompts_write_them():
     assert [english_name(tag) for tag in ("de", "zh", "is", "pt-BR")] == [
         "German",
         "Chinese",
@@ -41,7 +41,7 @@ def test_names_as_prompts_write_them():
     ]
 
 
-def test_bare_code_for_tools_that_know_few_languages():
+def test_macro_languages_are_bare_codes():
     assert [macro_language(tag) for tag in ("zh-Hans", "cmn", "yue", "ja-JP", "de-AT")] == [
         "zh",
         "zh",
@@ -51,6 +51,6 @@ def test_bare_code_for_tools_that_know_few_languages():
     ]
 
 
-def test_same_language_however_spelled():
+def test_the_same_language_is_recognized_in_any_spelling():
     assert same_language("deu_Latn", "de")
     assert not same_language("sr-Cyrl", "sr-Latn")

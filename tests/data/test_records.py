@@ -51,17 +51,17 @@ triplets = st.builds(
 
 
 @given(segments)
-def test_segments_survive_json(segment):
+def test_segments_are_read_from_json_as_written(segment):
     assert segment_from_json(json.loads(json.dumps(segment_to_json(segment))), "here") == segment
 
 
 @given(triplets)
-def test_triplets_survive_json(triplet):
+def test_triplets_are_read_from_json_as_written(triplet):
     assert triplet_from_json(json.loads(json.dumps(triplet_to_json(triplet))), "here") == triplet
 
 
 @pytest.mark.parametrize("name", ["s.jsonl", "s.jsonl.zst", "s.parquet"])
-def test_segments_survive_files_though_rows_differ_in_metrics(tmp_path, name):
+def test_segments_with_different_metrics_are_read_from_files_as_written(tmp_path, name):
     first = Segment(
         "1", "de", "en", "Ja.", ("Yes.",), candidates=(Candidate("a", "Yes.", {"chrf": 1.0, "comet": 0.5}),)
     )
@@ -90,7 +90,7 @@ def test_segments_survive_files_though_rows_differ_in_metrics(tmp_path, name):
         ({"candidates": [{"system": "a", "text": "b", "logprob": True}]}, "logprob must be a finite number"),
     ],
 )
-def test_wrong_fields_are_named_with_their_place(change, message):
+def test_wrong_fields_are_refused_with_file_and_line(change, message):
     row = segment_to_json(Segment("1", "de", "en", "Ja.")) | change
     with pytest.raises(UserError, match=message) as caught:
         segment_from_json(row, "file.jsonl:7")
@@ -98,7 +98,7 @@ def test_wrong_fields_are_named_with_their_place(change, message):
 
 
 @pytest.mark.parametrize("field", ["id", "src_lang", "tgt_lang", "source"])
-def test_missing_field_of_a_segment(field):
+def test_a_missing_field_of_a_segment_is_refused(field):
     row = segment_to_json(Segment("1", "de", "en", "Ja."))
     del row[field]
     with pytest.raises(UserError, match=f"no field '{field}'"):
@@ -106,7 +106,7 @@ def test_missing_field_of_a_segment(field):
 
 
 @pytest.mark.parametrize("prompt", [5, ["no message"], [{"role": "user"}]])
-def test_wrong_prompt_of_a_triplet(prompt):
+def test_a_wrong_prompt_of_a_triplet_is_refused(prompt):
     row = triplet_to_json(Triplet("1", "de", "en", "a", "b", "c")) | {"prompt": prompt}
     with pytest.raises(UserError, match="f:1: field 'prompt'"):
         triplet_from_json(row, "f:1")

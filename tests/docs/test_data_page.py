@@ -1,4 +1,4 @@
-"""Data as users have it, from the command line: docs/data.md as it stands, and code of one's own in a recipe."""
+"""docs/data.md as it stands, and custom code in commands and recipes."""
 
 import json
 import re
@@ -44,7 +44,7 @@ def rows_of(path):
     return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
 
 
-def test_the_page_on_data_runs(here, capsys):
+def test_every_command_of_the_page_runs(here, capsys):
     files = re.findall(r"`([\w.]+)`:\n\n```\w*\n(.*?)^```", PAGE, re.MULTILINE | re.DOTALL)
     assert [name for name, _ in files] == ["articles.csv", "feed.py"]
     for name, text in files:
@@ -79,7 +79,7 @@ def test_the_page_on_data_runs(here, capsys):
         "run own.toml --output-dir x",
     ],
 )
-def test_no_command_runs_code_without_the_flag(here, capsys, command):
+def test_no_command_runs_custom_code_without_the_flag(here, capsys, command):
     for name in ("feed", "own_corpus"):
         (here / f"{name}.py").write_text("raise SystemExit('code ran')", encoding="utf-8")
     (here / "own.toml").write_text(RECIPE, encoding="utf-8")
@@ -93,7 +93,7 @@ def test_no_command_runs_code_without_the_flag(here, capsys, command):
         load_recipe(here / "own.toml")
 
 
-def test_a_recipe_with_code_follows_its_file(here, capsys):
+def test_a_recipe_with_custom_code_depends_on_its_file(here, capsys):
     (here / "own_corpus.py").write_text("def Corpus():\n    return []\n", encoding="utf-8")
     (here / "own.toml").write_text(RECIPE, encoding="utf-8")
     prefs = make_stages(load_recipe(here / "own.toml", allow_code=True), here / "out")[0]
@@ -119,7 +119,7 @@ def test_a_recipe_with_code_follows_its_file(here, capsys):
         ("evaluate --model mt5 --suite demo --set data.take=3", "unknown key 'data'"),
     ],
 )
-def test_settings_of_data_are_checked_like_all_others(here, capsys, command, message):
+def test_data_settings_are_checked_like_all_others(here, capsys, command, message):
     (here / "c.csv").write_text("source,x\na,b\n", encoding="utf-8")
     assert message in mistake(capsys, *shlex.split(command))
 
