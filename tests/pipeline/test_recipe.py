@@ -216,13 +216,14 @@ def test_a_resolved_recipe_is_the_same_recipe(name, tmp_path):
 
 
 def test_a_selection_of_the_users_own_is_an_input_of_its_stage(minimal, tmp_path):
-    (tmp_path / "work/my_selections.py").write_text("def first(pool): return [(0, 1)]\n")
-    override = ["prefs.select=python:my_selections:first"]
-    with pytest.raises(UserError, match=r"prefs\.select: python:my_selections:first .*--allow-code"):
+    # A name of its own: a module that another test imported would be found in its place.
+    (tmp_path / "work/selection_of_a_recipe.py").write_text("def first(pool): return [(0, 1)]\n")
+    override = ["prefs.select=python:selection_of_a_recipe:first"]
+    with pytest.raises(UserError, match=r"prefs\.select: python:selection_of_a_recipe:first .*--allow-code"):
         load_recipe(minimal, override)
     recipe = load_recipe(minimal, override, allow_code=True)
     [stage] = [stage for stage in make_stages(recipe, tmp_path / "run") if stage.name == "prefs"]
-    assert str(tmp_path / "work/my_selections.py") in stage.inputs
+    assert str(tmp_path / "work/selection_of_a_recipe.py") in stage.inputs
 
 
 @pytest.mark.parametrize("name", SHIPPED)
