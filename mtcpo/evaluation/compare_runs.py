@@ -59,7 +59,7 @@ class KnownScores(NeuralMetric):
         self.needs_references = False
         self.higher_is_better = description.higher_is_better
         self.percent = description.percent
-        # With a hole in them they could not be counted by system.
+        # Error counts need the spans of every translation.
         self.finds_error_spans = all(scored.errors is not None for scored in scores.values())
         self._scores = scores
         self._signature = description.signature
@@ -114,9 +114,9 @@ def _read_run(folder: Path) -> EvaluatedRun:
     path = folder / EVALUATION_FILE
     if not path.is_file():
         raise UserError(f"{folder}: no {EVALUATION_FILE} in it; evaluate it first, with --output-dir {folder}")
-    # Not by the document's own keys: whether those have the suite depends on what else was evaluated.
+    # The document's own keys will not do: they have the suite only where several test sets share a pair.
     entries = {(entry.suite, entry.pair): entry for entry in read_document(path).entries}
-    # Resolved, since `.` has a name too.
+    # Resolved, so that `.` gives the name of the folder.
     return EvaluatedRun(folder.resolve().name, folder, entries)
 
 
@@ -132,7 +132,7 @@ def _common_sets(runs: Sequence[EvaluatedRun], report_left_out: Callable[[str], 
         for key in run.entries:
             if key not in common:
                 report_left_out(f"{' '.join(key)} is left out: {run.folder} has it, but not every run")
-    # In the order of the first run, and not of a set.
+    # A set has no order; the first run has.
     return [key for key in runs[0].entries if key in common]
 
 
@@ -142,7 +142,7 @@ def _compare_on(
     """Evaluate the systems of all runs on one test set."""
     first = runs[0].entries[key]
     for run in runs[1:]:
-        # The same name is not enough: another version of a test set has other lines.
+        # The same name is not enough: versions of a test set differ in their lines.
         if run.entries[key].sha256 != first.sha256:
             raise UserError(
                 f"{run.folder}: its {key[0]} {key[1]} has other sources or references than that of {runs[0].folder}; "
@@ -168,7 +168,7 @@ def _compare_on(
 def _outputs(runs: Sequence[EvaluatedRun], segments_by_run: Sequence[Sequence[Segment]]) -> dict[str, list[str]]:
     """Return the translations of all systems; one that all runs share appears once, and first."""
     outputs_by_run = list(map(_texts_by_system, segments_by_run))
-    # Mostly the model before training: as one system it can be the baseline of all runs.
+    # Usually the model before training; as one system it can serve as the baseline for all runs.
     shared: dict[str, list[str]] = {}
     for system, texts in outputs_by_run[0].items():
         if all(outputs.get(system) == texts for outputs in outputs_by_run):
@@ -200,7 +200,7 @@ def _metrics(
         raise UserError(f"{' '.join(key)}: no metric that all runs have; choose one, for example --metric chrf")
     metrics: list[Metric] = []
     for spec in specs:
-        # A spec with a checkpoint of its own (comet:PATH) is no name of a metric in a run, and is computed.
+        # A spec with its own checkpoint (comet:PATH) does not name a metric of the runs; it is computed.
         if not is_lexical(spec) and _all_have(entries, spec):
             metrics.append(_known_scores(spec, runs, segments_by_run, entries))
         else:
@@ -209,7 +209,7 @@ def _metrics(
 
 
 def _common_metrics(key: SetKey, entries: Sequence[SetEntry], report_left_out: Callable[[str], object]) -> list[str]:
-    """Return the metrics of the runs that all systems can have: any lexical one, and the neural ones of every run."""
+    """Return the metrics that all systems can have: lexical ones of any run, neural ones that every run has."""
     names: dict[str, None] = {}
     for entry in entries:
         names.update(dict.fromkeys(entry.main_metrics))
@@ -232,8 +232,8 @@ def _known_scores(
     segments_by_run: Sequence[Sequence[Segment]],
     entries: Sequence[SetEntry],
 ) -> KnownScores:
-    """Return a neural metric as the scores that the runs have of it."""
-    # Another model, or another version of it, is another scale.
+    """Return a neural metric backed by the scores in the runs."""
+    # Scores of different models, or of versions of one model, are not comparable.
     signatures = {entry.metrics[name].signature for entry in entries}
     if len(signatures) > 1:
         raise UserError(

@@ -6,7 +6,7 @@
         entry.verdict("tuned", "ter")                # "better", "worse" or "same"; lower TER is better
 
 The names of fields in the file are a promise; where a record has another name, the field's alias is the file's.
-Whether a higher or a lower score is better is asked of one property alone, `MetricDescription.sign`.
+Whether higher or lower scores are better is decided in one property, `MetricDescription.sign`.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from mtcpo.metrics.per_reference import label_or_default
 from mtcpo.metrics.registry import METRICS
 
 METRIC_TITLES: Mapping[str, str] = {name: kind.title for name, kind in METRICS.items()}
-"""How papers write the metrics' names. A metric of the user's own is called by its name."""
+"""Names of metrics as papers write them; a user's own metric has no other name than its key."""
 
 ALPHA = 0.05
 """A difference is called significant below this p-value."""
@@ -51,7 +51,7 @@ class MetricDescription(Record):
 
     @property
     def sign(self) -> int:
-        """What turns scores and differences so that higher is better, by multiplication: -1 for TER, else 1."""
+        """1 where higher scores are better, -1 where lower ones are (TER): a factor that makes higher better."""
         return 1 if self.higher_is_better else -1
 
     def as_printed(self, stored: float) -> float:
@@ -100,7 +100,7 @@ class Versus(Record):
         """
         if self.p_holm is not None:
             return self.p_holm
-        if self.p_randomization is None:  # documents of before there was a second test
+        if self.p_randomization is None:  # documents written before there was a second test
             return self.p_value
         return max(self.p_value, self.p_randomization)
 
@@ -145,7 +145,7 @@ class LengthGroup(Record):
 
 
 class SetEntry(Record):
-    """What was found on one test set in one language pair.
+    """The results on one test set in one language pair.
 
     references: of each segment; -1 where their number varies. sha256: of sources and references. unchecked: diagnostic
     -> why it was not checked.
@@ -184,7 +184,7 @@ class SetEntry(Record):
     @property
     def main_metrics(self) -> tuple[str, ...]:
         """The metrics that sentences and plots speak of: all but those against a single reference (`bleu-A`)."""
-        # By name, since the file does not say it otherwise: `with_each_reference` names them like this.
+        # Recognized by name, as `with_each_reference` makes it: evaluation.json has no mark for them.
         single = set()
         for name, label in product(self.metrics, self.reference_names):
             single.add(f"{name}-{label_or_default(label)}")
@@ -207,7 +207,7 @@ class SetEntry(Record):
     @property
     def span_metric(self) -> str | None:
         """The first metric that finds error spans."""
-        # It finds them in every system's outputs, so any system will do.
+        # Any system will do: a metric finds spans in the outputs of all or none.
         for name, score in self.systems[self.baseline].metrics.items():
             if score.errors_per_segment is not None:
                 return name
@@ -229,7 +229,7 @@ class SetEntry(Record):
         return "better" if self.metrics[metric].sign * versus.delta > 0 else "worse"
 
     def ranked(self, metric: str) -> tuple[str, ...]:
-        """Return the systems from the best to the worst by a metric; of equal ones, the one named first comes first."""
+        """Return the systems from the best to the worst by a metric; ties keep the order of the file."""
         sign = self.metrics[metric].sign
         return tuple(sorted(self.systems, key=lambda system: -sign * self.score(system, metric).score))
 
@@ -237,7 +237,7 @@ class SetEntry(Record):
         """Return the systems that share the best score by a metric; none where there is one system only."""
         if len(self.systems) == 1:
             return frozenset()
-        # Several systems may share it, to the last bit.
+        # Compared exactly: equal outputs have equal scores, and near ties are no ties.
         highest = self.score(self.ranked(metric)[0], metric).score
         return frozenset(system for system in self.systems if self.score(system, metric).score == highest)
 
@@ -276,7 +276,7 @@ class EvaluationDocument(Record):
 
     def to_json(self) -> dict[str, Any]:
         """Return the JSON object that is written: fields that were never given are left out."""
-        # By "unset" and not by "default": a null of the file (no correction, not checked) is a statement.
+        # Unset, not default: an explicit null (no correction, not checked) has a meaning and must be written.
         return self.model_dump(mode="json", by_alias=True, exclude_unset=True)
 
 

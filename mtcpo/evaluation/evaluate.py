@@ -74,7 +74,7 @@ def evaluate_outputs(
 
 @dataclass(frozen=True, slots=True)
 class MetricResults:
-    """What one metric says: of each system, in their order, its score; and by system how it compares."""
+    """The results of one metric. scores: in the order of the systems. comparisons: by system, without the baseline."""
 
     description: MetricDescription
     scores: Sequence[MetricScore]
@@ -116,7 +116,7 @@ def _by_system(
             scores[name] = result.scores[place]
             if system != baseline:
                 comparisons[name] = result.comparisons[system]
-        # The baseline is compared with nothing, and so has no entry of an empty comparison either.
+        # The baseline is not compared with itself, and has an empty `versus`.
         versus = {baseline: comparisons} if comparisons else {}
         systems[system] = SystemScores(**diagnose(test_set, texts), metrics=scores, versus=versus)
     return systems
@@ -184,8 +184,8 @@ def _identify(test_set: TestSet) -> dict[str, Any]:
 
 
 def _sha256(test_set: TestSet) -> str:
-    """Return a hash of sources and references: two evaluations with the same one are of the same text."""
-    # Without ids and document names: those may differ between two copies of the same text.
+    """Return a hash of sources and references: equal hashes mean the same text."""
+    # Ids and document names are left out: copies of the same test set may differ in them.
     lines = ("\t".join((segment.source, *segment.references)) for segment in test_set.segments)
     return hashlib.sha256("\n".join(lines).encode("utf-8")).hexdigest()
 
@@ -200,7 +200,7 @@ def _num_references(test_set: TestSet) -> int:
 def _describe_tests(config: EvaluateConfig, systems: int) -> Significance:
     return Significance(
         test="paired bootstrap",
-        # Spelled as evaluation.json has always had it: other tools may compare the string.
+        # The spelling is part of evaluation.json: other tools may compare the string.
         second_test="paired approximate randomisation",
         correction="Holm" if systems > 2 else None,
         resamples=config.resamples,
@@ -214,7 +214,7 @@ def _unchecked(test_set: TestSet) -> dict[str, str]:
 
 
 def _describe_metric(metric: Metric, test_set: TestSet, selection_metrics: Collection[str]) -> MetricDescription:
-    # The mark is given only where it is true, so that evaluation.json has the field only there.
+    # Set only where it is true: evaluation.json has the field only for such metrics.
     mark = {"used_for_selection": True} if metric.name in selection_metrics else {}
     references = _num_references(test_set) if metric.needs_references else 0
     return MetricDescription(
@@ -229,7 +229,7 @@ def _with_candidates(segments: Sequence[Segment], outputs: Mapping[str, Sequence
     """Return the segments with the systems' translations as candidates, in place of any that they had."""
     translated = []
     for row, segment in enumerate(segments):
-        # The order of the systems is that of the candidates everywhere below.
+        # Candidates are in the order of the systems; the functions below rely on it.
         candidates = tuple(Candidate(system, texts[row]) for system, texts in outputs.items())
         translated.append(replace(segment, candidates=candidates))
     return tuple(translated)
@@ -238,7 +238,7 @@ def _with_candidates(segments: Sequence[Segment], outputs: Mapping[str, Sequence
 def _with_scores(segments: tuple[Segment, ...], metric: Metric, scores: Sequence[Array]) -> tuple[Segment, ...]:
     """Add the metric's scores (N,) of each system, higher is better, and the error spans where it finds them."""
     if metric.finds_error_spans:
-        # Not a second run of the model: its cache has these scores, and the spans were found with them.
+        # The model does not run again: the score cache has these scores and the spans found with them.
         scored_segments = metric.score_with_spans(segments)
     else:
         scores_by_segment = zip(*(system_scores.tolist() for system_scores in scores), strict=True)

@@ -81,11 +81,11 @@ def score_systems(description: MetricDescription, scores: Sequence[float], resam
 
     scores: corpus scores as printed.
     """
-    # Clusters are about better and worse, and in TER lower is better.
+    # Clusters need "higher is better", and lower TER is better.
     turned_scores = [description.sign * score for score in scores]
     turned_draws = [description.sign * drawn for drawn in resampled.draws]
     clusters = significance_clusters(turned_scores, turned_draws)
-    # Given only where it is true, so that evaluation.json has the field only there.
+    # Set only where it is true: evaluation.json has the field only for such metrics.
     mark = {"used_for_selection": True} if description.used_for_selection else {}
     rows = []
     for score, drawn, cluster in zip(scores, resampled.draws, clusters, strict=True):
@@ -131,7 +131,7 @@ def compare_with_baseline(
             ties=int((np.abs(gains) <= TIE).sum()),
             losses=int((gains < -TIE).sum()),
         )
-    # A single comparison has nothing to be corrected for, and no p_holm in evaluation.json.
+    # A single comparison needs no correction, and gets no p_holm in evaluation.json.
     return _corrected(compared) if len(compared) > 1 else compared
 
 
@@ -153,7 +153,7 @@ def score_by_length(
     """Return the scores on groups of segments, from the shortest sources to the longest."""
     lengths = np.array([len(segment.source) for segment in segments])
     groups = []
-    # A stable sort: segments of one length stay in their order, and the groups are the same everywhere.
+    # A stable sort: ties keep their order, so that the groups are the same on every machine.
     for rows in np.array_split(np.argsort(lengths, kind="stable"), LENGTH_BINS):
         if not len(rows):  # fewer segments than groups
             continue

@@ -48,7 +48,7 @@ def to_document(evaluations: Sequence[Evaluation], made: Mapping[str, Any] | Non
     Raises:
         UserError: two evaluations are of the same test set.
     """
-    # The short key is what readers of a single test set expect, and a promise.
+    # Readers of a single test set rely on the short key.
     sets_per_pair = Counter(evaluation.test_set.pair for evaluation in evaluations)
     entries: dict[str, SetEntry] = {}
     for evaluation in evaluations:
@@ -57,7 +57,7 @@ def to_document(evaluations: Sequence[Evaluation], made: Mapping[str, Any] | Non
         if key in entries:
             raise UserError(f"two test sets are {name} {pair}; rename one")
         entries[key] = evaluation.entry
-    if made is None:  # a field that is given is written, as null if need be
+    if made is None:  # every field that is set is written, even as null
         return EvaluationDocument(pairs=entries)
     return EvaluationDocument(pairs=entries, made=dict(made))
 

@@ -43,7 +43,7 @@ KEPT_TRANSLATIONS = ".translations"
 """Folder that keeps a model's translations until their evaluation is written."""
 
 MetricKey = tuple[str, str]
-"""Spec, and target language or "und": what two test sets must share to share a loaded metric."""
+"""Spec, and target language or "und": test sets with the same key share a loaded metric."""
 
 Outputs = list[list[str]]
 """Of each test set, one translation for each segment."""
@@ -123,7 +123,7 @@ def evaluate_systems(
     Raises:
         UserError: as the loading of metrics, the systems, and `evaluate_outputs`.
     """
-    # Files first: a wrong number of lines shows in a second, and loading metrics or translating may take hours.
+    # Files first: a wrong number of lines shows in a second, while translating may take hours.
     outputs: dict[str, Outputs] = {}
     models: dict[str, TranslationModel] = {}
     for name, system in systems.items():
@@ -141,7 +141,7 @@ def evaluate_systems(
         outputs[name] = model.outputs(test_sets)
     evaluations = []
     for index, test_set in enumerate(test_sets):
-        # In the order in which the systems were given: the first is the baseline unless the configuration names one.
+        # Keep the given order: without a configured baseline, the first system is the baseline.
         outputs_on_set = {name: outputs[name][index] for name in systems}
         evaluation = evaluate_outputs(test_set, outputs_on_set, metrics[index], config, selection_metrics)
         evaluations.append(evaluation)
@@ -182,7 +182,7 @@ def _engine_opener(
     name: str, model: str, dtype: Any, options: ModelOptions
 ) -> Callable[[int], AbstractContextManager[Engine]]:
     def open_with(sources: int) -> AbstractContextManager[Engine]:
-        # Not before there is something to translate: this imports torch.
+        # Imported only when there is something to translate: it imports torch.
         from mtcpo.translation.engines import open_engine
 
         return open_engine(model, name, dtype, options, sources)
@@ -249,13 +249,13 @@ def load_metrics_for(
 
 
 def _metric_key(spec: str, tgt_lang: str) -> MetricKey:
-    """Return what decides whether two test sets can share a loaded metric: only lexical ones differ by language."""
+    """Return the key of a metric on a test set: only lexical metrics differ by target language."""
     return spec, tgt_lang if is_lexical(spec) else "und"
 
 
 def _open_score_cache(config: EvaluateConfig, folder: Path | None) -> ScoreCache:
     """Open the file that the configuration names, else the one in `folder`, else a cache in memory."""
-    path = Path(":memory:")  # of use even so: corpus scores, segment scores and error spans each ask for them
+    path = Path(":memory:")  # still useful: corpus scores, segment scores and error spans each ask for the same scores
     if config.score_cache:
         path = Path(config.score_cache)
     elif folder is not None:
@@ -271,9 +271,9 @@ def _translate(
 ) -> list[str]:
     if folder is None:
         return translate_texts(engine, segments, decoding)
-    # Candidates that a test set may come with are nothing that a model translates from.
+    # Without candidates: a model does not see them, and they must not change the hash below.
     bare = [replace(segment, candidates=()) for segment in segments]
-    # The file's name is a hash of all that the translations depend on: what lies there is what would be made.
+    # The file name is a hash of all that the translations depend on, so an existing file can be reused.
     fingerprint = [engine.name, decoding.model_dump_json(), *(repr(segment) for segment in bare)]
     digest = sha256("\n".join(fingerprint).encode()).hexdigest()
     path = folder / KEPT_TRANSLATIONS / f"{digest[:16]}.jsonl"
@@ -283,12 +283,12 @@ def _translate(
 
 
 def forget_translations(folder: Path) -> None:
-    """Remove what a `TranslationModel` kept for a call that might have been interrupted."""
+    """Remove the translations that a `TranslationModel` kept in case the call was interrupted."""
     shutil.rmtree(folder / KEPT_TRANSLATIONS, ignore_errors=True)
 
 
 def made_by(config: EvaluateConfig, inputs: Mapping[str, Path], started: float, gpus: bool) -> dict[str, Any]:
-    """Return what made an evaluation: command, versions, hashes of the inputs, settings, seconds.
+    """Return the provenance of an evaluation: command, versions, hashes of the inputs, settings, seconds.
 
     started: what `time.perf_counter()` was at the start.
     """

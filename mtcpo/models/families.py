@@ -5,7 +5,6 @@ FAMILIES below is the whole list. A family that is not in it can be declared wit
 
 from __future__ import annotations
 
-import inspect
 import re
 from collections.abc import Callable, Collection
 from dataclasses import KW_ONLY, dataclass
@@ -280,17 +279,6 @@ def load_family(entry: Any, use: str = "--family") -> Family | None:
 
 def _needs_family(value: Any) -> str:
     return "" if isinstance(value, Family) else f"it is a {type(value).__name__}, and a Family is needed"
-
-
-def language_code_source(family: Family) -> str:
-    """Return the text of the module that a family's `language_code` is in: with it, tokenized data may change."""
-    function = family.language_code
-    if function is None:
-        return ""
-    try:
-        return inspect.getsource(inspect.getmodule(function) or function)
-    except (OSError, TypeError):
-        return repr(function)  # typed at a prompt: its address, so that nothing kept is taken for the same
 
 
 # --- language tokens --------------------------------------------------------------------------------------------------

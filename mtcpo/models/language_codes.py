@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import inspect
+from collections.abc import Callable
+
 import langcodes
 
 # NLLB names individual languages and scripts; where BCP-47 usage has the macrolanguage, this is the member meant.
@@ -45,9 +48,14 @@ def marian_codes(tag: str) -> tuple[str, ...]:
     language = langcodes.Language.get(tag)
     names = (language.to_alpha3(), *_names(language))
     likely = language.maximize()
-    own = [part for part in (language.script, language.territory) if part]
-    usual = [] if language.script else [likely.script]
-    codes = [*(f"{name}_{part}" for part in own for name in names), *names, *(f"{n}_{s}" for n in names for s in usual)]
+    codes = []
+    for part in (language.script, language.territory):
+        if part:
+            codes += [f"{name}_{part}" for name in names]
+    codes += names
+    # Checkpoints that have every language with its script, such as deu_Latn.
+    if not language.script:
+        codes += [f"{name}_{likely.script}" for name in names]
     return tuple(dict.fromkeys(f">>{code}<<" for code in codes))
 
 
@@ -55,3 +63,13 @@ def madlad_codes(tag: str) -> tuple[str, ...]:
     """`de` -> `<2de>`; a script or region where the checkpoint tells them apart."""
     names = (tag.replace("-", "_"), *_names(langcodes.Language.get(tag)))
     return tuple(dict.fromkeys(f"<2{name}>" for name in names))
+
+
+def language_code_source(function: Callable[[str], tuple[str, ...]] | None) -> str:
+    """Return the text of the module of a `language_code`: where it changes, texts may be tokenized differently."""
+    if function is None:
+        return ""
+    try:
+        return inspect.getsource(inspect.getmodule(function) or function)
+    except (OSError, TypeError):
+        return repr(function)  # typed at a prompt: its address, so that no stored tokens are taken for its own

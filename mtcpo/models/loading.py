@@ -111,8 +111,8 @@ def load_model(
         family = _family_for(config, tokenizer, options)
         load_options: dict[str, Any] = {"trust_remote_code": options.allow_code}
         if quantization is None:
-            dtype_found = _dtype_for(dtype, family, device)
-            model = load_weights(path, config, written, family, dtype_found, **load_options).to(device)
+            weight_dtype = _dtype_for(dtype, family, device)
+            model = load_weights(path, config, written, family, weight_dtype, **load_options).to(device)
         else:
             model = _load_quantized(path, config, written, family, quantization, device, **load_options)
     return _verified(name, path, model, tokenizer, family, options)

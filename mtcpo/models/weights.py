@@ -68,13 +68,13 @@ def load_weights(
 def _refuse_problems(path: str, info: Mapping[str, Any], lost_buffers: Collection[str]) -> None:
     """Refuse weights that do not fit; `info` is what transformers reports of loading them."""
     unexpected = [key for key in info.get("unexpected_keys", ()) if not key.endswith(COMPUTED_BUFFERS)]
-    found = {
+    keys_by_problem = {
         "missing": {*info["missing_keys"], *lost_buffers},
         "of another shape": info["mismatched_keys"],
         "unexpected": unexpected,
     }
     problems = []
-    for word, keys in found.items():
+    for word, keys in keys_by_problem.items():
         if keys:
             names = ", ".join(_describe_key(key) for key in sorted(keys, key=str)[:MAX_NAMES])
             problems.append(f"{len(keys)} {word} ({names})")

@@ -45,7 +45,7 @@ def load_test_set(text: str, test_set_dir: Path | None = None, submitted: bool =
     if test_set_dir is not None:
         return _load(spec, published.find(spec, test_set_dir), submitted)
     published.check_downloadable(spec)
-    # sacreBLEU unpacks its texts into this folder, and they are read before it goes.
+    # sacreBLEU extracts its texts into this folder; they are read before it is deleted.
     with tempfile.TemporaryDirectory() as folder:
         files = sacrebleu.find(spec, Path(folder), published.where_to_put(spec))
         return _load(spec, files, submitted)
@@ -75,7 +75,7 @@ def _read(
     name: str,
     languages: tuple[str, str],
     source: Path,
-    references: Sequence[tuple[str, Path]],  # no mapping: two files of the user's may have the same name
+    references: Sequence[tuple[str, Path]],  # not a mapping: two of the user's files may share a name
     origin: str,
     systems: Mapping[str, Path] | None = None,
     docs: Path | None = None,
@@ -96,7 +96,7 @@ def _read(
     for index, text in enumerate(sources):
         segments.append(
             Segment(
-                id=f"{name}:{src_lang}-{tgt_lang}:{index + 1}",  # its line, as editors count
+                id=f"{name}:{src_lang}-{tgt_lang}:{index + 1}",  # line number, from 1
                 src_lang=src_lang,
                 tgt_lang=tgt_lang,
                 source=text,
@@ -116,7 +116,7 @@ def _read(
 
 
 def _read_columns(files: Sequence[Path]) -> list[list[str]]:
-    """Return the lines of each of some aligned files, of which there must be at least one."""
+    """Return the lines of each of several aligned files; each must have at least one."""
     rows = list(read_aligned(files))
     if not rows:
         raise UserError(f"{files[0]}: empty; a test set needs at least one line")

@@ -97,14 +97,14 @@ def check_downloadable(spec: TestSetSpec) -> None:
 
 
 def languages_of(spec: TestSetSpec) -> tuple[str, str]:
-    """Return the languages as results have them: FLORES's `deu_Latn` is `de`, all else stays as it is written."""
+    """Return the languages as results have them: `deu_Latn` of FLORES is `de`, all others stay as written."""
     if spec.suite.startswith("flores200"):
         return check_language(spec.src), check_language(spec.tgt)
     return spec.src, spec.tgt
 
 
 def where_to_put(spec: TestSetSpec, prefix: str = "DIR/") -> str:
-    """Return the files that a folder needs for a test set, for messages."""
+    """Return, for messages, the files that a folder needs for a test set."""
     source, reference, *plain = [f"{prefix}{name}" for name in _expected_files(spec)]
     text = f"{source} and {reference}"
     if plain:
@@ -115,7 +115,7 @@ def where_to_put(spec: TestSetSpec, prefix: str = "DIR/") -> str:
 
 
 def _check_length(spec: TestSetSpec, source: Path) -> None:
-    """Refuse a release that has lost lines or gained some: its scores would be comparable with nobody's."""
+    """Refuse a release with missing or additional lines: its scores would not be comparable."""
     release = RELEASES.get(spec.suite)
     if release is None:
         return
@@ -209,7 +209,7 @@ def _source_and_reference(source: Path, reference: Path) -> TestSetFiles:
 
 
 def _with_systems(source: Path, references: Mapping[str, Path], outputs: Mapping[str, Path]) -> TestSetFiles:
-    """Return the files of a test set; some folders have the references among the outputs, as if of a system."""
+    """Return the files of a test set; some folders have the references among the system outputs, too."""
     systems = {name: path for name, path in outputs.items() if name not in references}
     labelled = {plain_label(name): path for name, path in references.items()}
     return TestSetFiles(source, labelled, str(source), systems)
@@ -227,7 +227,7 @@ def _stems(suite: str) -> list[str]:
     if year is None:
         return [base]
     names = ["generaltest", "newstest"] if int(year[1]) >= 22 else ["newstest", "generaltest"]
-    # The likely ones first: the first is what messages ask for.
+    # Most likely first: messages ask for the first one.
     names += ["wmttest", "florestest"]
     return [*(f"{name}20{year[1]}" for name in names), base]
 
@@ -238,7 +238,7 @@ def _files_by_label(folder: Path, prefix: str, suffix: str) -> dict[str, Path]:
     if not folder.is_dir():
         return files
     for path in sorted(folder.iterdir()):
-        # Longer than both: a file without a label is no reference and no system.
+        # Longer than both: a file without a label is neither a reference nor a system.
         if path.name.startswith(prefix) and path.name.endswith(suffix) and len(path.name) > len(prefix + suffix):
             files[path.name[len(prefix) : -len(suffix)]] = path
     return files

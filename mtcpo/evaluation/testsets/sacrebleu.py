@@ -48,7 +48,7 @@ def known_sets() -> Mapping[str, Any]:
 
 
 def default_references(spec: TestSetSpec) -> list[str]:
-    """Return the names of the references that sacreBLEU takes, so that a name means the same numbers everywhere."""
+    """Return the names of the references that sacreBLEU takes, so that a name means the same scores everywhere."""
     dataset = known_sets().get(spec.suite)
     if dataset is None:
         return []
@@ -75,7 +75,7 @@ def find(spec: TestSetSpec, folder: Path, where_to_put: str) -> TestSetFiles:
     if spec.pair not in known[spec.suite].langpairs:
         raise choose(f"language pair of {spec.suite}", spec.pair, known[spec.suite].langpairs)
     dataset = CachedDataset(known[spec.suite])
-    # Before the download, since sacreBLEU fetches nothing where a truncated archive lies; and after it.
+    # Before the download, since sacreBLEU fetches nothing where a truncated archive exists; and again after it.
     dataset.check_archives()
     try:
         with _download_timeout():
@@ -163,7 +163,7 @@ class CachedDataset:
         )
 
     def _extracting(self, folder: Path) -> Any:
-        self._private("_outdir")  # one that sacreBLEU does not read would be set in vain
+        self._private("_outdir")  # setting a name that sacreBLEU no longer reads would have no effect
         dataset = copy.copy(self.dataset)
         dataset._outdir = str(folder)
         return dataset

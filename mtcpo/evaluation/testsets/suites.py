@@ -58,7 +58,7 @@ class SuiteConfig(Config):
     @field_validator("metrics", mode="before")
     @classmethod
     def _without_code(cls, metrics: Any) -> Any:
-        """Refuse custom code even with --allow-code, which is said of what the user wrote: a suite is shared."""
+        """Refuse custom code even with --allow-code: suites are shared, and the flag is for what the user wrote."""
         for spec in metrics if isinstance(metrics, (list, tuple)) else ():
             if isinstance(spec, str) and code_path(spec) is not None:
                 raise ValueError(f"{spec} is custom Python code, which a suite does not run; give it as --metric")
@@ -67,7 +67,7 @@ class SuiteConfig(Config):
     @field_validator("metrics")
     @classmethod
     def _known(cls, metrics: tuple[str, ...]) -> tuple[str, ...]:
-        # Here and not when they are loaded: that comes after the test sets were downloaded.
+        # Checked here and not at loading, which comes after the test sets were downloaded.
         with as_value_error():
             for spec in metrics:
                 metric_kind(spec)
@@ -102,7 +102,7 @@ def load_test_sets(
     test_sets += map(load_local_set, sets)
     if not test_sets:
         raise UserError("no test set to evaluate on; name one, for example --suite wmt22:de-en")
-    # Both would go to one folder of translations/.
+    # Both would be written to the same folder of translations/.
     seen: set[tuple[str, str]] = set()
     for test_set in test_sets:
         if (test_set.name, test_set.pair) in seen:
@@ -143,7 +143,7 @@ def decoding_of(test_set: TestSet, given: TranslateConfig) -> TranslateConfig:
 
 
 def _is_test_set(spec: str) -> bool:
-    # The path of a suite file may have a colon in it, too.
+    # The path of a suite file may contain a colon, too.
     return ":" in spec and not spec.endswith(".toml")
 
 

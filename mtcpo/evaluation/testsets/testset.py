@@ -16,7 +16,7 @@ from mtcpo.data.records import Segment
 from mtcpo.translation.config import TranslateConfig
 
 ALL_REFERENCES = "all"
-"""What a spec says in place of the references' names to take every one: `wmt22:de-en:all`."""
+"""In a spec, stands for all references: `wmt22:de-en:all`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,7 +147,7 @@ def choose_references(spec: TestSetSpec, files: TestSetFiles) -> dict[str, Path]
         if name not in files.references:
             labels = [label or "(unnamed)" for label in files.references]
             raise choose(f"reference of {spec.suite}:{spec.pair}", name, labels)
-    # A folder may have other references than sacreBLEU, and then none of its default ones.
+    # A folder may lack the references that sacreBLEU takes by default.
     default = [name for name in map(plain_label, files.default_references) if name in files.references]
     chosen = named or default or list(files.references)
     return {name: files.references[name] for name in chosen}

@@ -11,9 +11,10 @@ import torch
 from torch import Tensor, nn
 
 from mtcpo.core.errors import UserError
-from mtcpo.models.families import Family, language_code_source, language_token
+from mtcpo.models.families import Family, language_token
 from mtcpo.models.head.hooks import Head, add_model_losses
 from mtcpo.models.head.targets import IGNORE, Objective, TargetPositions, TokenScores, locate_targets
+from mtcpo.models.language_codes import language_code_source
 from mtcpo.models.layouts.base import Batch, Example, pad_rows, router_option, target_rows
 from mtcpo.models.layouts.encode_once import encode_once, look_up_once
 from mtcpo.models.prompts import TextExample, fill_prompt
@@ -34,7 +35,7 @@ class EncoderDecoderLayout:
 
     def tokenization_key(self) -> list[str | int | None]:
         """Return layout, family with the code of its language tokens, template and limit."""
-        code = language_code_source(self.family)
+        code = language_code_source(self.family.language_code)
         return ["encoder-decoder", self.family.name, code, self.prompt, self.max_positions]
 
     def encode(self, texts: Sequence[TextExample]) -> list[Example]:
