@@ -246,7 +246,7 @@ def test_the_metric_decides_whether_lower_is_better(dev, tmp_path):
         ({"args": {"metric_for_best_model": "comet"}},
          r"unknown train\.args\.metric_for_best_model 'comet'.*; choose from bleu, chrf$"),
         ({"args": {"eval_strategy": "no"}, "early_stopping_patience": 2}, "early_stopping_patience: no metric says"),
-        ({"dev": None, "early_stopping_patience": 2}, r"or add \[train\.dev\], whose first metric it is"),
+        ({"dev": None, "early_stopping_patience": 2}, r"or add \[train\.dev\], whose first metric then"),
     ],
 )  # fmt: skip
 def test_a_best_metric_that_no_evaluation_computes_is_refused(dev, values, message, tmp_path):
