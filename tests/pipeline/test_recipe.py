@@ -120,7 +120,7 @@ def test_a_section_that_is_missing_is_named(minimal, section):
         load_recipe(minimal)
 
 
-def test_a_recipe_must_say_where_candidates_and_a_new_models_skills_come_from(minimal):
+def test_a_recipe_needs_candidates_and_sft_for_a_new_model(minimal):
     text = MINIMAL.replace("[translate]\nnum_candidates = 2\n", "")
     minimal.write_text(text)
     with pytest.raises(UserError, match=r"no candidates: add a \[translate\] section, or hypotheses to \[data\]"):
@@ -132,7 +132,7 @@ def test_a_recipe_must_say_where_candidates_and_a_new_models_skills_come_from(mi
         load_recipe(minimal)
 
 
-def test_scores_that_the_data_has_count_as_metrics_only_without_new_candidates(minimal):
+def test_scores_of_the_data_are_metrics_only_without_translate(minimal):
     with pytest.raises(UserError, match="unknown metric 'human'"):
         load_recipe(minimal, ['prefs.metrics=["human"]'])
     minimal.write_text(MINIMAL.replace("[translate]\nnum_candidates = 2\n", ""))
@@ -149,7 +149,7 @@ def test_broken_toml_is_reported_with_its_line(minimal, text, where):
         load_recipe(minimal)
 
 
-def test_prompts():
+def test_a_prompt_with_an_unknown_field_is_refused():
     assert check_prompt("{src_name} to {tgt_name}: {source}") == "{src_name} to {tgt_name}: {source}"
     assert check_prompt('as JSON {"text": "{source}"} {}') == 'as JSON {"text": "{source}"} {}'
     with pytest.raises(UserError, match=r"unknown field of a prompt 'target'.*choose from source, src_code"):
@@ -239,21 +239,21 @@ def test_transformers_accepts_the_training_arguments_of_a_shipped_recipe(name, t
         assert args.learning_rate == config.args["learning_rate"]
 
 
-def test_every_section_of_a_recipe_is_known_to_the_user_by_its_docstring():
+def test_every_section_of_a_recipe_has_a_docstring():
     for name, field in Recipe.model_fields.items():
         annotation = [field.annotation, *getattr(field.annotation, "__args__", ())]
         section = next(item for item in annotation if isinstance(item, type) and item.__module__.startswith("mtcpo"))
         assert section.__doc__, name
 
 
-def test_a_recipe_runs_from_the_module_too(tmp_path):
+def test_python_m_mtcpo_runs_a_recipe(tmp_path):
     outcome = call("run", "demo", "--dry-run", "--output-dir", "elsewhere", cwd=tmp_path)  # python -m mtcpo
     assert (outcome.code, outcome.err) == (0, "")
     assert outcome.out.startswith("[1/")
     assert not list(Path(tmp_path).iterdir())
 
 
-def test_mistakes_of_the_command(minimal, capsys):
+def test_mistakes_in_the_run_command_are_one_line(minimal, capsys):
     assert mistake(capsys, "run", minimal, "--set", "trian.beta=1").startswith(f"{minimal}: unknown key 'trian'")
     assert mistake(capsys, "run", minimal, "--dry-run", "--set", "train.beta=x").startswith(f"{minimal}: train.beta: ")
     line = mistake(capsys, "run", minimal, "--dry-run", "--set", 'evaluate.suites=["dem"]')

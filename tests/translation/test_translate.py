@@ -71,7 +71,7 @@ def test_outputs_are_in_input_order_whatever_the_batches(engine, kind, sampling)
 
 @pytest.mark.parametrize("sampling", ["beam", "diverse", "nucleus", "epsilon"])
 @pytest.mark.parametrize("count", [1, 3])
-def test_so_many_candidates_a_source_with_names_of_their_own(engine, sampling, count):
+def test_each_source_gets_num_candidates_with_different_names(engine, sampling, count):
     found = engine("mt5").translate(segments(5), config(sampling=sampling, num_candidates=count, num_beams=3), seed=0)
     assert [len(candidates) for candidates in found] == [count] * 5
     for candidates in found:
@@ -79,7 +79,7 @@ def test_so_many_candidates_a_source_with_names_of_their_own(engine, sampling, c
         assert all(candidate.system.startswith("tiny") and candidate.scores == {} for candidate in candidates)
 
 
-def test_names_of_candidates():
+def test_candidates_are_named_by_system_rank_or_number():
     assert candidate_names("base", config()) == ["base"]
     assert candidate_names("base", config(num_candidates=2)) == ["base-beam-1", "base-beam-2"]
     names = candidate_names("base", config(num_candidates=10, sampling="epsilon"))
@@ -88,7 +88,7 @@ def test_names_of_candidates():
 
 
 @pytest.mark.parametrize("sampling", ["nucleus", "epsilon"])
-def test_sampling_is_repeatable_and_leaves_the_generator_alone(engine, sampling):
+def test_sampling_is_repeatable_and_keeps_the_random_state(engine, sampling):
     tiny = engine("mt5", sharpen=3.0)
     settings = config(sampling=sampling, num_candidates=4)
     state = torch.random.get_rng_state()
@@ -100,7 +100,7 @@ def test_sampling_is_repeatable_and_leaves_the_generator_alone(engine, sampling)
     assert max(len(set(texts)) for texts in first) > 1
 
 
-def test_tokens_are_drawn_as_often_as_they_are_probable():
+def test_tokens_are_sampled_in_proportion_to_their_probability():
     probabilities = torch.tensor([0.0, 0.5, 0.0, 0.3, 0.15, 0.05, 0.0])
     torch.manual_seed(5)
     drawn = Draw()(torch.zeros(20_000, 1), (3 + probabilities.log()).expand(20_000, -1))
@@ -113,7 +113,7 @@ def test_tokens_are_drawn_as_often_as_they_are_probable():
     assert ((counts[probabilities > 0] - expected) ** 2 / expected).sum() < 16.3
 
 
-def test_the_smallest_random_number_draws_nothing_impossible(monkeypatch):
+def test_the_smallest_random_number_samples_no_impossible_token(monkeypatch):
     monkeypatch.setattr(torch, "rand_like", torch.zeros_like)
     drawn = Draw()(torch.zeros(1, 1), torch.tensor([[0.0, 0.5, 0.5, 0.0]]).log())
     assert drawn.argmax().item() == 1
@@ -121,7 +121,7 @@ def test_the_smallest_random_number_draws_nothing_impossible(monkeypatch):
 
 @pytest.mark.parametrize("kind", ["mt5", "llama"])
 @pytest.mark.parametrize(("sampling", "bound"), [("epsilon", {"epsilon": 0.004}), ("nucleus", {"top_p": 0.8})])
-def test_samples_have_the_distribution_that_the_library_samples_from(engine, kind, sampling, bound):
+def test_samples_have_the_distribution_of_transformers_sampling(engine, kind, sampling, bound):
     """First tokens of many samples, against those of `generate` with the same settings and other random numbers."""
     tiny = engine(kind, sharpen={"mt5": 3.0, "llama": 30.0}[kind])
     source, count = segments(2), 1500
@@ -166,7 +166,7 @@ def step_probabilities(loaded, source, target):
 
 
 @pytest.mark.parametrize("kind", ["mt5", "llama"])
-def test_epsilon_sampling_never_takes_a_token_below_epsilon(engine, kind, monkeypatch):
+def test_epsilon_sampling_takes_no_token_below_epsilon(engine, kind, monkeypatch):
     tiny = engine(kind, sharpen={"mt5": 8.0, "llama": 80.0}[kind])
     generated = []
     texts = GenerateEngine._texts
@@ -247,7 +247,7 @@ def test_diversity_grows_with_the_penalty(engine):
     assert [texts[0] for texts in first] == [texts[0] for texts in best]
 
 
-def test_what_follows_an_end_is_not_penalised():
+def test_padding_after_the_end_is_not_penalized():
     """Padding may be the end token itself: a group that ended earlier has taken nothing since."""
     end, groups = 0, [torch.tensor([[5, 0, 0], [5, 6, 0]])]
     penalty = DiversityPenalty(groups, 2.0, start=1, ends=torch.tensor(end))
@@ -261,7 +261,7 @@ def test_what_follows_an_end_is_not_penalised():
     assert at(3).flatten().tolist() == pytest.approx([uniform] * 16)
 
 
-def test_a_checkpoint_that_samples_by_default_is_searched_all_the_same(engine):
+def test_beam_search_overrides_a_checkpoint_that_samples(engine):
     tiny = engine("llama", sharpen=3.0)
     tiny.loaded.model.generation_config.do_sample = True
     tiny.loaded.model.generation_config.top_p = 0.9
@@ -300,7 +300,7 @@ def test_target_languages_are_kept_apart(engine):
 
 @given(st.lists(st.sampled_from(["de", "fr", "zh"]), max_size=20), st.integers(1, 6))
 @hypothesis_settings(max_examples=50)
-def test_batches_are_of_one_target_language(languages, size):
+def test_a_batch_has_one_target_language(languages, size):
     sources = [Segment(str(n), "en", language, "x") for n, language in enumerate(languages)]
     order = sorted(range(len(sources)), key=lambda n: languages[n])
     batches = make_batches(order, sources, size)
@@ -309,7 +309,7 @@ def test_batches_are_of_one_target_language(languages, size):
     assert len(batches) == sum(math.ceil(languages.count(language) / size) for language in set(languages))
 
 
-def test_dropout_is_off_while_translating_and_the_mode_is_kept(engine):
+def test_dropout_is_off_while_translating_and_restored(engine):
     tiny = engine("mt5")
     tiny.loaded.model.train()
     found = tiny.translate(segments(3), config(), seed=0)
@@ -340,7 +340,7 @@ class StoppingEngine:
 
 @pytest.mark.usefixtures("small_windows")
 @pytest.mark.parametrize("name", ["out.jsonl", "out.jsonl.gz", "out.parquet"])
-def test_interrupted_file_goes_on_to_the_same_bytes(engine, name, tmp_path):
+def test_an_interrupted_file_resumes_to_the_same_bytes(engine, name, tmp_path):
     tiny = engine("mt5", sharpen=3.0)
     settings = config(sampling="epsilon", num_candidates=2, max_new_tokens=6)
     (tmp_path / "whole").mkdir()
@@ -367,7 +367,7 @@ def test_interrupted_file_goes_on_to_the_same_bytes(engine, name, tmp_path):
 
 
 @pytest.mark.usefixtures("small_windows")
-def test_unfinished_file_with_other_settings_model_or_sources_is_not_mixed_in(engine, tmp_path):
+def test_an_unfinished_file_of_other_settings_model_or_sources_is_refused(engine, tmp_path):
     tiny = engine("mt5")
     output = tmp_path / "out.jsonl"
     with pytest.raises(KeyboardInterrupt):
@@ -385,7 +385,7 @@ def test_unfinished_file_with_other_settings_model_or_sources_is_not_mixed_in(en
         translate_to_file(tiny, segments(9), config(), output)
 
 
-def test_nothing_to_translate_leaves_nothing(engine, tmp_path):
+def test_no_source_is_an_error_and_leaves_no_file(engine, tmp_path):
     with pytest.raises(UserError, match="there is no source to translate"):
         translate_to_file(engine("mt5"), [], config(), tmp_path / "out.jsonl")
     assert not list(tmp_path.iterdir())
@@ -416,7 +416,7 @@ def test_each_window_has_its_own_seed(engine):
     assert translate_texts(tiny, same, settings) == found
 
 
-def test_engine_from_a_folder_counts_its_sources(model_folder):
+def test_an_opened_engine_reports_progress_by_sources(model_folder):
     with open_engine(str(model_folder("mt5")), "base", "float32", sources=3) as opened:
         assert translate_texts(opened, segments(3), config()) == translate_texts(opened, segments(3), config())
         assert "base" in opened.name
@@ -440,7 +440,7 @@ def test_engine_from_a_folder_counts_its_sources(model_folder):
         ({"max_new_tokens": 0}, "max_new_tokens"),
     ],
 )
-def test_wrong_settings(values, message):
+def test_wrong_settings_are_refused(values, message):
     with pytest.raises(ValueError, match=message):
         TranslateConfig(**values)
     assert json.loads(TranslateConfig().model_dump_json())["num_beams"] == 4
@@ -477,7 +477,7 @@ def test_logprobs_are_those_of_the_models_own_loss(engine, kind):
             assert value == pytest.approx(-loss.item() * target.numel(), rel=1e-4)
 
 
-def test_candidates_get_logprobs_where_they_are_asked_for(engine, tmp_path):
+def test_candidates_get_logprobs_on_request(engine, tmp_path):
     """Those that the sources bring get theirs too, and the file gives back what was computed."""
     tiny = engine("mt5")
     given = [replace(segment, candidates=(Candidate("other", "Hallo Welt"),)) for segment in segments(3)]
@@ -495,7 +495,7 @@ def test_candidates_get_logprobs_where_they_are_asked_for(engine, tmp_path):
 # --- engines --------------------------------------------------------------------------------------------------------
 
 
-def test_an_engine_that_there_is_not_is_refused_with_the_choices():
+def test_an_unknown_engine_is_refused_with_the_choices():
     with pytest.raises(UserError, match=r"'transfomers'.*did you mean 'transformers'"):
         engine_kind("transfomers")
 
