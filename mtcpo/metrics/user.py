@@ -85,7 +85,7 @@ def load_user_metric(name: str, path: str) -> NeuralMetric:
     target = load_user_code(path, f"metric {name}", _find_problem)
     if not isinstance(target, NeuralMetric):
         return _user_metric(target, name, path, _hash_of_file(Path(user_code_file(path))))
-    # Renaming it would leave its signature, and so its cached scores, under both names.
+    # Or reports would have one metric under two names, one from the command line and one from Python.
     if target.name != name:
         raise UserError(f"metric {name}={path}: its own name is {target.name!r}; write {target.name}={path}")
     return target
