@@ -136,6 +136,7 @@ def _build(
     from mtcpo.preferences.build import build_preferences, report_path_of
     from mtcpo.report.pairs_page import page_path_of, write_pair_page
 
+    # The report and its page are written too, and refused before the hours of scoring.
     path = report_path_of(output)
     for written_too in (path, page_path_of(path)):
         refuse_existing(written_too, common.overwrite)
@@ -148,6 +149,7 @@ def _build(
 
 
 def _print_report(report: PairReport, output: Path) -> None:
+    # On stderr: scripts read the counts from stdout.
     for note in report.notes:
         click.echo(f"mtcpo: {note}", err=True)
     click.echo(f"{output}: {report.kept} triplets of {report.segments} segments")

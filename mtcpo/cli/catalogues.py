@@ -23,6 +23,7 @@ class Command(click.Command):
 
     def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write the catalogues, each as a section."""
+        # Called here, and not where the command is declared: the tables import numpy and more.
         for heading, rows in self.catalogues.items():
             with formatter.section(heading):
                 formatter.write_dl(rows())
@@ -32,6 +33,7 @@ def metrics() -> Rows:
     """Metrics of translations against references, or of translations alone."""
     from mtcpo.metrics.registry import METRICS
 
+    # A checkpoint of one's own goes after the name; lexical metrics have none.
     rows = []
     for name, kind in METRICS.items():
         rows.append((name, _line(kind.help, kind.paper)))
@@ -88,6 +90,7 @@ def models() -> Rows:
     """Short names of models, with their checkpoints on the hub."""
     from mtcpo.models.families import FAMILIES
 
+    # Families without a short name are reached by hub name or directory.
     rows = []
     for family in FAMILIES:
         if family.alias:

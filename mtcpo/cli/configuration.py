@@ -28,6 +28,7 @@ def load_options(
     """
     from mtcpo.core.config import apply_overrides, load_section
 
+    # click gives None, () or {} for an option that is not there; a section would take it for a value.
     given = {key: value for key, value in values.items() if value not in (None, (), {})}
     without_name = [text.removeprefix(f"{name}.") for text in overrides]
     section: Section = load_section(cls, apply_overrides(given, without_name), "command line", allow_code=allow_code)

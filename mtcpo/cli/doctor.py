@@ -1,4 +1,4 @@
-"""`mtcpo doctor`: what this environment can do, each line with its remedy."""
+"""`mtcpo doctor`: what this environment can do, and how to get what is missing."""
 
 from __future__ import annotations
 
@@ -17,13 +17,14 @@ REMEDIES = {
     "sacrebleu": "pip install sacrebleu",
     "peft": "pip install 'mtcpo[lora]', for adapters",
     "bitsandbytes": "pip install 'mtcpo[qlora]', for adapters on quantized weights",
-    "lingua": "pip install 'mtcpo[langid]', which counts outputs in a wrong language",
+    "lingua": "pip install 'mtcpo[langid]', which finds off-target outputs",
     "MeCab": "pip install 'mtcpo[mecab]', for BLEU of Japanese",
     "mecab_ko": "pip install 'mtcpo[mecab]', for BLEU of Korean",
     "comet": "pip install 'mtcpo[comet]', which pins what COMET needs to import; docs/pairs.md has two other ways",
 }
-"""Module -> what to do if it does not import."""
+"""Module -> what to do if it cannot be imported."""
 
+# Where the package on PyPI is called otherwise than the module.
 DISTRIBUTIONS = {
     "comet": "unbabel-comet",
     "lingua": "lingua-language-detector",
@@ -33,7 +34,7 @@ DISTRIBUTIONS = {
 
 
 def check_environment() -> Iterator[str]:
-    """Yield one line a part: its version, or why it does not work and what to do."""
+    """Yield a line for each package: its version, or why it does not work and what to do."""
     yield f"mtcpo {__version__}, Python {platform.python_version()}"
     for module, remedy in REMEDIES.items():
         yield _check(module, remedy)
@@ -48,9 +49,11 @@ def _check(module: str, remedy: str) -> str:
         return f"missing  {name}: {remedy}"
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # a library's advice to its developers
+            # Deprecations inside other packages: nothing that a user could act on.
+            warnings.simplefilter("ignore")
             import_module(module)
-    except Exception as error:  # whatever a broken package raises is what the user wants to read
+    # A broken package may raise anything, and that is what the user needs to read.
+    except Exception as error:
         return f"broken   {name} {version}: {type(error).__name__}: {error}; {remedy}"
     return f"ok       {name} {version}"
 
@@ -59,8 +62,9 @@ def _devices() -> str:
     try:
         import torch
     except ImportError:
-        return "missing  devices: torch is not there"
+        return "missing  devices: torch is not installed"
     if not torch.cuda.is_available():
         return f"ok       CPU, {torch.get_num_threads()} threads; no GPU that torch can use"
-    names = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
-    return f"ok       {len(names)} GPU: {', '.join(sorted(set(names)))}, bf16 {torch.cuda.is_bf16_supported()}"
+    names = [torch.cuda.get_device_name(number) for number in range(torch.cuda.device_count())]
+    kinds = ", ".join(sorted(set(names)))
+    return f"ok       {len(names)} GPU: {kinds}, bf16 {torch.cuda.is_bf16_supported()}"

@@ -129,12 +129,14 @@ def evaluate(
     models = systems.models()
     options = loading.checked(common.allow_code)
 
+    # A function, since the output is checked and locked before the work begins.
     def evaluations() -> list[Evaluation]:
         from mtcpo.core.progress import quiet_libraries
         from mtcpo.evaluation.compare_runs import compare_runs
         from mtcpo.evaluation.systems import evaluate_files, evaluate_models
 
         if systems.compare:
+            # Notes go to stderr: stdout has nothing but the table.
             return compare_runs(runs, config, lambda line: click.echo(line, err=True))
         if not models:
             return evaluate_files(config, files, output_dir)
@@ -194,6 +196,7 @@ def _test_set_in_files(test_sets: TestSetOptions, languages: LanguageOptions) ->
 def _named_reference(text: str) -> tuple[str, str]:
     """Split `A=FILE`; without a name, or where the whole is a file, the name is that of the file."""
     name, equals, file = text.partition("=")
+    # A file whose own name has an equals sign is taken as it is.
     if Path(text).exists() or not equals:
         return Path(text).name, text
     return name or Path(file).name, file
@@ -207,6 +210,7 @@ def _check(runs: Sequence[Path], systems: SystemOptions, test_sets: TestSetOptio
         return
     if runs:
         raise UserError(f"unexpected argument {str(runs[0])!r}: files go with options, run directories with --compare")
+    # Submitted systems may be scored alone, or beside a model or files.
     has_model, has_outputs = systems.model is not None, bool(systems.hyps or config.submitted)
     if (has_model and systems.hyps) or not (has_model or has_outputs):
         raise UserError("give either --model, or outputs to score: --hyp NAME=FILE")
@@ -231,6 +235,7 @@ def _publish(
     from mtcpo.evaluation.systems import forget_translations, made_by
     from mtcpo.report.terminal_table import print_table
 
+    # Loading models and metrics counts too: the time is what a user waits for.
     started = time.perf_counter()
     if output_dir is None:
         print_table(to_document(evaluations()))
@@ -242,6 +247,7 @@ def _publish(
         made = evaluations()
         document = write_evaluation(output_dir, made, overwrite, made_by(config, inputs, started, gpus))
         report = write_report(output_dir, document)
+        # Kept until here, so that the same command resumes after an interrupt at any point before.
         forget_translations(output_dir)
     print_table(document)
     click.echo(f"{path}\n{report}")

@@ -48,12 +48,14 @@ def _prepare_output() -> None:
 def _run(group: click.Group, arguments: Sequence[str] | None) -> None:
     try:
         group(arguments, prog_name="mtcpo", standalone_mode=False)
+    # Before UsageError, whose subclass it is: `mtcpo` alone prints its help.
     except click.exceptions.NoArgsIsHelpError as error:
         error.show()
         sys.exit(USER_MISTAKE)
     except click.UsageError as error:
         _leave(USER_MISTAKE, _usage_line(error))
     except UserError as error:
+        # Perhaps what a library made of the interrupt, in our words.
         if is_interrupted():
             raise
         _leave(USER_MISTAKE, str(error))

@@ -31,6 +31,7 @@ def export(
     from mtcpo.data.triplets import open_triplets, triplets_to_trl
     from mtcpo.models.prompts import check_prompt
 
+    # Language codes belong to a model family, and an exported file has none.
     check_prompt(prompt, ("source", "src_name", "tgt_name"))
     drops = Drops()
     with writing(output, common.overwrite, inputs=[prefs]):

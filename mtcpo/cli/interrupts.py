@@ -67,6 +67,7 @@ def _handle_signals(handler: Callable[[int, FrameType | None], Any] | signal.Han
 
 def _exit_at_once(number: int, frame: FrameType | None) -> NoReturn:
     _say_interrupted()
+    # No clean-up: nothing is open, and exit handlers of half-imported modules may not work.
     os._exit(INTERRUPTED)
 
 
@@ -82,6 +83,8 @@ def _raise_again(unraisable: Any) -> None:
     A KeyboardInterrupt raised there is lost, and the command would go on as if no signal had come: ask once more.
     """
     if unraisable.exc_type is KeyboardInterrupt:
+        # From another thread: a signal raised here would be handled inside the same destructor. SIGTERM, since a shell
+        # may have had SIGINT ignored.
         threading.Timer(SECONDS_TO_ASK_AGAIN, os.kill, (os.getpid(), signal.SIGTERM)).start()
 
 

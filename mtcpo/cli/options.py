@@ -32,6 +32,7 @@ def with_options(**groups: type[Any]) -> Callable[[Command], Command]:
     """Add the options of groups to a command, which gets each group as the argument that it is named by here."""
 
     def add(command: Command) -> Command:
+        # `wraps` also passes on the options that click has noted on the command so far.
         @functools.wraps(command)
         def call(**values: Any) -> None:
             for argument, group in groups.items():
@@ -39,7 +40,8 @@ def with_options(**groups: type[Any]) -> Callable[[Command], Command]:
                 values[argument] = group(**of_group)
             command(**values)
 
-        # click lists options in the reverse order of their decorators.
+        # click names the value as the last of an option's names, the field's, and lists options in the reverse order of
+        # their decorators.
         for group in reversed(groups.values()):
             for each in reversed(fields(group)):
                 call = click.option(*each.metadata["names"], each.name, **each.metadata["attributes"])(call)
@@ -134,6 +136,7 @@ class NeuralMetricOptions:
         """Return the section `comet` of the configuration; a path given here starts at the working directory."""
         from mtcpo.core.config import CommandLineText
 
+        # Only what is given: the section's own defaults depend on the device.
         section: dict[str, str] = {}
         if self.comet_python:
             section["python"] = CommandLineText(self.comet_python)

@@ -72,6 +72,7 @@ class HeldOutOptions:
         if self.eval_prefs is not None:
             sections["eval"] = {"prefs": self.eval_prefs, **pair}
         if self.dev_source is not None:
+            # Left out where not given, so that the defaults of [train.dev] hold.
             dev = {"source": self.dev_source, "references": self.dev_references, "metrics": self.dev_metrics, **pair}
             sections["dev"] = {key: value for key, value in dev.items() if value not in (None, ())}
         return sections
@@ -105,6 +106,7 @@ def train(
     from mtcpo.core.progress import quiet_libraries
     from mtcpo.data.corpora import Drops
 
+    # Everything that can be wrong with the command line shows before files are read, and those before torch is loaded.
     own, of_data = common.split()
     config = _config(loss, loading.dtype, held_out.sections(languages), own, common.allow_code)
     _check_data(data, config.loss)
@@ -112,6 +114,7 @@ def train(
     drops = Drops()
     with writing(output_dir, common.overwrite, folder=True, inputs=[model]):
         records = _read(data, languages, of_data, common.allow_code, drops)
+        # Before torch and transformers are imported: they write to the terminal while they are.
         quiet_libraries()
         from mtcpo.training.examples import pair_texts, reference_texts
         from mtcpo.training.train import train
@@ -119,6 +122,7 @@ def train(
         texts = reference_texts(records) if data.prefs is None else pair_texts(records)
         overwrite = common.overwrite
         report = train(model, texts, config, output_dir, options=options, origin=data.origin, overwrite=overwrite)
+    # Under a launcher all processes come here, with the same report.
     if is_first_process():
         drops.update(report["dropped"])
         _print_report(output_dir, report, drops)
@@ -129,6 +133,7 @@ def _config(
 ) -> TrainConfig:
     from mtcpo.training.config import TrainConfig
 
+    # These two are fields of Seq2SeqTrainingArguments; --set train.args.X=... reaches the others.
     args = {"learning_rate": loss.learning_rate, "num_train_epochs": loss.epochs}
     values = {
         "loss": loss.loss,

@@ -84,7 +84,7 @@ def translate(
     drops = Drops()
     with writing(output, common.overwrite, inputs=[*sources, *references]):
         corpora = [load_corpus(source, references, (), languages, of_data, common.allow_code) for source in sources]
-        # A mistake in the files shows before the model is loaded.
+        # The first segment is read here: a mistake in the files shows before a model is loaded.
         segments = require_first(_read(corpora, drops), f"{', '.join(names)}: every source is empty")
         quiet_libraries()
         from mtcpo.translation.engines import open_engine

@@ -58,11 +58,11 @@ def hub_file(name: str, file: str, fetch: bool = True) -> Path | None:
         path = Path(name, file)
         return path if path.exists() else None
     try:
-        found = hf_hub_download(name, file) if fetch else try_to_load_from_cache(name, file)
+        local = hf_hub_download(name, file) if fetch else try_to_load_from_cache(name, file)
     except (OSError, EntryNotFoundError, HFValidationError):  # OSError: no such repository, no network
         return None
     # The cache may also answer, with an object of its own, that the repository is known to lack the file.
-    return Path(found) if isinstance(found, str) else None
+    return Path(local) if isinstance(local, str) else None
 
 
 def hub_folder(

@@ -167,11 +167,12 @@ def _column_segment(row: Mapping[str, Any], config: CorpusConfig, identifier: st
 def _references(row: Mapping[str, Any], config: CorpusConfig, where: str) -> tuple[str, ...]:
     if config.reference_templates:
         return tuple(fill_template(template, row, where) for template in config.reference_templates)
-    columns = config.reference_columns
-    if not config.is_set("reference_columns"):
+    references = []
+    for name in config.reference_columns:
         # The default column may be absent: monolingual text has no reference.
-        columns = tuple(filter(row.__contains__, columns))
-    return tuple(column_text(row, name, "reference_columns", where) for name in columns)
+        if name in row or config.is_set("reference_columns"):
+            references.append(column_text(row, name, "reference_columns", where))
+    return tuple(references)
 
 
 def _candidates(row: Mapping[str, Any], config: CorpusConfig, where: str) -> tuple[Candidate, ...]:

@@ -122,6 +122,7 @@ class NeuralMetric(Metric):
     def statistics(self, hypotheses: Sequence[str], segments: Sequence[Segment]) -> Array:
         """Return (score, 1) of each hypothesis. Shape (N, 2)."""
         # Neighbouring hypotheses of the same segment become its candidates: the model then reads their source once.
+        # By identity: two segments of a test set may be equal and still have hypotheses of their own.
         as_candidates: list[Segment] = []
         for _, group in groupby(zip(segments, hypotheses, strict=True), key=lambda pair: id(pair[0])):
             rows = list(group)

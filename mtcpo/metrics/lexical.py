@@ -73,6 +73,7 @@ def chrf_scores(sums: Array) -> Array:
     F-beta of precision and recall, each averaged over the orders that both sides have (Popovic 2015).
     """
     hypothesis, reference, matches = sums[..., 0::3], sums[..., 1::3], sums[..., 2::3]
+    # A text shorter than n characters has no n-grams: such orders are left out, not counted as zero.
     shared = (hypothesis > 0) & (reference > 0)
     orders = np.maximum(shared.sum(axis=-1), 1)
     precision = np.where(shared, matches / np.maximum(hypothesis, 1), 0.0).sum(axis=-1) / orders

@@ -47,7 +47,7 @@ def with_each_reference(metrics: Sequence[Metric], reference_names: Sequence[str
     A single reference gets its own score too, though it is the same, so that every language pair has a `bleu-A`; a
     single reference without a name gets none.
     """
-    # ("",) is the one reference of a corpus of one's own, `--reference FILE`.
+    # ("",) is the one unnamed file of `--reference FILE`.
     labels = [] if tuple(reference_names) == ("",) else reference_names
     expanded: list[Metric] = []
     for metric in metrics:

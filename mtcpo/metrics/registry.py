@@ -72,37 +72,84 @@ def _load_comet(request: LoadRequest) -> Metric:
     return load_comet(request.name, request.checkpoint, request.comet)
 
 
-def _lexical(title: str, paper: str, text: str, higher_is_better: bool = True) -> MetricKind:
-    return MetricKind(title, _load_lexical, "0 to 100", True, True, higher_is_better, paper=paper, help=text)
-
-
-def _comet(title: str, checkpoint: str, needs_references: bool, paper: str, text: str) -> MetricKind:
-    return MetricKind(title, _load_comet, "0 to 1", needs_references, False, True, checkpoint, paper, text)
-
-
 METRICS = {
-    "bleu": _lexical(
-        "BLEU", "Papineni et al. 2002", "n-gram precision of words, tokenized as mteval or for the target language"
+    "bleu": MetricKind(
+        title="BLEU",
+        loader=_load_lexical,
+        scale="0 to 100",
+        needs_references=True,
+        is_lexical=True,
+        paper="Papineni et al. 2002",
+        help="n-gram precision of words, tokenized as mteval or for the target language",
     ),
-    "spbleu": _lexical("spBLEU", "Goyal et al. 2022", "BLEU over the SentencePiece pieces of FLORES-200"),
-    "chrf": _lexical("chrF", "Popović 2015", "F-score of character n-grams; robust for rich morphology"),
-    "chrf++": _lexical("chrF++", "Popović 2017", "chrF with words and pairs of words"),
-    "ter": _lexical(
-        "TER", "Snover et al. 2006", "edits per word of the reference; lower is better", higher_is_better=False
+    "spbleu": MetricKind(
+        title="spBLEU",
+        loader=_load_lexical,
+        scale="0 to 100",
+        needs_references=True,
+        is_lexical=True,
+        paper="Goyal et al. 2022",
+        help="BLEU over the SentencePiece pieces of FLORES-200",
     ),
-    "comet": _comet(
-        "COMET", "Unbabel/wmt22-comet-da", True,
-        "Rei et al. 2022a", "regression on human direct assessments, from source, translation and reference",
+    "chrf": MetricKind(
+        title="chrF",
+        loader=_load_lexical,
+        scale="0 to 100",
+        needs_references=True,
+        is_lexical=True,
+        paper="Popović 2015",
+        help="F-score of character n-grams; robust for rich morphology",
     ),
-    "cometkiwi": _comet(
-        "COMETKiwi", "Unbabel/wmt22-cometkiwi-da", False,
-        "Rei et al. 2022b", "quality estimation: like COMET, without a reference",
+    "chrf++": MetricKind(
+        title="chrF++",
+        loader=_load_lexical,
+        scale="0 to 100",
+        needs_references=True,
+        is_lexical=True,
+        paper="Popović 2017",
+        help="chrF with words and pairs of words",
     ),
-    "xcomet": _comet(
-        "XCOMET", "Unbabel/XCOMET-XL", True,
-        "Guerreiro et al. 2024", "score and error spans with severities",
+    "ter": MetricKind(
+        title="TER",
+        loader=_load_lexical,
+        scale="0 to 100",
+        needs_references=True,
+        is_lexical=True,
+        higher_is_better=False,
+        paper="Snover et al. 2006",
+        help="edits per word of the reference; lower is better",
     ),
-}  # fmt: skip
+    "comet": MetricKind(
+        title="COMET",
+        loader=_load_comet,
+        checkpoint="Unbabel/wmt22-comet-da",
+        scale="0 to 1",
+        needs_references=True,
+        is_lexical=False,
+        paper="Rei et al. 2022a",
+        help="regression on human direct assessments, from source, translation and reference",
+    ),
+    "cometkiwi": MetricKind(
+        title="COMETKiwi",
+        loader=_load_comet,
+        checkpoint="Unbabel/wmt22-cometkiwi-da",
+        scale="0 to 1",
+        needs_references=False,
+        is_lexical=False,
+        paper="Rei et al. 2022b",
+        help="quality estimation: like COMET, without a reference",
+    ),
+    "xcomet": MetricKind(
+        title="XCOMET",
+        loader=_load_comet,
+        checkpoint="Unbabel/XCOMET-XL",
+        scale="0 to 1",
+        needs_references=True,
+        is_lexical=False,
+        paper="Guerreiro et al. 2024",
+        help="score and error spans with severities",
+    ),
+}
 
 
 class MetricObject(str):
@@ -145,6 +192,7 @@ def code_files(specs: Iterable[str]) -> list[str]:
     Raises:
         UserError: There is no such module.
     """
+    # The utility of `mbr:NAME=python:...` counts as well.
     paths = [code_path(spec.removeprefix(f"{MBR}:")) for spec in specs]
     return [user_code_file(path) for path in paths if path is not None]
 
@@ -187,6 +235,7 @@ def metric_kind(spec: str) -> MetricKind:
 
 def _user_kind(spec: str) -> MetricKind:
     name = metric_name(spec)
+    # Scores are kept under the name: two metrics of one name could not be told apart in any file.
     if name in (*METRICS, MBR, ""):
         raise UserError(f"metric {spec!r}: a metric of your own needs a name that no metric of mtcpo has")
 
@@ -206,6 +255,7 @@ def candidate_kind(spec: str) -> MetricKind:
     """
     if not depends_on_set(spec):
         return metric_kind(spec)
+    # TER's scores of candidates are negated, so a higher expected utility is better there too.
     return replace(metric_kind(spec.removeprefix(f"{MBR}:")), needs_references=False, higher_is_better=True)
 
 

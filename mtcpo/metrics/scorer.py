@@ -143,7 +143,7 @@ class Scorer:
             yield replace(segment, candidates=tuple(candidates))
 
     def _metric(self, spec: str, tgt_lang: str) -> CandidateMetric:
-        """Return the metric, loaded once; a lexical one is loaded for each target language, see `LoadRequest`."""
+        """Return the metric, loaded once; a lexical one for each target language, which BLEU depends on."""
         key = spec, tgt_lang if candidate_kind(spec).is_lexical else ""
         if key not in self._loaded:
             self._loaded[key] = load_candidate_metric(spec, tgt_lang, self._comet, self._with_cache)

@@ -85,6 +85,7 @@ def load_user_metric(name: str, path: str) -> NeuralMetric:
     target = load_user_code(path, f"metric {name}", _find_problem)
     if not isinstance(target, NeuralMetric):
         return _user_metric(target, name, path, _hash_of_file(Path(user_code_file(path))))
+    # Or reports would have one metric under two names, one from the command line and one from Python.
     if target.name != name:
         raise UserError(f"metric {name}={path}: its own name is {target.name!r}; write {target.name}={path}")
     return target
@@ -131,6 +132,7 @@ def _hash_of_file(file: Path) -> str:
 def _hash_of_source(code: Any, path: str) -> str:
     """Return the hash of the module's file, as for the command line, or of a notebook's cell."""
     try:
+        # A notebook's cell has a name like that of a file, but no file.
         file = inspect.getsourcefile(code)
         if file is not None and Path(file).is_file():
             return _hash_of_file(Path(file))

@@ -19,6 +19,7 @@ def check_before_run(folder: RunDirectory, waiting: Collection[str]) -> None:
     Raises:
         UserError: the first thing that is missing or wrong.
     """
+    # Quick checks first: a COMET model takes seconds to load.
     _check_model(folder)
     _check_training(folder, waiting)
     _check_sources(folder.recipe, waiting)

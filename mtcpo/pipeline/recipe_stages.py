@@ -50,7 +50,7 @@ def make_stages(recipe: Recipe, run: Path, allow_code: bool = False) -> list[Sta
     if recipe.sft is not None:
         stages.append(_sft(folder))
     if recipe.translate is not None:
-        # A selection may need what translating alone does not.
+        # Selection by confidence compares scores with the model's log-probabilities, which only translation can add.
         logprobs = recipe.translate.logprobs or needs_logprobs(recipe.prefs.select)
         stages.append(_candidates(folder, recipe.translate.model_copy(update={"logprobs": logprobs})))
     stages += [_prefs(folder), _train(folder)]
@@ -71,7 +71,9 @@ def _stage(
     run: Callable[[bool], dict[str, Any]],
 ) -> Stage:
     """Return a stage. outputs: within the run directory."""
-    as_json = [section.model_dump(mode="json") if isinstance(section, Config) else section for section in settings]
+    as_json: list[Any] = []
+    for section in settings:
+        as_json.append(section.model_dump(mode="json") if isinstance(section, Config) else section)
     paths = tuple(folder.path / path for path in outputs)
     # The report shows what other stages made: it is made again without asking.
     return Stage(name, summary, as_json, tuple(map(str, inputs)), paths, run, follows=name == "report")
@@ -138,8 +140,9 @@ def _candidates(folder: RunDirectory, translate: TranslateConfig) -> Stage:
 def _prefs(folder: RunDirectory) -> Stage:
     prefs, data = folder.recipe.prefs, folder.recipe.data
     candidates = folder.path / "candidates.jsonl" if folder.recipe.translate is not None else None
-    names = ("prefs.jsonl", "prefs-report.json", "scored.jsonl", "prefs-report.html")
-    outputs = [folder.path / name for name in names]
+    prefs_file, report_file = folder.path / "prefs.jsonl", folder.path / "prefs-report.json"
+    scored_file = folder.path / "scored.jsonl"
+    outputs = [prefs_file, report_file, scored_file, folder.path / "prefs-report.html"]
 
     def run(overwrite: bool) -> dict[str, Any]:
         from mtcpo.preferences.build import build_preferences
@@ -147,13 +150,14 @@ def _prefs(folder: RunDirectory) -> Stage:
 
         drops = Drops()
         segments = read_corpus(data, drops) if candidates is None else read_segments(candidates)
-        report = build_preferences(segments, prefs, outputs[0], outputs[1], outputs[2], drops)
-        write_pair_page(outputs[1])
+        report = build_preferences(segments, prefs, prefs_file, report_file, scored_file, drops)
+        write_pair_page(report_file)
         notes = {"note": "; ".join(report.notes)} if report.notes else {}
         return {"segments": report.segments, "kept": report.kept, "dropped": report.dropped} | notes
 
     selection = selection_name(prefs.select)
     summary = f"triplets by {' + '.join(prefs.metrics)}, {selection}"
+    # How many processes score, and where scores are cached, changes no pair; COMET's precision may.
     choice = prefs.model_dump(mode="json", exclude=PROCESS_SETTINGS) | {"comet.precision": prefs.comet.precision}
     # A selection or metric of the user's own is an input too: when its code changes, the pairs are built again.
     code = code_files(prefs.metrics) + ([user_code_file(selection)] if is_user_code(selection) else [])
@@ -180,10 +184,12 @@ def _control(folder: RunDirectory, settings: TrainConfig) -> Stage:
     prefs, scored = folder.path / "prefs.jsonl", folder.path / "scored.jsonl"
 
     def run(overwrite: bool) -> dict[str, Any]:
+        # The references of those sources that preference training saw, or the comparison would not be fair.
         kept = {row["id"] for _, row in read_row_file(prefs)}
         segments = (segment for segment in read_segments(scored) if segment.id in kept)
         return _run_training(folder, folder.base, _reference_texts(segments), settings, CONTROL, overwrite)
 
+    # A gain over this system is due to the preferences, and not to more training on the same sources.
     summary = "the same amount of fine-tuning on the references of the same sources"
     inputs = [*folder.model_files(folder.base), str(prefs), str(scored), *evaluation_files(settings)]
     return _stage(folder, "control", summary, [settings, _prompt(folder)], inputs, [MODEL_FOLDERS[CONTROL]], run)
@@ -237,8 +243,9 @@ def _evaluate(folder: RunDirectory) -> Stage:
 
     names = ", ".join(evaluate.metrics) if evaluate.metrics else "metrics of the suites"
     summary = f"{names}, with significance against {evaluate.baseline or BASE}"
-    inputs = [*(str(path) for paths in files.values() for path in paths), *folder.test_files()]
+    inputs: list[str | Path] = [*chain.from_iterable(files.values()), *folder.test_files()]
     inputs += code_files(evaluate.metrics or ())
+    # The selection metrics too: a gain on one of them is marked as weaker evidence.
     settings: list[Config | list[str]] = [evaluate, list(folder.recipe.prefs.metrics)]
     outputs: list[str | Path] = ["evaluation.json", *folder.translations("segments.jsonl")]
     return _stage(folder, "evaluate", summary, settings, inputs, outputs, run)
@@ -259,7 +266,7 @@ def _report(folder: RunDirectory) -> Stage:
         write_report(folder.path)
         return {}
 
-    inputs = [*files.values(), *(folder.path / name for name in ("evaluation.json", "prefs-report.json"))]
+    inputs = [*files.values(), folder.path / "evaluation.json", folder.path / "prefs-report.json"]
     return _stage(folder, "report", "one page with the evidence", [], inputs, ["metrics.jsonl", "report.html"], run)
 
 

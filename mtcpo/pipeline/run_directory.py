@@ -80,6 +80,7 @@ class RunDirectory:
     def test_files(self) -> list[str]:
         """Return the local files that the test sets are read from."""
         evaluate = self.recipe.evaluate
+        # The other suites are shipped, or sacreBLEU's.
         files = [spec for spec in evaluate.suites if spec.endswith(".toml")]
         for test_set in evaluate.sets:
             files += [test_set.source, *test_set.references]

@@ -271,7 +271,7 @@ def _load_tokenizer(name: str) -> Callable[..., dict[str, list[int]]]:
     from transformers import AutoTokenizer
 
     try:
-        tokenizer: Callable[..., dict[str, list[int]]] = AutoTokenizer.from_pretrained(name)
+        tokenizer: Callable[..., dict[str, list[int]]] = AutoTokenizer.from_pretrained(name, trust_remote_code=False)
     except Exception as error:  # a missing or damaged file is anything from OSError to tokenizers' own Exception
         problem = first_line(error)
         raise UserError(f"tokenizer {name!r} cannot be loaded ({problem}); give a model's directory or name") from None

@@ -1,13 +1,13 @@
-"""A selection of the user's own: a function of a pool with the contract of the catalogue's, its pairs checked.
+"""A selection of the user's own: a function from a pool to pairs, like those of the catalogue, whose pairs are checked.
 
-In Python it is given as it is, `build_preferences(..., select=function)`; elsewhere it is named,
-`select = "python:module:function"`, and runs only with --allow-code. For example, the best against the median:
+In Python the function itself is passed, `build_preferences(..., select=function)`. On the command line and in recipes
+it is named, `select = "python:module:function"`, and runs only with --allow-code. For example, the best and the median:
 
     def best_median(pool):                  # pool.candidates, pool.values: (K,), higher is better
         ranked = sorted(pool.others(pool.best), key=lambda index: pool.values[index])
         return [(pool.best, ranked[len(ranked) // 2])]      # (chosen, rejected): indices into pool.candidates
 
-It is called once for each source with two candidates or more, and returns as many pairs as it likes, none among them.
+It is called once for each source that has two candidates or more, and may return any number of pairs, also none.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ def load_selection(select: str | SelectionFunction) -> SelectionFunction:
 
     Raises:
         UserError: the user's module cannot be imported, or what it names is not callable. When called: the user's code
-            raises something, or returns a pair that is none of the pool's.
+            raises something, or returns a pair that the pool does not have.
     """
     if isinstance(select, str) and select in SELECTIONS:
         return SELECTIONS[select].select

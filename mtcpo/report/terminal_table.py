@@ -12,6 +12,7 @@ from mtcpo.report.wording import (
     format_p,
     format_score,
     listed_systems,
+    metric_heading,
     metric_title,
     shows_clusters,
     table_notes,
@@ -64,13 +65,8 @@ def _table_with_heads(entry: SetEntry) -> Table:
     title = Text(f"{entry.suite} {entry.pair}: {entry.segments} segments")
     table = Table(title=title, title_justify="left", title_style="bold", header_style="bold", padding=(0, 1))
     table.add_column("system", overflow="fold")
-    for metric, description in entry.metrics.items():
-        head = metric_title(metric)
-        if not description.higher_is_better:
-            head += " (lower is better)"
-        if description.used_for_selection:
-            head += " ◆"
-        table.add_column(head, justify="right", overflow="fold")
+    for metric in entry.metrics:
+        table.add_column(metric_heading(entry, metric), justify="right", overflow="fold")
     for column in columns_of(entry):
         table.add_column(column.title, justify="right", overflow="fold")
     return table

@@ -21,7 +21,7 @@ from mtcpo.report.columns import Column, columns_of
 from mtcpo.report.figures import Figure
 from mtcpo.report.score_figures import MAX_CURVES, delta_figures, length_figure
 from mtcpo.report.side_by_side import Row, Selection, select_rows
-from mtcpo.report.wording import format_p, format_score, has_few_systems, listed_systems, signed_delta
+from mtcpo.report.wording import format_p, format_score, has_few_systems, listed_systems, metric_heading, signed_delta
 
 MAX_LENGTH_FIGURES = 3
 """Metrics that are plotted against the length of the source: one row of the page."""
@@ -38,7 +38,6 @@ class Tile:
     delta: str
     p: str
     verdict: Verdict
-    used_for_selection: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,9 +52,9 @@ class OverviewLine:
 
 @dataclass(frozen=True, slots=True)
 class Overview:
-    """Several test sets in one table. metrics: all, as they first come, each with whether higher is better."""
+    """Several test sets in one table. metrics: of all test sets, as they first come, each with its heading."""
 
-    metrics: dict[str, bool]
+    metrics: dict[str, str]
     lines: tuple[OverviewLine, ...]
 
 
@@ -99,7 +98,6 @@ def tiles_of(entry: SetEntry, system: str) -> tuple[Tile, ...]:
                 delta=signed_delta(versus.delta, description.percent),
                 p=format_p(versus.decisive_p),
                 verdict=entry.verdict(system, metric),
-                used_for_selection=description.used_for_selection,
             )
         )
     return tuple(tiles)
@@ -107,11 +105,12 @@ def tiles_of(entry: SetEntry, system: str) -> tuple[Tile, ...]:
 
 def overview_of(entries: Sequence[SetEntry]) -> Overview:
     """Return a line for each test set and system; of many systems only the best by the first metric has one."""
-    metrics: dict[str, bool] = {}
+    metrics: dict[str, str] = {}
     lines = []
     for number, entry in enumerate(entries, start=1):
         for metric in entry.main_metrics:
-            metrics[metric] = entry.metrics[metric].higher_is_better
+            # Without the mark of selection metrics: its note is with each test set, and not with this table.
+            metrics[metric] = metric_heading(entry, metric, mark=False)
         others = _listed_others(entry)
         # Many systems are ranked, and a table of all of them on all test sets would be read by nobody.
         for system in others if has_few_systems(entry) else others[:1]:

@@ -17,6 +17,19 @@ def metric_title(name: str) -> str:
     return METRIC_TITLES.get(base, base) + dash + label
 
 
+def metric_heading(entry: SetEntry, name: str, mark: bool = True) -> str:
+    """Return a metric's title with its direction where that is unusual.
+
+    mark: with the mark of a metric that was used to select the training pairs, which a note then explains.
+    """
+    heading = metric_title(name)
+    if not entry.metrics[name].higher_is_better:
+        heading += " (lower is better)"
+    if mark and entry.metrics[name].used_for_selection:
+        heading += " ◆"
+    return heading
+
+
 def humanize(name: str) -> str:
     """Return a name of our files as words: "small_margin" -> "small margin"."""
     return name.replace("_", " ")

@@ -80,6 +80,7 @@ def _load_transformers(request: LoadRequest) -> Engine:
     return GenerateEngine(loaded, request.system, request.on_batch)
 
 
+# The first is the one that every installation has.
 ENGINES = {
     "transformers": EngineKind(
         "transformers", "`generate` of transformers: every model that mtcpo trains", _load_transformers

@@ -41,7 +41,8 @@ class GenerateEngine:
         """Translate segments and return their candidates, in the order of the segments."""
         layout = self.loaded.layout
         examples = layout.encode([TextExample(each.source, each.src_lang, each.tgt_lang) for each in segments])
-        # By language first: `generate` is set up for one target language at a time.
+        # By language, since `generate` is set up for one target language at a time; then the longest first, so that a
+        # batch that does not fit into memory fails at once.
         order = sorted(range(len(segments)), key=lambda i: (segments[i].tgt_lang, -len(examples[i].source)))
         candidates: list[list[Candidate]] = [[] for _ in segments]
         with self._evaluating(seed):
@@ -56,7 +57,7 @@ class GenerateEngine:
     @torch.inference_mode()
     def logprobs(self, segments: Sequence[Segment], batch_size: int) -> list[list[float]]:
         """Return the log-probability of each candidate as a target of training: without dropout, nats, summed."""
-        examples = self.loaded.layout.encode([_as_targets(segment) for segment in segments])
+        examples = self.loaded.layout.encode(list(map(_as_targets, segments)))
         sums: list[list[float]] = [[] for _ in segments]
         with self._evaluating():
             for rows in self._batches_of_targets(examples, batch_size):
@@ -95,7 +96,7 @@ class GenerateEngine:
     @torch.inference_mode()
     def _generate(self, batch: dict[str, Tensor], tgt_lang: str, config: TranslateConfig) -> list[list[Candidate]]:
         """Return the candidates of each source of a batch."""
-        inputs = {key: value.to(self.loaded.device) for key, value in batch.items()}
+        inputs = send_to_device(batch, self.loaded.device)
         settings = self.loaded.layout.generation_settings(tgt_lang) | {"do_sample": False, "num_beams": 1}
         settings["max_new_tokens"] = config.max_new_tokens
         # The checkpoint may set max_length; with two limits transformers warns at every batch.
@@ -111,14 +112,15 @@ class GenerateEngine:
         candidates = []
         for start in range(0, len(texts), len(names)):
             of_source = texts[start : start + len(names)]
-            candidates.append([Candidate(name, text) for name, text in zip(names, of_source, strict=True)])
+            candidates.append(list(map(Candidate, names, of_source)))
         return candidates
 
     def _texts(self, inputs: dict[str, Tensor], settings: dict[str, Any]) -> tuple[list[str], Tensor]:
         """Return the translations and their token ids (rows, T) as generated."""
         tokens = self.loaded.layout.new_tokens(self.loaded.model.generate(**inputs, **settings), inputs)
         texts = self.loaded.tokenizer.batch_decode(tokens, skip_special_tokens=True)
-        return [text.strip() for text in texts], tokens
+        # SentencePiece leaves the space of the first word; chat models like to begin with a line break.
+        return list(map(str.strip, texts)), tokens
 
     def _sampled(self, inputs: dict[str, Tensor], settings: dict[str, Any], config: TranslateConfig) -> list[str]:
         """Return samples, those of one source together."""
@@ -127,6 +129,7 @@ class GenerateEngine:
         # A greedy search that samples: `Draw` leaves one possible token at each step.
         processors = [TemperatureLogitsWarper(config.temperature), cutoff, Draw()]
         settings |= {"logits_processor": LogitsProcessorList(processors)}
+        # All sources, then all of them again: `encode_once` repeats the encoder's states in this order.
         rows = {key: value.repeat(copies, 1) for key, value in inputs.items()}
         with ExitStack() as stack:
             if model.config.is_encoder_decoder:
@@ -145,6 +148,7 @@ class GenerateEngine:
         start = first or inputs["input_ids"].shape[1]
         ends = torch.tensor(model.generation_config.eos_token_id, device=self.loaded.device)
         for _ in range(config.num_candidates):
+            # Each group is a greedy search of its own, over the whole batch.
             penalty = DiversityPenalty(earlier, config.diversity_penalty, start, ends)
             texts, tokens = self._texts(inputs, settings | {"logits_processor": LogitsProcessorList([penalty])})
             earlier.append(tokens[:, first:])

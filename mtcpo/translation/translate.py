@@ -87,6 +87,7 @@ def translate_to_file(
     output.parent.mkdir(parents=True, exist_ok=True)
     unfinished = _Unfinished.of(output)
     done = unfinished.resume(_fingerprint(engine, config), overwrite)
+    # One iterator: what is skipped must not be translated again.
     remaining = iter(segments)
     unfinished.skip_done(remaining, done)
     new = 0

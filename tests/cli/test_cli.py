@@ -299,7 +299,7 @@ MISTAKES = [
 ]  # fmt: skip
 
 
-def test_what_an_argument_asks_for_and_is_not_installed(scored, capsys):
+def test_a_package_that_an_option_needs_is_named_with_its_install_command(scored, capsys):
     """One line, and nothing left that would stand in the way of the next attempt."""
     for setting, module in (("args.optim=adamw_bnb_8bit", "bitsandbytes"), ("args.report_to=wandb", "wandb"),
                             ("args.deepspeed=no.json", "deepspeed")):  # fmt: skip
@@ -322,7 +322,7 @@ def test_a_mistake_gets_one_line(scored, capsys, arguments, message):
     assert contents(scored) == before
 
 
-def test_a_comet_directory_that_is_missing(scored, capsys):
+def test_a_missing_comet_directory_is_named(scored, capsys):
     pytest.importorskip("comet", reason="COMET is not installed")
     prefs = PREFS.replace("chrf", "comet:./no")
     before = contents(scored)
@@ -333,7 +333,7 @@ def test_a_comet_directory_that_is_missing(scored, capsys):
     assert contents(scored) == before
 
 
-def test_a_file_system_that_makes_no_folder(here, capsys):
+def test_a_place_where_no_folder_can_be_made_is_refused(here, capsys):
     if not Path("/proc/self").exists():
         pytest.skip("no /proc here")
     line = mistake(capsys, *f"{EVALUATE} --hyp a=r.de --output-dir /proc/none".split())
@@ -342,7 +342,7 @@ def test_a_file_system_that_makes_no_folder(here, capsys):
 
 
 @pytest.mark.slow
-def test_without_network_the_answer_comes_at_once_and_alone(here):
+def test_without_network_one_line_says_how_to_get_the_model(here):
     # In a process of its own: whatever the libraries print on import or by themselves would show here.
     outcome = call(*words("translate s.en --model mt5 --src-lang en --tgt-lang de --output c.jsonl"), cwd=here)
     assert (outcome.code, outcome.out, outcome.err) == (2, "", f"mtcpo: {NO_MODEL}\n")
@@ -375,7 +375,7 @@ def test_build_prefs_counts_what_it_drops(here, capsys):
     assert [t.id for t in triplets] == ["gaps.en:1", "gaps.en:2", "gaps.en:4", "gaps.en:5"]
 
 
-def test_an_output_is_replaced_only_when_asked(here, capsys):
+def test_existing_output_is_replaced_only_with_overwrite(here, capsys):
     assert run(capsys, *PREFS.split(), "--output", "p.jsonl").code == 0
     before = contents(here)
     assert "p.jsonl exists" in mistake(capsys, *PREFS.split(), "--output", "p.jsonl")
@@ -387,14 +387,14 @@ def test_an_output_is_replaced_only_when_asked(here, capsys):
     assert contents(here) == before
 
 
-def test_a_refused_overwrite_leaves_what_was_there(scored, capsys):
+def test_a_refused_command_leaves_existing_output_alone(scored, capsys):
     before = contents(scored)
     line = mistake(capsys, *PREFS.split(), "--min-margin", "1000", "--output", "p.jsonl", "--overwrite")
     assert "no preference pair is left (below_margin: 6)" in line or "no preference pair is left" in line
     assert contents(scored) == before
 
 
-def test_translate_drops_and_counts_and_keeps_ids_apart(here, capsys):
+def test_translate_counts_drops_and_gives_files_different_ids(here, capsys):
     command = words("translate s.en gaps.en --model mt5dir --src-lang en --tgt-lang de --set max_new_tokens=3")
     outcome = run(capsys, *command, "--output", "c.jsonl")
     assert (outcome.code, outcome.err) == (0, "")
@@ -450,14 +450,14 @@ def test_a_refused_command_leaves_no_folder_behind(here, capsys):
     assert contents(here) == before
 
 
-def test_help_lists_the_commands_in_their_order_and_cuts_nothing(capsys):
+def test_help_lists_the_commands_in_order_and_untruncated(capsys):
     lines = run(capsys, "--help").out.split("Commands:\n")[1].splitlines()
     names = [line.split()[0] for line in lines]
     assert names == ["translate", "build-prefs", "train", "evaluate", "run", "export", "recipes", "doctor"]
     assert not [line for line in lines if line.endswith("...")]
 
 
-def test_evaluate_repeated_translates_nothing_twice(here, capsys, monkeypatch):
+def test_evaluate_resumes_after_translating(here, capsys, monkeypatch):
     from mtcpo.evaluation import systems as assessment
     from mtcpo.translation.generate import GenerateEngine
 
@@ -484,7 +484,7 @@ def test_evaluate_repeated_translates_nothing_twice(here, capsys, monkeypatch):
     assert first.read_bytes() == second.read_bytes()
 
 
-def test_evaluate_beside_the_submitted_systems(here, capsys):
+def test_evaluate_scores_submitted_systems_too(here, capsys):
     command = "evaluate --suite wmt22:de-en:A,B --test-set-dir wmt --submitted --each-reference --hyp mine=two.de"
     outcome = run(capsys, *command.split(), "--set", "resamples=20", "--output-dir", "e")
     assert (outcome.code, outcome.err) == (0, "")
@@ -500,7 +500,7 @@ def test_evaluate_beside_the_submitted_systems(here, capsys):
     assert "Online-A" in run(capsys, *alone.split()).out
 
 
-def test_an_empty_hypothesis_is_scored_counted_and_shown(here, capsys):
+def test_an_empty_hypothesis_is_scored_and_reported(here, capsys):
     write_lines(here / "gap.de", [*lines_of("prefs.de", 5), ""])
     outcome = run(capsys, *EVALUATE.split(), "--hyp", "a=gap.de", "--set", "resamples=20", "--output-dir", "e")
     assert (outcome.code, outcome.err) == (0, "")
@@ -510,7 +510,7 @@ def test_an_empty_hypothesis_is_scored_counted_and_shown(here, capsys):
     assert '<p class="text empty">empty</p>' in (here / "e/report.html").read_text(encoding="utf-8")
 
 
-def test_export_gives_what_our_reader_reads_back(scored, capsys):
+def test_exported_triplets_are_read_back_unchanged(scored, capsys):
     outcome = run(capsys, "export", "p.jsonl", "--to", "trl", "--output", "trl.jsonl")
     assert (outcome.code, outcome.out, outcome.err) == (0, "trl.jsonl: 6 rows\n", "")
     rows = [json.loads(line) for line in (scored / "trl.jsonl").read_text(encoding="utf-8").splitlines()]
@@ -550,7 +550,7 @@ def test_doctor_names_each_part_with_its_version(tmp_path):
     assert len(parts) == len(REMEDIES) + 1
 
 
-def test_a_fault_of_ours_shows_its_traceback_and_exits_1(tmp_path):
+def test_an_unexpected_error_shows_its_traceback_and_exits_1(tmp_path):
     # A stamp that vanishes while it is read, a bug of ours, ...: any exception that no one foresaw.
     code = "import mtcpo.core.resources as s, mtcpo.cli.main as c\ndel s.resource_tomls\nc.main(['recipes'])"
     done = subprocess.run(
@@ -561,7 +561,7 @@ def test_a_fault_of_ours_shows_its_traceback_and_exits_1(tmp_path):
     assert "resource_tomls" in done.stderr
 
 
-def test_the_console_may_be_ascii_or_gone(here):
+def test_an_ascii_terminal_and_a_closed_pipe_raise_no_error(here):
     command = [sys.executable, "-m", "mtcpo", *EVALUATE.split(), *HYPS.split()]
     ascii_only = ENVIRONMENT | {"PYTHONIOENCODING": "ascii"}
     done = subprocess.run(command, capture_output=True, text=True, cwd=here, env=ascii_only, check=False)
@@ -630,7 +630,7 @@ def test_no_space_for_an_evaluation(here, mounted, capsys):
     assert not (disk / "e/evaluation.json").exists()
 
 
-def test_a_place_that_may_not_be_written(scored, mounted, capsys):
+def test_an_output_without_write_permission_is_refused(scored, mounted, capsys):
     disk = mounted("64k", ",ro")
     for command in (
         [*PREFS.split(), "--output", disk / "p.jsonl"],
@@ -645,13 +645,13 @@ def test_a_place_that_may_not_be_written(scored, mounted, capsys):
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
-def test_a_folder_without_permission(scored, capsys):
+def test_a_folder_without_write_permission_is_refused(scored, capsys):
     (scored / "closed").mkdir(mode=0o555)
     line = mistake(capsys, *PREFS.split(), "--output", "closed/p.jsonl")
     assert line == f"closed/p.jsonl: no permission to write in {scored / 'closed'}; choose another output"
 
 
-def test_a_fault_beside_the_output_stays_a_fault(tmp_path):
+def test_an_error_away_from_the_output_is_not_explained_as_one_of_the_disk(tmp_path):
     for error in (OSError(errno.EACCES, "no", "/etc/other"), FileNotFoundError(errno.ENOENT, "no", str(tmp_path))):
         with pytest.raises(type(error)), writing(tmp_path / "sub/out", overwrite=False):
             raise error

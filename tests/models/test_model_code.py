@@ -10,6 +10,7 @@ from support.console import mistake, run, words
 import mtcpo
 from mtcpo.core.errors import UserError
 from mtcpo.models.loading import load_model
+from mtcpo.preferences.filters import FilterConfig, Filters
 
 GENERATE = """
 def generate(model, *args, **options):
@@ -24,6 +25,13 @@ class OwnConfig(LlamaConfig):
 
 class OwnModel(LlamaForCausalLM):
     config_class = OwnConfig
+"""
+
+TOKENIZER = """
+from transformers import PreTrainedTokenizerFast
+
+class Own(PreTrainedTokenizerFast):
+    pass
 """
 
 
@@ -171,4 +179,19 @@ def test_settings_that_name_no_code_are_not_refused(copy):
     mark = plant(folder, MODEL, "planted.py")  # a file that nothing names
     edit_json(folder / "config.json", auto_map={}, _attn_implementation="sdpa")
     assert load_model(str(folder), "float32", device="cpu").family.name == "llama"
+    assert not mark.exists()
+
+
+def test_a_tokenizer_that_only_counts_tokens_runs_no_code_and_asks_nothing(copy, monkeypatch):
+    """transformers would ask on the terminal whether it may, and wait for the answer."""
+    questions = []
+    monkeypatch.setattr("builtins.input", lambda question="": questions.append(question) or "y")
+    folder = copy("llama")
+    mark = plant(folder, TOKENIZER, "planted.py")
+    edit_json(
+        folder / "tokenizer_config.json", tokenizer_class="Own", auto_map={"AutoTokenizer": [None, "planted.Own"]}
+    )
+    with pytest.raises(UserError, match=r"tokenizer .* cannot be loaded"):
+        Filters(FilterConfig(max_tokens=9, tokenizer=str(folder)))
+    assert not questions
     assert not mark.exists()

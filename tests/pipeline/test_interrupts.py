@@ -49,7 +49,7 @@ LANGUAGES = "--src-lang en --tgt-lang de"
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_build_prefs(texts, tmp_path, number):
+def test_interrupted_build_prefs_leaves_nothing_behind(texts, tmp_path, number):
     command = f"build-prefs --source prefs.en --reference prefs.de --hyp a=prefs.de --hyp b=other.de {LANGUAGES}"
     command = [*f"{command} --metric chrf --metric ter --workers 2 --output".split(), tmp_path / "p.jsonl"]
     process = start(*command, cwd=texts)
@@ -61,7 +61,7 @@ def test_build_prefs(texts, tmp_path, number):
     assert not list(tmp_path.iterdir())
 
 
-def test_translate_goes_on_where_it_was(texts, tmp_path):
+def test_interrupted_translate_resumes_to_the_same_file(texts, tmp_path):
     """Interrupted between two windows and started again, it writes what an uninterrupted run does."""
     write_lines(tmp_path / "s.en", lines_of("prefs.en", 1600))  # windows of 512, the last of 64
     search = "--num-candidates 2 --sampling epsilon --set max_new_tokens=6 --set batch_size=16"
@@ -88,7 +88,7 @@ def test_translate_goes_on_where_it_was(texts, tmp_path):
     assert nothing_unfinished(tmp_path)
 
 
-def test_train_goes_on_from_its_last_step(texts, tmp_path):
+def test_interrupted_train_resumes_to_the_same_weights(texts, tmp_path):
     settings = "--set args.per_device_train_batch_size=8 --set args.max_steps=80 --set args.save_steps=5"
     command = [*f"train --model mt5dir --prefs p.jsonl {settings} --output-dir".split()]
     process = start(*command, tmp_path / "t", cwd=texts)
@@ -104,7 +104,7 @@ def test_train_goes_on_from_its_last_step(texts, tmp_path):
     assert nothing_unfinished(tmp_path)
 
 
-def test_evaluate_a_model(texts, tmp_path):
+def test_interrupted_evaluate_leaves_no_results(texts, tmp_path):
     command = f"evaluate --source prefs.en --reference prefs.de {LANGUAGES} --model mt5dir --metric chrf"
     command = f"{command} --set decoding.max_new_tokens=6 --set decoding.num_beams=1 --output-dir"
     process = start(*command.split(), tmp_path / "e", cwd=texts)
@@ -128,7 +128,7 @@ def uninterrupted(tmp_path_factory):
     return folder
 
 
-def test_a_run_interrupted_in_each_stage_ends_as_if_it_never_was(uninterrupted, tmp_path):
+def test_a_run_interrupted_in_each_stage_gives_the_files_of_an_uninterrupted_one(uninterrupted, tmp_path):
     shutil.copytree(uninterrupted, tmp_path, dirs_exist_ok=True, ignore=shutil.ignore_patterns("out"))
     met = []
     signals = itertools.cycle((signal.SIGINT, signal.SIGTERM, signal.SIGKILL))

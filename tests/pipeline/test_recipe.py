@@ -120,7 +120,7 @@ def test_a_section_that_is_missing_is_named(minimal, section):
         load_recipe(minimal)
 
 
-def test_a_recipe_must_say_where_candidates_and_a_new_models_skills_come_from(minimal):
+def test_a_recipe_needs_candidates_and_sft_for_a_new_model(minimal):
     text = MINIMAL.replace("[translate]\nnum_candidates = 2\n", "")
     minimal.write_text(text)
     with pytest.raises(UserError, match=r"no candidates: add a \[translate\] section, or hypotheses to \[data\]"):
@@ -132,7 +132,7 @@ def test_a_recipe_must_say_where_candidates_and_a_new_models_skills_come_from(mi
         load_recipe(minimal)
 
 
-def test_scores_that_the_data_has_count_as_metrics_only_without_new_candidates(minimal):
+def test_scores_of_the_data_are_metrics_only_without_translate(minimal):
     with pytest.raises(UserError, match="unknown metric 'human'"):
         load_recipe(minimal, ['prefs.metrics=["human"]'])
     minimal.write_text(MINIMAL.replace("[translate]\nnum_candidates = 2\n", ""))
@@ -149,7 +149,7 @@ def test_broken_toml_is_reported_with_its_line(minimal, text, where):
         load_recipe(minimal)
 
 
-def test_prompts():
+def test_a_prompt_with_an_unknown_field_is_refused():
     assert check_prompt("{src_name} to {tgt_name}: {source}") == "{src_name} to {tgt_name}: {source}"
     assert check_prompt('as JSON {"text": "{source}"} {}') == 'as JSON {"text": "{source}"} {}'
     with pytest.raises(UserError, match=r"unknown field of a prompt 'target'.*choose from source, src_code"):
@@ -216,13 +216,14 @@ def test_a_resolved_recipe_is_the_same_recipe(name, tmp_path):
 
 
 def test_a_selection_of_the_users_own_is_an_input_of_its_stage(minimal, tmp_path):
-    (tmp_path / "work/my_selections.py").write_text("def first(pool): return [(0, 1)]\n")
-    override = ["prefs.select=python:my_selections:first"]
-    with pytest.raises(UserError, match=r"prefs\.select: python:my_selections:first .*--allow-code"):
+    # A name of its own: a module that another test imported would be found in its place.
+    (tmp_path / "work/selection_of_a_recipe.py").write_text("def first(pool): return [(0, 1)]\n")
+    override = ["prefs.select=python:selection_of_a_recipe:first"]
+    with pytest.raises(UserError, match=r"prefs\.select: python:selection_of_a_recipe:first .*--allow-code"):
         load_recipe(minimal, override)
     recipe = load_recipe(minimal, override, allow_code=True)
     [stage] = [stage for stage in make_stages(recipe, tmp_path / "run") if stage.name == "prefs"]
-    assert str(tmp_path / "work/my_selections.py") in stage.inputs
+    assert str(tmp_path / "work/selection_of_a_recipe.py") in stage.inputs
 
 
 @pytest.mark.parametrize("name", SHIPPED)
@@ -238,21 +239,21 @@ def test_transformers_accepts_the_training_arguments_of_a_shipped_recipe(name, t
         assert args.learning_rate == config.args["learning_rate"]
 
 
-def test_every_section_of_a_recipe_is_known_to_the_user_by_its_docstring():
+def test_every_section_of_a_recipe_has_a_docstring():
     for name, field in Recipe.model_fields.items():
         annotation = [field.annotation, *getattr(field.annotation, "__args__", ())]
         section = next(item for item in annotation if isinstance(item, type) and item.__module__.startswith("mtcpo"))
         assert section.__doc__, name
 
 
-def test_a_recipe_runs_from_the_module_too(tmp_path):
+def test_python_m_mtcpo_runs_a_recipe(tmp_path):
     outcome = call("run", "demo", "--dry-run", "--output-dir", "elsewhere", cwd=tmp_path)  # python -m mtcpo
     assert (outcome.code, outcome.err) == (0, "")
     assert outcome.out.startswith("[1/")
     assert not list(Path(tmp_path).iterdir())
 
 
-def test_mistakes_of_the_command(minimal, capsys):
+def test_mistakes_in_the_run_command_are_one_line(minimal, capsys):
     assert mistake(capsys, "run", minimal, "--set", "trian.beta=1").startswith(f"{minimal}: unknown key 'trian'")
     assert mistake(capsys, "run", minimal, "--dry-run", "--set", "train.beta=x").startswith(f"{minimal}: train.beta: ")
     line = mistake(capsys, "run", minimal, "--dry-run", "--set", 'evaluate.suites=["dem"]')

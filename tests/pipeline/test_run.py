@@ -120,7 +120,7 @@ def test_the_stamp_has_versions_seeds_hashes_and_times(finished):
         assert stamp["stages"][name]["figures"]["dropped"] == {"empty_source": 1}
 
 
-def test_what_a_person_reads_meanwhile(finished):
+def test_each_stage_prints_its_figures(finished):
     _, said = finished
     text = "\n".join(said)
     assert said[0] == "[1/11] create: a new mt5 model with a vocabulary of its own"
@@ -197,7 +197,7 @@ def test_each_setting_concerns_the_stage_that_reads_it(done, capsys, setting, fi
     assert all(state == "done" for state in states[: STAGES.index(first)])
 
 
-def test_the_choice_by_confidence_has_the_logprobs_that_it_needs(done, capsys):
+def test_selection_by_confidence_adds_logprobs_to_candidates(done, capsys):
     assert ran(again(capsys, "--overwrite", "--set", "prefs.select=confidence"))[:2] == ["translate", "prefs"]
     candidates = [row for _, row in read_row_file(done / "out/candidates.jsonl")]
     assert all(candidate["logprob"] < 0 for row in candidates for candidate in row["candidates"])
@@ -231,7 +231,7 @@ def test_a_deleted_output_is_made_again_as_it_was(done, capsys, output, expected
     }
 
 
-def test_an_input_that_changed_is_named_and_only_its_followers_run(done, capsys, finished):
+def test_a_changed_input_is_named_and_only_later_stages_run(done, capsys, finished):
     folder, _ = finished
     test_set = done / "test.de"
     shutil.copy(folder / "test.de", test_set)
@@ -277,7 +277,7 @@ def test_a_mistake_that_concerns_a_later_stage_shows_before_the_first(done, caps
     assert not (done / "new").exists()
 
 
-def test_a_folder_that_is_no_run_keeps_its_recipe(done, capsys):
+def test_a_folder_that_is_not_a_run_keeps_its_recipe(done, capsys):
     (done / "own").mkdir()
     (done / "own/recipe.toml").write_text("mine")
     line = mistake(capsys, "run", "tiny.toml", "--output-dir", "own")
@@ -288,7 +288,7 @@ def test_a_folder_that_is_no_run_keeps_its_recipe(done, capsys):
     assert (done / "own/recipe.toml").read_text() == "mine"
 
 
-def test_an_output_directory_that_cannot_be_one(done, capsys):
+def test_an_output_directory_that_is_a_file_is_refused(done, capsys):
     assert mistake(capsys, "run", "tiny.toml", "--output-dir", "tiny.toml") == (
         "tiny.toml is a file, and a folder is needed; choose another output"
     )
@@ -298,7 +298,7 @@ def test_an_output_directory_that_cannot_be_one(done, capsys):
 
 
 @pytest.mark.slow
-def test_candidates_of_the_data_need_no_model_to_make_them(done, capsys):
+def test_candidates_of_the_data_need_no_translation(done, capsys):
     """[data] with hypotheses in place of [translate], and no [sft]: four stages fewer."""
     folder = done / "bare"
     folder.mkdir()
@@ -338,7 +338,7 @@ tgt_lang = "de"
 
 
 @pytest.mark.slow
-def test_a_full_disk_stops_the_run_and_with_more_space_it_goes_on(done, capsys):
+def test_a_run_stopped_by_a_full_disk_resumes_with_more_space(done, capsys):
     with small_disk(done / "disk", "200k") as disk:
         command = ("run", "tiny.toml", "--output-dir", disk / "out")
         outcome = run(capsys, *command)

@@ -93,7 +93,7 @@ def test_the_second_run_does_nothing(kitchen):
     assert (kitchen.run_folder / "stamp.json").stat().st_mtime_ns == before
 
 
-def test_the_stamp_says_what_was_made_of_what_and_by_which_versions(kitchen):
+def test_the_stamp_has_settings_inputs_and_versions(kitchen):
     kitchen.run()
     stamp = kitchen.stamp
     assert set(stamp) == {"mtcpo", "commit", "machine", "versions", "stages"}
@@ -132,7 +132,7 @@ def test_every_change_is_counted_in_the_refusal(kitchen):
         kitchen.run()
 
 
-def test_a_result_that_comes_out_equal_changes_nothing_after_it(kitchen):
+def test_an_unchanged_result_keeps_later_stages_done(kitchen):
     kitchen.run()
     kitchen.settings = {"times": 2, "where": {"to": "elsewhere"}}
     assert kitchen.run(overwrite=True) == ["double"]
@@ -147,7 +147,7 @@ def test_an_input_that_changed_is_named(kitchen):
     assert kitchen.run() == []
 
 
-def test_an_output_that_was_deleted_is_made_again_alone(kitchen):
+def test_only_the_deleted_output_is_made_again(kitchen):
     kitchen.run()
     (kitchen.run_folder / "report.txt").unlink()
     assert kitchen.run() == ["report"]
@@ -158,7 +158,7 @@ def test_an_output_that_was_deleted_is_made_again_alone(kitchen):
     assert kitchen.run() == ["double"]  # made again as it was, times in its log aside
 
 
-def test_a_view_of_its_inputs_follows_them_without_asking(kitchen):
+def test_a_view_of_its_inputs_is_made_again_without_overwrite(kitchen):
     kitchen.run()
     (kitchen.run_folder / "doubled/value.txt").write_text("by hand")
     assert kitchen.states() == ["done", "changed"]
@@ -166,7 +166,7 @@ def test_a_view_of_its_inputs_follows_them_without_asking(kitchen):
     assert (kitchen.run_folder / "report.txt").read_text() == "by hand"
 
 
-def test_what_no_record_speaks_of_is_never_replaced_unasked(kitchen):
+def test_output_without_a_record_is_not_replaced_without_overwrite(kitchen):
     (kitchen.run_folder / "doubled").mkdir(parents=True)
     (kitchen.run_folder / "doubled/mine.txt").write_text("mine")
     with pytest.raises(UserError, match=r"doubled: stage 'double' would make another one \(there is no record of how"):
@@ -180,7 +180,7 @@ def test_a_run_directory_may_be_moved(kitchen):
     assert kitchen.states() == ["done", "done"]
 
 
-def test_an_interrupt_before_the_output_leaves_the_stage_to_do(kitchen):
+def test_a_stage_interrupted_before_its_output_is_to_do(kitchen):
     kitchen.interrupt = "before"
     with pytest.raises(KeyboardInterrupt):
         kitchen.run()
@@ -201,7 +201,7 @@ def test_an_interrupt_between_output_and_stamp_loses_nothing(kitchen):
     assert kitchen.run() == []
 
 
-def test_an_interrupted_replacement_goes_on_without_asking_again(kitchen):
+def test_an_interrupted_replacement_resumes_without_overwrite(kitchen):
     kitchen.run()
     kitchen.settings = {"times": 3}
     kitchen.interrupt = "before"
@@ -214,7 +214,7 @@ def test_an_interrupted_replacement_goes_on_without_asking_again(kitchen):
     assert kitchen.ran[0] == ("double", True)
 
 
-def test_an_interrupted_replacement_is_not_forgotten_when_the_old_settings_return(kitchen):
+def test_an_interrupted_replacement_is_noticed_when_the_old_settings_return(kitchen):
     kitchen.run()
     kitchen.settings = {"times": 3}
     kitchen.interrupt = "before"
@@ -227,7 +227,7 @@ def test_an_interrupted_replacement_is_not_forgotten_when_the_old_settings_retur
         kitchen.run()
 
 
-def test_a_stage_with_half_of_its_outputs(tmp_path):
+def test_a_stage_with_half_of_its_outputs_is_to_do(tmp_path):
     first, second = tmp_path / "a", tmp_path / "b"
     ran = []
 

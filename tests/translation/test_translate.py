@@ -1,323 +1,27 @@
+"""Files of candidates that are resumed, settings, and the table of engines."""
+
 import json
-import math
-from collections import Counter
-from dataclasses import replace
 
 import pytest
-import torch
-from hypothesis import given
-from hypothesis import settings as hypothesis_settings
-from hypothesis import strategies as st
 from support.models import PAIRS
+from support.translation import english_segments, quick_search
 
 from mtcpo.core.errors import UserError
 from mtcpo.data.records import Candidate, Segment
 from mtcpo.data.row_files import read_row_file
 from mtcpo.data.rows import read_segments
-from mtcpo.models.prompts import TextExample
 from mtcpo.translation import translate as translation
 from mtcpo.translation.config import TranslateConfig
 from mtcpo.translation.engines import ENGINES, EngineKind, engine_kind, open_engine
-from mtcpo.translation.generate import GenerateEngine, candidate_names, make_batches
-from mtcpo.translation.sampling import DiversityPenalty, Draw
+from mtcpo.translation.generate import GenerateEngine
 from mtcpo.translation.translate import translate_texts, translate_to_file
-
-
-def segments(count, tgt_lang="de"):
-    return [Segment(str(n), "en", tgt_lang, PAIRS[(13 * n) % len(PAIRS)][0]) for n in range(count)]
 
 
 def texts_of(found):
     return [[candidate.text for candidate in candidates] for candidates in found]
 
 
-def config(**values):
-    return TranslateConfig(**({"max_new_tokens": 12, "num_beams": 2} | values))
-
-
-@pytest.fixture
-def engine(load):
-    """A function from a kind of tiny model to an engine whose outputs depend on its sources."""
-
-    def made(kind, sharpen=None):
-        loaded = load(kind)
-        if sharpen is not None or kind in ("mt5", "llama"):
-            # New models of mtcpo are all but uniform; a larger head makes them sure of something.
-            with torch.no_grad():
-                loaded.model.get_output_embeddings().weight.mul_(sharpen or 30.0)
-        return GenerateEngine(loaded, "tiny")
-
-    return made
-
-
-# --- searches -------------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("kind", ["mt5", "llama", "nllb", "mbart-cc25", "gpt2"])
-@pytest.mark.parametrize("sampling", ["beam", "diverse"])
-def test_outputs_are_in_input_order_whatever_the_batches(engine, kind, sampling):
-    tiny = engine(kind)
-    sources = segments(7)
-    settings = config(sampling=sampling, num_candidates=2)
-    together = texts_of(tiny.translate(sources, settings, seed=0))
-    alone = [texts_of(tiny.translate([segment], settings, seed=0))[0] for segment in sources]
-    assert together == alone
-    assert together == texts_of(tiny.translate(sources, settings.model_copy(update={"batch_size": 3}), seed=0))
-    assert texts_of(tiny.translate(sources[::-1], settings, seed=0)) == together[::-1]
-    # Random models with language tokens say little, but not the same of everything.
-    expected = 1 if kind in ("nllb", "mbart-cc25") else 3
-    assert len({tuple(texts) for texts in together}) > expected, "the model says the same whatever the source"
-
-
-@pytest.mark.parametrize("sampling", ["beam", "diverse", "nucleus", "epsilon"])
-@pytest.mark.parametrize("count", [1, 3])
-def test_so_many_candidates_a_source_with_names_of_their_own(engine, sampling, count):
-    found = engine("mt5").translate(segments(5), config(sampling=sampling, num_candidates=count, num_beams=3), seed=0)
-    assert [len(candidates) for candidates in found] == [count] * 5
-    for candidates in found:
-        assert len({candidate.system for candidate in candidates}) == count
-        assert all(candidate.system.startswith("tiny") and candidate.scores == {} for candidate in candidates)
-
-
-def test_names_of_candidates():
-    assert candidate_names("base", config()) == ["base"]
-    assert candidate_names("base", config(num_candidates=2)) == ["base-beam-1", "base-beam-2"]
-    names = candidate_names("base", config(num_candidates=10, sampling="epsilon"))
-    assert (names[0], names[-1]) == ("base-sample-01", "base-sample-10")
-    assert candidate_names("base", config(num_candidates=2, sampling="diverse"))[1] == "base-group-2"
-
-
-@pytest.mark.parametrize("sampling", ["nucleus", "epsilon"])
-def test_sampling_is_repeatable_and_leaves_the_generator_alone(engine, sampling):
-    tiny = engine("mt5", sharpen=3.0)
-    settings = config(sampling=sampling, num_candidates=4)
-    state = torch.random.get_rng_state()
-    first = texts_of(tiny.translate(segments(3), settings, seed=1))
-    assert torch.equal(torch.random.get_rng_state(), state)
-    torch.manual_seed(99)
-    assert texts_of(tiny.translate(segments(3), settings, seed=1)) == first
-    assert texts_of(tiny.translate(segments(3), settings, seed=2)) != first
-    assert max(len(set(texts)) for texts in first) > 1
-
-
-def test_tokens_are_drawn_as_often_as_they_are_probable():
-    probabilities = torch.tensor([0.0, 0.5, 0.0, 0.3, 0.15, 0.05, 0.0])
-    torch.manual_seed(5)
-    drawn = Draw()(torch.zeros(20_000, 1), (3 + probabilities.log()).expand(20_000, -1))
-    assert set(drawn.flatten().tolist()) == {0.0, -math.inf}
-    counts = (drawn == 0).sum(0).double()
-    assert counts.sum() == 20_000
-    assert counts[probabilities == 0].tolist() == [0, 0, 0]
-    expected = 20_000 * probabilities[probabilities > 0].double()
-    # Pearson's chi-square with three degrees of freedom: above 16.3 once in a thousand seeds.
-    assert ((counts[probabilities > 0] - expected) ** 2 / expected).sum() < 16.3
-
-
-def test_the_smallest_random_number_draws_nothing_impossible(monkeypatch):
-    monkeypatch.setattr(torch, "rand_like", torch.zeros_like)
-    drawn = Draw()(torch.zeros(1, 1), torch.tensor([[0.0, 0.5, 0.5, 0.0]]).log())
-    assert drawn.argmax().item() == 1
-
-
-@pytest.mark.parametrize("kind", ["mt5", "llama"])
-@pytest.mark.parametrize(("sampling", "bound"), [("epsilon", {"epsilon": 0.004}), ("nucleus", {"top_p": 0.8})])
-def test_samples_have_the_distribution_that_the_library_samples_from(engine, kind, sampling, bound):
-    """First tokens of many samples, against those of `generate` with the same settings and other random numbers."""
-    tiny = engine(kind, sharpen={"mt5": 3.0, "llama": 30.0}[kind])
-    source, count = segments(2), 1500
-    settings = config(sampling=sampling, num_candidates=count, max_new_tokens=1, temperature=0.8, **bound)
-    ours = texts_of(tiny.translate(source, settings, seed=1))
-    batch = tiny.loaded.layout.generation_batch(
-        tiny.loaded.layout.encode([TextExample(s.source, "en", "de") for s in source])
-    )
-    torch.manual_seed(2)
-    words = {"epsilon": "epsilon_cutoff", "top_p": "top_p"}
-    options = {"top_k": 0, "top_p": 1.0, "temperature": 0.8} | {words[name]: value for name, value in bound.items()}
-    theirs = tiny.loaded.model.generate(
-        **batch, **tiny.loaded.layout.generation_settings("de"), **options,
-        do_sample=True, num_return_sequences=count, max_new_tokens=1,
-    )  # fmt: skip
-    theirs = tiny.loaded.tokenizer.batch_decode(tiny.loaded.layout.new_tokens(theirs, batch), skip_special_tokens=True)
-    for i in range(2):
-        here, there = Counter(ours[i]), Counter(text.strip() for text in theirs[i * count : (i + 1) * count])
-        assert len(here) > 2
-        for text in here.keys() | there.keys():
-            # Each count is binomial: five standard deviations of their difference.
-            assert abs(here[text] - there[text]) <= 5 * math.sqrt(here[text] + there[text]) + 1
-
-
-def test_a_source_is_encoded_once_however_many_samples(engine):
-    tiny, rows = engine("mt5"), []
-    tiny.loaded.model.get_encoder().block[0].register_forward_pre_hook(lambda _, args: rows.append(len(args[0])))
-    tiny.translate(segments(3), config(sampling="epsilon", num_candidates=5), seed=0)
-    assert rows == [3]
-
-
-def step_probabilities(loaded, source, target):
-    """The model's own probability of each token of a generated target (without its start token)."""
-    example = loaded.layout.encode([source])[0]
-    if loaded.model.config.is_encoder_decoder:
-        logits = loaded.model(input_ids=torch.tensor([example.source]), decoder_input_ids=target[None, :-1]).logits[0]
-        target = target[1:]
-    else:
-        whole = torch.cat([torch.tensor(example.source), target])
-        logits = loaded.model(input_ids=whole[None]).logits[0, len(example.source) - 1 : -1]
-    return torch.softmax(logits, -1), target
-
-
-@pytest.mark.parametrize("kind", ["mt5", "llama"])
-def test_epsilon_sampling_never_takes_a_token_below_epsilon(engine, kind, monkeypatch):
-    tiny = engine(kind, sharpen={"mt5": 8.0, "llama": 80.0}[kind])
-    generated = []
-    texts = GenerateEngine._texts
-    monkeypatch.setattr(
-        GenerateEngine, "_texts", lambda self, *args: (generated.append(texts(self, *args)), generated[-1])[1]
-    )
-    source = segments(1)[0]
-    text = TextExample(source.source, "en", "de")
-    smallest = {}
-    for epsilon in (0.05, 1e-6):
-        generated.clear()
-        settings = config(sampling="epsilon", epsilon=epsilon, num_candidates=12, max_new_tokens=10)
-        tiny.translate([source], settings, seed=3)
-        taken = []
-        for row in generated[0][1]:
-            with torch.no_grad():
-                probabilities, target = step_probabilities(tiny.loaded, text, row)
-            end = (target == tiny.loaded.tokenizer.eos_token_id).nonzero().flatten().tolist()
-            length = end[0] + 1 if end else len(target)
-            taken += probabilities[torch.arange(length), target[:length]].tolist()
-        assert len(taken) > 12
-        smallest[epsilon] = min(taken)
-    assert smallest[0.05] >= 0.05
-    assert smallest[1e-6] < 0.05, "the bound was never in the way"
-
-
-def greedy_groups(loaded, source, count, penalty, steps):
-    """Diverse search by hand: each candidate greedy, with `penalty` for tokens of earlier ones at the same step."""
-    example = loaded.layout.encode([TextExample(source, "en", "de")])[0]
-    end, encoder_decoder = loaded.tokenizer.eos_token_id, loaded.model.config.is_encoder_decoder
-    groups = []
-    for _ in range(count):
-        taken = [loaded.model.config.decoder_start_token_id] if encoder_decoder else list(example.source)
-        new = []
-        while len(new) < steps and end not in new:
-            with torch.no_grad():
-                if encoder_decoder:
-                    ids = {
-                        "input_ids": torch.tensor([example.source]),
-                        "decoder_input_ids": torch.tensor([taken + new]),
-                    }
-                else:
-                    ids = {"input_ids": torch.tensor([taken + new])}
-                logps = torch.log_softmax(loaded.model(**ids).logits[0, -1], -1)
-            for group in groups:
-                if len(new) < len(group):
-                    logps[group[len(new)]] -= penalty
-            new.append(int(logps.argmax()))
-        groups.append(new)
-    return [loaded.tokenizer.decode(group, skip_special_tokens=True).strip() for group in groups]
-
-
-@pytest.mark.parametrize("kind", ["mt5", "llama", "gpt2", "marian"])
-@pytest.mark.parametrize("penalty", [0.4, 3.0, 50.0])
-def test_diverse_search_is_greedy_search_with_penalties(engine, kind, penalty):
-    tiny = engine(kind)
-    if kind == "marian":
-        # Its generation would otherwise forbid nothing but the padding token, as the plain loop does.
-        tiny.loaded.model.generation_config.forced_eos_token_id = None
-    sources = segments(4)
-    settings = config(sampling="diverse", num_candidates=3, diversity_penalty=penalty, max_new_tokens=8)
-    found = texts_of(tiny.translate(sources, settings, seed=0))
-    assert found == [greedy_groups(tiny.loaded, segment.source, 3, penalty, 8) for segment in sources]
-
-
-def test_diversity_grows_with_the_penalty(engine):
-    tiny = engine("mt5")
-    sources = segments(4)
-    distinct = {}
-    for penalty in (1e-9, 50.0):
-        settings = config(sampling="diverse", num_candidates=4, diversity_penalty=penalty)
-        found = texts_of(tiny.translate(sources, settings, seed=0))
-        distinct[penalty] = {len(set(texts)) for texts in found}
-    greedy = config(sampling="beam", num_beams=1)
-    assert distinct == {1e-9: {1}, 50.0: {4}}
-    best = texts_of(tiny.translate(sources, greedy, seed=0))
-    first = texts_of(tiny.translate(sources, config(sampling="diverse", num_candidates=2), seed=0))
-    assert [texts[0] for texts in first] == [texts[0] for texts in best]
-
-
-def test_what_follows_an_end_is_not_penalised():
-    """Padding may be the end token itself: a group that ended earlier has taken nothing since."""
-    end, groups = 0, [torch.tensor([[5, 0, 0], [5, 6, 0]])]
-    penalty = DiversityPenalty(groups, 2.0, start=1, ends=torch.tensor(end))
-    scores = torch.zeros(2, 8)
-    uniform = -math.log(8)
-    at = lambda step: penalty(torch.zeros(2, 1 + step, dtype=torch.int64), scores)  # noqa: E731
-    assert at(0)[:, 5].tolist() == pytest.approx([uniform - 2] * 2)
-    assert at(1)[0, end].item() == pytest.approx(uniform - 2)
-    assert at(1)[1, 6].item() == pytest.approx(uniform - 2)
-    assert at(2)[:, end].tolist() == pytest.approx([uniform, uniform - 2])
-    assert at(3).flatten().tolist() == pytest.approx([uniform] * 16)
-
-
-def test_a_checkpoint_that_samples_by_default_is_searched_all_the_same(engine):
-    tiny = engine("llama", sharpen=3.0)
-    tiny.loaded.model.generation_config.do_sample = True
-    tiny.loaded.model.generation_config.top_p = 0.9
-    for settings in (config(), config(num_beams=1), config(sampling="diverse")):
-        assert tiny.translate(segments(4), settings, seed=0) == tiny.translate(segments(4), settings, seed=1)
-
-
-def test_decoder_only_translations_are_without_their_prompt(engine, load):
-    tiny = engine("gpt2")
-    (found,) = tiny.translate(segments(1), config(), seed=0)
-    prompt_and_more = "Translate this from English to German. Give only the translation."
-    assert not any(
-        piece in found[0].text for piece in ("<|user|>", "<|assistant|>", prompt_and_more, segments(1)[0].source)
-    )
-    # Taught to answer one thing, it answers that and nothing around it.
-    loaded = load("llama")
-    batch = loaded.layout.collate(
-        loaded.layout.encode([TextExample(s.source, "en", "de", ("Das Rind grüßt.",)) for s in segments(4)])
-    )
-    optimizer = torch.optim.Adam(loaded.model.parameters(), lr=1e-2)
-    for _ in range(100):
-        optimizer.zero_grad()
-        objective = lambda part: -part.token_logps.sum() / batch["labels"].numel()  # noqa: E731
-        loaded.layout.score(loaded.model, loaded.head, batch, objective).loss.backward()
-        optimizer.step()
-    found = GenerateEngine(loaded, "taught").translate(segments(4), config(max_new_tokens=30), seed=0)
-    assert texts_of(found) == [["Das Rind grüßt."]] * 4
-
-
-def test_target_languages_are_kept_apart(engine):
-    tiny = engine("nllb")
-    mixed = [Segment(str(n), "en", ("de", "fr")[n % 2], s.source) for n, s in enumerate(segments(6))]
-    together = texts_of(tiny.translate(mixed, config(), seed=0))
-    assert together == [texts_of(tiny.translate([segment], config(), seed=0))[0] for segment in mixed]
-
-
-@given(st.lists(st.sampled_from(["de", "fr", "zh"]), max_size=20), st.integers(1, 6))
-@hypothesis_settings(max_examples=50)
-def test_batches_are_of_one_target_language(languages, size):
-    sources = [Segment(str(n), "en", language, "x") for n, language in enumerate(languages)]
-    order = sorted(range(len(sources)), key=lambda n: languages[n])
-    batches = make_batches(order, sources, size)
-    assert [n for batch in batches for n in batch] == order
-    assert all(1 <= len(batch) <= size and len({languages[n] for n in batch}) == 1 for batch in batches)
-    assert len(batches) == sum(math.ceil(languages.count(language) / size) for language in set(languages))
-
-
-def test_dropout_is_off_while_translating_and_the_mode_is_kept(engine):
-    tiny = engine("mt5")
-    tiny.loaded.model.train()
-    found = tiny.translate(segments(3), config(), seed=0)
-    assert tiny.loaded.model.training
-    assert tiny.translate(segments(3), config(), seed=1) == found
-
-
-# --- files ----------------------------------------------------------------------------------------------------------
+# --- files ------------------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -340,23 +44,23 @@ class StoppingEngine:
 
 @pytest.mark.usefixtures("small_windows")
 @pytest.mark.parametrize("name", ["out.jsonl", "out.jsonl.gz", "out.parquet"])
-def test_interrupted_file_goes_on_to_the_same_bytes(engine, name, tmp_path):
+def test_an_interrupted_file_resumes_to_the_same_bytes(engine, name, tmp_path):
     tiny = engine("mt5", sharpen=3.0)
-    settings = config(sampling="epsilon", num_candidates=2, max_new_tokens=6)
+    settings = quick_search(sampling="epsilon", num_candidates=2, max_new_tokens=6)
     (tmp_path / "whole").mkdir()
-    figures = translate_to_file(tiny, segments(15), settings, tmp_path / "whole" / name)
+    figures = translate_to_file(tiny, english_segments(15), settings, tmp_path / "whole" / name)
     assert figures == {"segments": 15, "candidates": 30, "resumed_at": 0}
     output = tmp_path / name
     for windows, done in ((2, 8), (1, 12)):
         with pytest.raises(KeyboardInterrupt):
-            translate_to_file(StoppingEngine(tiny, windows), iter(segments(15)), settings, output)
+            translate_to_file(StoppingEngine(tiny, windows), iter(english_segments(15)), settings, output)
         assert not output.exists()
         (partial,) = tmp_path.glob(".*.partial")
         assert len(partial.read_bytes().splitlines()) == done
     # A kill in the middle of a write: a window that is not whole, and half a line.
     with partial.open("ab") as file:
         file.write(b'{"id": "12", "candidates": []}\n{"id": ')
-    assert translate_to_file(tiny, iter(segments(15)), settings, output) == {
+    assert translate_to_file(tiny, iter(english_segments(15)), settings, output) == {
         "segments": 15, "candidates": 6, "resumed_at": 12,
     }  # fmt: skip
     assert output.read_bytes() == (tmp_path / "whole" / name).read_bytes()
@@ -367,27 +71,30 @@ def test_interrupted_file_goes_on_to_the_same_bytes(engine, name, tmp_path):
 
 
 @pytest.mark.usefixtures("small_windows")
-def test_unfinished_file_with_other_settings_model_or_sources_is_not_mixed_in(engine, tmp_path):
+def test_an_unfinished_file_of_other_settings_model_or_sources_is_refused(engine, tmp_path):
     tiny = engine("mt5")
     output = tmp_path / "out.jsonl"
     with pytest.raises(KeyboardInterrupt):
-        translate_to_file(StoppingEngine(tiny, 1), segments(9), config(), output)
-    for other_engine, settings in ((tiny, config(seed=1)), (GenerateEngine(tiny.loaded, "other"), config())):
+        translate_to_file(StoppingEngine(tiny, 1), english_segments(9), quick_search(), output)
+    for other_engine, settings in (
+        (tiny, quick_search(seed=1)),
+        (GenerateEngine(tiny.loaded, "other"), quick_search()),
+    ):
         with pytest.raises(UserError, match=r"unfinished run with another model or settings; .* --overwrite"):
-            translate_to_file(other_engine, segments(9), settings, output)
+            translate_to_file(other_engine, english_segments(9), settings, output)
     with pytest.raises(UserError, match=r"partial:1: the unfinished run had other sources"):
-        translate_to_file(tiny, segments(9)[::-1], config(), output)
+        translate_to_file(tiny, english_segments(9)[::-1], quick_search(), output)
     with pytest.raises(UserError, match=r"partial:4: the unfinished run had other sources"):
-        translate_to_file(tiny, segments(3), config(), output)
-    figures = translate_to_file(tiny, segments(9), config(seed=1), output, overwrite=True)
+        translate_to_file(tiny, english_segments(3), quick_search(), output)
+    figures = translate_to_file(tiny, english_segments(9), quick_search(seed=1), output, overwrite=True)
     assert figures["resumed_at"] == 0
     with pytest.raises(UserError, match=r"out\.jsonl exists; pass --overwrite"):
-        translate_to_file(tiny, segments(9), config(), output)
+        translate_to_file(tiny, english_segments(9), quick_search(), output)
 
 
-def test_nothing_to_translate_leaves_nothing(engine, tmp_path):
+def test_no_source_is_an_error_and_leaves_no_file(engine, tmp_path):
     with pytest.raises(UserError, match="there is no source to translate"):
-        translate_to_file(engine("mt5"), [], config(), tmp_path / "out.jsonl")
+        translate_to_file(engine("mt5"), [], quick_search(), tmp_path / "out.jsonl")
     assert not list(tmp_path.iterdir())
 
 
@@ -395,13 +102,13 @@ def test_nothing_to_translate_leaves_nothing(engine, tmp_path):
 def test_candidates_that_segments_bring_are_kept(engine, tmp_path):
     tiny = engine("mt5")
     first = Candidate("other", "Mühle", {"chrf": 12.5})
-    brought = [Segment(s.id, "en", "de", s.source, ("Die Mühle",), "doc", (first,)) for s in segments(5)]
-    figures = translate_to_file(tiny, brought, config(num_candidates=2), tmp_path / "out.jsonl")
+    brought = [Segment(s.id, "en", "de", s.source, ("Die Mühle",), "doc", (first,)) for s in english_segments(5)]
+    figures = translate_to_file(tiny, brought, quick_search(num_candidates=2), tmp_path / "out.jsonl")
     assert figures["candidates"] == 10, "only those made in this call count"
     for _, row in read_row_file(tmp_path / "out.jsonl"):
         assert [candidate["system"] for candidate in row["candidates"]] == ["other", "tiny-beam-1", "tiny-beam-2"]
         assert (row["references"], row["doc"]) == (["Die Mühle"], "doc")
-    texts = translate_texts(tiny, brought, config())
+    texts = translate_texts(tiny, brought, quick_search())
     assert len(texts) == 5
     assert "Mühle" not in texts
 
@@ -410,23 +117,25 @@ def test_candidates_that_segments_bring_are_kept(engine, tmp_path):
 def test_each_window_has_its_own_seed(engine):
     tiny = engine("mt5", sharpen=3.0)
     same = [Segment(str(n), "en", "de", PAIRS[0][0]) for n in range(12)]
-    settings = config(sampling="nucleus", batch_size=4)
+    settings = quick_search(sampling="nucleus", batch_size=4)
     found = translate_texts(tiny, same, settings)
     assert len({tuple(found[i : i + 4]) for i in (0, 4, 8)}) == 3
     assert translate_texts(tiny, same, settings) == found
 
 
-def test_engine_from_a_folder_counts_its_sources(model_folder):
+def test_an_opened_engine_reports_progress_by_sources(model_folder):
     with open_engine(str(model_folder("mt5")), "base", "float32", sources=3) as opened:
-        assert translate_texts(opened, segments(3), config()) == translate_texts(opened, segments(3), config())
+        assert translate_texts(opened, english_segments(3), quick_search()) == translate_texts(
+            opened, english_segments(3), quick_search()
+        )
         assert "base" in opened.name
         counts = []
         opened.on_batch = counts.append
-        translate_texts(opened, segments(5), config(batch_size=2))
+        translate_texts(opened, english_segments(5), quick_search(batch_size=2))
         assert counts == [2, 2, 1]
 
 
-# --- settings -------------------------------------------------------------------------------------------------------
+# --- settings ---------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -440,62 +149,16 @@ def test_engine_from_a_folder_counts_its_sources(model_folder):
         ({"max_new_tokens": 0}, "max_new_tokens"),
     ],
 )
-def test_wrong_settings(values, message):
+def test_wrong_settings_are_refused(values, message):
     with pytest.raises(ValueError, match=message):
         TranslateConfig(**values)
     assert json.loads(TranslateConfig().model_dump_json())["num_beams"] == 4
 
 
-# --- log-probabilities ----------------------------------------------------------------------------------------------
+# --- engines ----------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("kind", ["mt5", "marian", "nllb", "llama"])
-def test_logprobs_are_those_of_the_models_own_loss(engine, kind):
-    """Sources with none, one and several candidates; each against a plain forward pass over it alone."""
-    tiny = engine(kind)
-    tiny.loaded.model.train()
-    counts = (2, 0, 1, 2, 3)
-    given = [
-        replace(s, candidates=tuple(Candidate(f"s{k}", PAIRS[n + k][1]) for k in range(counts[n])))
-        for n, s in enumerate(segments(5))
-    ]
-    found = tiny.logprobs(given, batch_size=2)
-    assert tiny.loaded.model.training
-    tiny.loaded.model.eval()
-    assert [len(values) for values in found] == list(counts)
-    for segment, values in zip(given, found, strict=True):
-        for candidate, value in zip(segment.candidates, values, strict=True):
-            example = tiny.loaded.layout.encode([TextExample(segment.source, "en", "de", (candidate.text,))])[0]
-            target = torch.tensor([example.targets[0]])
-            with torch.no_grad():
-                if tiny.loaded.model.config.is_encoder_decoder:
-                    loss = tiny.loaded.model(input_ids=torch.tensor([example.source]), labels=target).loss
-                else:
-                    prompt = torch.tensor([example.source])
-                    labels = torch.cat([torch.full_like(prompt, -100), target], 1)
-                    loss = tiny.loaded.model(input_ids=torch.cat([prompt, target], 1), labels=labels).loss
-            assert value == pytest.approx(-loss.item() * target.numel(), rel=1e-4)
-
-
-def test_candidates_get_logprobs_where_they_are_asked_for(engine, tmp_path):
-    """Those that the sources bring get theirs too, and the file gives back what was computed."""
-    tiny = engine("mt5")
-    given = [replace(segment, candidates=(Candidate("other", "Hallo Welt"),)) for segment in segments(3)]
-    path = tmp_path / "c.jsonl"
-    translate_to_file(tiny, given, config(num_candidates=2, sampling="epsilon", logprobs=True), path)
-    read = list(read_segments(path))
-    expected = tiny.logprobs(read, batch_size=32)
-    assert [len(segment.candidates) for segment in read] == [3, 3, 3]
-    for segment, values in zip(read, expected, strict=True):
-        assert [candidate.logprob for candidate in segment.candidates] == pytest.approx(values, rel=1e-5)
-    translate_to_file(tiny, given, config(num_candidates=2, sampling="epsilon"), tmp_path / "d.jsonl")
-    assert all(c.logprob is None for segment in read_segments(tmp_path / "d.jsonl") for c in segment.candidates)
-
-
-# --- engines --------------------------------------------------------------------------------------------------------
-
-
-def test_an_engine_that_there_is_not_is_refused_with_the_choices():
+def test_an_unknown_engine_is_refused_with_the_choices():
     with pytest.raises(UserError, match=r"'transfomers'.*did you mean 'transformers'"):
         engine_kind("transfomers")
 

@@ -50,18 +50,18 @@ def find_runs(probabilities: Tensor, lengths: Sequence[int]) -> list[list[Run]]:
         probabilities: Of the labels, or their weighted sum over several inputs. Shape (T, C).
         lengths: Tokens of each translation, specials included; together T.
     """
-    # topk, as COMET has it: argmax may break a tie between labels otherwise.
+    # topk, as COMET has it: argmax may break a tie between labels in another way.
     top = probabilities.topk(1, dim=-1)
     confidences, labels = top.values[:, 0].cpu(), top.indices[:, 0].tolist()
     runs: list[list[Run]] = []
     start = 0
     for length in lengths:
         segment_labels, segment_confidences = labels[start : start + length], confidences[start : start + length]
-        of_translation: list[Run] = []
+        translation_runs: list[Run] = []
         for first, end in _error_runs(segment_labels):
             confidence = segment_confidences[first:end].mean().item()
-            of_translation.append(Run(first, end, segment_labels[first], confidence))
-        runs.append(of_translation)
+            translation_runs.append(Run(first, end, segment_labels[first], confidence))
+        runs.append(translation_runs)
         start += length
     return runs
 
