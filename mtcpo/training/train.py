@@ -25,6 +25,7 @@ from mtcpo.training.arguments import dtype_of, training_setup
 from mtcpo.training.callbacks import SPEED_FIGURES, TrainingBar, early_stopping, stopping_at_a_step
 from mtcpo.training.config import TrainConfig
 from mtcpo.training.examples import CountedTexts, evaluation_texts, with_template
+from mtcpo.training.losses import LossSpec, find_loss
 from mtcpo.training.model_card import CARD_FILE, model_card
 from mtcpo.training.prepare import (
     RunData,
@@ -82,13 +83,15 @@ def train(
     setup = training_setup(config, work.resolve() / "checkpoints", evaluates=eval_texts is not None)
     if setup.args.push_to_hub and setup.args.hub_model_id is None:
         setup.args.hub_model_id = output_dir.name
+    # Custom code that cannot be imported shows before the model is loaded.
+    loss = find_loss(config.loss)
     load = partial(load_model, model, dtype_of(config), options)
     evaluation = evaluation_texts(config, eval_texts, options.prompt)
     training = CountedTexts(with_template(texts, options.prompt), Drops())
     with setup.applied():
         load_to_train = partial(load, quantization=config.quantization)
         run = prepare_training(load_to_train, config, setup.args, training, evaluation, origin)
-        trainer = _train(model, run, work, overwrite)
+        trainer = _train(model, run, loss, work, overwrite)
         report = training_report(model, config, run.data, trainer)
         # Quantized weights are never sharded: what is loaded once more has its full precision.
         trained = trainer.gather_model(lambda: prepare_model(load("cpu"), config, setup.args.seed))
@@ -98,20 +101,20 @@ def train(
     return report
 
 
-def _train(model: str, run: TrainingRun, work: Path, overwrite: bool) -> ExampleTrainer:
+def _train(model: str, run: TrainingRun, loss: LossSpec, work: Path, overwrite: bool) -> ExampleTrainer:
     """Train to the end, from the last checkpoint in `work` if there is one, and return the trainer."""
     with run.args.main_process_first(local=False):
         checkpoint = prepare_work(work, run_fingerprint(model, run), overwrite)
     patience = run.config.early_stopping_patience
     if checkpoint is not None and patience is not None:
         run.args.max_steps = stopped_early_at(checkpoint, patience) or run.args.max_steps
-    trainer = _make_trainer(run)
+    trainer = _make_trainer(run, loss)
     with stopping_at_a_step(trainer):
         trainer.train(resume_from_checkpoint=checkpoint)
     return trainer
 
 
-def _make_trainer(run: TrainingRun) -> ExampleTrainer:
+def _make_trainer(run: TrainingRun, loss: LossSpec) -> ExampleTrainer:
     """Set up the trainer; what an argument needs and the environment lacks is the user's to mend."""
     data = run.data
     evaluation = None if data.evaluation is None else data.evaluation.examples
@@ -119,7 +122,7 @@ def _make_trainer(run: TrainingRun) -> ExampleTrainer:
     with _explained():
         ExampleTrainer.get_optimizer_cls_and_kwargs(run.args, run.loaded.model)
         trainer = ExampleTrainer(
-            run.loaded, run.args, run.config, data.training.examples, evaluation, data.dev, callbacks=callbacks
+            run.loaded, run.args, run.config, data.training.examples, evaluation, data.dev, loss, callbacks
         )
     # In place of these there is our bar.
     for callback in (PrinterCallback, ProgressCallback):
