@@ -13,6 +13,8 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 # Tokenized data of the tests, theirs alone; read by the library that keeps such data when it is imported.
 os.environ["HF_DATASETS_CACHE"] = tempfile.mkdtemp(prefix="mtcpo-tests-")
+# Code of models that tests allow to run, which transformers copies before it imports it.
+os.environ["HF_MODULES_CACHE"] = os.path.join(os.environ["HF_DATASETS_CACHE"], "modules")  # noqa: PTH118
 
 import signal
 

@@ -9,7 +9,9 @@ from support.console import mistake, run, words
 
 import mtcpo
 from mtcpo.core.errors import UserError
-from mtcpo.models.loading import load_model
+from mtcpo.models.config import ModelOptions
+from mtcpo.models.families import Family
+from mtcpo.models.loading import load_model, save_model
 from mtcpo.preferences.filters import FilterConfig, Filters
 
 GENERATE = """
@@ -172,6 +174,22 @@ def test_settings_that_name_code_are_refused_before_loading(copy, change, messag
     with pytest.raises(UserError, match=message):
         load_model(str(folder))
     assert not mark.exists()
+
+
+def test_a_model_of_its_own_class_loads_and_is_saved_where_code_is_allowed(copy, tmp_path):
+    folder = copy("llama")
+    mark = plant(folder, MODEL, "planted.py")
+    classes = {"AutoConfig": "planted.OwnConfig", "AutoModelForCausalLM": "planted.OwnModel"}
+    edit_json(folder / "config.json", auto_map=classes, model_type="own")
+    options = ModelOptions(family=Family("own", ("own",), "decoder-only", prompt=None), allow_code=True)
+    loaded = load_model(str(folder), "float32", options, "cpu")
+    assert mark.exists()
+    assert type(loaded.model).__name__ == "OwnModel"
+    (tmp_path / "saved").mkdir()
+    save_model(loaded, tmp_path / "saved", ("en", "de"))
+    with pytest.raises(UserError, match=r"names Python code \(auto_map\)"):
+        load_model(str(tmp_path / "saved"))
+    assert load_model(str(tmp_path / "saved"), "float32", options, "cpu").head.logits_mode == "none"
 
 
 def test_settings_that_name_no_code_are_not_refused(copy):
