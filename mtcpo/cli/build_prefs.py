@@ -50,7 +50,9 @@ class SelectionOptions:
         "--metric", multiple=True, metavar="METRIC", help="One of the metrics below; repeatable."
     )
     select: str | None = option("--select", metavar="NAME", help="One of the selections below; default: best-worst.")
-    combine: str | None = option("--combine", metavar="NAME", help="How several metrics make one score; default: mean.")
+    combine: str | None = option(
+        "--combine", metavar="NAME", help="How to combine several metrics, as below; default: mean."
+    )
     min_margin: float | None = option(
         "--min-margin", type=float, help="Smallest difference in score between chosen and rejected."
     )

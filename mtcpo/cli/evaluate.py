@@ -34,7 +34,7 @@ class SystemOptions:
 
     compare: bool = option("--compare", is_flag=True, help="Compare the systems of the evaluated directories RUN.")
     model: str | None = option("--model", help="Model to translate with: a short name, a hub name or a directory.")
-    baseline_model: str | None = option("--baseline-model", help="Another one, with which --model is compared.")
+    baseline_model: str | None = option("--baseline-model", help="A second model, which --model is compared with.")
     hyps: tuple[str, ...] = option("--hyp", multiple=True, metavar="NAME=FILE", help="A system's output; repeatable.")
     submitted: bool | None = option(
         "--submitted", is_flag=True, default=None, help="Also score the systems submitted to the shared task."
