@@ -194,7 +194,7 @@ def _load_test_sets(
     if isinstance(dataset, str) and not _is_data_file(dataset):
         names, dataset = (*names, dataset), None
     if bool(names) == (dataset is not None):
-        raise UserError("evaluate: give a data set, or suites=..., one of them")
+        raise UserError("evaluate: give either a data set or suites=...")
     if dataset is not None:
         return [_read_test_set(dataset, data)]
     return load_configured_sets(config.model_copy(update={"suites": names, "sets": ()}))
@@ -214,7 +214,7 @@ def _read_test_set(dataset: Source, data: Mapping[str, Any] | None) -> TestSet:
     pairs = sorted({(segment.src_lang, segment.tgt_lang) for segment in segments})
     if len(pairs) > 1:
         names = ", ".join("-".join(pair) for pair in pairs)
-        raise UserError(f"evaluate: the data set has {names}; evaluate one pair at a time")
+        raise UserError(f"evaluate: the data set has several language pairs ({names}); evaluate one at a time")
     return TestSet("test", *pairs[0], segments, corpus.source)
 
 
@@ -227,7 +227,10 @@ def _system(name: str, system: Any, test_sets: int, decoding: TranslateConfig, o
     texts = list(system) if isinstance(system, Iterable) and not isinstance(system, str) else []
     if texts and all(isinstance(text, str) for text in texts):
         if test_sets > 1:
-            raise UserError(f"system {name!r}: outputs are of one test set, and there are {test_sets}")
+            raise UserError(
+                f"system {name!r}: a list of outputs belongs to one test set, but there are {test_sets}; give a model, "
+                "or evaluate one test set at a time"
+            )
         return GivenOutputs([texts])
     return TranslationModel(lambda sources: _engine(name, system, options, sources), decoding)
 

@@ -72,7 +72,7 @@ class HeldOutOptions:
     def sections(self, languages: LanguageOptions) -> dict[str, dict[str, Any]]:
         """Return the sections `eval` and `dev` of [train], without what is not given."""
         if self.dev_source is None and (self.dev_references or self.dev_metrics):
-            raise UserError("--dev-reference and --dev-metric go with --dev-source")
+            raise UserError("--dev-reference and --dev-metric need --dev-source")
         pair = {"src_lang": languages.src_lang, "tgt_lang": languages.tgt_lang}
         sections: dict[str, dict[str, Any]] = {}
         if self.eval_prefs is not None:

@@ -72,7 +72,7 @@ Whether code is allowed is the `allow_code` of `load_section`.
 
 def needs_callable(value: Any) -> str:
     """Return what is wrong with an object that must be a function or a class; "" where nothing is."""
-    return "" if callable(value) else f"it is a {type(value).__name__}, and a function is needed"
+    return "" if callable(value) else f"it is a {type(value).__name__}, not a function"
 
 
 def needs_attributes(*names: str) -> Callable[[Any], str]:

@@ -106,7 +106,8 @@ def load_dev_set(config: DevConfig) -> tuple[DevSet, Drops]:
     for segment in segments:
         if not segment.references:
             raise UserError(
-                f"train.dev: segment {segment.id} of {config.source} has no reference, and a dev set needs them"
+                f"train.dev: segment {segment.id} of {config.source} has no reference, and a dev set "
+                "needs one for every segment"
             )
     assert config.tgt_lang is not None  # the section checks it
     metrics = [load_metric(spec, config.tgt_lang, config.comet) for spec in config.metrics]

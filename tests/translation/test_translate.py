@@ -80,11 +80,11 @@ def test_an_unfinished_file_of_other_settings_model_or_sources_is_refused(engine
         (tiny, quick_search(seed=1)),
         (GenerateEngine(tiny.loaded, "other"), quick_search()),
     ):
-        with pytest.raises(UserError, match=r"unfinished run with another model or settings; .* --overwrite"):
+        with pytest.raises(UserError, match=r"unfinished run with a different model or settings; .* --overwrite"):
             translate_to_file(other_engine, english_segments(9), settings, output)
-    with pytest.raises(UserError, match=r"partial:1: the unfinished run had other sources"):
+    with pytest.raises(UserError, match=r"partial:1: the unfinished run had different sources"):
         translate_to_file(tiny, english_segments(9)[::-1], quick_search(), output)
-    with pytest.raises(UserError, match=r"partial:4: the unfinished run had other sources"):
+    with pytest.raises(UserError, match=r"partial:4: the unfinished run had different sources"):
         translate_to_file(tiny, english_segments(3), quick_search(), output)
     figures = translate_to_file(tiny, english_segments(9), quick_search(seed=1), output, overwrite=True)
     assert figures["resumed_at"] == 0
