@@ -34,7 +34,7 @@ from mtcpo.models.layouts.packing import can_pack
 from mtcpo.models.model_code import refuse_model_code
 from mtcpo.models.names import check_model_directory, check_reachable, explain_load_errors, resolve_model_name
 from mtcpo.models.tokenizers import check_vocabulary, has_tokenizer, load_tokenizer, save_tokenizer
-from mtcpo.models.weights import load_weights, untie_if_separate
+from mtcpo.models.weights import freeze_unsaved, load_weights, untie_if_separate
 
 
 @dataclass(frozen=True, slots=True)
@@ -202,6 +202,7 @@ def assemble(
     name: str, model: Any, tokenizer: Any, family: Family, options: ModelOptions = DEFAULT_OPTIONS
 ) -> LoadedModel:
     """Put a loaded model together with its layout and head."""
+    freeze_unsaved(model)
     layout = layout_for(model, tokenizer, family, options.prompt)
     bias, transform = getattr(model, "final_logits_bias", None), transform_of(model.config)
     head = Head(model.get_output_embeddings(), bias, transform, model=model)

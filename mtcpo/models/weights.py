@@ -202,6 +202,20 @@ def untie_if_separate(name: str, model: Any) -> None:
         model.config.tie_word_embeddings = False
 
 
+def freeze_unsaved(model: nn.Module) -> None:
+    """Keep parameters that the model's class computes and never saves, as Marian its positions, out of training.
+
+    transformers 4.57 freezes them itself; 5.24 does not, and what training changed would be lost when saved.
+    """
+    unsaved = set(getattr(model, "_keys_to_ignore_on_save", None) or ())
+    # With all names of a tied parameter: it is saved under one of them.
+    named = list(model.named_parameters(remove_duplicate=False))
+    saved = {id(parameter) for name, parameter in named if name not in unsaved}
+    for _, parameter in named:
+        if id(parameter) not in saved:
+            parameter.requires_grad_(False)
+
+
 def _embeddings_and_lm_head(model: Any) -> tuple[Any, Any]:
     """Return the modules of the decoder's input embeddings and of the output layer."""
     stack = model.get_decoder() if model.config.is_encoder_decoder else model

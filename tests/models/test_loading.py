@@ -255,3 +255,13 @@ def test_the_fingerprint_changes_with_the_model(load, copy, tmp_path):
     before = model_fingerprint(str(plain))
     (plain / "vocab.json").write_text("{}")
     assert model_fingerprint(str(plain)) != before
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_trainable_parameter_is_saved(load, kind, tmp_path):
+    loaded = load(kind)
+    save_model(loaded, tmp_path, ("en", "de"))
+    stored = load_file(tmp_path / "model.safetensors")
+    named = list(loaded.model.named_parameters(remove_duplicate=False))
+    saved = {id(parameter) for name, parameter in named if name in stored}
+    assert [name for name, parameter in named if parameter.requires_grad and id(parameter) not in saved] == []
