@@ -33,8 +33,8 @@ class SelectionConfig(FilterConfig):
     systems' outputs are rejected (as in SPIN, arXiv 2401.01335), unless the value says otherwise.
 
     max_per_language: the most triplets kept of a language pair, drawn by `seed`. balance_length: drop the pairs with
-    the most one-sided lengths until chosen is as long as rejected on average (geometric mean). Preference training copies a
-    length bias of its pairs into the output.
+    the most one-sided lengths until chosen is as long as rejected on average (geometric mean): preference
+    training copies a length bias of its pairs into the model's output.
     """
 
     metrics: tuple[MetricSpec, ...] = Field(min_length=1)
