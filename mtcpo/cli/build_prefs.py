@@ -33,7 +33,7 @@ TRUNCATED = " (the file ends in the middle of a line; the complete lines were us
 class TextOptions:
     """A source with the outputs of several systems, instead of a file of candidates."""
 
-    source: str | None = option("--source", help="Source text, a segment a line; also TSV, CSV, JSON Lines, Parquet.")
+    source: str | None = option("--source", help="Source text, one segment per line; or TSV, CSV, JSON Lines, Parquet.")
     references: tuple[str, ...] = option("--reference", multiple=True, help="Reference translation; repeatable.")
     hyps: tuple[str, ...] = option("--hyp", multiple=True, metavar="NAME=FILE", help="A system's output; repeatable.")
 
@@ -51,13 +51,13 @@ class SelectionOptions:
     )
     select: str | None = option("--select", metavar="NAME", help="One of the selections below; default: best-worst.")
     combine: str | None = option(
-        "--combine", metavar="NAME", help="How to combine several metrics, as below; default: mean."
+        "--combine", metavar="NAME", help="How to combine several metrics, see below; default: mean."
     )
     min_margin: float | None = option(
-        "--min-margin", type=float, help="Smallest difference in score between chosen and rejected."
+        "--min-margin", type=float, help="Smallest margin: value of chosen minus value of rejected."
     )
     reference: str | None = option(
-        "--use-reference", metavar="WHEN", help="References as chosen: never (default), by-score, always."
+        "--use-reference", metavar="WHEN", help="When a reference is chosen: never (default), by-score, always."
     )
     workers: int | None = option(
         "--workers", type=int, help="Processes that compute lexical metrics; default: one per core."
@@ -71,15 +71,15 @@ class SelectionOptions:
         "Metrics": catalogues.candidate_metrics,
         "Selections": catalogues.selections,
         "Combinations": catalogues.combinations,
-        "Filters (--set NAME=VALUE), and what they leave out": catalogues.filters,
+        "Filters (--set NAME=VALUE), and what each leaves out": catalogues.filters,
     },
-    short_help="Select preference pairs among candidates.",
+    short_help="Build preference pairs from candidates.",
 )
 @click.argument("candidates", required=False)
 @with_options(
     texts=TextOptions, languages=LanguageOptions, selection=SelectionOptions, neural_metrics=NeuralMetricOptions
 )
-@output_option("--output", "File of the triplets, such as prefs.jsonl.")
+@output_option("--output", "File to write the triplets to, such as prefs.jsonl.")
 @with_options(common=CommonOptions)
 def build_prefs(
     candidates: str | None,
@@ -92,9 +92,11 @@ def build_prefs(
 ) -> None:
     """Build triplets from CANDIDATES, or from a source text with the outputs of several systems.
 
-    Next to OUTPUT goes its report (prefs-report.json and .html): how many pairs were kept, and how many dropped for
-    which reason. The same command resumes an interrupted one: neural scores are cached. Every other setting of [prefs],
-    filters included, can be set: --set max_similarity=0.9 --set check_script=true --set weights.chrf=2
+    A report is written next to OUTPUT (prefs-report.json and .html): how many pairs were kept, and how many were
+    dropped for which reason. To resume after an interruption, repeat the command: neural scores are cached.
+
+    Every other setting of [prefs], filters included, can be given with --set: --set max_similarity=0.9 --set
+    check_script=true --set weights.chrf=2
     """
     if not is_first_process():
         return  # the first process starts one of its own for each GPU

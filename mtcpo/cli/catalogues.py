@@ -39,14 +39,14 @@ def metrics() -> Rows:
         rows.append((name, _line(kind.help, kind.paper)))
         if kind.checkpoint:
             rows.append((f"{name}:DIR", f"{kind.title} with another checkpoint: a directory or a hub name"))
-    return [*rows, ("NAME=python:MODULE:NAME", "a metric of your own; needs --allow-code")]
+    return [*rows, ("NAME=python:MODULE:NAME", "your own metric; needs --allow-code")]
 
 
 def candidate_metrics() -> Rows:
     """Metrics that can choose among candidates."""
     others = [
-        ("mbr:METRIC", "expected utility against the other candidates (minimum Bayes risk); needs no reference"),
-        ("NAME", "scores of this name that the candidates bring"),
+        ("mbr:METRIC", "mean utility against all candidates of the source (minimum Bayes risk); needs no reference"),
+        ("NAME", "scores with this name that the candidates already have"),
     ]
     return [*metrics(), *others]
 
@@ -56,7 +56,7 @@ def selections() -> Rows:
     from mtcpo.preferences.selections import SELECTIONS
 
     rows = [(name, _line(selection.title, selection.paper)) for name, selection in SELECTIONS.items()]
-    return [*rows, ("python:MODULE:NAME", "a function of your own; needs --allow-code")]
+    return [*rows, ("python:MODULE:NAME", "your own function; needs --allow-code")]
 
 
 def combinations() -> Rows:
@@ -83,7 +83,7 @@ def losses() -> Rows:
     from mtcpo.training.losses import LOSSES
 
     rows = [(name, _line(loss.help, loss.paper and f"arXiv {loss.paper}")) for name, loss in LOSSES.items()]
-    return [*rows, ("python:MODULE:NAME", "a function of your own; needs --allow-code")]
+    return [*rows, ("python:MODULE:NAME", "your own function; needs --allow-code")]
 
 
 def models() -> Rows:

@@ -19,14 +19,14 @@ from mtcpo.core.version import __version__
 def mtcpo() -> None:
     """Preference training of machine-translation models.
 
-    Build triplets (source, chosen, rejected) from scored MT outputs, train with CPO and its relatives, evaluate on
+    Build triplets (source, chosen, rejected) from scored MT outputs, train with CPO and related losses, evaluate on
     WMT test sets. `mtcpo run demo` does all of it in a few minutes.
     """
 
 
-@click.command(short_help="Say what this environment can do.")
+@click.command(short_help="Show what works in this environment.")
 def doctor() -> None:
-    """Say what this environment can do, and what to install for the rest."""
+    """Show what works in this environment, and what to install for the rest."""
     from mtcpo.cli.doctor import check_environment
 
     for line in check_environment():

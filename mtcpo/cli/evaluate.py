@@ -32,9 +32,9 @@ if TYPE_CHECKING:
 class SystemOptions:
     """What is evaluated: models, files of outputs, or run directories."""
 
-    compare: bool = option("--compare", is_flag=True, help="Compare the systems of the evaluated directories RUN.")
+    compare: bool = option("--compare", is_flag=True, help="Compare the systems of the evaluated run directories RUN.")
     model: str | None = option("--model", help="Model to translate with: a short name, a hub name or a directory.")
-    baseline_model: str | None = option("--baseline-model", help="A second model, which --model is compared with.")
+    baseline_model: str | None = option("--baseline-model", help="A second model to compare --model with.")
     hyps: tuple[str, ...] = option("--hyp", multiple=True, metavar="NAME=FILE", help="A system's output; repeatable.")
     submitted: bool | None = option(
         "--submitted", is_flag=True, default=None, help="Also score the systems submitted to the shared task."
@@ -56,14 +56,16 @@ class TestSetOptions:
     """On which test sets."""
 
     suites: tuple[str, ...] = option(
-        "--suite", multiple=True, help="wmt22:de-en, a shipped suite, or a suite file; repeatable."
+        "--suite", multiple=True, help="Test sets: wmt22:de-en, a shipped suite, or a suite file; repeatable."
     )
     test_set_dir: Path | None = option(
-        "--test-set-dir", type=click.Path(path_type=Path), help="Folder of test sets of WMT, FLORES-200 or Multi30k."
+        "--test-set-dir",
+        type=click.Path(path_type=Path),
+        help="Folder with test sets as WMT, FLORES-200 or Multi30k publish them.",
     )
-    source: str | None = option("--source", help="Source text of a test set of your own.")
+    source: str | None = option("--source", help="Source text of your own test set.")
     references: tuple[str, ...] = option(
-        "--reference", multiple=True, metavar="[NAME=]FILE", help="Its reference; repeatable."
+        "--reference", multiple=True, metavar="[NAME=]FILE", help="Reference of your own test set; repeatable."
     )
     each_reference: bool | None = option(
         "--each-reference", is_flag=True, default=None, help="Also score with each reference alone: bleu-A, bleu-B."
@@ -84,9 +86,9 @@ class ScoringOptions:
         "--metric",
         multiple=True,
         metavar="METRIC",
-        help="One of the metrics below; default: of the suite, or bleu, chrf.",
+        help="One of the metrics below; default: those of the suite, or bleu, chrf.",
     )
-    baseline: str | None = option("--baseline", help="System that the others are compared with; default: the first.")
+    baseline: str | None = option("--baseline", help="System to compare the others with; default: the first.")
 
 
 @click.command(
@@ -102,7 +104,7 @@ class ScoringOptions:
     scoring=ScoringOptions,
     neural_metrics=NeuralMetricOptions,
 )
-@output_option("--output-dir", "Directory of evaluation.json, translations and report.html.", required=False)
+@output_option("--output-dir", "Directory to write evaluation.json, translations and report.html to.", required=False)
 @with_options(loading=ModelLoadingOptions, common=CommonOptions)
 def evaluate(
     runs: tuple[Path, ...],
@@ -117,7 +119,7 @@ def evaluate(
 ) -> None:
     """Score models on test sets, or files of outputs against references, with signatures and significance tests.
 
-    Into --output-dir go evaluation.json, tables for papers (.md, .tex), the translations, and report.html.
+    Writes evaluation.json, tables for papers (.md, .tex), the translations and report.html to --output-dir.
     """
     from mtcpo.data.corpora import parse_named_files
 

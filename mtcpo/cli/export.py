@@ -11,15 +11,15 @@ from mtcpo.cli.options import CommonOptions, LanguageOptions, output_option, wit
 from mtcpo.core.outputs import writing
 
 
-@click.command(short_help="Write triplets for another trainer.")
+@click.command(short_help="Write triplets in another trainer's format.")
 @click.argument("prefs")
 @click.option("--to", "target", type=click.Choice(["trl"]), required=True, help="trl: the standard preference format.")
-@output_option("--output", "File of the exported triplets.")
+@output_option("--output", "File to write the exported triplets to.")
 @click.option(
     "--prompt",
     default="{source}",
     show_default=True,
-    help="Template of the prompt; its fields: {source}, {src_name}, {tgt_name}.",
+    help="Prompt template with the fields {source}, {src_name}, {tgt_name}.",
 )
 @with_options(languages=LanguageOptions, common=CommonOptions)
 def export(

@@ -60,7 +60,7 @@ class CommonOptions:
     allow_code: bool = option(
         "--allow-code",
         is_flag=True,
-        help="Run custom Python code: what is named python:MODULE:NAME, or code in the model's directory.",
+        help="Allow custom Python code: python:MODULE:NAME, and code in a model's directory.",
     )
     overwrite: bool = option("--overwrite", is_flag=True, help="Replace existing output.")
 
@@ -89,15 +89,15 @@ class ModelLoadingOptions:
         "--dtype",
         type=click.Choice(["auto", "float32", "bfloat16", "float16"]),
         default="auto",
-        help="Precision of the weights; auto: float32 on a CPU, bfloat16 on a GPU that has it.",
+        help="Precision of the weights; auto: float32 on a CPU, bfloat16 on a GPU that supports it.",
     )
     prompt: str | None = option(
-        "--prompt", help="Prompt template instead of the model family's own, such as 'translate: {source}'."
+        "--prompt", help="Prompt template to use instead of the model family's, such as 'translate: {source}'."
     )
     family: str | None = option(
         "--family",
         metavar="python:MODULE:NAME",
-        help="A model family of your own, for a model type that mtcpo does not know; needs --allow-code.",
+        help="Your own model family, for a model type that mtcpo does not know; needs --allow-code.",
     )
 
     def checked(self, allow_code: bool) -> ModelOptions:
@@ -121,15 +121,15 @@ class NeuralMetricOptions:
     """Where COMET models run, and where their scores are kept."""
 
     comet_python: str | None = option(
-        "--comet-python", metavar="PYTHON", help="Python of another environment, in which unbabel-comet is installed."
+        "--comet-python", metavar="PYTHON", help="Python interpreter of another environment that has unbabel-comet."
     )
     comet_precision: str | None = option(
         "--comet-precision",
         type=click.Choice(["auto", "fp32", "bf16", "fp16"]),
-        help="Default: fp32 on a CPU, bf16 on a GPU.",
+        help="Precision of COMET's encoder; default: fp32 on a CPU, bf16 on a GPU.",
     )
     score_cache: str | None = option(
-        "--score-cache", metavar="FILE", help="Cache of neural scores; default: scores.sqlite3 with the output."
+        "--score-cache", metavar="FILE", help="Cache of neural scores; default: scores.sqlite3 beside the output."
     )
 
     def comet(self) -> dict[str, str]:

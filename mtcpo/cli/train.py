@@ -31,9 +31,11 @@ if TYPE_CHECKING:
 class DataOptions:
     """What to learn from."""
 
-    prefs: str | None = option("--prefs", help="Triplets: our records, ALMA-R's or TRL's; a file or a data set.")
+    prefs: str | None = option("--prefs", help="Triplets (mtcpo's records, ALMA-R's or TRL's): a file or a data set.")
     source: str | None = option("--source", help="With --loss sft: source text, or a file of records.")
-    references: tuple[str, ...] = option("--reference", multiple=True, help="With --loss sft: its translation.")
+    references: tuple[str, ...] = option(
+        "--reference", multiple=True, help="With --loss sft: reference translation of the source text."
+    )
 
     @property
     def origin(self) -> str:
@@ -56,11 +58,15 @@ class LossOptions:
 class HeldOutOptions:
     """What training is evaluated on."""
 
-    eval_prefs: str | None = option("--eval-prefs", help="Held-out triplets; their figures are logged as eval_*.")
-    dev_source: str | None = option("--dev-source", help="Source text that is translated at every evaluation.")
-    dev_references: tuple[str, ...] = option("--dev-reference", multiple=True, help="Its reference; repeatable.")
+    eval_prefs: str | None = option("--eval-prefs", help="Held-out triplets; metrics on them are logged as eval_*.")
+    dev_source: str | None = option("--dev-source", help="Source text of the dev set, translated at every evaluation.")
+    dev_references: tuple[str, ...] = option(
+        "--dev-reference", multiple=True, help="Reference of the dev set; repeatable."
+    )
     dev_metrics: tuple[str, ...] = option(
-        "--dev-metric", multiple=True, help="The first chooses the checkpoint to keep; default: chrf, bleu."
+        "--dev-metric",
+        multiple=True,
+        help="Metric on the dev set; repeatable, the first chooses the checkpoint; default: chrf, bleu.",
     )
 
     def sections(self, languages: LanguageOptions) -> dict[str, dict[str, Any]]:
@@ -85,7 +91,7 @@ class HeldOutOptions:
 )
 @click.option("--model", required=True, help="A short name listed below, a hub name or a directory.")
 @with_options(data=DataOptions, languages=LanguageOptions, loss=LossOptions, held_out=HeldOutOptions)
-@output_option("--output-dir", "Directory of the trained model.")
+@output_option("--output-dir", "Directory to write the trained model to.")
 @with_options(loading=ModelLoadingOptions, common=CommonOptions)
 def train(
     model: str,
@@ -97,9 +103,9 @@ def train(
     loading: ModelLoadingOptions,
     common: CommonOptions,
 ) -> None:
-    """Train on preferences, or with --loss sft on references. The same command resumes an interrupted training.
+    """Train on preferences, or with --loss sft on references. To resume after an interruption, repeat the command.
 
-    Every field of Seq2SeqTrainingArguments can be set: --set train.args.optim=adamw_torch_fused
+    Every field of Seq2SeqTrainingArguments can be given with --set: --set train.args.optim=adamw_torch_fused
 
     For several GPUs: accelerate launch -m mtcpo train ...
     """

@@ -39,7 +39,10 @@ class SearchOptions:
         help="Beam search, diverse beam search, or sampling; default: beam.",
     )
     logprobs: bool | None = option(
-        "--logprobs", is_flag=True, default=None, help="Add each candidate's log-probability (nats, summed)."
+        "--logprobs",
+        is_flag=True,
+        default=None,
+        help="Add each candidate's log-probability (in nats, summed over its tokens).",
     )
 
 
@@ -51,9 +54,11 @@ class SearchOptions:
 @click.argument("sources", nargs=-1, required=True, metavar="SOURCE...")
 @click.option("--model", required=True, help="A short name listed below, a hub name or a directory.")
 @with_options(languages=LanguageOptions, search=SearchOptions)
-@click.option("--reference", "references", multiple=True, help="References to copy into the output; repeatable.")
-@click.option("--system", help="System name of the candidates; default: the last part of the model's name.")
-@output_option("--output", "File of the candidates, such as candidates.jsonl.")
+@click.option(
+    "--reference", "references", multiple=True, help="Reference translation to copy into the output; repeatable."
+)
+@click.option("--system", help="System name for the candidates; default: the last part of the model's name.")
+@output_option("--output", "File to write the candidates to, such as candidates.jsonl.")
 @with_options(loading=ModelLoadingOptions, common=CommonOptions)
 def translate(
     sources: tuple[str, ...],
@@ -66,9 +71,9 @@ def translate(
     loading: ModelLoadingOptions,
     common: CommonOptions,
 ) -> None:
-    """Translate SOURCE files into candidates, in input order. The same command resumes an interrupted translation.
+    """Translate SOURCE files into candidates, in input order. To resume after an interruption, repeat the command.
 
-    Every setting of the search can be set: --set num_beams=8 --set epsilon=0.05 --set batch_size=64
+    Any decoding setting can be given with --set: --set num_beams=8 --set epsilon=0.05 --set batch_size=64
     """
     from mtcpo.core.progress import quiet_libraries
     from mtcpo.data.corpora import Drops

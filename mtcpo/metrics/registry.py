@@ -80,7 +80,7 @@ METRICS = {
         needs_references=True,
         is_lexical=True,
         paper="Papineni et al. 2002",
-        help="n-gram precision of words, tokenized as mteval or for the target language",
+        help="word n-gram precision, tokenized as by mteval or for the target language",
     ),
     "spbleu": MetricKind(
         title="spBLEU",
@@ -98,7 +98,7 @@ METRICS = {
         needs_references=True,
         is_lexical=True,
         paper="Popović 2015",
-        help="F-score of character n-grams; robust for rich morphology",
+        help="F-score of character n-grams; suits languages with rich morphology",
     ),
     "chrf++": MetricKind(
         title="chrF++",
@@ -107,7 +107,7 @@ METRICS = {
         needs_references=True,
         is_lexical=True,
         paper="Popović 2017",
-        help="chrF with words and pairs of words",
+        help="chrF with word unigrams and bigrams added",
     ),
     "ter": MetricKind(
         title="TER",

@@ -110,13 +110,13 @@ class Family:
 FAMILIES: tuple[Family, ...] = (
     Family(
         "madlad", ("t5",), "encoder-decoder", title="MADLAD-400", paper="arXiv 2309.04662",
-        help="450 languages; the target's token <2xx> leads the source",
+        help="450 languages; the target language's token <2xx> precedes the source",
         alias="madlad", checkpoint="google/madlad400-3b-mt",
         marker="<2de>", prompt="{tgt_code} {source}", language_code=madlad_codes, float16=False,
     ),
     Family(
         "byt5", ("t5", "mt5"), "encoder-decoder", title="ByT5", paper="arXiv 2105.13626",
-        help="bytes in place of tokens", checkpoint="google/byt5-small",
+        help="bytes instead of subword tokens", checkpoint="google/byt5-small",
         marker="\x00", float16=False,
     ),
     Family(
@@ -137,35 +137,35 @@ FAMILIES: tuple[Family, ...] = (
     ),
     Family(
         "nllb", ("m2m_100",), "encoder-decoder", title="NLLB-200", paper="arXiv 2207.04672",
-        help="200 languages, by language and script: deu_Latn",
+        help="200 languages, as language and script: deu_Latn",
         alias="nllb", checkpoint="facebook/nllb-200-distilled-600M",
         marker="eng_Latn", language_code=nllb_codes, target_code="forced_bos",
     ),
     Family(
         "m2m100", ("m2m_100",), "encoder-decoder", title="M2M100", paper="arXiv 2010.11125",
-        help="100 languages: __de__", alias="m2m100", checkpoint="facebook/m2m100_418M",
+        help="100 languages, as tokens such as __de__", alias="m2m100", checkpoint="facebook/m2m100_418M",
         language_code=m2m100_codes, target_code="forced_bos",
     ),
     Family(
         "mbart-50", ("mbart",), "encoder-decoder", title="mBART-50", paper="arXiv 2008.00401",
-        help="50 languages, by language and region: de_DE",
+        help="50 languages, as language and region: de_DE",
         alias="mbart", checkpoint="facebook/mbart-large-50-many-to-many-mmt",
         marker="sl_SI", language_code=mbart_codes, target_code="forced_bos",
     ),
     Family(
         "mbart-cc25", ("mbart",), "encoder-decoder", title="mBART-cc25", paper="arXiv 2001.08210",
-        help="25 languages; decoding starts from the target's code", checkpoint="facebook/mbart-large-cc25",
+        help="25 languages; decoding starts from the target language's code", checkpoint="facebook/mbart-large-cc25",
         language_code=mbart_codes, target_code="decoder_start",
     ),
     Family(
         "marian-multilingual", ("marian",), "encoder-decoder", title="OPUS-MT, several target languages",
-        paper="arXiv 2212.01936", help="the target's token >>deu<< leads the source",
+        paper="arXiv 2212.01936", help="the target language's token >>deu<< precedes the source",
         checkpoint="Helsinki-NLP/opus-mt-en-mul",
         marker=">>.+<<", prompt="{tgt_code} {source}", language_code=marian_codes, buffers=("final_logits_bias",),
     ),
     Family(
         "marian", ("marian",), "encoder-decoder", title="OPUS-MT (Marian)", paper="arXiv 2212.01936",
-        help="one language pair a model", alias="marian", checkpoint="Helsinki-NLP/opus-mt-en-de",
+        help="one language pair per model", alias="marian", checkpoint="Helsinki-NLP/opus-mt-en-de",
         buffers=("final_logits_bias",),
     ),
     Family(

@@ -136,7 +136,7 @@ CANDIDATE_FILTERS: dict[str, Filter[TextCheck]] = {
     ),
     "repetition": Filter(
         "drop_repetitions",
-        "candidates with a repetition (four times or more without a break) where the source has none",
+        "candidates that repeat a stretch four or more times in a row where the source does not",
         _repetition_check,
     ),
     "wrong_script": Filter(
@@ -144,12 +144,12 @@ CANDIDATE_FILTERS: dict[str, Filter[TextCheck]] = {
     ),
     "wrong_language": Filter(
         "check_language",
-        "off-target candidates, by the identifier lingua (pip install 'mtcpo[langid]')",
+        "off-target candidates, as identified by lingua (pip install 'mtcpo[langid]')",
         _language_check,
     ),
     "too_long": Filter(
         "max_tokens",
-        "candidates with more tokens, in tokens of the model that tokenizer names",
+        "candidates with more tokens than this, counted with the tokenizer that `tokenizer` names",
         _token_check,
     ),
 }

@@ -140,7 +140,7 @@ SELECTIONS = {
     "best-worst": Selection(best_worst, "the best and the worst", "CPO, arXiv 2401.08417"),
     "best-vs-rest": Selection(best_vs_rest, "the best with each of the others"),
     "all-pairs": Selection(
-        all_pairs, "each candidate with each worse one; min_margin is the gap", "RS-DPO, arXiv 2402.10038"
+        all_pairs, "each candidate with every worse one; min_margin sets the smallest gap", "RS-DPO, arXiv 2402.10038"
     ),
     "mu-2sigma": Selection(
         mu_2sigma,

@@ -50,7 +50,7 @@ def read_training_log(path: Path) -> dict[str, list[dict[str, Any]]]:
     for where, row in read_row_file(path):
         step = row.get("step")
         if not isinstance(step, (int, float)) or isinstance(step, bool):
-            raise UserError(f"{where}: no number 'step' in this row of the training log")
+            raise UserError(f"{where}: this row of the training log has no numeric 'step'")
         rows = stages.setdefault(str(row.get("stage", "training")), {})
         # Training and evaluation log rows of their own for a step; after an interruption a step is logged again, and
         # the later values are those of the model that was kept.

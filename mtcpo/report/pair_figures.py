@@ -28,7 +28,7 @@ def pair_figures(report: PairReport) -> list[Figure]:
     for side, systems in (("chosen", report.systems.chosen), ("rejected", report.systems.rejected)):
         # With one system there is nothing to compare.
         if len(systems) > 1:
-            figures.append(_systems_figure(f"Systems of the {side}", systems))
+            figures.append(_systems_figure(f"Systems of the {side} translations", systems))
     return figures
 
 

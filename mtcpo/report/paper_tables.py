@@ -100,10 +100,12 @@ def _cell(entry: SetEntry, system: str, metric: str, markup: Markup) -> str:
 
 
 def _notes(entry: SetEntry, better: str, worse: str, escape: Callable[[str], str]) -> list[str]:
-    notes = ["±: half the 95 % interval."]
+    notes = ["±: half the width of the 95 % confidence interval."]
     if entry.others:
         baseline, tests = escape(entry.baseline), describe_tests(entry)
-        notes.append(f"{better} better, {worse} worse than {baseline} (p < {ALPHA}, {tests}).")
+        notes.append(
+            f"{better} significantly better, {worse} significantly worse than {baseline} (p < {ALPHA}, {tests})."
+        )
     if entry.selection_metrics:
         notes.append(selection_metric_note(entry))
     return notes

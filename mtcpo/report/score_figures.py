@@ -1,4 +1,4 @@
-"""Plots of scores: differences to the baseline with their intervals, and scores by length of the source."""
+"""Plots of scores: differences from the baseline with their intervals, and scores by length of the source."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from mtcpo.report.svg import Interval, Series, interval_plot, line_plot
 from mtcpo.report.wording import format_p, has_few_systems, metric_title
 
 MAX_CURVES = 4
-"""Systems in one plot: the baseline and three, as many as the style sheet has colours for."""
+"""Systems in one plot: the baseline and three, as many as the style sheet has colors for."""
 
 
 def delta_figures(entry: SetEntry, others: Sequence[str]) -> tuple[Figure, ...]:
-    """Plot the differences to the baseline, turned so that right is better: by metric, or by system if many."""
+    """Plot the differences from the baseline, turned so that right is better: by metric, or by system if many."""
     plots: dict[str, list[Interval]] = {}
     if has_few_systems(entry):
         for system in others:
@@ -24,10 +24,10 @@ def delta_figures(entry: SetEntry, others: Sequence[str]) -> tuple[Figure, ...]:
         for metric in entry.main_metrics:
             plots[metric_title(metric)] = [_interval(entry, system, metric, system) for system in others]
     # Several plots share a heading that says this once.
-    note = "right is better; bars are 95 % intervals" if len(plots) == 1 else ""
+    note = "right is better; bars are 95 % confidence intervals" if len(plots) == 1 else ""
     figures = []
     for title, rows in plots.items():
-        svg = interval_plot(rows, f"Differences to {entry.baseline}: {title}")
+        svg = interval_plot(rows, f"Differences from {entry.baseline}: {title}")
         figures.append(Figure(title, svg, note=note))
     return tuple(figures)
 

@@ -31,7 +31,7 @@ _IDEOGRAPHS = "\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
 _PUNCTUATION = re.escape(".,;:!?…()[]{}<>\"'“”„‚‘’«»/。、，！？；：「」（）।؟،")
 _TOKEN = re.compile(rf"\s+|[{_IDEOGRAPHS}]|[{_PUNCTUATION}]|[^\s{_IDEOGRAPHS}{_PUNCTUATION}]+")
 
-ERROR = Markup('<span class="error {0}" title="{0} error, {1:.0%} sure">{2}</span>')
+ERROR = Markup('<span class="error {0}" title="{0} error, confidence {1:.0%}">{2}</span>')
 
 
 class Piece(NamedTuple):

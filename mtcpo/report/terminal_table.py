@@ -73,7 +73,7 @@ def _table_with_heads(entry: SetEntry) -> Table:
 
 
 def _score_cell(entry: SetEntry, system: str, metric: str) -> Text:
-    """Return a score with its interval and cluster and, under it, the difference to the baseline."""
+    """Return a score with its interval and cluster and, under it, the difference from the baseline."""
     from rich.text import Text
 
     percent, score = entry.metrics[metric].percent, entry.score(system, metric)

@@ -84,7 +84,7 @@ class SetView:
 
 
 def tiles_of(entry: SetEntry, system: str) -> tuple[Tile, ...]:
-    """Return one tile a metric: a system's score, and its difference to the baseline."""
+    """Return one tile a metric: a system's score, and its difference from the baseline."""
     tiles = []
     for metric in entry.main_metrics:
         description, versus = entry.metrics[metric], entry.versus(system, metric)
@@ -184,7 +184,7 @@ def _plots(
             by_length.append(figure)
     # One plot of differences fits beside the summary; several have a row of their own.
     lead = deltas[0] if len(deltas) == 1 else None
-    heading = f"Differences to {entry.baseline}: right is better, bars are 95 % intervals"
+    heading = f"Differences from {entry.baseline}: right is better, bars are 95 % confidence intervals"
     groups: list[tuple[str, tuple[Figure, ...]]] = []
     if deltas and lead is None:
         groups.append((heading, deltas))

@@ -30,9 +30,18 @@ def metric_heading(entry: SetEntry, name: str, mark: bool = True) -> str:
     return heading
 
 
+TERMS = {
+    "copied": "source copies",
+    "looping": "repetitions",
+    "wrong_language": "off-target",
+    "copy_of_source": "source copy",
+}
+"""Names in our files that are older than the terms for them; the names stay, since files are read by other versions."""
+
+
 def humanize(name: str) -> str:
     """Return a name of our files as words: "small_margin" -> "small margin"."""
-    return name.replace("_", " ")
+    return TERMS.get(name, name.replace("_", " "))
 
 
 def join_words(items: Sequence[str]) -> str:
@@ -194,19 +203,19 @@ def too_few_resamples(entry: SetEntry) -> str:
         return ""
     return (
         f"{resamples} resamples are too few for {comparisons} comparison{'s' if comparisons > 1 else ''}: no p can be "
-        f"below {ALPHA}; take more (--set evaluate.resamples=10000)"
+        f"below {ALPHA}; use more (--set evaluate.resamples=10000)"
     )
 
 
 def table_notes(entry: SetEntry) -> list[str]:
     """Return what the marks of the terminal's table mean, a line each."""
-    notes = ["±: half the 95 % interval"]
+    notes = ["±: half the width of the 95 % confidence interval"]
     if entry.others:
-        notes[0] += f"; * differs from {entry.baseline} (p < {ALPHA}, {describe_tests(entry)})"
+        notes[0] += f"; * differs significantly from {entry.baseline} (p < {ALPHA}, {describe_tests(entry)})"
     if shows_clusters(entry):
         notes.append(
             f"#: cluster; lines: every system above is better by {metric_title(entry.first_metric)} than every one "
-            "below (the 95 % interval of their difference excludes zero)"
+            "below (the 95 % confidence interval of their difference excludes zero)"
         )
     if too_few := too_few_resamples(entry):
         notes.append(too_few)

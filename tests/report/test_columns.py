@@ -8,7 +8,7 @@ def test_a_column_of_a_diagnostic_that_was_not_checked_is_left_out():
     entry = evaluate(garden, german_outputs(garden, {"start": 0.3, "tuned": 0.1})).entry
     unchecked = {name: row.model_copy(update={"wrong_language": None}) for name, row in entry.systems.items()}
     entry = entry.model_copy(update={"systems": unchecked})
-    assert [column.title for column in columns_of(entry)] == ["length", "empty", "copied", "looping"]
+    assert [column.title for column in columns_of(entry)] == ["length", "empty", "source copies", "repetitions"]
 
 
 def test_cells_show_what_was_counted_and_a_dash_for_what_was_not():

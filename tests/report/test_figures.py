@@ -25,7 +25,7 @@ def test_the_training_log_is_read_by_stage_and_step(tmp_path):
 
 def test_a_training_log_without_steps_is_refused(tmp_path):
     (tmp_path / "metrics.jsonl").write_text('{"stage": "sft", "loss": 3.0}\n')
-    with pytest.raises(UserError, match=r"metrics\.jsonl:1: no number 'step'"):
+    with pytest.raises(UserError, match=r"metrics\.jsonl:1: this row of the training log has no numeric 'step'"):
         read_training_log(tmp_path / "metrics.jsonl")
 
 

@@ -69,10 +69,11 @@ def test_the_page_shows_both_tests_wins_and_scores_by_length(report_page, report
     assert "Paired approximate randomization" in text
     for metric in ("BLEU", "chrF", "TER"):
         assert f"{metric} by length of the source" in text
-    assert "Looping" in text
+    assert "Source copies" in text
+    assert "Repetitions" in text
     if entry["unchecked"]:  # as where lingua is not installed
-        assert "Not checked: wrong language ( lingua is not installed".replace("( ", "(") in text
-        assert "Wrong language" not in text
+        assert "Not checked: off-target ( lingua is not installed".replace("( ", "(") in text
+        assert "Off-target" not in text
 
 
 @pytest.mark.slow

@@ -12,7 +12,7 @@ def test_plots_of_the_pairs():
         "Kept and dropped sources",
         "Margin: value of chosen minus rejected",
         "Length ratio, chosen / rejected",
-        "Systems of the chosen",
+        "Systems of the chosen translations",
     ]
     assert "small margin" in figures[0].svg
     assert figures[1].note == "mean 18"

@@ -47,7 +47,10 @@ def test_latex_escapes_names_and_is_balanced(entry):
     assert len(body) == 3
     unescaped = [line.replace(r"\&", "") for line in body]
     assert {line.count("&") for line in unescaped} == {3}
-    assert r"$^{*}$ better, $^{\dagger}$ worse than a\_b\textbar{}c (p \textless{} 0.05" in text
+    assert (
+        r"$^{*}$ significantly better, $^{\dagger}$ significantly worse than a\_b\textbar{}c (p \textless{} 0.05"
+        in text
+    )
     assert text.startswith("% BLEU: nrefs:1|")
     depth = 0
     for at, character in enumerate(text):
@@ -65,7 +68,7 @@ def test_latex_of_names_with_brackets_stars_and_the_names_of_marks():
     assert not re.search(r"\\\\\s*[\[*]", text)
     assert "\n{[}red] & " in text
     assert "\n{*}best & " in text
-    assert r"$^{*}$ better, $^{\dagger}$ worse than STAR-1 (p" in text
+    assert r"$^{*}$ significantly better, $^{\dagger}$ significantly worse than STAR-1 (p" in text
     assert r"\usepackage{booktabs}" in text.split(r"\begin{table}")[0]
 
 

@@ -48,7 +48,8 @@ def test_data_scores_versions_and_citations():
     card = card_of()
     assert card.startswith("---\n")
     assert "# tuned\n" in card
-    assert "- `prefs.jsonl`: 90 examples, the last of them en to pt-BR, 12 steps\n- dropped: 3 empty_target\n" in card
+    assert "- `prefs.jsonl`: 90 examples, 12 steps; languages of the last example: en to pt-BR\n- dropped: 3" in card
+    assert "\n- dropped: 3 empty_target\n" in card
     assert "On 50 segments of the dev set. On 20 pairs that training did not see. The checkpoint of step 8" in card
     assert "| chrf | 33.25 | `nrefs:1\\|case:mixed` |\n| rewards/accuracies | 0.75 |  |\n" in card
     assert "eval_loss" not in card  # it was NaN

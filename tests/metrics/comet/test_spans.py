@@ -128,7 +128,7 @@ def test_error_spans_are_underlined_by_severity_in_a_browser(evaluated, dark):
     ]
     assert len(shown) > 5
     assert all((line, style) == ("underline", lines[severity]) for severity, line, style, _ in shown)
-    assert all(re.fullmatch(rf"{severity} error, \d+% sure", title) for severity, _, _, title in shown)
+    assert all(re.fullmatch(rf"{severity} error, confidence \d+%", title) for severity, _, _, title in shown)
     assert text.startswith("<script>alert('b')</script>")
 
 
@@ -153,10 +153,10 @@ def error(start, end, severity="minor", confidence=0.5):
 
 
 def test_marked_errors_worked_by_hand():
-    first = '<span class="error minor" title="minor error, 50% sure">a&lt;</span>'
+    first = '<span class="error minor" title="minor error, confidence 50%">a&lt;</span>'
     assert mark_errors("xa<b", [error(1, 3)]) == f"x{first}b"
     before, after = mark_differences("der Hund", "der Kater", ((error(4, 8, "major"),), ()))
-    whole = '<span class="error major" title="major error, 50% sure">Hund</span>'
+    whole = '<span class="error major" title="major error, confidence 50%">Hund</span>'
     assert (before, after) == (f'der <mark class="gone">{whole}</mark>', 'der <mark class="new">Kater</mark>')
     # One that reaches over the end of a difference is in two parts, since elements nest.
     before, _ = mark_differences("a b c", "a x c", ((error(2, 5),), ()))
