@@ -17,9 +17,9 @@ from typing import Any
 
 from mtcpo.core.errors import UserError
 from mtcpo.core.files import refuse_existing, write_text
+from mtcpo.data.file_formats.registry import write_row_file
 from mtcpo.data.names import check_name
 from mtcpo.data.records import Segment, errors_to_json, segment_to_json
-from mtcpo.data.row_files import write_row_file
 from mtcpo.evaluation.document import EvaluationDocument, SetEntry, write_document
 from mtcpo.evaluation.testsets.testset import TestSet
 

@@ -13,9 +13,9 @@ from mtcpo.core.config import PathOrName
 from mtcpo.core.errors import UserError
 from mtcpo.core.version import __version__
 from mtcpo.data.corpora import Drops
+from mtcpo.data.file_formats.registry import write_row_file
 from mtcpo.data.pair_report import PairReport, write_pair_report
 from mtcpo.data.records import Segment, Triplet, segment_from_json, segment_to_json, triplet_to_json
-from mtcpo.data.row_files import write_row_file
 from mtcpo.data.rows import read_segments
 from mtcpo.metrics.comet.config import CometConfig
 from mtcpo.metrics.registry import candidate_kind, is_computed, metric_name

@@ -13,7 +13,7 @@ from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
-from mtcpo.core.json_lines import json_line
+from mtcpo.data.file_formats.json_lines import json_line
 
 KIB_IN_MEMORY = 512
 """Page cache of the database; SQLite's default is four times as much."""

@@ -12,7 +12,7 @@ from typing import Any
 from markupsafe import Markup
 
 from mtcpo.core.errors import UserError
-from mtcpo.data.row_files import read_row_file
+from mtcpo.data.file_formats.registry import read_row_file
 from mtcpo.report.svg import Series, line_plot
 
 PANELS = (
