@@ -27,7 +27,7 @@ def export(
 ) -> None:
     """Write the triplets of PREFS in the format of another trainer: TRL's prompt, chosen, rejected."""
     from mtcpo.data.corpora import Drops
-    from mtcpo.data.row_files import write_row_file
+    from mtcpo.data.file_formats.registry import write_row_file
     from mtcpo.data.triplets import open_triplets, triplets_to_trl
     from mtcpo.models.prompts import check_prompt
 
