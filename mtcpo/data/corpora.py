@@ -12,11 +12,11 @@ from mtcpo.core.errors import UserError
 from mtcpo.core.files import Row
 from mtcpo.data.aligned import read_aligned
 from mtcpo.data.config import CorpusConfig, SourceConfig
-from mtcpo.data.formats import translation_segments
+from mtcpo.data.file_formats.registry import is_table, is_text
 from mtcpo.data.languages import check_language
 from mtcpo.data.names import check_system_name
 from mtcpo.data.records import Candidate, Segment, segment_from_json
-from mtcpo.data.row_files import is_table, is_text
+from mtcpo.data.row_layouts import translation_segments
 from mtcpo.data.rows import read_rows, rows_of
 from mtcpo.data.templates import column_text, fill_template
 

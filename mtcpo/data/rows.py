@@ -14,8 +14,8 @@ from mtcpo.core.errors import UserError, choose, first_line
 from mtcpo.core.files import Row
 from mtcpo.core.hub import is_hub_unreachable
 from mtcpo.core.user_code import explain_user_code, is_user_code, load_user_code
+from mtcpo.data.file_formats.registry import format_of, is_file, read_row_file, row_suffixes
 from mtcpo.data.records import Segment, Triplet, segment_from_json, segment_to_json, triplet_to_json
-from mtcpo.data.row_files import format_of, is_file, read_row_file, row_suffixes
 
 Item = TypeVar("Item")
 

@@ -10,9 +10,9 @@ from mtcpo.core.config import load_section
 from mtcpo.core.errors import UserError
 from mtcpo.data.config import PreferenceSetConfig
 from mtcpo.data.corpora import Drops, row_id, rows_to_read
-from mtcpo.data.formats import preference_triplet, trl_row
 from mtcpo.data.languages import UNDETERMINED, check_language
 from mtcpo.data.records import Triplet, triplet_from_json
+from mtcpo.data.row_layouts import preference_triplet, trl_row
 from mtcpo.data.rows import require_first
 from mtcpo.data.templates import column_text, fill_template
 

@@ -1,4 +1,4 @@
-"""Row layouts of published data: translation pairs, ALMA-R and X-ALMA preferences, TRL preference sets.
+"""Row layouts of other projects: translation pairs, ALMA-R and X-ALMA preferences, TRL preference sets.
 
 Pure functions that convert one row to mtcpo's records, or a record to a row. `where` is "file:line" for messages.
 """

@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from mtcpo.core.files import COMPRESSION_SUFFIXES, Row, complete_file
-from mtcpo.core.json_lines import read_json_lines, write_json_lines
-from mtcpo.core.parquet import read_parquet, write_parquet
-from mtcpo.core.tables import read_csv, read_tsv
 from mtcpo.core.user_code import is_user_code
+from mtcpo.data.file_formats.delimited import read_csv, read_tsv
+from mtcpo.data.file_formats.json_lines import read_json_lines, write_json_lines
+from mtcpo.data.file_formats.parquet import read_parquet, write_parquet
 
 Reader = Callable[[Path, Counter[str] | None], Iterator[Row]]
 """(file, counter of truncated lines) -> rows."""
