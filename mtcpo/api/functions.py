@@ -15,8 +15,8 @@ from mtcpo.core.config import load_section
 from mtcpo.core.errors import UserError
 from mtcpo.data.config import CorpusConfig, SourceConfig
 from mtcpo.data.corpora import Drops, read_corpus
+from mtcpo.data.file_formats.registry import read_row_file
 from mtcpo.data.names import check_system_name
-from mtcpo.data.row_files import read_row_file
 from mtcpo.evaluation.config import RunEvaluateConfig
 from mtcpo.evaluation.document import EvaluationDocument
 from mtcpo.evaluation.results import to_document, write_evaluation

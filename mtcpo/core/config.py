@@ -1,6 +1,6 @@
 """Configuration: the strict base class of every section, TOML files, and overrides from the command line.
 
-Each section's class is in the package that it configures; here is only what they share.
+Each section's class lives in the package that it configures; this module holds only what they share.
 """
 
 from __future__ import annotations
@@ -25,15 +25,15 @@ class Config(BaseModel):
 
 @contextmanager
 def as_value_error() -> Iterator[None]:
-    """Turn a UserError into the ValueError that pydantic expects of a validator. Also a decorator of validators."""
+    """Turn a UserError into the ValueError that pydantic expects of validators; also a decorator for them."""
     try:
         yield
     except UserError as error:
         raise ValueError(str(error)) from None
 
 
-def Checked(check: Callable[[Any], Any]) -> AfterValidator:  # noqa: N802, it reads like a type where it is used
-    """Return the annotation of a field whose value `check` returns, perhaps changed, or refuses with a UserError.
+def Checked(check: Callable[[Any], Any]) -> AfterValidator:  # noqa: N802, used like a type
+    """Return a field annotation: `check` returns the value, possibly normalized, or raises a UserError.
 
     For example: `language: Annotated[str, Checked(check_language)]`.
     """
@@ -46,7 +46,7 @@ def Checked(check: Callable[[Any], Any]) -> AfterValidator:  # noqa: N802, it re
 
 
 class CommandLineText(str):
-    """A string from the command line: as a path, it is relative to the working directory and not to the recipe."""
+    """A string from the command line: a path in it is relative to the working directory, not to the recipe."""
 
 
 def resolve_path(value: Any, info: ValidationInfo) -> Any:
@@ -56,7 +56,7 @@ def resolve_path(value: Any, info: ValidationInfo) -> Any:
     from_recipe = info.context and not isinstance(value, CommandLineText)
     base = Path(info.context["base"]) if from_recipe and info.context else Path.cwd()
     path = Path(value).expanduser()
-    # google/mt5-small is a name on the hub, unless there is such a folder; ./google/mt5-small is a path in any case.
+    # google/mt5-small is a name on the hub unless such a folder exists; ./google/mt5-small is always a path.
     explicit = str(value).startswith(("./", "../", "/", "~", ".\\", "..\\"))
     return str((base / path).resolve()) if explicit or (base / path).exists() else str(value)
 
@@ -70,13 +70,13 @@ Section = TypeVar("Section", bound=Config)
 def load_section(
     cls: type[Section], data: Mapping[str, Any], where: str, base: Path | None = None, allow_code: bool = False
 ) -> Section:
-    """Return the section that `data` describes.
+    """Validate `data` and return it as a section of type `cls`.
 
-    where: the file or command, for messages. base: the folder of the recipe, which relative paths start from.
-    allow_code: whether custom Python code may be named; only the command line can say so.
+    where: the file or command, for messages. base: the recipe's folder, against which relative paths are resolved.
+    allow_code: whether custom code may be named; only the command line can allow it.
 
     Raises:
-        UserError: the first problem, with its key, its value, and the nearest valid key for an unknown one.
+        UserError: names the first problem with its key and value; for an unknown key, also the nearest valid one.
     """
     try:
         return cls.model_validate(data, context={"base": base or Path.cwd(), "allow_code": allow_code})
@@ -95,14 +95,14 @@ def _explain(cls: type[Config], error: ValidationError) -> str:
     if first["type"] == "missing":
         return f"{key!r} is missing"
     message = first["msg"].removeprefix("Value error, ")
-    # An error of a whole section names its keys; to print the section as "got" would bury it.
+    # An error about a whole section names the keys itself; printing the section as "got" would bury it.
     if first["type"] == "value_error" and isinstance(first["input"], Mapping):
         return f"{key}: {message}" if location else message
     return f"{key}: {message} (got {first['input']!r})" if location else message
 
 
 def _keys_at(cls: type[Config], location: Iterable[Any]) -> list[str]:
-    """Return the field names of the section at `location`, or [] where the path leaves the known sections."""
+    """Return the field names of the section at `location`, or [] if there is no section at that location."""
     current: Any = cls
     for part in location:
         if isinstance(part, int):
@@ -129,7 +129,7 @@ def read_toml(path: Path) -> dict[str, Any]:
     """Read a TOML file.
 
     Raises:
-        UserError: no such file, not UTF-8, or a mistake in it, with its line.
+        UserError: no such file, not UTF-8, or invalid TOML (with the line).
     """
     try:
         return tomllib.loads(path.read_text(encoding="utf-8"))
@@ -142,14 +142,14 @@ def read_toml(path: Path) -> dict[str, Any]:
 
 
 def parse_override(text: str) -> tuple[list[str], Any]:
-    """Split `train.beta=0.2` into its key path and its value: a TOML value if it is one, else the text itself."""
+    """Split `train.beta=0.2` into key path and value; a value that is not valid TOML is taken as a string."""
     key, equals, raw = text.partition("=")
     if not equals or not key.strip():
         raise UserError(f"--set {text!r}: write it as KEY=VALUE, for example --set train.beta=0.2")
     try:
         value = tomllib.loads(f"value = {raw}")["value"]
     except tomllib.TOMLDecodeError:
-        value = raw  # a name or path, which nobody wants to quote twice in a shell
+        value = raw  # a name or path: in TOML it would need quotes, and the shell would need them again
     return key.strip().split("."), _from_command_line(value)
 
 
@@ -173,7 +173,7 @@ def apply_overrides(data: dict[str, Any], overrides: Iterable[str]) -> dict[str,
 
 
 def to_toml(config: Config) -> str:
-    """Return a section as TOML, with defaults, without the keys that are unset."""
+    """Return a section as TOML, defaults included; keys whose value is None are left out."""
     import tomli_w
 
     return tomli_w.dumps(json.loads(config.model_dump_json(exclude_none=True)), indent=2)

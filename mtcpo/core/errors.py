@@ -1,4 +1,4 @@
-"""The one exception that means "the user can fix this", and the parts of its message."""
+"""UserError, the exception for everything that the user can fix, and helpers for its message."""
 
 from __future__ import annotations
 
@@ -7,17 +7,17 @@ from collections.abc import Iterable
 
 
 class UserError(Exception):
-    """A mistake of the user's: one line that says what, where, and the way out. Exit code 2, no traceback."""
+    """A problem that the user can fix. One line: what, where, the way out. Exit code 2, no traceback."""
 
 
 def first_line(error: BaseException) -> str:
-    """Return the first line of another package's error, or the kind of error where it says nothing."""
+    """Return the first line of an exception's message, or the exception's class name if it has none."""
     lines = str(error).strip().splitlines()
     return lines[0] if lines else type(error).__name__
 
 
 def one_line(error: BaseException) -> str:
-    """Return the whole message of an error on one line."""
+    """Return an exception's whole message, with its line breaks replaced by spaces."""
     return " ".join(str(error).split())
 
 

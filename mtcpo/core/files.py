@@ -20,12 +20,12 @@ from typing import Any, BinaryIO, cast
 from mtcpo.core.errors import UserError
 
 Row = tuple[str, dict[str, Any]]
-"""A row of a file, with its place "file:line" for messages."""
+"""("file:line", row): a row of a file, and where it is, for messages."""
 
 COMPRESSION_SUFFIXES = (".gz", ".zst")
 
 COMPRESSED_BYTES = 1 << 12
-"""Compressed bytes that are read at one time: repetitive text becomes a hundred times as much."""
+"""Compressed bytes read at a time: repetitive text expands a hundredfold."""
 
 
 class TruncatedArchiveError(UserError):
@@ -36,7 +36,7 @@ class TruncatedArchiveError(UserError):
 
 
 def open_binary(path: Path, mode: str) -> BinaryIO:
-    """Open `path` for bytes, through gzip or zstandard where its name, apart from `.partial`, says so."""
+    """Open `path` in binary mode, through gzip or zstandard if its suffix (before any `.partial`) says so."""
     suffix = path.with_name(path.name.removesuffix(".partial")).suffix
     if suffix == ".gz":
         # mtime=0 and no name in the header: the same records give the same bytes.
@@ -51,7 +51,7 @@ def open_binary(path: Path, mode: str) -> BinaryIO:
 
 
 class _ZstandardReader(io.RawIOBase):
-    """Reads zstandard frames, and refuses a truncated file, which the zstandard package reads as a shorter one."""
+    """Reads zstandard frames and refuses truncated files, which the zstandard package silently reads as shorter."""
 
     def __init__(self, path: Path) -> None:
         import zstandard
@@ -71,7 +71,7 @@ class _ZstandardReader(io.RawIOBase):
 
     def readinto(self, buffer: Any) -> int:
         while not self._ready:
-            # What is left over when a frame ends is the beginning of the next one.
+            # Bytes left over at the end of a frame are the beginning of the next one.
             data = self._frame.unused_data if self._frame and self._frame.eof else b""
             data = data or self._file.read(COMPRESSED_BYTES)
             if not data:
@@ -93,7 +93,7 @@ class _ZstandardReader(io.RawIOBase):
 
 
 def read_raw_lines(path: Path) -> Iterator[tuple[int, bytes]]:
-    r"""Yield the number and the bytes of each line of a file, with its `\n`, which only the last line may lack.
+    r"""Yield (line number from 1, bytes) of each line, including its `\n`, which only the last line may lack.
 
     Raises:
         UserError: no such file, a directory, no permission, or a damaged or truncated archive.
@@ -118,7 +118,7 @@ def read_raw_lines(path: Path) -> Iterator[tuple[int, bytes]]:
 
 
 def decode_line(raw: bytes, path: Path, number: int) -> str:
-    """Return a line as text without its end, and the first line without a byte order mark."""
+    """Decode a line, without its line end; the first line also without a byte order mark."""
     try:
         text = raw.decode("utf-8").removesuffix("\n").removesuffix("\r")
     except UnicodeDecodeError as error:
@@ -132,7 +132,7 @@ def decode_line(raw: bytes, path: Path, number: int) -> str:
 def read_lines(path: Path) -> Iterator[str]:
     r"""Yield the lines of a UTF-8 text file without their `\n`.
 
-    Only `\n` (and `\r\n`) ends a line: U+2028 and its like are part of the text, as every MT tool has it.
+    Only `\n` (and `\r\n`) ends a line: U+2028 and the like are part of the text, as in other MT tools.
 
     Raises:
         UserError: no such file, a directory, not UTF-8 (with the line), or a damaged archive.
@@ -150,7 +150,7 @@ def count_lines(path: Path) -> int:
 
 
 def partial_path(path: Path) -> Path:
-    """Return the temporary file in which `path` is written until it is complete."""
+    """Return the temporary file that holds the content of `path` until it is complete."""
     return path.with_name(f".{path.name}.partial")
 
 
@@ -162,7 +162,7 @@ def refuse_existing(path: Path, overwrite: bool) -> None:
 
 @contextmanager
 def complete_file(path: Path) -> Iterator[Path]:
-    """Give the temporary file to write to; it is renamed to `path` if the block succeeds, else removed."""
+    """Yield a temporary file to write to; it is renamed to `path` if the block succeeds, and removed otherwise."""
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = partial_path(path)
     try:
@@ -174,7 +174,7 @@ def complete_file(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def complete_folder(path: Path) -> Iterator[Path]:
-    """Give an empty folder to fill; if the block succeeds it is renamed to `path` and replaces what was there."""
+    """Yield an empty folder to fill; if the block succeeds, it is renamed to `path`, replacing what was there."""
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = partial_path(path)
     shutil.rmtree(partial, ignore_errors=True)
@@ -198,7 +198,7 @@ def read_json(path: Path) -> dict[str, Any]:
     """Read a file that holds one JSON object.
 
     Raises:
-        UserError: no such file, not JSON, or JSON of another kind.
+        UserError: no such file, not JSON, or JSON that is not an object.
     """
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
@@ -217,7 +217,7 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def sha256_of(path: Path) -> str:
-    """Return the SHA-256 of a file, or of all files of a folder with their names, in hex."""
+    """Return the SHA-256 (hex) of a file, or of a folder: the names and contents of all its files."""
     if path.is_dir():
         total = hashlib.sha256()
         for file in sorted(filter(Path.is_file, path.rglob("*"))):

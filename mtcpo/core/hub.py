@@ -1,6 +1,6 @@
-"""The Hugging Face hub: whether it can be reached, and files and folders of its repositories.
+"""The Hugging Face hub: whether it can be reached, and how to get files and folders of its repositories.
 
-Every name of a repository may also be a local directory. Only functions that huggingface_hub documents are used.
+A repository's name may also be a local directory. Only documented functions of huggingface_hub are used.
 """
 
 from __future__ import annotations
@@ -14,15 +14,15 @@ from mtcpo.core.errors import UserError, first_line
 
 
 def is_hub_unreachable() -> bool:
-    """Whether the hub cannot be reached: switched off, or no name service that knows it.
+    """Whether the hub cannot be reached: offline mode is on, or its host name does not resolve.
 
-    huggingface_hub itself finds out after half a minute of retries.
+    huggingface_hub itself notices only after half a minute of retries.
     """
     from huggingface_hub import constants
 
     if constants.HF_HUB_OFFLINE:
         return True
-    # Through a proxy, names are looked up by the proxy.
+    # Behind a proxy, it is the proxy that resolves host names.
     if any(os.environ.get(name) for name in ("HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy")):
         return False
     host = constants.ENDPOINT.split("//")[-1].split("/")[0].split(":")[0]
@@ -34,7 +34,7 @@ def is_hub_unreachable() -> bool:
 
 
 def is_hub_name(name: str) -> bool:
-    """Whether `name` has the form of a repository's name, `owner/name`."""
+    """Whether `name` has the form of a repository name, `owner/name`."""
     from huggingface_hub import try_to_load_from_cache
     from huggingface_hub.errors import HFValidationError
 
@@ -46,10 +46,10 @@ def is_hub_name(name: str) -> bool:
 
 
 def hub_file(name: str, file: str, fetch: bool = True) -> Path | None:
-    """Return a file of a local directory or of a model on the hub; None where there is none, or none to be had.
+    """Return a file of a local directory or of a model on the hub; None if it does not exist or cannot be fetched.
 
-    fetch: ask the hub for the newest version, and fall back on the cache where it cannot be reached; without it only
-    the cache is looked at.
+    fetch: ask the hub for the newest version, and fall back on the cache if the hub cannot be reached. If False, look
+    only in the cache.
     """
     from huggingface_hub import hf_hub_download, try_to_load_from_cache
     from huggingface_hub.errors import EntryNotFoundError, HFValidationError
@@ -61,19 +61,19 @@ def hub_file(name: str, file: str, fetch: bool = True) -> Path | None:
         local = hf_hub_download(name, file) if fetch else try_to_load_from_cache(name, file)
     except (OSError, EntryNotFoundError, HFValidationError):  # OSError: no such repository, no network
         return None
-    # The cache may also answer, with an object of its own, that the repository is known to lack the file.
+    # The cache may also return a sentinel object, which means that the repository is known to lack the file.
     return Path(local) if isinstance(local, str) else None
 
 
 def hub_folder(
     name: str, is_complete: Callable[[Path], bool], way_out: str, patterns: Sequence[str] | None = None
 ) -> Path:
-    """Return the local folder of a model on the hub; one that is complete in the cache without asking the network.
+    """Return the local folder of a model on the hub, without network access if it is complete in the cache.
 
-    way_out: what the user can do where it cannot be had, for the message. patterns: which files to fetch; None: all.
+    way_out: for the message, what the user can do instead. patterns: which files to fetch; None: all.
 
     Raises:
-        UserError: it is not in the cache, and cannot be fetched.
+        UserError: it is not in the cache and cannot be fetched.
     """
     from huggingface_hub import snapshot_download
 
@@ -82,10 +82,10 @@ def hub_folder(
         if is_complete(folder):
             return folder
     except (FileNotFoundError, ValueError):
-        pass  # not in the cache, or no name of a repository: the attempt below says which
+        pass  # not in the cache, or not a repository name: the attempt below tells which
     try:
         return Path(snapshot_download(name, allow_patterns=None if patterns is None else list(patterns)))
-    except Exception as error:  # the hub's and the network's errors are some twenty kinds
+    except Exception as error:  # the hub and the network raise some twenty classes of exceptions
         raise UserError(
             f"{name}: neither a local directory nor in the Hugging Face cache, and it cannot be downloaded "
             f"({type(error).__name__}: {first_line(error)}); {way_out}"

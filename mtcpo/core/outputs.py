@@ -1,4 +1,4 @@
-"""The output of a command: checked before the work, locked while it runs, with disk errors in one line."""
+"""The output of a command: checked before the work starts, locked meanwhile; disk errors become one-line messages."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ NOT_WRITABLE = (
 
 @contextmanager
 def writing(output: Path, overwrite: bool, folder: bool = False, inputs: Iterable[str | None] = ()) -> Iterator[None]:
-    """Refuse an output that cannot be written, lock it, and turn disk errors raised inside the block into one line.
+    """Refuse an unwritable output, lock it, and turn disk errors raised in the block into one-line UserErrors.
 
-    folder: whether the output is a folder. inputs: what the command reads; None and names of data sets do not matter.
+    folder: whether the output is a folder. inputs: what the command reads; None and names of data sets are ignored.
 
     Raises:
         UserError: the output exists and `overwrite` is off; it is one of the inputs; it is a folder where a file is
-            needed, or the other way round; another process is writing it; no permission, or no space.
+            needed, or the reverse; another process is writing it; no permission, or no space.
     """
     try:
         _check_place(output, folder)
@@ -45,16 +45,16 @@ def writing(output: Path, overwrite: bool, folder: bool = False, inputs: Iterabl
 @contextmanager
 def _locked(output: Path) -> Iterator[None]:
     """Lock the output: two commands that resume the same unfinished file would mix their lines."""
-    # The processes of one launch work together; the first of them holds the lock for all.
+    # The processes of one launch work together: rank 0 holds the lock for all of them.
     if os.environ.get("RANK", "0") != "0":
         yield
         return
     missing = [folder for folder in output.parents if not folder.exists()]
     try:
         output.parent.mkdir(parents=True, exist_ok=True)
-    except FileNotFoundError:  # the answer of a file system that is no disk, such as /proc
+    except FileNotFoundError:  # what virtual file systems such as /proc raise
         raise UserError(f"{output}: no folder can be created there; choose another output") from None
-    # Imported here: it takes a fifth of the time of `mtcpo --help`, which locks nothing.
+    # Imported here: the import would be a fifth of the time of `mtcpo --help`, which locks nothing.
     from filelock import FileLock, Timeout
 
     path = output.with_name(f".{output.name}.lock")
@@ -75,7 +75,7 @@ def _locked(output: Path) -> Iterator[None]:
 
 
 def _remove_empty(folders: Iterable[Path]) -> None:
-    """Remove folders, the innermost first, as far as they are empty: a refused command leaves none behind."""
+    """Remove folders, innermost first, until one is not empty: a refused command leaves no folders behind."""
     for folder in folders:
         try:
             folder.rmdir()
@@ -89,7 +89,7 @@ def _check_place(output: Path, folder: bool) -> None:
         raise UserError(f"{output} is a {kind}, and a {needed} is needed; choose another output")
     path = output.absolute()
     folders = (path, *path.parents) if folder else path.parents
-    nearest = next(filter(Path.exists, folders))  # the root exists at the latest
+    nearest = next(filter(Path.exists, folders))  # the root always exists
     if not nearest.is_dir():
         raise UserError(f"{output}: {nearest} is a file, not a folder; choose another output")
     if not os.access(nearest, os.W_OK | os.X_OK):
@@ -105,10 +105,10 @@ def _check_inputs(output: Path, inputs: Iterable[str | None]) -> None:
 
 
 def _explain_disk_error(error: Exception, output: Path) -> str | None:
-    """Return the message for a full disk or a missing permission, wherever in the chain of causes it is, else None."""
+    """Return the message if a full disk or a missing permission is in the chain of causes, else None."""
     cause: BaseException | None = error
     while cause is not None:
-        # safetensors and torch raise errors of their own that keep only the text of the system's.
+        # safetensors and torch raise their own exceptions, which keep only the text of the OSError.
         text = str(cause)
         is_full = isinstance(cause, OSError) and cause.errno in DISK_FULL
         if is_full or "No space left on device" in text or "Os { code: 28" in text:
@@ -120,6 +120,6 @@ def _explain_disk_error(error: Exception, output: Path) -> str | None:
 
 
 def _is_near(name: str | Path, output: Path) -> bool:
-    """Whether a file is the output, in it, beside it, or a folder on the way to it."""
+    """Whether a path is the output, lies in it or beside it, or is one of its parent folders."""
     parent, path = output.absolute().parent, Path(name).absolute()
     return path.is_relative_to(parent) or parent.is_relative_to(path)

@@ -15,7 +15,7 @@ PACKAGES = ("torch", "transformers", "accelerate", "datasets", "numpy", "sacrebl
 
 
 def provenance(gpus: bool) -> dict[str, Any]:
-    """Return versions, commit and machine. gpus: whether to name the GPUs, for which torch is loaded."""
+    """Return versions, commit and machine. gpus: whether to name the GPUs, which imports torch."""
     return {"mtcpo": __version__, "commit": _commit(), "machine": _machine(gpus), "versions": _versions()}
 
 
@@ -25,7 +25,7 @@ def _versions() -> dict[str, str]:
         try:
             versions[package] = metadata.version(package)
         except metadata.PackageNotFoundError:
-            continue  # an optional package that is not installed has no entry
+            continue  # optional packages that are not installed have no entry
     return versions
 
 
@@ -39,9 +39,9 @@ def _machine(gpus: bool) -> dict[str, Any]:
 
 
 def _commit() -> str | None:
-    """Return the commit of the checkout, marked if it has uncommitted changes; None for an installed package."""
+    """Return the checkout's commit, marked if there are uncommitted changes; None for an installed package."""
     root = PACKAGE.parent
-    # Without this, git would look further up and report the commit of somebody's unrelated repository.
+    # Otherwise git would search the parent folders and report the commit of an unrelated repository.
     if not (root / ".git").exists():
         return None
     try:

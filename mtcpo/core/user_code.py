@@ -1,12 +1,12 @@
-"""Custom Python code: what a user names as `python:package.module:name` in place of something that mtcpo has.
+"""Custom code: Python code of the user's, named as `python:package.module:name`.
 
-A source of rows, a metric, a loss, a selection or a model family may be named so; in Python the object itself may be
-given. All of them come in by the same door:
+A source of rows, a metric, a loss, a selection or a model family may be custom code. From Python, the object itself
+may be passed instead of its name. All of them go through these functions:
 
 - `check_code_allowed`, or in a configuration `CodeIfAllowed`, refuses a name unless the command line has --allow-code.
-  It runs when settings are read, before any work, and imports nothing.
-- `load_user_code` imports the object and checks that it is of the kind that is needed.
-- `explain_user_code` surrounds each call of it, so that an error raised there is reported as the user's, in one line.
+  It is called when settings are read, before any work, and imports nothing.
+- `load_user_code` imports the object and checks that it is of the required kind.
+- `explain_user_code` wraps every call of it, so that an exception raised there is reported in one line as the user's.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ PREFIX = "python:"
 
 
 def code_name(value: Any) -> str:
-    """Return `python:module:name` of a function or object given in Python: settings and reports record it so."""
+    """Return `python:module:name` of an object passed from Python, for settings and reports."""
     # An object with __call__ has no name of its own.
     code = value if hasattr(value, "__qualname__") else type(value)
     return f"{PREFIX}{code.__module__}:{code.__qualname__}"
@@ -40,15 +40,15 @@ def code_name(value: Any) -> str:
 
 
 def is_user_code(name: str) -> bool:
-    """Whether a name is that of custom code, and not of a file, a data set or something that mtcpo has."""
+    """Whether a name means custom code, not a file, a data set or an entry of one of mtcpo's catalogues."""
     return name.startswith(PREFIX)
 
 
 def check_code_allowed(name: str, allow_code: bool) -> str:
-    """Return `name` unless it names custom code that may not run.
+    """Return `name`; refuse it if it names custom code and `allow_code` is off.
 
     Raises:
-        UserError: it names code, and the command line did not allow any: a recipe alone runs none.
+        UserError: custom code, and the command line has no --allow-code: a recipe alone must not run code.
     """
     if is_user_code(name) and not allow_code:
         raise UserError(f"{name} is custom Python code; pass --allow-code to run it")
@@ -63,7 +63,7 @@ def _check_by_context(name: str, info: ValidationInfo) -> str:
 CodeIfAllowed = AfterValidator(_check_by_context)
 """Annotation of a string field of a `Config` that may name custom code: `Annotated[str, CodeIfAllowed]`.
 
-Whether code is allowed is the `allow_code` of `load_section`.
+`load_section(allow_code=...)` decides whether code is allowed.
 """
 
 
@@ -71,12 +71,12 @@ Whether code is allowed is the `allow_code` of `load_section`.
 
 
 def needs_callable(value: Any) -> str:
-    """Return what is wrong with an object that must be a function or a class; "" where nothing is."""
+    """Return why an object is not a function or a class, or "" if it is one."""
     return "" if callable(value) else f"it is a {type(value).__name__}, not a function"
 
 
 def needs_attributes(*names: str) -> Callable[[Any], str]:
-    """Return the check, as for `load_user_code`, that an object has all of these attributes."""
+    """Return a check for `load_user_code`: an object must have all of these attributes."""
 
     def find_problem(value: Any) -> str:
         missing = [name for name in names if not hasattr(value, name)]
@@ -86,13 +86,13 @@ def needs_attributes(*names: str) -> Callable[[Any], str]:
 
 
 def load_user_code(entry: Any, use: str = "", find_problem: Callable[[Any], str] = needs_callable) -> Any:
-    """Return the object that `entry` names, or `entry` itself where it is no name: in Python, objects may be given.
+    """Import the object that `entry` names; an `entry` that is not a string is the object itself.
 
-    use: where the entry was given, for messages: "metric length", "train.loss". find_problem: returns what is wrong
-    with an object of another kind than the one needed, or "" where it will do.
+    use: what the object is for, in messages: "metric length", "train.loss". find_problem: returns why an object is not
+    of the required kind, or "" if it is.
 
     Raises:
-        UserError: it cannot be imported, the module has no such name, or it is of another kind.
+        UserError: it cannot be imported, the module has no such name, or the object is of the wrong kind.
     """
     value = _import_named(entry) if isinstance(entry, str) else entry
     problem = find_problem(value)
@@ -113,13 +113,13 @@ def _import_named(name: str) -> Any:
 
 
 def user_code_file(name: str) -> str:
-    """Return the file of the module that `name` names, whose hash shows whether the code has changed.
+    """Return the file of the module in `name`; its hash shows whether the code has changed.
 
     Raises:
         UserError: there is no such module.
     """
     module, _ = _split_name(name)
-    # To find package.module, package is imported, and its code may raise anything.
+    # Finding package.module imports package, whose code may raise anything.
     with explain_user_code(name), _working_directory_on_path():
         spec = importlib.util.find_spec(module)
     if spec is None or spec.origin is None:
@@ -136,18 +136,18 @@ def _split_name(name: str) -> tuple[str, str]:
 
 @contextmanager
 def _working_directory_on_path() -> Iterator[None]:
-    """Let modules be imported from the working directory, for the time of one import only.
+    """Allow imports from the working directory inside the block.
 
-    Left on the path, any file there could stand in for a module that mtcpo or another package imports later.
+    If it stayed on the path, a file there could shadow a module that mtcpo or another package imports later.
     """
     folder = str(Path.cwd())
     sys.path.append(folder)  # last: a file of the user's must not hide an installed package
-    # Modules written since the last import are found too.
+    # So that modules written since the last import are found.
     importlib.invalidate_caches()
     try:
         yield
     finally:
-        # From the end: the same folder may also have been there before.
+        # From the end: the same folder may already have been on the path before.
         for index in reversed(range(len(sys.path))):
             if sys.path[index] == folder:
                 del sys.path[index]
@@ -159,7 +159,7 @@ def _working_directory_on_path() -> Iterator[None]:
 
 @contextmanager
 def explain_user_code(name: str) -> Iterator[None]:
-    """Report an exception that custom code raises inside the block as the user's."""
+    """Turn an exception that custom code raises inside the block into a UserError."""
     try:
         yield
     except Exception as error:
@@ -167,7 +167,7 @@ def explain_user_code(name: str) -> Iterator[None]:
 
 
 def user_code_error(name: str, error: Exception) -> UserError:
-    """Return an exception that custom code raised as a UserError, with the line of the user's file."""
+    """Return the UserError for an exception of custom code, with the line in the user's file."""
     if isinstance(error, UserError):
         return error
     frames = traceback.extract_tb(error.__traceback__)
@@ -177,5 +177,5 @@ def user_code_error(name: str, error: Exception) -> UserError:
 
 
 def _is_outside(file: str) -> bool:
-    """Whether a frame's file is neither ours nor part of Python's import machinery."""
+    """Whether a frame's file belongs neither to mtcpo nor to Python's import machinery."""
     return not Path(file).is_relative_to(PACKAGE) and "importlib" not in file

@@ -17,7 +17,7 @@ from mtcpo.core.errors import UserError
 
 TASKS_PER_WORKER = 2  # one at work and one waiting, so that no worker is idle while this process is busy
 TASKS_AHEAD = 32
-"""Tasks that may be finished here while a worker still has an earlier one; then this process waits for that one."""
+"""How many tasks this process may finish ahead of a worker's earlier task before it waits for that worker."""
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -25,16 +25,16 @@ Result = TypeVar("Result")
 
 @contextmanager
 def worker_pool(workers: int) -> Iterator[Callable[..., Future[Any]]]:
-    """Give a function that submits a call to one of the processes: `submit(function, *arguments)`.
+    """Yield `submit(function, *arguments)`, which runs a call in one of the processes and returns its future.
 
-    Ctrl-C reaches this process only, which then ends the workers.
+    Ctrl-C reaches only this process, which then ends the workers.
     """
     # spawn: a fork of a process in which torch has started threads may deadlock.
     with _without_working_directory():
         executor = ProcessPoolExecutor(workers, mp_context=get_context("spawn"), initializer=_end_with_parent)
 
     def submit(function: Callable[..., Any], *arguments: Any) -> Future[Any]:
-        # A process is started inside `submit` and inherits the signal mask: it never sees the terminal's interrupt.
+        # Workers are started inside `submit` and inherit the signal mask, so they never see the terminal's interrupt.
         with _interrupt_held_back(), _without_working_directory():
             return executor.submit(function, *arguments)
 
@@ -46,10 +46,10 @@ def worker_pool(workers: int) -> Iterator[Callable[..., Future[Any]]]:
 
 @contextmanager
 def _without_working_directory() -> Iterator[None]:
-    """Keep the working directory off the module path of Python processes that are started inside the block.
+    """Keep the working directory off the module path of Python processes started inside the block.
 
-    multiprocessing starts them with `python -c`, which puts it first: a pickle.py there would be executed. They get
-    this process's own path afterwards.
+    multiprocessing starts them with `python -c`, which puts that directory first: a pickle.py there would be executed.
+    Afterwards they receive this process's path.
     """
     before = os.environ.get("PYTHONSAFEPATH")
     os.environ["PYTHONSAFEPATH"] = "1"
@@ -75,13 +75,13 @@ def _interrupt_held_back() -> Iterator[None]:
 
 
 def _end_with_parent() -> None:
-    """End this worker when the main process is gone, however that ended."""
+    """End this worker when the main process is gone, even if it was killed."""
 
     def wait() -> None:
         parent = parent_process()
         if parent is not None:
             parent.join()
-            # Not sys.exit, which would end this thread only.
+            # Not sys.exit, which would end only this thread.
             os._exit(1)
 
     Thread(target=wait, daemon=True).start()
@@ -90,14 +90,14 @@ def _end_with_parent() -> None:
 def map_in_order(
     function: Callable[[Item], Result], items: Iterable[Item], workers: int
 ) -> Iterator[tuple[Item, Result]]:
-    """Yield each item and its result, in order, computed in `workers` processes of which this one is the first.
+    """Yield (item, function(item)) in order, computed in `workers` processes, this one included.
 
-    Items are taken from their iterator a bounded number ahead, so that memory stays flat.
+    Only a bounded number of items is read ahead, so memory stays flat.
 
     Args:
-        function: From the top level of a module, or a partial of such a one: it is pickled.
+        function: Defined at the top level of a module, or a partial of such a function: it is pickled.
         items: Tasks of about the same size; each is pickled, but not sent back.
-        workers: Processes in all; with 1 everything happens here.
+        workers: Number of processes, this one included; with 1, none is started.
 
     Raises:
         UserError: A process ended before its task did.
@@ -130,7 +130,7 @@ def _finished(result: Result) -> Future[Result]:
 
 
 def result_of(future: Future[Any]) -> Any:
-    """Return what a submitted call returned.
+    """Wait for a submitted call and return its result.
 
     Raises:
         UserError: its process ended before the call did.

@@ -1,1 +1,1 @@
-"""Text as records: segments, candidates, triplets, their languages, and every format that is read. No torch."""
+"""Segments, candidates and triplets, their languages, and readers for every input format. No torch."""

@@ -14,9 +14,9 @@ def read_aligned(paths: Sequence[Path]) -> Iterator[tuple[str, ...]]:
     """Yield line 1 of all files, then line 2, and so on.
 
     Raises:
-        UserError: the files have different numbers of lines. Of regular files this shows before the first line.
+        UserError: the files differ in length; for regular files, raised before the first line is yielded.
     """
-    # Now, and not after hours of scoring. A pipe can be read only once, so its length shows at its end.
+    # Checked now, not after hours of scoring. A pipe can be read only once, so its length is known only at its end.
     if all(path.is_file() for path in paths):
         _check_counts({str(path): count_lines(path) for path in paths})
     readers = [read_lines(path) for path in paths]
@@ -31,7 +31,7 @@ def read_aligned(paths: Sequence[Path]) -> Iterator[tuple[str, ...]]:
 
 
 def _check_counts(counts: Mapping[str, int]) -> None:
-    """Refuse files with other counts than the first; there may be dozens, so only those are listed."""
+    """Refuse files with another line count than the first; there may be dozens, so only those are listed."""
     first, expected = next(iter(counts.items()))
     listed = [f"{first} has {expected}"]
     for name, count in counts.items():

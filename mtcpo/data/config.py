@@ -1,4 +1,4 @@
-"""Settings of what is read: a corpus or a preference set, as files, data sets or custom code."""
+"""Settings for reading a corpus or a preference set from files, data sets or custom code."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from pydantic import Field, model_validator
 
 from mtcpo.core.config import Checked, Config, PathOrName
 from mtcpo.core.user_code import CodeIfAllowed, is_user_code
+from mtcpo.data.file_formats.registry import is_text
 from mtcpo.data.languages import check_language
 from mtcpo.data.names import check_system_name
-from mtcpo.data.row_files import is_text
 from mtcpo.data.templates import check_template
 
 Language = Annotated[str, Checked(check_language)]
@@ -20,13 +20,13 @@ RowSource = Annotated[PathOrName, CodeIfAllowed]
 
 
 class SourceConfig(Config):
-    """Where rows come from, and how the text to translate is found in them.
+    """Where rows are read from, and which text in them is the source.
 
     source: a file (line-aligned text, TSV or CSV with a header, JSON Lines or Parquet with our records, columns, or
     translation rows), a data set's directory or hub name, or `python:package.module:name`, which needs --allow-code.
-    source_column counts for TSV, CSV and rows of no known layout. A template such as "{title}. {body}" puts a text
-    together from columns of any rows. subset, split: of a data set. options: keyword arguments of the custom code.
-    skip, take: of the rows, before anything is dropped.
+    source_column is used for TSV, CSV and rows of no known layout. A template such as "{title}. {body}" builds a text
+    from several columns. subset, split: of a data set. options: keyword arguments for the custom code. skip, take: how
+    many rows to skip and then to read at most, before anything is dropped.
     """
 
     source: RowSource
@@ -46,18 +46,18 @@ class SourceConfig(Config):
         return self.source_template is not None
 
     def is_set(self, name: str) -> bool:
-        """Whether a field has another value than its default."""
+        """Whether a field differs from its default."""
         return bool(getattr(self, name) != type(self).model_fields[name].get_default(call_default_factory=True))
 
     def refuse_both(self, column: str, template: str) -> None:
-        """Raise ValueError if two fields both say where one text is."""
+        """Raise ValueError if both a column and a template are set for the same text."""
         if self.is_set(column) and self.is_set(template):
             raise ValueError(f"give either {column} or {template}")
 
     @model_validator(mode="after")
     def _fits_together(self) -> Self:
         self.refuse_both("source_column", "source_template")
-        # Anybody who sets options expects them to be used: a file or a data set would ignore them.
+        # Options only make sense for custom code; a file or a data set would silently ignore them.
         if self.options and not is_user_code(self.source):
             raise ValueError("options are for custom code, source = 'python:package.module:name'")
         if self.has_templates and is_text(self.source):
@@ -66,10 +66,10 @@ class SourceConfig(Config):
 
 
 class CorpusConfig(SourceConfig):
-    """A corpus: sources with references and systems' outputs, as files of their own or as columns of one file.
+    """A corpus: sources with references and systems' outputs, in separate files or as columns of one file.
 
-    references, hypotheses: text files that are aligned with a text source line by line. doc_column: names the document
-    that a row belongs to.
+    references, hypotheses: text files, aligned line by line with a plain-text source. doc_column: column with the name
+    of a row's document.
     """
 
     references: tuple[PathOrName, ...] = ()
@@ -88,7 +88,7 @@ class CorpusConfig(SourceConfig):
     @model_validator(mode="after")
     def _one_way_to_each_text(self) -> Self:
         self.refuse_both("reference_columns", "reference_templates")
-        # Other than references, each system may have its text in its own way.
+        # Unlike references, systems may mix: one by column, another by template.
         twice = sorted(self.hypothesis_columns.keys() & self.hypothesis_templates.keys())
         if twice:
             raise ValueError(f"system {twice[0]!r} has a column and a template; give one of them")
@@ -96,7 +96,7 @@ class CorpusConfig(SourceConfig):
 
 
 class PreferenceSetConfig(SourceConfig):
-    """A preference set: triplets in our layout or in one of other people's, or columns that hold their texts."""
+    """A preference set: triplets in mtcpo's layout, TRL's or X-ALMA's, or in columns named by the settings."""
 
     chosen_column: str = "chosen"
     chosen_template: Template | None = None
@@ -111,8 +111,8 @@ class PreferenceSetConfig(SourceConfig):
 
     @property
     def names_columns(self) -> bool:
-        """Whether the settings say where the texts are; else the layout of the rows says it."""
-        # The default names do not count: they are also fields of layouts, which may hold conversations.
+        """Whether the settings name the columns of the texts; otherwise the rows' layout determines them."""
+        # The default names do not count: known layouts have fields of the same names, which may hold conversations.
         columns = ("source_column", "chosen_column", "rejected_column")
         return self.has_templates or any(map(self.is_set, columns))
 

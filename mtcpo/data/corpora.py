@@ -1,4 +1,4 @@
-"""Reading corpora, in every format that people have, as streams of segments."""
+"""Reading corpora of every supported format as streams of segments."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from mtcpo.core.errors import UserError
 from mtcpo.core.files import Row
 from mtcpo.data.aligned import read_aligned
 from mtcpo.data.config import CorpusConfig, SourceConfig
-from mtcpo.data.formats import translation_segments
+from mtcpo.data.file_formats.registry import is_table, is_text
 from mtcpo.data.languages import check_language
 from mtcpo.data.names import check_system_name
 from mtcpo.data.records import Candidate, Segment, segment_from_json
-from mtcpo.data.row_files import is_table, is_text
+from mtcpo.data.row_layouts import translation_segments
 from mtcpo.data.rows import read_rows, rows_of
 from mtcpo.data.templates import column_text, fill_template
 
@@ -30,7 +30,7 @@ def parse_named_files(pairs: Iterable[str]) -> dict[str, str]:
     """Parse the `NAME=FILE` of the command line.
 
     Raises:
-        UserError: not of this form, or two systems of one name.
+        UserError: not of this form, or two systems with the same name.
     """
     files: dict[str, str] = {}
     for pair in pairs:
@@ -48,11 +48,11 @@ def read_corpus(
 ) -> Iterator[Segment]:
     """Yield the segments of a corpus. Segments with an empty source are dropped and counted in `drops`.
 
-    keep_empty: keep them, for test sets whose scores must count every line. items: rows or segments in memory, read
-    in place of what `config.source` names.
+    keep_empty: keep them, for test sets, whose scores must count every line. items: rows or segments in memory, read
+    instead of `config.source`.
 
     Raises:
-        UserError: a file is missing, empty, not UTF-8, or of another length than the others.
+        UserError: a file is missing, empty, not UTF-8, or not as long as the others.
     """
     drops = Drops() if drops is None else drops
     from_text = items is None and is_text(config.source)
@@ -65,7 +65,7 @@ def read_corpus(
     is_empty = True
     for segment in segments:
         is_empty = False
-        # White space alone is empty too: a model would translate it into anything.
+        # White space alone counts as empty: a model would translate it into arbitrary text.
         if keep_empty or segment.source.strip():
             yield segment
         else:
@@ -76,9 +76,9 @@ def read_corpus(
 
 
 def rows_to_read(config: SourceConfig, items: Iterable[Any] | None, drops: Drops | None = None) -> Iterator[Row]:
-    """Yield the rows of `items`, or else of what the source names, from `skip` on and at most `take` of them.
+    """Yield the rows of `items`, or of the source if `items` is None: skip `skip` rows, then at most `take`.
 
-    drops: counts a last line that was truncated.
+    drops: counts an incomplete last line; see `read_json_lines`.
     """
     if items is None:
         return _window(read_rows(config.source, config.subset, config.split, config.options, drops), config)
@@ -90,7 +90,7 @@ def _window(rows: Iterator[Item], config: SourceConfig) -> Iterator[Item]:
 
 
 def row_id(row: Mapping[str, Any], where: str) -> str:
-    """Return the id that a row brings, or the name of its file and its number."""
+    """Return the row's own id or, without one, an id made of its file's name and its number."""
     value = row.get("id")
     return str(value) if isinstance(value, (str, int)) and value != "" else where.rpartition("/")[2]
 
@@ -103,7 +103,7 @@ def _text_segments(config: CorpusConfig) -> Iterator[Segment]:
     if config.src_lang is None or config.tgt_lang is None:
         raise UserError(f"{config.source}: plain text does not name its languages; give src_lang and tgt_lang")
     paths = [Path(name) for name in (config.source, *config.references, *config.hypotheses.values())]
-    # The order of the files is that of the texts in a line: the source, the references, the outputs.
+    # read_aligned yields texts in the order of the files: source, references, outputs.
     first_output = 1 + len(config.references)
     for number, texts in _window(enumerate(read_aligned(paths), start=1), config):
         outputs = zip(config.hypotheses, texts[first_output:], strict=True)
@@ -122,7 +122,7 @@ def _text_segments(config: CorpusConfig) -> Iterator[Segment]:
 
 def _row_segments(config: CorpusConfig, drops: Drops, items: Iterable[Any] | None) -> Iterator[Segment]:
     """Yield the segments of a file or data set of rows."""
-    has_layout = not config.has_templates  # templates put texts together from any fields, whatever they mean
+    has_layout = not config.has_templates  # templates may use any fields, so the rows' layout does not matter
     may_be_records = has_layout and (items is not None or not is_table(config.source))
     for where, row in rows_to_read(config, items, drops):
         identifier = row_id(row, where)
@@ -131,7 +131,7 @@ def _row_segments(config: CorpusConfig, drops: Drops, items: Iterable[Any] | Non
             if not segments:
                 drops["other_direction"] += 1
             yield from segments
-        # A table may have columns src_lang and tgt_lang, but its cells are texts: no references, no candidates.
+        # A table may have columns src_lang and tgt_lang, but its cells are plain texts and cannot hold records.
         elif may_be_records and "src_lang" in row and "tgt_lang" in row:
             yield _record_segment({**row, "id": identifier}, config, where)
         else:

@@ -1,8 +1,8 @@
-"""Off-target translations: texts in another language than the target's, by the optional package lingua.
+"""Off-target translations (in another language than the target language), found by the optional package lingua.
 
-Language identification errs on short and unusual lines (a name, a title). So texts with few letters are not judged, nor
-those that may well be in the target language. A translation with references counts as off-target only where one of the
-references is recognized as the target language, and not where it shares its words with a reference.
+Language identification errs on short and unusual lines (a name, a title): texts with few letters are not checked, and
+those that may well be in the target language are not counted. A translation with references counts as off-target only
+if a reference is recognized as the target language and the translation does not share its words with a reference.
 """
 
 from __future__ import annotations
@@ -16,19 +16,19 @@ from typing import Any
 from mtcpo.data.languages import macro_language
 
 MIN_LETTERS = 12
-"""Texts with fewer letters are not judged."""
+"""Texts with fewer letters are not checked."""
 
 MIN_CONFIDENCE = 0.05
 """A text whose probability of being in the target language is below this is off-target."""
 
 SHARED_WORDS = 1 / 3
-"""A translation with at least this share of its words in a reference is in the reference's language."""
+"""A translation with at least this share of its words in a reference is taken to be in the reference's language."""
 
 WORD = re.compile(r"\w+")
 
 
 def why_unchecked(tgt_lang: str | None = None) -> str:
-    """Return why texts in this language (None: in any) cannot be checked, or "" where they can."""
+    """Return why texts in this language (None: in any language) cannot be checked, or "" if they can."""
     if importlib.util.find_spec("lingua") is None:
         return "lingua is not installed: pip install 'mtcpo[langid]'"
     if tgt_lang is None or macro_language(tgt_lang) in _lingua_languages():
@@ -37,16 +37,16 @@ def why_unchecked(tgt_lang: str | None = None) -> str:
 
 
 def are_wrong(texts: Sequence[str], tgt_lang: str) -> list[bool]:
-    """Return for each text whether it is surely in another language than `tgt_lang`.
+    """Return for each text whether it is clearly in another language than `tgt_lang`.
 
-    Only where `why_unchecked(tgt_lang)` is empty.
+    Precondition: `why_unchecked(tgt_lang)` is "".
     """
     target = macro_language(tgt_lang)
     wrong = [False] * len(texts)
     long_enough = [index for index, text in enumerate(texts) if _is_long(text)]
     detected = _detect([texts[index] for index in long_enough])
     for index, language in zip(long_enough, detected, strict=True):
-        # Related languages are often confused, so the target must be unlikely too, and not only second.
+        # Related languages are often confused: the target language must be unlikely, not merely second.
         if language not in (target, None):
             wrong[index] = _confidence(texts[index], target) < MIN_CONFIDENCE
     return wrong
@@ -55,9 +55,9 @@ def are_wrong(texts: Sequence[str], tgt_lang: str) -> list[bool]:
 def count_wrong(texts: Sequence[str], references: Sequence[Sequence[str]], tgt_lang: str) -> int:
     """Return how many translations are in another language than `tgt_lang`.
 
-    Only where `why_unchecked(tgt_lang)` is empty. references: those of each text; a text without any is judged alone.
+    Precondition: `why_unchecked(tgt_lang)` is "". references: for each text; one without any is checked alone.
     """
-    # Asking lingua takes long, so texts that share their words with a reference are left out first.
+    # lingua is slow, so texts that share their words with a reference are left out first.
     doubtful = []
     for text, own_references in zip(texts, references, strict=True):
         if not _shares_words(text, own_references):
@@ -71,7 +71,7 @@ def count_wrong(texts: Sequence[str], references: Sequence[Sequence[str]], tgt_l
             first_references.append(own_references[0])
         elif is_wrong:
             without_reference += 1
-    # A reference that lingua takes for another language (a list of names, a quotation) proves it wrong there.
+    # If lingua takes the reference for another language (a list of names, a quotation), it is not reliable there.
     return without_reference + _detect(first_references).count(macro_language(tgt_lang))
 
 
@@ -80,7 +80,7 @@ def _is_long(text: str) -> bool:
 
 
 def _shares_words(text: str, references: Sequence[str]) -> bool:
-    """Whether a text has SHARED_WORDS of its words in one of the references."""
+    """Whether at least SHARED_WORDS of a text's words are in one of the references."""
     words = WORD.findall(text.lower())
     for reference in references:
         reference_words = set(WORD.findall(reference.lower()))
@@ -91,7 +91,7 @@ def _shares_words(text: str, references: Sequence[str]) -> bool:
 
 
 def _detect(texts: Sequence[str]) -> list[str | None]:
-    """Return the language of each text, None where it cannot be told."""
+    """Return the language of each text, None if it cannot be identified."""
     if not texts:
         return []
     detected = _detector().detect_languages_in_parallel_of(list(texts))
@@ -99,7 +99,7 @@ def _detect(texts: Sequence[str]) -> list[str | None]:
 
 
 def _confidence(text: str, code: str) -> float:
-    """Return the probability that a text is in a language; several of lingua's may share its code (Norwegian)."""
+    """Return the probability, 0 to 1, that a text is in a language; Norwegian is two of lingua's languages."""
     total = 0.0
     for language in _lingua_languages()[code]:
         total += float(_detector().compute_language_confidence(text, language))
@@ -116,7 +116,7 @@ def _detector() -> Any:
 
 @lru_cache(maxsize=1)
 def _lingua_languages() -> dict[str, list[Any]]:
-    """Return lingua's languages by our codes."""
+    """Return lingua's languages by the codes used here."""
     from lingua import Language
 
     languages: dict[str, list[Any]] = {}

@@ -1,18 +1,18 @@
-"""Names of systems and test sets: they are data, and become names of files and folders."""
+"""Names of systems and test sets: they come from data and become names of files and folders."""
 
 from __future__ import annotations
 
 from mtcpo.core.errors import UserError
 
 MAX_NAME_BYTES = 200
-"""File systems allow 255; the rest is for our suffixes."""
+"""File systems allow 255; the rest is room for our suffixes."""
 
 FORBIDDEN = frozenset('/\\:"')
-"""Path separators, and what Windows refuses or a spreadsheet takes for the end of a field."""
+"""Path separators, and characters that Windows refuses or that end a field in a spreadsheet."""
 
 
 def check_name(kind: str, name: str) -> str:
-    """Return `name` if it can safely name a file. kind: what it names, for the message: "system", "test set".
+    """Return `name` if it is safe as a file name. kind: what it names, for the message: "system", "test set".
 
     Raises:
         UserError: blank, too long, hidden (`.x`), or with a path separator, colon, quote or control character.
@@ -20,7 +20,7 @@ def check_name(kind: str, name: str) -> str:
     if not name.strip():
         raise UserError(f"{kind} name {name!r} is blank; give a name, for example base")
     is_plain = name.isprintable() and not name.startswith(".") and FORBIDDEN.isdisjoint(name)
-    # isprintable comes first: half a character of a file name that is not UTF-8 could not be encoded.
+    # isprintable comes first: a lone surrogate, from a file name that is not UTF-8, cannot be encoded.
     if not is_plain or len(name.encode("utf-8")) > MAX_NAME_BYTES:
         raise UserError(
             f"{kind} name {name!r}: write it without path separators, colons, quotes, control characters or a leading "
@@ -30,5 +30,5 @@ def check_name(kind: str, name: str) -> str:
 
 
 def check_system_name(name: str) -> str:
-    """Return `name` if it can name a system, and so a file of its translations; see `check_name`."""
+    """Return `name` if it can name a system and the file of its translations; see `check_name`."""
     return check_name("system", name)

@@ -1,6 +1,6 @@
-"""`prefs-report.json`: what was kept of the preference pairs, what was dropped and why, and what the pairs are like.
+"""`prefs-report.json`: which preference pairs were kept, which were dropped and why, and statistics of the pairs.
 
-One definition for who writes it (`preferences`) and who shows it (`report`).
+The one definition shared by `preferences`, which writes it, and `report`, which shows it.
 """
 
 from __future__ import annotations
@@ -20,17 +20,17 @@ class _Record(BaseModel):
 
 
 class Distribution(_Record):
-    """Mean and quantiles of some numbers; the keys of `quantiles` are shares, "0.0" (lowest) to "1.0" (highest)."""
+    """Mean and quantiles of a set of numbers; the keys of `quantiles` go from "0.0" (minimum) to "1.0" (maximum)."""
 
     mean: float
     quantiles: dict[str, float]
 
 
 class Lengths(_Record):
-    """How long chosen and rejected are, in characters; log_ratio is ln(chosen / rejected).
+    """Lengths of chosen and rejected, in characters; log_ratio is ln(chosen / rejected).
 
-    Shares are of all pairs, 0 to 1. length_score_correlation: of a candidate's length and its value, within a source.
-    length_margin_correlation: of log_ratio and margin, over the pairs. Both None where one of the two never differs.
+    Shares are of all pairs, 0 to 1. length_score_correlation: of a candidate's length with its value, within a source.
+    length_margin_correlation: of log_ratio with margin, over the pairs. Both are None if one of the two is constant.
     """
 
     chosen_mean_chars: float
@@ -44,16 +44,16 @@ class Lengths(_Record):
 
 
 class SystemCounts(_Record):
-    """How many of the chosen and of the rejected each system wrote, most first."""
+    """How many of the chosen and of the rejected are by each system, most frequent first."""
 
     chosen: dict[str, int]
     rejected: dict[str, int]
 
 
 class Histogram(_Record):
-    """Counts of one or more groups of values between common edges: B + 1 edges, and B counts a group."""
+    """Counts of one or more groups of values in common bins: B + 1 edges, and B counts for each group."""
 
-    # In the file the groups stand beside "edges": {"edges": [...], "chosen": [...], "rejected": [...]}.
+    # In the file, the groups are siblings of "edges": {"edges": [...], "chosen": [...], "rejected": [...]}.
     model_config = ConfigDict(extra="allow")
     __pydantic_extra__: dict[str, tuple[int, ...]]
 
@@ -68,7 +68,7 @@ class Histogram(_Record):
 class Histograms(_Record):
     """Histograms of a sample of the pairs.
 
-    pairs: in the sample. margin and length_ratio (chosen / rejected) have one group, "pairs"; the scores of each
+    pairs: size of the sample. margin and length_ratio (chosen / rejected) have one group, "pairs"; the scores of each
     metric have two, "chosen" and "rejected".
     """
 
@@ -81,13 +81,13 @@ class Histograms(_Record):
 class PairReport(_Record):
     """What was read, dropped and kept; kept + sum(dropped) == considered.
 
-    considered: pairs that were proposed, where a segment without a proposal counts as one. dropped: by reason.
-    removed_candidates: single candidates left out, by reason. chosen_scores, rejected_scores: means by metric.
-    agreement: "a and b" -> correlation of two metrics among the candidates of a source. metrics: signatures by name.
-    notes: what users should know about the scores.
+    considered: proposed pairs; a segment without any counts as one. dropped: reason -> count.
+    removed_candidates: reason -> count of single candidates. chosen_scores, rejected_scores: metric -> mean.
+    agreement: "a and b" -> correlation of two metrics among the candidates of a source. metrics: name -> signature.
+    notes: warnings about the scores.
     """
 
-    # The settings of [prefs] stand among the fields in the file: see `settings`.
+    # In the file, the settings of [prefs] are among the other fields: see `settings`.
     model_config = ConfigDict(extra="allow")
 
     segments: int
@@ -112,26 +112,26 @@ class PairReport(_Record):
 
     @property
     def settings(self) -> dict[str, Any]:
-        """The settings that the pairs were built with, by their names in [prefs]."""
+        """The settings that the pairs were built with: name in [prefs] -> value."""
         return self.__pydantic_extra__ or {}
 
     def to_json(self) -> dict[str, Any]:
         """Return the JSON object of the file."""
         row = self.model_dump(mode="json", exclude={"examples", "notes", "mtcpo"} | set(self.settings))
         row["examples"] = list(map(triplet_to_json, self.examples))
-        # In the order of the file: examples before metrics, and the settings between metrics and notes.
+        # The order in the file: examples before metrics, then the settings, then notes.
         row["metrics"] = row.pop("metrics")
         return row | self.settings | {"notes": list(self.notes), "mtcpo": self.mtcpo}
 
     def numbers(self) -> dict[str, Any]:
-        """Return what is read as text: all but what is drawn, and the examples."""
+        """Return the fields shown as text: all but histograms and examples."""
         row = self.to_json()
         del row["histograms"], row["examples"]
         return row
 
 
 def write_pair_report(path: Path, report: PairReport) -> None:
-    """Write a report, complete or not at all."""
+    """Write a report atomically."""
     write_json(path, report.to_json())
 
 
@@ -139,7 +139,7 @@ def read_pair_report(path: Path) -> PairReport:
     """Read a report.
 
     Raises:
-        UserError: there is no such file, it is not JSON, or a field is missing or wrong.
+        UserError: no such file, not JSON, or a field is missing or has the wrong type.
     """
     if not path.is_file():
         raise UserError(f"{path}: no such file; mtcpo build-prefs writes it")
@@ -148,7 +148,7 @@ def read_pair_report(path: Path) -> PairReport:
         return PairReport.model_validate(row)
     except ValidationError as error:
         first = error.errors()[0]
-        # Of several problems the first: a report of another version lacks many fields at once.
+        # Only the first problem: a report of another version lacks many fields at once.
         field = ".".join(map(str, first["loc"]))
         raise UserError(
             f"{path}: {field}: {first['msg']}; it is not a report of this version of mtcpo: build the pairs again"

@@ -1,4 +1,4 @@
-"""Rows of any source as a stream: files, data sets, custom code, or rows in memory."""
+"""Rows as a stream, from files, data sets, custom code, or memory."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from mtcpo.core.errors import UserError, choose, first_line
 from mtcpo.core.files import Row
 from mtcpo.core.hub import is_hub_unreachable
 from mtcpo.core.user_code import explain_user_code, is_user_code, load_user_code
+from mtcpo.data.file_formats.registry import format_of, is_file, read_row_file, row_suffixes
 from mtcpo.data.records import Segment, Triplet, segment_from_json, segment_to_json, triplet_to_json
-from mtcpo.data.row_files import format_of, is_file, read_row_file, row_suffixes
 
 Item = TypeVar("Item")
 
 
 def require_first(items: Iterator[Item], message: str) -> Iterator[Item]:
-    """Return the same items once the first has been read, so that a mistake in it shows before any work.
+    """Read the first item and return an iterator over all items, so that a mistake in it shows before any work.
 
     Raises:
-        UserError: there is no item; `message` is its text.
+        UserError: there is no item; the message is `message`.
     """
     first = next(items, None)
     if first is None:
@@ -45,13 +45,13 @@ def read_rows(
     options: Mapping[str, Any] | None = None,
     drops: Counter[str] | None = None,
 ) -> Iterator[Row]:
-    """Yield ("file:line", row) of a file of rows, of a data set, or of custom code that is called with `options`.
+    """Yield ("file:line", row) of a file of rows, a data set, or custom code, which is called with `options`.
 
-    A data set is a directory, for example one written by `save_to_disk`, or a name on the hub. drops: counts a last
-    line that was truncated; see `read_row_file`.
+    A data set is a directory, for example one written by `save_to_disk`, or a name on the hub. drops: counts an
+    incomplete last line; see `read_row_file`.
 
     Raises:
-        UserError: a file in no format of rows, a missing file, or a data set that cannot be loaded.
+        UserError: a missing file, a file that is not in a format of rows, or a data set that cannot be loaded.
     """
     if is_user_code(name):
         return _code_rows(name, options or {})
@@ -73,7 +73,7 @@ def _dataset_rows(name: str, subset: str | None, split: str) -> Iterator[Row]:
     number = 0
     while True:
         number += 1
-        # A damaged file of a directory, or a network that goes away, shows while the rows are read.
+        # A damaged file or a lost connection shows only while the rows are read.
         with _explain_datasets(name):
             row = next(rows, None)
         if row is None:
@@ -83,13 +83,13 @@ def _dataset_rows(name: str, subset: str | None, split: str) -> Iterator[Row]:
 
 @contextmanager
 def _explain_datasets(name: str) -> Iterator[None]:
-    """Turn a failure of datasets into one line: it raises some twenty kinds, from its own to the network's."""
+    """Turn any exception of datasets into a UserError: it raises some twenty classes, its own and the network's."""
     try:
         yield
     except UserError:
         raise
     except Exception as error:
-        # Of a DatasetGenerationError only the cause says what is wrong.
+        # A DatasetGenerationError itself says nothing; its cause does.
         is_wrapper = type(error).__name__ == "DatasetGenerationError" and error.__cause__ is not None
         cause = error.__cause__ if is_wrapper else error
         assert cause is not None
@@ -117,9 +117,9 @@ def _load_dataset(name: str, subset: str | None, split: str) -> Iterable[dict[st
 
 @contextmanager
 def _without_retries(local: bool) -> Iterator[None]:
-    """Keep datasets from half a minute of retries, and ten lines about them, where there is no network.
+    """Without network, set datasets offline: it would retry for half a minute and print ten lines about it.
 
-    What is in its cache it finds offline too.
+    Offline, it still finds what is in its cache.
     """
     import datasets
 
@@ -138,10 +138,10 @@ def _without_retries(local: bool) -> Iterator[None]:
 
 
 def _code_rows(name: str, options: Mapping[str, Any]) -> Iterator[Row]:
-    """Yield ("name:number", row) of what a user's class or function gives.
+    """Yield ("name:number", row) of the rows that a user's class or function yields.
 
     Raises:
-        UserError: it cannot be imported, called or iterated over, with its own error and the line where that arose.
+        UserError: it cannot be imported, called or iterated over; the message has the original error and its line.
     """
     make_rows = load_user_code(name)
     with explain_user_code(name):
@@ -150,7 +150,7 @@ def _code_rows(name: str, options: Mapping[str, Any]) -> Iterator[Row]:
 
 
 def _explained_items(items: Iterator[Any], name: str) -> Iterator[Any]:
-    """Yield the items of custom code, whose errors are reported as the user's."""
+    """Yield the items of custom code; its exceptions become UserErrors."""
     end = object()
     while True:
         with explain_user_code(name):

@@ -1,7 +1,7 @@
-"""Templates: texts put together from the columns of a row, and prompts.
+"""Templates: texts built from the columns of a row, and prompts.
 
-There are two kinds. In a template over columns every pair of braces holds the name of a column, any name, and {{ and }}
-are braces. A prompt has a few fixed fields, and every other brace in it stays as it is: prompts may ask for JSON.
+There are two kinds. In a template over columns, every pair of braces holds the name of a column, and {{ and }} are
+literal braces. A prompt template has a few fixed fields, and all other braces are literal: prompts may ask for JSON.
 """
 
 from __future__ import annotations
@@ -15,16 +15,16 @@ from mtcpo.core.errors import UserError, nearest
 
 
 def fill_fields(template: str, values: Mapping[str, str]) -> str:
-    """Return a prompt with each `{name}` of `values` filled in, once: braces inside a value are text."""
+    """Return a prompt template with each `{name}` of `values` filled in; braces inside a value are left alone."""
     pattern = "|".join(re.escape(f"{{{name}}}") for name in values)
     return re.sub(pattern, lambda match: values[match.group()[1:-1]], template)
 
 
 def check_template(template: str) -> str:
-    """Return a template over columns, such as "{title}. {body}", if it can be filled.
+    """Return a template over columns, such as "{title}. {body}", if it is valid.
 
     Raises:
-        UserError: a lone brace, no column in it, or more in the braces than a column's name.
+        UserError: a lone brace, no column, or more than a column's name inside the braces.
     """
     try:
         parts = list(Formatter().parse(template))
@@ -42,10 +42,10 @@ def check_template(template: str) -> str:
 
 
 def fill_template(template: str, row: Mapping[str, Any], where: str) -> str:
-    """Return a checked template over columns with a row's texts and numbers in it; braces in a text are text.
+    """Fill a checked template over columns with a row's texts and numbers; braces in them are left alone.
 
     Raises:
-        UserError: the row has no such column, or a value in it that is neither text nor a number.
+        UserError: the row has no such column, or its value is neither text nor a number.
     """
     filled = ""
     for literal, name, _, _ in Formatter().parse(template):
@@ -59,14 +59,14 @@ def _text_or_number(row: Mapping[str, Any], name: str, where: str) -> str:
     if name not in row:
         raise UserError(f"{where}: no column {name!r}{nearest(name, row)}; the row has {', '.join(sorted(row))}")
     value = row[name]
-    # bool is a kind of int, and "True" in a sentence is never meant.
+    # bool is a subclass of int, and nobody wants "True" in a sentence.
     if isinstance(value, bool) or not isinstance(value, (str, int, float)):
         raise UserError(f"{where}: column {name!r} is {type(value).__name__}, but a template needs text or a number")
     return str(value)
 
 
 def column_text(row: Mapping[str, Any], name: str, key: str, where: str) -> str:
-    """Return the text in a column, whose name the setting `key` gives.
+    """Return a row's text in the column `name`. key: the setting that names the column, for messages.
 
     Raises:
         UserError: no such column, or no text in it.

@@ -1,4 +1,4 @@
-"""Checks of texts without any model: length ratio, repetition, edit similarity, script."""
+"""Checks of texts that need no model: length ratio, repetition, edit similarity, script."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from typing import Any
 
 from mtcpo.data.languages import script_of
 
-# Up to 60 characters that come four or more times in a row, over at least 12 characters: "no, no, no!" may be right.
-# The 60 bound the search, which would be slow on long texts without them.
+# Up to 60 characters repeated four or more times in a row, over at least 12 characters: "no, no, no!" may be right.
+# Without the limit of 60, the search would be slow on long texts.
 _LOOP = re.compile(r"(.)\1{11,}|(..)\2{5,}|(.{3,60}?)\3{3,}", re.DOTALL)
 
 
@@ -19,7 +19,7 @@ def is_length_within(text: str, source: str, ratio: float) -> bool:
 
 
 def edit_similarity(first: str, second: str) -> float:
-    """Return 1 - Levenshtein distance / length of the longer text, in characters; 1 means equal."""
+    """Return 1 - Levenshtein distance / length of the longer text, in characters: 0 to 1, 1 means equal."""
     from rapidfuzz.distance import Levenshtein
 
     return float(Levenshtein.normalized_similarity(first, second))
@@ -28,7 +28,7 @@ def edit_similarity(first: str, second: str) -> float:
 def has_loop(text: str) -> bool:
     """Whether a text repeats something four or more times in a row, over 12 or more characters.
 
-    Repeated dots and dashes do not count.
+    Repeated punctuation, such as dots and dashes, does not count.
     """
     # White space is normalized, so that "no no\tno no" counts; the space at the end makes the last word equal too.
     normalized = " ".join(text.split()) + " "

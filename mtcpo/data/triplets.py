@@ -1,4 +1,4 @@
-"""Reading preference sets, in every layout that people have, as streams of triplets; and writing TRL's."""
+"""Reading preference sets of every supported layout as streams of triplets; and writing TRL's layout."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from mtcpo.core.config import load_section
 from mtcpo.core.errors import UserError
 from mtcpo.data.config import PreferenceSetConfig
 from mtcpo.data.corpora import Drops, row_id, rows_to_read
-from mtcpo.data.formats import preference_triplet, trl_row
 from mtcpo.data.languages import UNDETERMINED, check_language
 from mtcpo.data.records import Triplet, triplet_from_json
+from mtcpo.data.row_layouts import preference_triplet, trl_row
 from mtcpo.data.rows import require_first
 from mtcpo.data.templates import column_text, fill_template
 
@@ -20,21 +20,20 @@ from mtcpo.data.templates import column_text, fill_template
 def read_triplets(
     config: PreferenceSetConfig | str, drops: Drops | None = None, items: Iterable[Any] | None = None
 ) -> Iterator[Triplet]:
-    """Yield the triplets of a file or data set: our own, TRL's preference sets, or X-ALMA's.
+    """Yield the triplets of a file or data set in mtcpo's layout, TRL's or X-ALMA's.
 
-    config: where they are, and the columns of source, chosen and rejected where they have other names; the name of a
-    source is enough. Triplets that do not say their languages get the config's. Triplets without text, or whose chosen
-    and rejected are equal, are dropped and counted in `drops`. items: rows or triplets in memory, read in place of
-    what `config.source` names.
+    config: where they are, and which columns hold source, chosen and rejected if not in a known layout; a string means
+    `source` alone. Triplets without languages get the config's. Triplets with an empty text or with equal chosen and
+    rejected are dropped and counted in `drops`. items: rows or triplets in memory, read instead of `config.source`.
 
     Raises:
-        UserError: another layout (for scored candidates the message names `mtcpo build-prefs`), or other languages
+        UserError: an unknown layout (for scored candidates, the message names `mtcpo build-prefs`), or languages other
             than the config's.
     """
     drops = Drops() if drops is None else drops
     if isinstance(config, str):
         config = load_section(PreferenceSetConfig, {"source": config}, "triplets")
-    # Settings that name columns win: rows in a known layout may have columns of those names too.
+    # Settings that name columns take precedence: rows in a known layout may have columns of those names too.
     to_triplet = _column_triplet if config.names_columns else _layout_triplet
     is_empty = True
     for where, row in rows_to_read(config, items):
@@ -51,18 +50,18 @@ def read_triplets(
 
 
 def open_triplets(config: PreferenceSetConfig, drops: Drops) -> Iterator[Triplet]:
-    """Read triplets as `read_triplets` does, the first one now.
+    """Like `read_triplets`, but read the first triplet at once, so that a mistake shows early.
 
     Raises:
-        UserError: there is none.
+        UserError: there is no triplet.
     """
     triplets = read_triplets(config, drops)
     return require_first(triplets, f"{config.source}: it has no triplet with two different translations")
 
 
 def _layout_triplet(row: Mapping[str, Any], config: PreferenceSetConfig, where: str) -> Triplet:
-    """Make a triplet of a row in our own layout or in one of other people's."""
-    # The most likely mistake: the output of `mtcpo translate`, or ALMA-R's rows, which have to be made into pairs.
+    """Convert a row in mtcpo's layout, TRL's or X-ALMA's to a triplet."""
+    # The most likely mistake: the output of `mtcpo translate`, or ALMA-R rows, from which pairs must first be built.
     if "translation" in row or "candidates" in row:
         raise UserError(
             f"{where}: these are candidates, not triplets; choose pairs first: mtcpo build-prefs {config.source}"
@@ -75,12 +74,12 @@ def _layout_triplet(row: Mapping[str, Any], config: PreferenceSetConfig, where: 
 
 
 def _column_triplet(row: Mapping[str, Any], config: PreferenceSetConfig, where: str) -> Triplet:
-    """Make a triplet of the columns, or templates over columns, that the settings name."""
+    """Build a triplet from the columns, or templates over columns, that the settings name."""
 
     def text(column: str, template: str | None, key: str) -> str:
         return column_text(row, column, key, where) if template is None else fill_template(template, row, where)
 
-    # Empty or absent languages become the config's, in _with_languages.
+    # Missing languages are filled in from the config by _with_languages.
     return Triplet(
         id=row_id(row, where),
         src_lang=check_language(str(row.get("src_lang") or UNDETERMINED)),
@@ -92,7 +91,7 @@ def _column_triplet(row: Mapping[str, Any], config: PreferenceSetConfig, where: 
 
 
 def _with_languages(triplet: Triplet, config: PreferenceSetConfig, where: str) -> Triplet:
-    """Give a triplet the languages that it does not say itself."""
+    """Fill in a triplet's missing languages from the config."""
     # de and deu_Latn are one language, so the codes are compared in their standard form.
     languages = []
     for given, language in ((config.src_lang, triplet.src_lang), (config.tgt_lang, triplet.tgt_lang)):
@@ -103,6 +102,6 @@ def _with_languages(triplet: Triplet, config: PreferenceSetConfig, where: str) -
 
 
 def triplets_to_trl(triplets: Iterable[Triplet], template: str = "{source}") -> Iterator[dict[str, str]]:
-    """Yield TRL's standard preference rows. template: the prompt with {source}, {src_name} and {tgt_name}."""
+    """Yield TRL's standard preference rows. template: prompt template, with {source}, {src_name} and {tgt_name}."""
     for triplet in triplets:
         yield trl_row(triplet, template)

@@ -12,12 +12,12 @@ from mtcpo.metrics.config import MetricSpec
 from mtcpo.translation.config import TranslateConfig
 
 DEFAULT_METRICS = ("bleu", "chrf")
-"""For commands and suites that name no metric: fast, and with different blind spots. TER takes ten times as long as
+"""For commands and suites that name no metric: fast, with different blind spots. TER would take ten times as long as
 both together."""
 
 
 class EvaluateConfig(Config):
-    """Test sets, metrics, and how differences are tested."""
+    """Which test sets and metrics, and how differences are tested."""
 
     suites: tuple[SuiteSpec, ...] = Field((), description="Shipped suites, suite files, or sacreBLEU's wmt22:de-en")
     sets: tuple[TestSetConfig, ...] = Field((), description="Test sets in files of your own")

@@ -15,8 +15,8 @@ from mtcpo.core.config import Config
 from mtcpo.core.files import complete_folder
 from mtcpo.core.user_code import is_user_code, user_code_file
 from mtcpo.data.corpora import Drops, read_corpus
+from mtcpo.data.file_formats.registry import read_row_file, write_row_file
 from mtcpo.data.records import Segment, triplet_from_json
-from mtcpo.data.row_files import read_row_file, write_row_file
 from mtcpo.data.rows import read_segments
 from mtcpo.evaluation.testsets.suites import decoding_of
 from mtcpo.metrics.registry import code_files, metric_name

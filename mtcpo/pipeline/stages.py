@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from mtcpo.core.errors import UserError
-from mtcpo.data.row_files import is_file
+from mtcpo.data.file_formats.registry import is_file
 from mtcpo.pipeline.stamp import Stage, are_all_new, differences, is_pending, read_stamp, record_begin, record_end
 
 State = Literal["done", "to do", "changed", "done, unless its inputs change"]

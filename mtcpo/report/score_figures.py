@@ -1,4 +1,4 @@
-"""Plots of scores: differences from the baseline with their intervals, and scores by length of the source."""
+"""Plots of scores: differences from the baseline with their intervals, and scores by source length."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from mtcpo.report.svg import Interval, Series, interval_plot, line_plot
 from mtcpo.report.wording import format_p, has_few_systems, metric_title
 
 MAX_CURVES = 4
-"""Systems in one plot: the baseline and three, as many as the style sheet has colors for."""
+"""Maximum number of systems in a plot, baseline included: as many as the style sheet has colors for."""
 
 
 def delta_figures(entry: SetEntry, others: Sequence[str]) -> tuple[Figure, ...]:
-    """Plot the differences from the baseline, turned so that right is better: by metric, or by system if many."""
+    """Plot the differences from the baseline, oriented so that right is better: by metric, or by system if many."""
     plots: dict[str, list[Interval]] = {}
     if has_few_systems(entry):
         for system in others:
@@ -23,7 +23,7 @@ def delta_figures(entry: SetEntry, others: Sequence[str]) -> tuple[Figure, ...]:
     else:
         for metric in entry.main_metrics:
             plots[metric_title(metric)] = [_interval(entry, system, metric, system) for system in others]
-    # Several plots share a heading that says this once.
+    # If there are several plots, their common heading says this.
     note = "right is better; bars are 95 % confidence intervals" if len(plots) == 1 else ""
     figures = []
     for title, rows in plots.items():
@@ -38,8 +38,8 @@ def _metric_label(entry: SetEntry, metric: str) -> str:
 
 def _interval(entry: SetEntry, system: str, metric: str, label: str) -> Interval:
     description, versus = entry.metrics[metric], entry.versus(system, metric)
-    assert versus is not None  # the baseline is in no plot of differences
-    # One axis for all metrics: those of 0 to 1 in hundredths, and those where lower is better turned round.
+    assert versus is not None  # the baseline is never in a plot of differences
+    # One axis for all metrics: 0-to-1 scores in hundredths, and lower-is-better scores with the sign flipped.
     factor = description.sign * (1 if description.percent else 100)
     low, high = sorted((factor * versus.low, factor * versus.high))
     return Interval(
@@ -53,7 +53,7 @@ def _interval(entry: SetEntry, system: str, metric: str, label: str) -> Interval
 
 
 def length_figure(entry: SetEntry, others: Sequence[str], metric: str) -> Figure | None:
-    """Plot a metric against the length of the sources; None where there are not two groups of different length."""
+    """Plot a metric against source length; None unless there are at least two groups of different length."""
     groups = entry.by_length
     if len({group.chars for group in groups}) < 2:
         return None

@@ -16,9 +16,9 @@ from typing import Any
 
 from mtcpo.core.errors import UserError
 from mtcpo.core.files import partial_path, refuse_existing, write_json
-from mtcpo.core.json_lines import json_line
+from mtcpo.data.file_formats.json_lines import json_line
+from mtcpo.data.file_formats.registry import read_row_file, write_row_file
 from mtcpo.data.records import Segment, segment_to_json
-from mtcpo.data.row_files import read_row_file, write_row_file
 from mtcpo.translation.config import TranslateConfig
 from mtcpo.translation.engines import Engine
 

@@ -19,8 +19,8 @@ import mtcpo
 from mtcpo import PreferenceTrainer, build_preferences, evaluate
 from mtcpo.cli.commands import mtcpo as command
 from mtcpo.core.errors import UserError
+from mtcpo.data.file_formats.registry import read_row_file, write_row_file
 from mtcpo.data.records import Candidate, Segment, segment_to_json
-from mtcpo.data.row_files import read_row_file, write_row_file
 from mtcpo.models.loading import load_model
 from mtcpo.models.prompts import TextExample
 from mtcpo.training.config import TrainConfig

@@ -8,7 +8,7 @@ from support.planted import STANDARD, executed, plant_modules
 
 from mtcpo.core.errors import UserError
 from mtcpo.core.workers import result_of, worker_pool
-from mtcpo.data.row_files import write_row_file
+from mtcpo.data.file_formats.registry import write_row_file
 
 SCRIPT = """
 from mtcpo.core.workers import result_of, worker_pool

@@ -12,8 +12,8 @@ from support.corpora import corpus, write
 from mtcpo.core.errors import UserError
 from mtcpo.data.config import CorpusConfig
 from mtcpo.data.corpora import Drops, parse_named_files, read_corpus
+from mtcpo.data.file_formats.registry import write_row_file
 from mtcpo.data.records import Candidate, Segment, segment_to_json
-from mtcpo.data.row_files import write_row_file
 
 
 def test_line_aligned_text_gives_segments(folder):

@@ -5,6 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mtcpo.core.errors import UserError
+from mtcpo.data.file_formats.registry import write_row_file
 from mtcpo.data.records import (
     Candidate,
     Segment,
@@ -14,7 +15,6 @@ from mtcpo.data.records import (
     triplet_from_json,
     triplet_to_json,
 )
-from mtcpo.data.row_files import write_row_file
 from mtcpo.data.rows import read_segments
 
 text = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)

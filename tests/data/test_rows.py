@@ -11,8 +11,8 @@ from mtcpo.core.config import load_section
 from mtcpo.core.errors import UserError
 from mtcpo.data.config import CorpusConfig
 from mtcpo.data.corpora import read_corpus
+from mtcpo.data.file_formats.registry import write_row_file
 from mtcpo.data.records import Segment
-from mtcpo.data.row_files import write_row_file
 from mtcpo.data.triplets import read_triplets
 
 

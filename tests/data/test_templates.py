@@ -4,8 +4,8 @@ import pytest
 from support.corpora import corpus, write_compressed
 
 from mtcpo.core.errors import UserError
+from mtcpo.data.file_formats.registry import write_row_file
 from mtcpo.data.records import Candidate
-from mtcpo.data.row_files import write_row_file
 
 
 def test_templates_join_columns(folder):

@@ -8,8 +8,8 @@ from support.corpora import triplets, write
 from mtcpo.core.errors import UserError
 from mtcpo.data.config import PreferenceSetConfig
 from mtcpo.data.corpora import Drops
+from mtcpo.data.file_formats.registry import write_row_file
 from mtcpo.data.records import Segment, Triplet, segment_to_json, triplet_to_json
-from mtcpo.data.row_files import write_row_file
 from mtcpo.data.triplets import read_triplets, triplets_to_trl
 
 

@@ -12,8 +12,8 @@ from support.scoring import score
 from mtcpo.cli.commands import mtcpo
 from mtcpo.core.config import load_section
 from mtcpo.core.errors import UserError
+from mtcpo.data.file_formats.registry import write_row_file
 from mtcpo.data.records import Candidate, Segment, segment_to_json
-from mtcpo.data.row_files import write_row_file
 from mtcpo.metrics.base import NeuralMetric
 from mtcpo.metrics.registry import code_files, is_higher_better, load_metric
 from mtcpo.metrics.scorer import Scorer

@@ -10,7 +10,7 @@ from support.console import contents, lines_of, mistake, run, small_disk, write_
 from support.pipelines import RECIPE, STAGES, write_recipe
 
 from mtcpo.core.config import to_toml
-from mtcpo.data.row_files import read_row_file
+from mtcpo.data.file_formats.registry import read_row_file
 from mtcpo.data.rows import read_segments
 from mtcpo.data.triplets import read_triplets
 from mtcpo.pipeline.recipe import load_recipe

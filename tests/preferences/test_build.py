@@ -14,9 +14,9 @@ from support.paths import WMT22
 from mtcpo.core.errors import UserError
 from mtcpo.data.config import CorpusConfig
 from mtcpo.data.corpora import Drops, read_corpus
+from mtcpo.data.file_formats.registry import read_row_file, write_row_file
 from mtcpo.data.pair_report import SystemCounts, read_pair_report
 from mtcpo.data.records import Candidate, Segment, segment_to_json
-from mtcpo.data.row_files import read_row_file, write_row_file
 from mtcpo.data.rows import read_segments
 from mtcpo.data.triplets import read_triplets
 from mtcpo.preferences.balancing import length_log_ratio

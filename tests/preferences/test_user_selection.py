@@ -10,9 +10,9 @@ from support.paths import ROOT
 
 from mtcpo.core.config import load_section
 from mtcpo.core.errors import UserError
+from mtcpo.data.file_formats.registry import write_row_file
 from mtcpo.data.pair_report import read_pair_report
 from mtcpo.data.records import Candidate, Segment, segment_to_json
-from mtcpo.data.row_files import write_row_file
 from mtcpo.data.triplets import read_triplets
 from mtcpo.preferences.build import PrefsConfig, build_preferences
 from mtcpo.preferences.chooser import Chooser, SelectionConfig

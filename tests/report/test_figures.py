@@ -2,7 +2,7 @@ import pytest
 from support.runs import training_log
 
 from mtcpo.core.errors import UserError
-from mtcpo.data.row_files import write_row_file
+from mtcpo.data.file_formats.registry import write_row_file
 from mtcpo.report.figures import read_training_log, training_figures
 
 

@@ -9,7 +9,7 @@ import pytest
 from mtcpo.core.config import load_section
 from mtcpo.data.config import CorpusConfig, PreferenceSetConfig
 from mtcpo.data.corpora import read_corpus
-from mtcpo.data.row_files import write_row_file
+from mtcpo.data.file_formats.registry import write_row_file
 from mtcpo.data.triplets import read_triplets
 
 SENTENCES = [f"Satz {sha256(str(n).encode()).hexdigest()}" for n in range(4000)]

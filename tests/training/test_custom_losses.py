@@ -12,8 +12,8 @@ from support.training import LOSS_CONFIGS, assert_same_weights, examples_of, int
 
 from mtcpo.core.config import load_section
 from mtcpo.core.errors import UserError
+from mtcpo.data.file_formats.registry import write_row_file
 from mtcpo.data.records import Triplet, triplet_to_json
-from mtcpo.data.row_files import write_row_file
 from mtcpo.pipeline.recipe import find_recipe, load_recipe
 from mtcpo.pipeline.recipe_stages import make_stages
 from mtcpo.training.config import TrainConfig

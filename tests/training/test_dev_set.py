@@ -11,8 +11,8 @@ from support.models import PAIRS, preference_texts
 from support.training import assert_same_weights, interrupt_at, train_config
 
 from mtcpo.core.errors import UserError
+from mtcpo.data.file_formats.registry import write_row_file
 from mtcpo.data.records import Triplet, triplet_to_json
-from mtcpo.data.row_files import write_row_file
 from mtcpo.models.loading import load_model
 from mtcpo.pipeline.recipe import load_recipe
 from mtcpo.pipeline.recipe_stages import make_stages

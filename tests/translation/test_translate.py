@@ -7,8 +7,8 @@ from support.models import PAIRS
 from support.translation import english_segments, quick_search
 
 from mtcpo.core.errors import UserError
+from mtcpo.data.file_formats.registry import read_row_file
 from mtcpo.data.records import Candidate, Segment
-from mtcpo.data.row_files import read_row_file
 from mtcpo.data.rows import read_segments
 from mtcpo.translation import translate as translation
 from mtcpo.translation.config import TranslateConfig

@@ -11,11 +11,11 @@ from mtcpo.core.errors import UserError, first_line
 PARQUET_ROWS_PER_GROUP = 10_000
 
 PARQUET_ROWS_AT_ONCE = 1_000
-"""Rows that are converted to Python objects at one time while a file is read; pyarrow's default is 65,536."""
+"""Rows converted to Python objects at a time while reading; pyarrow's default is 65,536."""
 
 
 def read_parquet(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Yield ("path:number", row) of a Parquet file.
+    """Yield ("path:row number", row) of a Parquet file.
 
     Raises:
         UserError: no such file, or not a readable Parquet file.
@@ -37,17 +37,17 @@ def read_parquet(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
 
 
 def write_parquet(partial: Path, rows: Iterable[Mapping[str, Any]], path: Path) -> int:
-    """Write rows to `partial`, whose final name is `path`; return how many there were.
+    """Write rows to the temporary file `partial` (`path` is for messages); return the number of rows.
 
     Raises:
-        UserError: no row at all, values of several types in one column, or a field that the first rows do not have.
+        UserError: no rows, values of several types in one column, or a field that the first rows lack.
     """
     import itertools
 
     import pyarrow
     import pyarrow.parquet
 
-    # Score names become fields of a struct, so every group must know all of them: the first group decides.
+    # Score names become fields of a struct, so every row group needs the same ones: those of the first group.
     iterator, count, writer = iter(rows), 0, None
     while group := list(itertools.islice(iterator, PARQUET_ROWS_PER_GROUP)):
         plain = [_without_empty_tables(dict(row)) for row in group]
@@ -71,7 +71,7 @@ def write_parquet(partial: Path, rows: Iterable[Mapping[str, Any]], path: Path) 
 
 
 def _refuse_new_fields(schema: Any, first: Any, path: Path, written: int) -> None:
-    """Refuse fields that pyarrow would leave out without a warning."""
+    """Refuse fields missing from the file's schema, which pyarrow would drop silently."""
     new = sorted(_fields(schema) - _fields(first))
     if new:
         raise UserError(
@@ -81,7 +81,7 @@ def _refuse_new_fields(schema: Any, first: Any, path: Path, written: int) -> Non
 
 
 def _fields(schema: Any, prefix: str = "") -> set[str]:
-    """Return the dotted names of all fields that hold values, those inside structs and lists too."""
+    """Return the dotted names of all fields that hold values, including those nested in structs and lists."""
     import pyarrow
 
     names = set()
@@ -91,13 +91,13 @@ def _fields(schema: Any, prefix: str = "") -> set[str]:
             kind = kind.value_type
         if pyarrow.types.is_struct(kind):
             names |= _fields(kind, f"{prefix}{field.name}.")
-        elif not pyarrow.types.is_null(kind):  # a column of nulls only can be left out without loss
+        elif not pyarrow.types.is_null(kind):  # a column of nulls alone can be dropped without loss
             names.add(f"{prefix}{field.name}")
     return names
 
 
 def _without_empty_tables(value: Any) -> Any:
-    """Replace tables without a key by null: Parquet cannot store them, and unscored candidates have them."""
+    """Replace empty dicts by None: Parquet cannot store empty structs, and unscored candidates have them."""
     if isinstance(value, dict):
         return {key: _without_empty_tables(item) for key, item in value.items()} or None
     return [_without_empty_tables(item) for item in value] if isinstance(value, list) else value

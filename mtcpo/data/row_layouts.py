@@ -1,6 +1,6 @@
-"""Other people's layouts of rows: translation pairs, ALMA-R and X-ALMA preferences, TRL preference sets.
+"""Row layouts of other projects: translation pairs, ALMA-R and X-ALMA preferences, TRL preference sets.
 
-Pure functions of one row: the row becomes our records, or a record becomes a row. `where` is "file:line" for messages.
+Pure functions that convert one row to mtcpo's records, or a record to a row. `where` is "file:line" for messages.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ def translation_segments(
 ) -> list[Segment]:
     """Return the segments of a row `{"translation": {"en": ..., "de": ...}}`.
 
-    A row of the ALMA-R layout has a `language_pair` and candidates, and gives a segment for both directions, or only
+    A row of the ALMA-R layout has a `language_pair` and candidates, and yields a segment for each direction, or only
     for `required_directions`; `src_lang` and `tgt_lang` restrict these further, so the list may be empty.
 
     Raises:
-        UserError: a plain row without src_lang and tgt_lang, or a language that the row does not have.
+        UserError: src_lang and tgt_lang are not set for a plain row, or the row lacks one of the languages.
     """
     fields = row["translation"]
     if not isinstance(fields, Mapping):
@@ -34,7 +34,7 @@ def translation_segments(
             is_source = src_lang is None or same_language(source, src_lang)
             is_target = tgt_lang is None or same_language(target, tgt_lang)
             if is_source and is_target:
-                # Both directions of a row are segments, so the id of the row alone would be there twice.
+                # Both directions of a row become segments, so the row's id alone would not be unique.
                 segments.append(_alma_segment(fields, (source, target), f"{row_id}:{source}-{target}", where))
         return segments
     if src_lang is None or tgt_lang is None:
@@ -46,7 +46,7 @@ def translation_segments(
 
 
 def _language_key(fields: Mapping[str, Any], language: str, where: str) -> str:
-    """Return the key of `fields` that means `language`, however either is spelled."""
+    """Return the key of `fields` for `language`; codes are compared in their standard form."""
     if language in fields:
         return language
     for key in fields:
@@ -55,12 +55,12 @@ def _language_key(fields: Mapping[str, Any], language: str, where: str) -> str:
             if same_language(key, language):
                 return key
         except UserError:
-            continue  # a key that is no language is one of the row's other fields
+            continue  # not a language: one of the row's other fields
     raise UserError(f"{where}: no translation into {language!r}; the row has {', '.join(sorted(fields))}")
 
 
 def _alma_directions(fields: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """Return the directions, as the row spells its languages, that an ALMA-R row may be used for."""
+    """Return the (source, target) directions that an ALMA-R row may be used for, with the row's own language keys."""
     directions = []
     for pair in (fields.get("required_directions") or "").split(","):
         if pair.strip():
@@ -95,7 +95,7 @@ def _alma_segment(fields: Mapping[str, Any], pair: tuple[str, str], row_id: str,
     texts = {}
     scores = {}
     for key, value in fields.items():
-        # Scores of a scorer whose name ends as the language does would match too, but they are numbers.
+        # A score field may end with the same suffix, but its value is a number.
         if key.endswith(suffix) and isinstance(value, str):
             system = key.removesuffix(suffix)
             texts[system] = value
@@ -104,7 +104,7 @@ def _alma_segment(fields: Mapping[str, Any], pair: tuple[str, str], row_id: str,
     candidates = []
     for system, text in texts.items():
         candidates.append(Candidate(system, text, scores[system]))
-    # The reference is a candidate only where it was scored, as in the published sets.
+    # The reference becomes a candidate only if it was scored, as in the published sets.
     reference_scores = _alma_scores(fields, f"ref{suffix}_")
     if reference_scores:
         candidates.append(Candidate(REFERENCE_SYSTEM, text_field(fields, pair[1], where), reference_scores))
@@ -131,10 +131,10 @@ def _add_verdict(scores: Mapping[str, dict[str, float]], delta: float, where: st
 
 
 def preference_triplet(row: Mapping[str, Any], row_id: str, where: str) -> Triplet:
-    """Make a triplet of a TRL preference row: `prompt`, `chosen`, `rejected`, as strings or as conversations.
+    """Convert a TRL preference row (`prompt`, `chosen`, `rejected`, strings or conversations) to a triplet.
 
-    A row may also have a `source` instead of a prompt; the model's own prompt is put round it. With neither, the prompt
-    is what chosen and rejected have in common at their beginning: whole messages, or whole words. The X-ALMA layout
+    A row may have a `source` instead of a prompt; the model's own prompt template is then applied to it. With neither,
+    the prompt is the common beginning of chosen and rejected, in whole messages or whole words. The X-ALMA layout
     (`source`, `chosen`, `reject`, `directions`) is read too.
 
     Raises:
@@ -163,7 +163,7 @@ def _conversation_triplet(prompt: Any, chosen: Any, rejected: Any, row_id: str, 
         length = _shared_length(chosen, rejected)
         prompt, chosen, rejected = chosen[:length], chosen[length:], rejected[length:]
     prompt = _messages(prompt, "prompt", where)
-    # The last thing that the user said is what is to be translated; system messages say how.
+    # The last user message is the text to translate; system messages are instructions.
     source = ""
     for message in prompt:
         if message["role"] == "user":
@@ -192,7 +192,7 @@ def _xalma_triplet(row: Mapping[str, Any], row_id: str, where: str) -> Triplet:
 
 
 def _shared_length(first: Sequence[Any], second: Sequence[Any]) -> int:
-    """Return how many items, characters or messages, two sequences have in common at their beginning."""
+    """Return the length of the common prefix of two sequences (characters or messages)."""
     length = 0
     for left, right in zip(first, second, strict=False):
         if left != right:
@@ -202,16 +202,16 @@ def _shared_length(first: Sequence[Any], second: Sequence[Any]) -> int:
 
 
 def _shared_words(first: str, second: str) -> int:
-    """Return the length of the common beginning up to the last whole word, without the space after it."""
+    """Return the length of the common prefix in characters, ending with a whole word, without the space after it."""
     length = _shared_length(first, second)
-    # TRL splits inside a word ("bl|ue" against "bl|ack"), which no tokenizer would do.
+    # TRL splits inside words ("bl|ue" and "bl|ack"), where no tokenizer would split.
     while length and not first[length : length + 1].isspace():
         length -= 1
     return length
 
 
 def _messages(value: Any, key: str, where: str) -> list[dict[str, str]]:
-    """Return a checked conversation: messages with `role` and `content`, and nothing else in them."""
+    """Check a conversation and return its messages with only `role` and `content`."""
     if not isinstance(value, list):
         raise UserError(f"{where}: {key!r} must be a string or a list of messages, not {type(value).__name__}")
     messages = []
@@ -233,8 +233,8 @@ def _only_message(messages: Sequence[Mapping[str, str]], key: str, where: str) -
 def trl_row(triplet: Triplet, template: str) -> dict[str, str]:
     """Return a triplet in TRL's standard form: prompt, chosen, rejected.
 
-    template: the prompt with {source}, {src_name} and {tgt_name}. A triplet that came with a prompt keeps it, if it is
-    a text or a single message.
+    template: the prompt template, with {source}, {src_name} and {tgt_name}. A triplet with a prompt of its own
+    keeps it.
 
     Raises:
         UserError: a prompt of several messages, which the standard form cannot hold.
@@ -252,7 +252,7 @@ def _prompt_text(triplet: Triplet, template: str) -> str:
             )
         return triplet.prompt[0]["content"] if triplet.prompt else ""
     values = {"source": triplet.source}
-    # Preference sets may not know their languages, so names are looked up only where the template has them.
+    # The languages may be unknown ("und"), so their names are looked up only if the template needs them.
     if "_name}" in template:
         values |= {"src_name": english_name(triplet.src_lang), "tgt_name": english_name(triplet.tgt_lang)}
     return fill_fields(template, values)

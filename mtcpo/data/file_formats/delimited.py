@@ -1,4 +1,4 @@
-"""Reading tables in text files: TSV and CSV with a header."""
+"""Reading TSV and CSV files with a header."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from mtcpo.core.files import Row, read_lines
 
 
 def read_tsv(path: Path) -> Iterator[Row]:
-    """Yield the rows of a TSV file by the names in its header; see `read_csv`.
+    """Yield the rows of a TSV file as header name -> text; see `read_csv`.
 
-    There is no quoting, as everywhere in machine translation: a lone quotation mark is a character of the sentence.
+    Quotes are not special, as is usual for MT data: a lone quotation mark is part of the sentence.
     """
     return _read_rows(path, delimiter="\t", quoting=csv.QUOTE_NONE)
 
 
 def read_csv(path: Path) -> Iterator[Row]:
-    """Yield the rows of a CSV file, which may be compressed, by the names in its header.
+    """Yield the rows of a CSV file, which may be compressed, as header name -> text.
 
     Raises:
-        UserError: two columns of one name, a row of another length than the header, or wrong quoting.
+        UserError: two columns have the same name, a row has more or fewer cells than the header, or quoting is invalid.
     """
     return _read_rows(path, delimiter=",", strict=True)
 

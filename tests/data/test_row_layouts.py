@@ -1,8 +1,8 @@
 import pytest
 
 from mtcpo.core.errors import UserError
-from mtcpo.data.formats import preference_triplet, translation_segments, trl_row
 from mtcpo.data.records import Triplet
+from mtcpo.data.row_layouts import preference_triplet, translation_segments, trl_row
 
 
 def alma_row(**change):

@@ -1,4 +1,4 @@
-"""The file formats of rows. A new format is a module that reads it, and one entry in ROW_FORMATS."""
+"""The file formats of rows. To add a format, write a module that reads it and add one entry to ROW_FORMATS."""
 
 from __future__ import annotations
 
@@ -10,24 +10,24 @@ from pathlib import Path
 from typing import Any
 
 from mtcpo.core.files import COMPRESSION_SUFFIXES, Row, complete_file
-from mtcpo.core.json_lines import read_json_lines, write_json_lines
-from mtcpo.core.parquet import read_parquet, write_parquet
-from mtcpo.core.tables import read_csv, read_tsv
 from mtcpo.core.user_code import is_user_code
+from mtcpo.data.file_formats.delimited import read_csv, read_tsv
+from mtcpo.data.file_formats.json_lines import read_json_lines, write_json_lines
+from mtcpo.data.file_formats.parquet import read_parquet, write_parquet
 
 Reader = Callable[[Path, Counter[str] | None], Iterator[Row]]
-"""From a file, and what counts lines that were truncated, to its rows."""
+"""(file, counter of truncated lines) -> rows."""
 
 Writer = Callable[[Path, Iterable[Mapping[str, Any]], Path], int]
-"""From a temporary file, rows and the final file, which messages name, to the number of rows."""
+"""(temporary file, rows, final file for messages) -> number of rows."""
 
 
 @dataclass(frozen=True, slots=True)
 class RowFormat:
-    """A file format, known by the ends of file names.
+    """A file format, recognized by the suffix of the file name.
 
-    write: None where files of this format are only read. is_compressible: whether a file may also be a .gz or .zst.
-    is_table: whether a row is a line of texts by column, which cannot hold our own records.
+    write: None if the format is only read. is_compressible: whether a file may also be a .gz or .zst.
+    is_table: whether a row is plain texts by column, which cannot hold records.
     """
 
     suffixes: tuple[str, ...]
@@ -59,8 +59,8 @@ ROW_FORMATS = (
 
 
 def format_of(name: str | Path) -> RowFormat | None:
-    """Return the format that a file's name says, or None: it is plain text, or no file at all."""
-    # By name and not by content: a pipe has a name too, and can be read only once.
+    """Return the format of a file by its name, or None: plain text, or not a file."""
+    # By name, not by content: a pipe can be read only once.
     for row_format in ROW_FORMATS:
         if row_format.matches(str(name)):
             return row_format
@@ -76,13 +76,13 @@ def row_suffixes() -> str:
 
 
 def is_file(name: str) -> bool:
-    """Whether `name` means a file, there or missing, and not a data set: hub names have no suffix of letters."""
+    """Whether `name` means a file (existing or not) and not a data set: names on the hub have no suffix of letters."""
     if is_user_code(name):
         return False
     path = Path(name)
     if path.exists():
         return not path.is_dir()
-    # A mistyped file must not be looked for on the hub, where the message would be about the network.
+    # A mistyped file name must not be looked up on the hub, whose error would be about the network.
     return name.startswith(("/", ".", "~")) or re.search(r"\.[A-Za-z]\w*$", name) is not None
 
 
@@ -92,25 +92,25 @@ def is_text(name: str) -> bool:
 
 
 def is_table(name: str) -> bool:
-    """Whether `name` means a file whose rows are texts by column, such as TSV."""
+    """Whether `name` means a file whose rows are plain texts by column, such as TSV."""
     row_format = format_of(name)
     return row_format is not None and row_format.is_table
 
 
 def read_row_file(path: Path, drops: Counter[str] | None = None) -> Iterator[Row]:
-    """Yield ("file:line", row) of a file of rows; one whose name says no format is read as JSON Lines.
+    """Yield ("file:line", row) of a file of rows; without a known suffix, it is read as JSON Lines.
 
-    drops: counts a last line that was truncated, in formats that allow it; see `read_json_lines`.
+    drops: counts an incomplete last line, in formats that allow it; see `read_json_lines`.
     """
     return (format_of(path) or JSON_LINES).read(path, drops)
 
 
 def write_row_file(path: Path, rows: Iterable[Mapping[str, Any]]) -> int:
-    """Write rows as a stream, completely or not at all; return how many there were.
+    """Stream rows to a file and rename it when it is complete; return the number of rows.
 
-    A name that says no format, or one that is only read, gets JSON Lines.
+    Without the suffix of a format that can be written, the file is JSON Lines.
     """
-    # Names such as out.txt have always been accepted here; what is in them is what our readers take them for.
+    # Names such as out.txt are accepted too; `read_row_file` also reads them as JSON Lines.
     row_format = format_of(path)
     write = row_format.write if row_format is not None else None
     with complete_file(path) as partial:

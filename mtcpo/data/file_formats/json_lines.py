@@ -17,11 +17,11 @@ AS_LINES = "; turn a document into one object a line, for example with jq -c '.[
 def read_json_lines(path: Path, drops: Counter[str] | None = None) -> Iterator[Row]:
     """Yield the objects of a JSON Lines file, which may be compressed; empty lines are skipped.
 
-    drops: counts, as `truncated_line`, a last line that ends in its middle because the file or its archive was
-    truncated; without it such a file is refused, and so is one whose first line is truncated.
+    drops: counts an incomplete last line (the file or its archive was truncated) as `truncated_line`. Without it, such
+    a file is refused; so is, in any case, one whose first line is incomplete.
 
     Raises:
-        UserError: a line that is no JSON object, with file and line.
+        UserError: a line is not a JSON object; names file and line.
     """
     lines = read_raw_lines(path) if drops is None else _complete_lines(path, drops)
     for number, raw in lines:
@@ -43,11 +43,11 @@ def _parse_object(line: str, path: Path, number: int) -> dict[str, Any]:
 
 
 def _complete_lines(path: Path, drops: Counter[str]) -> Iterator[tuple[int, bytes]]:
-    """Yield the lines of a file up to the place where it, or its archive, was truncated."""
+    """Yield the complete lines of a file; if it or its archive was truncated, stop there and count it in `drops`."""
     number = 0
     try:
         for number, raw in read_raw_lines(path):
-            # A first line that is no JSON is a mistake in the file, not the trace of an interrupted program.
+            # If the first line is not JSON, the file is of another format, not the output of an interrupted program.
             if number > 1 and _is_truncated(raw):
                 drops["truncated_line"] += 1
             else:
@@ -59,18 +59,18 @@ def _complete_lines(path: Path, drops: Counter[str]) -> Iterator[tuple[int, byte
 
 
 def _is_truncated(raw: bytes) -> bool:
-    """Whether a line is a file's last, without an end, and only the beginning of a JSON value."""
+    """Whether a line lacks its line end (so it is the last one) and is only the beginning of a JSON value."""
     if raw.endswith(b"\n"):
         return False
     try:
         json.loads(raw)
-    except ValueError:  # not JSON, or half a character
+    except ValueError:  # not JSON, or cut inside a UTF-8 character
         return bool(raw.strip())
     return False
 
 
 def write_json_lines(path: Path, rows: Iterable[Mapping[str, Any]]) -> int:
-    """Write rows as a stream to `path` itself, compressed where its name says so; return how many there were."""
+    """Stream rows to `path` (no temporary file), compressed by its suffix; return the number of rows."""
     count = 0
     with open_binary(path, "wb") as file:
         for row in rows:

@@ -10,10 +10,10 @@ from support.corpora import SENTENCES, corpus, make_corpus, section, write
 
 from mtcpo.core.errors import UserError
 from mtcpo.core.files import read_lines, sha256_of
-from mtcpo.data import row_files
 from mtcpo.data.corpora import read_corpus
+from mtcpo.data.file_formats import registry
+from mtcpo.data.file_formats.registry import RowFormat, is_table, is_text, read_row_file, write_row_file
 from mtcpo.data.records import Candidate
-from mtcpo.data.row_files import RowFormat, is_table, is_text, read_row_file, write_row_file
 from mtcpo.data.rows import read_rows
 
 NAMES = ["rows.jsonl", "rows.jsonl.gz", "rows.jsonl.zst", "rows.parquet"]
@@ -206,7 +206,7 @@ def test_parquet_without_rows_is_refused_with_the_way_out(tmp_path):
 
 
 def test_a_field_that_comes_late_is_refused_and_not_lost_in_parquet(tmp_path, monkeypatch):
-    monkeypatch.setattr("mtcpo.core.parquet.PARQUET_ROWS_PER_GROUP", 2)
+    monkeypatch.setattr("mtcpo.data.file_formats.parquet.PARQUET_ROWS_PER_GROUP", 2)
     path = tmp_path / "x.parquet"
     rows = [{"id": str(n), "scores": {"chrf": 1.0}} for n in range(3)]
     with pytest.raises(UserError, match=r"x\.parquet: scores\.comet first appears after row 2, .*write \.jsonl"):
@@ -224,7 +224,7 @@ def test_a_new_format_is_one_entry_of_the_table(folder, monkeypatch):
         for number, line in enumerate(read_lines(path), start=1):
             yield f"{path}:{number}", {"source": line}
 
-    monkeypatch.setattr(row_files, "ROW_FORMATS", (*row_files.ROW_FORMATS, RowFormat((".words",), read_words)))
+    monkeypatch.setattr(registry, "ROW_FORMATS", (*registry.ROW_FORMATS, RowFormat((".words",), read_words)))
     write("c.words", "Ja.", "Nein.")
     assert [segment.source for segment in corpus("c.words")] == ["Ja.", "Nein."]
     write("c.txt", "Ja.")
