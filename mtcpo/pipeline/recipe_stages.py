@@ -36,6 +36,7 @@ from mtcpo.preferences.selections import needs_logprobs
 from mtcpo.preferences.user_selection import selection_name
 from mtcpo.training.config import TrainConfig
 from mtcpo.translation.config import TranslateConfig
+from mtcpo.translation.engines import open_engine
 
 if TYPE_CHECKING:
     from mtcpo.models.prompts import TextExample
@@ -123,7 +124,6 @@ def _candidates(folder: RunDirectory, translate: TranslateConfig) -> Stage:
     output = folder.path / "candidates.jsonl"
 
     def run(overwrite: bool) -> dict[str, Any]:
-        from mtcpo.translation.engines import open_engine
         from mtcpo.translation.translate import translate_to_file
 
         drops = Drops()
@@ -201,7 +201,6 @@ def _decode(folder: RunDirectory, system: str, model: str) -> Stage:
 
     def run(overwrite: bool) -> dict[str, Any]:
         from mtcpo.evaluation.results import write_translations
-        from mtcpo.translation.engines import open_engine
         from mtcpo.translation.translate import translate_texts
 
         test_sets = folder.test_sets()
