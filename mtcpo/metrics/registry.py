@@ -251,7 +251,7 @@ def _user_kind(spec: str) -> MetricKind:
     name = metric_name(spec)
     # Scores are kept under the name: two metrics of one name could not be told apart in any file.
     if name in (*METRICS, MBR, ""):
-        raise UserError(f"metric {spec!r}: a metric of your own needs a name that no metric of mtcpo has")
+        raise UserError(f"metric {spec!r}: your own metric needs a name that no metric of mtcpo has")
 
     def load(request: LoadRequest) -> Metric:
         from mtcpo.metrics.user import load_user_metric
