@@ -21,7 +21,7 @@ from mtcpo.core.errors import UserError, choose
 from mtcpo.core.hub import hub_folder
 from mtcpo.metrics.comet.checkpoint import CLASSES, WAY_OUT, class_of, read_checkpoint, read_hparams
 
-INSTALL = "install it with: pip install 'mtcpo[comet]', or beside transformers 5 as described in docs/pairs.md"
+INSTALL = "install it with: pip install 'mtcpo[comet]', or alongside transformers 5 as described in docs/pairs.md"
 # transformers 5.0 tokenizes some lines in another way; 5.17 and 5.23 gave the tokens of 4.57 for 24,000 lines of WMT.
 FIRST_OF_TRANSFORMERS_5 = (5, 17)
 # XLM-R-XL has 250,002 tokens for 250,880 rows of its table; an empty tokenizer has five.
