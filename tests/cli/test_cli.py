@@ -18,6 +18,7 @@ from support.console import ENVIRONMENT, call, contents, lines_of, mistake, run,
 from mtcpo.cli.doctor import REMEDIES
 from mtcpo.core.errors import UserError
 from mtcpo.core.outputs import writing
+from mtcpo.data.file_formats.registry import row_suffixes, writable_suffixes
 from mtcpo.data.rows import read_segments
 from mtcpo.data.triplets import read_triplets
 from mtcpo.metrics.registry import METRICS
@@ -100,6 +101,8 @@ NO_MODEL = (
     "machine with network run `hf download google/mt5-small --local-dir DIR`, copy DIR here, and pass --model DIR"
 )
 
+WRITTEN_AS = f"rows are written as {writable_suffixes()}; give it such a name"
+
 MISTAKES = [
     # usage
     ("nonsense", "no such command 'nonsense'; see mtcpo --help"),
@@ -156,6 +159,9 @@ MISTAKES = [
     (f"{PREFS} --output s.en --overwrite", "s.en is also an input of this command and would be lost; choose another"),
     ("export p.jsonl --to trl --output ./p.jsonl --overwrite", "p.jsonl is also an input of this command and would be"),
     (f"{PREFS} --output s.en/p.jsonl", "s.en/p.jsonl: {here}/s.en is a file and no folder; choose another output"),
+    (f"{PREFS.replace('s.en', 'no.en')} --output x.csv", f"x.csv: {WRITTEN_AS}"),
+    ("export no.jsonl --to trl --output x.tsv.gz", f"x.tsv.gz: {WRITTEN_AS}"),
+    ("translate no.en --model ./no --src-lang en --tgt-lang de --output x.docx", f"x.docx: {WRITTEN_AS}"),
     (f"{PREFS} --output {'n' * 300}", "cannot be written (file name too long); choose another output"),
     (f"{TRAIN} --prefs p.jsonl --output-dir folder", "folder exists; pass --overwrite to replace it"),
     (f"{TRAIN} --prefs p.jsonl --output-dir s.en --overwrite", "s.en is a file, and a folder is needed"),
@@ -247,7 +253,7 @@ MISTAKES = [
      "--dev-reference and --dev-metric go with --dev-source"),
     (f"{TRAIN} --prefs p.jsonl --dev-source s.en --output-dir t", "dev: a dev set needs src_lang and tgt_lang"),
     (f"{TRAIN} --prefs p.jsonl --eval-prefs no.jsonl --output-dir t", "no.jsonl: no such file"),
-    (f"{TRAIN} --prefs s.en --output-dir t", "s.en: rows are needed: .jsonl, .json, .parquet, .tsv or .csv"),
+    (f"{TRAIN} --prefs s.en --output-dir t", f"s.en: rows are needed: {row_suffixes()}"),
     (f"{TRAIN} --prefs c.jsonl --output-dir t",
      "c.jsonl:1: these are candidates, not triplets; choose pairs first: mtcpo build-prefs {here}/c.jsonl"),
     (f"{TRAIN} --prefs odd.jsonl --output-dir t", "odd.jsonl:1: "),
