@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,6 +17,8 @@ from mtcpo.cli.options import (
     NeuralMetricOptions,
     option,
     output_option,
+    setting,
+    settings_of,
     with_options,
 )
 from mtcpo.core.errors import UserError
@@ -45,20 +47,20 @@ class TextOptions:
 class SelectionOptions:
     """How candidates are scored and pairs selected: fields of [prefs]."""
 
-    metrics: tuple[str, ...] = option(
+    metrics: tuple[str, ...] = setting(
         "--metric", multiple=True, metavar="METRIC", help="One of the metrics below; repeatable."
     )
-    select: str | None = option("--select", metavar="NAME", help="One of the selections below; default: best-worst.")
-    combine: str | None = option(
+    select: str | None = setting("--select", metavar="NAME", help="One of the selections below; default: best-worst.")
+    combine: str | None = setting(
         "--combine", metavar="NAME", help="How to combine several metrics, see below; default: mean."
     )
-    min_margin: float | None = option(
+    min_margin: float | None = setting(
         "--min-margin", type=float, help="Smallest margin: value of chosen minus value of rejected."
     )
-    reference: str | None = option(
+    reference: str | None = setting(
         "--use-reference", metavar="WHEN", help="When a reference is chosen: never (default), by-score, always."
     )
-    workers: int | None = option(
+    workers: int | None = setting(
         "--workers", type=int, help="Processes that compute lexical metrics; default: one per core."
     )
 
@@ -110,7 +112,7 @@ def _check_inputs(candidates: str | None, texts: TextOptions) -> None:
     if (candidates is None) == (texts.source is None):
         raise UserError("give either a CANDIDATES file or --source with --hyp NAME=FILE")
     if texts.source is None and (texts.references or texts.hyps):
-        raise UserError("--reference and --hyp go with --source; a CANDIDATES file has its own")
+        raise UserError("--reference and --hyp need --source; a CANDIDATES file has its own")
 
 
 def _config(
@@ -121,8 +123,7 @@ def _config(
     sets_metrics = any(text.removeprefix("prefs.").startswith("metrics=") for text in overrides)
     if not selection.metrics and not sets_metrics:
         raise UserError("no metric to select pairs by; give one, for example --metric chrf")
-    values = asdict(selection) | {"score_cache": neural_metrics.score_cache, "comet": neural_metrics.comet()}
-    return load_options(PrefsConfig, "prefs", values, overrides, allow_code)
+    return load_options(PrefsConfig, "prefs", settings_of(selection, neural_metrics), overrides, allow_code)
 
 
 def _build(
@@ -148,7 +149,7 @@ def _build(
     report = build_preferences(read_corpus(corpus, drops), config, output, path, drops=drops)
     page = write_pair_page(path)
     _print_report(report, output)
-    click.echo(f"  {path} has the figures, {page} the plots")
+    click.echo(f"  numbers: {path}; plots: {page}")
 
 
 def _print_report(report: PairReport, output: Path) -> None:

@@ -38,7 +38,7 @@ class Resampled:
     """One metric's statistics and resampled scores for all systems, in their order.
 
     Of each system: statistics (N, K); draws: corpus scores (R,) on bootstrap resamples; swaps: absolute differences
-    (R,) to the baseline after random swaps of outputs.
+    (R,) from the baseline after random swaps of outputs.
     """
 
     statistics: Sequence[Array]

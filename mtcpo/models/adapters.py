@@ -60,7 +60,7 @@ def adapters_base(path: str) -> str | None:
     if (file.parent / "canary.json").exists() and (beside / "config.json").exists():
         return str(beside)
     raise UserError(
-        f"{path}: adapters of {base}, which is not there; put it back, or set base_model_name_or_path in {file} to "
+        f"{path}: their base model {base} does not exist; restore it, or set base_model_name_or_path in {file} to "
         "where it is now"
     )
 
@@ -130,7 +130,7 @@ def add_adapters(model: Any, family: Family, lora: LoraConfig, base: str) -> Any
         raise UserError(f"train.lora: {first_line(error)}") from error
     # The fused head multiplies by the lm_head's weight, past any adapter on it.
     if isinstance(wrapped.get_output_embeddings(), BaseTunerLayer):
-        raise UserError("train.lora.target_modules: the output head can take no adapter; name the other layers")
+        raise UserError("train.lora.target_modules: lm_head cannot have an adapter; name other layers")
     # Absolute: the adapters may be written to another directory than the one where training was started.
     wrapped.peft_config["default"].base_model_name_or_path = str(Path(base).resolve()) if Path(base).is_dir() else base
     return wrapped

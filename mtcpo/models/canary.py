@@ -87,7 +87,7 @@ def _agreeing_head(name: str, model: Any, layout: Layout, head: Head, batch: Bat
                     "See transform_of in mtcpo/models/loading.py"
                 )
             return candidate, head_logps
-        reason = reason or f"log-probabilities by the head differ from the model's own by {difference:.3g} nats"
+        reason = reason or f"log-probabilities from mtcpo's head differ from the model's own by {difference:.3g} nats"
     raise UserError(f"{name}: the log-probabilities of the canary's text are NaN or infinite")
 
 

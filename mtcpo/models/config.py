@@ -36,11 +36,13 @@ class ModelOptions:
     prompt: template in place of the family's own.
     family: in place of the one that is declared for the model's type.
     allow_code: run Python code that the model's directory brings; without it such a model is refused.
+    engine: what translates with it, of ENGINES in `mtcpo/translation/engines.py`.
     """
 
     prompt: str | None = None
     family: Family | None = None
     allow_code: bool = False
+    engine: str = "transformers"
 
 
 DEFAULT_OPTIONS = ModelOptions()

@@ -278,7 +278,7 @@ def load_family(entry: Any, use: str = "--family") -> Family | None:
 
 
 def _needs_family(value: Any) -> str:
-    return "" if isinstance(value, Family) else f"it is a {type(value).__name__}, and a Family is needed"
+    return "" if isinstance(value, Family) else f"it is a {type(value).__name__}, not a Family"
 
 
 # --- language tokens --------------------------------------------------------------------------------------------------
@@ -293,7 +293,9 @@ def language_token(family: Family, tag: str, tokens: Collection[str]) -> str:
     if family.language_code is None:
         return ""
     if tag == UNDETERMINED:
-        raise UserError(f"the {family.name} family needs to know its languages; give --src-lang and --tgt-lang")
+        raise UserError(
+            f"models of the {family.name} family must know the language pair; give --src-lang and --tgt-lang"
+        )
     codes = family.language_code(tag)
     for code in codes:
         if code in tokens:

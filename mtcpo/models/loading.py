@@ -149,8 +149,8 @@ def _load_with_adapters(
     """Load the base with its own checks, merge the adapters into it, and verify the result."""
     if quantization is not None:
         raise UserError(
-            f"train.lora.quantization: {name} holds adapters, and weights in {quantization} cannot take them in; "
-            "train with train.lora.merge = true first, and start from that"
+            f"train.lora.quantization: {name} holds adapters, which cannot be merged into weights in {quantization}; "
+            "train with train.lora.merge = true first, and start from the merged model"
         )
     try:
         below = load_model(base, dtype, options, device)

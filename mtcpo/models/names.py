@@ -66,10 +66,10 @@ def check_model_directory(path: str) -> None:
     if not folder.is_dir():
         return
     if not (folder / "config.json").exists():
-        raise UserError(f"{path}: no config.json in it, so it is no model directory")
+        raise UserError(f"{path}: no config.json in it, so it is not a model directory")
     if not has_tokenizer(folder):
         raise UserError(
-            f"{path}: a model without tokenizer; copy the tokenizer files of the model it came from into it "
+            f"{path}: a model without a tokenizer; copy the tokenizer files of its base model into it "
             f"(one of {', '.join(TOKENIZER_FILES)}, and tokenizer_config.json)"
         )
 
@@ -91,6 +91,7 @@ def _unavailable(path: str, reason: str) -> str:
     if Path(path).is_dir():
         return f"{path}: cannot be loaded ({reason})"
     return (
-        f"model {path!r} is neither a directory here, nor in the hub cache, nor to be fetched ({reason}); on a machine "
-        f"with network run `hf download {path} --local-dir DIR`, copy DIR here, and pass --model DIR"
+        f"model {path!r} is neither a local directory nor in the Hugging Face cache, and cannot be "
+        f"downloaded ({reason}); on a machine with network run "
+        f"`hf download {path} --local-dir DIR`, copy DIR here, and pass --model DIR"
     )

@@ -48,7 +48,7 @@ def fill_prompt(template: str, text: TextExample, codes: tuple[str, str] | None 
     names = {}
     if "_name}" in template:
         if UNDETERMINED in (text.src_lang, text.tgt_lang):
-            raise UserError(f"the template {template!r} names its languages; give --src-lang and --tgt-lang")
+            raise UserError(f"the template {template!r} contains language names; give --src-lang and --tgt-lang")
         names = {"src_name": english_name(text.src_lang), "tgt_name": english_name(text.tgt_lang)}
     return fill_fields(template, {**names, "src_code": codes[0], "tgt_code": codes[1], "source": text.source})
 

@@ -302,7 +302,7 @@ def test_the_report_has_the_agreement_between_metrics(tmp_path):
 
 def test_two_candidates_of_one_system_are_refused(tmp_path):
     twice = Segment("7", "de", "en", "Ja", ("Yes",), candidates=(Candidate("a", "Yes"), Candidate("a", "Yeah")))
-    with pytest.raises(UserError, match=r"segment 7: two candidates are of system 'a'; .* such as a-1 and a-2"):
+    with pytest.raises(UserError, match=r"segment 7: two candidates come from system 'a'; .* such as a-1 and a-2"):
         build_preferences([twice], CHRF, tmp_path / "p.jsonl")
 
 
@@ -356,7 +356,7 @@ def test_an_output_that_cannot_be_written_is_refused_before_a_segment_is_read(tm
         yield
 
     paths = {name: tmp_path / file for name, file in names.items()}
-    with pytest.raises(UserError, match=r"[ps]\.[ct]sv: rows are written as \.jsonl"):
+    with pytest.raises(UserError, match=r"[ps]\.[ct]sv: mtcpo cannot write this format; the name must end in \.jsonl"):
         build_preferences(unread(), CHRF, **paths)
     assert list(tmp_path.iterdir()) == []
 

@@ -143,7 +143,7 @@ def check_writable(path: Path) -> Writer:
     # JSON Lines under the suffix of another format would be read as that format, by mtcpo too.
     row_format = format_of(path)
     if row_format is None or row_format.write is None:
-        raise UserError(f"{path}: rows are written as {writable_suffixes()}; give it such a name")
+        raise UserError(f"{path}: mtcpo cannot write this format; the name must end in {writable_suffixes()}")
     return row_format.write
 
 

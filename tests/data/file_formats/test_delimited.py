@@ -28,7 +28,7 @@ def test_mistakes_in_tables_name_file_and_line(folder):
         corpus("t.tsv")
     write("t.tsv", "src\treference", "a\tb")
     with pytest.raises(
-        UserError, match=r"t\.tsv:2: no column 'source' \(did you mean 'src'\?\); it has reference, src"
+        UserError, match=r"t\.tsv:2: no column 'source' \(did you mean 'src'\?\); the row has reference, src"
     ):
         corpus("t.tsv")
     assert corpus("t.tsv", source_column="src")[0].source == "a"

@@ -18,7 +18,7 @@ NAMES = ["rows.jsonl", "rows.jsonl.gz", "rows.jsonl.zst", "rows.parquet"]
 
 def test_plain_text_is_refused_where_rows_are_needed(folder):
     write("a.txt", "x")
-    with pytest.raises(UserError, match=r"a\.txt: rows are needed: \.jsonl"):
+    with pytest.raises(UserError, match=r"a\.txt: not a file of rows; its name must end in \.jsonl"):
         read_rows("a.txt")
 
 
@@ -88,7 +88,7 @@ def test_a_missing_file_is_refused(tmp_path, name):
 
 
 def test_directories_and_rows_that_are_no_objects_are_refused(tmp_path):
-    with pytest.raises(UserError, match="is a directory"):
+    with pytest.raises(UserError, match="a directory, not a text file"):
         list(read_lines(tmp_path))
     (tmp_path / "bad.jsonl").write_text('{"a": 1}\n\n{"a": \n')
     with pytest.raises(UserError, match=r"bad\.jsonl:3: not JSON"):
@@ -118,9 +118,9 @@ def test_a_new_format_is_one_entry_of_the_table(folder, monkeypatch):
     assert Path("c.headed").read_text().splitlines()[0] == "rows"
     assert [segment.source for segment in corpus("c.headed")] == ["Ja.", "Nein."]
     write("c.txt", "Ja.")
-    with pytest.raises(UserError, match=r"rows are needed: \.jsonl, .* or \.headed$"):
+    with pytest.raises(UserError, match=r"its name must end in \.jsonl, .* or \.headed$"):
         read_rows("c.txt")
-    with pytest.raises(UserError, match=r"rows are written as \.jsonl, .* or \.headed; "):
+    with pytest.raises(UserError, match=r"the name must end in \.jsonl, .* or \.headed$"):
         write_row_file(Path("c.txt"), [])
 
 
@@ -133,7 +133,7 @@ def test_a_name_whose_format_cannot_be_written_is_refused_before_the_first_row(t
         pytest.fail("a row was made")
         yield {}
 
-    message = rf"{name}: rows are written as \.jsonl, .* or \.parquet; give it such a name$"
+    message = rf"{name}: mtcpo cannot write this format; the name must end in \.jsonl, .* or \.parquet$"
     with pytest.raises(UserError, match=message):
         write_row_file(tmp_path / name, rows())
     assert list(tmp_path.iterdir()) == []
