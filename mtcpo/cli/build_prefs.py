@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,6 +17,8 @@ from mtcpo.cli.options import (
     NeuralMetricOptions,
     option,
     output_option,
+    setting,
+    settings_of,
     with_options,
 )
 from mtcpo.core.errors import UserError
@@ -46,20 +48,20 @@ class TextOptions:
 class SelectionOptions:
     """How candidates are scored and pairs selected: fields of [prefs]."""
 
-    metrics: tuple[str, ...] = option(
+    metrics: tuple[str, ...] = setting(
         "--metric", multiple=True, metavar="METRIC", help="One of the metrics below; repeatable."
     )
-    select: str | None = option("--select", metavar="NAME", help="One of the selections below; default: best-worst.")
-    combine: str | None = option(
+    select: str | None = setting("--select", metavar="NAME", help="One of the selections below; default: best-worst.")
+    combine: str | None = setting(
         "--combine", metavar="NAME", help="How to combine several metrics, see below; default: mean."
     )
-    min_margin: float | None = option(
+    min_margin: float | None = setting(
         "--min-margin", type=float, help="Smallest margin: value of chosen minus value of rejected."
     )
-    reference: str | None = option(
+    reference: str | None = setting(
         "--use-reference", metavar="WHEN", help="When a reference is chosen: never (default), by-score, always."
     )
-    workers: int | None = option(
+    workers: int | None = setting(
         "--workers", type=int, help="Processes that compute lexical metrics; default: one per core."
     )
 
@@ -122,8 +124,7 @@ def _config(
     sets_metrics = any(text.removeprefix("prefs.").startswith("metrics=") for text in overrides)
     if not selection.metrics and not sets_metrics:
         raise UserError("no metric to select pairs by; give one, for example --metric chrf")
-    values = asdict(selection) | {"score_cache": neural_metrics.score_cache, "comet": neural_metrics.comet()}
-    return load_options(PrefsConfig, "prefs", values, overrides, allow_code)
+    return load_options(PrefsConfig, "prefs", settings_of(selection, neural_metrics), overrides, allow_code)
 
 
 def _build(

@@ -21,15 +21,24 @@ def load_options(
 ) -> Section:
     """Return a section of the configuration made of a command's options, unset ones left out, and its overrides.
 
-    name: of the section in a recipe. `--set train.beta=0.2` and `--set beta=0.2` mean the same for "train".
+    name: of the section in a recipe. `--set train.beta=0.2` and `--set beta=0.2` mean the same for "train". values: by
+    key, with dots as in `--set`; see `settings_of`.
 
     Raises:
         UserError: a key or value is wrong.
     """
     from mtcpo.core.config import apply_overrides, load_section
 
-    # click gives None, () or {} for an option that is not there; a section would take it for a value.
-    given = {key: value for key, value in values.items() if value not in (None, (), {})}
+    given: dict[str, Any] = {}
+    for key, value in values.items():
+        # click gives None or () for an option that is not there; a section would take it for a value.
+        if value in (None, (), {}):
+            continue
+        *tables, last = key.split(".")
+        table = given
+        for table_name in tables:
+            table = table.setdefault(table_name, {})
+        table[last] = value
     without_name = [text.removeprefix(f"{name}.") for text in overrides]
     section: Section = load_section(cls, apply_overrides(given, without_name), "command line", allow_code=allow_code)
     return section

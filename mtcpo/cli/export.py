@@ -33,8 +33,9 @@ def export(
 
     # Language codes belong to a model family, and an exported file has none.
     check_prompt(prompt, ("source", "src_name", "tgt_name"))
+    rows_of = {"trl": triplets_to_trl}[target]
     drops = Drops()
     with writing(output, common.overwrite, inputs=[prefs]):
         preferences = load_preference_set(prefs, languages, common.overrides, common.allow_code)
-        count = write_row_file(output, triplets_to_trl(open_triplets(preferences, drops), prompt))
+        count = write_row_file(output, rows_of(open_triplets(preferences, drops), prompt))
     click.echo(f"{output}: {count} rows{format_drops(drops)}")

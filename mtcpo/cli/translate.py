@@ -15,8 +15,9 @@ from mtcpo.cli.options import (
     CommonOptions,
     LanguageOptions,
     ModelLoadingOptions,
-    option,
     output_option,
+    setting,
+    settings_of,
     with_options,
 )
 from mtcpo.core.errors import UserError
@@ -32,13 +33,13 @@ if TYPE_CHECKING:
 class SearchOptions:
     """How to search or sample."""
 
-    num_candidates: int | None = option("--num-candidates", type=int, help="Candidates for each source; default: 1.")
-    sampling: str | None = option(
+    num_candidates: int | None = setting("--num-candidates", type=int, help="Candidates for each source; default: 1.")
+    sampling: str | None = setting(
         "--sampling",
         type=click.Choice(["beam", "diverse", "nucleus", "epsilon"]),
         help="Beam search, diverse beam search, or sampling; default: beam.",
     )
-    logprobs: bool | None = option(
+    logprobs: bool | None = setting(
         "--logprobs",
         is_flag=True,
         default=None,
@@ -82,8 +83,7 @@ def translate(
     from mtcpo.translation.translate import translate_to_file
 
     own, of_data = common.split()
-    values = {"num_candidates": search.num_candidates, "sampling": search.sampling, "logprobs": search.logprobs}
-    config = load_options(TranslateConfig, "translate", values, own)
+    config = load_options(TranslateConfig, "translate", settings_of(search), own)
     names = _check_sources(sources, references)
     system, options = system_name(model, system), loading.checked(common.allow_code)
     drops = Drops()

@@ -105,8 +105,7 @@ MISTAKES = [
     ("nonsense", "no such command 'nonsense'; see mtcpo --help"),
     ("build-prefs", "missing option '--output'; see mtcpo build-prefs --help"),
     ("train --model m --prefs p.jsonl --loss cpo --output-dir out",
-     "command line: loss: choose from sft, sigmoid, hinge, ipo, simpo, alphapo, arpo; that of the CPO paper is sigmoid "
-     "(got 'cpo')"),
+     f"command line: loss: choose from {', '.join(LOSSES)}; that of the CPO paper is sigmoid (got 'cpo')"),
     ("evaluate s.en", "unexpected argument 's.en': files go with options, run directories with --compare"),
     ("export p.jsonl --to xlsx --output x", "invalid value for '--to': 'xlsx' is not "),
     # texts
@@ -134,8 +133,7 @@ MISTAKES = [
     (f"build-prefs {CORPUS} {HYPS} --output q.jsonl",
      "no metric to select pairs by; give one, for example --metric chrf"),
     (f"build-prefs {CORPUS} {HYPS} --metric crf --output q.jsonl",
-     "unknown metric 'crf' (did you mean 'chrf'?); choose from bleu, chrf, chrf++, comet, cometkiwi, spbleu, ter, "
-     "xcomet"),
+     f"unknown metric 'crf' (did you mean 'chrf'?); choose from {', '.join(sorted(METRICS))}"),
     (f"{PREFS} --tgt-lang xx --output q.jsonl", "unknown language 'xx'; give a BCP-47 code such as de, zh or pt-BR"),
     (f"{PREFS} --tgt-lang German --output q.jsonl", "unknown language 'German' (did you mean 'de'?)"),
     (f"build-prefs --source s.en --reference r.de {HYPS} --metric chrf --output q.jsonl",

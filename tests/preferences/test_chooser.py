@@ -8,6 +8,7 @@ from mtcpo.core.config import load_section
 from mtcpo.core.errors import UserError
 from mtcpo.data.records import Candidate, Segment
 from mtcpo.preferences.chooser import Chooser, SelectionConfig, add_references
+from mtcpo.preferences.combining import COMBINATIONS
 from mtcpo.preferences.selections import ROUNDING, SELECTIONS
 
 CHRF = SelectionConfig(metrics=("chrf",))
@@ -38,8 +39,8 @@ def test_best_and_worst_become_the_triplet():
 
 def test_wrong_settings_name_the_choices():
     for key, message in [
-        ("select", "unknown selection 'x'; choose from all-pairs, best-vs-rest, best-worst, confidence, mu-2sigma"),
-        ("combine", "unknown combination 'x'; choose from mean, minimum, rank, zscore, zscore-set"),
+        ("select", f"unknown selection 'x'; choose from {', '.join(sorted(SELECTIONS))}"),
+        ("combine", f"unknown combination 'x'; choose from {', '.join(sorted(COMBINATIONS))}"),
     ]:
         with pytest.raises(UserError, match=message):
             load_section(SelectionConfig, {"metrics": ["chrf"], key: "x"}, "prefs")
