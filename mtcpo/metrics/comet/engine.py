@@ -3,8 +3,8 @@
 COMET's own `predict` encodes source and reference again for each candidate, in batches of sixteen rows sorted by source
 length in characters. The scores here equal COMET's, up to float32 rounding.
 
-Dimensions: N rows, U distinct texts or inputs, B of them in a batch, S tokens, P pooled positions, D hidden, T tokens of
-all translations, C word labels.
+Dimensions: N rows, U distinct texts or inputs, B of them in a batch, S tokens, P pooled positions, D hidden, T tokens
+of all translations, C word labels.
 """
 
 from __future__ import annotations
