@@ -113,7 +113,7 @@ def _check_inputs(candidates: str | None, texts: TextOptions) -> None:
     if (candidates is None) == (texts.source is None):
         raise UserError("give either a CANDIDATES file or --source with --hyp NAME=FILE")
     if texts.source is None and (texts.references or texts.hyps):
-        raise UserError("--reference and --hyp go with --source; a CANDIDATES file has its own")
+        raise UserError("--reference and --hyp need --source; a CANDIDATES file has its own")
 
 
 def _config(
@@ -150,7 +150,7 @@ def _build(
     report = build_preferences(read_corpus(corpus, drops), config, output, path, drops=drops)
     page = write_pair_page(path)
     _print_report(report, output)
-    click.echo(f"  {path} has the figures, {page} the plots")
+    click.echo(f"  numbers: {path}; plots: {page}")
 
 
 def _print_report(report: PairReport, output: Path) -> None:

@@ -193,18 +193,24 @@ def _check(runs: Sequence[Path], systems: SystemOptions, test_sets: TestSetOptio
     """Refuse options that do not go together."""
     if systems.compare:
         if systems.model or systems.hyps or test_sets.source or config.suites:
-            raise UserError("--compare takes run directories and nothing to score: mtcpo evaluate --compare RUN1 RUN2")
+            raise UserError(
+                "--compare takes run directories only, and nothing to score: mtcpo evaluate --compare RUN1 RUN2"
+            )
         return
     if runs:
-        raise UserError(f"unexpected argument {str(runs[0])!r}: files go with options, run directories with --compare")
+        raise UserError(
+            f"unexpected argument {str(runs[0])!r}: files need an option such as --hyp, run directories need --compare"
+        )
     # Submitted systems may be scored alone, or beside a model or files.
     has_model, has_outputs = systems.model is not None, bool(systems.hyps or config.submitted)
     if (has_model and systems.hyps) or not (has_model or has_outputs):
         raise UserError("give either --model, or outputs to score: --hyp NAME=FILE")
     if not has_model and systems.baseline_model is not None:
-        raise UserError("--baseline-model goes with --model; among --hyp outputs choose one by --baseline NAME")
+        raise UserError(
+            "--baseline-model needs --model; to choose the baseline among --hyp outputs, pass --baseline NAME"
+        )
     if test_sets.source is None and test_sets.references:
-        raise UserError("--reference goes with --source; test sets of a --suite have their own")
+        raise UserError("--reference needs --source; test sets of a --suite have their own")
 
 
 def _publish(

@@ -88,7 +88,7 @@ class HeldOutOptions:
             UserError: options of a dev set without its source.
         """
         if self.dev_source is None and (self.dev_references or self.dev_metrics):
-            raise UserError("--dev-reference and --dev-metric go with --dev-source")
+            raise UserError("--dev-reference and --dev-metric need --dev-source")
         settings: dict[str, str | None] = {}
         for section, source in (("eval", self.eval_prefs), ("dev", self.dev_source)):
             if source is not None:

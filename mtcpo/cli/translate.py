@@ -103,7 +103,7 @@ def translate(
 def _check_sources(sources: Sequence[str], references: Sequence[str]) -> list[str]:
     """Return the names of the files, which must differ: segments get their ids from them."""
     if references and len(sources) > 1:
-        raise UserError("--reference goes with one SOURCE; translate several files one by one")
+        raise UserError("--reference needs a single SOURCE; translate several files one by one")
     names = [Path(source).name for source in sources]
     if len(set(names)) < len(names):
         raise UserError(f"two sources are named {max(names, key=names.count)}; their segments would have the same ids")

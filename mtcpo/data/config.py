@@ -61,7 +61,7 @@ class SourceConfig(Config):
         if self.options and not is_user_code(self.source):
             raise ValueError("options are for custom code, source = 'python:package.module:name'")
         if self.has_templates and is_text(self.source):
-            raise ValueError("templates put columns together, and plain text has none; give a table or rows")
+            raise ValueError("templates combine columns, and plain text has none; give a table or rows")
         return self
 
 

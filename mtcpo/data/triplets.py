@@ -46,7 +46,7 @@ def read_triplets(
         else:
             yield _with_languages(triplet, config, where)
     if is_empty:
-        raise UserError(f"{config.source}: nothing in it; at least one triplet is needed")
+        raise UserError(f"{config.source}: it is empty; at least one triplet is needed")
 
 
 def open_triplets(config: PreferenceSetConfig, drops: Drops) -> Iterator[Triplet]:
@@ -56,7 +56,7 @@ def open_triplets(config: PreferenceSetConfig, drops: Drops) -> Iterator[Triplet
         UserError: there is no triplet.
     """
     triplets = read_triplets(config, drops)
-    return require_first(triplets, f"{config.source}: no triplet in it with two different translations")
+    return require_first(triplets, f"{config.source}: it has no triplet with two different translations")
 
 
 def _layout_triplet(row: Mapping[str, Any], config: PreferenceSetConfig, where: str) -> Triplet:

@@ -103,7 +103,9 @@ def compare_runs(
     for folder in folders:
         run = _read_run(folder)
         if run.name in runs:
-            raise UserError(f"two run directories are named {run.name!r}; rename one, since it names the systems")
+            raise UserError(
+                f"two run directories are named {run.name!r}; rename one, since systems are named after their run"
+            )
         runs[run.name] = run
     evaluated = tuple(runs.values())
     common = _common_sets(evaluated, report_left_out)
@@ -127,11 +129,11 @@ def _common_sets(runs: Sequence[EvaluatedRun], report_left_out: Callable[[str], 
         common &= set(run.entries)
     if not common:
         sets_by_run = [f"{run.folder} has {', '.join(map(' '.join, run.entries))}" for run in runs]
-        raise UserError(f"no test set that all runs were evaluated on: {'; '.join(sets_by_run)}")
+        raise UserError(f"no test set is common to all runs: {'; '.join(sets_by_run)}")
     for run in runs:
         for key in run.entries:
             if key not in common:
-                report_left_out(f"{' '.join(key)} is left out: {run.folder} has it, but not every run")
+                report_left_out(f"{' '.join(key)} is left out: {run.folder} was evaluated on it, but not every run was")
     # In the order of the first run: a set has none.
     return [key for key in runs[0].entries if key in common]
 
@@ -145,8 +147,8 @@ def _compare_on(
         # The same name is not enough: versions of a test set may differ in their lines.
         if run.entries[key].sha256 != first.sha256:
             raise UserError(
-                f"{run.folder}: its {key[0]} {key[1]} has other sources or references than that of {runs[0].folder}; "
-                "evaluate both on the same test set"
+                f"{run.folder}: its {key[0]} {key[1]} has different sources or references from that of "
+                f"{runs[0].folder}; evaluate both on the same test set"
             )
     segments_by_run = [run.read_segments(key) for run in runs]
     test_set = TestSet(
@@ -197,7 +199,7 @@ def _metrics(
     entries = [run.entries[key] for run in runs]
     specs = list(config.metrics or _common_metrics(key, entries, report_left_out))
     if not specs:
-        raise UserError(f"{' '.join(key)}: no metric that all runs have; choose one, for example --metric chrf")
+        raise UserError(f"{' '.join(key)}: no metric is common to all runs; choose one, for example --metric chrf")
     metrics: list[Metric] = []
     for spec in specs:
         # A spec with a checkpoint of its own (comet:PATH) is not a name in the runs, so it is computed.
@@ -237,8 +239,8 @@ def _known_scores(
     signatures = {entry.metrics[name].signature for entry in entries}
     if len(signatures) > 1:
         raise UserError(
-            f"{name}: {' and '.join(str(run.folder) for run in runs)} have it by different signatures "
-            f"({'; '.join(sorted(signatures))}); leave it out with --metric, or evaluate again"
+            f"{name}: {' and '.join(str(run.folder) for run in runs)} have different signatures "
+            f"({'; '.join(sorted(signatures))}); choose other metrics with --metric, or evaluate again"
         )
     scores: dict[tuple[str, str], ScoreWithSpans] = {}
     for segments in segments_by_run:

@@ -55,7 +55,7 @@ def to_document(evaluations: Sequence[Evaluation], made: Mapping[str, Any] | Non
         name, pair = evaluation.test_set.name, evaluation.test_set.pair
         key = pair if sets_per_pair[pair] == 1 else f"{name}:{pair}"
         if key in entries:
-            raise UserError(f"two test sets are {name} {pair}; rename one")
+            raise UserError(f"two test sets are named {name} {pair}; rename one")
         entries[key] = evaluation.entry
     if made is None:  # a field that is set is written, even if it is None
         return EvaluationDocument(pairs=entries)

@@ -14,6 +14,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from functools import partial
 from hashlib import sha256
 from itertools import chain
 from pathlib import Path
@@ -34,7 +35,7 @@ from mtcpo.metrics.registry import is_lexical, load_metric
 from mtcpo.metrics.score_cache import CACHE_FILE, CachedMetric, ScoreCache
 from mtcpo.models.config import ModelOptions
 from mtcpo.translation.config import TranslateConfig
-from mtcpo.translation.engines import Engine
+from mtcpo.translation.engines import Engine, open_engine
 from mtcpo.translation.translate import translate_texts, translate_to_file
 
 LOG = logging.getLogger(__name__)
@@ -174,20 +175,8 @@ def evaluate_models(
     """
     systems: dict[str, System] = {}
     for name, model in models.items():
-        systems[name] = TranslationModel(_engine_opener(name, model, dtype, options), decoding, folder)
+        systems[name] = TranslationModel(partial(open_engine, model, name, dtype, options), decoding, folder)
     return evaluate_systems(load_configured_sets(config), systems, config, folder)
-
-
-def _engine_opener(
-    name: str, model: str, dtype: Any, options: ModelOptions
-) -> Callable[[int], AbstractContextManager[Engine]]:
-    def open_with(sources: int) -> AbstractContextManager[Engine]:
-        # Imported only when there is something to translate: it imports torch.
-        from mtcpo.translation.engines import open_engine
-
-        return open_engine(model, name, dtype, options, sources)
-
-    return open_with
 
 
 def load_configured_sets(config: EvaluateConfig) -> list[TestSet]:

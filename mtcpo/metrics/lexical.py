@@ -129,15 +129,21 @@ def _ter_statistics(metric: Any, texts: Sequence[str], references: Sequence[str]
     return np.array(edits_and_lengths(metric, texts, references), dtype=np.float64)
 
 
+Maker = Callable[[str], "LexicalMetric"]
+"""From a BCP-47 target language to a metric; what METRICS loads."""
+
+
 @dataclass(frozen=True, slots=True)
 class LexicalMetric(Metric):
     """A metric computed from counts of n-grams or edits.
 
-    corpus, sentence: sacreBLEU's metric, set up for each; they differ only in BLEU's effective order.
+    make: the function that creates it, for worker processes. corpus, sentence: sacreBLEU's metric, set up for each;
+    they differ only in BLEU's effective order.
     count: returns the statistics of texts against references, at least one of each.
     """
 
     name: str
+    make: Maker
     tgt_lang: str
     corpus: BLEU | CHRF | TER
     sentence: BLEU | CHRF | TER
@@ -150,8 +156,8 @@ class LexicalMetric(Metric):
     is_lexical: bool = True
 
     def __reduce__(self) -> tuple[Any, ...]:
-        # sacreBLEU's objects and the functions cannot be pickled for a worker process; it rebuilds them by name.
-        return _metric_in_this_process, (self.name, self.tgt_lang)
+        # sacreBLEU's objects and the functions cannot be pickled for a worker process, which creates them again.
+        return _metric_in_this_process, (self.make, self.tgt_lang)
 
     def signature(self, num_references: int, sentence: bool = False) -> str:
         """Return sacreBLEU's own signature; num_references -1 is written "var"."""
@@ -195,28 +201,59 @@ class LexicalMetric(Metric):
         return self.count(self.sentence, texts, segment.references)
 
 
-def lexical_metric(name: str, tgt_lang: str) -> LexicalMetric:
-    """Return bleu, spbleu, chrf, chrf++ or ter; BLEU's tokenizer depends on the target language, see `TOKENIZERS`.
+# --- the metrics ------------------------------------------------------------------------------------------------------
+
+
+def bleu(tgt_lang: str) -> LexicalMetric:
+    """Return BLEU; its tokenizer depends on the target language, see `TOKENIZERS`.
 
     Raises:
         UserError: The tokenizer is not installed, or its model is not on disk and cannot be downloaded.
     """
-    if name in ("bleu", "spbleu"):
-        tokenizer = SENTENCEPIECE if name == "spbleu" else bleu_tokenizer(tgt_lang)
-        corpus, sentence = _bleu(name, tokenizer, tgt_lang), _bleu(name, tokenizer, tgt_lang, effective_order=True)
-        formulas = partial(bleu_scores, effective_order=False), partial(bleu_scores, effective_order=True)
-        return LexicalMetric(name, tgt_lang, corpus, sentence, _bleu_statistics, *formulas)
-    if name == "ter":
-        parts = TER(), TER(), _ter_statistics, ter_scores, ter_scores
-        return LexicalMetric(name, tgt_lang, *parts, higher_is_better=False)
-    chrf = CHRF(char_order=CHRF_CHARS, word_order=2 if name == "chrf++" else 0, beta=CHRF_BETA)
-    return LexicalMetric(name, tgt_lang, chrf, chrf, _chrf_statistics, chrf_scores, chrf_scores)
+    return _bleu("bleu", bleu, bleu_tokenizer(tgt_lang), tgt_lang)
+
+
+def spbleu(tgt_lang: str) -> LexicalMetric:
+    """Return BLEU over SentencePiece pieces.
+
+    Raises:
+        UserError: The SentencePiece model is neither on disk nor can it be downloaded.
+    """
+    return _bleu("spbleu", spbleu, SENTENCEPIECE, tgt_lang)
+
+
+def chrf(tgt_lang: str) -> LexicalMetric:
+    """Return chrF, of characters alone."""
+    return _chrf("chrf", chrf, 0, tgt_lang)
+
+
+def chrf_plus_plus(tgt_lang: str) -> LexicalMetric:
+    """Return chrF++, which also counts words and pairs of words."""
+    return _chrf("chrf++", chrf_plus_plus, 2, tgt_lang)
+
+
+def ter(tgt_lang: str) -> LexicalMetric:
+    """Return TER."""
+    parts = TER(), TER(), _ter_statistics, ter_scores, ter_scores
+    return LexicalMetric("ter", ter, tgt_lang, *parts, higher_is_better=False)
 
 
 # Cached: a worker unpickles the metric with every task, and spBLEU would load a SentencePiece model each time.
 @lru_cache(maxsize=64)
-def _metric_in_this_process(name: str, tgt_lang: str) -> LexicalMetric:
-    return lexical_metric(name, tgt_lang)
+def _metric_in_this_process(make: Maker, tgt_lang: str) -> LexicalMetric:
+    return make(tgt_lang)
+
+
+def _chrf(name: str, make: Maker, word_order: int, tgt_lang: str) -> LexicalMetric:
+    metric = CHRF(char_order=CHRF_CHARS, word_order=word_order, beta=CHRF_BETA)
+    return LexicalMetric(name, make, tgt_lang, metric, metric, _chrf_statistics, chrf_scores, chrf_scores)
+
+
+def _bleu(name: str, make: Maker, tokenizer: str, tgt_lang: str) -> LexicalMetric:
+    corpus = _sacrebleu_bleu(name, tokenizer, tgt_lang, effective_order=False)
+    sentence = _sacrebleu_bleu(name, tokenizer, tgt_lang, effective_order=True)
+    formulas = partial(bleu_scores, effective_order=False), partial(bleu_scores, effective_order=True)
+    return LexicalMetric(name, make, tgt_lang, corpus, sentence, _bleu_statistics, *formulas)
 
 
 def bleu_tokenizer(tgt_lang: str) -> str:
@@ -224,7 +261,7 @@ def bleu_tokenizer(tgt_lang: str) -> str:
     return TOKENIZERS.get(macro_language(tgt_lang), "13a")
 
 
-def _bleu(name: str, tokenizer: str, tgt_lang: str, effective_order: bool = False) -> BLEU:
+def _sacrebleu_bleu(name: str, tokenizer: str, tgt_lang: str, effective_order: bool) -> BLEU:
     try:
         return BLEU(tokenize=tokenizer, effective_order=effective_order)
     except (OSError, HTTPException, RuntimeError) as error:

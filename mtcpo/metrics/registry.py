@@ -49,8 +49,8 @@ class MetricKind:
     title: str
     loader: Callable[[LoadRequest], Metric]
     scale: str
-    needs_references: bool
-    is_lexical: bool
+    needs_references: bool = True
+    is_lexical: bool = False
     higher_is_better: bool = True
     checkpoint: str = ""
     paper: str = ""
@@ -60,10 +60,34 @@ class MetricKind:
 # Loaders import inside, so that `mtcpo --help` waits for neither sacreBLEU nor torch.
 
 
-def _load_lexical(request: LoadRequest) -> Metric:
-    from mtcpo.metrics.lexical import lexical_metric
+def _load_bleu(request: LoadRequest) -> Metric:
+    from mtcpo.metrics.lexical import bleu
 
-    return lexical_metric(request.name, request.tgt_lang)
+    return bleu(request.tgt_lang)
+
+
+def _load_spbleu(request: LoadRequest) -> Metric:
+    from mtcpo.metrics.lexical import spbleu
+
+    return spbleu(request.tgt_lang)
+
+
+def _load_chrf(request: LoadRequest) -> Metric:
+    from mtcpo.metrics.lexical import chrf
+
+    return chrf(request.tgt_lang)
+
+
+def _load_chrf_plus_plus(request: LoadRequest) -> Metric:
+    from mtcpo.metrics.lexical import chrf_plus_plus
+
+    return chrf_plus_plus(request.tgt_lang)
+
+
+def _load_ter(request: LoadRequest) -> Metric:
+    from mtcpo.metrics.lexical import ter
+
+    return ter(request.tgt_lang)
 
 
 def _load_comet(request: LoadRequest) -> Metric:
@@ -75,45 +99,40 @@ def _load_comet(request: LoadRequest) -> Metric:
 METRICS = {
     "bleu": MetricKind(
         title="BLEU",
-        loader=_load_lexical,
+        loader=_load_bleu,
         scale="0 to 100",
-        needs_references=True,
         is_lexical=True,
         paper="Papineni et al. 2002",
         help="word n-gram precision, tokenized as by mteval or for the target language",
     ),
     "spbleu": MetricKind(
         title="spBLEU",
-        loader=_load_lexical,
+        loader=_load_spbleu,
         scale="0 to 100",
-        needs_references=True,
         is_lexical=True,
         paper="Goyal et al. 2022",
         help="BLEU over the SentencePiece pieces of FLORES-200",
     ),
     "chrf": MetricKind(
         title="chrF",
-        loader=_load_lexical,
+        loader=_load_chrf,
         scale="0 to 100",
-        needs_references=True,
         is_lexical=True,
         paper="Popović 2015",
         help="F-score of character n-grams; suits languages with rich morphology",
     ),
     "chrf++": MetricKind(
         title="chrF++",
-        loader=_load_lexical,
+        loader=_load_chrf_plus_plus,
         scale="0 to 100",
-        needs_references=True,
         is_lexical=True,
         paper="Popović 2017",
         help="chrF with word unigrams and bigrams added",
     ),
     "ter": MetricKind(
         title="TER",
-        loader=_load_lexical,
+        loader=_load_ter,
         scale="0 to 100",
-        needs_references=True,
         is_lexical=True,
         higher_is_better=False,
         paper="Snover et al. 2006",
@@ -124,8 +143,6 @@ METRICS = {
         loader=_load_comet,
         checkpoint="Unbabel/wmt22-comet-da",
         scale="0 to 1",
-        needs_references=True,
-        is_lexical=False,
         paper="Rei et al. 2022a",
         help="regression on human direct assessments, from source, translation and reference",
     ),
@@ -135,7 +152,6 @@ METRICS = {
         checkpoint="Unbabel/wmt22-cometkiwi-da",
         scale="0 to 1",
         needs_references=False,
-        is_lexical=False,
         paper="Rei et al. 2022b",
         help="quality estimation: like COMET, without a reference",
     ),
@@ -144,8 +160,6 @@ METRICS = {
         loader=_load_comet,
         checkpoint="Unbabel/XCOMET-XL",
         scale="0 to 1",
-        needs_references=True,
-        is_lexical=False,
         paper="Guerreiro et al. 2024",
         help="score and error spans with severities",
     ),
@@ -237,14 +251,14 @@ def _user_kind(spec: str) -> MetricKind:
     name = metric_name(spec)
     # Scores are stored under the name: two metrics of the same name could not be distinguished in any file.
     if name in (*METRICS, MBR, ""):
-        raise UserError(f"metric {spec!r}: a metric of your own needs a name that no metric of mtcpo has")
+        raise UserError(f"metric {spec!r}: your own metric needs a name that no metric of mtcpo has")
 
     def load(request: LoadRequest) -> Metric:
         from mtcpo.metrics.user import load_user_metric
 
         return spec.metric if isinstance(spec, MetricObject) else load_user_metric(name, str(code_path(spec)))
 
-    return MetricKind(name, load, "unknown", needs_references=False, is_lexical=False)
+    return MetricKind(name, load, "unknown", needs_references=False)
 
 
 def candidate_kind(spec: str) -> MetricKind:

@@ -80,7 +80,7 @@ class ScoreCache:
             application, version = map(self._pragma, ("application_id", "user_version"))
             is_new = next(self._connection.execute("SELECT count(*) FROM sqlite_master"))[0] == 0
             if application != APPLICATION and not is_new:
-                raise UserError(f"{self._path}: a database of another program; choose another --score-cache")
+                raise UserError(f"{self._path}: the database of another program; choose another --score-cache")
             if version != VERSION:
                 if not is_new:
                     self.note = (

@@ -170,7 +170,7 @@ def check_metrics(metrics: Sequence[str], first: Segment | None = None) -> None:
         columns |= candidate.scores.keys()
     for spec, name in zip(metrics, names, strict=True):
         if names.count(name) > 1:
-            raise UserError(f"metric {name!r} is given twice; scores are kept under the name before the colon")
+            raise UserError(f"metric {name!r} is given twice; scores are stored under the name before the colon")
         if is_computed(spec):
             candidate_kind(spec)
         elif spec not in columns:
@@ -182,7 +182,9 @@ def _require_columns(segment: Segment, names: Sequence[str]) -> None:
     for candidate in segment.candidates:
         for name in names:
             if name not in candidate.scores:
-                raise UserError(f"segment {segment.id}: {candidate.system} has no score {name!r}, and it is no metric")
+                raise UserError(
+                    f"segment {segment.id}: {candidate.system} has no score {name!r}, and {name} is not a metric"
+                )
             _require_finite(segment.id, candidate, name)
 
 

@@ -127,7 +127,7 @@ def _check_names(segment: Segment) -> None:
         if candidate.system in seen:
             name = candidate.system
             raise UserError(
-                f"segment {segment.id}: two candidates are of system {name!r}; give each a name of its own, "
+                f"segment {segment.id}: two candidates come from system {name!r}; give each its own system name, "
                 f"such as {name}-1 and {name}-2"
             )
         seen.add(candidate.system)

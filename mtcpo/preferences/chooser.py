@@ -68,11 +68,13 @@ class SelectionConfig(FilterConfig):
                 raise ValueError(f"lower_is_better: the direction of {metric_name(spec)} is known; leave it out")
         # Not `weight <= 0`, which is false for NaN.
         if any(not weight > 0 for weight in self.weights.values()):
-            raise ValueError("weights: each must be above 0; leave a metric without a say out of metrics")
+            raise ValueError("weights: each must be above 0; to ignore a metric, leave it out of metrics")
         if self.weights and not COMBINATIONS[self.combine].takes_weights:
-            raise ValueError(f"weights change nothing where combine is {self.combine!r}; leave them out")
+            raise ValueError(f"weights have no effect when combine is {self.combine!r}; leave them out")
         if needs_logprobs(self.select) and self.reference != "never":
-            raise ValueError(f"select {self.select!r} needs log-probabilities, and a reference has none; use 'never'")
+            raise ValueError(
+                f"select {self.select!r} needs log-probabilities, and a reference has none; set reference to 'never'"
+            )
         return self
 
 

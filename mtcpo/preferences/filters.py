@@ -63,7 +63,7 @@ class FilterConfig(Config):
     @model_validator(mode="after")
     def _check_tokenizer(self) -> Self:
         if (self.max_tokens is None) != (self.tokenizer is None):
-            raise ValueError("max_tokens and tokenizer go together: tokens of which model, and how many")
+            raise ValueError("set max_tokens and tokenizer together: the limit, and the model whose tokens are counted")
         return self
 
 

@@ -108,8 +108,8 @@ def _logprobs(pool: Pool) -> list[float]:
     for candidate in pool.candidates:
         if candidate.logprob is None:
             raise UserError(
-                f"segment {pool.segment.id}: {candidate.system} has no logprob, which select 'confidence' needs of "
-                "every candidate: nats summed over tokens, by the model to be trained; mtcpo translate --logprobs "
+                f"segment {pool.segment.id}: {candidate.system} has no logprob, which select 'confidence' needs for "
+                "every candidate (nats summed over tokens, from the model to be trained); mtcpo translate --logprobs "
                 "writes it"
             )
         logprobs.append(candidate.logprob)
@@ -149,7 +149,7 @@ SELECTIONS = {
     ),
     "confidence": Selection(
         confidence,
-        "the one pair that is clearest by value and that the model ranks most wrongly",
+        "the pair whose gap in value most exceeds the gap that the model gives it",
         "after CRPO, arXiv 2501.13927",
         needs_logprobs=True,
     ),

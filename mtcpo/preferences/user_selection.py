@@ -84,5 +84,5 @@ def _check_pair(pair: Any, pool: Pool, where: str) -> Pair:
     if pool.candidates[chosen].text.strip() == pool.candidates[rejected].text.strip():
         raise UserError(f"{where} has the same text twice; a pair needs two different translations")
     if pool.reference not in (None, chosen):
-        raise UserError(f"{where} does not choose the reference; where reference is 'always', choose pool.best")
+        raise UserError(f"{where} does not choose the reference; with reference = 'always', choose pool.best")
     return chosen, rejected

@@ -13,11 +13,11 @@ from mtcpo.core.files import read_json, write_text
 from mtcpo.data.pair_report import PairReport, read_pair_report
 from mtcpo.evaluation.document import EvaluationDocument, read_document
 from mtcpo.evaluation.results import EVALUATION_FILE
-from mtcpo.report.figures import read_training_log, training_figures
 from mtcpo.report.pair_figures import length_note, pair_figures
 from mtcpo.report.paper_tables import write_paper_tables
 from mtcpo.report.provenance import flatten, stage_views, with_command_line
 from mtcpo.report.rendering import render_page
+from mtcpo.report.training_figures import read_training_log, training_figures
 from mtcpo.report.views import overview_of, view_of
 
 REPORT_FILE = "report.html"

@@ -6,8 +6,7 @@ from collections.abc import Mapping
 from itertools import pairwise
 
 from mtcpo.data.pair_report import Histogram, Lengths, PairReport
-from mtcpo.report.figures import Figure
-from mtcpo.report.svg import Series, bars, histogram, line_plot
+from mtcpo.report.svg import Figure, Series, bars, histogram, line_plot
 from mtcpo.report.wording import humanize, metric_title
 
 SIDES = ("chosen", "rejected")

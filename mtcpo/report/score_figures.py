@@ -1,16 +1,49 @@
-"""Plots of scores: differences from the baseline with their intervals, and scores by source length."""
+"""Plots of a test set's scores: differences from the baseline with their intervals, and scores by source length.
+
+To add a plot, write a function here and call it in `score_figures`.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
 from mtcpo.evaluation.document import SetEntry
-from mtcpo.report.figures import Figure
-from mtcpo.report.svg import Interval, Series, interval_plot, line_plot
+from mtcpo.report.svg import Figure, Interval, Series, interval_plot, line_plot
 from mtcpo.report.wording import format_p, has_few_systems, metric_title
 
 MAX_CURVES = 4
 """Maximum number of systems in a plot, baseline included: as many as the style sheet has colors for."""
+
+MAX_LENGTH_FIGURES = 3
+"""Maximum number of metrics plotted against source length: one row of the page."""
+
+
+def score_figures(
+    entry: SetEntry, others: tuple[str, ...]
+) -> tuple[Figure | None, tuple[tuple[str, tuple[Figure, ...]], ...]]:
+    """Return the plot beside the summary, and the groups of plots under the table: (heading, plots)."""
+    deltas = delta_figures(entry, others)
+    by_length = []
+    for metric in entry.main_metrics[:MAX_LENGTH_FIGURES]:
+        figure = length_figure(entry, _strongest(entry, others, metric), metric)
+        if figure is not None:
+            by_length.append(figure)
+    # A single plot of differences fits beside the summary; several get their own row.
+    lead = deltas[0] if len(deltas) == 1 else None
+    heading = f"Differences from {entry.baseline}: right is better, bars are 95 % confidence intervals"
+    groups: list[tuple[str, tuple[Figure, ...]]] = []
+    if deltas and lead is None:
+        groups.append((heading, deltas))
+    if by_length:
+        groups.append(("", tuple(by_length)))
+    return lead, tuple(groups)
+
+
+def _strongest(entry: SetEntry, systems: Sequence[str], metric: str) -> list[str]:
+    """Return the best systems, as many as fit in a plot beside the baseline, in listed order."""
+    # The baseline always has a curve, whatever its rank.
+    ranked = sorted(systems, key=entry.ranked(metric).index)
+    return sorted(ranked[: MAX_CURVES - 1], key=systems.index)
 
 
 def delta_figures(entry: SetEntry, others: Sequence[str]) -> tuple[Figure, ...]:

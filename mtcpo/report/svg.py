@@ -20,6 +20,16 @@ MAX_POINTS = 160
 
 
 @dataclass(frozen=True, slots=True)
+class Figure:
+    """A plot with its title, a note, and the names of its curves, or () if there is only one."""
+
+    title: str
+    svg: Markup
+    legend: tuple[str, ...] = ()
+    note: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Series:
     """A curve. points: (x, y), finite, x ascending."""
 

@@ -1,7 +1,7 @@
 """The evaluation as the page shows it: a view of each test set, and an overview table of all.
 
-The template only lays out these views. To add a plot of a test set, write a function in `report/score_figures.py` and
-add a line to `_plots`; to add a column, add an entry in `report/columns.py`.
+The template only lays out these views. To add a plot of a test set, see `report/score_figures.py`; to add a column, add
+an entry in `report/columns.py`.
 """
 
 from __future__ import annotations
@@ -18,13 +18,10 @@ from mtcpo.data.rows import read_segments
 from mtcpo.evaluation.document import SetEntry, Verdict
 from mtcpo.evaluation.results import translations_dir
 from mtcpo.report.columns import Column, columns_of
-from mtcpo.report.figures import Figure
-from mtcpo.report.score_figures import MAX_CURVES, delta_figures, length_figure
+from mtcpo.report.score_figures import score_figures
 from mtcpo.report.side_by_side import Row, Selection, select_rows
+from mtcpo.report.svg import Figure
 from mtcpo.report.wording import format_p, format_score, has_few_systems, listed_systems, metric_heading, signed_delta
-
-MAX_LENGTH_FIGURES = 3
-"""Maximum number of metrics plotted against source length: one row of the page."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,7 +129,7 @@ def view_of(entry: SetEntry, run_dir: Path) -> SetView:
     sort_metric = "chrf" if "chrf" in entry.metrics else entry.first_metric
     translations = _read_translations(entry, run_dir, others, sort_metric)
     rows = () if translations is None else translations.rows
-    lead_figure, figures = _plots(entry, others)
+    lead_figure, figures = score_figures(entry, others)
     return SetView(
         entry=entry,
         title=f"{language_name(entry.src_lang)} → {language_name(entry.tgt_lang)}",
@@ -170,34 +167,6 @@ def _read_translations(entry: SetEntry, run_dir: Path, others: tuple[str, ...], 
     if not path.exists():
         return None
     return select_rows(read_segments(path), entry.baseline, others, sort_metric, entry.span_metric)
-
-
-def _plots(
-    entry: SetEntry, others: tuple[str, ...]
-) -> tuple[Figure | None, tuple[tuple[str, tuple[Figure, ...]], ...]]:
-    """Return the plot beside the summary, and the groups of plots under the table: (heading, plots)."""
-    deltas = delta_figures(entry, others)
-    by_length = []
-    for metric in entry.main_metrics[:MAX_LENGTH_FIGURES]:
-        figure = length_figure(entry, _strongest(entry, others, metric), metric)
-        if figure is not None:
-            by_length.append(figure)
-    # A single plot of differences fits beside the summary; several get their own row.
-    lead = deltas[0] if len(deltas) == 1 else None
-    heading = f"Differences from {entry.baseline}: right is better, bars are 95 % confidence intervals"
-    groups: list[tuple[str, tuple[Figure, ...]]] = []
-    if deltas and lead is None:
-        groups.append((heading, deltas))
-    if by_length:
-        groups.append(("", tuple(by_length)))
-    return lead, tuple(groups)
-
-
-def _strongest(entry: SetEntry, systems: Sequence[str], metric: str) -> list[str]:
-    """Return the best systems, as many as fit in a plot beside the baseline, in listed order."""
-    # The baseline always has a curve, whatever its rank.
-    ranked = sorted(systems, key=entry.ranked(metric).index)
-    return sorted(ranked[: MAX_CURVES - 1], key=systems.index)
 
 
 @lru_cache(maxsize=256)

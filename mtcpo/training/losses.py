@@ -66,7 +66,7 @@ class LossConfig(Config):
         if isinstance(name, str) and is_user_code(name):
             return check_code_allowed(name, bool(info.context and info.context.get("allow_code")))
         if name not in LOSSES:
-            raise UserError(f"choose from {', '.join(LOSSES)}; that of the CPO paper is sigmoid")
+            raise UserError(f"choose from {', '.join(LOSSES)}; the CPO paper's is sigmoid")
         return name
 
     @model_validator(mode="before")

@@ -130,8 +130,8 @@ class _Unfinished:
             return _truncate_to_windows(self.partial)
         if exists and not overwrite:
             raise UserError(
-                f"{self.partial}: an unfinished run with another model or settings; repeat those to finish it, "
-                "or pass --overwrite to discard it"
+                f"{self.partial}: an unfinished run with a different model or settings; repeat the command with "
+                "those to finish it, or pass --overwrite to discard it"
             )
         self.partial.unlink(missing_ok=True)
         write_json(self.settings, {"fingerprint": fingerprint})
@@ -143,7 +143,7 @@ class _Unfinished:
             segment = next(segments, None)
             if segment is None or any(row[name] != getattr(segment, name) for name in IDENTITY):
                 raise UserError(
-                    f"{where}: the unfinished run had other sources; give the same ones to finish it, or delete "
+                    f"{where}: the unfinished run had different sources; give the same ones to finish it, or delete "
                     f"{self.partial} to start again"
                 )
 

@@ -77,7 +77,7 @@ def test_segments_with_different_metrics_are_read_from_files_as_written(tmp_path
         ({"references": "text"}, "field 'references' must be a list"),
         ({"references": [1]}, "references must be strings"),
         ({"candidates": ["text"]}, "a candidate must be an object"),
-        ({"candidates": [{"system": "a"}]}, "no field 'text'; it has system"),
+        ({"candidates": [{"system": "a"}]}, "no field 'text'; the row has system"),
         ({"candidates": [{"system": "a", "text": "b", "scores": [1]}]}, "field 'scores' must map"),
         (
             {"candidates": [{"system": "a", "text": "b", "scores": {"chrf": "x"}}]},

@@ -50,7 +50,7 @@ def test_columns_of_preferences_may_have_any_name(folder):
     [
         (
             {"chosen_column": "goood"},
-            r"odd\.jsonl:1: no column 'goood' \(did you mean 'good'\?\); it has bad, good, source; set",
+            r"odd\.jsonl:1: no column 'goood' \(did you mean 'good'\?\); the row has bad, good, source; set",
         ),
         ({"chosen_template": "{goood}"}, "odd.jsonl:1: no column 'goood'"),
         ({"chosen_column": "good", "rejected_column": "bad", "src_lang": "xx"}, "xx"),

@@ -250,7 +250,7 @@ def test_evaluation_json_is_written_last_and_never_half(tmp_path, evaluation, mo
 def test_a_pair_of_two_test_sets_is_keyed_with_the_suite(evaluation, outputs):
     other = replace(evaluation, test_set=replace(evaluation.test_set, name="park"))
     assert list(to_document([evaluation, other]).pairs) == ["garden:en-de", "park:en-de"]
-    with pytest.raises(UserError, match="two test sets are garden en-de"):
+    with pytest.raises(UserError, match="two test sets are named garden en-de"):
         to_document([evaluation, evaluation])
 
 

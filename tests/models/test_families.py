@@ -173,7 +173,7 @@ def test_a_missing_language_names_the_tokens_tried_and_the_nearest():
         language_token(BY_NAME["nllb"], "nds", {"deu_Latn", "tam_Taml", "nds_Latin-ish word", "x_y"})
     with pytest.raises(UserError, match=r"'fo' .*\(tried __fo__\); the nearest that it has is 'da'"):
         language_token(BY_NAME["m2m100"], "fo", {"__fr__", "__da__", "__de__", "__x__"})
-    with pytest.raises(UserError, match=r"nllb family needs to know its languages; give --src-lang"):
+    with pytest.raises(UserError, match=r"nllb family must know the language pair; give --src-lang"):
         language_token(BY_NAME["nllb"], "und", {"nld_Latn"})
 
 

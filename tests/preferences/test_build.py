@@ -300,7 +300,7 @@ def test_the_report_has_the_agreement_between_metrics(tmp_path):
 
 def test_two_candidates_of_one_system_are_refused(tmp_path):
     twice = Segment("7", "de", "en", "Ja", ("Yes",), candidates=(Candidate("a", "Yes"), Candidate("a", "Yeah")))
-    with pytest.raises(UserError, match=r"segment 7: two candidates are of system 'a'; .* such as a-1 and a-2"):
+    with pytest.raises(UserError, match=r"segment 7: two candidates come from system 'a'; .* such as a-1 and a-2"):
         build_preferences([twice], CHRF, tmp_path / "p.jsonl")
 
 

@@ -205,12 +205,12 @@ def test_weights_of_metrics_decide():
     [
         ({"weights": {"blue": 1}}, r"weights: unknown metric 'blue' \(did you mean 'bleu'\?\)"),
         ({"weights": {"chrf": 0}}, "each must be above 0"),
-        ({"weights": {"chrf": 2}, "combine": "minimum"}, "weights change nothing where combine is 'minimum'"),
+        ({"weights": {"chrf": 2}, "combine": "minimum"}, "weights have no effect when combine is 'minimum'"),
         ({"lower_is_better": ["ter"]}, "lower_is_better: unknown metric 'ter'"),
         ({"lower_is_better": ["bleu"]}, "lower_is_better: the direction of bleu is known"),
         ({"select": "confidence", "reference": "always"}, "needs log-probabilities, and a reference has none"),
         ({"reference": "sometimes"}, "reference: Input should be 'never', 'by-score' or 'always'"),
-        ({"max_tokens": 9}, "max_tokens and tokenizer go together"),
+        ({"max_tokens": 9}, "set max_tokens and tokenizer together"),
     ],
 )
 def test_contradictory_settings_are_refused(settings, message):

@@ -136,7 +136,7 @@ def test_the_command_line_takes_a_selection_by_its_name(module, capsys):
     ("name", "message"),
     [
         ("fails", r"select python:my_selections:fails: your code raised TypeError at .*my_selections\.py:7: "),
-        ("not_a_function", "it is a int, and a function is needed"),
+        ("not_a_function", "it is a int, not a function"),
         ("missing", "unknown name in my_selections: 'missing'"),
     ],
 )

@@ -193,9 +193,7 @@ def test_the_table_is_what_settings_and_docs_offer():
         assert set(loss.parameters) <= set(LOSS_PARAMETERS)
         assert loss.length_normalized == (name in reference_loss.LENGTH_NORMALIZED)
         assert f"| `{name}` | {loss.title} |" in loss_table()
-    with pytest.raises(
-        ValueError, match=r"loss\n.*choose from sft, sigmoid, hinge, .*that of the CPO paper is sigmoid"
-    ):
+    with pytest.raises(ValueError, match=r"loss\n.*choose from sft, sigmoid, hinge, .*the CPO paper's is sigmoid"):
         LossConfig(loss="dpo")
 
 
@@ -295,7 +293,7 @@ def test_an_impossible_router_loss_is_refused():
     ):
         router_weight(DENSE, LossConfig(router_aux_loss_coef=0.1))
     without = SimpleNamespace(model_type="granitemoe", output_router_logits=False, router_aux_loss_coef=None)
-    with pytest.raises(UserError, match=r"has no weight for it; set train\.router_aux_loss_coef"):
+    with pytest.raises(UserError, match=r"config gives it no weight; set train\.router_aux_loss_coef"):
         router_weight(without, LossConfig(output_router_logits=True))
     with pytest.raises(ValueError, match="router_aux_loss_coef without output_router_logits has no effect"):
         LossConfig(output_router_logits=False, router_aux_loss_coef=0.1)

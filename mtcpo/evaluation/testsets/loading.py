@@ -90,7 +90,7 @@ def _read(
     if docs is not None:
         documents = list(read_lines(docs))
         if len(documents) != len(sources):
-            raise UserError(f"{origin}: {len(documents)} document names for {len(sources)} segments; fetch it again")
+            raise UserError(f"{origin}: {len(documents)} document names for {len(sources)} segments; download it again")
     src_lang, tgt_lang = languages
     segments = []
     for index, text in enumerate(sources):

@@ -91,7 +91,7 @@ def check_downloadable(spec: TestSetSpec) -> None:
     """
     if spec.suite in RELEASES and spec.suite not in known_sets():
         raise UserError(
-            f"test set {spec.suite}:{spec.pair}: sacreBLEU cannot fetch it; get it from {RELEASES[spec.suite].home} "
+            f"test set {spec.suite}:{spec.pair}: sacreBLEU cannot download it; get it from {RELEASES[spec.suite].home} "
             f"and pass --test-set-dir DIR with {where_to_put(spec)}"
         )
 
@@ -122,7 +122,7 @@ def _check_length(spec: TestSetSpec, source: Path) -> None:
     lines = count_lines(source)
     if lines != release.lines:
         raise UserError(
-            f"{source}: {lines} lines, but {spec.suite} has {release.lines}; fetch it again from {release.home}"
+            f"{source}: {lines} lines, but {spec.suite} has {release.lines}; download it again from {release.home}"
         )
 
 

@@ -71,7 +71,7 @@ def find(spec: TestSetSpec, folder: Path, where_to_put: str) -> TestSetFiles:
     known = known_sets()
     if spec.suite not in known:
         hint = nearest(spec.suite, known)
-        raise UserError(f"unknown test set {spec.suite!r}{hint}; sacrebleu --list names those it knows")
+        raise UserError(f"unknown test set {spec.suite!r}{hint}; run sacrebleu --list to see all of them")
     if spec.pair not in known[spec.suite].langpairs:
         raise choose(f"language pair of {spec.suite}", spec.pair, known[spec.suite].langpairs)
     dataset = CachedDataset(known[spec.suite])
@@ -183,7 +183,7 @@ def _download_timeout() -> Iterator[None]:
 @lru_cache(maxsize=64)
 def _check_archive(archive: Path, md5: str | None, raw: Path, state: tuple[int, int]) -> None:
     """Check one archive. `state` (size, mtime) is part of the cache key, so that a new archive is checked again."""
-    way_out = f"delete {raw.parent} and try again with a network"
+    way_out = f"delete {raw.parent} and try again with a network connection"
     if md5 is not None:
         with archive.open("rb") as file:
             actual = hashlib.file_digest(file, "md5").hexdigest()
@@ -223,8 +223,8 @@ def _explain_failure(dataset: CachedDataset, spec: TestSetSpec, error: BaseExcep
     text = next(iter(sorted(folder.glob(f"*.{spec.pair}.*"))), None)
     state = f"not in {folder.parent}"
     if text is not None:
-        state = f"{text} has no archive beside it to be checked against"
+        state = f"there is no archive beside {text} to verify it against"
     return (
         f"test set {spec.suite}:{spec.pair}: {state}, and the download failed ({reason}); "
-        f"pass --test-set-dir DIR with {where_to_put}, or delete {folder} and try again with a network"
+        f"pass --test-set-dir DIR with {where_to_put}, or delete {folder} and try again with a network connection"
     )

@@ -106,7 +106,7 @@ def load_test_sets(
     seen: set[tuple[str, str]] = set()
     for test_set in test_sets:
         if (test_set.name, test_set.pair) in seen:
-            raise UserError(f"two test sets are {test_set.name} {test_set.pair}; name it once, or rename one")
+            raise UserError(f"two test sets are named {test_set.name} {test_set.pair}; give it once, or rename one")
         seen.add((test_set.name, test_set.pair))
     return test_sets
 

@@ -67,7 +67,7 @@ class TestSetConfig(Config):
             raise ValueError(f"{len(names)} reference_names for {len(self.references)} references; name each")
         for name in names:
             if names.count(name) > 1:
-                raise ValueError(f"two references are named {name!r}; give each a name of its own")
+                raise ValueError(f"two references are named {name!r}; give each its own name")
         return self
 
 

@@ -21,7 +21,7 @@ CLASSES = {
 """class_identifier of hparams.yaml -> class in comet.models."""
 
 
-WAY_OUT = "fetch it elsewhere (hf download) and give its directory: comet:PATH"
+WAY_OUT = "download it on another machine (hf download) and give its directory: comet:PATH"
 """What a user can do if a model cannot be fetched from the hub."""
 
 
@@ -87,7 +87,7 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
         raise UserError(f"{path}: refused, its pickle holds more than tensors and plain values ({reason})") from None
     except (RuntimeError, EOFError) as error:
         reason = first_line(error)
-        raise UserError(f"{path}: not a readable checkpoint ({reason}); fetch it again") from None
+        raise UserError(f"{path}: not a readable checkpoint ({reason}); download it again") from None
     if not isinstance(content, dict) or not {"state_dict", "hyper_parameters"} <= content.keys():
         raise UserError(f"{path}: not a COMET checkpoint: it has no state_dict and hyper_parameters")
     return content

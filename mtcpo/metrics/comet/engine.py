@@ -69,7 +69,9 @@ def _single_layer(layer: int, model: Any) -> Mix:
 def _check_layer(layer: Any, model: Any) -> int:
     """Return a layer's number if the encoder has it; 0 means the embeddings."""
     if not isinstance(layer, int) or not 0 <= layer < model.encoder.num_layers:
-        raise UserError(f"the COMET model reads layer {layer!r} of an encoder of {model.encoder.num_layers - 1}")
+        raise UserError(
+            f"the COMET model reads layer {layer!r}, but its encoder has {model.encoder.num_layers - 1} layers"
+        )
     return layer
 
 

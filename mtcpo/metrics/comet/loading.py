@@ -21,7 +21,7 @@ from mtcpo.core.errors import UserError, choose
 from mtcpo.core.hub import hub_folder
 from mtcpo.metrics.comet.checkpoint import CLASSES, WAY_OUT, class_of, read_checkpoint, read_hparams
 
-INSTALL = "install it with: pip install 'mtcpo[comet]', or beside transformers 5 as docs/pairs.md says"
+INSTALL = "install it with: pip install 'mtcpo[comet]', or alongside transformers 5 as described in docs/pairs.md"
 # transformers 5.0 tokenizes some lines differently; 5.17 and 5.23 gave the tokens of 4.57 for 24,000 lines of WMT.
 FIRST_OF_TRANSFORMERS_5 = (5, 17)
 # XLM-R-XL has 250,002 tokens for 250,880 embeddings; an empty tokenizer has five.
@@ -48,12 +48,14 @@ def environment() -> Environment:
         UserError: COMET is not installed, or the installed transformers tokenizes differently.
     """
     if importlib.util.find_spec("comet") is None:
-        raise UserError(f"COMET is not installed; {INSTALL}; or name another environment's with --comet-python")
+        raise UserError(
+            f"COMET is not installed; {INSTALL}; or name the Python of an environment that has it with --comet-python"
+        )
     version = importlib.metadata.version("transformers")
     major, minor = (int(part) for part in version.split(".")[:2])
     if (5, 0) <= (major, minor) < FIRST_OF_TRANSFORMERS_5:
         raise UserError(
-            f"transformers {version} tokenizes some texts in another way than COMET was trained with; install 4.57, "
+            f"transformers {version} tokenizes some texts differently from COMET's training; install 4.57, "
             "or 5.17 or later"
         )
     import torch
@@ -73,7 +75,7 @@ def load_model(checkpoint: Path) -> Any:
         try:
             import comet.models
         except Exception as error:  # with other versions of its dependencies, its import fails in many ways
-            raise UserError(f"COMET does not import here ({type(error).__name__}: {error}); {INSTALL}") from error
+            raise UserError(f"COMET cannot be imported here ({type(error).__name__}: {error}); {INSTALL}") from error
         cls = getattr(comet.models, CLASSES[class_of(checkpoint)])
         return _build(cls, read_checkpoint(checkpoint), checkpoint).eval().float()
 
@@ -138,9 +140,7 @@ def _encoder_folder(hyper_parameters: Mapping[str, Any], checkpoint: Path) -> Pa
     if not name.startswith(("/", ".")) and not Path(name).is_dir():
         return hub_folder(name, _has_encoder, WAY_OUT, ENCODER_FILES)
     if not _has_encoder(Path(name)):
-        raise UserError(
-            f"{checkpoint}: its encoder's config.json and tokenizer.json are needed in {name}, and are not there"
-        )
+        raise UserError(f"{checkpoint}: its encoder's config.json and tokenizer.json are missing in {name}")
     return Path(name)
 
 
@@ -169,6 +169,6 @@ def _check_pass(encoder: Any, folder: Path) -> None:
     with torch.inference_mode():
         if not is_known(model, torch.tensor([encoder.tokenizer(SOME_TEXT)["input_ids"]])):
             raise UserError(
-                f"{folder}: this encoder ({model.config.model_type}) is of a kind that mtcpo does not know; "
+                f"{folder}: this encoder ({model.config.model_type}) is not supported; "
                 "score with comet-score, and give its scores as a column"
             )

@@ -21,7 +21,7 @@ NAMES = ["rows.jsonl", "rows.jsonl.gz", "rows.jsonl.zst", "rows.parquet"]
 
 def test_plain_text_is_refused_where_rows_are_needed(folder):
     write("a.txt", "x")
-    with pytest.raises(UserError, match=r"a\.txt: rows are needed: \.jsonl"):
+    with pytest.raises(UserError, match=r"a\.txt: not a file of rows; its name must end in \.jsonl"):
         read_rows("a.txt")
 
 
@@ -53,7 +53,7 @@ def test_mistakes_in_tables_name_file_and_line(folder):
         corpus("t.tsv")
     write("t.tsv", "src\treference", "a\tb")
     with pytest.raises(
-        UserError, match=r"t\.tsv:2: no column 'source' \(did you mean 'src'\?\); it has reference, src"
+        UserError, match=r"t\.tsv:2: no column 'source' \(did you mean 'src'\?\); the row has reference, src"
     ):
         corpus("t.tsv")
     assert corpus("t.tsv", source_column="src")[0].source == "a"
@@ -175,7 +175,7 @@ def test_a_missing_file_is_refused(tmp_path, name):
 
 
 def test_directories_and_rows_that_are_no_objects_are_refused(tmp_path):
-    with pytest.raises(UserError, match="is a directory"):
+    with pytest.raises(UserError, match="a directory, not a text file"):
         list(read_lines(tmp_path))
     (tmp_path / "bad.jsonl").write_text('{"a": 1}\n\n{"a": \n')
     with pytest.raises(UserError, match=r"bad\.jsonl:3: not JSON"):
@@ -200,7 +200,7 @@ def test_no_file_appears_if_the_rows_fail(tmp_path, name):
 
 
 def test_parquet_without_rows_is_refused_with_the_way_out(tmp_path):
-    with pytest.raises(UserError, match=r"use \.jsonl"):
+    with pytest.raises(UserError, match=r"write \.jsonl instead"):
         write_row_file(tmp_path / "x.parquet", [])
     assert list(tmp_path.iterdir()) == []
 
@@ -211,7 +211,7 @@ def test_a_field_that_comes_late_is_refused_and_not_lost_in_parquet(tmp_path, mo
     rows = [{"id": str(n), "scores": {"chrf": 1.0}} for n in range(3)]
     with pytest.raises(UserError, match=r"x\.parquet: scores\.comet first appears after row 2, .*write \.jsonl"):
         write_row_file(path, [*rows, {"id": "3", "scores": {"comet": 0.5}}])
-    with pytest.raises(UserError, match=r"a column of a Parquet file has values of one type .*write \.jsonl"):
+    with pytest.raises(UserError, match=r"all values in a column of a Parquet file must have one type .*write \.jsonl"):
         write_row_file(path, [*rows, {"id": "3", "scores": {"chrf": "text"}}])
     assert list(tmp_path.iterdir()) == []
     late = [*rows, {"id": "3", "scores": None}]
@@ -228,7 +228,7 @@ def test_a_new_format_is_one_entry_of_the_table(folder, monkeypatch):
     write("c.words", "Ja.", "Nein.")
     assert [segment.source for segment in corpus("c.words")] == ["Ja.", "Nein."]
     write("c.txt", "Ja.")
-    with pytest.raises(UserError, match=r"rows are needed: \.jsonl, \.json, \.parquet, \.tsv, \.csv or \.words$"):
+    with pytest.raises(UserError, match=r"its name must end in \.jsonl, \.json, \.parquet, \.tsv, \.csv or \.words$"):
         read_rows("c.txt")
 
 

@@ -1,19 +1,16 @@
-"""A plot with its title, and the training curves of a run."""
+"""Plots of training: the curves of each stage, from metrics.jsonl."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
-from markupsafe import Markup
-
 from mtcpo.core.errors import UserError
 from mtcpo.data.file_formats.registry import read_row_file
-from mtcpo.report.svg import Series, line_plot
+from mtcpo.report.svg import Figure, Series, line_plot
 
 PANELS = (
     ("Loss", ("loss", "eval_loss")),
@@ -24,16 +21,6 @@ PANELS = (
     ("Log-probabilities", ("logps/chosen", "logps/rejected")),
 )
 """Training curves: title, and the logged values that share the plot. To add a plot, add a row."""
-
-
-@dataclass(frozen=True, slots=True)
-class Figure:
-    """A plot with its title, a note, and the names of its curves, or () if there is only one."""
-
-    title: str
-    svg: Markup
-    legend: tuple[str, ...] = ()
-    note: str = ""
 
 
 def read_training_log(path: Path) -> dict[str, list[dict[str, Any]]]:
