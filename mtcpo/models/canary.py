@@ -18,11 +18,12 @@ from accelerate.utils import send_to_device
 from torch import Tensor
 
 from mtcpo.core.errors import UserError, first_line
-from mtcpo.models.families import Family, any_language, language_token
+from mtcpo.models.families import Family
 from mtcpo.models.head.hooks import Head, LogitsMode
 from mtcpo.models.head.targets import IGNORE
 from mtcpo.models.layouts.base import Batch, Layout
 from mtcpo.models.prompts import TextExample
+from mtcpo.models.tokenizers import any_language, language_token
 
 CANARY_FILE = "canary.json"
 

@@ -10,12 +10,8 @@ from collections.abc import Callable, Collection
 from dataclasses import KW_ONLY, dataclass
 from typing import Any, Literal, get_args
 
-import langcodes
-from langcodes.tag_parser import LanguageTagError
-
 from mtcpo.core.errors import UserError, nearest
 from mtcpo.core.user_code import load_user_code
-from mtcpo.data.languages import UNDETERMINED
 from mtcpo.models.language_codes import m2m100_codes, madlad_codes, marian_codes, mbart_codes, nllb_codes
 from mtcpo.models.prompts import check_prompt
 
@@ -25,9 +21,6 @@ DECODER_LAYERS = (
 )  # fmt: skip
 """Names of attention and feed-forward layers in Llama-like models, GPT-NeoX and GPT-2. Not the router and experts of a
 mixture of experts: transformers 4 and 5 store them in different shapes, so adapters would not be portable."""
-
-MAX_LANGUAGE_DISTANCE = 80
-"""On CLDR's scale of how well readers of one language do with another, Low and High German are this far apart."""
 
 LayoutName = Literal["encoder-decoder", "decoder-only"]
 
@@ -279,66 +272,3 @@ def load_family(entry: Any, use: str = "--family") -> Family | None:
 
 def _needs_family(value: Any) -> str:
     return "" if isinstance(value, Family) else f"it is a {type(value).__name__}, not a Family"
-
-
-# --- language tokens --------------------------------------------------------------------------------------------------
-
-
-def language_token(family: Family, tag: str, tokens: Collection[str]) -> str:
-    """Return a BCP-47 language's token in this model's vocabulary; "" if the family has no language tokens.
-
-    Raises:
-        UserError: the tokenizer lacks the language; the message names the nearest one that it has.
-    """
-    if family.language_code is None:
-        return ""
-    if tag == UNDETERMINED:
-        raise UserError(
-            f"models of the {family.name} family must know the language pair; give --src-lang and --tgt-lang"
-        )
-    codes = family.language_code(tag)
-    for code in codes:
-        if code in tokens:
-            return code
-    # Only tokens of the same shape are parsed and compared: a vocabulary has 250,000 tokens.
-    shapes = {_shape(code) for code in codes}
-    bare_codes = {_bare(token) for token in tokens if _shape(token) in shapes}
-    tags = sorted(filter(_is_tag, bare_codes))
-    closest, distance = langcodes.closest_match(tag, tags, max_distance=MAX_LANGUAGE_DISTANCE)
-    hint = f"; the nearest that it has is {closest!r}" if distance <= MAX_LANGUAGE_DISTANCE else ""
-    raise UserError(f"the tokenizer has no token for language {tag!r} (tried {', '.join(codes)}){hint}")
-
-
-def any_language(family: Family, tokens: Collection[str]) -> str:
-    """Return the first language, in the order of tokens, of a tokenizer whose family has language tokens.
-
-    Raises:
-        UserError: it has none.
-    """
-    assert family.language_code is not None
-    examples = {_shape(code): code for code in family.language_code("de")}
-    for token in sorted(token for token in tokens if _shape(token) in examples):
-        tag = _bare(token)
-        try:
-            if token in family.language_code(tag):
-                return tag
-        except (LookupError, ValueError):
-            continue  # a word that only looks like a code
-    raise UserError(f"the tokenizer of this {family.name} model has no language token such as {min(examples.values())}")
-
-
-def _is_tag(code: str) -> bool:
-    try:
-        return langcodes.tag_is_valid(code)
-    except LanguageTagError:
-        return False  # a word that only looks like a code
-
-
-def _bare(token: str) -> str:
-    """Return the code in a language token: `<2de>` and `__de__` -> `de`."""
-    return re.sub(r"^(<2|>>|__)|(>|<<|__)$", "", token)
-
-
-def _shape(token: str) -> str:
-    """Return the shape of a language token: `deu_Latn` -> `a_a`, `>>deu<<` -> `>>a<<`."""
-    return re.sub(r"[^\W_]+", "a", token)

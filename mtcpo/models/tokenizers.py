@@ -1,14 +1,21 @@
-"""Loading and saving tokenizers, so that transformers 4.57 and 5 tokenize alike."""
+"""Tokenizers: loaded and saved so that transformers 4.57 and 5 tokenize alike, and their language tokens."""
 
 from __future__ import annotations
 
 import json
+import re
 import shutil
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
+import langcodes
+from langcodes.tag_parser import LanguageTagError
+
 from mtcpo.core.errors import UserError, first_line
 from mtcpo.core.hub import hub_file
+from mtcpo.data.languages import UNDETERMINED
+from mtcpo.models.families import Family
 
 TOKENIZER_FILES = (
     "tokenizer.json", "spiece.model", "sentencepiece.bpe.model", "source.spm", "tokenizer.model", "vocab.json",
@@ -16,6 +23,9 @@ TOKENIZER_FILES = (
 
 WITHOUT_FILES = frozenset({"ByT5Tokenizer"})
 """Tokenizer classes that have no files but their settings."""
+
+MAX_LANGUAGE_DISTANCE = 80
+"""On CLDR's scale of how well readers of one language do with another, Low and High German are this far apart."""
 
 
 def has_tokenizer(folder: Path) -> bool:
@@ -111,3 +121,66 @@ def _mend_tokenizer_config(path: Path) -> None:
         tokens = settings.pop("extra_special_tokens")
         settings |= {"additional_special_tokens": tokens} if tokens else {}
     path.write_text(json.dumps(settings, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
+
+
+# --- language tokens --------------------------------------------------------------------------------------------------
+
+
+def language_token(family: Family, tag: str, tokens: Collection[str]) -> str:
+    """Return a BCP-47 language's token in this model's vocabulary; "" if the family has no language tokens.
+
+    Raises:
+        UserError: the tokenizer lacks the language; the message names the nearest one that it has.
+    """
+    if family.language_code is None:
+        return ""
+    if tag == UNDETERMINED:
+        raise UserError(
+            f"models of the {family.name} family must know the language pair; give --src-lang and --tgt-lang"
+        )
+    codes = family.language_code(tag)
+    for code in codes:
+        if code in tokens:
+            return code
+    # Only tokens of the same shape are parsed and compared: a vocabulary has 250,000 tokens.
+    shapes = {_shape(code) for code in codes}
+    bare_codes = {_bare(token) for token in tokens if _shape(token) in shapes}
+    tags = sorted(filter(_is_tag, bare_codes))
+    closest, distance = langcodes.closest_match(tag, tags, max_distance=MAX_LANGUAGE_DISTANCE)
+    hint = f"; the nearest that it has is {closest!r}" if distance <= MAX_LANGUAGE_DISTANCE else ""
+    raise UserError(f"the tokenizer has no token for language {tag!r} (tried {', '.join(codes)}){hint}")
+
+
+def any_language(family: Family, tokens: Collection[str]) -> str:
+    """Return the first language, in the order of tokens, of a tokenizer whose family has language tokens.
+
+    Raises:
+        UserError: it has none.
+    """
+    assert family.language_code is not None
+    examples = {_shape(code): code for code in family.language_code("de")}
+    for token in sorted(token for token in tokens if _shape(token) in examples):
+        tag = _bare(token)
+        try:
+            if token in family.language_code(tag):
+                return tag
+        except (LookupError, ValueError):
+            continue  # a word that only looks like a code
+    raise UserError(f"the tokenizer of this {family.name} model has no language token such as {min(examples.values())}")
+
+
+def _is_tag(code: str) -> bool:
+    try:
+        return langcodes.tag_is_valid(code)
+    except LanguageTagError:
+        return False  # a word that only looks like a code
+
+
+def _bare(token: str) -> str:
+    """Return the code in a language token: `<2de>` and `__de__` -> `de`."""
+    return re.sub(r"^(<2|>>|__)|(>|<<|__)$", "", token)
+
+
+def _shape(token: str) -> str:
+    """Return the shape of a language token: `deu_Latn` -> `a_a`, `>>deu<<` -> `>>a<<`."""
+    return re.sub(r"[^\W_]+", "a", token)

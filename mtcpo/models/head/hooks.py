@@ -18,8 +18,8 @@ So the model never builds its logits, and no code here has to know how a family 
 to its logits after the head is in `LogitTransform`; if that is not enough, `LogitsMode` falls back to its own logits.
 
 Why the loss is added to the empty logits: DDP, FSDP and DeepSpeed put their backward hooks on the outputs of the
-modules that they wrap; if these are not part of the graph, weights are not gathered for the backward pass, or gradients do
-not reach the optimizer. `add_model_losses` recovers the loss from the model's output.
+modules that they wrap. If these are not part of the graph, weights are not gathered for the backward pass, or gradients
+do not reach the optimizer. `add_model_losses` recovers the loss from the model's output.
 """
 
 from __future__ import annotations

@@ -11,13 +11,14 @@ import torch
 from torch import Tensor, nn
 
 from mtcpo.core.errors import UserError
-from mtcpo.models.families import Family, language_token
+from mtcpo.models.families import Family
 from mtcpo.models.head.hooks import Head, add_model_losses
 from mtcpo.models.head.targets import IGNORE, Objective, TargetPositions, TokenScores, locate_targets
 from mtcpo.models.language_codes import language_code_source
 from mtcpo.models.layouts.base import Batch, Example, pad_rows, router_option, target_rows
 from mtcpo.models.layouts.encode_once import encode_once, look_up_once
 from mtcpo.models.prompts import TextExample, fill_prompt
+from mtcpo.models.tokenizers import language_token
 
 
 @dataclass(slots=True)
