@@ -6,7 +6,8 @@ import pytest
 
 from mtcpo.core.errors import UserError
 from mtcpo.data.languages import check_language
-from mtcpo.models.families import FAMILIES, Family, any_language, family_of, language_token
+from mtcpo.models.families import FAMILIES, Family, family_of
+from mtcpo.models.tokenizers import any_language, language_token
 
 BY_NAME = {family.name: family for family in FAMILIES}
 

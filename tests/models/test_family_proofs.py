@@ -17,10 +17,11 @@ from support.models import PAIRS, preference_texts
 from support.paths import ROOT
 
 from mtcpo.models.canary import CANARY_FILE, head_and_model_logps
-from mtcpo.models.families import FAMILIES, language_token
+from mtcpo.models.families import FAMILIES
 from mtcpo.models.head.targets import IGNORE
 from mtcpo.models.loading import load_model, save_model
 from mtcpo.models.prompts import TextExample
+from mtcpo.models.tokenizers import language_token
 from mtcpo.training.config import TrainConfig
 from mtcpo.training.losses import pair_logps
 from mtcpo.training.train import train
