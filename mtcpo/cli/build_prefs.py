@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from mtcpo.cli import catalogues
-from mtcpo.cli.configuration import is_first_process, load_corpus, load_options
+from mtcpo.cli.configuration import is_first_process, load_corpus, load_options, writing_rows
 from mtcpo.cli.options import (
     CommonOptions,
     LanguageOptions,
@@ -22,7 +22,6 @@ from mtcpo.cli.options import (
     with_options,
 )
 from mtcpo.core.errors import UserError, counted
-from mtcpo.core.outputs import writing
 
 if TYPE_CHECKING:
     from mtcpo.data.pair_report import PairReport
@@ -105,7 +104,7 @@ def build_prefs(
     own, of_data = common.split()
     _check_inputs(candidates, texts)
     config = _config(selection, neural_metrics, own, common.allow_code)
-    with writing(output, common.overwrite, inputs=[candidates, *texts.files()]):
+    with writing_rows(output, common.overwrite, inputs=[candidates, *texts.files()]):
         _build(candidates or texts.source or "", texts, languages, config, output, common, of_data)
 
 

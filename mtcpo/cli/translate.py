@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from mtcpo.cli import catalogues
-from mtcpo.cli.configuration import format_drops, load_corpus, load_options, system_name
+from mtcpo.cli.configuration import format_drops, load_corpus, load_options, system_name, writing_rows
 from mtcpo.cli.options import (
     CommonOptions,
     LanguageOptions,
@@ -21,7 +21,6 @@ from mtcpo.cli.options import (
     with_options,
 )
 from mtcpo.core.errors import UserError, counted
-from mtcpo.core.outputs import writing
 
 if TYPE_CHECKING:
     from mtcpo.data.config import CorpusConfig
@@ -87,7 +86,7 @@ def translate(
     names = _check_sources(sources, references)
     system, options = system_name(model, system), loading.checked(common.allow_code)
     drops = Drops()
-    with writing(output, common.overwrite, inputs=[*sources, *references]):
+    with writing_rows(output, common.overwrite, inputs=[*sources, *references]):
         corpora = [load_corpus(source, references, (), languages, of_data, common.allow_code) for source in sources]
         # The first segment is read here: a mistake in the files shows before a model is loaded.
         segments = require_first(_read(corpora, drops), f"{', '.join(names)}: every source is empty")

@@ -29,6 +29,7 @@ def read_csv(path: Path) -> Iterator[Row]:
 
 
 def _read_rows(path: Path, **dialect: Any) -> Iterator[Row]:
+    # With their line ends again: csv keeps those inside quotes as part of the cell.
     lines = (line + "\n" for line in read_lines(path))
     table = csv.reader(lines, **dialect)
     try:
