@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from mtcpo.cli import catalogues
-from mtcpo.cli.configuration import is_first_process, load_corpus, load_options
+from mtcpo.cli.configuration import is_first_process, load_corpus, load_options, writing_rows
 from mtcpo.cli.options import (
     CommonOptions,
     LanguageOptions,
@@ -21,8 +21,7 @@ from mtcpo.cli.options import (
     settings_of,
     with_options,
 )
-from mtcpo.core.errors import UserError
-from mtcpo.core.outputs import writing
+from mtcpo.core.errors import UserError, counted
 
 if TYPE_CHECKING:
     from mtcpo.data.pair_report import PairReport
@@ -105,7 +104,7 @@ def build_prefs(
     own, of_data = common.split()
     _check_inputs(candidates, texts)
     config = _config(selection, neural_metrics, own, common.allow_code)
-    with writing(output, common.overwrite, inputs=[candidates, *texts.files()]):
+    with writing_rows(output, common.overwrite, inputs=[candidates, *texts.files()]):
         _build(candidates or texts.source or "", texts, languages, config, output, common, of_data)
 
 
@@ -157,6 +156,6 @@ def _print_report(report: PairReport, output: Path) -> None:
     # On stderr: scripts read the counts from stdout.
     for note in report.notes:
         click.echo(f"mtcpo: {note}", err=True)
-    click.echo(f"{output}: {report.kept} triplets of {report.segments} segments")
+    click.echo(f"{output}: {counted(report.kept, 'triplet')} from {counted(report.segments, 'segment')}")
     for reason, number in sorted(report.dropped.items()):
         click.echo(f"  dropped {number}: {reason}{TRUNCATED if reason == 'truncated_line' else ''}")

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -74,6 +75,17 @@ def load_preference_set(
 
     values = {"source": source, "src_lang": languages.src_lang, "tgt_lang": languages.tgt_lang}
     return load_options(PreferenceSetConfig, "data", values, overrides, allow_code)
+
+
+@contextmanager
+def writing_rows(output: Path, overwrite: bool, inputs: Iterable[str | None]) -> Iterator[None]:
+    """Do as `mtcpo.core.outputs.writing` for a file of rows, and refuse one whose format cannot be written."""
+    from mtcpo.core.outputs import writing
+    from mtcpo.data.file_formats.registry import check_writable
+
+    with writing(output, overwrite, inputs=inputs):
+        check_writable(output)
+        yield
 
 
 def is_first_process() -> bool:

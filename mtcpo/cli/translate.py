@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from mtcpo.cli import catalogues
-from mtcpo.cli.configuration import format_drops, load_corpus, load_options, system_name
+from mtcpo.cli.configuration import format_drops, load_corpus, load_options, system_name, writing_rows
 from mtcpo.cli.options import (
     CommonOptions,
     LanguageOptions,
@@ -20,8 +20,7 @@ from mtcpo.cli.options import (
     settings_of,
     with_options,
 )
-from mtcpo.core.errors import UserError
-from mtcpo.core.outputs import writing
+from mtcpo.core.errors import UserError, counted
 
 if TYPE_CHECKING:
     from mtcpo.data.config import CorpusConfig
@@ -87,7 +86,7 @@ def translate(
     names = _check_sources(sources, references)
     system, options = system_name(model, system), loading.checked(common.allow_code)
     drops = Drops()
-    with writing(output, common.overwrite, inputs=[*sources, *references]):
+    with writing_rows(output, common.overwrite, inputs=[*sources, *references]):
         corpora = [load_corpus(source, references, (), languages, of_data, common.allow_code) for source in sources]
         # The first segment is read here: a mistake in the files shows before a model is loaded.
         segments = require_first(_read(corpora, drops), f"{', '.join(names)}: every source is empty")
@@ -96,7 +95,7 @@ def translate(
 
         with open_engine(model, system, loading.dtype, options) as engine:
             figures = translate_to_file(engine, segments, config, output, common.overwrite)
-    counts = f"{figures['segments']} sources, {config.num_candidates} candidates each"
+    counts = f"{counted(figures['segments'], 'source')}, {counted(config.num_candidates, 'candidate')} each"
     click.echo(f"{output}: {counts}{format_drops(drops)}")
 
 

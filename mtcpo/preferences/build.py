@@ -13,7 +13,7 @@ from mtcpo.core.config import PathOrName
 from mtcpo.core.errors import UserError
 from mtcpo.core.version import __version__
 from mtcpo.data.corpora import Drops
-from mtcpo.data.file_formats.registry import write_row_file
+from mtcpo.data.file_formats.registry import check_writable, stem_of, write_row_file
 from mtcpo.data.pair_report import PairReport, write_pair_report
 from mtcpo.data.records import Segment, Triplet, segment_from_json, segment_to_json, triplet_to_json
 from mtcpo.data.rows import read_segments
@@ -45,10 +45,7 @@ class PrefsConfig(SelectionConfig):
 
 def report_path_of(output: Path) -> Path:
     """Return the default path of the report on `output`: `prefs.en-de.jsonl.gz` -> `prefs.en-de-report.json`."""
-    name = output.name
-    for suffix in (".gz", ".zst", ".jsonl", ".json", ".parquet"):
-        name = name.removesuffix(suffix)
-    return output.with_name(f"{name}-report.json")
+    return output.with_name(f"{stem_of(output)}-report.json")
 
 
 def build_preferences(
@@ -65,16 +62,20 @@ def build_preferences(
         segments: Read once, as a stream. Memory does not grow with their texts: what must wait for the last segment
             is kept in temporary files; a triplet takes about 40 bytes of memory at most.
         config: [prefs] of a recipe.
-        output: The triplets, JSON Lines or Parquet by its suffix.
+        output: File for the triplets, in the format of its suffix.
         report: Path of the report; default: `report_path_of(output)`.
         scored: File for the scored segments; default: they are not kept.
         drops: Counts of what the reader of `segments` drops, for the report; they may grow while it reads.
 
     Raises:
-        UserError: As in scoring, or no pair is left (the message says why; `output` is not written).
+        UserError: As in scoring, a file's format cannot be written, or no pair is left (the message says why;
+            `output` is not written).
     """
     drops = Drops() if drops is None else drops
-    # First: a missing package or module shows before an hour of scoring.
+    # First: an unknown format or a missing package shows before an hour of scoring.
+    for path in (output, scored):
+        if path is not None:
+            check_writable(path)
     chooser, statistics = Chooser(config), PairStatistics(config.seed)
     output.parent.mkdir(parents=True, exist_ok=True)
     cache = Path(config.score_cache) if config.score_cache else output.with_name(CACHE_FILE)

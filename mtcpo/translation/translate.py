@@ -17,7 +17,7 @@ from typing import Any
 from mtcpo.core.errors import UserError
 from mtcpo.core.files import partial_path, refuse_existing, write_json
 from mtcpo.data.file_formats.json_lines import json_line
-from mtcpo.data.file_formats.registry import read_row_file, write_row_file
+from mtcpo.data.file_formats.registry import check_writable, is_plain_lines, read_row_file, write_row_file
 from mtcpo.data.records import Segment, segment_to_json
 from mtcpo.translation.config import TranslateConfig
 from mtcpo.translation.engines import Engine
@@ -80,10 +80,11 @@ def translate_to_file(
         segments (in the file), candidates (made in this call), and resumed_at (segments that were there already).
 
     Raises:
-        UserError: `output` exists, or an unfinished file of other settings or sources is there. `overwrite` allows
-            the first, and other settings.
+        UserError: `output` exists, its format cannot be written, or an unfinished file of other settings or sources is
+            there. `overwrite` allows the first, and other settings.
     """
     refuse_existing(output, overwrite)
+    check_writable(output)
     output.parent.mkdir(parents=True, exist_ok=True)
     unfinished = _Unfinished.of(output)
     done = unfinished.resume(_fingerprint(engine, config), overwrite)
@@ -118,8 +119,8 @@ class _Unfinished:
 
     @classmethod
     def of(cls, output: Path) -> _Unfinished:
-        # Compressed and Parquet files cannot be truncated to whole windows; they are written from plain lines.
-        plain = output if _is_plain(output) else output.with_name(f"{output.name}.jsonl")
+        # Compressed files and other formats cannot be truncated to whole windows; they are written from plain lines.
+        plain = output if is_plain_lines(output) else output.with_name(f"{output.name}.jsonl")
         return cls(partial_path(plain), output.with_name(f".{output.name}.settings.json"))
 
     def resume(self, fingerprint: str, overwrite: bool) -> int:
@@ -149,7 +150,7 @@ class _Unfinished:
 
     def finish(self, output: Path) -> None:
         """Give the complete file its name."""
-        if _is_plain(output):
+        if is_plain_lines(output):
             self.partial.replace(output)
         else:
             write_row_file(output, (row for _, row in read_row_file(self.partial)))
@@ -161,10 +162,6 @@ class _Unfinished:
         """Remove both files."""
         self.partial.unlink()
         self.settings.unlink()
-
-
-def _is_plain(output: Path) -> bool:
-    return output.suffix not in (".gz", ".zst", ".parquet")
 
 
 def _truncate_to_windows(partial: Path) -> int:

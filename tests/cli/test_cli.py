@@ -18,6 +18,7 @@ from support.console import ENVIRONMENT, call, contents, lines_of, mistake, run,
 from mtcpo.cli.doctor import REMEDIES
 from mtcpo.core.errors import UserError
 from mtcpo.core.outputs import writing
+from mtcpo.data.file_formats.registry import row_suffixes, writable_suffixes
 from mtcpo.data.rows import read_segments
 from mtcpo.data.triplets import read_triplets
 from mtcpo.metrics.registry import METRICS
@@ -101,6 +102,8 @@ NO_MODEL = (
     "`hf download google/mt5-small --local-dir DIR`, copy DIR here, and pass --model DIR"
 )
 
+NOT_WRITABLE = f"mtcpo cannot write this format; the name must end in {writable_suffixes()}"
+
 MISTAKES = [
     # usage
     ("nonsense", "no such command 'nonsense'; see mtcpo --help"),
@@ -155,6 +158,9 @@ MISTAKES = [
     (f"{PREFS} --output s.en --overwrite", "s.en is also an input of this command and would be lost; choose another"),
     ("export p.jsonl --to trl --output ./p.jsonl --overwrite", "p.jsonl is also an input of this command and would be"),
     (f"{PREFS} --output s.en/p.jsonl", "s.en/p.jsonl: {here}/s.en is a file, not a folder; choose another output"),
+    (f"{PREFS.replace('s.en', 'no.en')} --output x.csv", f"x.csv: {NOT_WRITABLE}"),
+    ("export no.jsonl --to trl --output x.tsv.gz", f"x.tsv.gz: {NOT_WRITABLE}"),
+    ("translate no.en --model ./no --src-lang en --tgt-lang de --output x.docx", f"x.docx: {NOT_WRITABLE}"),
     (f"{PREFS} --output {'n' * 300}", "cannot be written (file name too long); choose another output"),
     (f"{TRAIN} --prefs p.jsonl --output-dir folder", "folder exists; pass --overwrite to replace it"),
     (f"{TRAIN} --prefs p.jsonl --output-dir s.en --overwrite", "s.en is a file, and a folder is needed"),
@@ -247,7 +253,7 @@ MISTAKES = [
     (f"{TRAIN} --prefs p.jsonl --dev-source s.en --output-dir t", "dev: a dev set needs src_lang and tgt_lang"),
     (f"{TRAIN} --prefs p.jsonl --eval-prefs no.jsonl --output-dir t", "no.jsonl: no such file"),
     (f"{TRAIN} --prefs s.en --output-dir t",
-     "s.en: not a file of rows; its name must end in .jsonl, .json, .parquet, .tsv or .csv"),
+     f"s.en: not a file of rows; its name must end in {row_suffixes()}"),
     (f"{TRAIN} --prefs c.jsonl --output-dir t",
      "c.jsonl:1: these are candidates, not triplets; choose pairs first: mtcpo build-prefs {here}/c.jsonl"),
     (f"{TRAIN} --prefs odd.jsonl --output-dir t", "odd.jsonl:1: "),
@@ -365,7 +371,8 @@ def test_build_prefs_counts_what_it_drops(here, capsys):
     outcome = run(capsys, *command, "--output", "p.jsonl")
     assert (outcome.code, outcome.err) == (0, "")
     assert outcome.out == (
-        "p.jsonl: 4 triplets of 6 segments\n  dropped 2: empty_source\n  numbers: p-report.json; plots: p-report.html\n"
+        "p.jsonl: 4 triplets from 6 segments\n  dropped 2: empty_source\n"
+        "  numbers: p-report.json; plots: p-report.html\n"
     )
     report = json.loads((here / "p-report.json").read_text(encoding="utf-8"))
     assert (report["kept"], report["dropped"]) == (4, {"empty_source": 2})
@@ -397,7 +404,7 @@ def test_translate_counts_drops_and_gives_files_different_ids(here, capsys):
     command = words("translate s.en gaps.en --model mt5dir --src-lang en --tgt-lang de --set max_new_tokens=3")
     outcome = run(capsys, *command, "--output", "c.jsonl")
     assert (outcome.code, outcome.err) == (0, "")
-    assert outcome.out == "c.jsonl: 10 sources, 1 candidates each; dropped: 2 empty_source\n"
+    assert outcome.out == "c.jsonl: 10 sources, 1 candidate each; dropped: 2 empty_source\n"
     segments = list(read_segments(here / "c.jsonl"))
     assert [s.id for s in segments] == [f"s.en:{n}" for n in range(1, 7)] + [f"gaps.en:{n}" for n in (1, 2, 4, 5)]
     assert {c.system for s in segments for c in s.candidates} == {"mt5dir"} or len(segments[0].candidates) == 1

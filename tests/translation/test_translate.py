@@ -3,10 +3,12 @@
 import json
 
 import pytest
+from support.corpora import HEADED
 from support.models import PAIRS
 from support.translation import english_segments, quick_search
 
 from mtcpo.core.errors import UserError
+from mtcpo.data.file_formats import registry
 from mtcpo.data.file_formats.registry import read_row_file
 from mtcpo.data.records import Candidate, Segment
 from mtcpo.data.rows import read_segments
@@ -69,6 +71,25 @@ def test_an_interrupted_file_resumes_to_the_same_bytes(engine, name, tmp_path):
     found = list(read_segments(output))
     assert [segment.id for segment in found] == [str(n) for n in range(15)]
     assert [len(segment.candidates) for segment in found] == [2] * 15
+
+
+def test_candidates_in_a_new_format_are_written_by_its_entry(engine, tmp_path, monkeypatch):
+    monkeypatch.setattr(registry, "ROW_FORMATS", (*registry.ROW_FORMATS, HEADED))
+    output = tmp_path / "out.headed"
+    translate_to_file(engine("mt5"), english_segments(2), quick_search(), output)
+    assert output.read_text().startswith("rows\n")
+    assert [len(segment.candidates) for segment in read_segments(output)] == [1, 1]
+    assert list(tmp_path.iterdir()) == [output]
+
+
+def test_an_output_that_cannot_be_written_is_refused_before_translating(engine, tmp_path):
+    def unread():
+        pytest.fail("a segment was read")
+        yield
+
+    with pytest.raises(UserError, match=r"out\.docx: mtcpo cannot write this format; the name must end in \.jsonl"):
+        translate_to_file(engine("mt5"), unread(), quick_search(), tmp_path / "out.docx")
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.usefixtures("small_windows")

@@ -87,6 +87,7 @@ def _fields(schema: Any, prefix: str = "") -> set[str]:
     names = set()
     for field in schema:
         kind = field.type
+        # Candidates are a list of structs: their fields are what matters, not the list.
         while pyarrow.types.is_list(kind):
             kind = kind.value_type
         if pyarrow.types.is_struct(kind):
