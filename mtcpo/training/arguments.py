@@ -228,7 +228,7 @@ def _check_type(name: str, value: Any, hint: Any) -> None:
 
 
 def check_precision(args: Seq2SeqTrainingArguments, family: Family) -> None:
-    """Refuse half-precision arithmetic that overflows or is not supported. (`load_model` refuses such weights.)"""
+    """Refuse half-precision arithmetic that overflows or is not supported; `load_model` refuses such weights."""
     if not args.fp16:
         return
     if not family.float16:

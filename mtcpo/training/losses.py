@@ -5,8 +5,8 @@ Dimensions: B pairs, R rows of targets (2B for pairs, chosen rows first), T targ
 Notation: w chosen, l rejected; logp summed over target tokens (nats), m its mean over them. A loss uses either logp
 or m; r is that value, transformed by `shaped` if `alpha` is not 0, and h = r_w - r_l. Losses return shape (B,).
 
-A new loss is a function and a row of LOSSES; a new parameter is a field of LossConfig. Recipes and `--help` read the
-table, so torch must not be imported here at the top: what needs it imports it inside a function.
+To add a loss, write a function and add a row to LOSSES; a new parameter is a field of LossConfig. Recipes and `--help`
+read the catalogue, so torch must not be imported at the top of this module, only inside functions.
 """
 
 from __future__ import annotations

@@ -30,7 +30,7 @@ from mtcpo.training.meters import Meters, batch_sums, count_items, divergence
 from mtcpo.training.sharding import ShardableTrainer
 
 PAIRS, CHOSEN_TOKENS, TOKENS = range(3)
-"""Indices into the counts (3,) of a batch or of an optimizer step."""
+"""Indices into the counts (3,) of a batch or an optimizer step."""
 
 
 class ExampleTrainer(ShardableTrainer):
@@ -257,28 +257,28 @@ class ExampleTrainer(ShardableTrainer):
 
 
 def nll_share(scores: TokenScores, config: LossConfig, step: Tensor) -> Tensor:
-    """Return what some sources add to the NLL of an optimizer step, a scalar.
+    """Return the contribution of some sources to the NLL of an optimizer step, a scalar.
 
-    step: (3,), the pairs, chosen tokens and tokens of the whole step, over its batches and all processes.
+    step: (3,), pairs, chosen tokens and tokens of the whole step, over all micro-batches and processes.
     """
     by_token = config.nll_normalization == "token"
     return chosen_nll(scores, config) / step[CHOSEN_TOKENS if by_token else PAIRS]
 
 
 def preference_share(scores: TokenScores, config: LossConfig, function: LossFunction, step: Tensor) -> Tensor:
-    """Return what some pairs add to the loss of an optimizer step, a scalar; `step` as for `nll_share`."""
+    """Return the contribution of some pairs to the loss of an optimizer step, a scalar; `step` as in `nll_share`."""
     losses = function(pair_logps(scores), config)
     return losses.sum() / step[PAIRS] + config.cpo_alpha * nll_share(scores, config, step)
 
 
 def router_share(scores: TokenScores, batch: Tensor, step: Tensor) -> Tensor:
-    """Return what a batch adds to the load-balancing loss of a mixture of experts; a scalar, before its weight.
+    """Return a batch's contribution to the router loss of a mixture of experts; a scalar, not yet weighted.
 
-    The model's own loss of a batch is experts x sum_e f_e P_e with means over the batch's tokens, padding left out; it
-    is weighted by the batch's share of the step's tokens. So its scale, and P_e alone, are exact over micro-batches and
-    processes; the product is not: each batch has to balance its own load, as in Switch (arXiv 2101.03961).
+    The model's router loss of a batch is experts x sum_e f_e P_e, with means over the batch's tokens without padding. It
+    is weighted by the batch's share of the step's tokens. So its scale, and P_e, are exact over micro-batches and
+    processes; the product is not: each batch balances its own load, as in Switch (arXiv 2101.03961).
 
-    batch, step: (3,), the counts of the batch and of its step, as for `nll_share`.
+    batch, step: (3,), the counts of the batch and of its step, as in `nll_share`.
     """
     if scores.router_loss is None:
         raise UserError("train.output_router_logits: this model gives no router loss; leave it out")
