@@ -274,7 +274,7 @@ def preference_share(scores: TokenScores, config: LossConfig, function: LossFunc
 def router_share(scores: TokenScores, batch: Tensor, step: Tensor) -> Tensor:
     """Return a batch's contribution to the router loss of a mixture of experts; a scalar, not yet weighted.
 
-    The model's router loss of a batch is experts x sum_e f_e P_e, with means over the batch's tokens without padding. It
+    The model's router loss of a batch is experts x sum_e f_e P_e, with means over its tokens without padding. It
     is weighted by the batch's share of the step's tokens. So its scale, and P_e, are exact over micro-batches and
     processes; the product is not: each batch balances its own load, as in Switch (arXiv 2101.03961).
 
