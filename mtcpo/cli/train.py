@@ -21,7 +21,7 @@ from mtcpo.cli.options import (
     settings_of,
     with_options,
 )
-from mtcpo.core.errors import UserError
+from mtcpo.core.errors import UserError, counted
 from mtcpo.core.outputs import writing
 
 if TYPE_CHECKING:
@@ -186,7 +186,8 @@ def _read(
 def _print_report(output_dir: Path, report: dict[str, Any], drops: Drops) -> None:
     from mtcpo.data.corpora import Drops
 
-    click.echo(f"{output_dir}: {report['examples']} examples, {report['steps']} steps{format_drops(drops)}")
+    counts = f"{counted(report['examples'], 'example')}, {counted(report['steps'], 'step')}"
+    click.echo(f"{output_dir}: {counts}{format_drops(drops)}")
     held_out = {"eval": report.get("eval_dropped"), "dev": report.get("dev", {}).get("dropped")}
     for name, dropped in held_out.items():
         if dropped:

@@ -20,7 +20,7 @@ from mtcpo.cli.options import (
     settings_of,
     with_options,
 )
-from mtcpo.core.errors import UserError
+from mtcpo.core.errors import UserError, counted
 
 if TYPE_CHECKING:
     from mtcpo.data.config import CorpusConfig
@@ -95,7 +95,7 @@ def translate(
 
         with open_engine(model, system, loading.dtype, options) as engine:
             figures = translate_to_file(engine, segments, config, output, common.overwrite)
-    counts = f"{figures['segments']} sources, {config.num_candidates} candidates each"
+    counts = f"{counted(figures['segments'], 'source')}, {counted(config.num_candidates, 'candidate')} each"
     click.echo(f"{output}: {counts}{format_drops(drops)}")
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mtcpo.core.config import Config
+from mtcpo.core.errors import counted
 from mtcpo.core.files import complete_folder
 from mtcpo.core.user_code import is_user_code, user_code_file
 from mtcpo.data.corpora import Drops, read_corpus
@@ -131,7 +132,8 @@ def _candidates(folder: RunDirectory, translate: TranslateConfig) -> Stage:
             figures = translate_to_file(engine, read_corpus(data, drops), translate, output, overwrite)
         return figures | {"dropped": dict(drops), "seed": translate.seed}
 
-    summary = f"{translate.num_candidates} candidates per source from {_short_name(folder.base)}, {translate.sampling}"
+    candidates = counted(translate.num_candidates, "candidate")
+    summary = f"{candidates} per source from {_short_name(folder.base)}, {translate.sampling}"
     inputs = [*folder.model_files(folder.base), *corpus_files(data)]
     loading = _prompt(folder) | {"dtype": model.dtype}
     return _stage(folder, "translate", summary, [translate, data, loading], inputs, [output], run)

@@ -454,7 +454,7 @@ def test_a_test_set_is_a_file_or_a_suite_by_name(folder, monkeypatch):
 @pytest.mark.parametrize(
     ("systems", "data", "settings", "message"),
     [
-        (["Ja."], SEGMENTS, {}, r"system 'system': 1 translations, but test en-de \(row\) has 8"),
+        (["Ja."], SEGMENTS, {}, r"system 'system': 1 translation, but test en-de \(row\) has 8"),
         ({"a": 3}, SEGMENTS, {}, r"system 'a' is int; give texts, the name of a model, a trainer, or \(model, tok"),
         (
             ["Ja.", "No."],

@@ -371,7 +371,8 @@ def test_build_prefs_counts_what_it_drops(here, capsys):
     outcome = run(capsys, *command, "--output", "p.jsonl")
     assert (outcome.code, outcome.err) == (0, "")
     assert outcome.out == (
-        "p.jsonl: 4 triplets of 6 segments\n  dropped 2: empty_source\n  numbers: p-report.json; plots: p-report.html\n"
+        "p.jsonl: 4 triplets from 6 segments\n  dropped 2: empty_source\n"
+        "  numbers: p-report.json; plots: p-report.html\n"
     )
     report = json.loads((here / "p-report.json").read_text(encoding="utf-8"))
     assert (report["kept"], report["dropped"]) == (4, {"empty_source": 2})
@@ -403,7 +404,7 @@ def test_translate_counts_drops_and_gives_files_different_ids(here, capsys):
     command = words("translate s.en gaps.en --model mt5dir --src-lang en --tgt-lang de --set max_new_tokens=3")
     outcome = run(capsys, *command, "--output", "c.jsonl")
     assert (outcome.code, outcome.err) == (0, "")
-    assert outcome.out == "c.jsonl: 10 sources, 1 candidates each; dropped: 2 empty_source\n"
+    assert outcome.out == "c.jsonl: 10 sources, 1 candidate each; dropped: 2 empty_source\n"
     segments = list(read_segments(here / "c.jsonl"))
     assert [s.id for s in segments] == [f"s.en:{n}" for n in range(1, 7)] + [f"gaps.en:{n}" for n in (1, 2, 4, 5)]
     assert {c.system for s in segments for c in s.candidates} == {"mt5dir"} or len(segments[0].candidates) == 1

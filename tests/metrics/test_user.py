@@ -83,7 +83,7 @@ def test_a_function_scores_and_says_its_direction(own):
 @pytest.mark.parametrize(
     ("spec", "message"),
     [
-        ("x={}:too_few", "1 scores for 2 translations"),
+        ("x={}:too_few", "1 score for 2 translations"),
         ("x={}:broken", r"your code raised RuntimeError at .*own_scores.py:\d+: no idea"),
         ("x={}:nan", "segment 1: x of s0 is nan"),
         ("x={}:number", "it is of type int; a metric is a function"),
