@@ -133,7 +133,7 @@ def test_a_name_whose_format_cannot_be_written_is_refused_before_the_first_row(t
         pytest.fail("a row was made")
         yield {}
 
-    message = rf"{name}: mtcpo cannot write this format; the name must end in \.jsonl, .* or \.parquet$"
+    message = rf"{name}: mtcpo cannot write this format; the name must end in \.jsonl, .*\.parquet"
     with pytest.raises(UserError, match=message):
         write_row_file(tmp_path / name, rows())
     assert list(tmp_path.iterdir()) == []
