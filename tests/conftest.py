@@ -40,7 +40,7 @@ def pytest_collection_modifyitems(items):
 
 @pytest.fixture(scope="session")
 def model_folder(tmp_path_factory):
-    """A function from a kind of tiny model (support.families.FAMILY_KINDS) to its folder, made at the first call."""
+    """A function from a kind of tiny model (support.families.TINY_MODELS) to its folder, made at the first call."""
     from support.models import make_model
 
     made = {}

@@ -39,6 +39,9 @@ COMET_WORKER_NEEDS = {"mtcpo.core.errors", "mtcpo.core.hub", "mtcpo.core.resourc
 MAX_MODULES = 14
 """Modules in a folder, its `__init__` apart."""
 
+MAX_LINES = 350
+"""Lines of a module."""
+
 HEAVY = ("torch", "transformers", "accelerate", "datasets", "comet", "pyarrow", "sentencepiece")
 
 
@@ -117,6 +120,11 @@ def test_the_table_of_packages_in_the_docs_is_made_of_their_docstrings():
 @pytest.mark.parametrize("folder", sorted({path.parent for path in FILES.values()}), ids=lambda folder: folder.name)
 def test_a_folder_holds_few_modules(folder):
     assert len([path for path in folder.glob("*.py") if path.name != "__init__.py"]) <= MAX_MODULES
+
+
+def test_a_module_is_short():
+    lines = {module: len(path.read_text(encoding="utf-8").splitlines()) for module, path in FILES.items()}
+    assert not {module: count for module, count in lines.items() if count > MAX_LINES}
 
 
 def test_the_comet_worker_needs_little_beside_comet():

@@ -22,8 +22,8 @@ from real_data import data_folder
 from mtcpo.core.progress import quiet_libraries
 from mtcpo.core.version import __version__
 from mtcpo.data.corpora import read_corpus
+from mtcpo.data.file_formats.registry import read_row_file
 from mtcpo.data.records import Segment, triplet_from_json
-from mtcpo.data.row_files import read_row_file
 from mtcpo.data.rows import read_segments
 from mtcpo.evaluation.config import EvaluateConfig
 from mtcpo.evaluation.evaluate import evaluate_outputs

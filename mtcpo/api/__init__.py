@@ -1,1 +1,1 @@
-"""For notebooks: build preferences, train and evaluate on datasets in memory."""
+"""The Python interface, for notebooks: build preferences, train and evaluate on data sets in memory."""

@@ -5,8 +5,9 @@ from __future__ import annotations
 import html
 import io
 import logging
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
@@ -15,8 +16,8 @@ from mtcpo.core.config import load_section
 from mtcpo.core.errors import UserError
 from mtcpo.data.config import CorpusConfig, SourceConfig
 from mtcpo.data.corpora import Drops, read_corpus
+from mtcpo.data.file_formats.registry import read_row_file
 from mtcpo.data.names import check_system_name
-from mtcpo.data.row_files import read_row_file
 from mtcpo.evaluation.config import RunEvaluateConfig
 from mtcpo.evaluation.document import EvaluationDocument
 from mtcpo.evaluation.results import to_document, write_evaluation
@@ -29,6 +30,7 @@ from mtcpo.preferences.build import PrefsConfig
 from mtcpo.preferences.build import build_preferences as write_preferences
 from mtcpo.report.terminal_table import print_table
 from mtcpo.translation.config import TranslateConfig
+from mtcpo.translation.engines import Engine, open_engine
 
 if TYPE_CHECKING:
     from mtcpo.models.loading import LoadedModel
@@ -194,7 +196,7 @@ def _load_test_sets(
     if isinstance(dataset, str) and not _is_data_file(dataset):
         names, dataset = (*names, dataset), None
     if bool(names) == (dataset is not None):
-        raise UserError("evaluate: give a data set, or suites=..., one of them")
+        raise UserError("evaluate: give either a data set or suites=...")
     if dataset is not None:
         return [_read_test_set(dataset, data)]
     return load_configured_sets(config.model_copy(update={"suites": names, "sets": ()}))
@@ -214,7 +216,7 @@ def _read_test_set(dataset: Source, data: Mapping[str, Any] | None) -> TestSet:
     pairs = sorted({(segment.src_lang, segment.tgt_lang) for segment in segments})
     if len(pairs) > 1:
         names = ", ".join("-".join(pair) for pair in pairs)
-        raise UserError(f"evaluate: the data set has {names}; evaluate one pair at a time")
+        raise UserError(f"evaluate: the data set has several language pairs ({names}); evaluate one at a time")
     return TestSet("test", *pairs[0], segments, corpus.source)
 
 
@@ -227,23 +229,18 @@ def _system(name: str, system: Any, test_sets: int, decoding: TranslateConfig, o
     texts = list(system) if isinstance(system, Iterable) and not isinstance(system, str) else []
     if texts and all(isinstance(text, str) for text in texts):
         if test_sets > 1:
-            raise UserError(f"system {name!r}: outputs are of one test set, and there are {test_sets}")
+            raise UserError(
+                f"system {name!r}: a list of outputs belongs to one test set, but there are {test_sets}; give a model, "
+                "or evaluate one test set at a time"
+            )
         return GivenOutputs([texts])
-    return TranslationModel(lambda sources: _engine(name, system, options, sources), decoding)
+    return TranslationModel(partial(_open_engine, name, system, options), decoding)
 
 
-@contextmanager
-def _engine(name: str, system: Any, options: ModelOptions, sources: int) -> Iterator[Any]:
-    """Give the engine of a model that is named, or in memory."""
-    # Here, not at the top: outputs alone are evaluated without waiting for torch.
-    from mtcpo.translation.engines import open_engine
-    from mtcpo.translation.generate import GenerateEngine
-
-    if isinstance(system, (str, Path)):
-        with open_engine(str(system), name, "auto", options, sources) as engine:
-            yield engine
-    else:
-        yield GenerateEngine(_loaded_model(name, system, options), name)
+def _open_engine(name: str, system: Any, options: ModelOptions, sources: int) -> AbstractContextManager[Engine]:
+    """Return the engine of a model that is named, or in memory."""
+    model = str(system) if isinstance(system, (str, Path)) else _loaded_model(name, system, options)
+    return open_engine(model, name, "auto", options, sources)
 
 
 def _loaded_model(name: str, system: Any, options: ModelOptions) -> LoadedModel:

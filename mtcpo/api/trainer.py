@@ -149,7 +149,7 @@ class PreferenceTrainer(ExampleTrainer):
             return
         folder = Path(output_dir)
         if folder.exists() and not (folder / CANARY_FILE).is_file():
-            raise UserError(f"{folder} exists and is not a model of mtcpo; choose another name")
+            raise UserError(f"{folder} exists and is not a model that mtcpo saved; choose another name")
         self.refuse_divergence()
         loaded = self.gather_model(self._load_again)
         if loaded is not None:
@@ -197,12 +197,12 @@ def _read_settings(loss: str | LossFunction | None, settings: Mapping[str, Any])
 def _load(model: Any, tokenizer: Any, config: TrainConfig, options: ModelOptions) -> LoadedModel:
     if isinstance(model, (str, Path)):
         if tokenizer is not None:
-            raise UserError("PreferenceTrainer: a tokenizer goes with a model in memory; one that is named has its own")
+            raise UserError("PreferenceTrainer: a model given by name has its own tokenizer; leave tokenizer out")
         return load_model(str(model), dtype_of(config), options, quantization=config.quantization)
     if tokenizer is None:
         raise UserError("PreferenceTrainer: a model in memory needs its tokenizer: tokenizer=...")
     if config.quantization is not None:
-        raise UserError("PreferenceTrainer: lora.quantization goes with a model that is named, not with one in memory")
+        raise UserError("PreferenceTrainer: lora.quantization needs a model given by name, not one in memory")
     return adopt_model(model, tokenizer, options)
 
 

@@ -3,24 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
 from mtcpo.cli import catalogues
-from mtcpo.cli.configuration import is_first_process, load_corpus, load_options
+from mtcpo.cli.configuration import is_first_process, load_corpus, load_options, writing_rows
 from mtcpo.cli.options import (
     CommonOptions,
     LanguageOptions,
     NeuralMetricOptions,
     option,
     output_option,
+    setting,
+    settings_of,
     with_options,
 )
-from mtcpo.core.errors import UserError
-from mtcpo.core.outputs import writing
+from mtcpo.core.errors import UserError, counted
 
 if TYPE_CHECKING:
     from mtcpo.data.pair_report import PairReport
@@ -46,20 +47,20 @@ class TextOptions:
 class SelectionOptions:
     """How candidates are scored and pairs selected: fields of [prefs]."""
 
-    metrics: tuple[str, ...] = option(
+    metrics: tuple[str, ...] = setting(
         "--metric", multiple=True, metavar="METRIC", help="One of the metrics below; repeatable."
     )
-    select: str | None = option("--select", metavar="NAME", help="One of the selections below; default: best-worst.")
-    combine: str | None = option(
+    select: str | None = setting("--select", metavar="NAME", help="One of the selections below; default: best-worst.")
+    combine: str | None = setting(
         "--combine", metavar="NAME", help="How to combine several metrics, see below; default: mean."
     )
-    min_margin: float | None = option(
+    min_margin: float | None = setting(
         "--min-margin", type=float, help="Smallest margin: value of chosen minus value of rejected."
     )
-    reference: str | None = option(
+    reference: str | None = setting(
         "--use-reference", metavar="WHEN", help="When a reference is chosen: never (default), by-score, always."
     )
-    workers: int | None = option(
+    workers: int | None = setting(
         "--workers", type=int, help="Processes that compute lexical metrics; default: one per core."
     )
 
@@ -103,7 +104,7 @@ def build_prefs(
     own, of_data = common.split()
     _check_inputs(candidates, texts)
     config = _config(selection, neural_metrics, own, common.allow_code)
-    with writing(output, common.overwrite, inputs=[candidates, *texts.files()]):
+    with writing_rows(output, common.overwrite, inputs=[candidates, *texts.files()]):
         _build(candidates or texts.source or "", texts, languages, config, output, common, of_data)
 
 
@@ -111,7 +112,7 @@ def _check_inputs(candidates: str | None, texts: TextOptions) -> None:
     if (candidates is None) == (texts.source is None):
         raise UserError("give either a CANDIDATES file or --source with --hyp NAME=FILE")
     if texts.source is None and (texts.references or texts.hyps):
-        raise UserError("--reference and --hyp go with --source; a CANDIDATES file has its own")
+        raise UserError("--reference and --hyp need --source; a CANDIDATES file has its own")
 
 
 def _config(
@@ -122,8 +123,7 @@ def _config(
     sets_metrics = any(text.removeprefix("prefs.").startswith("metrics=") for text in overrides)
     if not selection.metrics and not sets_metrics:
         raise UserError("no metric to select pairs by; give one, for example --metric chrf")
-    values = asdict(selection) | {"score_cache": neural_metrics.score_cache, "comet": neural_metrics.comet()}
-    return load_options(PrefsConfig, "prefs", values, overrides, allow_code)
+    return load_options(PrefsConfig, "prefs", settings_of(selection, neural_metrics), overrides, allow_code)
 
 
 def _build(
@@ -149,13 +149,13 @@ def _build(
     report = build_preferences(read_corpus(corpus, drops), config, output, path, drops=drops)
     page = write_pair_page(path)
     _print_report(report, output)
-    click.echo(f"  {path} has the figures, {page} the plots")
+    click.echo(f"  numbers: {path}; plots: {page}")
 
 
 def _print_report(report: PairReport, output: Path) -> None:
     # On stderr: scripts read the counts from stdout.
     for note in report.notes:
         click.echo(f"mtcpo: {note}", err=True)
-    click.echo(f"{output}: {report.kept} triplets of {report.segments} segments")
+    click.echo(f"{output}: {counted(report.kept, 'triplet')} from {counted(report.segments, 'segment')}")
     for reason, number in sorted(report.dropped.items()):
         click.echo(f"  dropped {number}: {reason}{TRUNCATED if reason == 'truncated_line' else ''}")

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -21,15 +22,24 @@ def load_options(
 ) -> Section:
     """Return a section of the configuration made of a command's options, unset ones left out, and its overrides.
 
-    name: of the section in a recipe. `--set train.beta=0.2` and `--set beta=0.2` mean the same for "train".
+    name: of the section in a recipe. `--set train.beta=0.2` and `--set beta=0.2` mean the same for "train". values: by
+    key, with dots as in `--set`; see `settings_of`.
 
     Raises:
         UserError: a key or value is wrong.
     """
     from mtcpo.core.config import apply_overrides, load_section
 
-    # click gives None, () or {} for an option that is not there; a section would take it for a value.
-    given = {key: value for key, value in values.items() if value not in (None, (), {})}
+    given: dict[str, Any] = {}
+    for key, value in values.items():
+        # click gives None or () for an option that is not there; a section would take it for a value.
+        if value in (None, (), {}):
+            continue
+        *tables, last = key.split(".")
+        table = given
+        for table_name in tables:
+            table = table.setdefault(table_name, {})
+        table[last] = value
     without_name = [text.removeprefix(f"{name}.") for text in overrides]
     section: Section = load_section(cls, apply_overrides(given, without_name), "command line", allow_code=allow_code)
     return section
@@ -65,6 +75,17 @@ def load_preference_set(
 
     values = {"source": source, "src_lang": languages.src_lang, "tgt_lang": languages.tgt_lang}
     return load_options(PreferenceSetConfig, "data", values, overrides, allow_code)
+
+
+@contextmanager
+def writing_rows(output: Path, overwrite: bool, inputs: Iterable[str | None]) -> Iterator[None]:
+    """Do as `mtcpo.core.outputs.writing` for a file of rows, and refuse one whose format cannot be written."""
+    from mtcpo.core.outputs import writing
+    from mtcpo.data.file_formats.registry import check_writable
+
+    with writing(output, overwrite, inputs=inputs):
+        check_writable(output)
+        yield
 
 
 def is_first_process() -> bool:

@@ -18,6 +18,8 @@ from mtcpo.cli.options import (
     NeuralMetricOptions,
     option,
     output_option,
+    setting,
+    settings_of,
     with_options,
 )
 from mtcpo.core.errors import UserError
@@ -36,7 +38,7 @@ class SystemOptions:
     model: str | None = option("--model", help="Model to translate with: a short name, a hub name or a directory.")
     baseline_model: str | None = option("--baseline-model", help="A second model to compare --model with.")
     hyps: tuple[str, ...] = option("--hyp", multiple=True, metavar="NAME=FILE", help="A system's output; repeatable.")
-    submitted: bool | None = option(
+    submitted: bool | None = setting(
         "--submitted", is_flag=True, default=None, help="Also score the systems submitted to the shared task."
     )
 
@@ -55,10 +57,10 @@ class SystemOptions:
 class TestSetOptions:
     """On which test sets."""
 
-    suites: tuple[str, ...] = option(
+    suites: tuple[str, ...] = setting(
         "--suite", multiple=True, help="Test sets: wmt22:de-en, a shipped suite, or a suite file; repeatable."
     )
-    test_set_dir: Path | None = option(
+    test_set_dir: Path | None = setting(
         "--test-set-dir",
         type=click.Path(path_type=Path),
         help="Folder with test sets as WMT, FLORES-200 or Multi30k publish them.",
@@ -67,7 +69,7 @@ class TestSetOptions:
     references: tuple[str, ...] = option(
         "--reference", multiple=True, metavar="[NAME=]FILE", help="Reference of your own test set; repeatable."
     )
-    each_reference: bool | None = option(
+    each_reference: bool | None = setting(
         "--each-reference", is_flag=True, default=None, help="Also score with each reference alone: bleu-A, bleu-B."
     )
 
@@ -82,13 +84,13 @@ class TestSetOptions:
 class ScoringOptions:
     """By which metrics, and against which system."""
 
-    metrics: tuple[str, ...] = option(
+    metrics: tuple[str, ...] = setting(
         "--metric",
         multiple=True,
         metavar="METRIC",
         help="One of the metrics below; default: those of the suite, or bleu, chrf.",
     )
-    baseline: str | None = option("--baseline", help="System to compare the others with; default: the first.")
+    baseline: str | None = setting("--baseline", help="System to compare the others with; default: the first.")
 
 
 @click.command(
@@ -125,7 +127,8 @@ def evaluate(
 
     if not is_first_process():
         return  # the first process starts one of its own for each GPU
-    config = _config(test_sets, scoring, neural_metrics, systems.submitted, languages, common)
+    values = settings_of(systems, test_sets, scoring, neural_metrics)
+    config = _config(values | {"sets": tuple(_test_set_in_files(test_sets, languages))}, common)
     _check(runs, systems, test_sets, config)
     files = {name: Path(file) for name, file in parse_named_files(systems.hyps).items()}
     models = systems.models()
@@ -150,27 +153,9 @@ def evaluate(
     _publish(evaluations, config, inputs, bool(models), output_dir, common.overwrite)
 
 
-def _config(
-    test_sets: TestSetOptions,
-    scoring: ScoringOptions,
-    neural_metrics: NeuralMetricOptions,
-    submitted: bool | None,
-    languages: LanguageOptions,
-    common: CommonOptions,
-) -> RunEvaluateConfig:
+def _config(values: dict[str, Any], common: CommonOptions) -> RunEvaluateConfig:
     from mtcpo.evaluation.config import RunEvaluateConfig
 
-    values = {
-        "suites": test_sets.suites,
-        "sets": tuple(_test_set_in_files(test_sets, languages)),
-        "test_set_dir": None if test_sets.test_set_dir is None else str(test_sets.test_set_dir),
-        "submitted": submitted,
-        "metrics": scoring.metrics,
-        "each_reference": test_sets.each_reference,
-        "baseline": scoring.baseline,
-        "score_cache": neural_metrics.score_cache,
-        "comet": neural_metrics.comet(),
-    }
     return load_options(RunEvaluateConfig, "evaluate", values, common.overrides, common.allow_code)
 
 
@@ -208,18 +193,24 @@ def _check(runs: Sequence[Path], systems: SystemOptions, test_sets: TestSetOptio
     """Refuse options that do not go together."""
     if systems.compare:
         if systems.model or systems.hyps or test_sets.source or config.suites:
-            raise UserError("--compare takes run directories and nothing to score: mtcpo evaluate --compare RUN1 RUN2")
+            raise UserError(
+                "--compare takes run directories only, and nothing to score: mtcpo evaluate --compare RUN1 RUN2"
+            )
         return
     if runs:
-        raise UserError(f"unexpected argument {str(runs[0])!r}: files go with options, run directories with --compare")
+        raise UserError(
+            f"unexpected argument {str(runs[0])!r}: files need an option such as --hyp, run directories need --compare"
+        )
     # Submitted systems may be scored alone, or beside a model or files.
     has_model, has_outputs = systems.model is not None, bool(systems.hyps or config.submitted)
     if (has_model and systems.hyps) or not (has_model or has_outputs):
         raise UserError("give either --model, or outputs to score: --hyp NAME=FILE")
     if not has_model and systems.baseline_model is not None:
-        raise UserError("--baseline-model goes with --model; among --hyp outputs choose one by --baseline NAME")
+        raise UserError(
+            "--baseline-model needs --model; to choose the baseline among --hyp outputs, pass --baseline NAME"
+        )
     if test_sets.source is None and test_sets.references:
-        raise UserError("--reference goes with --source; test sets of a --suite have their own")
+        raise UserError("--reference needs --source; test sets of a --suite have their own")
 
 
 def _publish(

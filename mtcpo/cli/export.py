@@ -6,9 +6,8 @@ from pathlib import Path
 
 import click
 
-from mtcpo.cli.configuration import format_drops, load_preference_set
+from mtcpo.cli.configuration import format_drops, load_preference_set, writing_rows
 from mtcpo.cli.options import CommonOptions, LanguageOptions, output_option, with_options
-from mtcpo.core.outputs import writing
 
 
 @click.command(short_help="Write triplets in another trainer's format.")
@@ -27,14 +26,15 @@ def export(
 ) -> None:
     """Write the triplets of PREFS in the format of another trainer: TRL's prompt, chosen, rejected."""
     from mtcpo.data.corpora import Drops
-    from mtcpo.data.row_files import write_row_file
+    from mtcpo.data.file_formats.registry import write_row_file
     from mtcpo.data.triplets import open_triplets, triplets_to_trl
     from mtcpo.models.prompts import check_prompt
 
     # Language codes belong to a model family, and an exported file has none.
     check_prompt(prompt, ("source", "src_name", "tgt_name"))
+    rows_of = {"trl": triplets_to_trl}[target]
     drops = Drops()
-    with writing(output, common.overwrite, inputs=[prefs]):
+    with writing_rows(output, common.overwrite, inputs=[prefs]):
         preferences = load_preference_set(prefs, languages, common.overrides, common.allow_code)
-        count = write_row_file(output, triplets_to_trl(open_triplets(preferences, drops), prompt))
+        count = write_row_file(output, rows_of(open_triplets(preferences, drops), prompt))
     click.echo(f"{output}: {count} rows{format_drops(drops)}")

@@ -1,10 +1,18 @@
-"""Groups of options that several commands share.
+"""Groups of options: how a command declares them, and those that several commands share.
 
 A group is a dataclass: each field is one option, and a command that takes the group gets its values as one object.
 
+    @dataclass(frozen=True, slots=True)
+    class LossOptions:
+        beta: float | None = setting("--beta", type=float, help="...")
+        learning_rate: float | None = setting("--learning-rate", key="args.learning_rate", type=float, help="...")
+
     @click.command()
-    @with_options(languages=LanguageOptions, common=CommonOptions)
-    def translate(languages: LanguageOptions, common: CommonOptions) -> None:
+    @with_options(loss=LossOptions, common=CommonOptions)
+    def train(loss: LossOptions, common: CommonOptions) -> None:
+        config = load_options(TrainConfig, "train", settings_of(loss), ...)
+
+A `setting` reaches the section of the command by itself; an `option` is read by the code of the command.
 """
 
 from __future__ import annotations
@@ -24,8 +32,26 @@ Command = Callable[..., None]
 
 
 def option(*names: str, **attributes: Any) -> Any:
-    """Return a field of a group: `click.option` with these arguments, whose value is called as the field is."""
+    """Return a field of a group: `click.option` with these arguments, for what the command itself reads."""
     return field(metadata={"names": names, "attributes": attributes})
+
+
+def setting(*names: str, key: str = "", **attributes: Any) -> Any:
+    """Return a field of a group as `option` does, for a key of the command's section of the configuration.
+
+    key: where in the section, as in `--set`, such as "args.learning_rate"; default: the name of the field.
+    """
+    return field(metadata={"names": names, "attributes": attributes, "key": key})
+
+
+def settings_of(*groups: Any) -> dict[str, Any]:
+    """Return the values of all settings of groups by their keys, for `load_options`."""
+    values = {}
+    for group in groups:
+        for each in fields(group):
+            if "key" in each.metadata:
+                values[each.metadata["key"] or each.name] = getattr(group, each.name)
+    return values
 
 
 def with_options(**groups: type[Any]) -> Callable[[Command], Command]:
@@ -120,29 +146,21 @@ class ModelLoadingOptions:
 class NeuralMetricOptions:
     """Where COMET models run, and where their scores are kept."""
 
-    comet_python: str | None = option(
-        "--comet-python", metavar="PYTHON", help="Python interpreter of another environment that has unbabel-comet."
+    comet_python: str | None = setting(
+        "--comet-python",
+        key="comet.python",
+        metavar="PYTHON",
+        help="Python interpreter of another environment that has unbabel-comet.",
     )
-    comet_precision: str | None = option(
+    comet_precision: str | None = setting(
         "--comet-precision",
+        key="comet.precision",
         type=click.Choice(["auto", "fp32", "bf16", "fp16"]),
         help="Precision of COMET's encoder; default: fp32 on a CPU, bf16 on a GPU.",
     )
-    score_cache: str | None = option(
+    score_cache: str | None = setting(
         "--score-cache", metavar="FILE", help="Cache of neural scores; default: scores.sqlite3 beside the output."
     )
-
-    def comet(self) -> dict[str, str]:
-        """Return the section `comet` of the configuration; a path given here starts at the working directory."""
-        from mtcpo.core.config import CommandLineText
-
-        # Only what is given: the section's own defaults depend on the device.
-        section: dict[str, str] = {}
-        if self.comet_python:
-            section["python"] = CommandLineText(self.comet_python)
-        if self.comet_precision:
-            section["precision"] = self.comet_precision
-        return section
 
 
 def output_option(name: str, help_text: str, required: bool = True) -> Callable[[Command], Command]:

@@ -17,9 +17,11 @@ from mtcpo.cli.options import (
     ModelLoadingOptions,
     option,
     output_option,
+    setting,
+    settings_of,
     with_options,
 )
-from mtcpo.core.errors import UserError
+from mtcpo.core.errors import UserError, counted
 from mtcpo.core.outputs import writing
 
 if TYPE_CHECKING:
@@ -47,41 +49,52 @@ class DataOptions:
 class LossOptions:
     """The loss and how fast to learn; every other setting is reached by --set."""
 
-    loss: str | None = option("--loss", metavar="NAME", help="One of the losses below; default: sigmoid (CPO).")
-    beta: float | None = option("--beta", type=float, help="Scale of the rewards; default: 0.1.")
-    cpo_alpha: float | None = option("--cpo-alpha", type=float, help="Weight of the NLL of the chosen; default: 1.")
-    learning_rate: float | None = option("--learning-rate", type=float, help="Peak learning rate; default: 1e-4.")
-    epochs: float | None = option("--epochs", type=float, help="Passes over the data; default: 1.")
+    loss: str | None = setting("--loss", metavar="NAME", help="One of the losses below; default: sigmoid (CPO).")
+    beta: float | None = setting("--beta", type=float, help="Scale of the rewards; default: 0.1.")
+    cpo_alpha: float | None = setting("--cpo-alpha", type=float, help="Weight of the NLL of the chosen; default: 1.")
+    # These two are fields of Seq2SeqTrainingArguments; --set train.args.X=... reaches the others.
+    learning_rate: float | None = setting(
+        "--learning-rate", key="args.learning_rate", type=float, help="Peak learning rate; default: 1e-4."
+    )
+    epochs: float | None = setting(
+        "--epochs", key="args.num_train_epochs", type=float, help="Passes over the data; default: 1."
+    )
 
 
 @dataclass(frozen=True, slots=True)
 class HeldOutOptions:
     """What training is evaluated on."""
 
-    eval_prefs: str | None = option("--eval-prefs", help="Held-out triplets; metrics on them are logged as eval_*.")
-    dev_source: str | None = option("--dev-source", help="Source text of the dev set, translated at every evaluation.")
-    dev_references: tuple[str, ...] = option(
-        "--dev-reference", multiple=True, help="Reference of the dev set; repeatable."
+    eval_prefs: str | None = setting(
+        "--eval-prefs", key="eval.prefs", help="Held-out triplets; metrics on them are logged as eval_*."
     )
-    dev_metrics: tuple[str, ...] = option(
+    dev_source: str | None = setting(
+        "--dev-source", key="dev.source", help="Source text of the dev set, translated at every evaluation."
+    )
+    dev_references: tuple[str, ...] = setting(
+        "--dev-reference", key="dev.references", multiple=True, help="Reference of the dev set; repeatable."
+    )
+    dev_metrics: tuple[str, ...] = setting(
         "--dev-metric",
+        key="dev.metrics",
         multiple=True,
         help="Metric on the dev set; repeatable, the first chooses the checkpoint; default: chrf, bleu.",
     )
 
-    def sections(self, languages: LanguageOptions) -> dict[str, dict[str, Any]]:
-        """Return the sections `eval` and `dev` of [train], without what is not given."""
+    def language_settings(self, languages: LanguageOptions) -> dict[str, str | None]:
+        """Return the languages as settings of the held-out data that is given.
+
+        Raises:
+            UserError: options of a dev set without its source.
+        """
         if self.dev_source is None and (self.dev_references or self.dev_metrics):
-            raise UserError("--dev-reference and --dev-metric go with --dev-source")
-        pair = {"src_lang": languages.src_lang, "tgt_lang": languages.tgt_lang}
-        sections: dict[str, dict[str, Any]] = {}
-        if self.eval_prefs is not None:
-            sections["eval"] = {"prefs": self.eval_prefs, **pair}
-        if self.dev_source is not None:
-            # Left out where not given, so that the defaults of [train.dev] hold.
-            dev = {"source": self.dev_source, "references": self.dev_references, "metrics": self.dev_metrics, **pair}
-            sections["dev"] = {key: value for key, value in dev.items() if value not in (None, ())}
-        return sections
+            raise UserError("--dev-reference and --dev-metric need --dev-source")
+        settings: dict[str, str | None] = {}
+        for section, source in (("eval", self.eval_prefs), ("dev", self.dev_source)):
+            if source is not None:
+                settings[f"{section}.src_lang"] = languages.src_lang
+                settings[f"{section}.tgt_lang"] = languages.tgt_lang
+        return settings
 
 
 @click.command(
@@ -114,7 +127,7 @@ def train(
 
     # Everything that can be wrong with the command line shows before files are read, and those before torch is loaded.
     own, of_data = common.split()
-    config = _config(loss, loading.dtype, held_out.sections(languages), own, common.allow_code)
+    config = _config(loss, held_out, languages, loading.dtype, own, common.allow_code)
     _check_data(data, config.loss)
     options = loading.checked(common.allow_code)
     drops = Drops()
@@ -135,20 +148,16 @@ def train(
 
 
 def _config(
-    loss: LossOptions, dtype: str, held_out: dict[str, Any], overrides: list[str], allow_code: bool
+    loss: LossOptions,
+    held_out: HeldOutOptions,
+    languages: LanguageOptions,
+    dtype: str,
+    overrides: list[str],
+    allow_code: bool,
 ) -> TrainConfig:
     from mtcpo.training.config import TrainConfig
 
-    # These two are fields of Seq2SeqTrainingArguments; --set train.args.X=... reaches the others.
-    args = {"learning_rate": loss.learning_rate, "num_train_epochs": loss.epochs}
-    values = {
-        "loss": loss.loss,
-        "beta": loss.beta,
-        "cpo_alpha": loss.cpo_alpha,
-        "dtype": dtype,
-        "args": {name: value for name, value in args.items() if value is not None},
-        **held_out,
-    }
+    values = settings_of(loss, held_out) | held_out.language_settings(languages) | {"dtype": dtype}
     return load_options(TrainConfig, "train", values, overrides, allow_code)
 
 
@@ -177,7 +186,8 @@ def _read(
 def _print_report(output_dir: Path, report: dict[str, Any], drops: Drops) -> None:
     from mtcpo.data.corpora import Drops
 
-    click.echo(f"{output_dir}: {report['examples']} examples, {report['steps']} steps{format_drops(drops)}")
+    counts = f"{counted(report['examples'], 'example')}, {counted(report['steps'], 'step')}"
+    click.echo(f"{output_dir}: {counts}{format_drops(drops)}")
     held_out = {"eval": report.get("eval_dropped"), "dev": report.get("dev", {}).get("dropped")}
     for name, dropped in held_out.items():
         if dropped:

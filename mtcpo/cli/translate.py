@@ -10,17 +10,17 @@ from typing import TYPE_CHECKING
 import click
 
 from mtcpo.cli import catalogues
-from mtcpo.cli.configuration import format_drops, load_corpus, load_options, system_name
+from mtcpo.cli.configuration import format_drops, load_corpus, load_options, system_name, writing_rows
 from mtcpo.cli.options import (
     CommonOptions,
     LanguageOptions,
     ModelLoadingOptions,
-    option,
     output_option,
+    setting,
+    settings_of,
     with_options,
 )
-from mtcpo.core.errors import UserError
-from mtcpo.core.outputs import writing
+from mtcpo.core.errors import UserError, counted
 
 if TYPE_CHECKING:
     from mtcpo.data.config import CorpusConfig
@@ -32,13 +32,13 @@ if TYPE_CHECKING:
 class SearchOptions:
     """How to search or sample."""
 
-    num_candidates: int | None = option("--num-candidates", type=int, help="Candidates for each source; default: 1.")
-    sampling: str | None = option(
+    num_candidates: int | None = setting("--num-candidates", type=int, help="Candidates for each source; default: 1.")
+    sampling: str | None = setting(
         "--sampling",
         type=click.Choice(["beam", "diverse", "nucleus", "epsilon"]),
         help="Beam search, diverse beam search, or sampling; default: beam.",
     )
-    logprobs: bool | None = option(
+    logprobs: bool | None = setting(
         "--logprobs",
         is_flag=True,
         default=None,
@@ -82,12 +82,11 @@ def translate(
     from mtcpo.translation.translate import translate_to_file
 
     own, of_data = common.split()
-    values = {"num_candidates": search.num_candidates, "sampling": search.sampling, "logprobs": search.logprobs}
-    config = load_options(TranslateConfig, "translate", values, own)
+    config = load_options(TranslateConfig, "translate", settings_of(search), own)
     names = _check_sources(sources, references)
     system, options = system_name(model, system), loading.checked(common.allow_code)
     drops = Drops()
-    with writing(output, common.overwrite, inputs=[*sources, *references]):
+    with writing_rows(output, common.overwrite, inputs=[*sources, *references]):
         corpora = [load_corpus(source, references, (), languages, of_data, common.allow_code) for source in sources]
         # The first segment is read here: a mistake in the files shows before a model is loaded.
         segments = require_first(_read(corpora, drops), f"{', '.join(names)}: every source is empty")
@@ -96,14 +95,14 @@ def translate(
 
         with open_engine(model, system, loading.dtype, options) as engine:
             figures = translate_to_file(engine, segments, config, output, common.overwrite)
-    counts = f"{figures['segments']} sources, {config.num_candidates} candidates each"
+    counts = f"{counted(figures['segments'], 'source')}, {counted(config.num_candidates, 'candidate')} each"
     click.echo(f"{output}: {counts}{format_drops(drops)}")
 
 
 def _check_sources(sources: Sequence[str], references: Sequence[str]) -> list[str]:
     """Return the names of the files, which must differ: segments get their ids from them."""
     if references and len(sources) > 1:
-        raise UserError("--reference goes with one SOURCE; translate several files one by one")
+        raise UserError("--reference needs a single SOURCE; translate several files one by one")
     names = [Path(source).name for source in sources]
     if len(set(names)) < len(names):
         raise UserError(f"two sources are named {max(names, key=names.count)}; their segments would have the same ids")

@@ -1,1 +1,1 @@
-"""Foundations: errors, configuration, files, locks, worker processes. Nothing about translation; no torch."""
+"""Foundations: errors, configuration, files, locks, worker processes. Nothing about translation, no import of torch."""

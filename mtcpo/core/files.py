@@ -101,7 +101,7 @@ def read_raw_lines(path: Path) -> Iterator[tuple[int, bytes]]:
     if not path.exists():
         raise UserError(f"{path}: no such file")
     if path.is_dir():
-        raise UserError(f"{path}: is a directory; a text file is needed")
+        raise UserError(f"{path}: a directory, not a text file")
     number = 0
     try:
         with open_binary(path, "rb") as file:
@@ -111,10 +111,10 @@ def read_raw_lines(path: Path) -> Iterator[tuple[int, bytes]]:
         raise UserError(f"{path}: no permission to read it") from None
     except EOFError as error:
         raise TruncatedArchiveError(
-            f"{path}: truncated after line {number} ({error}); make or fetch it again"
+            f"{path}: truncated after line {number} ({error}); create or download it again"
         ) from None
     except (gzip.BadGzipFile, zlib.error) as error:
-        raise UserError(f"{path}: damaged archive after line {number} ({error}); make or fetch it again") from None
+        raise UserError(f"{path}: damaged archive after line {number} ({error}); create or download it again") from None
 
 
 def decode_line(raw: bytes, path: Path, number: int) -> str:
@@ -205,7 +205,7 @@ def read_json(path: Path) -> dict[str, Any]:
     except FileNotFoundError:
         raise UserError(f"{path}: no such file") from None
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: not JSON ({error}); make it again") from None
+        raise UserError(f"{path}: not JSON ({error}); create it again") from None
     if not isinstance(value, dict):
         raise UserError(f"{path}: a JSON object is needed, not {type(value).__name__}")
     return value

@@ -87,6 +87,6 @@ def hub_folder(
         return Path(snapshot_download(name, allow_patterns=None if patterns is None else list(patterns)))
     except Exception as error:  # the hub and the network raise some twenty classes of exceptions
         raise UserError(
-            f"{name}: not a directory here, not in the hub's cache, and it cannot be fetched "
+            f"{name}: neither a local directory nor in the Hugging Face cache, and it cannot be downloaded "
             f"({type(error).__name__}: {first_line(error)}); {way_out}"
         ) from error

@@ -91,7 +91,7 @@ def _check_place(output: Path, folder: bool) -> None:
     folders = (path, *path.parents) if folder else path.parents
     nearest = next(filter(Path.exists, folders))  # the root always exists
     if not nearest.is_dir():
-        raise UserError(f"{output}: {nearest} is a file and no folder; choose another output")
+        raise UserError(f"{output}: {nearest} is a file, not a folder; choose another output")
     if not os.access(nearest, os.W_OK | os.X_OK):
         raise UserError(f"{output}: no permission to write in {nearest}; choose another output")
 

@@ -72,7 +72,7 @@ CodeIfAllowed = AfterValidator(_check_by_context)
 
 def needs_callable(value: Any) -> str:
     """Return why an object is not a function or a class, or "" if it is one."""
-    return "" if callable(value) else f"it is a {type(value).__name__}, and a function is needed"
+    return "" if callable(value) else f"it is a {type(value).__name__}, not a function"
 
 
 def needs_attributes(*names: str) -> Callable[[Any], str]:

@@ -139,6 +139,6 @@ def result_of(future: Future[Any]) -> Any:
         return future.result()
     except BrokenProcessPool:
         raise UserError(
-            "a scoring process ended: killed, out of memory, or started by a script that lacks "
+            "a scoring process ended: it was killed, ran out of memory, or was started by a script without "
             "`if __name__ == '__main__':`; use fewer workers, or 1"
         ) from None

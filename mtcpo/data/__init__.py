@@ -1,1 +1,1 @@
-"""Segments, candidates and triplets, their languages, and readers for every input format. No torch."""
+"""Segments, candidates and triplets, their languages, and readers for every input format. Imports no torch."""

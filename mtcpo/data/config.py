@@ -8,9 +8,9 @@ from pydantic import Field, model_validator
 
 from mtcpo.core.config import Checked, Config, PathOrName
 from mtcpo.core.user_code import CodeIfAllowed, is_user_code
+from mtcpo.data.file_formats.registry import is_text
 from mtcpo.data.languages import check_language
 from mtcpo.data.names import check_system_name
-from mtcpo.data.row_files import is_text
 from mtcpo.data.templates import check_template
 
 Language = Annotated[str, Checked(check_language)]
@@ -61,7 +61,7 @@ class SourceConfig(Config):
         if self.options and not is_user_code(self.source):
             raise ValueError("options are for custom code, source = 'python:package.module:name'")
         if self.has_templates and is_text(self.source):
-            raise ValueError("templates put columns together, and plain text has none; give a table or rows")
+            raise ValueError("templates combine columns, and plain text has none; give a table or rows")
         return self
 
 

@@ -12,11 +12,11 @@ from mtcpo.core.errors import UserError
 from mtcpo.core.files import Row
 from mtcpo.data.aligned import read_aligned
 from mtcpo.data.config import CorpusConfig, SourceConfig
-from mtcpo.data.formats import translation_segments
+from mtcpo.data.file_formats.registry import is_table, is_text
 from mtcpo.data.languages import check_language
 from mtcpo.data.names import check_system_name
 from mtcpo.data.records import Candidate, Segment, segment_from_json
-from mtcpo.data.row_files import is_table, is_text
+from mtcpo.data.row_layouts import translation_segments
 from mtcpo.data.rows import read_rows, rows_of
 from mtcpo.data.templates import column_text, fill_template
 
@@ -58,8 +58,8 @@ def read_corpus(
     from_text = items is None and is_text(config.source)
     if not from_text and (config.references or config.hypotheses):
         raise UserError(
-            f"{config.source}: references and hypotheses in files of their own go with a plain-text source; "
-            "for this one name their columns"
+            f"{config.source}: separate files of references and hypotheses need a plain-text source; "
+            "for this one, name their columns"
         )
     segments = _text_segments(config) if from_text else _row_segments(config, drops, items)
     is_empty = True
@@ -72,7 +72,7 @@ def read_corpus(
             drops["empty_source"] += 1
     if is_empty:
         after = f" after the first {config.skip} rows" if config.skip else ""
-        raise UserError(f"{config.source}: no segment in it{after}; a corpus needs at least one")
+        raise UserError(f"{config.source}: it has no segments{after}; a corpus needs at least one")
 
 
 def rows_to_read(config: SourceConfig, items: Iterable[Any] | None, drops: Drops | None = None) -> Iterator[Row]:
@@ -101,7 +101,7 @@ def row_id(row: Mapping[str, Any], where: str) -> str:
 def _text_segments(config: CorpusConfig) -> Iterator[Segment]:
     """Yield the segments of line-aligned text files."""
     if config.src_lang is None or config.tgt_lang is None:
-        raise UserError(f"{config.source}: plain text does not say its languages; give src_lang and tgt_lang")
+        raise UserError(f"{config.source}: plain text does not name its languages; give src_lang and tgt_lang")
     paths = [Path(name) for name in (config.source, *config.references, *config.hypotheses.values())]
     # read_aligned yields texts in the order of the files: source, references, outputs.
     first_output = 1 + len(config.references)
@@ -148,7 +148,7 @@ def _record_segment(row: Mapping[str, Any], config: CorpusConfig, where: str) ->
 
 def _column_segment(row: Mapping[str, Any], config: CorpusConfig, identifier: str, where: str) -> Segment:
     if config.src_lang is None or config.tgt_lang is None:
-        raise UserError(f"{where}: the row does not say its languages; give src_lang and tgt_lang")
+        raise UserError(f"{where}: the row does not name its languages; give src_lang and tgt_lang")
     if config.source_template is None:
         source = column_text(row, config.source_column, "source_column", where)
     else:

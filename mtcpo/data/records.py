@@ -148,7 +148,7 @@ def triplet_to_json(triplet: Triplet) -> dict[str, Any]:
 def text_field(row: Mapping[str, Any], key: str, where: str) -> str:
     """Return `row[key]`, which must be a string. `where` is "file:line" for the message."""
     if key not in row:
-        raise UserError(f"{where}: no field {key!r}; it has {', '.join(sorted(row)) or 'none at all'}")
+        raise UserError(f"{where}: no field {key!r}; the row has {', '.join(sorted(row)) or 'none at all'}")
     value = row[key]
     if not isinstance(value, str):
         raise UserError(f"{where}: field {key!r} must be a string, not {type(value).__name__}")

@@ -14,8 +14,8 @@ from mtcpo.core.errors import UserError, choose, first_line
 from mtcpo.core.files import Row
 from mtcpo.core.hub import is_hub_unreachable
 from mtcpo.core.user_code import explain_user_code, is_user_code, load_user_code
+from mtcpo.data.file_formats.registry import format_of, is_file, read_row_file, row_suffixes
 from mtcpo.data.records import Segment, Triplet, segment_from_json, segment_to_json, triplet_to_json
-from mtcpo.data.row_files import format_of, is_file, read_row_file, row_suffixes
 
 Item = TypeVar("Item")
 
@@ -59,7 +59,8 @@ def read_rows(
     if format_of(name) is not None:
         return read_row_file(path, drops)
     if is_file(name):
-        raise UserError(f"{path}: {f'rows are needed: {row_suffixes()}' if path.exists() else 'no such file'}")
+        problem = f"not a file of rows; its name must end in {row_suffixes()}" if path.exists() else "no such file"
+        raise UserError(f"{path}: {problem}")
     return _dataset_rows(name, subset, split)
 
 
@@ -94,7 +95,7 @@ def _explain_datasets(name: str) -> Iterator[None]:
         assert cause is not None
         raise UserError(
             f"{name}: neither a file nor a data set that can be loaded ({type(cause).__name__}: {first_line(cause)}); "
-            "check the name and its subset, or save it elsewhere with save_to_disk and give that directory"
+            "check the name and its subset, or save it on another machine with save_to_disk and give that directory"
         ) from error
 
 
@@ -166,7 +167,7 @@ def rows_of(items: Iterable[Any], name: str) -> Iterator[Row]:
         UserError: an item is neither a mapping nor a record, or `items` is a mapping of splits.
     """
     if isinstance(items, Mapping):
-        raise UserError(f"{name}: a mapping with {', '.join(map(str, items))}; give one of its splits")
+        raise UserError(f"{name}: a dictionary of splits ({', '.join(map(str, items))}); give one of them")
     for number, item in enumerate(items, start=1):
         where = f"{name}:{number}"
         yield where, _to_row(item, where)

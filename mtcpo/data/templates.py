@@ -33,11 +33,11 @@ def check_template(template: str) -> str:
     names = []
     for _, name, spec, conversion in parts:
         if spec or conversion or name == "":
-            raise UserError(f"template {template!r}: the name of a column is needed in the braces, and nothing else")
+            raise UserError(f"template {template!r}: write the name of a column in the braces, and nothing else")
         if name is not None:
             names.append(name)
     if not names:
-        raise UserError(f"template {template!r}: there is no column in it; write {{name}} for the column 'name'")
+        raise UserError(f"template {template!r}: it names no column; write {{name}} for the column 'name'")
     return template
 
 
@@ -57,11 +57,11 @@ def fill_template(template: str, row: Mapping[str, Any], where: str) -> str:
 
 def _text_or_number(row: Mapping[str, Any], name: str, where: str) -> str:
     if name not in row:
-        raise UserError(f"{where}: no column {name!r}{nearest(name, row)}; it has {', '.join(sorted(row))}")
+        raise UserError(f"{where}: no column {name!r}{nearest(name, row)}; the row has {', '.join(sorted(row))}")
     value = row[name]
     # bool is a subclass of int, and nobody wants "True" in a sentence.
     if isinstance(value, bool) or not isinstance(value, (str, int, float)):
-        raise UserError(f"{where}: column {name!r} is {type(value).__name__}, and a template needs text or a number")
+        raise UserError(f"{where}: column {name!r} is {type(value).__name__}, but a template needs text or a number")
     return str(value)
 
 
@@ -75,5 +75,5 @@ def column_text(row: Mapping[str, Any], name: str, key: str, where: str) -> str:
     if isinstance(value, str):
         return value
     if name in row:
-        raise UserError(f"{where}: no column {name!r}, or it is no text; set {key}")
-    raise UserError(f"{where}: no column {name!r}{nearest(name, row)}; it has {', '.join(sorted(row))}; set {key}")
+        raise UserError(f"{where}: no column {name!r}, or it does not hold text; set {key}")
+    raise UserError(f"{where}: no column {name!r}{nearest(name, row)}; the row has {', '.join(sorted(row))}; set {key}")

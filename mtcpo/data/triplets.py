@@ -10,9 +10,9 @@ from mtcpo.core.config import load_section
 from mtcpo.core.errors import UserError
 from mtcpo.data.config import PreferenceSetConfig
 from mtcpo.data.corpora import Drops, row_id, rows_to_read
-from mtcpo.data.formats import preference_triplet, trl_row
 from mtcpo.data.languages import UNDETERMINED, check_language
 from mtcpo.data.records import Triplet, triplet_from_json
+from mtcpo.data.row_layouts import preference_triplet, trl_row
 from mtcpo.data.rows import require_first
 from mtcpo.data.templates import column_text, fill_template
 
@@ -46,7 +46,7 @@ def read_triplets(
         else:
             yield _with_languages(triplet, config, where)
     if is_empty:
-        raise UserError(f"{config.source}: nothing in it; at least one triplet is needed")
+        raise UserError(f"{config.source}: it is empty; at least one triplet is needed")
 
 
 def open_triplets(config: PreferenceSetConfig, drops: Drops) -> Iterator[Triplet]:
@@ -56,7 +56,7 @@ def open_triplets(config: PreferenceSetConfig, drops: Drops) -> Iterator[Triplet
         UserError: there is no triplet.
     """
     triplets = read_triplets(config, drops)
-    return require_first(triplets, f"{config.source}: no triplet in it with two different translations")
+    return require_first(triplets, f"{config.source}: it has no triplet with two different translations")
 
 
 def _layout_triplet(row: Mapping[str, Any], config: PreferenceSetConfig, where: str) -> Triplet:

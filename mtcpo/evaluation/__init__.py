@@ -1,1 +1,1 @@
-"""Systems on test sets: corpus scores, confidence intervals, significance, evaluation.json."""
+"""Scores of systems on test sets, with confidence intervals and significance tests, kept in evaluation.json."""

@@ -1,7 +1,7 @@
-"""`mtcpo evaluate --compare RUN1 RUN2 …`: the systems of several run directories in one table, tested against one.
+"""`mtcpo evaluate --compare RUN1 RUN2 …`: the systems of several runs in one table, tested against one baseline.
 
 Translations come from the runs' segments.jsonl. Lexical metrics are computed again, with the same resamples for all
-systems; scores of neural metrics (COMET) are taken as they are, where all runs have them with one signature.
+systems; scores of neural metrics (COMET) are reused if all runs have them with the same signature.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from mtcpo.core.errors import UserError
+from mtcpo.core.errors import UserError, counted
 from mtcpo.data.records import Segment
 from mtcpo.data.rows import read_segments
 from mtcpo.evaluation.config import EvaluateConfig
@@ -27,7 +27,7 @@ SetKey = tuple[str, str]
 
 @dataclass(frozen=True, slots=True)
 class EvaluatedRun:
-    """A run directory that was evaluated. entries: its evaluation.json, by suite and pair."""
+    """An evaluated run directory. entries: (suite, pair) -> entry of its evaluation.json."""
 
     name: str
     folder: Path
@@ -37,19 +37,21 @@ class EvaluatedRun:
         """Read the segments of a test set, with the run's systems as candidates.
 
         Raises:
-            UserError: no such file, or not as many segments as were evaluated.
+            UserError: no such file, or its number of segments differs from evaluation.json.
         """
         path, expected = translations_dir(self.folder, *key) / "segments.jsonl", self.entries[key].segments
         segments = tuple(read_segments(path))
         if len(segments) != expected:
-            raise UserError(f"{path}: {len(segments)} segments, but {expected} were evaluated; evaluate the run again")
+            raise UserError(
+                f"{path}: {counted(len(segments), 'segment')}, but {expected} were evaluated; evaluate the run again"
+            )
         return segments
 
 
 class KnownScores(NeuralMetric):
-    """A metric whose segment scores the compared runs have already.
+    """A metric whose segment scores are already in the compared runs.
 
-    scores: (segment id, translation) -> score and error spans. description: the metric's in evaluation.json.
+    scores: (segment id, translation) -> score and error spans. description: the metric's entry in evaluation.json.
     """
 
     def __init__(
@@ -59,21 +61,21 @@ class KnownScores(NeuralMetric):
         self.needs_references = False
         self.higher_is_better = description.higher_is_better
         self.percent = description.percent
-        # Error counts need the spans of every translation.
+        # Error counts need the error spans of every translation.
         self.finds_error_spans = all(scored.errors is not None for scored in scores.values())
         self._scores = scores
         self._signature = description.signature
 
     def signature(self, num_references: int, sentence: bool = False) -> str:
-        """Return the signature under which the scores were made."""
+        """Return the signature with which the scores were computed."""
         return self._signature
 
     def score_candidates(self, segments: Sequence[Segment]) -> list[list[float]]:
-        """Return the known scores of each candidate."""
+        """Return the stored scores[segment][candidate]."""
         return scores_only(self.score_with_spans(segments))
 
     def score_with_spans(self, segments: Sequence[Segment]) -> list[list[ScoreWithSpans]]:
-        """Return the known scores and error spans of each candidate."""
+        """Return the stored scores and error spans of each candidate."""
         rows = []
         for segment in segments:
             rows.append([self._scores[segment.id, candidate.text] for candidate in segment.candidates])
@@ -83,19 +85,19 @@ class KnownScores(NeuralMetric):
 def compare_runs(
     folders: Sequence[Path], config: EvaluateConfig, report_left_out: Callable[[str], object]
 ) -> list[Evaluation]:
-    """Evaluate the systems of several runs together, on the test sets that all of them have.
+    """Evaluate the systems of several runs together, on the test sets that all runs share.
 
-    A system is called RUN-SYSTEM, or by its own name where all runs have it with the same translations. Without
-    metrics in the configuration those of the runs are taken: lexical ones of any run, neural ones that all runs have.
+    A system is called RUN-SYSTEM, or by its own name if all runs have it with the same translations. If the
+    configuration names no metrics, those of the runs are used: lexical ones of any run, neural ones that all runs have.
 
     Args:
         folders: The run directories.
         config: Metrics, baseline, resamples and seed.
-        report_left_out: Called with one line for each test set and each metric that is left out.
+        report_left_out: Called with a one-line message for each test set and each metric that is left out.
 
     Raises:
-        UserError: fewer than two runs, one that was not evaluated, no test set in common, other texts under one name,
-            or no metric in common.
+        UserError: fewer than two runs, a run without evaluation, no common test set, different texts under the same
+            name, or no common metric.
     """
     if len(folders) < 2:
         raise UserError("--compare needs two run directories or more: mtcpo evaluate --compare RUN1 RUN2")
@@ -103,7 +105,9 @@ def compare_runs(
     for folder in folders:
         run = _read_run(folder)
         if run.name in runs:
-            raise UserError(f"two run directories are named {run.name!r}; rename one, since it names the systems")
+            raise UserError(
+                f"two run directories are named {run.name!r}; rename one, since systems are named after their run"
+            )
         runs[run.name] = run
     evaluated = tuple(runs.values())
     common = _common_sets(evaluated, report_left_out)
@@ -114,9 +118,9 @@ def _read_run(folder: Path) -> EvaluatedRun:
     path = folder / EVALUATION_FILE
     if not path.is_file():
         raise UserError(f"{folder}: no {EVALUATION_FILE} in it; evaluate it first, with --output-dir {folder}")
-    # The document's own keys will not do: they have the suite only where several test sets share a pair.
+    # Not the document's own keys: they include the suite only if several test sets share a language pair.
     entries = {(entry.suite, entry.pair): entry for entry in read_document(path).entries}
-    # Resolved, so that `.` gives the name of the folder.
+    # Resolved, so that a run given as `.` has its folder's name.
     return EvaluatedRun(folder.resolve().name, folder, entries)
 
 
@@ -127,12 +131,12 @@ def _common_sets(runs: Sequence[EvaluatedRun], report_left_out: Callable[[str], 
         common &= set(run.entries)
     if not common:
         sets_by_run = [f"{run.folder} has {', '.join(map(' '.join, run.entries))}" for run in runs]
-        raise UserError(f"no test set that all runs were evaluated on: {'; '.join(sets_by_run)}")
+        raise UserError(f"no test set is common to all runs: {'; '.join(sets_by_run)}")
     for run in runs:
         for key in run.entries:
             if key not in common:
-                report_left_out(f"{' '.join(key)} is left out: {run.folder} has it, but not every run")
-    # A set has no order; the first run has.
+                report_left_out(f"{' '.join(key)} is left out: {run.folder} was evaluated on it, but not every run was")
+    # In the order of the first run: a set has none.
     return [key for key in runs[0].entries if key in common]
 
 
@@ -142,11 +146,11 @@ def _compare_on(
     """Evaluate the systems of all runs on one test set."""
     first = runs[0].entries[key]
     for run in runs[1:]:
-        # The same name is not enough: versions of a test set differ in their lines.
+        # The same name is not enough: versions of a test set may differ in their lines.
         if run.entries[key].sha256 != first.sha256:
             raise UserError(
-                f"{run.folder}: its {key[0]} {key[1]} has other sources or references than that of {runs[0].folder}; "
-                "evaluate both on the same test set"
+                f"{run.folder}: its {key[0]} {key[1]} has different sources or references from that of "
+                f"{runs[0].folder}; evaluate both on the same test set"
             )
     segments_by_run = [run.read_segments(key) for run in runs]
     test_set = TestSet(
@@ -166,9 +170,9 @@ def _compare_on(
 
 
 def _outputs(runs: Sequence[EvaluatedRun], segments_by_run: Sequence[Sequence[Segment]]) -> dict[str, list[str]]:
-    """Return the translations of all systems; one that all runs share appears once, and first."""
+    """Return system -> translations; systems that all runs share appear once, and first."""
     outputs_by_run = list(map(_texts_by_system, segments_by_run))
-    # Usually the model before training; as one system it can serve as the baseline for all runs.
+    # Usually the model before training: as a single system, it can be the baseline for all runs.
     shared: dict[str, list[str]] = {}
     for system, texts in outputs_by_run[0].items():
         if all(outputs.get(system) == texts for outputs in outputs_by_run):
@@ -183,7 +187,7 @@ def _outputs(runs: Sequence[EvaluatedRun], segments_by_run: Sequence[Sequence[Se
 
 def _texts_by_system(segments: Sequence[Segment]) -> dict[str, list[str]]:
     texts = {}
-    # Every segment of a segments.jsonl has the same systems in the same order.
+    # All segments of a segments.jsonl have the same systems in the same order.
     for index, candidate in enumerate(segments[0].candidates):
         texts[candidate.system] = [segment.candidates[index].text for segment in segments]
     return texts
@@ -193,14 +197,14 @@ def _metrics(
     key: SetKey, runs: Sequence[EvaluatedRun], segments_by_run: Sequence[Sequence[Segment]], config: EvaluateConfig,
     report_left_out: Callable[[str], object],
 ) -> list[Metric]:  # fmt: skip
-    """Return the metrics of a comparison: computed again if lexical, else with the scores that the runs have."""
+    """Return the metrics of a comparison: lexical ones are computed again, neural ones use the runs' scores."""
     entries = [run.entries[key] for run in runs]
     specs = list(config.metrics or _common_metrics(key, entries, report_left_out))
     if not specs:
-        raise UserError(f"{' '.join(key)}: no metric that all runs have; choose one, for example --metric chrf")
+        raise UserError(f"{' '.join(key)}: no metric is common to all runs; choose one, for example --metric chrf")
     metrics: list[Metric] = []
     for spec in specs:
-        # A spec with its own checkpoint (comet:PATH) does not name a metric of the runs; it is computed.
+        # A spec with a checkpoint of its own (comet:PATH) is not a name in the runs, so it is computed.
         if not is_lexical(spec) and _all_have(entries, spec):
             metrics.append(_known_scores(spec, runs, segments_by_run, entries))
         else:
@@ -209,7 +213,7 @@ def _metrics(
 
 
 def _common_metrics(key: SetKey, entries: Sequence[SetEntry], report_left_out: Callable[[str], object]) -> list[str]:
-    """Return the metrics that all systems can have: lexical ones of any run, neural ones that every run has."""
+    """Return the metrics available for all systems: lexical ones of any run, neural ones that every run has."""
     names: dict[str, None] = {}
     for entry in entries:
         names.update(dict.fromkeys(entry.main_metrics))
@@ -233,12 +237,12 @@ def _known_scores(
     entries: Sequence[SetEntry],
 ) -> KnownScores:
     """Return a neural metric backed by the scores in the runs."""
-    # Scores of different models, or of versions of one model, are not comparable.
+    # Scores by different models, or versions of a model, are not comparable.
     signatures = {entry.metrics[name].signature for entry in entries}
     if len(signatures) > 1:
         raise UserError(
-            f"{name}: {' and '.join(str(run.folder) for run in runs)} have it by different signatures "
-            f"({'; '.join(sorted(signatures))}); leave it out with --metric, or evaluate again"
+            f"{name}: {' and '.join(str(run.folder) for run in runs)} have different signatures "
+            f"({'; '.join(sorted(signatures))}); choose other metrics with --metric, or evaluate again"
         )
     scores: dict[tuple[str, str], ScoreWithSpans] = {}
     for segments in segments_by_run:

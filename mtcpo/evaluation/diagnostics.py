@@ -1,4 +1,4 @@
-"""What outputs are like before any metric: their length, and how many are degenerate or in a wrong language."""
+"""Diagnostics of outputs without any metric: length, and counts of degenerate and off-target outputs."""
 
 from __future__ import annotations
 
@@ -22,20 +22,20 @@ class Diagnostics(TypedDict):
 
 
 def diagnose(test_set: TestSet, texts: Sequence[str]) -> Diagnostics:
-    """Return what a system's outputs are like.
+    """Return the diagnostics of a system's outputs. texts: one for each segment of the test set.
 
     length_ratio: characters of the outputs / characters of the references (their mean, where there are several).
-    empty: outputs without a word. copied: outputs equal to their source. looping: outputs that repeat one phrase four
-    times or more in a row where the source does not. wrong_language: off-target outputs.
+    empty: outputs without a word. copied: source copies. looping: outputs with a repetition (four times or more in a
+    row) where the source has none. wrong_language: off-target outputs.
     """
     empty = copied = looping = 0
     for text, segment in zip(texts, test_set.segments, strict=True):
         stripped = text.strip()
         empty += not stripped
         copied += bool(stripped) and stripped == segment.source.strip()
-        # The source is looked at only where it matters: most outputs do not loop.
+        # Short-circuit: most outputs have no repetition, so their sources need no check.
         looping += has_loop(text) and not has_loop(segment.source)
-    # Language identification is an optional package, and does not know every language.
+    # Language identification needs an optional package, which does not know every language.
     wrong_language = None
     if not why_unchecked(test_set.tgt_lang):
         references = [segment.references for segment in test_set.segments]
@@ -53,7 +53,7 @@ def _length_ratio(segments: Sequence[Segment], texts: Sequence[str]) -> float | 
     reference_chars = []
     for segment in segments:
         if not segment.references:
-            return None  # a ratio over a part of the segments would not compare with those of other systems
+            return None  # a ratio over only some segments would not be comparable
         reference_chars.append(sum(map(len, segment.references)) / len(segment.references))
     total = sum(reference_chars)
     return sum(map(len, texts)) / total if total else None

@@ -5,8 +5,8 @@
         entry.score("tuned", "bleu").score           # 38.2
         entry.verdict("tuned", "ter")                # "better", "worse" or "same"; lower TER is better
 
-The names of fields in the file are a promise; where a record has another name, the field's alias is the file's.
-Whether higher or lower scores are better is decided in one property, `MetricDescription.sign`.
+The field names in the file are stable; where a record uses another name, the field's alias is the name in the file.
+Only the property `MetricDescription.sign` decides whether higher or lower scores are better.
 """
 
 from __future__ import annotations
@@ -24,25 +24,25 @@ from mtcpo.metrics.per_reference import label_or_default
 from mtcpo.metrics.registry import METRICS
 
 METRIC_TITLES: Mapping[str, str] = {name: kind.title for name, kind in METRICS.items()}
-"""Names of metrics as papers write them; a user's own metric has no other name than its key."""
+"""Metric -> name as papers write it; custom metrics are known by their key alone."""
 
 ALPHA = 0.05
-"""A difference is called significant below this p-value."""
+"""A difference with a p-value below this is significant."""
 
 DIAGNOSTICS = ("empty", "copied", "looping", "wrong_language")
-"""Fields of `SystemScores` that count degenerate outputs; `evaluation.diagnostics` says what each of them means."""
+"""Fields of `SystemScores` that count degenerate outputs; `evaluation.diagnostics` defines them."""
 
 Verdict = Literal["better", "worse", "same"]
 
 
 class Record(BaseModel):
-    """The base of the records: frozen, and written back as it was read, with fields that it does not know."""
+    """Base class of the records: frozen; unknown fields are kept and written back."""
 
     model_config = ConfigDict(frozen=True, extra="allow", populate_by_name=True)
 
 
 class MetricDescription(Record):
-    """A metric of a test set. percent: scores run from 0 to 100, not from 0 to 1."""
+    """A metric, as used on a test set. percent: scores range from 0 to 100, not from 0 to 1."""
 
     signature: str
     higher_is_better: bool
@@ -51,19 +51,19 @@ class MetricDescription(Record):
 
     @property
     def sign(self) -> int:
-        """1 where higher scores are better, -1 where lower ones are (TER): a factor that makes higher better."""
+        """1 if higher scores are better, -1 if lower ones are (TER); sign * score is higher-is-better."""
         return 1 if self.higher_is_better else -1
 
     def as_printed(self, stored: float) -> float:
-        """Return a segment's stored score or gain (higher is better) as the metric prints it."""
-        return self.sign * stored + 0.0  # not -0.0, which would be printed with its sign
+        """Return a segment's stored score or gain, which is higher-is-better, as the metric prints it."""
+        return self.sign * stored + 0.0  # + 0.0 turns -0.0 into 0.0, which is printed without a sign
 
 
 class MetricScore(Record):
     """A system's corpus score by one metric.
 
-    ci: half the width of its 95 % confidence interval. cluster: 1 for the best systems. errors_per_segment: severity
-    -> mean number of errors in a translation, where the metric finds error spans.
+    ci: half the width of its 95 % confidence interval. cluster: from 1, the best systems. errors_per_segment:
+    severity -> mean number of errors per translation, if the metric finds error spans.
     """
 
     score: float
@@ -77,9 +77,9 @@ class MetricScore(Record):
 class Versus(Record):
     """A system against the baseline by one metric.
 
-    delta: the system's corpus score minus the baseline's; low, high: the 95 % interval of that. p_value: of the paired
-    bootstrap; p_randomization: of paired approximate randomization; p_holm: the larger of both, corrected, where
-    several systems were tested. wins, ties, losses: segments on which the system scores better, the same, worse.
+    delta: the system's corpus score minus the baseline's; low, high: its 95 % interval. p_value: of the paired
+    bootstrap test; p_randomization: of paired approximate randomization; p_holm: the larger of both with Holm's
+    correction, if several systems were tested. wins, ties, losses: segments scored better, the same, worse.
     """
 
     delta: float
@@ -94,22 +94,22 @@ class Versus(Record):
 
     @property
     def decisive_p(self) -> float:
-        """The p-value that decides: the larger of the two tests, Holm-corrected where there are several systems.
+        """The p-value that decides: the larger of the two tests', Holm-corrected if there are several systems.
 
-        The bootstrap's alone is too small: the way sacreBLEU computes it comes close to a one-sided test.
+        The bootstrap's alone is too small: as sacreBLEU computes it, it is close to that of a one-sided test.
         """
         if self.p_holm is not None:
             return self.p_holm
-        if self.p_randomization is None:  # documents written before there was a second test
+        if self.p_randomization is None:  # a document written before the second test existed
             return self.p_value
         return max(self.p_value, self.p_randomization)
 
 
 class SystemScores(Record):
-    """A system on a test set: what its outputs are like, its scores by metric, and its comparisons by baseline.
+    """A system on a test set: diagnostics of its outputs, scores by metric, and comparisons by baseline.
 
-    length_ratio: characters of the outputs / characters of the references; None without references. A diagnostic that
-    is None was not checked.
+    length_ratio: characters of the outputs / characters of the references; None without references. A diagnostic of
+    None was not checked.
     """
 
     length_ratio: float | None
@@ -121,13 +121,13 @@ class SystemScores(Record):
     versus: dict[str, dict[str, Versus]]
 
     def diagnostic(self, name: str) -> int | None:
-        """Return one of DIAGNOSTICS; None: not checked."""
+        """Return the count of one of DIAGNOSTICS; None: not checked."""
         count: int | None = getattr(self, name)
         return count
 
 
 class Significance(Record):
-    """How differences were tested. correction: of the p-values, where several systems were tested."""
+    """How differences were tested. correction: of the p-values, if several systems were tested."""
 
     test: str
     second_test: str | None = None
@@ -137,7 +137,7 @@ class Significance(Record):
 
 
 class LengthGroup(Record):
-    """Segments with sources of like length. chars: their mean length; scores: metric -> system -> corpus score."""
+    """Segments with sources of similar length. chars: mean source length; scores: metric -> system -> corpus score."""
 
     segments: int
     chars: float
@@ -147,8 +147,8 @@ class LengthGroup(Record):
 class SetEntry(Record):
     """The results on one test set in one language pair.
 
-    references: of each segment; -1 where their number varies. sha256: of sources and references. unchecked: diagnostic
-    -> why it was not checked.
+    references: number per segment; -1 if it varies. sha256: of sources and references. unchecked: diagnostic -> why it
+    was not checked.
     """
 
     suite: str
@@ -183,8 +183,8 @@ class SetEntry(Record):
 
     @property
     def main_metrics(self) -> tuple[str, ...]:
-        """The metrics that sentences and plots speak of: all but those against a single reference (`bleu-A`)."""
-        # Recognized by name, as `with_each_reference` makes it: evaluation.json has no mark for them.
+        """The metrics for sentences and plots: all but those against a single reference (`bleu-A`)."""
+        # Recognized by the name that `with_each_reference` gives them: evaluation.json does not mark them.
         single = set()
         for name, label in product(self.metrics, self.reference_names):
             single.add(f"{name}-{label_or_default(label)}")
@@ -207,7 +207,7 @@ class SetEntry(Record):
     @property
     def span_metric(self) -> str | None:
         """The first metric that finds error spans."""
-        # Any system will do: a metric finds spans in the outputs of all or none.
+        # Any system will do: a metric finds error spans for all systems or for none.
         for name, score in self.systems[self.baseline].metrics.items():
             if score.errors_per_segment is not None:
                 return name
@@ -222,7 +222,7 @@ class SetEntry(Record):
         return self.systems[system].versus.get(self.baseline, {}).get(metric)
 
     def verdict(self, system: str, metric: str) -> Verdict:
-        """Return whether a system is significantly better or worse than the baseline by a metric, or the "same"."""
+        """Return whether a system is significantly "better" or "worse" than the baseline by a metric, or the "same"."""
         versus = self.versus(system, metric)
         if versus is None or versus.decisive_p >= ALPHA or versus.delta == 0:
             return "same"
@@ -234,10 +234,10 @@ class SetEntry(Record):
         return tuple(sorted(self.systems, key=lambda system: -sign * self.score(system, metric).score))
 
     def best(self, metric: str) -> frozenset[str]:
-        """Return the systems that share the best score by a metric; none where there is one system only."""
+        """Return the systems that share the best score by a metric; empty if there is only one system."""
         if len(self.systems) == 1:
             return frozenset()
-        # Compared exactly: equal outputs have equal scores, and near ties are no ties.
+        # Exact comparison: equal outputs have equal scores, and a near tie is not a tie.
         highest = self.score(self.ranked(metric)[0], metric).score
         return frozenset(system for system in self.systems if self.score(system, metric).score == highest)
 
@@ -245,8 +245,8 @@ class SetEntry(Record):
 class EvaluationDocument(Record):
     """The whole of evaluation.json.
 
-    pairs: by language pair, or by "SUITE:PAIR" where several test sets have that pair. made: the command, versions,
-    settings and inputs that made it, where no run directory's stamp says so.
+    pairs: keyed by language pair, or "SUITE:PAIR" if several test sets have that pair. made: provenance (command,
+    versions, settings, inputs), if no run directory's stamp has it.
     """
 
     pairs: dict[str, SetEntry]
@@ -254,20 +254,20 @@ class EvaluationDocument(Record):
 
     @property
     def entries(self) -> tuple[SetEntry, ...]:
-        """The test sets in their order."""
+        """The test sets in the order of the file."""
         return tuple(self.pairs.values())
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any], where: str) -> EvaluationDocument:
-        """Return the records of a JSON object.
+        """Parse a JSON object.
 
         Raises:
-            UserError: a field is missing or of another type; `where` begins the message.
+            UserError: a field is missing or has the wrong type; the message begins with `where`.
         """
         try:
             return cls.model_validate(value)
         except ValidationError as error:
-            # One line, as every message: the rest of pydantic's report is about the same file.
+            # Messages have one line, so only pydantic's first error is shown.
             first = error.errors()[0]
             field = ".".join(map(str, first["loc"]))
             raise UserError(
@@ -275,8 +275,8 @@ class EvaluationDocument(Record):
             ) from None
 
     def to_json(self) -> dict[str, Any]:
-        """Return the JSON object that is written: fields that were never given are left out."""
-        # Unset, not default: an explicit null (no correction, not checked) has a meaning and must be written.
+        """Return the JSON object for the file; fields that were never set are left out."""
+        # exclude_unset, not exclude_defaults: an explicit null (no correction, not checked) is meaningful.
         return self.model_dump(mode="json", by_alias=True, exclude_unset=True)
 
 
@@ -284,11 +284,11 @@ def read_document(path: Path) -> EvaluationDocument:
     """Read an evaluation.json.
 
     Raises:
-        UserError: no such file, not JSON, or not a document of this kind.
+        UserError: no such file, not JSON, or not an evaluation.
     """
     return EvaluationDocument.from_json(read_json(path), str(path))
 
 
 def write_document(path: Path, document: EvaluationDocument) -> None:
-    """Write an evaluation.json, complete or not at all."""
+    """Write an evaluation.json atomically."""
     write_json(path, document.to_json())

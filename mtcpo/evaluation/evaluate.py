@@ -1,4 +1,4 @@
-"""Score the outputs of systems on a test set: corpus and segment scores, intervals, tests against a baseline."""
+"""Score systems' outputs on a test set: corpus and segment scores, intervals, significance tests against a baseline."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from itertools import repeat
 from typing import Any
 
-from mtcpo.core.errors import UserError, choose
+from mtcpo.core.errors import UserError, choose, counted
 from mtcpo.data.language_id import why_unchecked
 from mtcpo.data.names import check_name
 from mtcpo.data.records import SEVERITIES, Candidate, Segment
@@ -35,16 +35,16 @@ def evaluate_outputs(
     """Score the systems' outputs and test each system against the baseline.
 
     Args:
-        test_set: What was translated. Systems that were submitted for it, if they were loaded, come after `outputs`.
-        outputs: System -> one translation for each segment.
+        test_set: What was translated. If outputs submitted for it were loaded, these systems follow those of `outputs`.
+        outputs: System -> translations, one for each segment.
         metrics: Loaded for the target language.
         config: Baseline, resamples and seed.
-        selection_metrics: Names of the metrics that selected the training pairs. They are marked, since training
-            optimizes them.
+        selection_metrics: Names of the metrics that selected the training pairs. They are marked in the results,
+            because training optimizes them.
 
     Raises:
-        UserError: no metric, no system, two of one name, outputs of another length, a missing reference, an unknown
-            baseline.
+        UserError: no metric, no system, duplicate names, an output with the wrong number of lines, a missing reference,
+            an unknown baseline.
     """
     config = config or EvaluateConfig()
     outputs = _with_submitted(outputs, test_set)
@@ -74,7 +74,7 @@ def evaluate_outputs(
 
 @dataclass(frozen=True, slots=True)
 class MetricResults:
-    """The results of one metric. scores: in the order of the systems. comparisons: by system, without the baseline."""
+    """The results of one metric. scores: in the order of the systems. comparisons: system -> against the baseline."""
 
     description: MetricDescription
     scores: Sequence[MetricScore]
@@ -89,7 +89,7 @@ def _score(
     systems: Sequence[str],
     baseline: str,
 ) -> tuple[MetricResults, tuple[Segment, ...]]:
-    """Return one metric's results, and the segments with its scores."""
+    """Return one metric's results, and the segments with their segment scores by it."""
     corpus_scores, segment_scores = [], []
     for table in resampled.statistics:
         corpus_scores.append(float(metric.corpus_score(table.sum(axis=0))))
@@ -108,7 +108,7 @@ def _by_system(
     baseline: str,
     results: Mapping[str, MetricResults],
 ) -> dict[str, SystemScores]:
-    """Turn results by metric into those by system, as evaluation.json has them."""
+    """Regroup results by metric into results by system, as in evaluation.json."""
     systems: dict[str, SystemScores] = {}
     for place, (system, texts) in enumerate(outputs.items()):
         scores, comparisons = {}, {}
@@ -116,7 +116,7 @@ def _by_system(
             scores[name] = result.scores[place]
             if system != baseline:
                 comparisons[name] = result.comparisons[system]
-        # The baseline is not compared with itself, and has an empty `versus`.
+        # The baseline is not compared with itself: its `versus` is empty.
         versus = {baseline: comparisons} if comparisons else {}
         systems[system] = SystemScores(**diagnose(test_set, texts), metrics=scores, versus=versus)
     return systems
@@ -133,7 +133,7 @@ def _with_submitted(outputs: Mapping[str, Sequence[str]], test_set: TestSet) -> 
 def _check(
     test_set: TestSet, outputs: Mapping[str, Sequence[str]], metrics: Sequence[Metric], baseline: str | None
 ) -> str:
-    """Refuse what cannot be evaluated; return the baseline's name."""
+    """Refuse invalid input; return the baseline's name."""
     where = f"{test_set.name} {test_set.pair}"
     _check_metrics(where, metrics)
     if not outputs:
@@ -142,8 +142,8 @@ def _check(
         check_name("system", system)
         if len(texts) != len(test_set.segments):
             raise UserError(
-                f"system {system!r}: {len(texts)} translations, but {where} ({test_set.origin}) has "
-                f"{len(test_set.segments)} segments; each segment needs one translation"
+                f"system {system!r}: {counted(len(texts), 'translation')}, but {where} ({test_set.origin}) has "
+                f"{counted(len(test_set.segments), 'segment')}; each segment needs one translation"
             )
     _check_references(where, metrics, test_set.segments)
     if baseline is not None and baseline not in outputs:
@@ -184,14 +184,14 @@ def _identify(test_set: TestSet) -> dict[str, Any]:
 
 
 def _sha256(test_set: TestSet) -> str:
-    """Return a hash of sources and references: equal hashes mean the same text."""
-    # Ids and document names are left out: copies of the same test set may differ in them.
+    """Return the SHA-256 of sources and references: equal hashes mean equal texts."""
+    # Without ids and document names: copies of the same test set may differ in them.
     lines = ("\t".join((segment.source, *segment.references)) for segment in test_set.segments)
     return hashlib.sha256("\n".join(lines).encode("utf-8")).hexdigest()
 
 
 def _num_references(test_set: TestSet) -> int:
-    """Return how many references each segment has; -1 where that varies, which signatures write as "var"."""
+    """Return the number of references per segment; -1 if it varies, which signatures write as "var"."""
     # -1 is sacreBLEU's own convention.
     counts = {len(segment.references) for segment in test_set.segments}
     return counts.pop() if len(counts) == 1 else -1
@@ -200,7 +200,7 @@ def _num_references(test_set: TestSet) -> int:
 def _describe_tests(config: EvaluateConfig, systems: int) -> Significance:
     return Significance(
         test="paired bootstrap",
-        # The spelling is part of evaluation.json: other tools may compare the string.
+        # The spelling is part of the file format: other tools may compare the string.
         second_test="paired approximate randomisation",
         correction="Holm" if systems > 2 else None,
         resamples=config.resamples,
@@ -214,7 +214,7 @@ def _unchecked(test_set: TestSet) -> dict[str, str]:
 
 
 def _describe_metric(metric: Metric, test_set: TestSet, selection_metrics: Collection[str]) -> MetricDescription:
-    # Set only where it is true: evaluation.json has the field only for such metrics.
+    # Set only if true: evaluation.json has the field only for such metrics.
     mark = {"used_for_selection": True} if metric.name in selection_metrics else {}
     references = _num_references(test_set) if metric.needs_references else 0
     return MetricDescription(
@@ -226,19 +226,19 @@ def _describe_metric(metric: Metric, test_set: TestSet, selection_metrics: Colle
 
 
 def _with_candidates(segments: Sequence[Segment], outputs: Mapping[str, Sequence[str]]) -> tuple[Segment, ...]:
-    """Return the segments with the systems' translations as candidates, in place of any that they had."""
+    """Return the segments with the systems' translations as candidates, replacing any that they had."""
     translated = []
     for row, segment in enumerate(segments):
-        # Candidates are in the order of the systems; the functions below rely on it.
+        # Candidates in the order of the systems: the functions below rely on it.
         candidates = tuple(Candidate(system, texts[row]) for system, texts in outputs.items())
         translated.append(replace(segment, candidates=candidates))
     return tuple(translated)
 
 
 def _with_scores(segments: tuple[Segment, ...], metric: Metric, scores: Sequence[Array]) -> tuple[Segment, ...]:
-    """Add the metric's scores (N,) of each system, higher is better, and the error spans where it finds them."""
+    """Add the metric's scores, (N,) for each system, higher is better, and its error spans if it finds any."""
     if metric.finds_error_spans:
-        # The model does not run again: the score cache has these scores and the spans found with them.
+        # This does not run the model again: scores and spans come from the score cache.
         scored_segments = metric.score_with_spans(segments)
     else:
         scores_by_segment = zip(*(system_scores.tolist() for system_scores in scores), strict=True)
@@ -251,14 +251,14 @@ def _with_scores(segments: tuple[Segment, ...], metric: Metric, scores: Sequence
 
 
 def _with_error_counts(rows: Sequence[MetricScore], segments: Sequence[Segment], metric: str) -> list[MetricScore]:
-    """Add how many errors of each severity a translation of each system has on average."""
+    """Add each system's mean number of errors per translation, by severity."""
     counted = []
     for system in range(len(rows)):
         errors: Counter[str] = Counter()
         for segment in segments:
             errors.update(error.severity for error in segment.candidates[system].errors[metric])
         counted.append(errors)
-    # Every system has every severity that any system has, so that tables have no holes.
+    # Every system gets every severity that any system has, so that tables have no holes.
     severities = dict.fromkeys((*SEVERITIES, *sorted(set[str]().union(*counted))))
     completed = []
     for row, errors in zip(rows, counted, strict=True):

@@ -1,4 +1,4 @@
-"""How systems rank: scores with intervals and clusters, and each system against the baseline, metric by metric.
+"""Rank systems, metric by metric: scores with intervals and clusters, and comparisons with the baseline.
 
 Dimensions: N segments, K additive statistics of a metric, R resamples or swaps. See `evaluation.statistics` for the
 statistics, and `evaluation.significance` for the tests.
@@ -27,7 +27,7 @@ from mtcpo.evaluation.significance import (
 from mtcpo.metrics.base import Metric
 
 LENGTH_BINS = 5
-"""Groups of equally many segments by length of their source, each scored alone."""
+"""Number of equally large groups of segments by source length, each scored separately."""
 
 TIE = 1e-9
 """Segment scores that differ by less are a tie."""
@@ -35,10 +35,10 @@ TIE = 1e-9
 
 @dataclass(frozen=True, slots=True)
 class Resampled:
-    """One metric on all systems, in their order.
+    """One metric's statistics and resampled scores for all systems, in their order.
 
-    statistics: (N, K). draws: corpus scores (R,) on bootstrap resamples. swaps: absolute differences (R,) to the
-    baseline after random swaps of outputs.
+    Of each system: statistics (N, K); draws: corpus scores (R,) on bootstrap resamples; swaps: absolute differences
+    (R,) from the baseline after random swaps of outputs.
     """
 
     statistics: Sequence[Array]
@@ -49,14 +49,14 @@ class Resampled:
 def resample(
     metrics: Sequence[Metric], statistics: Mapping[str, Sequence[Array]], baseline: int, resamples: int, seed: int
 ) -> dict[str, Resampled]:
-    """Return every metric's scores and differences on the same resamples and the same swaps.
+    """Return metric -> scores and differences; all metrics see the same resamples and swaps.
 
     Args:
-        metrics: What the statistics are of.
-        statistics: By metric, of each system.
-        baseline: The place of the baseline among the systems.
-        resamples: How many resamples are drawn, and how often outputs are swapped.
-        seed: Of both.
+        metrics: The metrics, in order.
+        statistics: Metric -> statistics (N, K) of each system.
+        baseline: Index of the baseline among the systems.
+        resamples: R, the number of resamples and of random swaps.
+        seed: For both.
     """
     tables, pairs, scorers = [], [], []
     for metric in metrics:
@@ -64,7 +64,7 @@ def resample(
             tables.append(table)
             pairs.append((statistics[metric.name][baseline], table))
             scorers.append(metric.corpus_score)
-    # One call for all: every metric and every system then sees the same resamples, and one matrix product does it.
+    # One call for all: every metric and system then sees the same resamples, with a single matrix product.
     draws = bootstrap_scores(tables, scorers, resamples, seed)
     swaps = randomized_differences(pairs, scorers, resamples, seed)
     resampled: dict[str, Resampled] = {}
@@ -77,15 +77,15 @@ def resample(
 
 
 def score_systems(description: MetricDescription, scores: Sequence[float], resampled: Resampled) -> list[MetricScore]:
-    """Return each system's score by one metric, with its interval and its cluster.
+    """Return each system's score by one metric, with its confidence interval and cluster.
 
     scores: corpus scores as printed.
     """
-    # Clusters need "higher is better", and lower TER is better.
+    # Clusters need higher-is-better scores; TER is lower-is-better.
     turned_scores = [description.sign * score for score in scores]
     turned_draws = [description.sign * drawn for drawn in resampled.draws]
     clusters = significance_clusters(turned_scores, turned_draws)
-    # Set only where it is true: evaluation.json has the field only for such metrics.
+    # Set only if true: evaluation.json has the field only for such metrics.
     mark = {"used_for_selection": True} if description.used_for_selection else {}
     rows = []
     for score, drawn, cluster in zip(scores, resampled.draws, clusters, strict=True):
@@ -101,14 +101,14 @@ def compare_with_baseline(
     resampled: Resampled,
     segment_scores: Sequence[Array],
 ) -> dict[str, Versus]:
-    """Return how each system but the baseline compares with it by one metric.
+    """Return system -> comparison with the baseline by one metric, without the baseline itself.
 
     Args:
-        systems: Their names, in the order of all that follows.
-        baseline: The name of one of them.
+        systems: Their names; the other arguments are in this order.
+        baseline: The baseline's name.
         scores: Corpus scores as printed.
         resampled: Scores and differences on resamples.
-        segment_scores: Of each segment (N,), higher is better.
+        segment_scores: Segment scores (N,) of each system, higher is better.
     """
     names = list(systems)
     base = names.index(baseline)
@@ -131,7 +131,7 @@ def compare_with_baseline(
             ties=int((np.abs(gains) <= TIE).sum()),
             losses=int((gains < -TIE).sum()),
         )
-    # A single comparison needs no correction, and gets no p_holm in evaluation.json.
+    # A single comparison needs no correction and has no p_holm in evaluation.json.
     return _corrected(compared) if len(compared) > 1 else compared
 
 
@@ -150,10 +150,10 @@ def score_by_length(
     statistics: Mapping[str, Sequence[Array]],
     systems: Sequence[str],
 ) -> tuple[LengthGroup, ...]:
-    """Return the scores on groups of segments, from the shortest sources to the longest."""
+    """Return the corpus scores on groups of segments, from the shortest sources to the longest."""
     lengths = np.array([len(segment.source) for segment in segments])
     groups = []
-    # A stable sort: ties keep their order, so that the groups are the same on every machine.
+    # A stable sort keeps ties in order, so that the groups are the same on every machine.
     for rows in np.array_split(np.argsort(lengths, kind="stable"), LENGTH_BINS):
         if not len(rows):  # fewer segments than groups
             continue

@@ -1,9 +1,9 @@
-"""What an evaluation leaves in a folder: evaluation.json, the translations and the error spans.
+"""The files that an evaluation writes: evaluation.json, the translations and the error spans.
 
 evaluation.json                                 all scores, with signatures
-translations/<suite>/<pair>/<system>.txt        one translation a line
-translations/<suite>/<pair>/segments.jsonl      segments, their candidates the systems, with segment scores
-spans/<suite>/<pair>/<system>.jsonl             the error spans that a metric finds, a translation a line
+translations/<suite>/<pair>/<system>.txt        one translation per line
+translations/<suite>/<pair>/segments.jsonl      segments with the systems as candidates, and segment scores
+spans/<suite>/<pair>/<system>.jsonl             the error spans that a metric finds, one translation per line
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from typing import Any
 
 from mtcpo.core.errors import UserError
 from mtcpo.core.files import refuse_existing, write_text
+from mtcpo.data.file_formats.registry import write_row_file
 from mtcpo.data.names import check_name
 from mtcpo.data.records import Segment, errors_to_json, segment_to_json
-from mtcpo.data.row_files import write_row_file
 from mtcpo.evaluation.document import EvaluationDocument, SetEntry, write_document
 from mtcpo.evaluation.testsets.testset import TestSet
 
@@ -30,9 +30,9 @@ LINE_BREAK = re.compile(r"\r\n|\r|\n")
 
 @dataclass(frozen=True, slots=True)
 class Evaluation:
-    """Scores of systems on one test set.
+    """The evaluation of systems on one test set.
 
-    entry: its part of evaluation.json. segments: with the systems as candidates, and their segment scores.
+    entry: its entry of evaluation.json. segments: with the systems as candidates, and their segment scores.
     """
 
     test_set: TestSet
@@ -41,23 +41,23 @@ class Evaluation:
 
 
 def to_document(evaluations: Sequence[Evaluation], made: Mapping[str, Any] | None = None) -> EvaluationDocument:
-    """Return the document of several test sets. A pair that several of them have is keyed "SUITE:PAIR".
+    """Return the document for several test sets. A language pair that occurs twice or more is keyed "SUITE:PAIR".
 
-    made: the command, versions and inputs behind it, where no stamp of a run says so.
+    made: provenance (command, versions, inputs), if no run's stamp has it.
 
     Raises:
         UserError: two evaluations are of the same test set.
     """
-    # Readers of a single test set rely on the short key.
+    # Otherwise by PAIR alone: readers of a single test set rely on the short key.
     sets_per_pair = Counter(evaluation.test_set.pair for evaluation in evaluations)
     entries: dict[str, SetEntry] = {}
     for evaluation in evaluations:
         name, pair = evaluation.test_set.name, evaluation.test_set.pair
         key = pair if sets_per_pair[pair] == 1 else f"{name}:{pair}"
         if key in entries:
-            raise UserError(f"two test sets are {name} {pair}; rename one")
+            raise UserError(f"two test sets are named {name} {pair}; rename one")
         entries[key] = evaluation.entry
-    if made is None:  # every field that is set is written, even as null
+    if made is None:  # a field that is set is written, even if it is None
         return EvaluationDocument(pairs=entries)
     return EvaluationDocument(pairs=entries, made=dict(made))
 
@@ -68,7 +68,7 @@ def write_evaluation(
     overwrite: bool = False,
     made: Mapping[str, Any] | None = None,
 ) -> EvaluationDocument:
-    """Write translations, segments, error spans and, last, evaluation.json; return its document.
+    """Write translations, segments, error spans and finally evaluation.json; return its document.
 
     made: as in `to_document`.
 
@@ -76,18 +76,18 @@ def write_evaluation(
         UserError: evaluation.json exists and `overwrite` is off, or two evaluations are of the same test set.
     """
     path = output_dir / EVALUATION_FILE
-    # Before anything is written, so that a mistake leaves the folder as it was.
+    # Checked before anything is written, so that a mistake leaves the folder unchanged.
     refuse_existing(path, overwrite)
     document = to_document(evaluations, made)
     for evaluation in evaluations:
         _write_texts(output_dir, evaluation)
-    # Last: where evaluation.json is, everything else is there too.
+    # Last: if evaluation.json exists, everything else does too.
     write_document(path, document)
     return document
 
 
 def _write_texts(output_dir: Path, evaluation: Evaluation) -> None:
-    """Write the translations of one test set, the segments, and the error spans of the systems that have any."""
+    """Write one test set's translations, segments, and the error spans of systems that have any."""
     suite, pair = evaluation.test_set.name, evaluation.test_set.pair
     translations, spans = translations_dir(output_dir, suite, pair), spans_dir(output_dir, suite, pair)
     write_row_file(translations / "segments.jsonl", map(segment_to_json, evaluation.segments))
@@ -99,13 +99,13 @@ def _write_texts(output_dir: Path, evaluation: Evaluation) -> None:
         if any(output.errors for output in outputs):
             write_row_file(spans_file, _span_rows(evaluation.segments, index))
         else:
-            # A file of an earlier evaluation would describe other translations.
+            # A file from an earlier evaluation would describe other translations.
             spans_file.unlink(missing_ok=True)
 
 
 def write_translations(path: Path, texts: Iterable[str]) -> None:
-    """Write one translation a line; line breaks inside a translation become spaces."""
-    # Only what ends a line for other tools: U+2028 and its like stay as the system wrote them.
+    """Write one translation per line; line breaks inside a translation become spaces."""
+    # Only what other tools take for a line end: U+2028 and the like stay as the system wrote them.
     lines = [LINE_BREAK.sub(" ", text) + "\n" for text in texts]
     write_text(path, "".join(lines))
 
@@ -118,10 +118,10 @@ def _span_rows(segments: Iterable[Segment], system: int) -> Iterator[dict[str, A
 
 
 def translations_dir(run_dir: Path, suite: str, pair: str) -> Path:
-    """Return the folder of a test set's translations; the names are checked, since they become a path."""
+    """Return the folder of a test set's translations; the names are checked, because they become a path."""
     return run_dir / "translations" / check_name("test set", suite) / check_name("language pair", pair)
 
 
 def spans_dir(run_dir: Path, suite: str, pair: str) -> Path:
-    """Return the folder of the error spans in a test set's translations; the names are checked."""
+    """Return the folder of a test set's error spans; the names are checked, because they become a path."""
     return run_dir / "spans" / check_name("test set", suite) / check_name("language pair", pair)

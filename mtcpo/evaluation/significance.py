@@ -1,4 +1,4 @@
-"""Is one system better than another, or is the difference chance? Paired bootstrap and approximate randomization.
+"""Is one system better than another, or is it chance? Paired bootstrap and paired approximate randomization.
 
 Dimensions: N segments, K additive statistics of a metric, R resamples (of the bootstrap) or trials (of the
 randomization).
@@ -22,13 +22,13 @@ Scorer = Callable[[Array], Array]
 """Summed statistics (..., K) -> corpus scores (...)."""
 
 BLOCK_ELEMENTS = 4_000_000
-"""Counts held at once, as float64: 32 MB, whatever the number of resamples."""
+"""Elements held in memory at a time, as float64: 32 MB, whatever the number of resamples."""
 
 DRAWS_PER_WORD = 32
 """NumPy's generator takes 32 booleans from one random word, and discards the bits that a call leaves unused."""
 
 ROUNDING = 1e-9
-"""Scores that differ by less are equal: two ways to add the same numbers."""
+"""Scores that differ by less are equal: the same numbers, added in another order."""
 
 
 def resample_counts(num_segments: int, resamples: int, seed: int) -> Iterator[Array]:
@@ -41,7 +41,7 @@ def resample_counts(num_segments: int, resamples: int, seed: int) -> Iterator[Ar
     for start in range(0, resamples, block):
         rows = min(block, resamples - start)
         drawn = rng.choice(num_segments, size=(rows, num_segments), replace=True)
-        # Each row gets a range of numbers of its own, so that one call of bincount counts all rows.
+        # Each row gets its own range of numbers, so that one call of bincount counts all rows.
         drawn += np.arange(rows)[:, None] * num_segments
         counts = np.bincount(drawn.ravel(), minlength=rows * num_segments)
         # float64: the product with the statistics then runs in BLAS, and is exact for counts.
@@ -49,12 +49,12 @@ def resample_counts(num_segments: int, resamples: int, seed: int) -> Iterator[Ar
 
 
 def swap_masks(num_segments: int, trials: int, seed: int) -> Iterator[Array]:
-    """Yield blocks (R', N) of ones where a trial takes the baseline's output and zeros where the system's.
+    """Yield blocks (R', N): 1 where a trial takes the baseline's output, 0 where it takes the system's; R rows in all.
 
     The draws are those of sacreBLEU under the same seed, whatever the size of the blocks.
     """
     rng = np.random.default_rng(seed)
-    # A multiple of a word's booleans: no bits are discarded between blocks, and the draws stay sacreBLEU's.
+    # A multiple of the booleans per word, so that no bits are discarded between blocks and the draws equal sacreBLEU's.
     block = max(1, BLOCK_ELEMENTS // num_segments // DRAWS_PER_WORD) * DRAWS_PER_WORD
     for start in range(0, trials, block):
         size = min(block, trials - start), num_segments
@@ -87,8 +87,8 @@ def randomized_differences(
     blocks: list[list[Array]] = [[] for _ in pairs]
     for sums in _products(changes, swap_masks, trials, seed):
         for differences, scorer, swapped, (first, second) in zip(blocks, scorers, sums, totals, strict=True):
-            # One pseudo-system is the second system plus, on the swapped segments, the first less the second; the
-            # other is the first system less the same.
+            # One pseudo-system is the second system plus (first - second) on the swapped segments; the other is the
+            # first system minus the same.
             differences.append(np.abs(scorer(second + swapped) - scorer(first - swapped)))
     return [np.concatenate(differences) for differences in blocks]
 
@@ -96,18 +96,18 @@ def randomized_differences(
 def _products(
     statistics: Sequence[Array], draws: Callable[[int, int, int], Iterator[Array]], rows: int, seed: int
 ) -> Iterator[list[Array]]:
-    """Yield, block by block, the draws (R', N) times each table (N, K): sums (R', K), one for each table."""
+    """Yield, block by block, the draws (R', N) times each statistics (N, K): a list of sums (R', K)."""
     if not statistics:
         return
     edges = np.cumsum([table.shape[1] for table in statistics])[:-1]
-    # Side by side in one matrix: a single product per block, however many systems and metrics there are.
+    # Concatenated into one matrix: a single product per block, however many systems and metrics there are.
     joined = np.concatenate(statistics, axis=1, dtype=np.float64)
     for drawn in draws(len(joined), rows, seed):
         yield np.split(drawn @ joined, edges, axis=1)
 
 
 def interval_95(scores: Array) -> tuple[float, float]:
-    """Return the bounds that leave out one fortieth of the resampled scores at each end, as sacreBLEU takes them."""
+    """Return the 95 % interval (low, high) of resampled scores (R,): 2.5 % lie outside at each end, as in sacreBLEU."""
     ordered = np.sort(scores)
     left_out = len(ordered) // 40
     return float(ordered[left_out]), float(ordered[len(ordered) - left_out - 1])
@@ -122,12 +122,12 @@ def half_width_95(scores: Array) -> float:
 def bootstrap_p_value(differences: Array, observed: float) -> float:
     """Return the p-value of an observed difference, from resampled differences (R,).
 
-    As sacreBLEU and Moses compute it: the absolute differences, less their mean, stand for those under the null
-    hypothesis; p = (number above |observed| + 1) / (R + 1). For a clear difference that approaches a one-sided test:
-    of equal systems about one in nine has p < 0.05, so no verdict rests on it alone.
+    As sacreBLEU and Moses compute it: the absolute differences minus their mean approximate those under the null
+    hypothesis; p = (number above |observed| + 1) / (R + 1). For a clear difference, this approaches a one-sided test:
+    about one in nine equal systems gets p < 0.05, so no verdict rests on it alone.
 
-    One departure: where no resample differs at all, the systems are equal to this metric, and p is 1
-    (sacreBLEU would give the smallest possible value, 1 / (R + 1)).
+    One departure from sacreBLEU: if no resample differs at all, the metric cannot tell the systems apart, and p is 1
+    (sacreBLEU gives the smallest possible value, 1 / (R + 1)).
     """
     if observed == 0.0 and not differences.any():
         return 1.0
@@ -137,22 +137,22 @@ def bootstrap_p_value(differences: Array, observed: float) -> float:
 
 
 def randomization_p_value(differences: Array, observed: float) -> float:
-    """Return the two-sided p-value of an observed difference, from those after random swaps of outputs.
+    """Return the two-sided p-value of an observed difference, from differences after random swaps of outputs.
 
-    differences: absolute, of the trials (R,). p = (number of at least |observed| + 1) / (R + 1), Noreen 1989.
+    differences: absolute, of R trials, (R,). p = (number >= |observed|, plus 1) / (R + 1); Noreen 1989.
 
-    One departure from sacreBLEU, which counts only what is larger: with a test set of one segment, or two equal
-    systems, that gives the smallest possible p. Where no trial equals the observed difference both ways agree.
+    One departure: sacreBLEU counts only larger differences, which for one segment, or two equal systems, gives the
+    smallest possible p. If no trial equals the observed difference, both agree.
     """
-    # The same sums, added in another order, differ in their last bits: those are equal, too.
+    # Sums of the same numbers in another order differ in their last bits; they count as equal.
     threshold = abs(observed) - ROUNDING * max(1.0, abs(observed))
     return float((np.count_nonzero(differences >= threshold) + 1) / (len(differences) + 1))
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """Return the p-values of a family of tests, corrected by Holm's step-down method (Holm 1979), in their order.
+    """Return p-values corrected by Holm's step-down method (Holm 1979), in the given order.
 
-    The smallest of n is multiplied by n, the next by n - 1, and so on; none becomes smaller than one before it.
+    The smallest of n is multiplied by n, the next by n - 1, and so on; none becomes smaller than the previous one.
     """
     corrected, largest = [0.0] * len(p_values), 0.0
     ascending = sorted(range(len(p_values)), key=p_values.__getitem__)
@@ -163,15 +163,15 @@ def holm(p_values: Sequence[float]) -> list[float]:
 
 
 def significance_clusters(scores: Sequence[float], draws: Sequence[Array]) -> list[int]:
-    """Return each system's cluster, 1 for the best: every system of a cluster is better than all of the later ones.
+    """Return each system's cluster, 1 for the best: every system of a cluster is better than all in later clusters.
 
     Better means that the 95 % interval of the paired difference excludes zero. A line is drawn only where every pair
     across it differs, so its own chance of being wrong is no larger than that of one pair, and no correction over the
     pairs is needed (Berger 1982).
 
     Args:
-        scores: Of the systems, higher is better.
-        draws: Their scores (R,) on common resamples, higher is better.
+        scores: Corpus scores of the systems, higher is better.
+        draws: Of each system, the scores (R,) on common resamples, higher is better.
     """
     order = sorted(range(len(scores)), key=lambda index: -scores[index])
     differing: set[tuple[int, int]] = set()

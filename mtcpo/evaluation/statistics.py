@@ -1,4 +1,4 @@
-"""The additive statistics of systems by metric, on which scores and significance tests rest.
+"""Compute the additive statistics of systems' outputs, the basis of scores and significance tests.
 
 Dimensions: N segments, K additive statistics of a metric.
 """
@@ -17,19 +17,19 @@ from mtcpo.metrics.base import Array, Metric
 
 SEGMENTS_PER_TASK = 250
 TEXTS_FOR_WORKERS = 8000
-"""Texts times lexical metrics below which starting processes takes longer than they save."""
+"""With fewer texts x lexical metrics, starting processes takes longer than they save."""
 
 
 def compute_statistics(
     metrics: Sequence[Metric], outputs: Mapping[str, Sequence[str]], segments: Sequence[Segment]
 ) -> dict[str, list[Array]]:
-    """Return the statistics (N, K) of each system's outputs, in the order of the systems, by metric.
+    """Return metric -> statistics (N, K) of each system's outputs, in the order of the systems.
 
-    Lexical metrics are computed in one process per core where there is enough to do, neural metrics in this one.
+    Lexical metrics run in one process per core if there is enough to do, neural metrics in this process.
     """
     lexical = [metric for metric in metrics if metric.is_lexical]
-    workers = os.cpu_count() or 1  # None where the system does not say
-    # In the order of the metrics, whichever is computed first.
+    workers = os.cpu_count() or 1  # None if the operating system does not say
+    # Keyed in the order of the metrics, whichever is computed first.
     statistics: dict[str, list[Array]] = {metric.name: [] for metric in metrics}
     if workers == 1 or len(segments) * len(outputs) * len(lexical) < TEXTS_FOR_WORKERS:
         for metric in metrics:
@@ -62,7 +62,7 @@ def _submit_in_parts(
 
 def _of_all_systems(metric: Metric, outputs: Mapping[str, Sequence[str]], segments: Sequence[Segment]) -> list[Array]:
     """Return the statistics (N, K) of each system, computed in one call."""
-    # All systems' texts of a segment stand together: a neural metric then encodes source and reference once.
+    # A segment's texts are adjacent: a neural metric then encodes source and reference only once.
     texts: list[str] = []
     repeated: list[Segment] = []
     for segment, translations in zip(segments, zip(*outputs.values(), strict=True), strict=True):

@@ -1,7 +1,7 @@
-"""Evaluate systems on test sets: load metrics, get each system's translations, score them.
+"""Evaluate systems on test sets: load the metrics, collect each system's translations, score them.
 
-`evaluate_systems` is the one place where this happens. A system is anything that gives its translations of test sets:
-outputs in memory, files of outputs, or a model that translates.
+All of it happens in `evaluate_systems`. A system is anything that provides translations of test sets: outputs in
+memory, files of outputs, or a model that translates.
 """
 
 from __future__ import annotations
@@ -14,12 +14,13 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from functools import partial
 from hashlib import sha256
 from itertools import chain
 from pathlib import Path
 from typing import Any, Protocol
 
-from mtcpo.core.errors import UserError
+from mtcpo.core.errors import UserError, counted
 from mtcpo.core.files import read_lines, sha256_of
 from mtcpo.core.provenance import provenance
 from mtcpo.data.records import Segment
@@ -34,23 +35,23 @@ from mtcpo.metrics.registry import is_lexical, load_metric
 from mtcpo.metrics.score_cache import CACHE_FILE, CachedMetric, ScoreCache
 from mtcpo.models.config import ModelOptions
 from mtcpo.translation.config import TranslateConfig
-from mtcpo.translation.engines import Engine
+from mtcpo.translation.engines import Engine, open_engine
 from mtcpo.translation.translate import translate_texts, translate_to_file
 
 LOG = logging.getLogger(__name__)
 
 KEPT_TRANSLATIONS = ".translations"
-"""Folder that keeps a model's translations until their evaluation is written."""
+"""Folder for a model's translations until their evaluation is written."""
 
 MetricKey = tuple[str, str]
-"""Spec, and target language or "und": test sets with the same key share a loaded metric."""
+"""(spec, target language or "und"): test sets with the same key share a loaded metric."""
 
 Outputs = list[list[str]]
-"""Of each test set, one translation for each segment."""
+"""[test set][segment] -> translation."""
 
 
 class System(Protocol):
-    """What is evaluated."""
+    """Anything that provides translations of test sets."""
 
     def outputs(self, test_sets: Sequence[TestSet]) -> Outputs:
         """Return the system's translations of each test set."""
@@ -69,7 +70,7 @@ class GivenOutputs:
 
 @dataclass(frozen=True, slots=True)
 class OutputFiles:
-    """A system whose translations are in files, one translation a line. paths: a file for each test set."""
+    """A system whose translations are in files, one per line. paths: one file for each test set."""
 
     paths: Sequence[Path]
 
@@ -77,16 +78,16 @@ class OutputFiles:
         """Read the files.
 
         Raises:
-            UserError: a file of another length than its test set.
+            UserError: a file does not have as many lines as its test set has segments.
         """
         return [read_output(path, test_set) for path, test_set in zip(self.paths, test_sets, strict=True)]
 
 
 @dataclass(frozen=True, slots=True)
 class TranslationModel:
-    """A system that translates the test sets.
+    """A model that translates the test sets.
 
-    open: from the number of sources to the context manager of an engine. decoding: what a suite does not say.
+    open: number of sources -> context manager of an engine. decoding: explicit settings, which override a suite's.
     folder: keeps the translations until `forget_translations`, so that an interrupted call resumes.
     """
 
@@ -114,16 +115,16 @@ def evaluate_systems(
     """Score systems on test sets.
 
     Args:
-        test_sets: What the systems translated, or will.
-        systems: By name.
+        test_sets: The test sets.
+        systems: Name -> system.
         config: Metrics, baseline, resamples and seed.
-        folder: Where the evaluation goes; the scores of neural metrics are cached there.
+        folder: Folder of the evaluation; the score cache is there.
         selection_metrics: As in `evaluate_outputs`.
 
     Raises:
-        UserError: as the loading of metrics, the systems, and `evaluate_outputs`.
+        UserError: as in loading metrics, as the systems, and as `evaluate_outputs`.
     """
-    # Files first: a wrong number of lines shows in a second, while translating may take hours.
+    # Files first: a wrong number of lines shows at once, while translating may take hours.
     outputs: dict[str, Outputs] = {}
     models: dict[str, TranslationModel] = {}
     for name, system in systems.items():
@@ -133,15 +134,15 @@ def evaluate_systems(
             outputs[name] = system.outputs(test_sets)
     metrics = load_metrics_for(test_sets, config, folder)
     if models:
-        # A checkpoint that cannot be loaded should stop the call before the hours of translation, not after them.
-        # Without models it is loaded when it first scores, and not at all where the cache has every score.
+        # A checkpoint that cannot be loaded should stop the call before hours of translation, not after them.
+        # Without models to run, it is loaded at the first score, or never if the cache has all scores.
         for metric in chain.from_iterable(metrics):
             metric.open()
     for name, model in models.items():
         outputs[name] = model.outputs(test_sets)
     evaluations = []
     for index, test_set in enumerate(test_sets):
-        # Keep the given order: without a configured baseline, the first system is the baseline.
+        # In the given order: without a configured baseline, the first system is the baseline.
         outputs_on_set = {name: outputs[name][index] for name in systems}
         evaluation = evaluate_outputs(test_set, outputs_on_set, metrics[index], config, selection_metrics)
         evaluations.append(evaluation)
@@ -149,12 +150,12 @@ def evaluate_systems(
 
 
 def evaluate_files(config: EvaluateConfig, files: Mapping[str, Path], folder: Path | None = None) -> list[Evaluation]:
-    """Score files of systems' outputs, one translation a line, on the test sets of a configuration.
+    """Score files of systems' outputs (one translation per line) on the test sets of a configuration.
 
     folder: as in `evaluate_systems`.
 
     Raises:
-        UserError: as the loading of test sets, and as `evaluate_systems`.
+        UserError: as `load_configured_sets` and `evaluate_systems`.
     """
     test_sets = load_configured_sets(config)
     systems = {name: OutputFiles([path] * len(test_sets)) for name, path in files.items()}
@@ -170,24 +171,12 @@ def evaluate_models(
     folder: as in `evaluate_systems`, and in `TranslationModel`.
 
     Raises:
-        UserError: as `evaluate_files`, and where a model cannot be loaded.
+        UserError: as `evaluate_files`, or a model cannot be loaded.
     """
     systems: dict[str, System] = {}
     for name, model in models.items():
-        systems[name] = TranslationModel(_engine_opener(name, model, dtype, options), decoding, folder)
+        systems[name] = TranslationModel(partial(open_engine, model, name, dtype, options), decoding, folder)
     return evaluate_systems(load_configured_sets(config), systems, config, folder)
-
-
-def _engine_opener(
-    name: str, model: str, dtype: Any, options: ModelOptions
-) -> Callable[[int], AbstractContextManager[Engine]]:
-    def open_with(sources: int) -> AbstractContextManager[Engine]:
-        # Imported only when there is something to translate: it imports torch.
-        from mtcpo.translation.engines import open_engine
-
-        return open_engine(model, name, dtype, options, sources)
-
-    return open_with
 
 
 def load_configured_sets(config: EvaluateConfig) -> list[TestSet]:
@@ -201,31 +190,31 @@ def load_configured_sets(config: EvaluateConfig) -> list[TestSet]:
 
 
 def read_output(path: Path, test_set: TestSet) -> list[str]:
-    """Read a system's output, one translation a line.
+    """Read a system's output, one translation per line.
 
     Raises:
-        UserError: a file of another length than the test set.
+        UserError: the file does not have as many lines as the test set has segments.
     """
     texts = list(read_lines(path))
     if len(texts) != len(test_set.segments):
         raise UserError(
-            f"{path}: {len(texts)} lines, but {test_set.origin} has {len(test_set.segments)}; "
+            f"{path}: {counted(len(texts), 'line')}, but {test_set.origin} has {len(test_set.segments)}; "
             "line n of one must translate line n of the other"
         )
     return texts
 
 
 def metrics_of(config: EvaluateConfig, test_set: TestSet) -> tuple[str, ...]:
-    """Return the specs of the metrics for a test set: the configuration's, else its suite's, else the default."""
+    """Return the metric specs for a test set: the configuration's, else its suite's, else the default."""
     return config.metrics or test_set.metrics or DEFAULT_METRICS
 
 
 def load_metrics_for(
     test_sets: Sequence[TestSet], config: EvaluateConfig, folder: Path | None = None
 ) -> list[list[Metric]]:
-    """Load the metrics of each test set; a neural one is loaded once for all of them.
+    """Load the metrics of each test set; a neural metric is loaded only once.
 
-    folder: as in `evaluate_systems`; the configuration may say another place for the score cache.
+    folder: as in `evaluate_systems`; the configuration may name another file for the score cache.
 
     Raises:
         UserError: an unknown name, a checkpoint that cannot be loaded, or a package that is not installed.
@@ -240,7 +229,7 @@ def load_metrics_for(
                 loaded[key] = load_metric(*key, config.comet)
             keys_by_set[-1].append(key)
     if not all(metric.is_lexical for metric in loaded.values()):
-        # Only now: where a checkpoint cannot be loaded, no empty cache is left behind.
+        # Only now, so that no empty cache is left behind if a checkpoint cannot be loaded.
         cache = _open_score_cache(config, folder)
         for key, metric in loaded.items():
             if not metric.is_lexical:
@@ -249,7 +238,7 @@ def load_metrics_for(
 
 
 def _metric_key(spec: str, tgt_lang: str) -> MetricKey:
-    """Return the key of a metric on a test set: only lexical metrics differ by target language."""
+    """Return the key of a metric on a test set: only lexical metrics depend on the target language."""
     return spec, tgt_lang if is_lexical(spec) else "und"
 
 
@@ -271,9 +260,9 @@ def _translate(
 ) -> list[str]:
     if folder is None:
         return translate_texts(engine, segments, decoding)
-    # Without candidates: a model does not see them, and they must not change the hash below.
+    # Without candidates: the model does not see them, so they must not change the hash below.
     bare = [replace(segment, candidates=()) for segment in segments]
-    # The file name is a hash of all that the translations depend on, so an existing file can be reused.
+    # The file name is a hash of everything that the translations depend on, so an existing file can be reused.
     fingerprint = [engine.name, decoding.model_dump_json(), *(repr(segment) for segment in bare)]
     digest = sha256("\n".join(fingerprint).encode()).hexdigest()
     path = folder / KEPT_TRANSLATIONS / f"{digest[:16]}.jsonl"
@@ -283,14 +272,14 @@ def _translate(
 
 
 def forget_translations(folder: Path) -> None:
-    """Remove the translations that a `TranslationModel` kept in case the call was interrupted."""
+    """Remove the translations that a `TranslationModel` kept in case of an interruption."""
     shutil.rmtree(folder / KEPT_TRANSLATIONS, ignore_errors=True)
 
 
 def made_by(config: EvaluateConfig, inputs: Mapping[str, Path], started: float, gpus: bool) -> dict[str, Any]:
     """Return the provenance of an evaluation: command, versions, hashes of the inputs, settings, seconds.
 
-    started: what `time.perf_counter()` was at the start.
+    started: `time.perf_counter()` at the start. gpus: whether to name the GPUs, which imports torch.
     """
     hashes = {}
     for name, path in inputs.items():

@@ -1,10 +1,10 @@
-"""What a metric is: something that scores single translations, and in most cases whole corpora too.
+"""The base classes of metrics, which score single translations and, in most cases, whole corpora.
 
     CandidateMetric    scores single translations
       Metric           scores corpora as well, from statistics that add up over segments: BLEU, chrF, TER
-        NeuralMetric   its corpus score is the mean of its segment scores: COMET, users' metrics
+        NeuralMetric   the corpus score is the mean of the segment scores: COMET, custom metrics
 
-A new metric derives from the lowest of them that fits and overrides what differs from the defaults.
+A new metric derives from the lowest of these that fits, and overrides what differs from the defaults.
 Dimensions: N segments, K additive statistics of a segment.
 """
 
@@ -25,7 +25,7 @@ Array = NDArray[np.float64]
 
 
 class ScoreWithSpans(NamedTuple):
-    """The score of a translation and its error spans; errors is None where the metric only scores."""
+    """The score of a translation and its error spans; errors is None if the metric only scores."""
 
     score: float
     errors: tuple[ErrorSpan, ...] | None = None
@@ -37,7 +37,7 @@ def scores_only(rows: Iterable[Iterable[ScoreWithSpans]]) -> list[list[float]]:
 
 
 def without_spans(rows: Iterable[Iterable[float]]) -> list[list[ScoreWithSpans]]:
-    """Return plain scores in the form of a metric that finds error spans."""
+    """Return plain scores in the form of `score_with_spans`, with errors None."""
     return [[ScoreWithSpans(score) for score in row] for row in rows]
 
 
@@ -50,8 +50,8 @@ def with_score(metric: str, candidate: Candidate, scored: ScoreWithSpans) -> Can
 class CandidateMetric(ABC):
     """A metric of single translations.
 
-    name: the key in `scores` and in evaluation.json. processes: how many processes score at once; callers hand over
-    that many times as many segments. finds_error_spans: whether `score_with_spans` returns error spans.
+    name: the key in `scores` and in evaluation.json. processes: how many processes score in parallel; callers
+    pass that many times as many segments. finds_error_spans: whether `score_with_spans` returns error spans.
     """
 
     __slots__ = ()
@@ -61,11 +61,11 @@ class CandidateMetric(ABC):
 
     @abstractmethod
     def signature(self, num_references: int, sentence: bool = False) -> str:
-        """Return all that a reader needs to compute the same numbers; it is part of a score's key in the cache.
+        """Return everything needed to reproduce the scores; part of a score's key in the cache.
 
         Args:
-            num_references: References of each segment; -1: their number varies.
-            sentence: Whether the scores of `score_candidates` are meant, or the corpus score.
+            num_references: Number of references per segment; -1: it varies.
+            sentence: True for the scores of `score_candidates`, False for the corpus score.
         """
 
     @abstractmethod
@@ -81,7 +81,7 @@ class CandidateMetric(ABC):
         return without_spans(self.score_candidates(segments))
 
     def open(self) -> None:
-        """Load the model, if there is one, so that an error shows before hours of other work."""
+        """Load the model, if any, so that an error shows before hours of other work."""
         return None
 
 
@@ -90,8 +90,8 @@ class Metric(CandidateMetric):
 
     needs_references: a segment without references is an error. uses_references: scores depend on the references.
     higher_is_better: of the score as printed, so False for TER; scores of candidates are always higher-is-better.
-    percent: scores run from 0 to 100 (TER may exceed it), and not from 0 to 1 or so. is_lexical: arithmetic on
-    strings, which runs in worker processes and is not worth a cache.
+    percent: scores range from 0 to 100 (TER may exceed it), not from 0 to 1 or so. is_lexical: string arithmetic,
+    which runs in worker processes and is not cached.
     """
 
     __slots__ = ()
@@ -107,22 +107,22 @@ class Metric(CandidateMetric):
 
     @abstractmethod
     def corpus_score(self, sums: Array) -> Array:
-        """Return the corpus scores, as printed, of summed statistics. Shape (..., K) -> (...)."""
+        """Return the corpus scores, as printed, for summed statistics. Shape (..., K) -> (...)."""
 
     @abstractmethod
     def segment_scores(self, statistics: Array) -> Array:
-        """Return what `score_candidates` would, from statistics: higher is better. Shape (N, K) -> (N,)."""
+        """Return the scores of `score_candidates`, from statistics; higher is better. Shape (N, K) -> (N,)."""
 
 
 class NeuralMetric(Metric):
-    """A metric whose corpus score is the mean of its segment scores; a subclass scores candidates, and that is all."""
+    """A metric whose corpus score is the mean of its segment scores; a subclass only has to score candidates."""
 
     __slots__ = ()
 
     def statistics(self, hypotheses: Sequence[str], segments: Sequence[Segment]) -> Array:
         """Return (score, 1) of each hypothesis. Shape (N, 2)."""
-        # Neighbouring hypotheses of the same segment become its candidates: the model then reads their source once.
-        # By identity: two segments of a test set may be equal and still have hypotheses of their own.
+        # Adjacent hypotheses of the same segment become its candidates: the model then encodes their source once.
+        # `is`, not ==: two segments of a test set may be equal and still have different hypotheses.
         as_candidates: list[Segment] = []
         for _, group in groupby(zip(segments, hypotheses, strict=True), key=lambda pair: id(pair[0])):
             rows = list(group)
@@ -134,7 +134,7 @@ class NeuralMetric(Metric):
         return np.stack([np.array(scores, np.float64), np.ones(len(scores))], axis=1)
 
     def corpus_score(self, sums: Array) -> Array:
-        """Return the mean score, as printed, of summed statistics. Shape (..., 2) -> (...)."""
+        """Return the mean scores, as printed, for summed statistics. Shape (..., 2) -> (...)."""
         mean = self.segment_scores(sums)
         # Segment scores of a lower-is-better metric are negated; 0.0 - x, since -x would print "-0".
         return mean if self.higher_is_better else 0.0 - mean
@@ -146,7 +146,7 @@ class NeuralMetric(Metric):
 
 
 class MetricProxy(Metric):
-    """Stands in front of another metric and describes itself as that one; a subclass overrides what differs."""
+    """Wraps another metric and behaves like it; a subclass overrides what differs."""
 
     def __init__(self, metric: Metric) -> None:
         self.metric = metric
@@ -160,29 +160,29 @@ class MetricProxy(Metric):
         self.is_lexical = metric.is_lexical
 
     def signature(self, num_references: int, sentence: bool = False) -> str:
-        """Return the signature of the metric behind."""
+        """Return the wrapped metric's signature."""
         return self.metric.signature(num_references, sentence)
 
     def open(self) -> None:
-        """Load the model of the metric behind."""
+        """Load the wrapped metric's model."""
         self.metric.open()
 
     def score_candidates(self, segments: Sequence[Segment]) -> list[list[float]]:
-        """Return scores[segment][candidate] of the metric behind."""
+        """Return the wrapped metric's scores[segment][candidate]."""
         return self.metric.score_candidates(segments)
 
     def score_with_spans(self, segments: Sequence[Segment]) -> list[list[ScoreWithSpans]]:
-        """Return the scores, and the error spans if it finds them, of the metric behind."""
+        """Return the wrapped metric's scores and error spans."""
         return self.metric.score_with_spans(segments)
 
     def statistics(self, hypotheses: Sequence[str], segments: Sequence[Segment]) -> Array:
-        """Return the statistics of the metric behind. Shape (N, K)."""
+        """Return the wrapped metric's statistics. Shape (N, K)."""
         return self.metric.statistics(hypotheses, segments)
 
     def corpus_score(self, sums: Array) -> Array:
-        """Return the corpus scores of the metric behind. Shape (..., K) -> (...)."""
+        """Return the wrapped metric's corpus scores. Shape (..., K) -> (...)."""
         return self.metric.corpus_score(sums)
 
     def segment_scores(self, statistics: Array) -> Array:
-        """Return the segment scores of the metric behind. Shape (N, K) -> (N,)."""
+        """Return the wrapped metric's segment scores. Shape (N, K) -> (N,)."""
         return self.metric.segment_scores(statistics)

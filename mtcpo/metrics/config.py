@@ -1,4 +1,4 @@
-"""Metrics in a configuration: each spec is checked, and its path resolved, where the section is read."""
+"""Metrics in a configuration: specs are checked, and their paths resolved, when the section is read."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ from mtcpo.metrics.registry import MBR, MetricObject, code_path, depends_on_set,
 
 @as_value_error()
 def _check_spec(spec: Any, check_str: ValidatorFunctionWrapHandler, info: ValidationInfo) -> str:
-    """Return a spec whose checkpoint path is absolute; a Python object becomes the spec that stands for it."""
+    """Return a spec whose checkpoint path is absolute; a Python object becomes a MetricObject."""
     if isinstance(spec, MetricObject):
-        return spec  # the check for str would drop its object
+        return spec  # the check for str would lose its object
     if not isinstance(spec, str) and callable(getattr(spec, "score_candidates", spec)):
         from mtcpo.metrics.user import metric_of
 
         made = MetricObject.of(*metric_of(spec))
-        metric_kind(made)  # refuses a name that a metric of mtcpo has
+        metric_kind(made)  # refuses the name of a built-in metric
         return made
     return str(check_str(_resolve(spec, info)))
 
 
 def _resolve(spec: Any, info: ValidationInfo) -> Any:
-    """Make a checkpoint's relative path start where every path of that file starts; refuse code unless allowed."""
+    """Resolve a checkpoint's relative path like other paths of the section; refuse code unless allowed."""
     if not isinstance(spec, str) or ":" not in spec:
         return spec
     code = code_path(spec)
@@ -34,7 +34,7 @@ def _resolve(spec: Any, info: ValidationInfo) -> Any:
         check_code_allowed(code, bool(info.context and info.context.get("allow_code")))
         return spec
     name, _, rest = spec.partition(":")
-    rest = type(spec)(rest)  # text of the command line stays that, since its paths start elsewhere than a recipe's
+    rest = type(spec)(rest)  # keep CommandLineText, whose paths are not relative to the recipe
     if depends_on_set(spec):
         return f"{MBR}:{_resolve(rest, info)}"
     return f"{name}:{resolve_path(rest, info)}" if rest else spec

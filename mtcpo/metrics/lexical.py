@@ -1,8 +1,8 @@
-"""The lexical metrics: BLEU, spBLEU, chrF, chrF++ and TER, equal to sacreBLEU's and faster.
+"""The lexical metrics: BLEU, spBLEU, chrF, chrF++ and TER, equal to sacreBLEU's but faster.
 
-sacreBLEU tokenizes, and counts TER's edits. N-grams are counted here, for all candidates and references of a segment
-at once. The score formulas work on whole arrays, because a significance test scores thousands of resampled corpora.
-Tests hold both to sacreBLEU's own results.
+sacreBLEU tokenizes and counts TER's edits. N-grams are counted here, for all candidates and references of a segment at
+once. The score formulas work on whole arrays, because a significance test scores thousands of resampled corpora.
+Tests compare both with sacreBLEU's results.
 
 Dimensions: C candidates and R references of a segment, K statistics.
 """
@@ -43,18 +43,18 @@ SENTENCEPIECE = "flores200"  # what "spBLEU" means since NLLB
 TOKENIZERS = {"zh": "zh", "ja": "ja-mecab", "ko": "ko-mecab"} | dict.fromkeys(
     ("th", "lo", "km", "my", "bo", "dz", "shn"), SENTENCEPIECE
 )
-"""sacreBLEU's tokenizers for languages written without spaces between words; all others get 13a, that of mteval."""
+"""sacreBLEU's tokenizers for languages written without spaces between words; all others get mteval's 13a."""
 
 
 def bleu_scores(sums: Array, effective_order: bool) -> Array:
-    """BLEU of summed statistics (hypothesis length, reference length, 4 matches, 4 totals). Shape (..., 10) -> (...).
+    """BLEU from summed statistics (hypothesis length, reference length, 4 matches, 4 totals). Shape (..., 10) -> (...).
 
     100 * exp(min(0, 1 - ref/hyp)) * (p1 p2 p3 p4)^(1/4), where the k-th order without a match counts as
     1 / (2^k * total) ("exp" smoothing, as mteval-v13a). effective_order, for single sentences: only the orders up to
     the hypothesis's length count.
     """
     hyp_len, ref_len = sums[..., 0], sums[..., 1]
-    # Maxima against 1 below keep empty texts from dividing by zero; they change no score that counts.
+    # The maxima with 1 below avoid division by zero for empty texts; they change no other score.
     correct, total = sums[..., 2 : 2 + BLEU_ORDER], sums[..., 2 + BLEU_ORDER :]
     present = np.cumprod(total > 0, axis=-1, dtype=bool)
     missed = correct == 0
@@ -68,7 +68,7 @@ def bleu_scores(sums: Array, effective_order: bool) -> Array:
 
 
 def chrf_scores(sums: Array) -> Array:
-    """ChrF of summed statistics (n-grams of hypothesis, reference, both). Shape (..., 3 * orders) -> (...).
+    """ChrF from summed statistics (n-grams of hypothesis, reference, both). Shape (..., 3 * orders) -> (...).
 
     F-beta of precision and recall, each averaged over the orders that both sides have (Popovic 2015).
     """
@@ -79,13 +79,13 @@ def chrf_scores(sums: Array) -> Array:
     precision = np.where(shared, matches / np.maximum(hypothesis, 1), 0.0).sum(axis=-1) / orders
     recall = np.where(shared, matches / np.maximum(reference, 1), 0.0).sum(axis=-1) / orders
     weighted = CHRF_BETA**2 * precision + recall
-    # sacreBLEU's order of operations, equal to the last bit: a tie between references must be broken as it breaks it.
+    # sacreBLEU's order of operations, to the last bit: ties between references must be broken as in sacreBLEU.
     score: Array = 100.0 * ((1 + CHRF_BETA**2) * precision * recall / np.where(weighted > 0, weighted, 1.0))
     return score
 
 
 def ter_scores(sums: Array) -> Array:
-    """TER of summed statistics (edits, mean reference length), lower is better. Shape (..., 2) -> (...)."""
+    """TER from summed statistics (edits, mean reference length); lower is better. Shape (..., 2) -> (...)."""
     edits, length = sums[..., 0], sums[..., 1]
     return 100.0 * np.where(length > 0, edits / np.where(length > 0, length, 1.0), edits > 0)
 
@@ -100,7 +100,7 @@ def _chrf_statistics(metric: Any, texts: Sequence[str], references: Sequence[str
     for order, counts_of_order in enumerate(counts):
         ours, theirs = counts_of_order[: len(texts), None], counts_of_order[None, len(texts) :]
         in_reference = theirs.sum(axis=-1)
-        # An order longer than the reference counts neither way, or short references would look worse.
+        # An order longer than the reference is left out on both sides; otherwise short references would look worse.
         statistics[..., 3 * order] = np.where(in_reference > 0, ours.sum(axis=-1), 0)
         statistics[..., 3 * order + 1] = in_reference
         statistics[..., 3 * order + 2] = np.minimum(ours, theirs).sum(axis=-1)
@@ -117,7 +117,7 @@ def _bleu_statistics(metric: Any, texts: Sequence[str], references: Sequence[str
     for row, words in zip(statistics, tokens[: len(texts)], strict=True):
         row[:2] = len(words), closest_length(metric, len(words), reference_lengths)
     for order, counts in enumerate(ngram_counts(number_words(tokens), BLEU_ORDER)):
-        # Clipped counts: an n-gram matches as often as the reference that has it most (Papineni et al. 2002).
+        # Clipped counts: an n-gram matches at most as often as in the reference with most of it (Papineni et al. 2002).
         ours, most = counts[: len(texts)], counts[len(texts) :].max(axis=0)
         statistics[:, 2 + order] = np.minimum(ours, most).sum(axis=-1)
         statistics[:, 2 + BLEU_ORDER + order] = ours.sum(axis=-1)
@@ -129,15 +129,21 @@ def _ter_statistics(metric: Any, texts: Sequence[str], references: Sequence[str]
     return np.array(edits_and_lengths(metric, texts, references), dtype=np.float64)
 
 
+Maker = Callable[[str], "LexicalMetric"]
+"""From a BCP-47 target language to a metric; what METRICS loads."""
+
+
 @dataclass(frozen=True, slots=True)
 class LexicalMetric(Metric):
-    """A metric that is a formula over counts of n-grams or edits.
+    """A metric computed from counts of n-grams or edits.
 
-    corpus and sentence: sacreBLEU's metric, set up for each; they differ in BLEU's effective order only.
+    make: the function that creates it, for worker processes. corpus, sentence: sacreBLEU's metric, set up for each;
+    they differ only in BLEU's effective order.
     count: returns the statistics of texts against references, at least one of each.
     """
 
     name: str
+    make: Maker
     tgt_lang: str
     corpus: BLEU | CHRF | TER
     sentence: BLEU | CHRF | TER
@@ -150,8 +156,8 @@ class LexicalMetric(Metric):
     is_lexical: bool = True
 
     def __reduce__(self) -> tuple[Any, ...]:
-        # sacreBLEU's objects and the formulas cannot be pickled for a worker process; the names suffice to make them.
-        return _metric_in_this_process, (self.name, self.tgt_lang)
+        # sacreBLEU's objects and the functions cannot be pickled for a worker process, which creates them again.
+        return _metric_in_this_process, (self.make, self.tgt_lang)
 
     def signature(self, num_references: int, sentence: bool = False) -> str:
         """Return sacreBLEU's own signature; num_references -1 is written "var"."""
@@ -159,7 +165,7 @@ class LexicalMetric(Metric):
 
     def score_candidates(self, segments: Sequence[Segment]) -> list[list[float]]:
         """Return the sentence score of each candidate of each segment, TER negated."""
-        # Systems often agree: of nine at WMT22, a quarter of the outputs is another system's too.
+        # Systems often agree: of nine systems at WMT22, a quarter of the outputs equal another system's.
         distinct = [list(dict.fromkeys(c.text for c in segment.candidates)) for segment in segments]
         counts = [self._counts(texts, segment) for texts, segment in zip(distinct, segments, strict=True) if texts]
         if not counts:
@@ -184,7 +190,7 @@ class LexicalMetric(Metric):
     def segment_scores(self, statistics: Array) -> Array:
         """Return the score of each segment alone, higher is better. Shape (N, K) -> (N,)."""
         scores = self.sentence_formula(statistics)
-        return scores if self.higher_is_better else 0.0 - scores  # not -scores, which would print "-0.0"
+        return scores if self.higher_is_better else 0.0 - scores  # 0.0 - scores: -scores would print "-0.0"
 
     def _counts(self, texts: Sequence[str], segment: Segment) -> Array:
         """Return the statistics of texts, at least one. Shape (C, K)."""
@@ -195,28 +201,59 @@ class LexicalMetric(Metric):
         return self.count(self.sentence, texts, segment.references)
 
 
-def lexical_metric(name: str, tgt_lang: str) -> LexicalMetric:
-    """Return bleu, spbleu, chrf, chrf++ or ter; BLEU's tokenizer follows the target language, see `TOKENIZERS`.
+# --- the metrics ------------------------------------------------------------------------------------------------------
+
+
+def bleu(tgt_lang: str) -> LexicalMetric:
+    """Return BLEU; its tokenizer depends on the target language, see `TOKENIZERS`.
 
     Raises:
-        UserError: The tokenizer is not installed, or its model is neither on disk nor can it be downloaded.
+        UserError: The tokenizer is not installed, or its model is not on disk and cannot be downloaded.
     """
-    if name in ("bleu", "spbleu"):
-        tokenizer = SENTENCEPIECE if name == "spbleu" else bleu_tokenizer(tgt_lang)
-        corpus, sentence = _bleu(name, tokenizer, tgt_lang), _bleu(name, tokenizer, tgt_lang, effective_order=True)
-        formulas = partial(bleu_scores, effective_order=False), partial(bleu_scores, effective_order=True)
-        return LexicalMetric(name, tgt_lang, corpus, sentence, _bleu_statistics, *formulas)
-    if name == "ter":
-        parts = TER(), TER(), _ter_statistics, ter_scores, ter_scores
-        return LexicalMetric(name, tgt_lang, *parts, higher_is_better=False)
-    chrf = CHRF(char_order=CHRF_CHARS, word_order=2 if name == "chrf++" else 0, beta=CHRF_BETA)
-    return LexicalMetric(name, tgt_lang, chrf, chrf, _chrf_statistics, chrf_scores, chrf_scores)
+    return _bleu("bleu", bleu, bleu_tokenizer(tgt_lang), tgt_lang)
 
 
-# A worker unpickles the metric with every task, and making spBLEU loads a SentencePiece model.
+def spbleu(tgt_lang: str) -> LexicalMetric:
+    """Return BLEU over SentencePiece pieces.
+
+    Raises:
+        UserError: The SentencePiece model is neither on disk nor can it be downloaded.
+    """
+    return _bleu("spbleu", spbleu, SENTENCEPIECE, tgt_lang)
+
+
+def chrf(tgt_lang: str) -> LexicalMetric:
+    """Return chrF, of characters alone."""
+    return _chrf("chrf", chrf, 0, tgt_lang)
+
+
+def chrf_plus_plus(tgt_lang: str) -> LexicalMetric:
+    """Return chrF++, which also counts words and pairs of words."""
+    return _chrf("chrf++", chrf_plus_plus, 2, tgt_lang)
+
+
+def ter(tgt_lang: str) -> LexicalMetric:
+    """Return TER."""
+    parts = TER(), TER(), _ter_statistics, ter_scores, ter_scores
+    return LexicalMetric("ter", ter, tgt_lang, *parts, higher_is_better=False)
+
+
+# Cached: a worker unpickles the metric with every task, and spBLEU would load a SentencePiece model each time.
 @lru_cache(maxsize=64)
-def _metric_in_this_process(name: str, tgt_lang: str) -> LexicalMetric:
-    return lexical_metric(name, tgt_lang)
+def _metric_in_this_process(make: Maker, tgt_lang: str) -> LexicalMetric:
+    return make(tgt_lang)
+
+
+def _chrf(name: str, make: Maker, word_order: int, tgt_lang: str) -> LexicalMetric:
+    metric = CHRF(char_order=CHRF_CHARS, word_order=word_order, beta=CHRF_BETA)
+    return LexicalMetric(name, make, tgt_lang, metric, metric, _chrf_statistics, chrf_scores, chrf_scores)
+
+
+def _bleu(name: str, make: Maker, tokenizer: str, tgt_lang: str) -> LexicalMetric:
+    corpus = _sacrebleu_bleu(name, tokenizer, tgt_lang, effective_order=False)
+    sentence = _sacrebleu_bleu(name, tokenizer, tgt_lang, effective_order=True)
+    formulas = partial(bleu_scores, effective_order=False), partial(bleu_scores, effective_order=True)
+    return LexicalMetric(name, make, tgt_lang, corpus, sentence, _bleu_statistics, *formulas)
 
 
 def bleu_tokenizer(tgt_lang: str) -> str:
@@ -224,7 +261,7 @@ def bleu_tokenizer(tgt_lang: str) -> str:
     return TOKENIZERS.get(macro_language(tgt_lang), "13a")
 
 
-def _bleu(name: str, tokenizer: str, tgt_lang: str, effective_order: bool = False) -> BLEU:
+def _sacrebleu_bleu(name: str, tokenizer: str, tgt_lang: str, effective_order: bool) -> BLEU:
     try:
         return BLEU(tokenize=tokenizer, effective_order=effective_order)
     except (OSError, HTTPException, RuntimeError) as error:

@@ -17,21 +17,21 @@ from mtcpo.metrics.base import CandidateMetric
 class MbrMetric(CandidateMetric):
     """Expected utility: the mean utility of a candidate against every candidate, itself and repeated texts included.
 
-    References among the candidates are scored like the others, but are no pseudo-references: what counts is the
-    consensus of the model's own outputs.
+    References among the candidates are scored like the others, but do not serve as pseudo-references: what counts is
+    the consensus of the model's own outputs.
     """
 
     utility: CandidateMetric
     name: str = "mbr"
 
     def signature(self, num_references: int, sentence: bool = False) -> str:
-        """Return the utility's signature against one pseudo-reference at a time."""
+        """Return the utility's signature for one pseudo-reference at a time."""
         return f"mbr:{self.utility.name}|{self.utility.signature(1, sentence)}"
 
     def score_candidates(self, segments: Sequence[Segment]) -> list[list[float]]:
-        """Return the expected utility of each candidate of each segment."""
+        """Return the expected utilities[segment][candidate]."""
         pseudo_references = list(map(_pseudo_references, segments))
-        # One segment for each pseudo-reference, all in one call: the utility sorts what it is given by length.
+        # One segment for each pseudo-reference, all in one call, so that the utility can sort them all by length.
         against_one: list[Segment] = []
         for segment, texts in zip(segments, pseudo_references, strict=True):
             against_one += [replace(segment, references=(text,)) for text in texts]
@@ -43,12 +43,12 @@ class MbrMetric(CandidateMetric):
 
 
 def _pseudo_references(segment: Segment) -> list[str]:
-    # An empty candidate is evidence for nothing, and some utilities refuse it as a reference.
+    # An empty candidate is no evidence, and some utilities refuse it as a reference.
     return [c.text for c in segment.candidates if c.text.strip() and not is_reference(c.system)]
 
 
 def _means(utilities: Sequence[Sequence[float]], candidates: int) -> list[float]:
-    """Return each candidate's mean over the pseudo-references; utilities[pseudo-reference][candidate]."""
+    """Return each candidate's mean over the pseudo-references. utilities: [pseudo-reference][candidate]."""
     if not utilities:  # no candidate has any text
         return [0.0] * candidates
     return [sum(column) / len(column) for column in zip(*utilities, strict=True)]

@@ -1,4 +1,4 @@
-"""Counts of n-grams for all texts of a segment at once, as arrays: faster than a dictionary for each text.
+"""Count the n-grams of all texts of a segment at once, with arrays: faster than a dictionary for each text.
 
 Dimensions: T texts, U distinct n-grams of one order among them, N orders.
 """
@@ -15,7 +15,7 @@ Integers = NDArray[np.int64]
 
 def characters(texts: Sequence[str]) -> list[Integers]:
     """Return the code points of each text."""
-    # surrogatepass: a lone surrogate of a broken corpus is a character like any other, as in Python's own counting.
+    # surrogatepass: in a broken corpus, a lone surrogate counts as a character, as in Python's len.
     return [np.frombuffer(text.encode("utf-32-le", "surrogatepass"), dtype="<u4").astype(np.int64) for text in texts]
 
 
@@ -28,12 +28,12 @@ def number_words(texts: Sequence[Sequence[str]]) -> list[Integers]:
 def ngram_counts(texts: Sequence[Integers], orders: int) -> Iterator[Integers]:
     """Yield, for n = 1 to N, how often each distinct n-gram occurs in each text. Shape (T, U); U depends on n.
 
-    An n-gram's number is made of that of its first n - 1 items and that of its last item, and `unique` then renumbers
-    them from 0: the numbers stay small, and no hash can collide.
+    An n-gram's number combines that of its first n - 1 items with that of its last item; `unique` then renumbers
+    them from 0. So numbers stay small, and there are no hash collisions.
     """
     lengths = np.array([len(text) for text in texts])
     owner = np.repeat(np.arange(len(texts)), lengths)
-    # For each item, how many are left in its text, itself included: no n-gram may reach into the next text.
+    # For each item, the number left in its text, itself included: n-grams must not reach into the next text.
     left = np.cumsum(lengths)[owner] - np.arange(len(owner))
     _, items = np.unique(np.concatenate(texts), return_inverse=True)
     different = int(items.max(initial=0)) + 1

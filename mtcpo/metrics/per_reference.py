@@ -12,7 +12,7 @@ from mtcpo.metrics.base import Array, Metric, MetricProxy, ScoreWithSpans
 class SingleReferenceMetric(MetricProxy):
     """A metric against one of several references, named as WMT names it: `bleu-A`.
 
-    label: the reference's name. index: its place among a segment's references.
+    label: the reference's name. index: its index among a segment's references.
     """
 
     def __init__(self, metric: Metric, label: str, index: int) -> None:
@@ -22,7 +22,7 @@ class SingleReferenceMetric(MetricProxy):
         self._index = index
 
     def signature(self, num_references: int, sentence: bool = False) -> str:
-        """Return the metric's signature for one reference, and which one it is."""
+        """Return the metric's signature for one reference, with the reference's name."""
         return f"{self.metric.signature(1, sentence)}|ref:{self._label}"
 
     def score_candidates(self, segments: Sequence[Segment]) -> list[list[float]]:
@@ -42,10 +42,10 @@ class SingleReferenceMetric(MetricProxy):
 
 
 def with_each_reference(metrics: Sequence[Metric], reference_names: Sequence[str]) -> list[Metric]:
-    """Return each metric and, where it uses references, the same against each of them alone.
+    """Return each metric and, if it uses references, also the metric against each single reference.
 
-    A single reference gets its own score too, though it is the same, so that every language pair has a `bleu-A`; a
-    single reference without a name gets none.
+    A single named reference gets its own score too, although it is the same, so every language pair has a `bleu-A`; a
+    single unnamed reference does not.
     """
     # ("",) is the one unnamed file of `--reference FILE`.
     labels = [] if tuple(reference_names) == ("",) else reference_names
@@ -59,5 +59,5 @@ def with_each_reference(metrics: Sequence[Metric], reference_names: Sequence[str
 
 
 def label_or_default(label: str) -> str:
-    """Return the name of a reference in names of metrics: `A` of `bleu-A`, or `unnamed`."""
+    """Return a reference's name for use in metric names: `A` as in `bleu-A`, or `unnamed`."""
     return label or "unnamed"

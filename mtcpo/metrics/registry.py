@@ -1,14 +1,14 @@
-"""All metrics: what is known of each before it is loaded, and how a spec becomes a loaded metric.
+"""The catalogue of metrics: descriptions that need no loading, and the step from a spec to a loaded metric.
 
 A spec names a metric on the command line and in recipes. Its part before the colon or equals sign is the metric's
 name: the key in `scores` and in every report.
 
     chrf                              one of METRICS
-    comet:PATH_OR_HUB_NAME            a neural metric with a checkpoint of one's own
+    comet:PATH_OR_HUB_NAME            a neural metric with another checkpoint
     mbr:chrf                          expected utility of a candidate against the others; for candidates only
     NAME=python:package.module:name   custom Python code, see `mtcpo.metrics.user`
 
-A new metric is one row of METRICS and one module with what the row's loader returns.
+To add a metric, write a module and add a row with its loader to METRICS.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class LoadRequest:
-    """What a loader is given. checkpoint: from the spec, else the row's own; "" for metrics without one."""
+    """The arguments of a loader. checkpoint: from the spec, else the row's default; "" for metrics without one."""
 
     name: str
     checkpoint: str
@@ -40,17 +40,17 @@ class LoadRequest:
 class MetricKind:
     """A row of METRICS.
 
-    title, paper, help: for people: as in tables, where it was published, and what it is good for in one sentence.
-    scale: metrics on one scale may be averaged as they are. is_lexical: arithmetic on strings, without a model: it
-    runs in worker processes, may depend on the target language, and is not cached. checkpoint: the default model on
-    the hub; "" for a metric that takes none. higher_is_better: of the score as printed.
+    title, paper, help: name in tables, publication, and its use in one sentence. scale: metrics on the same scale may
+    be averaged without standardizing. is_lexical: string arithmetic without a model, which runs in worker processes,
+    may depend on the target language, and is not cached. checkpoint: the default model on the hub; "" for a metric
+    that has none. higher_is_better: of the score as printed.
     """
 
     title: str
     loader: Callable[[LoadRequest], Metric]
     scale: str
-    needs_references: bool
-    is_lexical: bool
+    needs_references: bool = True
+    is_lexical: bool = False
     higher_is_better: bool = True
     checkpoint: str = ""
     paper: str = ""
@@ -60,10 +60,34 @@ class MetricKind:
 # Loaders import inside, so that `mtcpo --help` waits for neither sacreBLEU nor torch.
 
 
-def _load_lexical(request: LoadRequest) -> Metric:
-    from mtcpo.metrics.lexical import lexical_metric
+def _load_bleu(request: LoadRequest) -> Metric:
+    from mtcpo.metrics.lexical import bleu
 
-    return lexical_metric(request.name, request.tgt_lang)
+    return bleu(request.tgt_lang)
+
+
+def _load_spbleu(request: LoadRequest) -> Metric:
+    from mtcpo.metrics.lexical import spbleu
+
+    return spbleu(request.tgt_lang)
+
+
+def _load_chrf(request: LoadRequest) -> Metric:
+    from mtcpo.metrics.lexical import chrf
+
+    return chrf(request.tgt_lang)
+
+
+def _load_chrf_plus_plus(request: LoadRequest) -> Metric:
+    from mtcpo.metrics.lexical import chrf_plus_plus
+
+    return chrf_plus_plus(request.tgt_lang)
+
+
+def _load_ter(request: LoadRequest) -> Metric:
+    from mtcpo.metrics.lexical import ter
+
+    return ter(request.tgt_lang)
 
 
 def _load_comet(request: LoadRequest) -> Metric:
@@ -75,45 +99,40 @@ def _load_comet(request: LoadRequest) -> Metric:
 METRICS = {
     "bleu": MetricKind(
         title="BLEU",
-        loader=_load_lexical,
+        loader=_load_bleu,
         scale="0 to 100",
-        needs_references=True,
         is_lexical=True,
         paper="Papineni et al. 2002",
         help="word n-gram precision, tokenized as by mteval or for the target language",
     ),
     "spbleu": MetricKind(
         title="spBLEU",
-        loader=_load_lexical,
+        loader=_load_spbleu,
         scale="0 to 100",
-        needs_references=True,
         is_lexical=True,
         paper="Goyal et al. 2022",
         help="BLEU over the SentencePiece pieces of FLORES-200",
     ),
     "chrf": MetricKind(
         title="chrF",
-        loader=_load_lexical,
+        loader=_load_chrf,
         scale="0 to 100",
-        needs_references=True,
         is_lexical=True,
         paper="Popović 2015",
         help="F-score of character n-grams; suits languages with rich morphology",
     ),
     "chrf++": MetricKind(
         title="chrF++",
-        loader=_load_lexical,
+        loader=_load_chrf_plus_plus,
         scale="0 to 100",
-        needs_references=True,
         is_lexical=True,
         paper="Popović 2017",
         help="chrF with word unigrams and bigrams added",
     ),
     "ter": MetricKind(
         title="TER",
-        loader=_load_lexical,
+        loader=_load_ter,
         scale="0 to 100",
-        needs_references=True,
         is_lexical=True,
         higher_is_better=False,
         paper="Snover et al. 2006",
@@ -124,18 +143,15 @@ METRICS = {
         loader=_load_comet,
         checkpoint="Unbabel/wmt22-comet-da",
         scale="0 to 1",
-        needs_references=True,
-        is_lexical=False,
         paper="Rei et al. 2022a",
         help="regression on human direct assessments, from source, translation and reference",
     ),
     "cometkiwi": MetricKind(
-        title="COMETKiwi",
+        title="CometKiwi",
         loader=_load_comet,
         checkpoint="Unbabel/wmt22-cometkiwi-da",
         scale="0 to 1",
         needs_references=False,
-        is_lexical=False,
         paper="Rei et al. 2022b",
         help="quality estimation: like COMET, without a reference",
     ),
@@ -144,8 +160,6 @@ METRICS = {
         loader=_load_comet,
         checkpoint="Unbabel/XCOMET-XL",
         scale="0 to 1",
-        needs_references=True,
-        is_lexical=False,
         paper="Guerreiro et al. 2024",
         help="score and error spans with severities",
     ),
@@ -153,9 +167,9 @@ METRICS = {
 
 
 class MetricObject(str):
-    """The spec of a metric that was given as a Python object, `NAME=python:module:name`, and the object itself.
+    """The spec `NAME=python:module:name` of a metric that was passed as a Python object, with the object itself.
 
-    As a str it goes wherever a spec goes; loading it returns the object.
+    As a str, it can be used like any spec; loading it returns the object.
     """
 
     metric: Metric
@@ -172,7 +186,7 @@ MBR = "mbr"
 """`mbr:UTILITY` scores each candidate against the others: minimum Bayes risk."""
 
 Wrapper = Callable[["Metric"], "CandidateMetric"]
-"""From a loaded metric to what is used in its place, such as one with a cache."""
+"""loaded metric -> its replacement, for example one with a cache."""
 
 
 def metric_name(spec: str) -> str:
@@ -181,24 +195,24 @@ def metric_name(spec: str) -> str:
 
 
 def code_path(spec: str) -> str | None:
-    """Return `python:module:name` of the spec of a user's metric, and None for every other spec."""
+    """Return `python:module:name` from a custom metric's spec, None for other specs."""
     path = spec.removeprefix(f"{metric_name(spec)}=")
     return path if is_user_code(path) else None
 
 
 def code_files(specs: Iterable[str]) -> list[str]:
-    """Return the files of the users' metrics among `specs`: with their code, the scores change.
+    """Return the files of the custom metrics among `specs`: if their code changes, scores do.
 
     Raises:
         UserError: There is no such module.
     """
-    # The utility of `mbr:NAME=python:...` counts as well.
+    # The utility of `mbr:NAME=python:...` may be custom code too.
     paths = [code_path(spec.removeprefix(f"{MBR}:")) for spec in specs]
     return [user_code_file(path) for path in paths if path is not None]
 
 
 def is_computed(spec: str) -> bool:
-    """Whether a spec is a metric that can be computed; else it may be the name of scores that the input has."""
+    """Whether a spec is a metric that can be computed; otherwise it may be the name of scores in the input."""
     return metric_name(spec) in METRICS or depends_on_set(spec) or code_path(spec) is not None
 
 
@@ -213,11 +227,11 @@ def is_lexical(spec: str) -> bool:
 
 
 def metric_kind(spec: str) -> MetricKind:
-    """Return what is known of a metric of corpora before it is loaded.
+    """Return the row of a corpus metric, without loading it.
 
     Raises:
-        UserError: No metric has this name, a lexical metric was given a checkpoint, or a user's metric has the name
-            of a metric of ours.
+        UserError: There is no such metric, a lexical metric has a checkpoint, or a custom metric has the name of a
+            built-in one.
     """
     name, colon, checkpoint = spec.partition(":")
     if code_path(spec) is not None:
@@ -235,32 +249,32 @@ def metric_kind(spec: str) -> MetricKind:
 
 def _user_kind(spec: str) -> MetricKind:
     name = metric_name(spec)
-    # Scores are kept under the name: two metrics of one name could not be told apart in any file.
+    # Scores are stored under the name: two metrics of the same name could not be distinguished in any file.
     if name in (*METRICS, MBR, ""):
-        raise UserError(f"metric {spec!r}: a metric of your own needs a name that no metric of mtcpo has")
+        raise UserError(f"metric {spec!r}: your own metric needs a name that no metric of mtcpo has")
 
     def load(request: LoadRequest) -> Metric:
         from mtcpo.metrics.user import load_user_metric
 
         return spec.metric if isinstance(spec, MetricObject) else load_user_metric(name, str(code_path(spec)))
 
-    return MetricKind(name, load, "unknown", needs_references=False, is_lexical=False)
+    return MetricKind(name, load, "unknown", needs_references=False)
 
 
 def candidate_kind(spec: str) -> MetricKind:
-    """Return what is known of a metric of candidates, `mbr:UTILITY` included.
+    """Return the row of a candidate metric, without loading it; `mbr:UTILITY` included.
 
     Raises:
         UserError: As `metric_kind`.
     """
     if not depends_on_set(spec):
         return metric_kind(spec)
-    # TER's scores of candidates are negated, so a higher expected utility is better there too.
+    # Candidates' TER scores are negated, so a higher expected utility is better there too.
     return replace(metric_kind(spec.removeprefix(f"{MBR}:")), needs_references=False, higher_is_better=True)
 
 
 def is_higher_better(spec: str) -> bool:
-    """Whether a higher corpus score is better; to know it of a user's metric, its code is imported."""
+    """Whether a higher corpus score is better; for a custom metric, this imports its code."""
     is_users = code_path(spec) is not None
     return load_metric(spec, "und").higher_is_better if is_users else metric_kind(spec).higher_is_better
 
@@ -269,13 +283,13 @@ def load_metric(spec: str, tgt_lang: str, comet: CometConfig | None = None) -> M
     """Load a metric of corpora.
 
     Args:
-        spec: Its spec.
-        tgt_lang: BCP-47; BLEU's tokenizer follows it.
-        comet: How COMET models are run; None: as the defaults of its section say.
+        spec: The metric's spec.
+        tgt_lang: BCP-47; BLEU's tokenizer depends on it.
+        comet: How COMET models are run; None: the defaults of CometConfig.
 
     Raises:
-        UserError: An unknown name, a checkpoint that cannot be loaded, a package that is not installed, or custom
-            code that cannot be imported.
+        UserError: Unknown name, a checkpoint that cannot be loaded, a package that is not installed, or custom code
+            that cannot be imported.
     """
     kind = metric_kind(spec)
     name, _, checkpoint = spec.partition(":")
@@ -287,7 +301,7 @@ def load_candidate_metric(
 ) -> CandidateMetric:
     """Load a metric of candidates; arguments and errors as `load_metric`.
 
-    wrap: put around a metric that is not lexical, or around such a utility of `mbr`.
+    wrap: applied to metrics that are not lexical, and to such a utility of `mbr`.
     """
     if depends_on_set(spec):
         from mtcpo.metrics.mbr import MbrMetric

@@ -1,8 +1,8 @@
 """Every private function of sacreBLEU that mtcpo calls.
 
 sacreBLEU's public functions return scores alone and prepare the references again for each hypothesis. These are the
-steps inside them, of sacreBLEU 2.x (pyproject.toml pins <3); tests/metrics/test_lexical.py holds what is built on
-them to the public `sentence_score` and `corpus_score`.
+steps inside them, in sacreBLEU 2.x (pyproject.toml pins <3); tests/metrics/test_lexical.py compares what is built on
+them with the public `sentence_score` and `corpus_score`.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ def split_words(bleu: Any, text: str) -> list[str]:
 
 
 def closest_length(bleu: Any, length: int, reference_lengths: Sequence[int]) -> int:
-    """Return the reference length nearest to a hypothesis's, the shorter of two as near: BLEU's brevity penalty."""
+    """Return the reference length closest to a hypothesis's (the shorter in a tie), for BLEU's brevity penalty."""
     return int(bleu._get_closest_ref_len(length, reference_lengths))
 
 
 def strip_punctuation(chrf: Any, text: str) -> list[str]:
-    """Return the words of a text, with the punctuation apart as chrF++ has it."""
+    """Return the words of a text, with punctuation split off as in chrF++."""
     words: list[str] = chrf._remove_punctuation(text)
     return words
 
@@ -37,15 +37,15 @@ def edits_and_lengths(ter: Any, texts: Sequence[str], references: Sequence[str])
 
 
 def signature_of(metric: Any, num_references: int) -> str:
-    """Return sacreBLEU's signature for a number of references; -1 becomes "var"."""
-    # The number is an attribute of the metric, set by its last score; a copy, since others hold the same metric.
+    """Return sacreBLEU's signature for this number of references; -1 becomes "var"."""
+    # The number is an attribute that the last score has set; a copy, because the metric object is shared.
     described = copy.copy(metric)
     described.num_refs = num_references
     return str(described.get_signature())
 
 
 def clear_tokenizer_caches(metric: Any) -> None:
-    """Empty the caches of sacreBLEU's tokenizers: they keep 65,536 texts, and a stream meets none of them again."""
+    """Empty the caches of sacreBLEU's tokenizers: they keep 65,536 texts, which a stream never repeats."""
     tokenizer = getattr(metric, "tokenizer", None)
     for part in (tokenizer, getattr(tokenizer, "_post_tokenizer", None)):
         clear = getattr(type(part).__call__, "cache_clear", None)

@@ -1,7 +1,7 @@
-"""Scores of neural metrics on disk: a second run, a new candidate or a crash costs only what has no score yet.
+"""The score cache on disk: after a crash, or for a new candidate, only missing scores are computed.
 
-One SQLite file: rows are only ever added, each batch in one transaction, so that a kill at any moment loses at most
-the batch in flight, and several processes may share the file.
+One SQLite file. Rows are only added, each batch in one transaction, so that a killed process loses at most its current
+batch, and several processes may share the file.
 """
 
 from __future__ import annotations
@@ -21,19 +21,19 @@ from mtcpo.data.records import Candidate, ErrorSpan, Segment
 from mtcpo.metrics.base import Metric, MetricProxy, NeuralMetric, ScoreWithSpans, scores_only
 
 CACHE_FILE = "scores.sqlite3"
-"""Default name of the file: beside the pairs, or in the output folder of an evaluation."""
+"""Default file name, beside the pairs or in the output folder of an evaluation."""
 
 APPLICATION = 0x6D746370  # "mtcp": tells our files from other SQLite databases
 VERSION = 2
-# Several processes may write one file; one batch takes milliseconds, and a busy network disk a second.
+# Several processes may write to the file; a batch takes milliseconds, or a second on a busy network disk.
 SECONDS_TO_WAIT = 60.0
 KEYS_PER_QUERY = 500  # SQLite before 3.32 takes 999 parameters
 SEGMENTS_PER_BATCH = 512
-"""Segments that are scored and written at a time by each scoring process; a kill loses no more."""
+"""Segments per scoring process that are scored and then written together: the most that a killed process loses."""
 
 
 class ScoreCache:
-    """A file of scores and error spans by key. note: a message for the user about opening it, or "".
+    """A file of scores and error spans by key. note: a message for the user about the file, or "".
 
     Raises:
         UserError: Not a score cache, damaged, or it cannot be opened or written.
@@ -55,7 +55,7 @@ class ScoreCache:
         self._connection.close()
 
     def get(self, keys: Sequence[bytes]) -> dict[bytes, ScoreWithSpans]:
-        """Return the scores of those keys that the cache has."""
+        """Return key -> score for those keys that are in the cache."""
         cached: dict[bytes, ScoreWithSpans] = {}
         with self._explain_errors():
             for start in range(0, len(keys), KEYS_PER_QUERY):
@@ -67,9 +67,9 @@ class ScoreCache:
         return cached
 
     def add(self, scores: Mapping[bytes, ScoreWithSpans]) -> None:
-        """Add scores, all or none of them. A key that the cache has keeps its score; NaN and infinities are left out.
+        """Add scores in one transaction. Existing keys keep their scores; NaN and infinities are left out.
 
-        A score that is not finite stops the command, and shall not stop the repeated one too.
+        A score that is not finite stops the command; if it were stored, it would stop the next run too.
         """
         rows = [(key, *_columns(scored)) for key, scored in scores.items() if math.isfinite(scored.score)]
         with self._explain_errors(), self._transaction():
@@ -80,7 +80,7 @@ class ScoreCache:
             application, version = map(self._pragma, ("application_id", "user_version"))
             is_new = next(self._connection.execute("SELECT count(*) FROM sqlite_master"))[0] == 0
             if application != APPLICATION and not is_new:
-                raise UserError(f"{self._path}: a database of another program; choose another --score-cache")
+                raise UserError(f"{self._path}: the database of another program; choose another --score-cache")
             if version != VERSION:
                 if not is_new:
                     self.note = (
@@ -98,7 +98,7 @@ class ScoreCache:
 
     @contextmanager
     def _transaction(self) -> Iterator[None]:
-        # IMMEDIATE: wait for other writers here, since SQLite does not wait when a reader turns writer later.
+        # IMMEDIATE: wait for other writers here, because SQLite does not wait if a reader becomes a writer later.
         self._connection.execute("BEGIN IMMEDIATE")
         try:
             yield
@@ -129,14 +129,14 @@ def _parse_errors(column: str) -> tuple[ErrorSpan, ...]:
 
 
 def score_key(signature: str, source: str, hypothesis: str, references: Iterable[str]) -> bytes:
-    """Return the key of a score: a hash of all that it depends on."""
-    # JSON keeps the parts apart: ("ab", "c") and ("a", "bc") must differ. Caches of users rest on this line.
+    """Return the key of a score: a hash of everything that it depends on."""
+    # JSON separates the parts: ("ab", "c") and ("a", "bc") must differ. Changing this line invalidates users' caches.
     parts = json.dumps([signature, source, hypothesis, *references])
     return hashlib.sha256(parts.encode()).digest()
 
 
 class CachedMetric(NeuralMetric, MetricProxy):
-    """A metric whose scores are looked up in a cache before they are computed."""
+    """A metric that looks up scores in a cache before it computes them."""
 
     def __init__(self, metric: Metric, cache: ScoreCache) -> None:
         super().__init__(metric)
@@ -155,7 +155,7 @@ class CachedMetric(NeuralMetric, MetricProxy):
         return scored
 
     def _score_batch(self, segments: Sequence[Segment]) -> list[list[ScoreWithSpans]]:
-        """Return scores and error spans; those that the cache lacks are computed together and added at once."""
+        """Return scores and error spans; missing ones are computed together and added in one transaction."""
         keys = [[self._key(segment, candidate.text) for candidate in segment.candidates] for segment in segments]
         scores = self._cache.get(list(dict.fromkeys(chain.from_iterable(keys))))
         missing: list[Segment] = []

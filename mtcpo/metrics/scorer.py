@@ -1,4 +1,4 @@
-"""Scores candidates by several metrics as a stream: order kept, memory flat, several processes.
+"""Score a stream of candidates by several metrics: in order, in constant memory, with several processes.
 
 Lexical metrics run here and in worker processes, which import neither torch nor transformers. Neural metrics run in
 this process, a chunk of segments at a time, and their scores are kept in a cache.
@@ -30,26 +30,26 @@ from mtcpo.metrics.registry import (
 from mtcpo.metrics.score_cache import CachedMetric, ScoreCache
 
 SEGMENTS_PER_CHUNK = 64
-# Below this a second process costs more to start (0.3 s) than it saves.
+# With fewer segments, a second process costs more to start (0.3 s) than it saves.
 SEGMENTS_FOR_WORKERS = 512
 # A neural metric sorts its texts by length to pad less, so its chunks are larger.
 SEGMENTS_PER_MODEL_CHUNK = 512
 
 Scores = list[list[ScoreWithSpans]]
-"""[segment][candidate], of those candidates that did not have the score yet."""
+"""[segment][candidate], for candidates that did not have the score yet."""
 
 
 class Scorer:
-    """Scores streams of segments by several metrics, and knows the signatures of those that it used.
+    """Scores streams of segments by several metrics, and knows the signatures of the metrics used.
 
-    A candidate's score under a metric's name is kept if it has one. A name that is no metric must be such a score of
-    every candidate.
+    If a candidate already has a score under a metric's name, it is kept. A name that is not a metric must be a score
+    that every candidate has.
 
     Args:
         metrics: Specs.
-        workers: Processes for lexical metrics; None: one for each core.
-        cache: File that keeps the scores of neural metrics, opened when the first of them is loaded; None: no file.
-        comet: How COMET models are run; None: as the defaults of its section say.
+        workers: Processes for lexical metrics; None: one per core.
+        cache: The score cache, opened when the first neural metric is loaded; None: no cache.
+        comet: How COMET models are run; None: the defaults of CometConfig.
     """
 
     def __init__(
@@ -71,7 +71,7 @@ class Scorer:
         """Yield the segments, in order, with the scores merged into their candidates.
 
         Raises:
-            UserError: An unknown metric, two of one name, or a segment that lacks what a metric needs.
+            UserError: Unknown metric, two with the same name, or a segment that lacks what a metric needs.
         """
         iterator = iter(segments)
         first = next(iterator, None)
@@ -97,9 +97,9 @@ class Scorer:
             self._cache.close()
 
     def signatures(self, num_references: int) -> dict[str, str]:
-        """Return each metric's signature, or its signatures where target languages have different tokenizers.
+        """Return metric -> signature, or several signatures if target languages have different tokenizers.
 
-        num_references: of each segment; -1: their number varies.
+        num_references: per segment; -1: it varies.
         """
         signatures: dict[str, dict[str, None]] = {metric_name(spec): {} for spec in self.metrics}
         for (spec, _), metric in self._loaded.items():
@@ -118,13 +118,13 @@ class Scorer:
         for chunk in self._model_chunks(segments, spec):
             unscored = [_unscored(segment, spec) for segment in chunk]
             scores: Scores = [[] for _ in chunk]
-            # Where every score is there already, the model is not even loaded.
+            # If every score exists already, the model is not even loaded.
             if any(segment.candidates for segment in unscored):
                 scores = self._metric(spec, chunk[0].tgt_lang).score_with_spans(unscored)
             yield from self._merge(chunk, [spec], [scores])
 
     def _model_chunks(self, segments: Iterator[Segment], spec: str) -> Iterator[list[Segment]]:
-        """Yield the segments in chunks that are larger by the number of the metric's processes once that is known."""
+        """Yield the segments in chunks, multiplied by the metric's number of processes once it is loaded."""
         size = SEGMENTS_PER_MODEL_CHUNK
         while chunk := list(islice(segments, size)):
             yield chunk
@@ -138,12 +138,12 @@ class Scorer:
             for spec, scores_of_metric in zip(specs, scores, strict=True):
                 new = scores_of_metric[index]
                 if new:
-                    self._metric(spec, segment.tgt_lang)  # used, if only in a worker: its signature is reported
+                    self._metric(spec, segment.tgt_lang)  # even if only a worker used it: its signature is reported
                 candidates = _with_scores(segment.id, candidates, spec, new)
             yield replace(segment, candidates=tuple(candidates))
 
     def _metric(self, spec: str, tgt_lang: str) -> CandidateMetric:
-        """Return the metric, loaded once; a lexical one for each target language, which BLEU depends on."""
+        """Return the metric, loaded once; lexical ones once for each target language, on which BLEU depends."""
         key = spec, tgt_lang if candidate_kind(spec).is_lexical else ""
         if key not in self._loaded:
             self._loaded[key] = load_candidate_metric(spec, tgt_lang, self._comet, self._with_cache)
@@ -159,10 +159,10 @@ class Scorer:
 
 
 def check_metrics(metrics: Sequence[str], first: Segment | None = None) -> None:
-    """Check the names of metrics before any work. first: a segment whose candidates' scores count as metrics too.
+    """Check the names of metrics before any work. first: a segment; scores of its candidates are valid names too.
 
     Raises:
-        UserError: Neither a metric nor such a score, or two metrics of one name.
+        UserError: A name is neither a metric nor such a score, or two metrics have the same name.
     """
     names = [metric_name(spec) for spec in metrics]
     columns: set[str] = set()
@@ -170,7 +170,7 @@ def check_metrics(metrics: Sequence[str], first: Segment | None = None) -> None:
         columns |= candidate.scores.keys()
     for spec, name in zip(metrics, names, strict=True):
         if names.count(name) > 1:
-            raise UserError(f"metric {name!r} is given twice; scores are kept under the name before the colon")
+            raise UserError(f"metric {name!r} is given twice; scores are stored under the name before the colon")
         if is_computed(spec):
             candidate_kind(spec)
         elif spec not in columns:
@@ -182,7 +182,9 @@ def _require_columns(segment: Segment, names: Sequence[str]) -> None:
     for candidate in segment.candidates:
         for name in names:
             if name not in candidate.scores:
-                raise UserError(f"segment {segment.id}: {candidate.system} has no score {name!r}, and it is no metric")
+                raise UserError(
+                    f"segment {segment.id}: {candidate.system} has no score {name!r}, and {name} is not a metric"
+                )
             _require_finite(segment.id, candidate, name)
 
 
@@ -200,7 +202,7 @@ def _chunks(segments: Iterable[Segment], size: int) -> Iterator[list[Segment]]:
         yield chunk
 
 
-# A worker gets a chunk at a time, and must not load each metric for each of them.
+# Cached: a worker gets one chunk at a time and must not load the metrics again for each.
 @lru_cache(maxsize=64)
 def _metric_of_worker(spec: str, tgt_lang: str) -> CandidateMetric:
     return load_candidate_metric(spec, tgt_lang)
@@ -211,7 +213,7 @@ def _score_chunk(specs: Sequence[str], chunk: Sequence[Segment]) -> list[list[li
     scores: list[list[list[float]]] = []
     for spec in specs:
         rows: list[list[float]] = []
-        for segment in chunk:  # each by itself, since target languages may differ
+        for segment in chunk:  # one by one, because target languages may differ
             rows += _metric_of_worker(spec, segment.tgt_lang).score_candidates([_unscored(segment, spec)])
         scores.append(rows)
     return scores
@@ -220,14 +222,14 @@ def _score_chunk(specs: Sequence[str], chunk: Sequence[Segment]) -> list[list[li
 def _unscored(segment: Segment, spec: str) -> Segment:
     """Return the segment with only those candidates that the metric must score."""
     missing = tuple(c for c in segment.candidates if metric_name(spec) not in c.scores)
-    # Where scores depend on the other candidates, a new one changes the scores of all.
+    # If scores depend on the other candidates, a new candidate changes the scores of all.
     return segment if missing and depends_on_set(spec) else replace(segment, candidates=missing)
 
 
 def _with_scores(
     segment_id: str, candidates: Sequence[Candidate], spec: str, scores: Sequence[ScoreWithSpans]
 ) -> tuple[Candidate, ...]:
-    """Return the candidates with their new scores: of all of them, or of those that had none."""
+    """Return the candidates with their new scores, for all of them or only those that had none."""
     name, new = metric_name(spec), iter(scores)
     all_are_new = len(scores) == len(candidates)
     scored: list[Candidate] = []

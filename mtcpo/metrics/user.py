@@ -1,7 +1,7 @@
-"""Metrics of the user's own: a Python function, or an object that derives from `NeuralMetric`.
+"""Custom metrics: a Python function, or an object that derives from `NeuralMetric`.
 
-On the command line and in recipes one is named `NAME=python:package.module:name`, and runs only with --allow-code. From
-Python the function or object itself is given.
+On the command line and in recipes, a custom metric is named `NAME=python:package.module:name` and runs only with
+--allow-code. From Python, the function or object itself is passed.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-from mtcpo.core.errors import UserError
+from mtcpo.core.errors import UserError, counted
 from mtcpo.core.files import sha256_of
 from mtcpo.core.user_code import code_name, explain_user_code, load_user_code, user_code_file
 from mtcpo.data.records import Segment
@@ -25,11 +25,11 @@ HASH_DIGITS = 12
 
 @dataclass(frozen=True, slots=True)
 class UserMetric(NeuralMetric):
-    """A function (sources, hypotheses, references) -> scores: three lists of one length, one number for each.
+    """A function (sources, hypotheses, references) -> scores; all four are lists of the same length.
 
-    references: a list of texts for each hypothesis, empty where there are none. Higher is better, unless the function
-    has an attribute `higher_is_better = False`; then its scores are stored negated, as TER's are. A corpus score is
-    the mean. version: what tells its scores from those of other code under the same path.
+    references: a list of texts for each hypothesis, empty if there are none. Higher is better, unless the function has
+    an attribute `higher_is_better = False`; its scores are then stored negated, like TER's. The corpus score is the
+    mean. version: distinguishes its scores from those of other code under the same path.
     """
 
     name: str
@@ -40,7 +40,7 @@ class UserMetric(NeuralMetric):
     needs_references: bool = False
 
     def signature(self, num_references: int, sentence: bool = False) -> str:
-        """Return where the function is, and its version."""
+        """Return the function's path and version."""
         return f"{self.path}|{self.version}"
 
     def score_candidates(self, segments: Sequence[Segment]) -> list[list[float]]:
@@ -66,13 +66,13 @@ class UserMetric(NeuralMetric):
 
     def _call(self, sources: list[str], hypotheses: list[str], references: list[list[str]]) -> list[float]:
         if not hypotheses:
-            return []  # a function that loads a model need not expect an empty batch
+            return []  # a custom function need not handle an empty batch
         what = f"metric {self.name}={self.path}"
         with explain_user_code(what):
-            # Inside, since what is no number is the user's mistake too.
+            # float inside the block: a result that is not a number is the user's mistake too.
             scores = list(map(float, self.function(sources, hypotheses, references)))
         if len(scores) != len(hypotheses):
-            raise UserError(f"{what}: {len(scores)} scores for {len(hypotheses)} translations")
+            raise UserError(f"{what}: {counted(len(scores), 'score')} for {counted(len(hypotheses), 'translation')}")
         return scores
 
 
@@ -80,28 +80,28 @@ def load_user_metric(name: str, path: str) -> NeuralMetric:
     """Import the metric that `python:package.module:name` names.
 
     Raises:
-        UserError: No such module or name, its import fails, or it is no metric.
+        UserError: No such module or name, its import fails, or it is not a metric.
     """
     target = load_user_code(path, f"metric {name}", _find_problem)
     if not isinstance(target, NeuralMetric):
         return _user_metric(target, name, path, _hash_of_file(Path(user_code_file(path))))
-    # Or reports would have one metric under two names, one from the command line and one from Python.
+    # Otherwise reports would have the same metric under two names, from the command line and from Python.
     if target.name != name:
         raise UserError(f"metric {name}={path}: its own name is {target.name!r}; write {target.name}={path}")
     return target
 
 
 def metric_of(target: Any) -> tuple[NeuralMetric, str]:
-    """Return the metric of a Python object, a function or a `NeuralMetric`, and `python:module:name` of its code.
+    """Return the metric for a Python object (function or `NeuralMetric`), and `python:module:name` of its code.
 
-    A function's name in reports is its attribute `name`, or else its own. Scores are kept under the hash of its source;
-    a function that depends on more, such as the weights of a model, has an attribute `version` for that.
+    A function's name in reports is its attribute `name`, else its `__name__`. Scores are cached under the hash of its
+    source; a function that depends on more, such as a model's weights, needs an attribute `version`.
 
     Raises:
-        UserError: It is no metric, has no name, or its source cannot be read.
+        UserError: It is not a metric, has no name, or its source cannot be read.
     """
     load_user_code(target, "metric", _find_problem)
-    # A function has a name of its own; of an object it is the class that has one, and the source.
+    # A function has a name and source; for an object, its class has them.
     code = target if hasattr(target, "__qualname__") else type(target)
     path = code_name(target)
     name = getattr(target, "name", getattr(target, "__name__", type(target).__name__))
@@ -114,7 +114,7 @@ def metric_of(target: Any) -> tuple[NeuralMetric, str]:
 
 
 def _find_problem(target: Any) -> str:
-    """Return why an object is no metric, "" if it is one."""
+    """Return why an object is not a metric, or "" if it is one."""
     if isinstance(target, NeuralMetric) or (callable(target) and not isinstance(target, type)):
         return ""
     kind = "a class" if isinstance(target, type) else f"of type {type(target).__name__}"
@@ -130,9 +130,9 @@ def _hash_of_file(file: Path) -> str:
 
 
 def _hash_of_source(code: Any, path: str) -> str:
-    """Return the hash of the module's file, as for the command line, or of a notebook's cell."""
+    """Return the hash of the module's file, as on the command line, or of a notebook cell's source."""
     try:
-        # A notebook's cell has a name like that of a file, but no file.
+        # A notebook cell has something like a file name, but no file.
         file = inspect.getsourcefile(code)
         if file is not None and Path(file).is_file():
             return _hash_of_file(Path(file))

@@ -1,1 +1,1 @@
-"""Models and their log-probabilities: families, loading, saving, adapters, and proof that a model is intact."""
+"""Models and their log-probabilities: families, loading, saving, adapters, and checks that a loaded model is intact."""

@@ -1,7 +1,7 @@
 """Low-rank adapters (LoRA, arXiv 2106.09685; QLoRA, arXiv 2305.14314) by peft: added, saved, merged.
 
-Wherever a model is named, a directory of adapters will do: its base is found from adapter_config.json, and the adapters
-are merged into it when it is loaded. Nothing after that asks whether the model once was adapters.
+Wherever a model is named, a directory of adapters will do: adapter_config.json names its base, and the adapters are
+merged into the base at loading. After that, nothing asks whether the model came from adapters.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from mtcpo.models.families import Family
 
 ADAPTER_CONFIG = "adapter_config.json"
 TASKS = {"encoder-decoder": "SEQ_2_SEQ_LM", "decoder-only": "CAUSAL_LM"}
-"""Layout -> peft's name of the task, by which other tools choose the class of the base."""
+"""Layout -> peft's task type, by which other tools choose the base model's class."""
 
 
 def import_peft(what: str) -> Any:
@@ -39,10 +39,10 @@ def import_peft(what: str) -> Any:
 
 
 def adapters_base(path: str) -> str | None:
-    """Return the model that a directory (or hub name) of adapters belongs to; None where it is a model itself.
+    """Return the base model of a directory (or hub name) of adapters; None if it is a whole model.
 
     Raises:
-        UserError: adapter_config.json is damaged, or its base is no longer where it was.
+        UserError: adapter_config.json is damaged, or the base is not where it says.
     """
     file = _config_file(path)
     if file is None:
@@ -55,12 +55,12 @@ def adapters_base(path: str) -> str | None:
         raise UserError(f"{file}: no base_model_name_or_path in it; set it to the model that the adapters belong to")
     if not Path(base).is_absolute() or Path(base).is_dir():
         return base
-    # A run directory that was moved. Should another base lie there, the canary, of base and adapters, shows it.
+    # The run directory was moved: look beside the adapters. If that is another base, the canary shows it.
     beside = file.parent.parent / Path(base).name
     if (file.parent / "canary.json").exists() and (beside / "config.json").exists():
         return str(beside)
     raise UserError(
-        f"{path}: adapters of {base}, which is not there; put it back, or set base_model_name_or_path in {file} to "
+        f"{path}: their base model {base} does not exist; restore it, or set base_model_name_or_path in {file} to "
         "where it is now"
     )
 
@@ -85,7 +85,7 @@ def merge_adapters(model: Any, path: str) -> Any:
         UserError: peft is missing, or the adapters do not fit the model.
     """
     peft = import_peft(f"{path}: a directory of adapters")
-    # merge_and_unload returns frozen weights; training goes on from them as from any model.
+    # merge_and_unload returns frozen weights, but the merged model must be trainable like any other.
     trainable = {name: parameter.requires_grad for name, parameter in model.named_parameters()}
     try:
         wrapped = peft.get_peft_model(model, peft.PeftConfig.from_pretrained(path))
@@ -108,10 +108,10 @@ def merge_adapters(model: Any, path: str) -> Any:
 
 
 def add_adapters(model: Any, family: Family, lora: LoraConfig, base: str) -> Any:
-    """Return `model` frozen, with new adapters to train; `base` is where it came from.
+    """Return `model`, frozen, with new trainable adapters. base: name or directory that the model was loaded from.
 
     Raises:
-        UserError: peft is missing, there are no such modules, or the lm_head is among them.
+        UserError: peft is missing, no module matches, or the lm_head is among the modules.
     """
     peft = import_peft("train.lora")
     from peft.tuners.tuners_utils import BaseTunerLayer
@@ -122,23 +122,23 @@ def add_adapters(model: Any, family: Family, lora: LoraConfig, base: str) -> Any
         target_modules=chosen if isinstance(chosen, str) else list(chosen),
     )  # fmt: skip
     if lora.quantization is not None:
-        # Puts layer norms and embeddings in float32 and freezes all; gradient checkpointing is the trainer's to set up.
+        # Casts layer norms and embeddings to float32 and freezes all; the trainer sets up gradient checkpointing.
         model = peft.prepare_model_for_kbit_training(model, use_gradient_checkpointing=False)
     try:
         wrapped = peft.get_peft_model(model, settings)
     except ValueError as error:
         raise UserError(f"train.lora: {first_line(error)}") from error
-    # The fused head multiplies by the lm_head's weight, past any adapter on it.
+    # The fused head uses the lm_head's weight directly and would bypass an adapter on it.
     if isinstance(wrapped.get_output_embeddings(), BaseTunerLayer):
-        raise UserError("train.lora.target_modules: the output head can take no adapter; name the other layers")
-    # Absolute: the adapters may be written to another directory than the one where training was started.
+        raise UserError("train.lora.target_modules: lm_head cannot have an adapter; name other layers")
+    # Absolute: the adapters may be written to another directory than the working directory of training.
     wrapped.peft_config["default"].base_model_name_or_path = str(Path(base).resolve()) if Path(base).is_dir() else base
     return wrapped
 
 
 def save_adapters(model: Any, folder: Path) -> None:
     """Write the adapters of a model, without its base, into the existing `folder`."""
-    # The embeddings are the base's; peft would ask the hub whether they have changed.
+    # The embeddings are the base's; otherwise peft would ask the hub whether they have changed.
     model.save_pretrained(folder, save_embedding_layers=False)
 
 
@@ -146,7 +146,7 @@ def save_adapters(model: Any, folder: Path) -> None:
 
 
 def quantization_settings(quantization: Quantization) -> Any:
-    """Return transformers' settings for a base in 4 bits (NF4 with double quantization, as QLoRA) or in 8.
+    """Return transformers' quantization config: 4 bits (NF4 with double quantization, as in QLoRA) or 8 bits.
 
     Raises:
         UserError: bitsandbytes is missing.
@@ -169,10 +169,10 @@ def quantization_settings(quantization: Quantization) -> Any:
 
 
 def keep_differentiable(model: Any) -> None:
-    """Keep the layers of a base in 4 bits in a form that gradients pass through.
+    """Keep the layers of a 4-bit base in a form through which gradients can flow.
 
     On CPUs with AVX512-BF16 bitsandbytes repacks a layer at its first forward pass in evaluation mode, the canary's,
-    for a kernel that has no derivative: everything below the layer would then be trained on wrong gradients.
+    for a kernel without a derivative: everything below the layer would then be trained on wrong gradients.
     """
     for module in model.modules():
         if hasattr(module, "support_avx512bf16_for_cpu"):

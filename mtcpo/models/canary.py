@@ -1,7 +1,7 @@
-"""The canary: a few token ids and their log-probabilities, written beside every model that we save.
+"""The canary: a few token ids and their log-probabilities, saved with every model.
 
-It is checked at every load: another version of transformers, a lost tensor or a wrong tokenizer shows before an hour is
-spent. Models without one are checked too: the head's log-probabilities against the model's own logits.
+It is compared at every load, so that another version of transformers, a lost tensor or a wrong tokenizer shows before
+hours are spent. Models without a canary are checked too: the head's log-probabilities against the model's own logits.
 """
 
 from __future__ import annotations
@@ -18,41 +18,42 @@ from accelerate.utils import send_to_device
 from torch import Tensor
 
 from mtcpo.core.errors import UserError, first_line
-from mtcpo.models.families import Family, any_language, language_token
+from mtcpo.models.families import Family
 from mtcpo.models.head.hooks import Head, LogitsMode
 from mtcpo.models.head.targets import IGNORE
 from mtcpo.models.layouts.base import Batch, Layout
 from mtcpo.models.prompts import TextExample
+from mtcpo.models.tokenizers import any_language, language_token
 
 CANARY_FILE = "canary.json"
 
 LOG = logging.getLogger(__name__)
 
 TOLERANCE = 1e-3
-"""Largest difference of a token's log-probability, in nats, between float32 on two machines."""
+"""Largest accepted difference of a token's log-probability, in nats, in float32 between machines."""
 
 HALF_TOLERANCE = 0.25
-"""The same between two ways through one model in half precision, where logits have 2 to 3 digits."""
+"""The same for two computations of one model in half precision, whose logits have 2 to 3 digits."""
 
 TEXTS = (
     ("A small house stands by the river.", "Ein kleines Haus steht am Fluss."),
     ("She reads.", "Sie liest ein altes Buch über die Sterne."),
-    # Characters that a normalizer changes: one that got lost shows here.
+    # Characters that a normalizer changes: reveals a lost normalizer.
     ("A ﬁne  day: ½ off!", "Ａ  ﬂacher „Tag“…"),
 )
 
 FIRST_TEXTS = 2
-"""How many of them a canary without the field "texts" has: those that early versions wrote."""
+"""Number of texts in canaries without the field "texts", which early versions wrote."""
 
 
 def check_canary(name: str, model: Any, layout: Layout, family: Family, head: Head, folder: Path) -> Head:
-    """Compare the head with the model's own logits, and the model with the canary in its folder, if there is one.
+    """Compare the head with the model's own logits, and the model with the canary in its folder, if any.
 
     Returns:
-        The head to use: `head`, or one that takes the model's own logits where `head` differs from them.
+        The head to use: `head`, or one that reads the model's own logits if `head` disagrees with them.
 
     Raises:
-        UserError: the model or its tokenizer is not what the canary was written with.
+        UserError: the model or its tokenizer differs from when the canary was written.
     """
     path = folder / CANARY_FILE
     saved: dict[str, Any] = {"src_lang": "en", "tgt_lang": "de", "texts": len(TEXTS)}
@@ -76,7 +77,7 @@ def _agreeing_head(name: str, model: Any, layout: Layout, head: Head, batch: Bat
         except RuntimeError as error:
             if mode == "all":
                 raise
-            # Such as a model that slices its logits by position, of which there are none or fewer.
+            # For example a model that slices its logits by position, although there are fewer or none.
             reason = reason or f"its forward pass needs every position ({first_line(error)})"
             continue
         difference = float((head_logps - model_logps).abs().max())
@@ -87,7 +88,7 @@ def _agreeing_head(name: str, model: Any, layout: Layout, head: Head, batch: Bat
                     "See transform_of in mtcpo/models/loading.py"
                 )
             return candidate, head_logps
-        reason = reason or f"log-probabilities by the head differ from the model's own by {difference:.3g} nats"
+        reason = reason or f"log-probabilities from mtcpo's head differ from the model's own by {difference:.3g} nats"
     raise UserError(f"{name}: the log-probabilities of the canary's text are NaN or infinite")
 
 
@@ -106,7 +107,7 @@ def write_canary(model: Any, layout: Layout, family: Family, head: Head, folder:
 
 
 def head_and_model_logps(model: Any, layout: Layout, head: Head, batch: Batch) -> tuple[Tensor, Tensor]:
-    """Return token log-probabilities (R, T), by the head and by the model's own logits, dropout off."""
+    """Return token log-probabilities (R, T) from the head and from the model's own logits, without dropout."""
     training = model.training
     model.eval()
     try:
@@ -123,7 +124,7 @@ def head_and_model_logps(model: Any, layout: Layout, head: Head, batch: Batch) -
 
 
 def _batch(layout: Layout, family: Family, src: str, tgt: str, device: torch.device, count: int) -> Batch:
-    # As prompts, not as sources: a template is a setting, and not part of the model.
+    # As prompts, not as sources: a template is a setting, not part of the model.
     src, tgt = _languages_of_model(src, tgt, family, layout.tokenizer)
     texts = [TextExample(source, src, tgt, (target,), prompt=source) for source, target in TEXTS[:count]]
     moved: Batch = send_to_device(layout.collate(layout.encode(texts)), device)
@@ -131,7 +132,7 @@ def _batch(layout: Layout, family: Family, src: str, tgt: str, device: torch.dev
 
 
 def _languages_of_model(src: str, tgt: str, family: Family, tokenizer: Any) -> tuple[str, str]:
-    """Return the languages if the model has them, else one that it has, for both: the same one at every load."""
+    """Return the languages if the model has them, else the first one that it has, for both: the same at every load."""
     if family.language_code is None:
         return src, tgt
     tokens = tokenizer.get_vocab()
@@ -145,16 +146,16 @@ def _languages_of_model(src: str, tgt: str, family: Family, tokenizer: Any) -> t
 
 
 def _compare(batch: Batch, logps: Tensor, saved: Mapping[str, Any], where: str, dtype: torch.dtype) -> None:
-    # First: with other ids, other log-probabilities would say nothing.
+    # First: if ids differ, a difference of log-probabilities means nothing.
     if saved["input_ids"] != batch["input_ids"].tolist() or saved["labels"] != batch["labels"].tolist():
         raise UserError(
             f"{where}: the tokenizer no longer produces the token ids saved with this model: it is a different "
             "tokenizer or version"
         )
     if dtype != torch.float32:
-        return  # rounding makes larger differences than any fault that is worth finding
+        return  # rounding errors are larger than the faults to be found
     difference = float((logps.cpu() - torch.tensor(saved["logps"])).abs().max())
-    # Written so that NaN is refused too.
+    # `not <=` rather than `>`, so that NaN is refused too.
     if not difference <= TOLERANCE:
         raise UserError(
             f"{where}: the model's log-probabilities differ by {difference:.3g} nats from those it was saved with; "

@@ -1,4 +1,4 @@
-"""What transformers 4 and 5 write and read differently in a model's config.json."""
+"""Differences between transformers 4 and 5 in writing and reading a model's config.json."""
 
 from __future__ import annotations
 
@@ -11,28 +11,28 @@ from mtcpo.core.errors import UserError
 
 
 def running_major() -> int:
-    """Return the major version of transformers that is running."""
+    """Return the major version of the installed transformers."""
     import transformers
 
     return int(transformers.__version__.partition(".")[0])
 
 
 def written_major(written: Mapping[str, Any]) -> int:
-    """Return the major version that wrote a config; 4 where it does not say, as old ones did not."""
+    """Return the major version of transformers that wrote a config; 4 if it does not say (old versions did not)."""
     first = str(written.get("transformers_version", "4")).partition(".")[0]
     return int(first) if first.isdigit() else 4
 
 
 def classic_rope(written: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the settings of rotary positions by the names that 4.57 reads.
+    """Return the settings of rotary positions under the names that 4.57 reads.
 
-    Version 5 writes `rope_parameters` alone, which 4.57 ignores: a Llama 3 with a base of 500000 would run with one of
-    10000, without a word. Version 5 reads both.
+    Version 5 writes only `rope_parameters`, which 4.57 silently ignores: a Llama 3 with base 500000 would run with base
+    10000. Version 5 reads both.
     """
     parameters = written.get("rope_parameters")
     if not isinstance(parameters, Mapping):
         return {}
-    # Gemma 3 has two kinds of layers, each with parameters of its own.
+    # Gemma 3 has two kinds of layers with separate parameters.
     by_layer = isinstance(parameters.get("full_attention"), Mapping)
     rope = dict(parameters["full_attention"] if by_layer else parameters)
     base = rope.pop("rope_theta", None)
@@ -48,12 +48,12 @@ def classic_rope(written: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def load_config(path: str, allow_code: bool = False) -> tuple[Any, dict[str, Any]]:
-    """Return the config of a directory or hub name as this version reads it, and as it stands in its file.
+    """Return the config of a directory or hub name: as the installed transformers reads it, and as written in the file.
 
-    allow_code: whether classes of the model's own may be imported.
+    allow_code: whether classes from the model's directory may be imported.
 
     Raises:
-        UserError: this version cannot load such a model.
+        UserError: the installed transformers cannot load such a model.
     """
     from transformers import AutoConfig, PretrainedConfig
 
@@ -65,7 +65,7 @@ def load_config(path: str, allow_code: bool = False) -> tuple[Any, dict[str, Any
 
 
 def _check_vocabularies(path: str, config: Any) -> None:
-    """Refuse what 4.57 cannot load: it gives Marian's target embeddings as many rows as those of the source."""
+    """Refuse what 4.57 cannot load: it gives Marian's target embeddings as many rows as the source embeddings."""
     if config.model_type != "marian" or config.share_encoder_decoder_embeddings or running_major() >= 5:
         return
     if config.decoder_vocab_size != config.vocab_size:
@@ -76,7 +76,7 @@ def _check_vocabularies(path: str, config: Any) -> None:
 
 
 def mend_config(folder: Path) -> None:
-    """Add to the config.json of a saved model what lets both versions read it alike."""
+    """Extend a saved model's config.json, so that both versions read it alike."""
     path = folder / "config.json"
     written = json.loads(path.read_text(encoding="utf-8"))
     path.write_text(json.dumps(written | classic_rope(written), indent=2) + "\n", encoding="utf-8")

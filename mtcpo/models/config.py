@@ -1,4 +1,4 @@
-"""Settings of a model: what may be chosen beside its name, precision, quantization, LoRA adapters."""
+"""Settings of a model other than its name: prompt, family, precision, quantization, LoRA adapters."""
 
 from __future__ import annotations
 
@@ -16,31 +16,33 @@ Quantization = Literal["4bit", "8bit"]
 
 
 class LoraConfig(Config):
-    """Low-rank adapters (peft). Training writes a directory of adapters; with `merge` a whole model."""
+    """Low-rank adapters (peft). Training writes a directory of adapters or, with `merge`, a whole model."""
 
     r: int = Field(default=16, ge=1)
     alpha: int = Field(default=32, ge=1)
     dropout: float = Field(default=0.0, ge=0, lt=1)
     target_modules: Annotated[str, Field(min_length=1)] | Annotated[tuple[str, ...], Field(min_length=1)] | None = None
-    """Ends of layer names, or a regular expression for whole names. Default: attention and feed-forward layers."""
+    """Suffixes of layer names, or a regular expression for full names. Default: attention and feed-forward layers."""
     quantization: Quantization | None = None
-    """The frozen base in 4 or 8 bits (QLoRA), by bitsandbytes; meant for NVIDIA GPUs, slow on CPUs."""
+    """Load the frozen base in 4 or 8 bits (QLoRA), with bitsandbytes; meant for NVIDIA GPUs, slow on CPUs."""
     merge: bool = False
     """Merge the adapters into the weights at the end, and keep them in the model's folder `adapter`."""
 
 
 @dataclass(frozen=True, slots=True)
 class ModelOptions:
-    """What a user may choose beside the name of a model, wherever one is named.
+    """What a user may set for a model besides its name, wherever a model is named.
 
-    prompt: template in place of the family's own.
-    family: in place of the one that is declared for the model's type.
-    allow_code: run Python code that the model's directory brings; without it such a model is refused.
+    prompt: template that replaces the family's.
+    family: replaces the one declared for the model's type.
+    allow_code: run Python code in the model's directory; if False, such a model is refused.
+    engine: what translates with it, of ENGINES in `mtcpo/translation/engines.py`.
     """
 
     prompt: str | None = None
     family: Family | None = None
     allow_code: bool = False
+    engine: str = "transformers"
 
 
 DEFAULT_OPTIONS = ModelOptions()

@@ -1,7 +1,7 @@
 """A new, small model from scratch: random weights and a SentencePiece vocabulary of its own.
 
-For the demo and for tests: the whole pipeline runs without any download. The files are written so that transformers
-4.57 and 5 read the same model and the same tokenizer from them.
+For the demo and for tests, where the whole pipeline must run without downloads. transformers 4.57 and 5 read the same
+model and the same tokenizer from its files.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class CreateConfig(Config):
     d_model: int = Field(default=192, ge=8)
     d_ff: int = Field(default=512, ge=8)
     layers: int = Field(default=2, ge=1)
-    """Of the decoder, and of the encoder where there is one."""
+    """Number of layers of the decoder and, for mt5, of the encoder."""
     heads: int = Field(default=4, ge=1)
     dropout: float = Field(default=0.1, ge=0, lt=1)
     seed: int = 0
@@ -42,7 +42,7 @@ def create_model(config: CreateConfig, texts: Iterable[str], folder: Path) -> No
     """Train a vocabulary on `texts` and write tokenizer, random weights and canary to the existing `folder`.
 
     Raises:
-        UserError: sizes that do not fit each other, or too little text for the vocabulary.
+        UserError: incompatible sizes, or too little text for the vocabulary.
     """
     import torch
 
@@ -52,7 +52,7 @@ def create_model(config: CreateConfig, texts: Iterable[str], folder: Path) -> No
     if config.d_model % config.heads:
         raise UserError(f"d_model {config.d_model} is not a multiple of heads {config.heads}")
     vocab_size = write_tokenizer(texts, config.vocab_size, folder)
-    # The same weights for a seed, whatever was drawn before; and the caller's random numbers continue undisturbed.
+    # A seed gives the same weights, whatever was drawn before, and the caller's random state is restored.
     state = torch.random.get_rng_state()
     torch.manual_seed(config.seed)
     try:
@@ -60,7 +60,7 @@ def create_model(config: CreateConfig, texts: Iterable[str], folder: Path) -> No
     finally:
         torch.random.set_rng_state(state)
     model.save_pretrained(folder)
-    # transformers 5 writes "tied" for every mT5; embeddings and lm_head are both stored, and 4.57 would tie them.
+    # transformers 5 writes "tied" for every mT5, although embeddings and lm_head are both stored; 4.57 would tie them.
     path = folder / "config.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"tie_word_embeddings": False}, indent=2) + "\n")
     loaded = load_model(str(folder), "float32", device="cpu")

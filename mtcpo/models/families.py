@@ -1,6 +1,6 @@
-"""What distinguishes the model families: one entry each, chosen once when a model is loaded.
+"""The catalogue of model families: one entry each, chosen once when a model is loaded.
 
-FAMILIES below is the whole list. A family that is not in it can be declared without changing mtcpo: see `Family`.
+FAMILIES below is the whole list. Users can declare other families without changing mtcpo: see `Family`.
 """
 
 from __future__ import annotations
@@ -10,12 +10,8 @@ from collections.abc import Callable, Collection
 from dataclasses import KW_ONLY, dataclass
 from typing import Any, Literal, get_args
 
-import langcodes
-from langcodes.tag_parser import LanguageTagError
-
 from mtcpo.core.errors import UserError, nearest
 from mtcpo.core.user_code import load_user_code
-from mtcpo.data.languages import UNDETERMINED
 from mtcpo.models.language_codes import m2m100_codes, madlad_codes, marian_codes, mbart_codes, nllb_codes
 from mtcpo.models.prompts import check_prompt
 
@@ -23,50 +19,47 @@ DECODER_LAYERS = (
     "q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj",
     "query_key_value", "dense", "dense_h_to_4h", "dense_4h_to_h", "c_attn", "c_proj", "c_fc",
 )  # fmt: skip
-"""Attention and feed-forward layers as Llama and its like, GPT-NeoX and GPT-2 call them. Not the router of a mixture
-of experts, nor its experts, which transformers 4 and 5 hold in different shapes: such adapters would not carry over."""
-
-MAX_LANGUAGE_DISTANCE = 80
-"""On CLDR's scale of how well readers of one language do with another, Low and High German are this far apart."""
+"""Names of attention and feed-forward layers in Llama-like models, GPT-NeoX and GPT-2. Not the router and experts of a
+mixture of experts: transformers 4 and 5 store them in different shapes, so adapters would not be portable."""
 
 LayoutName = Literal["encoder-decoder", "decoder-only"]
 
 
 @dataclass(frozen=True, slots=True)
 class Family:
-    """How one family of models wants its text.
+    """How one family of models is prompted, tokenized and decoded.
 
-    For a model type that mtcpo does not know, make one of your own: pass it to `PreferenceTrainer(family=...)`, or put
-    it into a file `own.py` under the name FAMILY and pass `--family python:own:FAMILY --allow-code`. For most models
+    For a model type unknown to mtcpo, declare a family: pass it to `PreferenceTrainer(family=...)`, or define it in a
+    file `own.py` as FAMILY and pass `--family python:own:FAMILY --allow-code`. For most models,
 
         FAMILY = Family("pegasus", ("pegasus",), "encoder-decoder")
 
     is enough; the canary compares its log-probabilities with the model's own logits at every load.
 
     name: for messages, and where results are kept.
-    model_types: `model_type` in config.json, as transformers registers it.
+    model_types: values of `model_type` in config.json, as registered in transformers.
     layout: whether the source goes to an encoder, or before the target in one row.
-    title: as papers call it.
-    paper: where it is described.
-    help: what is special about it, one line.
+    title: name used in papers.
+    paper: its publication.
+    help: one line on what is special about it.
     alias: short name of `checkpoint` for --model.
     checkpoint: a well-known model of the family, on the hub.
-    marker: where several families share a model type, a regular expression that one of the tokenizer's tokens matches.
+    marker: if several families share a model type, a regular expression that one of the tokenizer's tokens matches.
     prompt: template over {source}, {src_name}, {tgt_name}, {src_code}, {tgt_code}. None, for decoder-only models: the
-        tokenizer's chat template, or ALMA's prompt where it has none.
-    language_code: from a BCP-47 tag to the tokenizer's language tokens, best first; None: it has none.
-    target_code: what the target's language token is to `generate`: the first token, which is forced, or the one that
-        decoding starts from. "": the tokenizer has no src_lang and tgt_lang; language tokens, if any, are part of the
+        tokenizer's chat template, or ALMA's prompt if there is none.
+    language_code: BCP-47 tag -> possible language tokens of the tokenizer, best first; None: it has none.
+    target_code: how `generate` uses the target's language token: forced as the first token, or as the token that
+        decoding starts from. "": the tokenizer has no src_lang and tgt_lang; language tokens, if any, are in the
         prompt.
     float16: False where activations are known to overflow in half precision.
     buffers: tensors that are not parameters, whose absence from a checkpoint transformers does not report.
     unscaled_since: the major version of transformers that no longer divides the decoder's output by sqrt(d_model)
-        where embeddings and lm_head are tied; None: all versions do the same.
-    adapter_modules: the layers that low-rank adapters go to unless the user names others: ends of their names, or
+        if embeddings and lm_head are tied; None: all versions do the same.
+    adapter_modules: the layers that get low-rank adapters unless the user names others: suffixes of their names, or
         "all-linear" for all but the lm_head.
 
     Raises:
-        UserError: fields that do not fit together.
+        UserError: inconsistent fields.
     """
 
     name: str
@@ -106,7 +99,7 @@ class Family:
         return ""
 
 
-# The first entry that fits a model is its family: those with a marker stand before those that share their model type.
+# The first matching entry is a model's family: entries with a marker come before those that share their model type.
 FAMILIES: tuple[Family, ...] = (
     Family(
         "madlad", ("t5",), "encoder-decoder", title="MADLAD-400", paper="arXiv 2309.04662",
@@ -224,12 +217,12 @@ def family_of(
 
     Args:
         model_type: as in its config.json.
-        tokens: of its tokenizer; they decide where families share a model type.
-        layout: as its config says.
-        user_family: the one that the user gives in place of the declared ones.
+        tokens: of its tokenizer; they decide if families share a model type.
+        layout: according to its config.
+        user_family: the user's, which replaces the declared ones.
 
     Raises:
-        UserError: no family is declared for this type, or the user's is for others.
+        UserError: no family is declared for this type, or the user's family is for other types.
     """
     if user_family is not None:
         return _check_user_family(user_family, model_type, layout)
@@ -264,12 +257,12 @@ def _check_user_family(family: Family, model_type: str, layout: LayoutName) -> F
 
 
 def load_family(entry: Any, use: str = "--family") -> Family | None:
-    """Return a family of the user's: `python:module:NAME`, or a `Family` itself; None where none is given.
+    """Return the user's family, given as `python:module:NAME` or as a `Family`; None if `entry` is None.
 
     Whether custom code may run at all is checked where the name is read (`check_code_allowed`).
 
     Raises:
-        UserError: it cannot be imported, or is something else.
+        UserError: it cannot be imported, or is not a Family.
     """
     if entry is None:
         return None
@@ -278,65 +271,4 @@ def load_family(entry: Any, use: str = "--family") -> Family | None:
 
 
 def _needs_family(value: Any) -> str:
-    return "" if isinstance(value, Family) else f"it is a {type(value).__name__}, and a Family is needed"
-
-
-# --- language tokens --------------------------------------------------------------------------------------------------
-
-
-def language_token(family: Family, tag: str, tokens: Collection[str]) -> str:
-    """Return the token that stands for a BCP-47 language in this model's vocabulary, "" where the family has none.
-
-    Raises:
-        UserError: the tokenizer lacks the language; the message names the nearest that it has.
-    """
-    if family.language_code is None:
-        return ""
-    if tag == UNDETERMINED:
-        raise UserError(f"the {family.name} family needs to know its languages; give --src-lang and --tgt-lang")
-    codes = family.language_code(tag)
-    for code in codes:
-        if code in tokens:
-            return code
-    # Only tokens of the same shape are compared by language: a vocabulary has 250,000.
-    shapes = {_shape(code) for code in codes}
-    bare_codes = {_bare(token) for token in tokens if _shape(token) in shapes}
-    tags = sorted(filter(_is_tag, bare_codes))
-    closest, distance = langcodes.closest_match(tag, tags, max_distance=MAX_LANGUAGE_DISTANCE)
-    hint = f"; the nearest that it has is {closest!r}" if distance <= MAX_LANGUAGE_DISTANCE else ""
-    raise UserError(f"the tokenizer has no token for language {tag!r} (tried {', '.join(codes)}){hint}")
-
-
-def any_language(family: Family, tokens: Collection[str]) -> str:
-    """Return the first language, by the order of tokens, that a tokenizer of a family with language tokens has.
-
-    Raises:
-        UserError: it has none.
-    """
-    assert family.language_code is not None
-    examples = {_shape(code): code for code in family.language_code("de")}
-    for token in sorted(token for token in tokens if _shape(token) in examples):
-        tag = _bare(token)
-        try:
-            if token in family.language_code(tag):
-                return tag
-        except (LookupError, ValueError):
-            continue  # a word that only looks like a code
-    raise UserError(f"the tokenizer of this {family.name} model has no language token such as {min(examples.values())}")
-
-
-def _is_tag(code: str) -> bool:
-    try:
-        return langcodes.tag_is_valid(code)
-    except LanguageTagError:
-        return False  # a word that only looks like a code
-
-
-def _bare(token: str) -> str:
-    """Return the code in a language token: `<2de>` and `__de__` -> `de`."""
-    return re.sub(r"^(<2|>>|__)|(>|<<|__)$", "", token)
-
-
-def _shape(token: str) -> str:
-    """Return the shape of a language token: `deu_Latn` -> `a_a`, `>>deu<<` -> `>>a<<`."""
-    return re.sub(r"[^\W_]+", "a", token)
+    return "" if isinstance(value, Family) else f"it is a {type(value).__name__}, not a Family"

@@ -1,4 +1,4 @@
-"""How each family's tokenizers write a language: from a BCP-47 tag to the tokens that may stand for it, best first."""
+"""Language tokens of each family: BCP-47 tag -> tokens that its tokenizers may use, best first."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from collections.abc import Callable
 
 import langcodes
 
-# NLLB names individual languages and scripts; where BCP-47 usage has the macrolanguage, this is the member meant.
+# NLLB names individual languages and scripts; if BCP-47 usage has the macrolanguage, this is the member meant.
 NLLB_MEMBERS = {
     "ar": "arb", "az": "azj", "et": "est", "fa": "pes", "fa-AF": "prs", "fil": "tgl", "gn": "grn", "lv": "lvs",
     "mg": "plt", "mn": "khk", "ms": "zsm", "ne": "npi", "no": "nob", "om": "gaz", "or": "ory", "ps": "pbt",
     "qu": "quy", "sq": "als", "sw": "swh", "uz": "uzn", "yi": "ydd",
 }  # fmt: skip
 
-# What tokenizers made before, or beside, today's BCP-47 call a language.
+# Language codes in tokenizers that do not follow current BCP-47.
 OTHER_NAMES = {"fil": ("tl",), "he": ("iw",), "jv": ("jw",), "nb": ("no",), "nso": ("ns",), "zh": ("cmn",)}
 
 
@@ -37,7 +37,7 @@ def m2m100_codes(tag: str) -> tuple[str, ...]:
 
 
 def mbart_codes(tag: str) -> tuple[str, ...]:
-    """`de` -> `de_DE`: the tag's own region, or the one where the language is most at home, or fits mBART's list."""
+    """`de` -> `de_DE`: with the tag's region, the language's most likely region, or the region in mBART's list."""
     language = langcodes.Language.get(tag)
     regions = (language.territory, language.maximize().territory, "XX", "CN", "IN", "TH", "UA")
     return tuple(dict.fromkeys(f"{name}_{region}" for name in _names(language) for region in regions if region))
@@ -53,23 +53,23 @@ def marian_codes(tag: str) -> tuple[str, ...]:
         if part:
             codes += [f"{name}_{part}" for name in names]
     codes += names
-    # Checkpoints that have every language with its script, such as deu_Latn.
+    # For checkpoints that write every language with its script, such as deu_Latn.
     if not language.script:
         codes += [f"{name}_{likely.script}" for name in names]
     return tuple(dict.fromkeys(f">>{code}<<" for code in codes))
 
 
 def madlad_codes(tag: str) -> tuple[str, ...]:
-    """`de` -> `<2de>`; a script or region where the checkpoint tells them apart."""
+    """`de` -> `<2de>`; with script or region if the checkpoint distinguishes them."""
     names = (tag.replace("-", "_"), *_names(langcodes.Language.get(tag)))
     return tuple(dict.fromkeys(f"<2{name}>" for name in names))
 
 
 def language_code_source(function: Callable[[str], tuple[str, ...]] | None) -> str:
-    """Return the text of the module of a `language_code`: where it changes, texts may be tokenized differently."""
+    """Return the source of the module that defines a `language_code`: if it changes, tokens may change."""
     if function is None:
         return ""
     try:
         return inspect.getsource(inspect.getmodule(function) or function)
     except (OSError, TypeError):
-        return repr(function)  # typed at a prompt: its address, so that no stored tokens are taken for its own
+        return repr(function)  # defined interactively: the address makes it unique, so that no cached tokens are reused

@@ -1,6 +1,6 @@
-"""Loading and saving models, so that what comes back gives the same numbers or says why it does not.
+"""Loading and saving models, so that a loaded model gives the same numbers as the saved one, or an error says why not.
 
-In order: `load_model` from a name, `adopt_model` from memory, `assemble` with layout and head, `save_model`.
+`load_model` loads by name, `adopt_model` takes a model in memory, `assemble` adds layout and head, `save_model` saves.
 """
 
 from __future__ import annotations
@@ -39,15 +39,15 @@ from mtcpo.models.weights import freeze_unsaved, load_weights, untie_if_separate
 
 @dataclass(frozen=True, slots=True)
 class LoadedModel:
-    """A model with all that the rest of the code needs to know of it.
+    """A model with everything that the rest of the code needs to know about it.
 
     name: as the user gave it.
-    model: of transformers, or one that peft has wrapped in adapters.
-    tokenizer: of transformers.
-    family: how it wants its text.
-    layout: from text to batches, and from batches to log-probabilities.
-    head: how its log-probabilities are read; verified by the canary.
-    options: what it was loaded with, so that it can be loaded again.
+    model: a transformers model, possibly wrapped in adapters by peft.
+    tokenizer: a transformers tokenizer.
+    family: how it is prompted and tokenized.
+    layout: text -> batches -> log-probabilities.
+    head: how its log-probabilities are computed; verified by the canary.
+    options: those it was loaded with, so that it can be loaded again.
     """
 
     name: str
@@ -60,12 +60,12 @@ class LoadedModel:
 
     @property
     def device(self) -> torch.device:
-        """Return where the model's parameters are."""
+        """Return the device of the model's parameters."""
         return torch.device(next(self.model.parameters()).device)
 
     def with_model(self, model: Any) -> LoadedModel:
-        """Return the same with the model wrapped in adapters, or with adapters merged into it."""
-        # What the canary has found is true of the model's own code, whatever wraps it.
+        """Return a copy with another model: wrapped in adapters, or with adapters merged."""
+        # The logits mode that the canary chose depends only on the model's own code, not on wrappers.
         changed = assemble(self.name, model, self.tokenizer, self.family, self.options)
         return replace(changed, head=replace(changed.head, logits_mode=self.head.logits_mode))
 
@@ -82,14 +82,14 @@ def load_model(
 ) -> LoadedModel:
     """Load a model by alias, hub name or directory, and verify its log-probabilities.
 
-    A directory of adapters is loaded with its base, into which they are merged.
+    Adapters are loaded with their base and merged into it.
 
     Args:
         name: a directory, a key of ALIASES, or a name on the hub.
         dtype: precision of the weights; "auto" is bfloat16 on a GPU that has it, else float32.
-        options: prompt and family in place of the declared ones, and whether code of the model may run.
-        device: default: a GPU where there is one.
-        quantization: of the weights, to train adapters on them.
+        options: prompt and family that replace the declared ones, and whether the model's code may run.
+        device: default: a GPU if there is one.
+        quantization: of the weights, for training adapters on them.
 
     Raises:
         UserError: no such model, code that is not allowed, no tokenizer, an undeclared family, missing or unexpected
@@ -99,7 +99,7 @@ def load_model(
     path = resolve_model_name(name)
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     check_reachable(path)
-    # Before anything else is read: transformers runs some of it while it looks for the model's class.
+    # Before anything else is read: transformers runs such code while it looks for the model's class.
     refuse_model_code(path, options.allow_code)
     base = adapters_base(path)
     if base is not None:
@@ -119,15 +119,15 @@ def load_model(
 
 
 def adopt_model(model: Any, tokenizer: Any, options: ModelOptions = DEFAULT_OPTIONS) -> LoadedModel:
-    """Take over a model that is in memory already, and verify its log-probabilities.
+    """Wrap a model that is already in memory, and verify its log-probabilities.
 
     Raises:
-        UserError: an undeclared family, a tokenizer of another model, or logits that the head path does not give.
+        UserError: an undeclared family, another model's tokenizer, or logits that no logits mode reproduces.
     """
     name = str(getattr(model, "name_or_path", "") or type(model).__name__)
     family = _family_for(model.config, tokenizer, options)
     untie_if_separate(name, model)
-    # A folder without a canary: the weights may have been trained since they were loaded.
+    # An empty folder, without a canary: the weights may have been trained since loading.
     with TemporaryDirectory() as empty:
         return _verified(name, empty, model, tokenizer, family, options)
 
@@ -149,8 +149,8 @@ def _load_with_adapters(
     """Load the base with its own checks, merge the adapters into it, and verify the result."""
     if quantization is not None:
         raise UserError(
-            f"train.lora.quantization: {name} holds adapters, and weights in {quantization} cannot take them in; "
-            "train with train.lora.merge = true first, and start from that"
+            f"train.lora.quantization: {name} holds adapters, which cannot be merged into weights in {quantization}; "
+            "train with train.lora.merge = true first, and start from the merged model"
         )
     try:
         below = load_model(base, dtype, options, device)
@@ -166,7 +166,7 @@ def _load_quantized(
     **load_options: Any,
 ) -> Any:  # fmt: skip
     load_options |= {"quantization_config": quantization_settings(quantization), "device_map": {"": device}}
-    # bfloat16 on every GPU, where it is slow too: what stays unquantized must not overflow.
+    # bfloat16 on every GPU, even if slow: unquantized parts must not overflow.
     try:
         model = load_weights(path, config, written, family, torch.bfloat16, **load_options)
     except (RuntimeError, ImportError) as error:  # bitsandbytes has no kernels for this device
@@ -190,8 +190,8 @@ def _dtype_for(dtype: DType, family: Family, device: str) -> torch.dtype:
 
 
 def _verified(name: str, path: str, model: Any, tokenizer: Any, family: Family, options: ModelOptions) -> LoadedModel:
-    """Put a model together, once its tokenizer fits it and its log-probabilities are those of the canary in `path`."""
-    # Before the canary: an id without embedding would stop it with an index error.
+    """Assemble a model; check that its tokenizer fits and that it agrees with the canary in `path`."""
+    # Before the canary, which an id without an embedding would stop with an index error.
     check_vocabulary(name, model, tokenizer)
     loaded = assemble(name, model, tokenizer, family, options)
     head = check_canary(name, loaded.model, loaded.layout, family, loaded.head, Path(path))
@@ -201,7 +201,7 @@ def _verified(name: str, path: str, model: Any, tokenizer: Any, family: Family, 
 def assemble(
     name: str, model: Any, tokenizer: Any, family: Family, options: ModelOptions = DEFAULT_OPTIONS
 ) -> LoadedModel:
-    """Put a loaded model together with its layout and head."""
+    """Combine a loaded model with its layout and head."""
     freeze_unsaved(model)
     layout = layout_for(model, tokenizer, family, options.prompt)
     bias, transform = getattr(model, "final_logits_bias", None), transform_of(model.config)
@@ -219,7 +219,7 @@ def max_positions_of(config: Any) -> int | None:
     """Return the longest sequence a model with absolute or bounded positions can take; None for relative ones (T5)."""
     for name in ("max_position_embeddings", "max_target_positions", "n_positions"):
         limit = getattr(config, name, None)
-        # T5 keeps n_positions = 512 from its pre-training; its relative positions have no bound.
+        # T5's n_positions = 512 is from pre-training; its relative positions have no limit.
         if isinstance(limit, int) and not hasattr(config, "relative_attention_num_buckets"):
             return limit
     return None
@@ -241,7 +241,7 @@ def save_model(loaded: LoadedModel, folder: Path, languages: tuple[str, str]) ->
     loaded.model.save_pretrained(folder)
     mend_config(folder)
     save_tokenizer(loaded.tokenizer, folder)
-    # Read again in float32: log-probabilities in half precision differ too much between machines to be compared.
+    # Reload in float32: half-precision log-probabilities differ too much between machines for comparison.
     if loaded.model.dtype != torch.float32:
         loaded = load_model(str(folder), "float32", loaded.options, "cpu")
     write_canary(loaded.model, loaded.layout, loaded.family, loaded.head, folder, *languages)
@@ -251,6 +251,6 @@ def save_adapted(loaded: LoadedModel, folder: Path, languages: tuple[str, str]) 
     """Write the adapters of a model, its tokenizer, and the canary of base and adapters together."""
     save_adapters(loaded.model, folder)
     save_tokenizer(loaded.tokenizer, folder)
-    # As whoever uses the directory will have it: merged into the base, which may be quantized here.
+    # As users of the directory will load it: merged into the base, which may be quantized here.
     whole = load_model(str(folder), "float32", loaded.options, "cpu")
     write_canary(whole.model, whole.layout, whole.family, whole.head, folder, *languages)

@@ -1,6 +1,6 @@
 """Names of models, as --model takes them: a directory, a short name (alias), or a name on the hub.
 
-What can be said of a model before anything of it is loaded: whether it is there, and whether it is one.
+Checks before anything is loaded: whether the model exists, and whether it is complete.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ from mtcpo.models.tokenizers import TOKENIZER_FILES, has_tokenizer
 
 
 def resolve_model_name(name: str) -> str:
-    """Return the directory or hub name that `name` stands for; a directory called like an alias is the directory."""
+    """Return the directory or hub name for `name`; a directory takes precedence over an alias of the same name."""
     return name if Path(name).is_dir() else ALIASES.get(name, name)
 
 
 def model_fingerprint(name: str) -> str:
-    """Return what changes when a model does: its canary, else the names and sizes of its files, else its name."""
+    """Return a fingerprint that changes with the model: its canary, else file names and sizes, else its name."""
     folder = Path(name)
     if not folder.is_dir():
         return name
@@ -37,14 +37,14 @@ def model_fingerprint(name: str) -> str:
 
 
 def check_reachable(path: str) -> None:
-    """Refuse at once a directory that is not there, and a hub model that is neither cached nor can be fetched.
+    """Refuse a directory that does not exist, and a hub model that is not cached and cannot be fetched.
 
     Raises:
-        UserError: so it is, or the name cannot be one of the hub's.
+        UserError: not available, or not a valid name on the hub.
     """
     if Path(path).is_dir():
         return
-    # Names that cannot be repositories: asking the hub for them would give a less helpful answer.
+    # Names that cannot be repositories: the hub's error for them would be less helpful.
     if path.startswith(("/", "./", "../", "~")) or path.count("/") > 1:
         raise UserError(f"{path}: no such model directory")
     if not is_hub_name(path):
@@ -60,30 +60,30 @@ def check_model_directory(path: str) -> None:
     """Refuse a directory without a config or a tokenizer; a hub name passes.
 
     Raises:
-        UserError: so it is; the message says what to copy into it.
+        UserError: a file is missing; the message says what to copy into the directory.
     """
     folder = Path(path)
     if not folder.is_dir():
         return
     if not (folder / "config.json").exists():
-        raise UserError(f"{path}: no config.json in it, so it is no model directory")
+        raise UserError(f"{path}: no config.json in it, so it is not a model directory")
     if not has_tokenizer(folder):
         raise UserError(
-            f"{path}: a model without tokenizer; copy the tokenizer files of the model it came from into it "
+            f"{path}: a model without a tokenizer; copy the tokenizer files of its base model into it "
             f"(one of {', '.join(TOKENIZER_FILES)}, and tokenizer_config.json)"
         )
 
 
 @contextmanager
 def explain_load_errors(path: str) -> Iterator[None]:
-    """Turn what transformers raises, because a model is missing or damaged, into one line with the way out."""
+    """Turn transformers' errors for a missing or damaged model into one-line UserErrors."""
     from safetensors import SafetensorError
 
     try:
         yield
     except (OSError, ValueError, SafetensorError) as error:
         if isinstance(error, OSError) and error.errno is not None:
-            raise  # the disk's own fault, such as a lack of permission, which has a better message elsewhere
+            raise  # a disk error, such as a missing permission, has a better message elsewhere
         raise UserError(_unavailable(path, first_line(error))) from error
 
 
@@ -91,6 +91,7 @@ def _unavailable(path: str, reason: str) -> str:
     if Path(path).is_dir():
         return f"{path}: cannot be loaded ({reason})"
     return (
-        f"model {path!r} is neither a directory here, nor in the hub cache, nor to be fetched ({reason}); on a machine "
-        f"with network run `hf download {path} --local-dir DIR`, copy DIR here, and pass --model DIR"
+        f"model {path!r} is neither a local directory nor in the Hugging Face cache, and cannot be "
+        f"downloaded ({reason}); on a machine with network run "
+        f"`hf download {path} --local-dir DIR`, copy DIR here, and pass --model DIR"
     )

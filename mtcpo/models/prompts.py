@@ -1,4 +1,4 @@
-"""What a model is given: a source with its targets, as text, and the templates that the source is put into."""
+"""Model input as text: a source with its targets, and the prompt templates that are filled with the source."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ CHAT_PROMPT = "Translate this from {src_name} to {tgt_name}. Give only the trans
 class TextExample:
     """A source with its targets, as text.
 
-    src_lang, tgt_lang: BCP-47. targets: chosen, then rejected; or one reference; none where the source is to be
-    translated. prompt: given to the model in place of the source and its template. id: for messages.
+    src_lang, tgt_lang: BCP-47. targets: (chosen, rejected), (reference,), or () for translation. prompt: replaces the
+    prompt made from source and template. id: for messages.
     """
 
     source: str
@@ -37,27 +37,27 @@ class TextExample:
 
 
 def fill_prompt(template: str, text: TextExample, codes: tuple[str, str] | None = None) -> str:
-    """Return the source in its template.
+    """Return the prompt: the template filled with a source.
 
-    codes: what {src_code} and {tgt_code} stand for; default: the BCP-47 tags.
+    codes: values of {src_code} and {tgt_code}; default: the BCP-47 tags.
 
     Raises:
-        UserError: the template names languages that are not known.
+        UserError: the template needs a language that is unknown.
     """
     codes = codes or (text.src_lang, text.tgt_lang)
     names = {}
     if "_name}" in template:
         if UNDETERMINED in (text.src_lang, text.tgt_lang):
-            raise UserError(f"the template {template!r} names its languages; give --src-lang and --tgt-lang")
+            raise UserError(f"the template {template!r} contains language names; give --src-lang and --tgt-lang")
         names = {"src_name": english_name(text.src_lang), "tgt_name": english_name(text.tgt_lang)}
     return fill_fields(template, {**names, "src_code": codes[0], "tgt_code": codes[1], "source": text.source})
 
 
 def check_prompt(template: str, fields: Iterable[str] = PROMPT_FIELDS) -> str:
-    """Return the template if it has {source}, and no fields but these.
+    """Return the template if it has {source} and no other fields than `fields`.
 
     Raises:
-        UserError: otherwise.
+        UserError: {source} is missing, or there is another field.
     """
     for name in re.findall(r"\{(\w+)\}", template):
         if name not in fields:

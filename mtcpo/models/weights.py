@@ -1,4 +1,4 @@
-"""Weights from their files: none missing, none left over, embeddings and lm_head tied or separate as they were written.
+"""Load weights: none missing, none left over, embeddings and lm_head tied or untied as when they were saved.
 
 The embeddings are the decoder's input embeddings; the lm_head is the output layer. Tied means that they share a tensor.
 """
@@ -27,27 +27,27 @@ SAFETENSORS, SAFETENSORS_INDEX = "model.safetensors", "model.safetensors.index.j
 WEIGHT_FILES = (SAFETENSORS, SAFETENSORS_INDEX, "pytorch_model.bin", "pytorch_model.bin.index.json")
 
 MAX_NAMES = 5
-"""Tensors that a message names at most."""
+"""Maximum number of tensors named in a message."""
 
 COMPUTED_BUFFERS = ("embed_positions.weights", "embed_positions.weight", "position_ids", "rotary_emb.inv_freq")
-"""Ends of the names of buffers that old versions of transformers stored and new ones compute."""
+"""Name suffixes of buffers that old versions of transformers stored and new ones compute."""
 
 
 def load_weights(
     path: str, config: Any, written: Mapping[str, Any], family: Family, dtype: torch.dtype, **options: Any
 ) -> Any:
-    """Return the model of a directory or hub name, on the CPU unless `options` say where else.
+    """Load the model of a directory or hub name, on the CPU unless `options` name another device.
 
     Args:
         path: where the weights are.
-        config: the model's settings, as transformers reads them.
-        written: the same as they stand in config.json.
+        config: the model's config, as transformers reads it.
+        written: the content of config.json.
         family: the model's entry.
         dtype: precision of the weights.
-        options: further ones of `from_pretrained`.
+        options: further arguments of `from_pretrained`.
 
     Raises:
-        UserError: missing or unexpected weights, or of another shape, or tied ones that differ; the message names them.
+        UserError: weights are missing, unexpected or of another shape, or tied ones differ; the message names them.
     """
     from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM
 
@@ -56,7 +56,7 @@ def load_weights(
         config.tie_word_embeddings = False
     auto_class = AutoModelForSeq2SeqLM if family.layout == "encoder-decoder" else AutoModelForCausalLM
     with without_zero3_init():
-        # Mismatched sizes are let through, so that the message below can name them.
+        # Mismatched sizes are accepted here, so that the message below can name them.
         model, info = auto_class.from_pretrained(
             path, config=config, dtype=dtype, output_loading_info=True, ignore_mismatched_sizes=True, **options
         )
@@ -66,7 +66,7 @@ def load_weights(
 
 
 def _refuse_problems(path: str, info: Mapping[str, Any], lost_buffers: Collection[str]) -> None:
-    """Refuse weights that do not fit; `info` is what transformers reports of loading them."""
+    """Refuse weights that do not fit. info: transformers' report on loading them."""
     unexpected = [key for key in info.get("unexpected_keys", ()) if not key.endswith(COMPUTED_BUFFERS)]
     keys_by_problem = {
         "missing": {*info["missing_keys"], *lost_buffers},
@@ -91,17 +91,17 @@ def _describe_key(key: Any) -> str:
 
 
 def _lost_buffers(path: str, family: Family) -> set[str]:
-    """Return which of the family's buffers a safetensors file lacks: transformers fills them with zeros, silently."""
+    """Return the family's buffers that a safetensors file lacks: transformers silently fills them with zeros."""
     if hub_file(path, SAFETENSORS) is None and hub_file(path, SAFETENSORS_INDEX) is None:
         return set()
     return set(family.buffers) - set(_stored(path, family.buffers))
 
 
 def _refuse_stray_adapter(path: str) -> None:
-    """Refuse full weights with adapter_config.json beside them: transformers would load the adapter on top, silently.
+    """Refuse full weights with adapter_config.json beside them: transformers would silently load the adapter on top.
 
     Raises:
-        UserError: so it is.
+        UserError: both are there.
     """
     if hub_file(path, "adapter_config.json") is None:
         return
@@ -125,14 +125,14 @@ def _would_merge_embeddings(path: str, family: Family, written: Mapping[str, Any
 
 
 def check_tied_embeddings(path: str, model: Any, family: Family, written: Mapping[str, Any]) -> None:
-    """Tie embeddings and lm_head, or separate them, as they were when they were written; then let the config say so.
+    """Tie or untie embeddings and lm_head as when they were saved, and set the config accordingly.
 
-    What config.json says, and what is done:
+    What config.json says -> what is done:
 
-        untied                     separate what transformers 5 has merged: it believes no T5 that says "untied"
-        tied, by a version that    refuse tensors that differ: transformers 4.57 takes one of them, silently
+        untied                     separate what transformers 5 has merged: it ignores "untied" for T5
+        tied, by a version that    refuse tensors that differ: transformers 4.57 silently takes one of them
           says so only if it is
-        tied, by a version that    take them as they were loaded: transformers 5 says "tied" of every mT5
+        tied, by a version that    keep them as loaded: transformers 5 says "tied" for every mT5
           always says so
         and, if they are tied      separate, with the scale in the lm_head, where the version that wrote them scales
                                    the decoder's output and this one does not, or the other way round
@@ -141,10 +141,10 @@ def check_tied_embeddings(path: str, model: Any, family: Family, written: Mappin
         path: where the weights are.
         model: as transformers loaded it.
         family: the model's entry.
-        written: the config as it stands in the file.
+        written: the content of config.json.
 
     Raises:
-        UserError: tied tensors that differ, or an lm_head that is missing.
+        UserError: tied tensors differ, or the lm_head is missing.
     """
     since = family.unscaled_since
     if written.get("tie_word_embeddings") is False:
@@ -154,7 +154,7 @@ def check_tied_embeddings(path: str, model: Any, family: Family, written: Mappin
     if since is not None and not _are_separate(model):
         was_scaled, is_scaled = written_major(written) < since, running_major() < since
         if was_scaled != is_scaled:
-            # The scaling of the version that wrote the file is right: its log-probabilities are the model's.
+            # The scaling of the version that wrote the file is the correct one.
             scale = model.config.d_model**-0.5 if was_scaled else 1.0
             embeddings, lm_head = _embeddings_and_lm_head(model)
             lm_head.weight = nn.Parameter(embeddings.weight.detach() * scale)
@@ -162,7 +162,7 @@ def check_tied_embeddings(path: str, model: Any, family: Family, written: Mappin
 
 
 def _separate_merged(path: str, model: Any) -> None:
-    """Give the lm_head a tensor of its own; transformers 5 makes one of two equal ones."""
+    """Give the lm_head its own tensor; transformers 5 merges two equal ones."""
     if _are_separate(model):
         return
     _, lm_head = _embeddings_and_lm_head(model)
@@ -179,7 +179,7 @@ def _refuse_differing(path: str, model: Any) -> None:
     embeddings, lm_head = _embeddings_and_lm_head(model)
     names = _names_of(model, embeddings.weight)
     pair = _differing_stored(path, names)
-    if _are_separate(model):  # transformers 5 leaves them so where the files hold two
+    if _are_separate(model):  # transformers 5 keeps them separate if the files hold two
         pair = names[0], _names_of(model, lm_head.weight)[0]
     if pair is not None:
         raise UserError(
@@ -189,10 +189,10 @@ def _refuse_differing(path: str, model: Any) -> None:
 
 
 def untie_if_separate(name: str, model: Any) -> None:
-    """Let the config of a model in memory say that its embeddings and lm_head are separate, where they are.
+    """Set the config of a model in memory to untied if its embeddings and lm_head are separate.
 
-    transformers 5 says "tied" of every T5 that it has loaded: a UMT5 would be scaled as tied ones are, and all of them
-    would be saved with a config under which they cannot be loaded.
+    transformers 5 says "tied" for every T5 that it has loaded: a UMT5 would be scaled like a tied model, and all
+    of them would be saved with a config with which they cannot be loaded.
     """
     if _are_separate(model) and model.config.tie_word_embeddings:
         LOG.warning(
@@ -203,12 +203,12 @@ def untie_if_separate(name: str, model: Any) -> None:
 
 
 def freeze_unsaved(model: nn.Module) -> None:
-    """Keep parameters that the model's class computes and never saves, as Marian its positions, out of training.
+    """Freeze parameters that the model's class computes and never saves, such as Marian's positions.
 
-    transformers 4.57 freezes them itself; 5.24 does not, and what training changed would be lost when saved.
+    transformers 4.57 freezes them itself; 5.24 does not, and their changes would be lost on saving.
     """
     unsaved = set(getattr(model, "_keys_to_ignore_on_save", None) or ())
-    # With all names of a tied parameter: it is saved under one of them.
+    # All names of a tied parameter: it may be saved under any of them.
     named = list(model.named_parameters(remove_duplicate=False))
     saved = {id(parameter) for name, parameter in named if name not in unsaved}
     for _, parameter in named:
@@ -237,7 +237,7 @@ def _names_of(model: nn.Module, weight: torch.Tensor) -> list[str]:
 
 
 def _stored(path: str, names: Collection[str]) -> dict[str, Path]:
-    """Return the file of each of the tensors that are stored; {} where the weights are in another format."""
+    """Return tensor name -> file, for stored tensors; {} if the weights are in another format."""
     index = hub_file(path, SAFETENSORS_INDEX)
     if index is None:
         file_names = _tensors_of_single_file(path)
@@ -262,7 +262,7 @@ def _tensors_of_single_file(path: str) -> dict[str, str]:
 
 
 def _differing_stored(path: str, names: Collection[str]) -> tuple[str, str] | None:
-    """Return two stored tensors that are one in the model and differ in the files."""
+    """Return two stored tensors that are the same in the model but differ in the files, None if there are none."""
     first: tuple[str, torch.Tensor] | None = None
     for name, file in _stored(path, names).items():
         tensor = _read_tensor(file, name)
@@ -283,9 +283,9 @@ def _read_tensor(file: Path, name: str) -> torch.Tensor:
 
 @contextmanager
 def without_zero3_init() -> Iterator[None]:
-    """Have transformers load all weights in this process, where DeepSpeed's ZeRO-3 settings would have it load a shard.
+    """Make transformers load all weights in this process, although DeepSpeed's ZeRO-3 settings would load only a shard.
 
-    The settings are a global variable of transformers without a public way to put them back.
+    The settings are a global variable of transformers, with no public way to restore them.
     """
     from transformers.integrations import deepspeed
 

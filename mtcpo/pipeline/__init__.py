@@ -1,1 +1,1 @@
-"""A recipe as resumable stages in a run directory."""
+"""Recipes: the stages of a run, each of which can be resumed, in one run directory."""

@@ -13,7 +13,7 @@ from mtcpo.core.errors import UserError, choose, nearest
 from mtcpo.core.resources import resource_tomls
 from mtcpo.core.user_code import CodeIfAllowed
 from mtcpo.data.config import CorpusConfig
-from mtcpo.data.row_files import is_table, is_text
+from mtcpo.data.file_formats.registry import is_table, is_text
 from mtcpo.evaluation.config import RunEvaluateConfig
 from mtcpo.metrics.registry import candidate_kind, is_computed, metric_kind
 from mtcpo.models.config import DType

@@ -12,11 +12,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mtcpo.core.config import Config
+from mtcpo.core.errors import counted
 from mtcpo.core.files import complete_folder
 from mtcpo.core.user_code import is_user_code, user_code_file
 from mtcpo.data.corpora import Drops, read_corpus
+from mtcpo.data.file_formats.registry import read_row_file, write_row_file
 from mtcpo.data.records import Segment, triplet_from_json
-from mtcpo.data.row_files import read_row_file, write_row_file
 from mtcpo.data.rows import read_segments
 from mtcpo.evaluation.testsets.suites import decoding_of
 from mtcpo.metrics.registry import code_files, metric_name
@@ -36,6 +37,7 @@ from mtcpo.preferences.selections import needs_logprobs
 from mtcpo.preferences.user_selection import selection_name
 from mtcpo.training.config import TrainConfig
 from mtcpo.translation.config import TranslateConfig
+from mtcpo.translation.engines import open_engine
 
 if TYPE_CHECKING:
     from mtcpo.models.prompts import TextExample
@@ -100,7 +102,7 @@ def _create(folder: RunDirectory) -> Stage:
             create_model(create, chain.from_iterable(sides), new)
         return {"seed": create.seed, "dropped": dict(drops)}
 
-    summary = f"a new {create.architecture} model with a vocabulary of its own"
+    summary = f"a new {create.architecture} model with its own vocabulary"
     return _stage(folder, "create", summary, [create, sft.data], corpus_files(sft.data), [NEW_MODEL], run)
 
 
@@ -123,7 +125,6 @@ def _candidates(folder: RunDirectory, translate: TranslateConfig) -> Stage:
     output = folder.path / "candidates.jsonl"
 
     def run(overwrite: bool) -> dict[str, Any]:
-        from mtcpo.translation.engines import open_engine
         from mtcpo.translation.translate import translate_to_file
 
         drops = Drops()
@@ -131,7 +132,8 @@ def _candidates(folder: RunDirectory, translate: TranslateConfig) -> Stage:
             figures = translate_to_file(engine, read_corpus(data, drops), translate, output, overwrite)
         return figures | {"dropped": dict(drops), "seed": translate.seed}
 
-    summary = f"{translate.num_candidates} candidates per source from {_short_name(folder.base)}, {translate.sampling}"
+    candidates = counted(translate.num_candidates, "candidate")
+    summary = f"{candidates} per source from {_short_name(folder.base)}, {translate.sampling}"
     inputs = [*folder.model_files(folder.base), *corpus_files(data)]
     loading = _prompt(folder) | {"dtype": model.dtype}
     return _stage(folder, "translate", summary, [translate, data, loading], inputs, [output], run)
@@ -175,7 +177,7 @@ def _train(folder: RunDirectory) -> Stage:
         triplets = (triplet_from_json(row, where) for where, row in read_row_file(prefs))
         return _run_training(folder, folder.base, pair_texts(triplets), train, TUNED, overwrite)
 
-    summary = f"{_short_name(folder.base)} by loss {train.loss}, beta {train.beta:g}, cpo_alpha {train.cpo_alpha:g}"
+    summary = f"{_short_name(folder.base)} with loss {train.loss}, beta {train.beta:g}, cpo_alpha {train.cpo_alpha:g}"
     inputs = [*folder.model_files(folder.base), str(prefs), *evaluation_files(train), *loss_files(train)]
     return _stage(folder, "train", summary, [train, _prompt(folder)], inputs, [MODEL_FOLDERS[TUNED]], run)
 
@@ -190,7 +192,7 @@ def _control(folder: RunDirectory, settings: TrainConfig) -> Stage:
         return _run_training(folder, folder.base, _reference_texts(segments), settings, CONTROL, overwrite)
 
     # A gain over this system is due to the preferences, and not to more training on the same sources.
-    summary = "the same amount of fine-tuning on the references of the same sources"
+    summary = "continued SFT on the references of the same sources, for as many steps"
     inputs = [*folder.model_files(folder.base), str(prefs), str(scored), *evaluation_files(settings)]
     return _stage(folder, "control", summary, [settings, _prompt(folder)], inputs, [MODEL_FOLDERS[CONTROL]], run)
 
@@ -201,7 +203,6 @@ def _decode(folder: RunDirectory, system: str, model: str) -> Stage:
 
     def run(overwrite: bool) -> dict[str, Any]:
         from mtcpo.evaluation.results import write_translations
-        from mtcpo.translation.engines import open_engine
         from mtcpo.translation.translate import translate_texts
 
         test_sets = folder.test_sets()
@@ -242,7 +243,7 @@ def _evaluate(folder: RunDirectory) -> Stage:
         return {"seed": evaluate.seed}
 
     names = ", ".join(evaluate.metrics) if evaluate.metrics else "metrics of the suites"
-    summary = f"{names}, with significance against {evaluate.baseline or BASE}"
+    summary = f"{names}, with significance tests against {evaluate.baseline or BASE}"
     inputs: list[str | Path] = [*chain.from_iterable(files.values()), *folder.test_files()]
     inputs += code_files(evaluate.metrics or ())
     # The selection metrics too: a gain on one of them is marked as weaker evidence.
@@ -267,7 +268,15 @@ def _report(folder: RunDirectory) -> Stage:
         return {}
 
     inputs = [*files.values(), folder.path / "evaluation.json", folder.path / "prefs-report.json"]
-    return _stage(folder, "report", "one page with the evidence", [], inputs, ["metrics.jsonl", "report.html"], run)
+    return _stage(
+        folder,
+        "report",
+        "one page with scores, plots and translations",
+        [],
+        inputs,
+        ["metrics.jsonl", "report.html"],
+        run,
+    )
 
 
 def _rows_with_stage(files: Mapping[str, Path]) -> Iterator[dict[str, Any]]:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from mtcpo.core.errors import UserError
-from mtcpo.data.row_files import is_file
+from mtcpo.data.file_formats.registry import is_file
 from mtcpo.pipeline.stamp import Stage, are_all_new, differences, is_pending, read_stamp, record_begin, record_end
 
 State = Literal["done", "to do", "changed", "done, unless its inputs change"]
@@ -61,7 +61,7 @@ def plan(stages: Sequence[Stage], folder: Path) -> Iterator[str]:
             if is_file(name) and not Path(name).exists() and not is_pending(name, made):
                 absent.append(name)
         made |= set(stage.outputs)
-        yield f"{_head(number, stages)} - {state}" + (f"; not there: {', '.join(absent)}" if absent else "")
+        yield f"{_head(number, stages)} - {state}" + (f"; missing: {', '.join(absent)}" if absent else "")
 
 
 def _head(number: int, stages: Sequence[Stage]) -> str:
@@ -89,7 +89,7 @@ def _refusal(stage: Stage, folder: Path) -> UserError:
     missing = stage.missing_outputs()
     output = next(path for path in stage.outputs if path not in missing)
     return UserError(
-        f"{output}: stage {stage.name!r} would make another one ({first}{more}); "
+        f"{output}: stage {stage.name!r} would write a different one ({first}{more}); "
         "pass --overwrite to replace it, or choose another --output-dir"
     )
 
@@ -108,7 +108,7 @@ def run_stages(stages: Sequence[Stage], folder: Path, overwrite: bool, say: Call
             # Done by an attempt that was interrupted before its stamp.
             if differences(stage, folder, stamp["stages"].get(stage.name)):
                 record_end(folder, stage, stamp["begun"]["inputs"], {}, None)
-            say(f"{_head(number, stages)} - done already")
+            say(f"{_head(number, stages)} - already done")
             continue
         if state == "changed" and not (overwrite or stage.follows):
             raise _refusal(stage, folder)

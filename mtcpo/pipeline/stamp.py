@@ -69,7 +69,7 @@ def read_stamp(folder: Path) -> dict[str, Any]:
         stamp: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         stamp["stages"].items()
     except (ValueError, KeyError, TypeError, AttributeError):
-        raise UserError(f"{path}: not a stamp of mtcpo's; delete it to run all stages again") from None
+        raise UserError(f"{path}: not a stamp.json of mtcpo; delete it to run all stages again") from None
     return stamp
 
 
@@ -116,12 +116,12 @@ def differences(
         return ["there is no record of how it was made"]
     words = []
     for key, old, new in _changes("", record.get("settings"), _as_json(stage.settings)):
-        words.append(f"{key} was {_short(old)} and is {_short(new)}")
+        words.append(f"{key} was {_short(old)} and is now {_short(new)}")
     recorded = record.get("inputs", {})
     names = {_label(name, folder): name for name in stage.inputs}
     for label, name in names.items():
         if not is_pending(name, pending) and recorded.get(label) != _hash(name):
-            words.append(f"{label} is not what it was")
+            words.append(f"{label} has changed")
     for label in recorded:
         if label not in names:
             words.append(f"{label} is no longer read")

@@ -1,1 +1,1 @@
-"""From scored candidates to triplets: combine metrics, select pairs, filter, balance, report."""
+"""From scored candidates to triplets: combine metrics, select pairs, filter them, balance them, report on them."""

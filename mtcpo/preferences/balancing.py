@@ -1,7 +1,7 @@
-"""Drop triplets for what all of them have in common: a length bias, and more of a language pair than wanted.
+"""Drop triplets to balance the whole set: against a length bias, and above the cap of a language pair.
 
-Both need all triplets before the first decision. They decide on a few numbers of each: 18 bytes of memory a triplet,
-and as much again while they are sorted. The triplets themselves wait in one temporary file, which is read once.
+Both must see all triplets before the first decision. They need only a few numbers of each: 18 bytes of memory per
+triplet, and as much again for sorting. The triplets themselves wait in a temporary file, which is read once.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from mtcpo.data.records import Triplet, triplet_from_json, triplet_to_json
 from mtcpo.preferences.spill import Spool, hash_of
 
-# One byte a triplet.
+# What happens to a triplet; stored in one byte each.
 KEPT, UNBALANCED, OVER_CAP = range(3)
 DROP_REASONS = {UNBALANCED: "length_balance", OVER_CAP: "language_cap"}
 
@@ -33,10 +33,10 @@ def length_log_ratio(triplet: Triplet) -> float:
 def drop_surplus(
     triplets: Iterable[Triplet], balance: bool, cap: int | None, seed: int, dropped: Counter[str], folder: Path
 ) -> Iterator[Triplet]:
-    """Yield the triplets that stay, in order; the others are counted in `dropped`, by reason.
+    """Yield the triplets that are kept, in order; the others are counted in `dropped`, by reason.
 
-    balance: drop until chosen and rejected are equally long on average. cap: of what is left, keep at most so many of
-    each language pair, drawn by `seed`. folder: where the temporary file lies.
+    balance: drop until chosen and rejected are equally long on average. cap: the most triplets kept of each language
+    pair after that, drawn by `seed`. folder: for the temporary file.
     """
     if not balance and cap is None:
         yield from triplets
@@ -54,7 +54,7 @@ def drop_surplus(
 
 
 class Decisions:
-    """Which of N triplets stay, decided on numbers alone. Settings as of `drop_surplus`."""
+    """Which of N triplets are kept, decided from a few numbers of each. Settings as in `drop_surplus`."""
 
     def __init__(self, balance: bool, cap: int | None, seed: int) -> None:
         self._balance, self._cap, self._seed = balance, cap, seed
@@ -64,7 +64,7 @@ class Decisions:
         self._language_numbers: dict[tuple[str, str], int] = {}
 
     def add(self, triplet: Triplet) -> None:
-        """Note the numbers of the next triplet."""
+        """Record the numbers of the next triplet."""
         if self._balance:
             self._log_ratios.append(length_log_ratio(triplet))
         if self._cap is not None:
@@ -73,11 +73,11 @@ class Decisions:
             self._lots.append(lot_of(triplet, self._seed))
 
     def result(self) -> bytearray:
-        """Return KEPT, UNBALANCED or OVER_CAP for each triplet, (N,)."""
+        """Return KEPT, UNBALANCED or OVER_CAP for each triplet. Shape (N,)."""
         decisions = bytearray(max(len(self._log_ratios), len(self._lots)))
         for place in unbalanced(self._log_ratios):
             decisions[place] = UNBALANCED
-        # After balancing, so that the cap counts what is left, and none of its draws is dropped again.
+        # After balancing, so that the cap counts only what is left.
         if self._cap is not None and decisions:
             self._apply_cap(np.frombuffer(decisions, dtype=np.uint8), self._cap)
         return decisions
@@ -89,34 +89,34 @@ class Decisions:
             candidates = (decisions == KEPT) & (languages == number)
             drawn_from = lots[candidates]
             if len(drawn_from) > cap:
-                # Equal lots are equal triplets, which stay together: the cap may then be passed by one.
+                # Equal lots mean equal triplets, which are kept together: the cap may then be exceeded by one.
                 drawn_from.partition(cap - 1)
                 decisions[candidates & (lots > drawn_from[cap - 1])] = OVER_CAP
 
 
 def lot_of(triplet: Triplet, seed: int) -> int:
-    """Return the number that a cap draws a triplet by, 64 bits: the lowest of a language pair are kept.
+    """Return a triplet's lot for the cap, 64 bits: the lowest lots of a language pair are kept.
 
-    It depends on nothing but the triplet and the seed, so that more data changes as few of the others as can be.
+    It depends only on the triplet and the seed, so that additional data changes as few decisions as possible.
     """
     parts = str(seed), triplet.id, triplet.source, triplet.chosen, triplet.rejected
     return int.from_bytes(hash_of(*parts)[:8], "big")
 
 
 def unbalanced(log_ratios: array[float]) -> Iterator[int]:
-    """Yield which pairs to drop so that the mean of the others' log length ratios is as near to zero as can be.
+    """Yield the indices of pairs to drop, so that the mean log length ratio of the others is as near zero as possible.
 
-    The most extreme ratios of the heavier side go first, so that few pairs go; among equals the first to come. (N,).
+    The most extreme ratios of the heavier side are dropped first, so that few pairs go; ties in order. Shape (N,).
     """
     if not log_ratios:
         return
     total = math.fsum(log_ratios)
     ratios = np.frombuffer(log_ratios)
-    # Only the heavier side is sorted, with as few copies as can be: there may be millions.
+    # Only the heavier side is sorted, with as few copies as possible: there may be millions of ratios.
     places = np.flatnonzero(ratios > 0 if total > 0 else ratios < 0).astype(np.uint32)
     keys = ratios[places]
     np.abs(keys, out=keys)
-    np.negative(keys, out=keys)  # ascending then means the most extreme first, and equal ones in their order
+    np.negative(keys, out=keys)  # ascending order now puts the most extreme first; a stable sort keeps ties in order
     order = np.argsort(keys, kind="stable")
     excess = abs(total)
     for index in order:

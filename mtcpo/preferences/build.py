@@ -1,4 +1,4 @@
-"""Build triplets from segments with candidates, as a stream: score, choose, drop repeats, balance, cap, report."""
+"""Build triplets from a stream of segments with candidates: score, choose, deduplicate, balance, cap, report."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from mtcpo.core.config import PathOrName
 from mtcpo.core.errors import UserError
 from mtcpo.core.version import __version__
 from mtcpo.data.corpora import Drops
+from mtcpo.data.file_formats.registry import check_writable, stem_of, write_row_file
 from mtcpo.data.pair_report import PairReport, write_pair_report
 from mtcpo.data.records import Segment, Triplet, segment_from_json, segment_to_json, triplet_to_json
-from mtcpo.data.row_files import write_row_file
 from mtcpo.data.rows import read_segments
 from mtcpo.metrics.comet.config import CometConfig
 from mtcpo.metrics.registry import candidate_kind, is_computed, metric_name
@@ -28,13 +28,13 @@ from mtcpo.preferences.spill import HashSet, Spool, hash_of
 from mtcpo.preferences.statistics import PairStatistics
 
 PROCESS_SETTINGS = {"workers", "score_cache", "comet"}
-"""Settings that change how fast pairs are built, and not which: COMET's precision is in its metric's signature."""
+"""Settings that change only the speed. COMET's precision changes scores, but it is in the metric's signature."""
 
 
 class PrefsConfig(SelectionConfig):
     """How preference pairs are built.
 
-    workers: processes for lexical metrics; unset: one a core. score_cache: file that keeps the scores of neural and
+    workers: processes for lexical metrics; unset: one per core. score_cache: file that keeps the scores of neural and
     user metrics; unset: `scores.sqlite3` beside the output. comet: how COMET models are run.
     """
 
@@ -44,11 +44,8 @@ class PrefsConfig(SelectionConfig):
 
 
 def report_path_of(output: Path) -> Path:
-    """Return where the report on `output` goes by default: `prefs.en-de.jsonl.gz` -> `prefs.en-de-report.json`."""
-    name = output.name
-    for suffix in (".gz", ".zst", ".jsonl", ".json", ".parquet"):
-        name = name.removesuffix(suffix)
-    return output.with_name(f"{name}-report.json")
+    """Return the default path of the report on `output`: `prefs.en-de.jsonl.gz` -> `prefs.en-de-report.json`."""
+    return output.with_name(f"{stem_of(output)}-report.json")
 
 
 def build_preferences(
@@ -59,22 +56,26 @@ def build_preferences(
     scored: Path | None = None,
     drops: Drops | None = None,
 ) -> PairReport:
-    """Score `segments`, choose their pairs, write the triplets to `output` and the report beside it; return the report.
+    """Score `segments`, choose pairs, write the triplets to `output` and the report beside it; return the report.
 
     Args:
         segments: Read once, as a stream. Memory does not grow with their texts: what must wait for the last segment
-            lies in temporary files; a triplet takes some 40 bytes at most.
+            is kept in temporary files; a triplet takes about 40 bytes of memory at most.
         config: [prefs] of a recipe.
-        output: The triplets, JSON Lines or Parquet by its suffix.
-        report: Where the report goes; default: `report_path_of(output)`.
-        scored: Where to keep the scored segments; default: nowhere.
-        drops: What the reader of `segments` drops, counted in the report; it may still grow while they are read.
+        output: File for the triplets, in the format of its suffix.
+        report: Path of the report; default: `report_path_of(output)`.
+        scored: File for the scored segments; default: they are not kept.
+        drops: Counts of what the reader of `segments` drops, for the report; they may grow while it reads.
 
     Raises:
-        UserError: What scoring raises, or no pair is left (the message says why; `output` is not written).
+        UserError: As in scoring, a file's format cannot be written, or no pair is left (the message says why;
+            `output` is not written).
     """
     drops = Drops() if drops is None else drops
-    # First: a package or module that is missing shows before an hour of scoring.
+    # First: an unknown format or a missing package shows before an hour of scoring.
+    for path in (output, scored):
+        if path is not None:
+            check_writable(path)
     chooser, statistics = Chooser(config), PairStatistics(config.seed)
     output.parent.mkdir(parents=True, exist_ok=True)
     cache = Path(config.score_cache) if config.score_cache else output.with_name(CACHE_FILE)
@@ -82,7 +83,7 @@ def build_preferences(
         stream = scorer.score(_prepare(segments, config, statistics))
         if scored is not None:
             write_row_file(scored, map(segment_to_json, stream))
-            # Read again, so that what is chosen from is what the file says, to the last digit.
+            # Read back from the file, so that pairs are chosen by exactly the scores that it holds.
             stream = read_segments(scored)
         triplets = _choose(stream, config, chooser, statistics, output.parent)
         if config.deduplicate:
@@ -103,17 +104,17 @@ def build_preferences(
 
 
 def _prepare(segments: Iterable[Segment], config: SelectionConfig, statistics: PairStatistics) -> Iterator[Segment]:
-    """Yield the segments as they are scored: without empty references, and with references as candidates if asked."""
+    """Yield the segments to score: without empty references, and with references as candidates if configured."""
     needs_references = any(is_computed(spec) and candidate_kind(spec).needs_references for spec in config.metrics)
     for segment in segments:
         statistics.segments += 1
         _check_names(segment)
-        # A metric would score against an empty text as if it were a reference.
+        # A metric would take an empty text for a reference.
         references = tuple(text for text in segment.references if text.strip())
         if not segment.source.strip():
             statistics.drop_segment("empty_source")
         elif needs_references and segment.references and not references:
-            # Some have a reference and this one is a gap; segments without any are the user's mistake, for the scorer.
+            # All references are empty. If there were none at all, the scorer would report the user's mistake.
             statistics.drop_segment("empty_reference")
         else:
             statistics.reference_counts.add(len(references))
@@ -127,7 +128,7 @@ def _check_names(segment: Segment) -> None:
         if candidate.system in seen:
             name = candidate.system
             raise UserError(
-                f"segment {segment.id}: two candidates are of system {name!r}; give each a name of its own, "
+                f"segment {segment.id}: two candidates come from system {name!r}; give each its own system name, "
                 f"such as {name}-1 and {name}-2"
             )
         seen.add(candidate.system)
@@ -136,14 +137,14 @@ def _check_names(segment: Segment) -> None:
 def _choose(
     segments: Iterable[Segment], config: SelectionConfig, chooser: Chooser, statistics: PairStatistics, folder: Path
 ) -> Iterator[Triplet]:
-    """Yield the triplets of scored segments, which are counted."""
+    """Yield the triplets of scored segments, and count them."""
     if not COMBINATIONS[config.combine].by_set:
         for segment in segments:
             choice = chooser.choose(segment)
             statistics.add_choice(segment, choice)
             yield from choice.triplets
         return
-    # The moments of the set need all scores before the first choice, so the segments wait in a file.
+    # The set's moments need all scores before the first choice, so the segments wait in a file.
     by_set = SetStatistics(map(metric_name, config.metrics))
     with closing(Spool(folder)) as spool:
         for segment in segments:
@@ -159,8 +160,8 @@ def _choose(
 
 
 def _drop_repeats(triplets: Iterable[Triplet], statistics: PairStatistics) -> Iterator[Triplet]:
-    """Drop triplets whose languages, source, chosen and rejected were there before."""
-    # Of 16 bytes: among a billion triplets, two that differ share a hash with a chance of 1e-21.
+    """Drop triplets whose languages, source, chosen and rejected equal those of an earlier one."""
+    # 16 bytes: the chance that any two of a billion triplets share a hash is about 1e-21.
     with closing(HashSet()) as seen:
         for triplet in triplets:
             parts = triplet.src_lang, triplet.tgt_lang, triplet.source, triplet.chosen, triplet.rejected
@@ -171,10 +172,10 @@ def _drop_repeats(triplets: Iterable[Triplet], statistics: PairStatistics) -> It
 
 
 def _count_kept(triplets: Iterable[Triplet], statistics: PairStatistics, drops: Drops) -> Iterator[Triplet]:
-    """Yield the triplets that are written, which are counted.
+    """Count and yield the triplets that are written.
 
     Raises:
-        UserError: there was none; here, while the output is still a temporary file that is then removed.
+        UserError: there was none. Raised here, while the output is still a temporary file, which is then removed.
     """
     for triplet in triplets:
         statistics.add_kept(triplet)

@@ -1,4 +1,4 @@
-"""Choose the pairs of a scored segment: who takes part, what each is worth, which pairs, and why others are none."""
+"""Choose the pairs of a scored segment: filter its candidates, compute their values, select pairs, filter those."""
 
 from __future__ import annotations
 
@@ -22,19 +22,19 @@ from mtcpo.preferences.user_selection import Select, load_selection
 class SelectionConfig(FilterConfig):
     """How pairs are chosen.
 
-    metrics: specs of metrics, or names of scores that the candidates have. combine: how several make one value, a name
-    of COMBINATIONS; weights: of metrics by name, 1 unless given. lower_is_better: names of scores in the input for
-    which lower is better; the direction of our own metrics is known.
-    select: a name of SELECTIONS, `python:module:function`, or a callable. min_margin: the least difference of chosen
-    and rejected in the value; human verdicts are exempt.
+    metrics: specs of metrics, or names of scores that the candidates have. combine: how they become one value, a name
+    of COMBINATIONS; weights: metric name -> weight, default 1. lower_is_better: names of scores in the input for which
+    lower is better; the direction of mtcpo's metrics is known.
+    select: a name of SELECTIONS, `python:module:function`, or a callable. min_margin: the smallest difference between
+    the values of chosen and rejected; human verdicts are exempt.
 
-    reference: what happens to references, also to those among the candidates. `never`: they take no part; `by-score`:
+    reference: how references are used, also those among the candidates. `never`: they take no part; `by-score`:
     they compete like other candidates (by BLEU and chrF they score 100); `always`: a reference is chosen, and only
     systems' outputs are rejected (as in SPIN, arXiv 2401.01335), unless the value says otherwise.
 
-    max_per_language: triplets kept of a language pair, drawn by `seed`. balance_length: drop the pairs with the most
-    one-sided lengths until chosen is as long as rejected on average (geometric mean). Preference training copies a
-    length bias of its pairs into the output.
+    max_per_language: the most triplets kept of a language pair, drawn by `seed`. balance_length: drop the pairs with
+    the most one-sided lengths until chosen is as long as rejected on average (geometric mean): preference
+    training copies a length bias of its pairs into the model's output.
     """
 
     metrics: tuple[MetricSpec, ...] = Field(min_length=1)
@@ -68,19 +68,21 @@ class SelectionConfig(FilterConfig):
                 raise ValueError(f"lower_is_better: the direction of {metric_name(spec)} is known; leave it out")
         # Not `weight <= 0`, which is false for NaN.
         if any(not weight > 0 for weight in self.weights.values()):
-            raise ValueError("weights: each must be above 0; leave a metric without a say out of metrics")
+            raise ValueError("weights: each must be above 0; to ignore a metric, leave it out of metrics")
         if self.weights and not COMBINATIONS[self.combine].takes_weights:
-            raise ValueError(f"weights change nothing where combine is {self.combine!r}; leave them out")
+            raise ValueError(f"weights have no effect when combine is {self.combine!r}; leave them out")
         if needs_logprobs(self.select) and self.reference != "never":
-            raise ValueError(f"select {self.select!r} needs log-probabilities, and a reference has none; use 'never'")
+            raise ValueError(
+                f"select {self.select!r} needs log-probabilities, and a reference has none; set reference to 'never'"
+            )
         return self
 
 
 def check_scales(metrics: Sequence[str], combine: str) -> None:
-    """Refuse to mix metrics of different scales as they are: the one with the larger numbers would decide alone.
+    """Refuse to average metrics of different scales: the one with the larger numbers would decide alone.
 
     Raises:
-        ValueError: with the way out.
+        ValueError: the metrics have different scales; the message names the way out.
     """
     scales = {}
     for spec in metrics:
@@ -92,11 +94,11 @@ def check_scales(metrics: Sequence[str], combine: str) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """What was chosen of a segment: its triplets, and why other pairs, or all, are none.
+    """The result for a segment: its triplets, and why other pairs, or all, were dropped.
 
-    dropped: pairs that were proposed and not kept, by reason; a segment without a proposal counts as one.
-    candidates and values: those that the choice was made from, (K,), with the value that it was made by, (K,).
-    removed: candidates left out before, by reason.
+    dropped: reason -> count of proposed pairs that were not kept; a segment without any counts as one.
+    candidates, values: the pool, (K,), and the values by which it was ordered, (K,). removed: reason -> count of
+    candidates that were filtered out before.
     """
 
     triplets: tuple[Triplet, ...] = ()
@@ -112,17 +114,17 @@ def add_references(segment: Segment) -> Segment:
     added = []
     for number, text in enumerate(segment.references, start=1):
         name = REFERENCE_SYSTEM if number == 1 else f"{REFERENCE_SYSTEM}-{number}"
-        # Segments that were scored before have them already.
+        # Segments that were scored by an earlier run already have them.
         if name not in taken:
             added.append(Candidate(name, text))
     return replace(segment, candidates=(*segment.candidates, *added))
 
 
 class Chooser:
-    """Chooses the pairs of scored segments by one configuration; what its filters need is loaded once.
+    """Chooses the pairs of scored segments. What its filters need (a tokenizer, say) is loaded once, here.
 
     Raises:
-        UserError: a package or a tokenizer that a filter needs is not there, or the user's own selection.
+        UserError: a package or tokenizer that a filter needs, or a custom selection, cannot be loaded.
     """
 
     def __init__(self, config: SelectionConfig) -> None:
@@ -131,20 +133,20 @@ class Chooser:
         self._select = load_selection(config.select)
 
     def choose(self, segment: Segment, set_moments: Mapping[str, Moments] | None = None) -> Choice:
-        """Choose the pairs of a segment, or say why it has none. Human verdicts win over the metrics.
+        """Choose the pairs of a segment, or say why it has none. Human verdicts override the metrics.
 
-        set_moments: of each metric over the whole set, for a combination that needs them.
+        set_moments: metric -> moments over the whole set, for a combination that needs them.
         """
         reason = self._filters.source_rejection(segment)
         if reason:
             return Choice(dropped={reason: 1})
-        # Where people compared candidates, only those take part: values of metrics are on another scale.
+        # If people compared candidates, only those take part: a verdict and a metric are on different scales.
         judged = [candidate for candidate in segment.candidates if HUMAN in candidate.scores]
         eligible, excluded = self._eligible(judged, segment)
         candidates, removed = self._filters.apply(eligible, segment)
         removed.update(excluded)
         if len(candidates) < 2:
-            # The segment counts under what left it without a pair, if candidates were removed at all.
+            # The segment counts under the first reason why candidates were removed, if any were.
             reason = next(iter(removed), "one_candidate" if candidates else "no_candidates")
             return Choice(dropped={reason: 1}, removed=removed)
         values = tuple(self._values(candidates, bool(judged), set_moments))
@@ -154,20 +156,20 @@ class Chooser:
         return self._pairs_of_reference(pool, removed)
 
     def _eligible(self, judged: Sequence[Candidate], segment: Segment) -> tuple[Sequence[Candidate], dict[str, int]]:
-        """Return the candidates that take part, and how many references do not."""
+        """Return the candidates that take part, and reason -> count of references that do not."""
         if judged or self._config.reference == "by-score":
             return judged or segment.candidates, {}
         references = [candidate for candidate in segment.candidates if is_reference(candidate.system)]
         systems = [candidate for candidate in segment.candidates if not is_reference(candidate.system)]
         if self._config.reference == "always":
-            # References first, since they must win: of equal texts the filters keep the first.
+            # References first: of equal texts the filters keep the first, and a reference must be chosen.
             return [*references, *systems], {}
         return systems, {"reference": len(references)} if references else {}
 
     def _values(
         self, candidates: Sequence[Candidate], judged: bool, set_moments: Mapping[str, Moments] | None
     ) -> list[float]:
-        """Return the value of each candidate, higher is better. (K,)."""
+        """Return the value of each candidate, higher is better. Shape (K,)."""
         if judged:
             return [candidate.scores[HUMAN] for candidate in candidates]
         config, scores, moments = self._config, {}, dict(set_moments or {})
@@ -175,20 +177,20 @@ class Chooser:
             sign = -1.0 if name in config.lower_is_better else 1.0
             scores[name] = [sign * candidate.scores[name] for candidate in candidates]
             if name in moments:
-                # The set's mean was taken of the scores as they are.
+                # The set's mean was computed from the scores as stored.
                 moments[name] = replace(moments[name], mean=sign * moments[name].mean)
         return combine_scores(scores, config.combine, config.weights, moments)
 
     def _pairs_of_reference(self, pool: Pool, removed: Counter[str]) -> Choice:
-        """Choose with the best reference as the chosen one; the other references take no part."""
+        """Choose pairs whose chosen is the best reference; the other references take no part."""
         references = [index for index, candidate in enumerate(pool.candidates) if is_reference(candidate.system)]
         if not references:
             return Choice(dropped={"no_reference": 1}, removed=removed)
-        # Of several references one is chosen; to reject another would teach the model to avoid good translations.
+        # Rejecting another reference would teach the model to avoid good translations.
         best = max(references, key=pool.values.__getitem__)
         removed["reference"] += len(references) - 1
         kept = sorted({*range(len(pool.candidates))} - {*references} | {best})
-        removed = +removed  # without a zero
+        removed = +removed  # drops zero counts
         if len(kept) < 2:
             return Choice(dropped={"one_candidate": 1}, removed=removed)
         candidates = tuple(pool.candidates[index] for index in kept)
@@ -210,13 +212,13 @@ class Chooser:
         return Choice(tuple(triplets), dropped, pool.candidates, pool.values, removed)
 
     def _rejection_reason(self, pool: Pool, chosen: int, rejected: int, judged: bool) -> str:
-        """Return why the pair is not to be trained on, or ""."""
+        """Return the reason to drop the pair, or ""."""
         margin = pool.values[chosen] - pool.values[rejected]
-        # Selections propose such pairs where a reference must be chosen, or where a user's own goes by something else.
+        # Possible if a reference must be chosen, or if a custom selection orders by something else.
         if margin < -ROUNDING:
             return "chosen_not_better" if pool.reference is None else "reference_not_better"
         chosen_text, rejected_text = pool.candidates[chosen].text.strip(), pool.candidates[rejected].text.strip()
-        # Equal texts meet here only where deduplicate is off.
+        # Equal texts are possible only if deduplicate is off.
         if margin <= ROUNDING or chosen_text == rejected_text:
             return "tie"
         if margin < self._config.min_margin and not judged:

@@ -1,7 +1,7 @@
 """Combine the scores of several metrics into one value for each candidate of a source.
 
 Dimensions: M metrics, K candidates of one source. rows[m][k] is the score of candidate k by metric m, higher is better;
-weights[m] is the weight of metric m, above 0. A new combination is one function and one row of COMBINATIONS.
+weights[m] is the weight of metric m, above 0. To add a combination, write a function and add a row to COMBINATIONS.
 """
 
 from __future__ import annotations
@@ -17,21 +17,21 @@ Rows = Sequence[Sequence[float]]
 
 @dataclass(frozen=True, slots=True)
 class Moments:
-    """Mean and standard deviation of some scores."""
+    """Mean and population standard deviation of a set of scores."""
 
     mean: float
     deviation: float
 
     def standardize(self, row: Sequence[float]) -> list[float]:
-        """Return (x - mean) / deviation of each score; 0 for all where they are equal: the metric has no opinion."""
-        # A tolerance, since the mean is rounded: the mean of three times 0.1 is not 0.1, and the deviation not 0.
+        """Return (x - mean) / deviation of each score; all 0 if the scores are equal: the metric has no preference."""
+        # A tolerance, because the mean is rounded: the mean of 0.1, 0.1, 0.1 is not exactly 0.1, nor the deviation 0.
         if self.deviation <= 1e-12 * max(1.0, abs(self.mean)):
             return [0.0] * len(row)
         return [(x - self.mean) / self.deviation for x in row]
 
 
 def moments_of(row: Sequence[float]) -> Moments:
-    """Return the mean and the population standard deviation of some scores. There is at least one."""
+    """Return the mean and population standard deviation of one or more scores."""
     mean = math.fsum(row) / len(row)
     return Moments(mean, math.sqrt(math.fsum((x - mean) ** 2 for x in row) / len(row)))
 
@@ -39,7 +39,7 @@ def moments_of(row: Sequence[float]) -> Moments:
 def weighted_mean(rows: Rows, weights: Sequence[float]) -> list[float]:
     """Return each candidate's weighted mean over the metrics. (M, K), (M,) -> (K,)."""
     total = math.fsum(weights)
-    # Rounded once, at the end: the order in which metrics are listed must not break ties.
+    # fsum rounds once, at the end: the order in which metrics are listed must not break ties.
     means = []
     for column in zip(*rows, strict=True):
         weighted = (weight * score for weight, score in zip(weights, column, strict=True))
@@ -48,14 +48,14 @@ def weighted_mean(rows: Rows, weights: Sequence[float]) -> list[float]:
 
 
 def zscore(rows: Rows, weights: Sequence[float]) -> list[float]:
-    """Return the weighted mean of scores that are standardized over the candidates of the source."""
+    """Return the weighted mean of scores standardized over the candidates of the source. (M, K), (M,) -> (K,)."""
     return weighted_mean([moments_of(row).standardize(row) for row in rows], weights)
 
 
 def rank(rows: Rows, weights: Sequence[float]) -> list[float]:
     """Return the weighted mean of ranks, from 0 (worst of the source) to 1 (best); equal scores share their mean rank.
 
-    This is a Borda count: only the order that a metric gives counts, not its scale, and no outlier.
+    This is a Borda count: only each metric's order matters, not its scale or outliers. (M, K), (M,) -> (K,).
     """
     return weighted_mean([_ranks(row) for row in rows], weights)
 
@@ -63,7 +63,7 @@ def rank(rows: Rows, weights: Sequence[float]) -> list[float]:
 def _ranks(row: Sequence[float]) -> list[float]:
     if len(row) == 1:
         return [0.0]
-    # Quadratic, but a source has a handful of candidates, and their order must stay.
+    # Quadratic, but a source has only a handful of candidates.
     ranks = []
     for score in row:
         lower = sum(other < score for other in row)
@@ -73,15 +73,15 @@ def _ranks(row: Sequence[float]) -> list[float]:
 
 
 def minimum(rows: Rows, weights: Sequence[float]) -> list[float]:
-    """Return each candidate's lowest score: good is what every metric calls good. Weights change nothing."""
+    """Return each candidate's lowest score: all metrics must find it good. Weights have no effect. (M, K) -> (K,)."""
     return list(map(min, zip(*rows, strict=True)))
 
 
 @dataclass(frozen=True, slots=True)
 class Combination:
-    """A way to make one value of several metrics' scores.
+    """A way to turn the scores of several metrics into one value.
 
-    combine: (rows, weights) -> values. title: the value in words, for help and docs. one_scale: only for metrics on one
+    combine: (rows, weights) -> values. title: the value in words, for help and docs. one_scale: metrics must share one
     scale. by_set: scores are standardized over the whole set first. takes_weights: whether weights change anything.
     """
 
@@ -120,11 +120,11 @@ class SetStatistics:
         self._sums: dict[tuple[str, str, str], tuple[int, float, float]] = {}
 
     def add(self, segment: Segment) -> None:
-        """Count the scores of a segment's candidates."""
+        """Add the scores of a segment's candidates."""
         for candidate in segment.candidates:
             for name in self._names:
-                # Squares of deviations from the running mean: a sum of squares less the square of the sum would lose
-                # all digits where scores differ little.
+                # Welford's update: a sum of squares minus the square of the sum would lose all digits if scores differ
+                # little.
                 key = segment.src_lang, segment.tgt_lang, name
                 count, mean, squares = self._sums.get(key, (0, 0.0, 0.0))
                 delta = candidate.scores[name] - mean
@@ -132,7 +132,7 @@ class SetStatistics:
                 self._sums[key] = count + 1, mean, squares + delta * (candidate.scores[name] - mean)
 
     def moments(self, src_lang: str, tgt_lang: str) -> dict[str, Moments]:
-        """Return the moments of each metric for a language pair of which a candidate was added."""
+        """Return metric -> moments of a language pair; at least one of its candidates was added."""
         by_metric = {}
         for name in self._names:
             count, mean, squares = self._sums[src_lang, tgt_lang, name]
@@ -146,13 +146,13 @@ def combine_scores(
     weights: Mapping[str, float],
     set_moments: Mapping[str, Moments],
 ) -> list[float]:
-    """Return the value of each candidate, (K,). scores[metric]: (K,); a metric without a weight has weight 1.
+    """Return the value of each candidate, shape (K,). scores: metric -> (K,); weights default to 1.
 
-    set_moments: of each metric over the whole set; used by the combinations that are `by_set`.
+    set_moments: metric -> moments over the whole set, for combinations with `by_set`.
     """
     combination = COMBINATIONS[combine]
     rows = list(scores.values())
-    # zscore standardizes by itself, over the source; here it is the whole set, whose moments only the caller knows.
+    # zscore standardizes over the source by itself; the moments of the whole set must come from the caller.
     if combination.by_set:
         rows = [set_moments[name].standardize(row) for name, row in scores.items()]
     return combination.combine(rows, [weights.get(name, 1.0) for name in scores])

@@ -1,6 +1,6 @@
 """The catalogue of filters: what makes a candidate or a pair unfit for training, each with the reason it counts under.
 
-A new filter is one function, one row of CANDIDATE_FILTERS or PAIR_FILTERS, and its setting in FilterConfig.
+To add a filter, write a function, add a row to CANDIDATE_FILTERS or PAIR_FILTERS, and its setting to FilterConfig.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ from mtcpo.data.records import Candidate, Segment
 from mtcpo.data.text_checks import edit_similarity, has_loop, is_length_within, script_share
 
 MIN_SCRIPT_SHARE = 0.5
-"""Names and loan words in another script are no fault; most letters must be in a script of the target language."""
+"""Names and loan words in another script are fine, but most letters must be in a script of the target language."""
 
 TOLERANCE = 1e-9
-"""At a limit of 0.1, 9 against 10 characters are within it, though 0.1 * 10 and 10 - 9 differ by rounding."""
+"""9 and 10 characters must pass a limit of 0.1, although 0.1 * 10 and 10 - 9 differ by rounding."""
 
 TextCheck = Callable[[str, Segment], bool]
 """(text without surrounding spaces, segment) -> whether it is unfit as a translation of the segment's source."""
@@ -37,10 +37,10 @@ Check_co = TypeVar("Check_co", covariant=True)
 class FilterConfig(Config):
     """Which candidates and pairs are left out. Lengths are in characters unless they are called tokens.
 
-    Candidates. drop_copies: those that repeat the source. deduplicate: of equal texts all but the first; of equal
-    triplets, too. max_source_length_ratio: those that many times longer or shorter than the source. drop_repetitions:
-    those in which a stretch repeats four times or more without a break, where the source has no such loop (oscillation,
-    arXiv 2104.06683). check_script: those with most letters in a script that the target language is not written in.
+    Candidates. drop_copies: source copies. deduplicate: of equal texts all but the first; of equal triplets, too.
+    max_source_length_ratio: more than so many times longer or shorter than the source. drop_repetitions: a stretch
+    repeated four times or more in a row, unless the source has a repetition too (oscillation, arXiv 2104.06683).
+    check_script: those with most letters in a script that the target language is not written in.
     check_language: those in another language than the target (off-target), by the identifier `lingua` (extra
     `langid`), for texts of 12 letters and more. max_tokens: longer ones, and longer sources, in tokens of the model
     that `tokenizer` names.
@@ -63,16 +63,16 @@ class FilterConfig(Config):
     @model_validator(mode="after")
     def _check_tokenizer(self) -> Self:
         if (self.max_tokens is None) != (self.tokenizer is None):
-            raise ValueError("max_tokens and tokenizer go together: tokens of which model, and how many")
+            raise ValueError("set max_tokens and tokenizer together: the limit, and the model whose tokens are counted")
         return self
 
 
 @dataclass(frozen=True, slots=True)
 class Filter(Generic[Check_co]):
-    """A reason to leave something out.
+    """A filter: a reason to leave out a candidate or a pair.
 
-    setting: what switches it on in [prefs], "" for always. title: what is left out, for help and docs. make_check:
-    called once where it is on; what the check needs is loaded there.
+    setting: the field of [prefs] that switches it on, "" for always. title: what is left out, for help and docs.
+    make_check: called once if the filter is on; loads what the check needs.
     """
 
     setting: str
@@ -95,20 +95,20 @@ def _length_check(config: FilterConfig) -> TextCheck:
 
 
 def _repetition_check(config: FilterConfig) -> TextCheck:
-    # A source that repeats itself ("ha ha ha ha") is rightly translated so.
+    # A source with a repetition ("ha ha ha ha") may have a translation with one.
     return lambda text, segment: has_loop(text) and not has_loop(segment.source)
 
 
 def _script_check(config: FilterConfig) -> TextCheck:
-    # Cheap, and needs no package: it finds what is off-target in another script.
+    # Cheap, and needs no package: finds off-target texts in another script.
     return lambda text, segment: script_share(text, segment.tgt_lang) < MIN_SCRIPT_SHARE
 
 
 def _language_check(config: FilterConfig) -> TextCheck:
-    """Return the check by the language identifier.
+    """Return the off-target check, which uses the language identifier.
 
     Raises:
-        UserError: it is not installed; later, when the check is made: it does not know a target language.
+        UserError: it is not installed; raised by the check itself: it does not know the target language.
     """
     if missing := why_unchecked():
         raise UserError(f"check_language: {missing}")
@@ -125,7 +125,7 @@ def _token_check(config: FilterConfig) -> TextCheck:
     return lambda text, segment: _is_too_long(text, config, as_target=True)
 
 
-# The cheap ones first: a candidate counts under the first that it fails, and meets no further check.
+# Cheap filters first: a candidate counts under the first filter that it fails, and the rest are skipped.
 CANDIDATE_FILTERS: dict[str, Filter[TextCheck]] = {
     "empty_text": Filter("", "candidates without text", _empty_check),
     "copy_of_source": Filter("drop_copies", "source copies", _copy_check),
@@ -188,15 +188,15 @@ PAIR_FILTERS: dict[str, Filter[PairCheck]] = {
 
 def _is_on(setting: str, config: FilterConfig) -> bool:
     value = getattr(config, setting) if setting else True
-    # Not by truth, nor by equality: 0 is a limit, and equals False.
+    # `is`, not truth or equality: 0 is a valid limit, and 0 == False.
     return value is not None and value is not False
 
 
 class Filters:
-    """The filters of a configuration, ready to use: a language identifier or tokenizer is loaded here, once.
+    """The filters that a configuration switches on, with language identifier and tokenizer loaded.
 
     Raises:
-        UserError: a package or a tokenizer that a filter needs is not there.
+        UserError: a package or tokenizer that a filter needs is missing.
     """
 
     def __init__(self, config: FilterConfig) -> None:
@@ -210,24 +210,24 @@ class Filters:
             if _is_on(pair_filter.setting, config):
                 self._pair_checks[reason] = pair_filter.make_check(config)
         if config.tokenizer is not None:
-            # Now, not at the first text: a tokenizer that is not there shows before anything is scored.
+            # Now, not at the first text: a missing tokenizer shows before anything is scored.
             _load_tokenizer(config.tokenizer)
 
     def source_rejection(self, segment: Segment) -> str:
-        """Return why no pair is made of a source, or ""."""
+        """Return the reason to drop a segment because of its source, or ""."""
         if not segment.source.strip():
             return "empty_source"
         return "source_too_long" if _is_too_long(segment.source, self._config, as_target=False) else ""
 
     def apply(self, candidates: Sequence[Candidate], segment: Segment) -> tuple[list[Candidate], Counter[str]]:
-        """Return the candidates that may be chosen or rejected, and how many were left out, by reason."""
+        """Return the candidates that pass all filters, and reason -> count of the others."""
         removed: Counter[str] = Counter()
         seen: set[str] = set()
         fit = []
         for candidate in candidates:
             text = candidate.text.strip()
             reason = self._text_rejection(text, segment)
-            # Last: of two equal texts only one that is fit can be the first.
+            # Last: only a text that passes the other filters makes a later equal one a duplicate.
             if not reason and self._config.deduplicate and text in seen:
                 reason = "same_text"
             if reason:
@@ -244,7 +244,7 @@ class Filters:
         return ""
 
     def pair_rejection(self, chosen: str, rejected: str) -> str:
-        """Return why two texts, without surrounding spaces, make no pair, or ""."""
+        """Return the reason to drop a pair of texts (surrounding spaces removed), or ""."""
         for reason, are_unfit in self._pair_checks.items():
             if are_unfit(chosen, rejected):
                 return reason
@@ -255,18 +255,18 @@ def _is_too_long(text: str, config: FilterConfig, as_target: bool) -> bool:
     if config.max_tokens is None or config.tokenizer is None:
         return False
     tokenizer = _load_tokenizer(config.tokenizer)
-    # As a target where it is one: Marian has another SentencePiece model for it. Special tokens count.
+    # text_target for targets: Marian has a separate SentencePiece model for them. Special tokens count.
     encoded = tokenizer(text_target=text) if as_target else tokenizer(text)
     return len(encoded["input_ids"]) > config.max_tokens
 
 
-# Cached, since it is asked for at every text.
+# Cached: this is called for every text.
 @lru_cache(maxsize=1)
 def _load_tokenizer(name: str) -> Callable[..., dict[str, list[int]]]:
-    """Load the tokenizer of a model, which sources and candidates share.
+    """Load a model's tokenizer, for sources and candidates.
 
     Raises:
-        UserError: there is none, or it cannot be loaded.
+        UserError: there is no such tokenizer, or it cannot be loaded.
     """
     from transformers import AutoTokenizer
 

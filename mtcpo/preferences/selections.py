@@ -1,6 +1,6 @@
 """The catalogue of selections: which candidates of a source are paired, each strategy a pure function of a pool.
 
-A new selection is one function and one row of SELECTIONS. A user's own needs no row: see `user_selection`.
+To add a selection, write a function and add a row to SELECTIONS. Custom selections need no row: `user_selection`.
 """
 
 from __future__ import annotations
@@ -14,18 +14,18 @@ from mtcpo.data.records import Candidate, Segment
 from mtcpo.preferences.combining import moments_of
 
 ROUNDING = 1e-9
-"""Values that differ by less are a tie: metrics that cancel each other out leave about 1e-17, and no preference."""
+"""Values that differ by less are a tie: metrics that cancel each other leave about 1e-17, which is no preference."""
 
 Pair = tuple[int, int]
-"""Indices of the chosen and of the rejected among the candidates of a pool."""
+"""(chosen, rejected): indices into a pool's candidates."""
 
 
 @dataclass(frozen=True, slots=True)
 class Pool:
-    """What a selection chooses from: K >= 2 candidates of one source, filtered, each with its value.
+    """What a selection chooses from: the K >= 2 candidates of one source that passed the filters, with their values.
 
-    segment: the source with all its candidates, those that the filters left out included. candidates: (K,), in the
-    order of the input. values: (K,), the combined score of each, or its human verdict; higher is better.
+    segment: with all its candidates, including those that were filtered out. candidates: (K,), in input order. values:
+    (K,), the combined score of each, or its human verdict; higher is better.
     reference: index of the candidate that every pair must choose (`reference = "always"`), else None.
     """
 
@@ -36,18 +36,18 @@ class Pool:
 
     @property
     def best(self) -> int:
-        """Index of the one to choose: the reference where it must be chosen, else the first of the best."""
+        """Index of the candidate to choose: the reference if it must be chosen, else the first of the best."""
         return self.values.index(max(self.values)) if self.reference is None else self.reference
 
     def others(self, chosen: int) -> list[int]:
-        """Return the indices of all but one, in order."""
+        """Return the indices of all candidates but `chosen`, in order."""
         indices = list(range(len(self.values)))
         indices.remove(chosen)
         return indices
 
 
 SelectionFunction = Callable[[Pool], Iterable[Pair]]
-"""pool -> pairs (chosen, rejected), none where no pair is worth training on."""
+"""pool -> pairs (chosen, rejected); none if no pair is worth training on."""
 
 
 def best_worst(pool: Pool) -> list[Pair]:
@@ -61,9 +61,9 @@ def best_vs_rest(pool: Pool) -> list[Pair]:
 
 
 def all_pairs(pool: Pool) -> list[Pair]:
-    """Pair each candidate with each worse one; `min_margin` is then the least gap of RS-DPO (arXiv 2402.10038)."""
+    """Pair each candidate with each worse one; with `min_margin`, this is RS-DPO (arXiv 2402.10038)."""
     if pool.reference is not None:
-        # The reference against all: where the values say otherwise, the pair is dropped later, and counted.
+        # The reference against all: pairs that contradict the values are dropped later, and counted.
         return best_vs_rest(pool)
     pairs = []
     # In the order of the candidates, so that the same input always gives the same file.
@@ -76,16 +76,16 @@ def all_pairs(pool: Pool) -> list[Pair]:
 def mu_2sigma(pool: Pool) -> list[Pair]:
     """Pair the best with the one nearest to mean - 2 * deviation of the values (arXiv 2502.16825).
 
-    The minimum is an outlier that gets worse the more candidates are sampled, and that teaches less and less.
+    The more candidates are sampled, the worse the minimum gets, and the less the model learns from it.
     """
     moments = moments_of(pool.values)
-    # Few candidates may have none so low; then it is the worst, as in best_worst.
+    # With few candidates, none may be that low: the nearest is then the worst, as in best_worst.
     target = moments.mean - 2 * moments.deviation
     return [(pool.best, min(pool.others(pool.best), key=lambda index: abs(pool.values[index] - target)))]
 
 
 def confidence(pool: Pool) -> list[Pair]:
-    """Take the pair that is clearest by value and that the model ranks most wrongly, after CRPO (arXiv 2501.13927).
+    """Take the pair that differs most in value and that the model ranks most wrongly, after CRPO (arXiv 2501.13927).
 
     A pair's gain is (z_w - z_l) - (c_w - c_l), with values z and the model's log-probabilities c. Both are standardized
     over the candidates of the source, so that the scale of neither decides; that standardization is ours.
@@ -93,7 +93,7 @@ def confidence(pool: Pool) -> list[Pair]:
     Raises:
         UserError: a candidate has no log-probability.
     """
-    # Only pairs that the values order may be chosen: the model's order decides among them, not against them.
+    # Only pairs ordered by value: the model's order may choose among them, but not contradict them.
     pairs, logprobs = all_pairs(pool), _logprobs(pool)
     if not pairs:
         return []
@@ -108,8 +108,8 @@ def _logprobs(pool: Pool) -> list[float]:
     for candidate in pool.candidates:
         if candidate.logprob is None:
             raise UserError(
-                f"segment {pool.segment.id}: {candidate.system} has no logprob, which select 'confidence' needs of "
-                "every candidate: nats summed over tokens, by the model to be trained; mtcpo translate --logprobs "
+                f"segment {pool.segment.id}: {candidate.system} has no logprob, which select 'confidence' needs for "
+                "every candidate (nats summed over tokens, from the model to be trained); mtcpo translate --logprobs "
                 "writes it"
             )
         logprobs.append(candidate.logprob)
@@ -118,10 +118,10 @@ def _logprobs(pool: Pool) -> list[float]:
 
 @dataclass(frozen=True, slots=True)
 class Selection:
-    """A strategy to choose pairs.
+    """A row of SELECTIONS: a strategy to choose pairs.
 
-    select: the function. title: what it pairs, and paper: where it is from, both for the docs. needs_logprobs: whether
-    candidates need log-probabilities by the model to be trained beside their scores; then references cannot take part.
+    select: the function. title: what it pairs, and paper: its source, both for the docs. needs_logprobs: whether
+    candidates need log-probabilities by the model to be trained; if so, references cannot take part.
     """
 
     select: Callable[[Pool], list[Pair]]
@@ -131,7 +131,7 @@ class Selection:
 
     @property
     def needs(self) -> str:
-        """What candidates need, in words."""
+        """What candidates need, in words, for the docs."""
         return "scores and log-probabilities" if self.needs_logprobs else "scores"
 
 
@@ -149,7 +149,7 @@ SELECTIONS = {
     ),
     "confidence": Selection(
         confidence,
-        "the one pair that is clearest by value and that the model ranks most wrongly",
+        "the pair whose gap in value most exceeds the gap that the model gives it",
         "after CRPO, arXiv 2501.13927",
         needs_logprobs=True,
     ),
@@ -157,5 +157,5 @@ SELECTIONS = {
 
 
 def needs_logprobs(select: str | SelectionFunction) -> bool:
-    """Return whether a selection of the catalogue needs log-probabilities; of a user's own that is not known."""
+    """Whether a selection needs log-probabilities; False for custom selections, of which it is not known."""
     return isinstance(select, str) and select in SELECTIONS and SELECTIONS[select].needs_logprobs

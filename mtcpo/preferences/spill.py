@@ -1,6 +1,6 @@
-"""What grows with the data and cannot pass by as a stream: kept in temporary files instead of memory.
+"""Temporary files for data that grows with the input and cannot be streamed: hashes and rows.
 
-Numbers are not: 8 bytes each, they are kept in arrays (`balancing`, `statistics`).
+Numbers, at 8 bytes each, stay in memory, in arrays (`balancing`, `statistics`).
 """
 
 from __future__ import annotations
@@ -13,26 +13,26 @@ from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
-from mtcpo.core.json_lines import json_line
+from mtcpo.data.file_formats.json_lines import json_line
 
 KIB_IN_MEMORY = 512
 """Page cache of the database; SQLite's default is four times as much."""
 
 
 def hash_of(*parts: str) -> bytes:
-    """Return 16 bytes that stand for some texts."""
+    """Return a 16-byte hash of a sequence of texts."""
     return blake2b("\0".join(parts).encode(), digest_size=16).digest()
 
 
 class HashSet:
-    """Which hashes were seen, in a SQLite database: a Python set would hold some 80 bytes of memory for each."""
+    """A set of hashes in a SQLite database: a Python set would take about 80 bytes of memory for each."""
 
     def __init__(self) -> None:
-        # No name: SQLite makes a file that nobody else sees, and removes it when the connection is closed.
+        # An empty name: SQLite creates a private temporary file and removes it when the connection is closed.
         self._rows = sqlite3.connect("", isolation_level=None)
         self._rows.execute(f"PRAGMA cache_size = -{KIB_IN_MEMORY}")
         self._rows.execute("CREATE TABLE seen (hash BLOB PRIMARY KEY) WITHOUT ROWID")
-        # One transaction for all rows: nothing of it is meant to outlive a crash, and commits would be slow.
+        # One transaction for all rows: nothing needs to survive a crash, and commits would be slow.
         self._rows.execute("BEGIN")
 
     def add(self, hashed: bytes) -> bool:

@@ -1,4 +1,4 @@
-"""What prefs-report.json says of the pairs, gathered while segments and triplets pass by."""
+"""The statistics in prefs-report.json, gathered while segments and triplets stream through."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ QUANTILES = (0.0, 0.05, 0.25, 0.5, 0.75, 0.95, 1.0)
 EXAMPLES = 20
 BINS = 24
 SAMPLED_FOR_HISTOGRAMS = 2_000
-"""Triplets that the histograms are made of: each of 24 bars is then within a percent of what all would give."""
+"""Triplets sampled for the histograms: each of 24 bars is then within a percentage point of its exact height."""
 
 Item = TypeVar("Item")
 
 
 class Side:
-    """What is summed over the chosen, or over the rejected, of all triplets kept."""
+    """Sums over the chosen, or over the rejected, of all triplets kept."""
 
     def __init__(self) -> None:
         self.chars = 0
@@ -45,12 +45,12 @@ class Side:
             self._counts[name] += 1
 
     def mean_scores(self) -> dict[str, float]:
-        """Return the mean of each score over the translations that have it."""
+        """Return metric -> mean score over the translations that have it."""
         return {name: total / self._counts[name] for name, total in sorted(self._sums.items())}
 
 
 class SourceCorrelation:
-    """Pearson's correlation of two numbers among the candidates of a source, over all sources.
+    """Pearson correlation of two numbers among the candidates of a source, pooled over all sources.
 
     Both are taken relative to their mean over the source's candidates: otherwise a difference between sources (long
     ones have other scores) would look like a relation between candidates.
@@ -72,14 +72,14 @@ class SourceCorrelation:
             self._products += (a - first_mean) * (b - second_mean)
 
     def result(self) -> float | None:
-        """Return the correlation, -1 to 1, or None where one of the numbers never differs."""
+        """Return the correlation, -1 to 1, or None if one of the numbers is constant."""
         scale = math.sqrt(self._first_squares * self._second_squares)
-        # Rounding can put it a hair outside.
+        # Rounding can put it slightly outside [-1, 1].
         return max(-1.0, min(1.0, self._products / scale)) if scale > 0 else None
 
 
 class Reservoir(Generic[Item]):
-    """An even sample of a stream, in its order: each item is kept with the same chance (Vitter's algorithm R)."""
+    """A uniform random sample of a stream, in order (Vitter's algorithm R)."""
 
     def __init__(self, size: int, seed: int) -> None:
         self._size = size
@@ -97,17 +97,17 @@ class Reservoir(Generic[Item]):
             self._kept.append((self._seen, item))
 
     def items(self) -> list[Item]:
-        """Return the items that were kept, in the order in which they came."""
-        # By position alone: two items need not be comparable.
+        """Return the sampled items in stream order."""
+        # By position alone: the items need not be comparable.
         in_order = sorted(self._kept, key=itemgetter(0))
         return [item for _, item in in_order]
 
 
 class PairStatistics:
-    """Counts of what was read, dropped and kept. Memory: a bounded sample, and 16 bytes a triplet that is kept.
+    """Counts of what was read, dropped and kept. Memory: a bounded sample, and 16 bytes for each triplet kept.
 
-    dropped: segments without a pair, and pairs that were proposed and not kept, by reason. removed: single candidates
-    left out, by reason. considered: proposed pairs, where a segment without a proposal counts as one.
+    dropped: reason -> count of segments without a pair and proposed pairs that were not kept. removed: reason -> count
+    of single candidates. considered: proposed pairs; a segment without any counts as one.
     """
 
     def __init__(self, seed: int = 0) -> None:
@@ -120,7 +120,7 @@ class PairStatistics:
         self.reference_counts: set[int] = set()
         self.languages: Counter[str] = Counter()
         self.chosen, self.rejected = Side(), Side()
-        # Arrays, not lists: 8 bytes a number instead of 32, and quantiles need all of them.
+        # Arrays, not lists: 8 bytes per number instead of 32. Quantiles need all of them.
         self.margins, self.log_ratios = array("d"), array("d")
         self.length_and_value = SourceCorrelation()
         self.agreement: dict[tuple[str, str], SourceCorrelation] = {}
@@ -129,12 +129,12 @@ class PairStatistics:
         self._examples: Reservoir[Triplet] = Reservoir(EXAMPLES, seed)
 
     def drop_segment(self, reason: str) -> None:
-        """Count a segment that is not even scored."""
+        """Count a segment that is dropped before scoring."""
         self.considered += 1
         self.dropped[reason] += 1
 
     def add_choice(self, segment: Segment, choice: Choice) -> None:
-        """Count what was chosen and dropped of a scored segment."""
+        """Count what was chosen and dropped in a scored segment."""
         self.candidates += len(segment.candidates)
         self.considered += len(choice.triplets) + sum(choice.dropped.values())
         self.removed.update(choice.removed)
@@ -146,12 +146,12 @@ class PairStatistics:
     def _add_agreement(self, choice: Choice) -> None:
         if not choice.candidates:
             return
-        # A score that only some of the candidates have says nothing about the others.
+        # Only scores that all candidates have can be correlated.
         shared = set(choice.candidates[0].scores)
         shared.intersection_update(*(candidate.scores for candidate in choice.candidates))
         if len(shared) < 2:
             return
-        # Sorted, so that a pair of metrics has one name whatever the order of the scores.
+        # Sorted, so that the name of a pair of metrics does not depend on the order of the scores.
         columns = {}
         for name in sorted(shared):
             columns[name] = [candidate.scores[name] for candidate in choice.candidates]
@@ -161,7 +161,7 @@ class PairStatistics:
     def add_kept(self, triplet: Triplet) -> None:
         """Count a triplet that is written."""
         source = triplet.id, triplet.source
-        # Triplets of one source follow each other.
+        # Triplets of one source are consecutive.
         self.sources_kept += source != self._last_source
         self._last_source = source
         self.languages[f"{triplet.src_lang}-{triplet.tgt_lang}"] += 1
@@ -173,15 +173,15 @@ class PairStatistics:
         self._examples.add(triplet)
 
     def num_references(self) -> int:
-        """Return how many references the segments had, -1 if that varied, as sacreBLEU's signatures count them."""
+        """Return the number of references per segment, -1 if it varied: the convention of sacreBLEU's signatures."""
         return next(iter(self.reference_counts), 0) if len(self.reference_counts) < 2 else -1
 
     def summary(self, reader_drops: Mapping[str, int]) -> dict[str, Any]:
-        """Return the fields of a PairReport that are counted here. At least one triplet was kept.
+        """Return the fields of a PairReport that are gathered here. At least one triplet must have been kept.
 
-        reader_drops: what was dropped before it could become a segment, by reason.
+        reader_drops: reason -> count of what the reader dropped.
         """
-        # By name, not by what came first: runs are easier to compare.
+        # Sorted by name, not by first occurrence: runs are easier to compare.
         dropped = self.dropped + Counter(reader_drops)
         agreement = {f"{a} and {b}": correlation.result() for (a, b), correlation in sorted(self.agreement.items())}
         return {
@@ -222,8 +222,8 @@ class PairStatistics:
 
 
 def distribution(values: array[float]) -> Distribution:
-    """Return mean and quantiles of some numbers, interpolated linearly. There is at least one."""
-    # frombuffer copies nothing; the sorted copy goes when the function returns.
+    """Return mean and quantiles (linear interpolation) of one or more numbers."""
+    # frombuffer copies nothing; the sorted copy is freed on return.
     ascending = np.sort(np.frombuffer(values))
     quantiles = {}
     for share in QUANTILES:
@@ -235,7 +235,7 @@ def distribution(values: array[float]) -> Distribution:
 
 def histograms(sample: Sequence[Triplet]) -> Histograms:
     """Return histograms of margins, length ratios, and each score of the chosen and of the rejected."""
-    # Chosen and rejected on common edges, so that their shapes can be compared.
+    # Common bins for chosen and rejected, so that their shapes can be compared.
     scores: dict[str, dict[str, list[float]]] = {}
     for triplet in sample:
         for side, by_name in (("chosen", triplet.chosen_scores), ("rejected", triplet.rejected_scores)):
@@ -250,14 +250,14 @@ def histograms(sample: Sequence[Triplet]) -> Histograms:
 
 
 def histogram_of(groups: Mapping[str, Sequence[float]]) -> Histogram:
-    """Return the counts of each group of values between common edges.
+    """Return the histogram of each group of values, in common bins.
 
-    The most extreme hundredth on either side joins the outermost bins: one outlier would leave all others in one bar.
+    The most extreme 1 % on either side is counted in the outermost bins; otherwise an outlier would squeeze the rest.
     """
     values = np.concatenate([np.asarray(group, dtype=np.float64) for group in groups.values()])
     first, last = float(np.quantile(values, 0.01)), float(np.quantile(values, 0.99))
     if last - first < 1e-9:
-        # All are equal: a bin needs a width.
+        # All values are equal, but a bin needs a width.
         first, last = first - 0.5, first + 0.5
     edges = np.linspace(first, last, BINS + 1)
     counts = {}

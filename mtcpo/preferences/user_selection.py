@@ -1,13 +1,13 @@
-"""A selection of the user's own: a function from a pool to pairs, like those of the catalogue, whose pairs are checked.
+"""Custom selections: functions from a pool to pairs, like those of the catalogue, whose results are checked.
 
-In Python the function itself is passed, `build_preferences(..., select=function)`. On the command line and in recipes
+In Python, the function itself is passed, `build_preferences(..., select=function)`. On the command line and in recipes
 it is named, `select = "python:module:function"`, and runs only with --allow-code. For example, the best and the median:
 
     def best_median(pool):                  # pool.candidates, pool.values: (K,), higher is better
         ranked = sorted(pool.others(pool.best), key=lambda index: pool.values[index])
         return [(pool.best, ranked[len(ranked) // 2])]      # (chosen, rejected): indices into pool.candidates
 
-It is called once for each source that has two candidates or more, and may return any number of pairs, also none.
+It is called once for each source with two or more candidates, and may return any number of pairs, including none.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ from mtcpo.preferences.selections import SELECTIONS, Pair, Pool, SelectionFuncti
 
 
 def selection_name(select: str | SelectionFunction) -> str:
-    """Return the name of a selection for reports: as configured, or where a callable is defined."""
+    """Return the name of a selection for reports: the configured name, or where a callable is defined."""
     return select if isinstance(select, str) else code_name(select)
 
 
 @as_value_error()
 def _check_selection(select: Any, info: ValidationInfo) -> Any:
-    """Refuse a name that is neither in the catalogue nor allowed code; callables pass, since Python gave them."""
+    """Refuse a name that is neither in the catalogue nor allowed code; callables (from Python) pass."""
     if not isinstance(select, str):
         return select
     if not is_user_code(select) and select not in SELECTIONS:
@@ -38,7 +38,7 @@ def _check_selection(select: Any, info: ValidationInfo) -> Any:
     return check_code_allowed(select, bool(info.context and info.context.get("allow_code")))
 
 
-# A report or a stamp cannot hold a function, so in JSON and TOML a callable stands by its name.
+# A report or a stamp cannot hold a function, so in JSON and TOML a callable is replaced by its name.
 Select = Annotated[
     str | SelectionFunction, BeforeValidator(_check_selection), PlainSerializer(selection_name, return_type=str)
 ]
@@ -46,11 +46,11 @@ Select = Annotated[
 
 
 def load_selection(select: str | SelectionFunction) -> SelectionFunction:
-    """Return the function of a selection; the pairs of a user's own are checked whenever it is called.
+    """Return the function of a selection; a custom one is wrapped so that its pairs are checked at every call.
 
     Raises:
-        UserError: the user's module cannot be imported, or what it names is not callable. When called: the user's code
-            raises something, or returns a pair that the pool does not have.
+        UserError: the module cannot be imported, or the object is not callable. At a call: the custom code raises an
+            exception, or returns an invalid pair.
     """
     if isinstance(select, str) and select in SELECTIONS:
         return SELECTIONS[select].select
@@ -66,13 +66,13 @@ def load_selection(select: str | SelectionFunction) -> SelectionFunction:
 
 
 def _check_pair(pair: Any, pool: Pool, where: str) -> Pair:
-    """Return a pair that a user's selection returned, as plain integers.
+    """Check a pair that a custom selection returned, and convert its indices to int.
 
     Raises:
-        UserError: not two indices, an index that no candidate has, one text twice, or the reference not chosen.
+        UserError: not two indices, an index out of range, the same text twice, or the reference is not chosen.
     """
     try:
-        # Indices may be numpy's.
+        # Indices may be NumPy integers.
         chosen, rejected = map(operator.index, pair)
     except (TypeError, ValueError):
         raise UserError(
@@ -84,5 +84,5 @@ def _check_pair(pair: Any, pool: Pool, where: str) -> Pair:
     if pool.candidates[chosen].text.strip() == pool.candidates[rejected].text.strip():
         raise UserError(f"{where} has the same text twice; a pair needs two different translations")
     if pool.reference not in (None, chosen):
-        raise UserError(f"{where} does not choose the reference; where reference is 'always', choose pool.best")
+        raise UserError(f"{where} does not choose the reference; with reference = 'always', choose pool.best")
     return chosen, rejected

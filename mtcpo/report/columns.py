@@ -1,6 +1,6 @@
-"""Columns beside the metrics that the terminal's table and the page share: one row each in COLUMNS.
+"""Columns other than metrics, shared by the terminal's table and the page: one entry each in COLUMNS.
 
-A new column is a new row here. What it shows must be a field of `SystemScores`; a new one is computed in
+To add a column, add an entry. It shows a field of `SystemScores`; new fields are computed in
 `evaluation/diagnostics.py`.
 """
 
@@ -15,7 +15,7 @@ from mtcpo.report.wording import format_count, humanize
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """A column of a table of systems. cell: what a system's row shows in it."""
+    """A column of a table of systems. cell: system's scores -> text of its cell."""
 
     title: str
     cell: Callable[[SystemScores], str]
@@ -33,6 +33,6 @@ COLUMNS = {"length": Column("length", _length), **{name: _count(name) for name i
 
 
 def columns_of(entry: SetEntry) -> tuple[Column, ...]:
-    """Return the columns of a test set: all but the diagnostics that were checked for no system."""
+    """Return the columns of a test set: all but the diagnostics that were not checked for any system."""
     unchecked = set(DIAGNOSTICS) - set(entry.diagnostics)
     return tuple(column for name, column in COLUMNS.items() if name not in unchecked)

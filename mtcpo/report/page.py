@@ -1,6 +1,6 @@
-"""`report.html`: one page that says whether the tuned model is better, on what, how surely, and shows the sentences.
+"""`report.html`: a page that shows whether the tuned model is better, on what, how surely, with translations to read.
 
-It is made of what lies in a run directory. Every file is optional: what is missing is named on the page.
+It is made from the files in a run directory. Every file is optional; the page names those that are missing.
 """
 
 from __future__ import annotations
@@ -13,23 +13,23 @@ from mtcpo.core.files import read_json, write_text
 from mtcpo.data.pair_report import PairReport, read_pair_report
 from mtcpo.evaluation.document import EvaluationDocument, read_document
 from mtcpo.evaluation.results import EVALUATION_FILE
-from mtcpo.report.figures import read_training_log, training_figures
 from mtcpo.report.pair_figures import length_note, pair_figures
 from mtcpo.report.paper_tables import write_paper_tables
 from mtcpo.report.provenance import flatten, stage_views, with_command_line
 from mtcpo.report.rendering import render_page
+from mtcpo.report.training_figures import read_training_log, training_figures
 from mtcpo.report.views import overview_of, view_of
 
 REPORT_FILE = "report.html"
 
 
 def write_report(run_dir: Path, document: EvaluationDocument | None = None) -> Path:
-    """Make `report.html` in a run directory from what lies there; return its path.
+    """Write `report.html` into a run directory, from the files there; return its path.
 
-    document: evaluation.json, where the caller has it in memory; None: it is read.
+    document: the content of evaluation.json; None: read the file.
 
     Raises:
-        UserError: no such directory, nothing of a run in it, or a file in it that cannot be read.
+        UserError: no such directory, no files of a run in it, or an unreadable file.
     """
     if not run_dir.is_dir():
         raise UserError(f"{run_dir}: no such directory; a run directory is needed")
@@ -83,7 +83,7 @@ def _provenance_parts(run_dir: Path) -> dict[str, Any]:
     }
     if stamp is not None:
         parts["run_stages"] = stage_views(stamp)
-        # The stages have a table of their own.
+        # Without the stages, which have a table of their own.
         parts["stamp"] = flatten({key: value for key, value in stamp.items() if key != "stages"})
     return parts
 

@@ -1,4 +1,4 @@
-"""Plots and sentences on preference pairs, from prefs-report.json: for report.html and for prefs-report.html."""
+"""Plots and sentences about preference pairs, from prefs-report.json, for report.html and prefs-report.html."""
 
 from __future__ import annotations
 
@@ -6,19 +6,18 @@ from collections.abc import Mapping
 from itertools import pairwise
 
 from mtcpo.data.pair_report import Histogram, Lengths, PairReport
-from mtcpo.report.figures import Figure
-from mtcpo.report.svg import Series, bars, histogram, line_plot
+from mtcpo.report.svg import Figure, Series, bars, histogram, line_plot
 from mtcpo.report.wording import humanize, metric_title
 
 SIDES = ("chosen", "rejected")
 
 MAX_BARS = 9
-"""Systems in one plot."""
+"""Maximum number of systems in a plot."""
 
 
 def pair_figures(report: PairReport) -> list[Figure]:
-    """Plot what the pairs are like: kept and dropped, margins, lengths, systems."""
-    # Of a sample, drawn evenly: all pairs would give the same picture, and prefs.jsonl need not be read again.
+    """Plot the pairs: kept and dropped, margins, lengths, systems."""
+    # Histograms of a uniform sample: all pairs would look the same, and prefs.jsonl need not be read again.
     drawn = report.histograms
     figures = [
         _drops_figure(report),
@@ -26,14 +25,14 @@ def pair_figures(report: PairReport) -> list[Figure]:
         _histogram_figure("Length ratio, chosen / rejected", drawn.length_ratio, "1 means equally long"),
     ]
     for side, systems in (("chosen", report.systems.chosen), ("rejected", report.systems.rejected)):
-        # With one system there is nothing to compare.
+        # With a single system there is nothing to compare.
         if len(systems) > 1:
             figures.append(_systems_figure(f"Systems of the {side} translations", systems))
     return figures
 
 
 def candidate_figures(report: PairReport) -> list[Figure]:
-    """Plot what the pairs were chosen from: scores of chosen and rejected, and candidates that were left out."""
+    """Plot the candidates: scores of chosen and rejected, and candidates that were removed."""
     figures = []
     for metric, drawn in report.histograms.scores.items():
         means = {"chosen": report.chosen_scores.get(metric), "rejected": report.rejected_scores.get(metric)}
@@ -58,19 +57,19 @@ def _histogram_figure(title: str, drawn: Histogram, note: str) -> Figure:
 
 
 def _systems_figure(title: str, systems: Mapping[str, int]) -> Figure:
-    # They come with the most frequent first.
+    # They are sorted, the most frequent first.
     rows = [(system, float(count), "main") for system, count in list(systems.items())[:MAX_BARS]]
     note = f"the first {MAX_BARS} of {len(systems)}" if len(systems) > MAX_BARS else ""
     return Figure(title, bars(rows, title), note=note)
 
 
 def _score_figure(metric: str, drawn: Histogram, means: Mapping[str, float | None]) -> Figure:
-    """Plot the share of the chosen and of the rejected by score: shares, since some may lack the score."""
+    """Plot the distribution of a score for chosen and rejected: shares, not counts, because some may lack the score."""
     middles = [(low + high) / 2 for low, high in pairwise(drawn.edges)]
     curves, notes = [], []
     for side in SIDES:
         counts, mean = drawn.counts[side], means[side]
-        total = sum(counts) or 1  # where a side has no score at all, its curve lies on the axis
+        total = sum(counts) or 1  # a side without any score has a curve on the axis
         points = []
         for middle, count in zip(middles, counts, strict=True):
             points.append((middle, 100 * count / total))
@@ -82,7 +81,7 @@ def _score_figure(metric: str, drawn: Histogram, means: Mapping[str, float | Non
 
 
 def length_note(lengths: Lengths) -> str:
-    """Say how long chosen and rejected are; a length bias in the pairs is copied into the model's output."""
+    """Return a sentence on the lengths of chosen and rejected: a model copies a length bias of its pairs."""
     note = (
         f"The chosen translation is longer in {100 * lengths.chosen_longer_share:.0f} % and shorter in "
         f"{100 * lengths.rejected_longer_share:.0f} % of the pairs. Mean lengths: {lengths.chosen_mean_chars:.1f} "
@@ -97,7 +96,7 @@ def length_note(lengths: Lengths) -> str:
 
 
 def margin_note(lengths: Lengths) -> str:
-    """Say whether larger margins go with longer translations, "" where one of the two never differs."""
+    """Return a sentence on whether margins correlate with length, or "" if one of the two is constant."""
     if lengths.length_margin_correlation is None:
         return ""
     return (

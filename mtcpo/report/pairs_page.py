@@ -1,7 +1,7 @@
-"""`prefs-report.html`: one page that shows which pairs were chosen, made from prefs-report.json alone.
+"""`prefs-report.html`: a page about the preference pairs, made from prefs-report.json alone.
 
-It is what to look at before an hour of training: whether the chosen are better and not merely longer, whose outputs
-they are, whether the metrics agree, what was dropped, and twenty pairs to read.
+Worth a look before an hour of training: are the chosen better, or merely longer? Whose outputs are they? Do the
+metrics agree? What was dropped? And twenty pairs to read.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from mtcpo.report.wording import humanize, metric_title
 
 @dataclass(frozen=True, slots=True)
 class PairView:
-    """A pair as the page shows it, with differences marked. scores: (metric, chosen's, rejected's), of both only."""
+    """A pair as the page shows it, with differences marked. scores: (metric, chosen's, rejected's)."""
 
     triplet: Triplet
     chosen: Markup
@@ -32,7 +32,7 @@ class PairView:
 
 
 def page_path_of(report: Path) -> Path:
-    """Return where the page of a report goes: `prefs-report.json` -> `prefs-report.html`."""
+    """Return the path of a report's page: `prefs-report.json` -> `prefs-report.html`."""
     return report.with_suffix(".html")
 
 
@@ -40,7 +40,7 @@ def write_pair_page(path: Path) -> Path:
     """Write the page of a prefs-report.json beside it; return the page's path.
 
     Raises:
-        UserError: the report is missing, or not one of this version.
+        UserError: the report is missing, or of another version.
     """
     report = read_pair_report(path)
     agreement = [(humanize(metrics), correlation) for metrics, correlation in report.agreement.items()]
@@ -62,7 +62,7 @@ def write_pair_page(path: Path) -> Path:
 
 
 def _facts(report: PairReport) -> str:
-    """Return in one line how much was kept, and of what."""
+    """Return a line on how many pairs were kept, from how many sources and candidates, in which languages."""
     return (
         f"{report.kept:,} pairs of {report.sources_kept:,} sources; {report.segments:,} sources with "
         f"{report.candidates:,} candidates were read; {', '.join(report.languages)}"
@@ -70,11 +70,11 @@ def _facts(report: PairReport) -> str:
 
 
 def _view(triplet: Triplet) -> PairView:
-    # From the rejected to the chosen: what the chosen has more is marked as new.
+    # From rejected to chosen: text that only the chosen has is marked as new.
     rejected, chosen = mark_differences(triplet.rejected, triplet.chosen)
     scores = []
     for name, chosen_score in triplet.chosen_scores.items():
-        # A score of one side alone says nothing about the pair.
+        # A score of only one side says nothing about the pair.
         if name in triplet.rejected_scores:
             scores.append((metric_title(name), chosen_score, triplet.rejected_scores[name]))
     return PairView(triplet, chosen, rejected, tuple(scores))

@@ -14,17 +14,17 @@ from mtcpo.report.wording import describe_tests, format_score, listed_systems, m
 LATEX = {
     "\\": r"\textbackslash{}", "{": r"\{", "}": r"\}", "$": r"\$", "&": r"\&", "#": r"\#", "_": r"\_", "%": r"\%",
     "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "<": r"\textless{}", ">": r"\textgreater{}",
-    "|": r"\textbar{}", "[": "{[}", "*": "{*}",  # both mean something after the end of a row
+    "|": r"\textbar{}", "[": "{[}", "*": "{*}",  # both are special after the end of a row
 }  # fmt: skip
-"""Characters that mean something to LaTeX, and how they are written."""
+"""LaTeX's special characters -> how to write them."""
 
 CAPTION_MARKS = {"\ue000": r"$^{*}$", "\ue001": r"$^{\dagger}$"}
-"""Placeholders in a caption for the marks of better and worse, until its text is escaped: no name contains them."""
+"""Placeholders for the marks of better and worse while a caption is escaped: no name contains these characters."""
 
 
 @dataclass(frozen=True, slots=True)
 class Markup:
-    """How a cell is written. best, interval: templates with one place; marks: by verdict."""
+    """How a cell is written. best, interval: templates with one field; marks: verdict -> mark."""
 
     best: str
     interval: str
@@ -40,13 +40,13 @@ TEX = Markup(
 
 
 def write_paper_tables(folder: Path, document: EvaluationDocument) -> None:
-    """Write evaluation.md and evaluation.tex beside evaluation.json: a table for each test set."""
+    """Write evaluation.md and evaluation.tex, with a table for each test set, beside evaluation.json."""
     write_text(folder / "evaluation.md", "\n".join(map(to_markdown, document.entries)))
     write_text(folder / "evaluation.tex", "\n".join(map(to_latex, document.entries)))
 
 
 def to_markdown(entry: SetEntry) -> str:
-    """Return a test set's scores as a Markdown table, the best of each metric in bold, with what the marks mean."""
+    """Return a test set's scores as a Markdown table, best scores in bold, followed by what the marks mean."""
     heads = ["system"]
     for metric, description in entry.metrics.items():
         heads.append(metric_title(metric) + ("↑" if description.higher_is_better else "↓"))
@@ -68,7 +68,7 @@ def to_latex(entry: SetEntry) -> str:
     for metric, description in entry.metrics.items():
         arrow = r" $\uparrow$" if description.higher_is_better else r" $\downarrow$"
         heads.append(_tex(metric_title(metric)) + arrow)
-        # A comment ends with its line, so no line break may stand in it.
+        # A comment ends with its line, so it must not contain a line break.
         lines.append(f"% {_one_line(metric_title(metric))}: {_one_line(description.signature)}")
     lines += [r"% in the preamble: \usepackage{booktabs}", r"\begin{table}", r"\centering"]
     lines += [rf"\begin{{tabular}}{{l{'r' * len(entry.metrics)}}}", r"\toprule"]
@@ -90,7 +90,7 @@ def _caption(entry: SetEntry) -> str:
 
 
 def _cell(entry: SetEntry, system: str, metric: str, markup: Markup) -> str:
-    """Return a score, bold if it is the best, marked if it differs from the baseline's, with its interval."""
+    """Return a score: bold if it is the best, marked if significantly different from the baseline; with interval."""
     percent, score = entry.metrics[metric].percent, entry.score(system, metric)
     text = format_score(score.score, percent)
     if system in entry.best(metric):
@@ -120,7 +120,7 @@ def _one_line(text: str) -> str:
 
 
 def _plain(text: str) -> str:
-    """Return a name that Markdown shows as it is."""
+    """Escape a name for Markdown."""
     return re.sub(r"([\\`*_{}\[\]<>|#~])", r"\\\1", _one_line(text))
 
 

@@ -1,4 +1,4 @@
-"""How a run was made, as the pages show it: stages, versions, settings, and any JSON object as groups of figures."""
+"""Provenance of a run, as the pages show it: stages, versions, settings, and any JSON object as groups of values."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class StageView:
 
 
 def stage_views(stamp: Mapping[str, Any]) -> tuple[StageView, ...]:
-    """Return the stages of stamp.json: how long each took, what it counted, what it was given."""
+    """Return the stages of stamp.json: duration, counts, inputs and settings of each."""
     views = []
     for name, stage in stamp.get("stages", {}).items():
         seconds = stage.get("seconds")
@@ -40,13 +40,13 @@ def stage_views(stamp: Mapping[str, Any]) -> tuple[StageView, ...]:
 
 
 def _counts_in_words(figures: Mapping[str, Any]) -> Iterator[str]:
-    """Say what a stage counted; counts of zero and empty groups are left out."""
+    """Yield a stage's counts in words; zeros and empty groups are left out."""
     for name, value in figures.items():
         if isinstance(value, Mapping):
             if value:
                 yield f"{humanize(name)}: {', '.join(_counts_in_words(value))}"
         elif name == "seed":
-            # No count: 0 is a seed like any other, and thousands are not set off.
+            # Not a count: a seed of 0 is shown too, and without thousands separators.
             yield f"seed {value}"
         elif value:
             number = f"{value:,}" if isinstance(value, int) else str(value)
@@ -54,14 +54,14 @@ def _counts_in_words(figures: Mapping[str, Any]) -> Iterator[str]:
 
 
 def with_command_line(made: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the "made" part of evaluation.json, its command as it is typed."""
+    """Return the "made" part of evaluation.json, with its command as one would type it."""
     if "command" not in made:
         return dict(made)
     return {**made, "command": shlex.join(made["command"])}
 
 
 def flatten(value: Mapping[str, Any]) -> dict[str, list[tuple[str, str]]]:
-    """Return a nested object as groups of (name, text): the scalars at the top, then one group for each object."""
+    """Flatten a nested object to groups of (name, text): top-level scalars first, then one group for each object."""
     groups: dict[str, list[tuple[str, str]]] = {"": []}
     for key, item in value.items():
         if isinstance(item, Mapping) and item:

@@ -1,6 +1,6 @@
-"""From a template to a page: the Jinja environment, our style sheet and script, and the direction of text.
+"""Render a template to a page: the Jinja environment, our style sheet and script, and text direction.
 
-A page needs no network; its only script is our own, allowed by its hash, so that nothing else on the page could run.
+A page needs no network. Its only script is our own, allowed by its hash, so that no other script can run.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ RTL_LETTER = re.compile("[\u0590-\u08ff\ufb1d-\ufdff\ufe70-\ufefc\U00010800-\U00
 
 
 def render_page(template: str, **values: object) -> str:
-    """Return the page that a template of ours gives with these values."""
+    """Render one of the package's templates with these values."""
     return _environment().get_template(template).render(version=__version__, **_inline_files(), **values)
 
 
 def _environment() -> jinja2.Environment:
-    """Return the environment of the templates: every text is escaped, and an undefined name is an error."""
+    """Return the Jinja environment: all text is escaped, and an undefined name is an error."""
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(TEMPLATES),
         autoescape=True,
@@ -59,14 +59,14 @@ def _inline_files() -> dict[str, Markup | str]:
 def _is_rtl(tag: str) -> bool:
     try:
         return script_of(tag) in RTL_SCRIPTS
-    except UserError:  # no language tag: nothing is known of its script
+    except UserError:  # not a language tag: its script is unknown
         return False
 
 
 def direction(text: str, tag: str) -> str:
     """Return a text's base direction for the attribute `dir`: "rtl" for right-to-left languages, else "auto".
 
-    "auto" goes by the first letter, and a sentence of Arabic or Hebrew that begins with a name in Latin letters still
-    reads from the right. An output without a single right-to-left letter is a copy or off-target, and stays "auto".
+    "auto" goes by the first letter, but an Arabic or Hebrew sentence that begins with a name in Latin letters still
+    reads from the right. An output without any right-to-left letter is a source copy or off-target and stays "auto".
     """
     return "rtl" if _is_rtl(tag) and RTL_LETTER.search(text) else "auto"

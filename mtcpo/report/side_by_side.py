@@ -1,6 +1,6 @@
-"""Translations side by side: which segments are shown, where two translations differ, and the error spans in them.
+"""Translations side by side: which segments to show, where two translations differ, and their error spans.
 
-Differences and error spans are Markup that is safe on a page: every piece of text is escaped before it is marked.
+The Markup returned here is safe on a page: every piece of text is escaped before it is marked.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ from mtcpo.data.records import Candidate, ErrorSpan, Segment
 from mtcpo.report.wording import metric_title
 
 MAX_TEXTS = 1200
-"""Translations shown of one test set: 300 segments with four texts each. More makes the page slow to open."""
+"""Maximum number of texts shown for a test set: 300 segments with four texts each. More would open slowly."""
 
 MIN_SEGMENTS = 30
-"""Segments shown however many systems there are."""
+"""Minimum number of segments shown, however many systems there are."""
 
-# A run of white space; one ideograph, kana or syllable, since these scripts have no spaces; one mark of punctuation;
-# else a word. Words are "what is left", so that combining marks (Devanagari, Arabic) stay with their letters.
+# Units: a run of white space; a single ideograph, kana or syllable, as these scripts have no spaces; a punctuation
+# mark; else a word. Words are whatever remains, so that combining marks (Devanagari, Arabic) stay with their letters.
 _IDEOGRAPHS = "\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
 _PUNCTUATION = re.escape(".,;:!?…()[]{}<>\"'“”„‚‘’«»/。、，！？；：「」（）।؟،")
 _TOKEN = re.compile(rf"\s+|[{_IDEOGRAPHS}]|[{_PUNCTUATION}]|[^\s{_IDEOGRAPHS}{_PUNCTUATION}]+")
@@ -35,7 +35,7 @@ ERROR = Markup('<span class="error {0}" title="{0} error, confidence {1:.0%}">{2
 
 
 class Piece(NamedTuple):
-    """A piece of a text, and whether the other text has it too."""
+    """A piece of a text, and whether it is in the other text too."""
 
     same: bool
     text: str
@@ -43,7 +43,7 @@ class Piece(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Output:
-    """A system's translation as shown. gains: score minus the baseline's by metric, positive is better."""
+    """A system's translation as shown. gains: metric -> segment score minus the baseline's; positive is better."""
 
     system: str
     text: Markup
@@ -55,7 +55,7 @@ class Output:
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """A segment as shown. number: its line in the test set, from 1. outputs: the baseline's first."""
+    """A segment as shown. number: its line in the test set, from 1. outputs: of the baseline, then the others."""
 
     number: int
     segment: Segment
@@ -64,7 +64,7 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class Selection:
-    """The rows of a page, and by which rule they were chosen of `total` segments ("" where all are shown)."""
+    """The rows of a page, and the rule that chose them from `total` segments ("" if all are shown)."""
 
     rows: tuple[Row, ...]
     total: int
@@ -72,26 +72,26 @@ class Selection:
 
 
 def words(text: str) -> list[str]:
-    """Split a text into the units in which differences are shown; joined they give the text again."""
+    """Split a text into the units for showing differences; joined, they are the text again."""
     return _TOKEN.findall(text)
 
 
 def mark_differences(
     before: str, after: str, errors: tuple[Sequence[ErrorSpan], Sequence[ErrorSpan]] = ((), ())
 ) -> tuple[Markup, Markup]:
-    """Return both texts with what only one of them has in `<mark>`: class "gone" in the first, "new" in the second.
+    """Return both texts with their differences in `<mark>`: class "gone" in the first, "new" in the second.
 
-    errors: the error spans of the first and of the second text, to be marked too.
+    errors: error spans of the first and of the second text, also marked.
     """
     old, new = words(before), words(after)
     left, right = [], []
-    # Indel, which knows no replacement: Levenshtein pairs unequal words with each other, to save an edit, and marks
-    # 17 % more of the text on WMT22.
+    # Indel has no substitutions: Levenshtein pairs unequal words to save an edit, and marks 17 % more of the text
+    # on WMT22.
     blocks = list(Indel.opcodes(old, new))
     for place, block in enumerate(blocks):
         old_text = "".join(old[block.src_start : block.src_end])
         new_text = "".join(new[block.dest_start : block.dest_end])
-        # A space between two differences reads better as a part of one longer difference.
+        # A space between two differences reads better as part of one longer difference.
         is_inner_space = 0 < place < len(blocks) - 1 and old_text.isspace()
         same = block.tag == "equal" and not is_inner_space
         left.append(Piece(same, old_text))
@@ -100,7 +100,7 @@ def mark_differences(
 
 
 def _mark_pieces(pieces: Sequence[Piece], kind: str, errors: Sequence[ErrorSpan]) -> Markup:
-    """Join the pieces of a text, neighbouring differences under one mark."""
+    """Join the pieces of a text; adjacent differences share one mark."""
     marked, start = Markup(""), 0
     for same, run in groupby(pieces, key=itemgetter(0)):
         text = "".join(piece.text for piece in run)
@@ -110,7 +110,7 @@ def _mark_pieces(pieces: Sequence[Piece], kind: str, errors: Sequence[ErrorSpan]
 
 
 def _mark_difference(text: str, kind: str, errors: Sequence[ErrorSpan], start: int) -> Markup:
-    """Mark a text without the space around it; one that is nothing but space is marked as it is."""
+    """Mark a text without surrounding white space, unless it is all white space."""
     inner = text.strip() or text
     if not inner:
         return Markup("")
@@ -125,11 +125,11 @@ def _mark_difference(text: str, kind: str, errors: Sequence[ErrorSpan], start: i
 def mark_errors(text: str, errors: Sequence[ErrorSpan], start: int = 0) -> Markup:
     """Return a text with its error spans in `<span class="error SEVERITY">`.
 
-    start: where `text` begins in the whole translation, which the positions of the errors refer to.
+    start: offset of `text` in the whole translation, to which the errors' positions refer.
     """
     marked, done = Markup(""), 0
     for error in sorted(errors, key=attrgetter("start")):
-        # Spans may overlap, and may begin or end outside of this text.
+        # Spans may overlap, and may begin or end outside this text.
         first, last = max(error.start - start, done), min(error.end - start, len(text))
         if first < last:
             marked += escape(text[done:first]) + ERROR.format(error.severity, error.confidence, text[first:last])
@@ -144,20 +144,20 @@ def select_rows(
     metric: str,
     span_metric: str | None = None,
 ) -> Selection:
-    """Choose what to show: all segments where they are few, else the largest gains and losses and an even sample.
+    """Choose the segments to show: all if they are few, else the largest gains and losses and an even sample.
 
     Args:
         segments: With the systems as candidates, in the order of the test set.
-        baseline: System that gains are measured against, and differences marked against.
-        others: The other systems, in the order in which they are shown.
-        metric: Whose gains and losses choose, of the first of `others`.
-        span_metric: The metric whose error spans are marked.
+        baseline: System against which gains and differences are shown.
+        others: The other systems, in display order.
+        metric: The metric for the largest gains and losses of the first of `others`.
+        span_metric: The metric whose error spans are marked, if any.
 
     Raises:
         UserError: a segment lacks the translation of a system.
     """
     all_segments = list(segments)
-    # Each segment shows its source, its reference and the baseline beside the others.
+    # Each segment has three more texts: source, reference and baseline.
     limit = max(MIN_SEGMENTS, MAX_TEXTS // (len(others) + 3))
     shown: Iterable[int] = range(len(all_segments))
     rule = ""
@@ -176,7 +176,7 @@ def select_rows(
 def _largest_gains_and_losses(
     segments: Sequence[Segment], baseline: str, others: Sequence[str], metric: str, count: int
 ) -> set[int]:
-    """Return the segments where the first of `others` gains and loses most, `count` of each."""
+    """Return the indices of the segments where the first of `others` gains and loses most, `count` each."""
     if not others:
         return set()
     gains = [_gains(segment, others[0], baseline).get(metric, 0.0) for segment in segments]
@@ -185,7 +185,7 @@ def _largest_gains_and_losses(
 
 
 def _spread_evenly(total: int, taken: set[int], count: int) -> set[int]:
-    """Return `count` places spread evenly over those of `total` that are not taken."""
+    """Return `count` indices spread evenly over those below `total` that are not taken."""
     rest = [index for index in range(total) if index not in taken]
     return {rest[place * len(rest) // count] for place in range(count)}
 
@@ -198,7 +198,7 @@ def _candidate(segment: Segment, system: str) -> Candidate:
 
 
 def _gains(segment: Segment, system: str, baseline: str) -> dict[str, float]:
-    """Return a system's segment scores less the baseline's, by metric; positive is better, of TER too."""
+    """Return metric -> a system's segment score minus the baseline's; positive is better, for TER too."""
     baseline_scores = _candidate(segment, baseline).scores
     gains = {}
     for metric, score in _candidate(segment, system).scores.items():
@@ -210,7 +210,7 @@ def _gains(segment: Segment, system: str, baseline: str) -> dict[str, float]:
 def _row(number: int, segment: Segment, baseline: str, others: Sequence[str], span_metric: str | None) -> Row:
     base = _candidate(segment, baseline)
     base_errors = base.errors.get(span_metric or "", ())
-    # With one other system there is one text to differ from; with several, the baseline's text has no marks.
+    # The baseline's text has difference marks only if there is a single other system.
     base_text = mark_errors(base.text, base_errors)
     outputs = []
     for system in others:

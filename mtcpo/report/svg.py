@@ -1,7 +1,7 @@
-"""Plots as inline SVG: no plotting package, no colours of their own, every string escaped.
+"""Plots as inline SVG: no plotting package, no colors of their own, every string escaped.
 
-Colours and font sizes come from the page's style sheet through classes, so that a plot follows light and dark mode.
-A drawing is 360 units wide: about the width of a phone, so that its text is readable there without scaling.
+Classes give colors and font sizes from the page's style sheet, so that a plot follows light and dark mode. A drawing is
+360 units wide, about the width of a phone, where its text is readable without scaling.
 """
 
 from __future__ import annotations
@@ -16,7 +16,17 @@ from markupsafe import Markup
 
 WIDTH = 360
 MAX_POINTS = 160
-"""A longer curve is averaged down to this many points: more are not visible at this width, and fill the file."""
+"""Longer curves are averaged down to this many points: more would not be visible, only make the file larger."""
+
+
+@dataclass(frozen=True, slots=True)
+class Figure:
+    """A plot with its title, a note, and the names of its curves, or () if there is only one."""
+
+    title: str
+    svg: Markup
+    legend: tuple[str, ...] = ()
+    note: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +39,7 @@ class Series:
 
 @dataclass(frozen=True, slots=True)
 class Interval:
-    """A value with its bounds. tone: "better", "worse" or "same"; note: text at the right."""
+    """A value with its bounds. tone: "better", "worse" or "same"; note: text on the right."""
 
     label: str
     low: float
@@ -41,7 +51,7 @@ class Interval:
 
 @dataclass(frozen=True, slots=True)
 class Frame:
-    """Where a plot's axes are: ranges of the data, and the rectangle in units that they are mapped to."""
+    """The coordinate system of a plot: data ranges, and the rectangle (in SVG units) to which they are mapped."""
 
     x_range: tuple[float, float]
     y_range: tuple[float, float]
@@ -56,16 +66,16 @@ class Frame:
         return self.left + (value - low) / (high - low) * (self.right - self.left)
 
     def y(self, value: float) -> float:
-        """Return the vertical position of a value; SVG counts from the top down, data upward."""
+        """Return the vertical position of a value; in SVG, y grows downward."""
         low, high = self.y_range
         return self.bottom - (value - low) / (high - low) * (self.bottom - self.top)
 
 
 def ticks(low: float, high: float) -> list[float]:
-    """Return round values within [low, high], 1, 2 or 5 times a power of ten apart: three to eight of them."""
+    """Return three to eight round values within [low, high], spaced 1, 2 or 5 times a power of ten."""
     power = 10.0 ** math.floor(math.log10(high - low))
     for step in (5 * power, 2 * power, power, power / 2, power / 5):
-        # A hair of tolerance: 0.3 / 0.1 is 2.9999999999999996, and the tick at 0.3 would be lost.
+        # A tolerance: 0.3 / 0.1 is 2.9999999999999996, and the tick at 0.3 would be lost.
         first, last = math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9)
         if last - first >= 2:
             break
@@ -73,23 +83,23 @@ def ticks(low: float, high: float) -> list[float]:
 
 
 def tick_label(value: float, step: float) -> str:
-    """Return a tick's number with the decimals that its step needs, thousands as k, with a true minus sign."""
+    """Return a tick's label, with as many decimals as the step needs, k for thousands, and a true minus sign."""
     if step >= 1000:
         return f"{value / 1000:g}k".replace("-", "−") if value else "0"
-    # As many as the step has: 0.05 has two. log10(0.001) is a hair below -3, hence the tolerance.
+    # As many as the step has: two for 0.05. log10(0.001) is slightly below -3, hence the tolerance.
     decimals = max(0, -math.floor(math.log10(step) + 1e-9))
     return f"{value:.{decimals}f}".replace("-", "−")
 
 
 def _padded(low: float, high: float, share: float) -> tuple[float, float]:
-    """Return the range with a margin, a share of its width on either side; a single value gets a range around it."""
+    """Widen a range by a share of its width on either side; a single value gets a range around it."""
     if high - low < 1e-12 * max(1.0, abs(low), abs(high)):
         half = abs(high) * 0.1 or 1.0
         return low - half, high + half
     return low - share * (high - low), high + share * (high - low)
 
 
-# Markup.format escapes what is put in, so that no name of a system or metric can become a tag.
+# Markup.format escapes its arguments, so that no name of a system or metric can become a tag.
 
 
 def _svg(height: float, label: str, *parts: Markup) -> Markup:
@@ -107,7 +117,7 @@ def _line(x1: float, y1: float, x2: float, y2: float, kind: str) -> Markup:
 
 
 def _rectangle(x: float, y: float, width: float, height: float, kind: str, title: str = "") -> Markup:
-    # The title is what a browser shows when the pointer rests on the bar. A negative width would be no SVG.
+    # The title is the bar's tooltip. SVG does not allow a negative width.
     return Markup(
         '<rect class="{}" x="{:.1f}" y="{:.1f}" width="{:.1f}" height="{:.1f}" rx="1.5"><title>{}</title></rect>'
     ).format(kind, x, y, max(width, 0.0), max(height, 0.0), title)
@@ -136,7 +146,7 @@ def thin_out(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]
     """Average a long curve down to MAX_POINTS points; a short one stays as it is."""
     if len(points) <= MAX_POINTS:
         return list(points)
-    # Groups of neighbours, whose sizes differ by one at most.
+    # Groups of adjacent points, whose sizes differ by one at most.
     edges = [round(i * len(points) / MAX_POINTS) for i in range(MAX_POINTS + 1)]
     averages = []
     for start, end in pairwise(edges):
@@ -146,7 +156,7 @@ def thin_out(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]
 
 
 def line_plot(series: Sequence[Series], label: str) -> Markup:
-    """Draw curves on common axes; the n-th has the class `s{n}`. Every series needs a point."""
+    """Draw curves on common axes; the n-th has the class `s{n}`. Every series needs at least one point."""
     curves = [thin_out(curve.points) for curve in series]
     xs, ys = zip(*chain.from_iterable(curves), strict=True)
     frame = Frame(_padded(min(xs), max(xs), 0.0), _padded(min(ys), max(ys), 0.06), 46, WIDTH - 8, 8, 168)
@@ -154,7 +164,7 @@ def line_plot(series: Sequence[Series], label: str) -> Markup:
     for number, (points, curve) in enumerate(zip(curves, series, strict=True), start=1):
         positions = " ".join(f"{frame.x(x):.1f},{frame.y(y):.1f}" for x, y in points)
         parts.append(Markup('<polyline class="curve s{}" points="{}"/>').format(number, positions))
-        # The last point is marked, since it is what one looks for, and since a curve of one point is invisible.
+        # The last point is marked: readers look for it, and a curve with one point would be invisible.
         x, y = points[-1]
         dot = Markup('<circle class="dot s{}" cx="{:.1f}" cy="{:.1f}" r="3"><title>{}</title></circle>')
         parts.append(dot.format(number, frame.x(x), frame.y(y), f"{curve.name}: {y:.4g} at {x:g}"))
@@ -162,12 +172,12 @@ def line_plot(series: Sequence[Series], label: str) -> Markup:
 
 
 def interval_plot(rows: Sequence[Interval], label: str) -> Markup:
-    """Draw values with their bounds, one a row, against a line at zero."""
-    # Zero is always in the picture: whether an interval leaves it out is what the plot is for.
+    """Draw values with their bounds, one per row, with a line at zero."""
+    # Zero is always visible: the plot shows whether an interval excludes it.
     low = min(0.0, *map(attrgetter("low"), rows))
     high = max(0.0, *map(attrgetter("high"), rows))
     height = 10 + 28 * len(rows)
-    # Left of the frame is room for labels, right of it for notes.
+    # Room for labels on the left and for notes on the right.
     frame = Frame(_padded(low, high, 0.06), (0.0, 1.0), 104, WIDTH - 78, 4, height)
     parts = []
     for value in ticks(*frame.x_range):
@@ -190,17 +200,17 @@ def _interval_row(row: Interval, frame: Frame, y: float) -> Markup:
 
 
 def _shortened(label: str, length: int) -> str:
-    """Return a label that fits beside a plot; the whole one is in the title that a pointer shows."""
+    """Shorten a label to fit beside a plot; the tooltip has all of it."""
     return label if len(label) <= length else label[: length - 1] + "…"
 
 
 def histogram(edges: Sequence[float], counts: Sequence[float], label: str) -> Markup:
-    """Draw bars between consecutive edges. (B + 1,), (B,)."""
-    # The highest bar ends a little below the top; where all counts are 0, there is still an axis.
+    """Draw bars between consecutive edges. Shapes: edges (B + 1,), counts (B,)."""
+    # The highest bar ends slightly below the top; the axis is drawn even if all counts are 0.
     frame = Frame((edges[0], edges[-1]), (0.0, max(*counts, 1) * 1.06), 46, WIDTH - 8, 8, 148)
     parts = _y_axis(frame) + _x_axis(frame)
     for (low, high), count in zip(pairwise(edges), counts, strict=True):
-        # Half a unit free on either side keeps bars apart.
+        # A gap of half a unit on either side keeps bars apart.
         left, right, top = frame.x(low), frame.x(high), frame.y(count)
         title = f"{low:.4g} to {high:.4g}: {count:g}"
         parts.append(_rectangle(left + 0.5, top, right - left - 1, frame.bottom - top, "bar", title))
@@ -208,8 +218,8 @@ def histogram(edges: Sequence[float], counts: Sequence[float], label: str) -> Ma
 
 
 def bars(rows: Sequence[tuple[str, float, str]], label: str) -> Markup:
-    """Draw horizontal bars from zero: (label, value, tone), with the value written beside each."""
-    # Not 0, which it is divided by.
+    """Draw horizontal bars from zero, with labels and values. rows: (label, value, tone)."""
+    # Never 0: it is a divisor below.
     longest = max([1e-12, *map(itemgetter(1), rows)])
     parts = []
     for number, (name, value, tone) in enumerate(rows):
@@ -217,7 +227,7 @@ def bars(rows: Sequence[tuple[str, float, str]], label: str) -> Markup:
         width = value / longest * (WIDTH - 190)
         written = f"{value:,.0f}" if value == int(value) else f"{value:.2f}"
         parts.append(_text(0, y + 14, _shortened(name, 19), "start", "label"))
-        # What is not zero can be seen, however small.
+        # Any value but zero stays visible, however small.
         parts.append(_rectangle(130, y + 3, max(width, 1.5 if value else 0.0), 15, f"bar tone-{tone}", name))
         parts.append(_text(136 + width, y + 15, written, "start", "note"))
     return _svg(8 + 26 * len(rows), label, *parts)

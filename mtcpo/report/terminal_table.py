@@ -29,18 +29,18 @@ WIDTH_OF_A_PIPE = 1000
 
 
 def print_table(document: EvaluationDocument, console: Console | None = None) -> None:
-    """Print evaluation.json as one table a test set, with signatures under it."""
+    """Print evaluation.json as one table per test set, with signatures below it."""
     from rich.console import Console
 
     if console is None:
-        # A file or a pipe has no width: numbers must not be truncated there.
+        # A file or a pipe has no width: nothing must be truncated there.
         console = Console(width=None if Console().is_terminal else WIDTH_OF_A_PIPE, highlight=False)
     for entry in document.entries:
         _print_entry(entry, console)
 
 
 def _print_entry(entry: SetEntry, console: Console) -> None:
-    # Text, and not str, wherever a name may stand: rich would read [red] in a str as its markup.
+    # Text instead of str wherever a name may appear: rich would read [red] in a str as markup.
     from rich.text import Text
 
     table = _table_with_heads(entry)
@@ -73,7 +73,7 @@ def _table_with_heads(entry: SetEntry) -> Table:
 
 
 def _score_cell(entry: SetEntry, system: str, metric: str) -> Text:
-    """Return a score with its interval and cluster and, under it, the difference from the baseline."""
+    """Return a score with its interval and cluster and, below it, the difference from the baseline."""
     from rich.text import Text
 
     percent, score = entry.metrics[metric].percent, entry.score(system, metric)

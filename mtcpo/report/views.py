@@ -1,7 +1,7 @@
-"""What the page shows of the evaluation: a view for each test set, and one table over all of them.
+"""The evaluation as the page shows it: a view of each test set, and an overview table of all.
 
-The template only lays out what stands here. A new plot of a test set is a function in `report/score_figures.py` and a
-line in `_plots`; a new column is a row in `report/columns.py`.
+The template only lays out these views. To add a plot of a test set, see `report/score_figures.py`; to add a column, add
+an entry in `report/columns.py`.
 """
 
 from __future__ import annotations
@@ -18,18 +18,15 @@ from mtcpo.data.rows import read_segments
 from mtcpo.evaluation.document import SetEntry, Verdict
 from mtcpo.evaluation.results import translations_dir
 from mtcpo.report.columns import Column, columns_of
-from mtcpo.report.figures import Figure
-from mtcpo.report.score_figures import MAX_CURVES, delta_figures, length_figure
+from mtcpo.report.score_figures import score_figures
 from mtcpo.report.side_by_side import Row, Selection, select_rows
+from mtcpo.report.svg import Figure
 from mtcpo.report.wording import format_p, format_score, has_few_systems, listed_systems, metric_heading, signed_delta
-
-MAX_LENGTH_FIGURES = 3
-"""Metrics that are plotted against the length of the source: one row of the page."""
 
 
 @dataclass(frozen=True, slots=True)
 class Tile:
-    """One metric of one system against the baseline, in words and numbers."""
+    """One system against the baseline by one metric, in words and numbers."""
 
     metric: str
     system: str
@@ -42,7 +39,7 @@ class Tile:
 
 @dataclass(frozen=True, slots=True)
 class OverviewLine:
-    """What a system reaches on a test set. number: of the test set on the page, from 1. cells: by metric."""
+    """A system's scores on a test set. number: of the test set on the page, from 1. cells: metric -> text."""
 
     number: int
     entry: SetEntry
@@ -52,7 +49,7 @@ class OverviewLine:
 
 @dataclass(frozen=True, slots=True)
 class Overview:
-    """Several test sets in one table. metrics: of all test sets, as they first come, each with its heading."""
+    """Several test sets in one table. metrics: name -> heading, of all test sets, in order of first occurrence."""
 
     metrics: dict[str, str]
     lines: tuple[OverviewLine, ...]
@@ -60,12 +57,12 @@ class Overview:
 
 @dataclass(frozen=True, slots=True)
 class SetView:
-    """A test set as the page shows it. entry: its part of evaluation.json.
+    """A test set as the page shows it. entry: its entry of evaluation.json.
 
-    systems: all systems as they are listed; others: those but the baseline. sort_metric: the metric by which
+    systems: all systems as listed; others: all but the baseline. sort_metric: the metric by which
     translations are sorted first. lead_figure: the plot beside the summary; figures: groups of plots under the table,
-    each with a heading or "". best: the systems with the best score, by metric. gains, changed: for each shown segment
-    JSON of numbers, for the page's script.
+    each with a heading or "". best: metric -> systems with the best score. gains, changed: JSON with numbers for each
+    shown segment, for the page's script.
     """
 
     entry: SetEntry
@@ -84,11 +81,11 @@ class SetView:
 
 
 def tiles_of(entry: SetEntry, system: str) -> tuple[Tile, ...]:
-    """Return one tile a metric: a system's score, and its difference from the baseline."""
+    """Return a tile for each metric: a system's score, and its difference from the baseline."""
     tiles = []
     for metric in entry.main_metrics:
         description, versus = entry.metrics[metric], entry.versus(system, metric)
-        assert versus is not None  # no tile is made of the baseline
+        assert versus is not None  # there are no tiles for the baseline
         tiles.append(
             Tile(
                 metric=metric,
@@ -104,15 +101,15 @@ def tiles_of(entry: SetEntry, system: str) -> tuple[Tile, ...]:
 
 
 def overview_of(entries: Sequence[SetEntry]) -> Overview:
-    """Return a line for each test set and system; of many systems only the best by the first metric has one."""
+    """Return a line for each test set and system; if there are many systems, only for the best by the first metric."""
     metrics: dict[str, str] = {}
     lines = []
     for number, entry in enumerate(entries, start=1):
         for metric in entry.main_metrics:
-            # Without the mark of selection metrics: its note is with each test set, and not with this table.
+            # Without the mark of selection metrics: its note is beside each test set, not beside this table.
             metrics[metric] = metric_heading(entry, metric, mark=False)
         others = _listed_others(entry)
-        # Many systems are ranked, and a table of all of them on all test sets would be read by nobody.
+        # If there are many systems, nobody would read a table of all of them on all test sets.
         for system in others if has_few_systems(entry) else others[:1]:
             cells = {tile.metric: tile for tile in tiles_of(entry, system)}
             lines.append(OverviewLine(number, entry, system, cells))
@@ -126,13 +123,13 @@ def _listed_others(entry: SetEntry) -> tuple[str, ...]:
 
 
 def view_of(entry: SetEntry, run_dir: Path) -> SetView:
-    """Return what the page shows of one test set."""
+    """Return the view of one test set."""
     others = _listed_others(entry)
-    # chrF before BLEU: of single sentences it says more.
+    # chrF rather than BLEU: it is more reliable for single sentences.
     sort_metric = "chrf" if "chrf" in entry.metrics else entry.first_metric
     translations = _read_translations(entry, run_dir, others, sort_metric)
     rows = () if translations is None else translations.rows
-    lead_figure, figures = _plots(entry, others)
+    lead_figure, figures = score_figures(entry, others)
     return SetView(
         entry=entry,
         title=f"{language_name(entry.src_lang)} → {language_name(entry.tgt_lang)}",
@@ -156,53 +153,25 @@ def _changes_of(row: Row) -> list[int]:
 
 
 def _gains_of(row: Row, entry: SetEntry) -> list[list[float | None]]:
-    """Return the gains of each system but the baseline, whose output is the first, in the order of the metrics."""
+    """Return the gains of each system but the baseline, which is the first output, in the order of the metrics."""
     gains: list[list[float | None]] = []
     for output in row.outputs[1:]:
-        # None where a segment has no score by a metric: the page's script counts that as no gain.
+        # None if a segment has no score by a metric: the page's script counts that as no gain.
         gains.append(list(map(output.gains.get, entry.metrics)))
     return gains
 
 
 def _read_translations(entry: SetEntry, run_dir: Path, others: tuple[str, ...], sort_metric: str) -> Selection | None:
-    """Read the segments that are shown; None where the run directory does not have them."""
+    """Read the segments to show; None if the run directory does not have them."""
     path = translations_dir(run_dir, entry.suite, entry.pair) / "segments.jsonl"
     if not path.exists():
         return None
     return select_rows(read_segments(path), entry.baseline, others, sort_metric, entry.span_metric)
 
 
-def _plots(
-    entry: SetEntry, others: tuple[str, ...]
-) -> tuple[Figure | None, tuple[tuple[str, tuple[Figure, ...]], ...]]:
-    """Return the plot beside the summary, and the groups of plots under the table: (heading, plots)."""
-    deltas = delta_figures(entry, others)
-    by_length = []
-    for metric in entry.main_metrics[:MAX_LENGTH_FIGURES]:
-        figure = length_figure(entry, _strongest(entry, others, metric), metric)
-        if figure is not None:
-            by_length.append(figure)
-    # One plot of differences fits beside the summary; several have a row of their own.
-    lead = deltas[0] if len(deltas) == 1 else None
-    heading = f"Differences from {entry.baseline}: right is better, bars are 95 % confidence intervals"
-    groups: list[tuple[str, tuple[Figure, ...]]] = []
-    if deltas and lead is None:
-        groups.append((heading, deltas))
-    if by_length:
-        groups.append(("", tuple(by_length)))
-    return lead, tuple(groups)
-
-
-def _strongest(entry: SetEntry, systems: Sequence[str], metric: str) -> list[str]:
-    """Return as many systems as a plot can hold beside the baseline, the best ones, as they are listed."""
-    # The baseline has a curve anyway, wherever it ranks.
-    ranked = sorted(systems, key=entry.ranked(metric).index)
-    return sorted(ranked[: MAX_CURVES - 1], key=systems.index)
-
-
 @lru_cache(maxsize=256)
 def language_name(tag: str) -> str:
-    """Return a language's English name, or the tag itself where it names none."""
+    """Return a language's English name, or the tag itself if it is not a valid one."""
     try:
         return english_name(tag)
     except UserError:

@@ -1,4 +1,4 @@
-"""Scores as people read them: numbers, names of metrics, and the sentences and notes of tables and pages."""
+"""Wording of results: number formats, metric names, and the sentences and notes of tables and pages."""
 
 from __future__ import annotations
 
@@ -8,19 +8,19 @@ from functools import partial
 from mtcpo.evaluation.document import ALPHA, METRIC_TITLES, SetEntry, Verdict
 
 FEW_SYSTEMS = 3
-"""Up to so many systems are each compared with the baseline in a sentence; more are counted, metric by metric."""
+"""Up to this many systems get a sentence each that compares them with the baseline; more are counted, by metric."""
 
 
 def metric_title(name: str) -> str:
-    """Return a metric's name as papers write it; `bleu-A` is that against reference A."""
+    """Return a metric's name as papers write it; `bleu-A` is BLEU against reference A."""
     base, dash, label = name.partition("-")
     return METRIC_TITLES.get(base, base) + dash + label
 
 
 def metric_heading(entry: SetEntry, name: str, mark: bool = True) -> str:
-    """Return a metric's title with its direction where that is unusual.
+    """Return a metric's title, with its direction if lower is better.
 
-    mark: with the mark of a metric that was used to select the training pairs, which a note then explains.
+    mark: mark metrics that were used to select the training pairs; a note then explains the mark.
     """
     heading = metric_title(name)
     if not entry.metrics[name].higher_is_better:
@@ -40,12 +40,12 @@ TERMS = {
 
 
 def humanize(name: str) -> str:
-    """Return a name of our files as words: "small_margin" -> "small margin"."""
+    """Return a field name as words: "small_margin" -> "small margin"."""
     return TERMS.get(name, name.replace("_", " "))
 
 
 def join_words(items: Sequence[str]) -> str:
-    """Join as "a, b and c"."""
+    """Join words as "a, b and c"."""
     if len(items) < 2:
         return "".join(items)
     return f"{', '.join(items[:-1])} and {items[-1]}"
@@ -55,7 +55,7 @@ def join_words(items: Sequence[str]) -> str:
 
 
 def format_score(value: float, percent: bool) -> str:
-    """Return "38.2" for metrics of 0 to 100, "0.8412" for those of 0 to 1."""
+    """Return "38.2" for scores from 0 to 100 (percent), "0.8412" for scores from 0 to 1."""
     return f"{value:.1f}" if percent else f"{value:.4f}"
 
 
@@ -63,12 +63,12 @@ def format_delta(value: float, percent: bool) -> str:
     """Return a difference with its sign: two decimals under 1 point, one above, four on a scale of 0 to 1."""
     if not percent:
         return f"{value:+.4f}"
-    # 0.995 and not 1: what rounds to 1.00 is written as 1.0.
+    # 0.995, not 1: what rounds to 1.00 is written as 1.0.
     return f"{value:+.1f}" if abs(value) >= 0.995 else f"{value:+.2f}"
 
 
 def signed_delta(value: float, percent: bool) -> str:
-    """Return a difference with a true minus sign."""
+    """Return `format_delta` with a true minus sign."""
     return format_delta(value, percent).replace("-", "−")
 
 
@@ -76,12 +76,12 @@ def format_p(p_value: float) -> str:
     """Return "p < 0.001" or "p = 0.012"."""
     if p_value < 0.001:
         return "p < 0.001"
-    # Three decimals only where they could decide about significance.
+    # Three decimals only where they could matter for significance.
     return f"p = {p_value:.3f}" if p_value < 0.1 else f"p = {p_value:.2f}"
 
 
 def format_count(count: int | None) -> str:
-    """Return a count, or a dash for what was not checked."""
+    """Return a count, or a dash if it was not checked."""
     return "–" if count is None else str(count)
 
 
@@ -89,22 +89,22 @@ def format_count(count: int | None) -> str:
 
 
 def has_few_systems(entry: SetEntry) -> bool:
-    """Tell whether the systems are so few that each is compared with the baseline in a sentence of its own."""
+    """Whether there are so few systems that each gets a sentence that compares it with the baseline."""
     return len(entry.others) <= FEW_SYSTEMS
 
 
 def listed_systems(entry: SetEntry) -> tuple[str, ...]:
-    """Return the systems as they are listed: as given where they are few, else the best by the first metric first."""
+    """Return the systems in listed order: as given if there are few, else from best to worst by the first metric."""
     return tuple(entry.systems) if has_few_systems(entry) else entry.ranked(entry.first_metric)
 
 
 def shows_clusters(entry: SetEntry) -> bool:
-    """Tell whether the systems are so many that they are ranked in clusters."""
+    """Whether there are so many systems that they are ranked in clusters."""
     return not has_few_systems(entry)
 
 
 def ends_cluster(entry: SetEntry, system: str) -> bool:
-    """Tell whether the next listed system is in another cluster by the first metric: a line is drawn between them."""
+    """Whether a line follows this system: the next listed one is in another cluster by the first metric."""
     listed = listed_systems(entry)
     place = listed.index(system)
     if not shows_clusters(entry) or place == len(listed) - 1:
@@ -117,7 +117,7 @@ def ends_cluster(entry: SetEntry, system: str) -> bool:
 
 
 def summarize(entry: SetEntry) -> tuple[str, ...]:
-    """Say in plain words what the numbers of a test set mean."""
+    """Return sentences that say what the numbers of a test set mean."""
     if not entry.others:
         scores = [_score_text(entry, entry.baseline, metric) for metric in entry.main_metrics]
         return (f"{entry.baseline} scores {join_words(scores)}. There is no other system to compare it with.",)
@@ -136,7 +136,7 @@ def _compare_in_words(entry: SetEntry, system: str) -> str:
     by_verdict: dict[Verdict, list[str]] = {"better": [], "worse": [], "same": []}
     for metric in entry.main_metrics:
         versus = entry.versus(system, metric)
-        assert versus is not None  # only the baseline has none
+        assert versus is not None  # only the baseline has no comparison
         # No line break inside "p < 0.001".
         p_value = format_p(versus.decisive_p).replace(" ", "\u00a0")
         delta = signed_delta(versus.delta, entry.metrics[metric].percent)
@@ -164,7 +164,7 @@ def _count_in_words(entry: SetEntry, metric: str) -> str:
 
 
 def selection_metric_note(entry: SetEntry) -> str:
-    """Say which metrics were used to select the training pairs, or nothing where none was."""
+    """Return a note on the metrics that selected the training pairs, or "" if there are none."""
     titles = list(map(metric_title, entry.selection_metrics))
     if not titles:
         return ""
@@ -173,7 +173,7 @@ def selection_metric_note(entry: SetEntry) -> str:
 
 
 def describe_tests(entry: SetEntry) -> str:
-    """Return which tests the p-values are of, for example "the larger p of paired bootstrap and …, seed 12345"."""
+    """Return the tests behind the p-values, for example "the larger p of paired bootstrap and …, seed 12345"."""
     tests = entry.significance
     names = _test_names(entry)
     text = f"the larger p of {join_words(names)}" if len(names) > 1 else names[0]
@@ -182,23 +182,23 @@ def describe_tests(entry: SetEntry) -> str:
 
 
 def _test_names(entry: SetEntry) -> list[str]:
-    """Return the names of the significance tests: one in documents of before there was a second."""
+    """Return the names of the significance tests; old documents have only one."""
     names = [entry.significance.test]
     if entry.significance.second_test is not None:
-        # evaluation.json keeps the spelling that it always had.
+        # evaluation.json keeps its original spelling.
         names.append(entry.significance.second_test.replace("randomisation", "randomization"))
     return names
 
 
 def significance_test_titles(entry: SetEntry) -> tuple[str, ...]:
-    """Return the names of the significance tests as headings of a table."""
+    """Return the names of the significance tests as table headings."""
     return tuple(map(str.capitalize, _test_names(entry)))
 
 
 def too_few_resamples(entry: SetEntry) -> str:
-    """Say that no difference can be significant, where even the smallest p of so many resamples is too large, or ""."""
+    """Return a warning if no difference can be significant because there are too few resamples, else ""."""
     comparisons, resamples = len(entry.others), entry.significance.resamples
-    # The smallest p-value is 1 / (resamples + 1), and Holm's correction multiplies it by the comparisons.
+    # The smallest p-value is 1 / (resamples + 1), and Holm's correction multiplies it by the number of comparisons.
     if comparisons / (resamples + 1) < ALPHA:
         return ""
     return (
@@ -208,7 +208,7 @@ def too_few_resamples(entry: SetEntry) -> str:
 
 
 def table_notes(entry: SetEntry) -> list[str]:
-    """Return what the marks of the terminal's table mean, a line each."""
+    """Return lines that explain the marks of the terminal's table."""
     notes = ["±: half the width of the 95 % confidence interval"]
     if entry.others:
         notes[0] += f"; * differs significantly from {entry.baseline} (p < {ALPHA}, {describe_tests(entry)})"
@@ -225,5 +225,5 @@ def table_notes(entry: SetEntry) -> list[str]:
 
 
 def unchecked_notes(unchecked: Mapping[str, str]) -> list[str]:
-    """Say of each diagnostic that was not checked why."""
+    """Return a note for each diagnostic that was not checked, with the reason."""
     return [f"{humanize(name)} not checked: {reason}" for name, reason in unchecked.items()]

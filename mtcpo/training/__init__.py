@@ -1,1 +1,1 @@
-"""Triplets in, a model directory out: losses, trainer, token cache, checkpoints, sharding, model card."""
+"""From triplets or references to a model directory: losses, trainer, token cache, checkpoints, sharding, model card."""

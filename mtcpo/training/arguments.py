@@ -45,15 +45,15 @@ of every step, which waits for the GPU, and would hide a loss that is NaN, at wh
 
 RESERVED_ARGS = {
     "output_dir": "pass --output-dir",
-    "resume_from_checkpoint": "the same command resumes by itself",
+    "resume_from_checkpoint": "the same command resumes automatically",
     "label_smoothing_factor": "set train.nll_smoothing",
     "remove_unused_columns": "batches hold what the model needs",
     "label_names": "batches hold what the model needs",
     "predict_with_generate": "translations are scored by `mtcpo evaluate`",
-    "group_by_length": "batches are of like length already",
-    "train_sampling_strategy": "batches are of like length already",
-    "sortish_sampler": "batches are of like length already",
-    "length_column_name": "batches are of like length already",
+    "group_by_length": "batches already hold examples of similar length",
+    "train_sampling_strategy": "batches already hold examples of similar length",
+    "sortish_sampler": "batches already hold examples of similar length",
+    "length_column_name": "batches already hold examples of similar length",
     "dataloader_drop_last": "no example is dropped",
 }
 """Fields that would have no effect, or that mtcpo decides -> the reason, or the way out."""
@@ -200,8 +200,8 @@ def _check_best(args: Seq2SeqTrainingArguments, config: TrainConfig, has_pairs: 
     metric = args.metric_for_best_model
     if config.early_stopping_patience is not None and (metric is None or args.eval_strategy == "no"):
         raise UserError(
-            "train.early_stopping_patience: no metric says what is better; set train.args.metric_for_best_model, or "
-            "add [train.dev], whose first metric then decides"
+            "train.early_stopping_patience: no metric decides which checkpoint is better; set "
+            "train.args.metric_for_best_model, or add [train.dev], whose first metric then decides"
         )
     if metric is None:
         return
@@ -267,5 +267,7 @@ def router_weight(model_config: Any, config: LossConfig) -> float | None:
     if weight is None:
         weight = model_config.router_aux_loss_coef
     if is_on and weight is None:
-        raise UserError("train.output_router_logits: the model has no weight for it; set train.router_aux_loss_coef")
+        raise UserError(
+            "train.output_router_logits: the model's config gives it no weight; set train.router_aux_loss_coef"
+        )
     return float(weight) if is_on and weight else 0.0

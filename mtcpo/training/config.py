@@ -34,11 +34,13 @@ class DevConfig(CorpusConfig):
         if self.src_lang is None or self.tgt_lang is None:
             raise ValueError("a dev set needs src_lang and tgt_lang")
         if self.decoding.num_candidates != 1:
-            raise ValueError("decoding.num_candidates: a dev set is scored by one translation of each source")
+            raise ValueError(
+                "decoding.num_candidates: a dev set is scored with one translation of each source; leave it at 1"
+            )
         with as_value_error():
             names = [metric_name(spec) for spec in self.metrics if metric_kind(spec)]
         if len(set(names)) < len(names):
-            raise ValueError("metrics: one of them is named twice")
+            raise ValueError("metrics: a metric is named twice; name it once")
         return self
 
 

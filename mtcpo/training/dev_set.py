@@ -16,7 +16,7 @@ from mtcpo.metrics.registry import load_metric
 from mtcpo.models.loading import LoadedModel
 from mtcpo.training.config import DevConfig, TrainConfig
 from mtcpo.translation.config import TranslateConfig
-from mtcpo.translation.generate import GenerateEngine
+from mtcpo.translation.engines import load_engine
 from mtcpo.translation.translate import translate_texts
 
 
@@ -59,7 +59,7 @@ class DevSet:
         # As many in each process, some twice if need be: with sharded weights, none can translate without the others.
         rounds = -(-count // processes)
         numbers = [number % count for number in range(accelerator.process_index, rounds * processes, processes)]
-        part = translate_texts(GenerateEngine(loaded, "dev"), [self.segments[n] for n in numbers], self.decoding)
+        part = translate_texts(load_engine(loaded, "dev"), [self.segments[n] for n in numbers], self.decoding)
         translations = dict(gather_object(list(zip(numbers, part, strict=True))))
         return [translations[number] for number in range(count)]
 
@@ -106,7 +106,8 @@ def load_dev_set(config: DevConfig) -> tuple[DevSet, Drops]:
     for segment in segments:
         if not segment.references:
             raise UserError(
-                f"train.dev: segment {segment.id} of {config.source} has no reference, and a dev set needs them"
+                f"train.dev: segment {segment.id} of {config.source} has no reference, and a dev set "
+                "needs one for every segment"
             )
     assert config.tgt_lang is not None  # the section checks it
     metrics = [load_metric(spec, config.tgt_lang, config.comet) for spec in config.metrics]

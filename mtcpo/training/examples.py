@@ -164,8 +164,8 @@ def with_template(texts: Iterable[TextExample], template: str | None) -> Iterato
     for text in texts:
         if template is not None and text.prompt is not None:
             raise UserError(
-                f"{text.id or 'a pair'}: it has a prompt of its own, so the template {template!r} would not be used; "
-                "leave the template out, or take the column for the source: --set data.source_column=prompt"
+                f"{text.id or 'a pair'}: it has its own prompt, so the template {template!r} would not be used; "
+                "leave the template out, or use the prompt column as the source: --set data.source_column=prompt"
             )
         yield text
 

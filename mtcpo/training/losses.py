@@ -5,8 +5,8 @@ Dimensions: B pairs, R rows of targets (2B for pairs, chosen rows first), T targ
 Notation: w chosen, l rejected; logp summed over target tokens (nats), m its mean over them. A loss looks at either logp
 or m; r is that value, bent where `alpha` is not 0, and h = r_w - r_l. Each loss returns one value for each pair, (B,).
 
-A new loss is a function and a row of LOSSES. Recipes and `--help` read the table, so torch must not be imported here at
-the top: what needs it imports it inside a function.
+A new loss is a function and a row of LOSSES; a new parameter is a field of LossConfig. Recipes and `--help` read the
+table, so torch must not be imported here at the top: what needs it imports it inside a function.
 """
 
 from __future__ import annotations
@@ -27,9 +27,6 @@ if TYPE_CHECKING:
     from mtcpo.models.head.targets import TokenScores
 
 Number = Annotated[float, Field(allow_inf_nan=False)]
-
-PAIRS, CHOSEN_TOKENS, TOKENS = range(3)
-"""Indices into the counts (3,) of a batch or of an optimizer step."""
 
 
 # --- settings ---------------------------------------------------------------------------------------------------------
@@ -69,7 +66,7 @@ class LossConfig(Config):
         if isinstance(name, str) and is_user_code(name):
             return check_code_allowed(name, bool(info.context and info.context.get("allow_code")))
         if name not in LOSSES:
-            raise UserError(f"choose from {', '.join(LOSSES)}; that of the CPO paper is sigmoid")
+            raise UserError(f"choose from {', '.join(LOSSES)}; the CPO paper's is sigmoid")
         return name
 
     @model_validator(mode="before")
@@ -254,7 +251,21 @@ LOSSES = {
 }  # fmt: skip
 """The value of --loss -> what it is."""
 
-LOSS_PARAMETERS = ("beta", "label_smoothing", "simpo_gamma", "alpha", "arpo_eta", "arpo_kappa", "cpo_alpha")
+FOR_EVERY_LOSS = {"loss", "nll_smoothing", "nll_normalization", "output_router_logits", "router_aux_loss_coef"}
+"""Settings of LossConfig that do not depend on the loss."""
+
+
+def list_parameters() -> tuple[str, ...]:
+    """Return the settings that only some losses use: the fields of LossConfig that rows of LOSSES name."""
+    parameters = tuple(name for name in LossConfig.model_fields if name not in FOR_EVERY_LOSS)
+    used = {name for spec in LOSSES.values() for name in spec.parameters}
+    # Otherwise a setting that no loss looks at would be accepted, and do nothing.
+    odd = used.symmetric_difference(parameters)
+    assert not odd, f"{', '.join(sorted(odd))}: a parameter is a field of LossConfig and named in a row of LOSSES"
+    return parameters
+
+
+LOSS_PARAMETERS = list_parameters()
 """Settings of LossConfig that only some losses use."""
 
 
@@ -311,7 +322,7 @@ def custom_loss(function: LossFunction, name: str) -> LossSpec:
     return LossSpec(checked, name, "", "custom Python code", LOSS_PARAMETERS, normalized)
 
 
-# --- from a batch to its share of the loss ----------------------------------------------------------------------------
+# --- the NLL ----------------------------------------------------------------------------------------------------------
 
 
 def chosen_nll(scores: TokenScores, config: LossConfig) -> Tensor:
@@ -319,32 +330,3 @@ def chosen_nll(scores: TokenScores, config: LossConfig) -> Tensor:
     rows = len(scores.labels) if config.loss == "sft" else len(scores.labels) // 2
     smoothing = config.nll_smoothing
     return -((1 - smoothing) * scores.token_logps[:rows] + smoothing * scores.mean_logps[:rows]).sum()
-
-
-def nll_share(scores: TokenScores, config: LossConfig, step: Tensor) -> Tensor:
-    """Return what some sources add to the NLL of an optimizer step, a scalar.
-
-    step: (3,), the pairs, chosen tokens and tokens of the whole step, over its batches and all processes.
-    """
-    by_token = config.nll_normalization == "token"
-    return chosen_nll(scores, config) / step[CHOSEN_TOKENS if by_token else PAIRS]
-
-
-def preference_share(scores: TokenScores, config: LossConfig, function: LossFunction, step: Tensor) -> Tensor:
-    """Return what some pairs add to the loss of an optimizer step, a scalar; `step` as for `nll_share`."""
-    losses = function(pair_logps(scores), config)
-    return losses.sum() / step[PAIRS] + config.cpo_alpha * nll_share(scores, config, step)
-
-
-def router_share(scores: TokenScores, batch: Tensor, step: Tensor) -> Tensor:
-    """Return what a batch adds to the load-balancing loss of a mixture of experts; a scalar, before its weight.
-
-    The model's own loss of a batch is experts x sum_e f_e P_e with means over the batch's tokens, padding left out; it
-    is weighted by the batch's share of the step's tokens. So its scale, and P_e alone, are exact over micro-batches and
-    processes; the product is not: each batch has to balance its own load, as in Switch (arXiv 2101.03961).
-
-    batch, step: (3,), the counts of the batch and of its step, as for `nll_share`.
-    """
-    if scores.router_loss is None:
-        raise UserError("train.output_router_logits: this model gives no router loss; leave it out")
-    return scores.router_loss * (batch[TOKENS] / step[TOKENS])

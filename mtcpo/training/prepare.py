@@ -141,8 +141,8 @@ def prepare_work(work: Path, fingerprint: str, overwrite: bool) -> str | None:
         # A run without a checkpoint has nothing to lose.
         if not overwrite and _last_checkpoint(work / "checkpoints") is not None:
             raise UserError(
-                f"{work}: an unfinished run with another model, data or settings; repeat those to finish it, "
-                "or pass --overwrite to discard it"
+                f"{work}: an unfinished run with a different model, data or settings; repeat the command with "
+                "those to finish it, or pass --overwrite to discard it"
             )
     shutil.rmtree(work, ignore_errors=True)
     work.mkdir(parents=True)

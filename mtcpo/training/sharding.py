@@ -38,8 +38,8 @@ def defer_sharding(args: Any) -> None:
     """
     if str((getattr(args, "fsdp_config", None) or {}).get("cpu_ram_efficient_loading", "")).lower() == "true":
         raise UserError(
-            "train.args.fsdp_config: cpu_ram_efficient_loading leaves all processes but one without weights, so that "
-            "none of them could be checked; leave it out"
+            "train.args.fsdp_config: cpu_ram_efficient_loading leaves all processes but one without weights, which "
+            "therefore could not check their canary; leave it out"
         )
     os.environ["FSDP_CPU_RAM_EFFICIENT_LOADING"] = "false"
     os.environ["FSDP_STATE_DICT_TYPE"] = SHARDED
@@ -80,7 +80,7 @@ def check_sharding(accelerator: Any, args: Any, quantized: bool) -> None:
             "fsdp_version: 2 in accelerate's configuration file"
         )
     if quantized:
-        raise UserError("train.lora.quantization: weights in 4 or 8 bits cannot be sharded; leave out one of both")
+        raise UserError("train.lora.quantization: weights in 4 or 8 bits cannot be sharded; leave out one of the two")
     if args.torch_compile:
         raise UserError(
             "train.args.torch_compile: compiled layers are not supported with sharded weights; leave it out"

@@ -170,7 +170,7 @@ def _cache() -> Path:
     except OSError as error:
         reason = str(error.strerror).lower()
     if not os.access(folder, os.W_OK | os.X_OK):
-        raise UserError(f"{folder}: tokenized data cannot be kept there ({reason or 'no permission'}); {ELSEWHERE}")
+        raise UserError(f"{folder}: tokenized data cannot be stored there ({reason or 'no permission'}); {ELSEWHERE}")
     return folder
 
 

@@ -15,7 +15,7 @@ from transformers import PrinterCallback, ProgressCallback
 from mtcpo.core.errors import UserError, one_line
 from mtcpo.core.files import complete_folder, partial_path, refuse_existing, write_json, write_text
 from mtcpo.data.corpora import Drops
-from mtcpo.data.row_files import write_row_file
+from mtcpo.data.file_formats.registry import write_row_file
 from mtcpo.models.adapters import save_adapters
 from mtcpo.models.canary import CANARY_FILE
 from mtcpo.models.config import DEFAULT_OPTIONS, ModelOptions

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 from transformers import Seq2SeqTrainingArguments
 
+from mtcpo.core.errors import UserError
 from mtcpo.models.head.targets import TokenScores
 from mtcpo.models.layouts.base import Batch, Example
 from mtcpo.models.loading import LoadedModel
@@ -24,9 +25,12 @@ from mtcpo.training.batching import BatchLimits, ExampleSet, length_loader
 from mtcpo.training.callbacks import FinishedRun
 from mtcpo.training.config import TrainConfig, with_trial_values
 from mtcpo.training.dev_set import DevSet
-from mtcpo.training.losses import LossSpec, find_loss, nll_share, preference_share, router_share
+from mtcpo.training.losses import LossConfig, LossFunction, LossSpec, chosen_nll, find_loss, pair_logps
 from mtcpo.training.meters import Meters, batch_sums, count_items, divergence
 from mtcpo.training.sharding import ShardableTrainer
+
+PAIRS, CHOSEN_TOKENS, TOKENS = range(3)
+"""Indices into the counts (3,) of a batch or of an optimizer step."""
 
 
 class ExampleTrainer(ShardableTrainer):
@@ -247,3 +251,35 @@ class ExampleTrainer(ShardableTrainer):
                 figures |= scores
         output.metrics.update({f"{metric_key_prefix}_{name}": value for name, value in figures.items()})
         return output
+
+
+# --- from a batch to its share of the loss ----------------------------------------------------------------------------
+
+
+def nll_share(scores: TokenScores, config: LossConfig, step: Tensor) -> Tensor:
+    """Return what some sources add to the NLL of an optimizer step, a scalar.
+
+    step: (3,), the pairs, chosen tokens and tokens of the whole step, over its batches and all processes.
+    """
+    by_token = config.nll_normalization == "token"
+    return chosen_nll(scores, config) / step[CHOSEN_TOKENS if by_token else PAIRS]
+
+
+def preference_share(scores: TokenScores, config: LossConfig, function: LossFunction, step: Tensor) -> Tensor:
+    """Return what some pairs add to the loss of an optimizer step, a scalar; `step` as for `nll_share`."""
+    losses = function(pair_logps(scores), config)
+    return losses.sum() / step[PAIRS] + config.cpo_alpha * nll_share(scores, config, step)
+
+
+def router_share(scores: TokenScores, batch: Tensor, step: Tensor) -> Tensor:
+    """Return what a batch adds to the load-balancing loss of a mixture of experts; a scalar, before its weight.
+
+    The model's own loss of a batch is experts x sum_e f_e P_e with means over the batch's tokens, padding left out; it
+    is weighted by the batch's share of the step's tokens. So its scale, and P_e alone, are exact over micro-batches and
+    processes; the product is not: each batch has to balance its own load, as in Switch (arXiv 2101.03961).
+
+    batch, step: (3,), the counts of the batch and of its step, as for `nll_share`.
+    """
+    if scores.router_loss is None:
+        raise UserError("train.output_router_logits: this model gives no router loss; leave it out")
+    return scores.router_loss * (batch[TOKENS] / step[TOKENS])

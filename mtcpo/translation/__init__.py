@@ -1,1 +1,1 @@
-"""Sources in, candidates out: decoding settings, sampling, engines, resumable output files."""
+"""From sources to candidates: decoding settings, sampling, engines, and output files that can be resumed."""

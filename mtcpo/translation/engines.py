@@ -11,13 +11,16 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from mtcpo.core.errors import UserError, choose
 from mtcpo.core.progress import bar
 from mtcpo.data.records import Candidate, Segment
 from mtcpo.models.config import DEFAULT_OPTIONS, DType, ModelOptions
 from mtcpo.translation.config import TranslateConfig
+
+if TYPE_CHECKING:
+    from mtcpo.models.loading import LoadedModel
 
 
 class Engine(Protocol):
@@ -47,10 +50,12 @@ class Engine(Protocol):
 class LoadRequest:
     """What a loader is given.
 
-    model: name or directory. system: names the candidates. on_batch: called with the number of sources just translated.
+    model: name or directory, or a model in memory, such as one in training; an engine that can only load models
+    itself refuses the latter with a UserError. system: names the candidates. dtype: of a model that is loaded.
+    on_batch: called with the number of sources just translated.
     """
 
-    model: str
+    model: str | LoadedModel
     system: str
     dtype: DType
     options: ModelOptions
@@ -76,7 +81,8 @@ def _load_transformers(request: LoadRequest) -> Engine:
     from mtcpo.models.loading import load_model
     from mtcpo.translation.generate import GenerateEngine
 
-    loaded = load_model(request.model, request.dtype, request.options)
+    model = request.model
+    loaded = load_model(model, request.dtype, request.options) if isinstance(model, str) else model
     return GenerateEngine(loaded, request.system, request.on_batch)
 
 
@@ -103,20 +109,30 @@ def engine_kind(name: str) -> EngineKind:
     return kind
 
 
-@contextmanager
-def open_engine(
-    model: str,
+def load_engine(
+    model: str | LoadedModel,
     system: str,
     dtype: DType = "auto",
     options: ModelOptions = DEFAULT_OPTIONS,
-    sources: int | None = None,
-    engine: str = "transformers",
-) -> Iterator[Engine]:
-    """Load a model as an engine, with a progress bar over `sources` while the block runs.
+    on_batch: Callable[[int], object] = lambda sources: None,
+) -> Engine:
+    """Return the engine that `options` name, with its model; the arguments are the fields of `LoadRequest`.
 
     Raises:
         UserError: as `engine_kind`, and where the model cannot be loaded.
     """
-    kind = engine_kind(engine)
-    with bar(f"translating with {Path(model).name}", sources, "sources") as progress:
-        yield kind.loader(LoadRequest(model, system, dtype, options, progress.update))
+    return engine_kind(options.engine).loader(LoadRequest(model, system, dtype, options, on_batch))
+
+
+@contextmanager
+def open_engine(
+    model: str | LoadedModel,
+    system: str,
+    dtype: DType = "auto",
+    options: ModelOptions = DEFAULT_OPTIONS,
+    sources: int | None = None,
+) -> Iterator[Engine]:
+    """Load an engine as `load_engine`, with a progress bar over `sources` while the block runs."""
+    name = model if isinstance(model, str) else model.name
+    with bar(f"translating with {Path(name).name}", sources, "sources") as progress:
+        yield load_engine(model, system, dtype, options, progress.update)

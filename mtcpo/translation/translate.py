@@ -16,9 +16,9 @@ from typing import Any
 
 from mtcpo.core.errors import UserError
 from mtcpo.core.files import partial_path, refuse_existing, write_json
-from mtcpo.core.json_lines import json_line
+from mtcpo.data.file_formats.json_lines import json_line
+from mtcpo.data.file_formats.registry import check_writable, is_plain_lines, read_row_file, write_row_file
 from mtcpo.data.records import Segment, segment_to_json
-from mtcpo.data.row_files import read_row_file, write_row_file
 from mtcpo.translation.config import TranslateConfig
 from mtcpo.translation.engines import Engine
 
@@ -80,10 +80,11 @@ def translate_to_file(
         segments (in the file), candidates (made in this call), and resumed_at (segments that were there already).
 
     Raises:
-        UserError: `output` exists, or an unfinished file of other settings or sources is there. `overwrite` allows
-            the first, and other settings.
+        UserError: `output` exists, its format cannot be written, or an unfinished file of other settings or sources is
+            there. `overwrite` allows the first, and other settings.
     """
     refuse_existing(output, overwrite)
+    check_writable(output)
     output.parent.mkdir(parents=True, exist_ok=True)
     unfinished = _Unfinished.of(output)
     done = unfinished.resume(_fingerprint(engine, config), overwrite)
@@ -118,8 +119,8 @@ class _Unfinished:
 
     @classmethod
     def of(cls, output: Path) -> _Unfinished:
-        # Compressed and Parquet files cannot be truncated to whole windows; they are written from plain lines.
-        plain = output if _is_plain(output) else output.with_name(f"{output.name}.jsonl")
+        # Compressed files and other formats cannot be truncated to whole windows; they are written from plain lines.
+        plain = output if is_plain_lines(output) else output.with_name(f"{output.name}.jsonl")
         return cls(partial_path(plain), output.with_name(f".{output.name}.settings.json"))
 
     def resume(self, fingerprint: str, overwrite: bool) -> int:
@@ -130,8 +131,8 @@ class _Unfinished:
             return _truncate_to_windows(self.partial)
         if exists and not overwrite:
             raise UserError(
-                f"{self.partial}: an unfinished run with another model or settings; repeat those to finish it, "
-                "or pass --overwrite to discard it"
+                f"{self.partial}: an unfinished run with a different model or settings; repeat the command with "
+                "those to finish it, or pass --overwrite to discard it"
             )
         self.partial.unlink(missing_ok=True)
         write_json(self.settings, {"fingerprint": fingerprint})
@@ -143,13 +144,13 @@ class _Unfinished:
             segment = next(segments, None)
             if segment is None or any(row[name] != getattr(segment, name) for name in IDENTITY):
                 raise UserError(
-                    f"{where}: the unfinished run had other sources; give the same ones to finish it, or delete "
+                    f"{where}: the unfinished run had different sources; give the same ones to finish it, or delete "
                     f"{self.partial} to start again"
                 )
 
     def finish(self, output: Path) -> None:
         """Give the complete file its name."""
-        if _is_plain(output):
+        if is_plain_lines(output):
             self.partial.replace(output)
         else:
             write_row_file(output, (row for _, row in read_row_file(self.partial)))
@@ -161,10 +162,6 @@ class _Unfinished:
         """Remove both files."""
         self.partial.unlink()
         self.settings.unlink()
-
-
-def _is_plain(output: Path) -> bool:
-    return output.suffix not in (".gz", ".zst", ".parquet")
 
 
 def _truncate_to_windows(partial: Path) -> int:

@@ -19,8 +19,8 @@ import mtcpo
 from mtcpo import PreferenceTrainer, build_preferences, evaluate
 from mtcpo.cli.commands import mtcpo as command
 from mtcpo.core.errors import UserError
+from mtcpo.data.file_formats.registry import read_row_file, write_row_file
 from mtcpo.data.records import Candidate, Segment, segment_to_json
-from mtcpo.data.row_files import read_row_file, write_row_file
 from mtcpo.models.loading import load_model
 from mtcpo.models.prompts import TextExample
 from mtcpo.training.config import TrainConfig
@@ -142,12 +142,12 @@ def test_data_names_the_columns_of_a_data_set():
         (SEGMENTS, {"min_margn": 1}, r"build_preferences: unknown key 'min_margn' \(did you mean 'min_margin'\?\)"),
         (SEGMENTS, {"data": {"tgt": "de"}}, r"build_preferences: data: unknown key 'tgt'"),
         (SEGMENTS, {"min_margin": 101}, r"no preference pair is left \(small_margin: 8\)"),
-        ([{"source": "a"}], {}, r"row:1: the row does not say its languages"),
+        ([{"source": "a"}], {}, r"row:1: the row does not name its languages"),
         ([3], {}, r"row:1: a row is a mapping, a Segment or a Triplet, not int"),
         (
             DatasetDict({"train": Dataset.from_list([{"a": 1}])}),
             {},
-            r"row: a mapping with train; give one of its splits",
+            r"row: a dictionary of splits \(train\); give one of them",
         ),
         ("python:os:listdir", {}, r"is custom Python code; pass --allow-code to run it"),
     ],
@@ -312,7 +312,7 @@ def test_a_folder_without_a_model_is_not_replaced(model_folder, folder):
     trainer = PreferenceTrainer(str(model_folder("mt5")), TRIPLETS, args=ARGS)
     (folder / "thesis").mkdir()
     (folder / "thesis/chapter.txt").write_text("important")
-    with pytest.raises(UserError, match="thesis exists and is not a model of mtcpo"):
+    with pytest.raises(UserError, match="thesis exists and is not a model that mtcpo saved"):
         trainer.save_model("thesis")
     assert (folder / "thesis/chapter.txt").read_text() == "important"
 
@@ -322,14 +322,14 @@ def test_a_folder_without_a_model_is_not_replaced(model_folder, folder):
     [
         ("mt5", {"los": "simpo"}, r"PreferenceTrainer: unknown key 'los' \(did you mean 'loss'\?\)"),
         ("mt5", {"args": {"learning_rat": 1}}, r"no such training argument \(did you mean 'learning_rate'\?\)"),
-        ("mt5", {"tokenizer": object()}, "a tokenizer goes with a model in memory"),
+        ("mt5", {"tokenizer": object()}, "a model given by name has its own tokenizer"),
         ("mt5", {"train_dataset": []}, "at least one triplet is needed"),
         ("mt5", {"loss": "sft"}, "segment 0: no reference, and supervised training needs one"),
         (torch.nn.Linear(1, 1), {}, "a model in memory needs its tokenizer"),
         (
             torch.nn.Linear(1, 1),
             {"tokenizer": object(), "lora": {"quantization": "4bit"}},
-            r"lora\.quantization goes with a model that is named",
+            r"lora\.quantization needs a model given by name",
         ),
     ],
 )
@@ -447,20 +447,20 @@ def test_a_test_set_is_a_file_or_a_suite_by_name(folder, monkeypatch):
     assert named[0]["pairs"] == named[1]["pairs"]
     assert named[0]["pairs"]["en-de"]["suite"] == "mine"
     for arguments in ({}, {"dataset": SEGMENTS, "suites": ["suite.toml"]}):
-        with pytest.raises(UserError, match=r"evaluate: give a data set, or suites=\.\.\., one of them"):
+        with pytest.raises(UserError, match=r"evaluate: give either a data set or suites=\.\.\."):
             evaluate(outputs, **arguments)
 
 
 @pytest.mark.parametrize(
     ("systems", "data", "settings", "message"),
     [
-        (["Ja."], SEGMENTS, {}, r"system 'system': 1 translations, but test en-de \(row\) has 8"),
+        (["Ja."], SEGMENTS, {}, r"system 'system': 1 translation, but test en-de \(row\) has 8"),
         ({"a": 3}, SEGMENTS, {}, r"system 'a' is int; give texts, the name of a model, a trainer, or \(model, tok"),
         (
             ["Ja.", "No."],
             [SEGMENTS[0], Segment("x", "de", "en", "Ja.", ("Yes.",))],
             {},
-            "has de-en, en-de; evaluate one",
+            r"has several language pairs \(de-en, en-de\); evaluate one",
         ),
         ({"a": ["x"] * 8}, SEGMENTS, {"baseline": "b"}, "unknown baseline 'b'"),
         ({"a": ["x"] * 8}, SEGMENTS, {"metrics": ["blue"]}, r"unknown metric 'blue' \(did you mean 'bleu'\?\)"),

@@ -18,6 +18,7 @@ from support.console import ENVIRONMENT, call, contents, lines_of, mistake, run,
 from mtcpo.cli.doctor import REMEDIES
 from mtcpo.core.errors import UserError
 from mtcpo.core.outputs import writing
+from mtcpo.data.file_formats.registry import row_suffixes, writable_suffixes
 from mtcpo.data.rows import read_segments
 from mtcpo.data.triplets import read_triplets
 from mtcpo.metrics.registry import METRICS
@@ -96,18 +97,20 @@ def scored(here, capsys):
 # --- mistakes -------------------------------------------------------------------------------------------------------
 
 NO_MODEL = (
-    "model 'google/mt5-small' is neither a directory here, nor in the hub cache, nor to be fetched (no network); on a "
-    "machine with network run `hf download google/mt5-small --local-dir DIR`, copy DIR here, and pass --model DIR"
+    "model 'google/mt5-small' is neither a local directory nor in the Hugging Face cache, "
+    "and cannot be downloaded (no network); on a machine with network run "
+    "`hf download google/mt5-small --local-dir DIR`, copy DIR here, and pass --model DIR"
 )
+
+NOT_WRITABLE = f"mtcpo cannot write this format; the name must end in {writable_suffixes()}"
 
 MISTAKES = [
     # usage
     ("nonsense", "no such command 'nonsense'; see mtcpo --help"),
     ("build-prefs", "missing option '--output'; see mtcpo build-prefs --help"),
     ("train --model m --prefs p.jsonl --loss cpo --output-dir out",
-     "command line: loss: choose from sft, sigmoid, hinge, ipo, simpo, alphapo, arpo; that of the CPO paper is sigmoid "
-     "(got 'cpo')"),
-    ("evaluate s.en", "unexpected argument 's.en': files go with options, run directories with --compare"),
+     f"command line: loss: choose from {', '.join(LOSSES)}; the CPO paper's is sigmoid (got 'cpo')"),
+    ("evaluate s.en", "unexpected argument 's.en': files need an option such as --hyp, run directories need --compare"),
     ("export p.jsonl --to xlsx --output x", "invalid value for '--to': 'xlsx' is not "),
     # texts
     (f"build-prefs --source no.en --reference r.de {HYPS} --metric chrf --src-lang en --tgt-lang de --output q.jsonl",
@@ -119,7 +122,7 @@ MISTAKES = [
      "--output q.jsonl",
      "{here}/latin1.en:2: not UTF-8 (byte 0xfc at column 6); convert it, for example with iconv -t UTF-8"),
     ("build-prefs --source empty.en --reference empty.en --hyp a=empty.en --src-lang en --tgt-lang de --metric chrf "
-     "--output q.jsonl", "{here}/empty.en: no segment in it; a corpus needs at least one"),
+     "--output q.jsonl", "{here}/empty.en: it has no segments; a corpus needs at least one"),
     ("build-prefs --source blank.en --reference two.de --hyp a=two.de --src-lang en --tgt-lang de --metric chrf "
      "--output q.jsonl", "no preference pair is left (empty_source: 2)"),
     ("build-prefs broken.jsonl --metric chrf --output q.jsonl", "{here}/broken.jsonl:1: not JSON"),
@@ -134,15 +137,14 @@ MISTAKES = [
     (f"build-prefs {CORPUS} {HYPS} --output q.jsonl",
      "no metric to select pairs by; give one, for example --metric chrf"),
     (f"build-prefs {CORPUS} {HYPS} --metric crf --output q.jsonl",
-     "unknown metric 'crf' (did you mean 'chrf'?); choose from bleu, chrf, chrf++, comet, cometkiwi, spbleu, ter, "
-     "xcomet"),
+     f"unknown metric 'crf' (did you mean 'chrf'?); choose from {', '.join(sorted(METRICS))}"),
     (f"{PREFS} --tgt-lang xx --output q.jsonl", "unknown language 'xx'; give a BCP-47 code such as de, zh or pt-BR"),
     (f"{PREFS} --tgt-lang German --output q.jsonl", "unknown language 'German' (did you mean 'de'?)"),
     (f"build-prefs --source s.en --reference r.de {HYPS} --metric chrf --output q.jsonl",
-     "{here}/s.en: plain text does not say its languages; give src_lang and tgt_lang"),
+     "{here}/s.en: plain text does not name its languages; give src_lang and tgt_lang"),
     (f"build-prefs {HYPS} --metric chrf --output q.jsonl", "give either a CANDIDATES file or --source with --hyp"),
     ("build-prefs c.jsonl --hyp a=r.de --metric chrf --output q.jsonl",
-     "--reference and --hyp go with --source; a CANDIDATES file has its own"),
+     "--reference and --hyp need --source; a CANDIDATES file has its own"),
     (f"{PREFS} --select worst --output q.jsonl", "unknown selection 'worst' (did you mean 'best-worst'?)"),
     (f"{PREFS} --set min_margn=3 --output q.jsonl",
      "unknown key 'min_margn' (did you mean 'min_margin'?); its keys are"),
@@ -155,15 +157,18 @@ MISTAKES = [
     (f"{PREFS} --output folder", "folder is a folder, and a file is needed; choose another output"),
     (f"{PREFS} --output s.en --overwrite", "s.en is also an input of this command and would be lost; choose another"),
     ("export p.jsonl --to trl --output ./p.jsonl --overwrite", "p.jsonl is also an input of this command and would be"),
-    (f"{PREFS} --output s.en/p.jsonl", "s.en/p.jsonl: {here}/s.en is a file and no folder; choose another output"),
+    (f"{PREFS} --output s.en/p.jsonl", "s.en/p.jsonl: {here}/s.en is a file, not a folder; choose another output"),
+    (f"{PREFS.replace('s.en', 'no.en')} --output x.csv", f"x.csv: {NOT_WRITABLE}"),
+    ("export no.jsonl --to trl --output x.tsv.gz", f"x.tsv.gz: {NOT_WRITABLE}"),
+    ("translate no.en --model ./no --src-lang en --tgt-lang de --output x.docx", f"x.docx: {NOT_WRITABLE}"),
     (f"{PREFS} --output {'n' * 300}", "cannot be written (file name too long); choose another output"),
     (f"{TRAIN} --prefs p.jsonl --output-dir folder", "folder exists; pass --overwrite to replace it"),
     (f"{TRAIN} --prefs p.jsonl --output-dir s.en --overwrite", "s.en is a file, and a folder is needed"),
-    (f"{EVALUATE} {HYPS} --output-dir s.en", "s.en/evaluation.json: {here}/s.en is a file and no folder"),
+    (f"{EVALUATE} {HYPS} --output-dir s.en", "s.en/evaluation.json: {here}/s.en is a file, not a folder"),
     # evaluate
     ("evaluate", "give either --model, or outputs to score: --hyp NAME=FILE"),
     (f"evaluate {HYPS}", "no test set to evaluate on; name one, for example --suite wmt22:de-en"),
-    (f"evaluate {HYPS} --reference r.de", "--reference goes with --source; test sets of a --suite have their own"),
+    (f"evaluate {HYPS} --reference r.de", "--reference needs --source; test sets of a --suite have their own"),
     (f"evaluate --source s.en {HYPS}", "--source needs --src-lang and --tgt-lang"),
     (f"evaluate --source s.en --src-lang en --tgt-lang de {HYPS}", "no reference for segment"),
     (f"evaluate --source s.en --reference r.de --src-lang en --tgt-lang xx {HYPS}", "unknown language 'xx'"),
@@ -175,7 +180,7 @@ MISTAKES = [
     (f"{EVALUATE} {HYPS} --metric bluu", "unknown metric 'bluu' (did you mean 'bleu'?)"),
     (f"{EVALUATE} {HYPS} --baseline c", "unknown baseline 'c'; choose from a, b"),
     (f"{EVALUATE} {HYPS} --baseline-model mt5dir",
-     "--baseline-model goes with --model; among --hyp outputs choose one"),
+     "--baseline-model needs --model; to choose the baseline among --hyp outputs"),
     (f"{EVALUATE} {HYPS} --set decoding.num_beans=3",
      "unknown key 'decoding.num_beans' (did you mean 'num_beams'?); its keys are"),
     (f"evaluate --suite demmo {HYPS}", "unknown suite 'demmo' (did you mean 'demo'?); choose from"),
@@ -186,7 +191,7 @@ MISTAKES = [
     # models
     (f"{EVALUATE} --model mt5", NO_MODEL),
     (f"{EVALUATE} --hyp a=r.de --reference A=r.de --reference A=wrong.de",
-     "sets.0: two references are named 'A'; give each a name of its own"),
+     "sets.0: two references are named 'A'; give each its own name"),
     (f"{EVALUATE} --hyp a=r.de --reference B=short.de",
      "line counts differ: {here}/s.en has 6, {here}/short.de has 5; the files must be aligned line by line"),
     (f"{EVALUATE} --hyp a=r.de --reference B=no.de", "no.de: no such file"),
@@ -198,7 +203,7 @@ MISTAKES = [
      "wmt22:de-en: reference 'A' is named twice; name it once"),
     (f"evaluate --suite wmt23:de-en --test-set-dir wmt {HYPS}", "it has wmt22:de-en (did you mean 'wmt22:de-en'?)"),
     (f"evaluate --suite wmt222:de-en {HYPS}",
-     "unknown test set 'wmt222' (did you mean 'wmt22'?); sacrebleu --list names"),
+     "unknown test set 'wmt222' (did you mean 'wmt22'?); run sacrebleu --list"),
     (f"evaluate --suite flores200:de-en {HYPS}",
      "get it from the flores200_dataset archive and pass --test-set-dir DIR with DIR/devtest/deu_Latn.devtest and"),
     (f"evaluate --suite ../x:de-en --test-set-dir wmt {HYPS}", "test set name '../x': write it without path sep"),
@@ -211,11 +216,11 @@ MISTAKES = [
     (f"{TRAIN.replace('mt5dir', 'mt5')} --prefs p.jsonl --output-dir t", NO_MODEL),
     ("translate s.en --model ./no --src-lang en --tgt-lang de --output c2.jsonl", "./no: no such model directory"),
     ("translate s.en --model notokenizer --src-lang en --tgt-lang de --output c2.jsonl",
-     "notokenizer: a model without tokenizer; copy the tokenizer files of the model it came from into it"),
+     "notokenizer: a model without a tokenizer; copy the tokenizer files of its base model into it"),
     (f"{TRAIN.replace('mt5dir', 'notokenizer')} --prefs p.jsonl --output-dir t",
-     "notokenizer: a model without tokenizer"),
+     "notokenizer: a model without a tokenizer"),
     ("translate s.en --model noconfig --src-lang en --tgt-lang de --output c2.jsonl",
-     "noconfig: no config.json in it, so it is no model directory"),
+     "noconfig: no config.json in it, so it is not a model directory"),
     ("translate s.en --model noweights --src-lang en --tgt-lang de --output c2.jsonl", "noweights: cannot be loaded ("),
     ("translate s.en --model cut --src-lang en --tgt-lang de --output c2.jsonl", "cut: cannot be loaded ("),
     (f"{TRANSLATE} --dtype float16 --output c2.jsonl", "float16 overflows to NaN in the mt5 family; use bfloat16"),
@@ -226,7 +231,7 @@ MISTAKES = [
     ("translate s.en ./s.en --model mt5dir --src-lang en --tgt-lang de --output c2.jsonl",
      "two sources are named s.en; their segments would have the same ids"),
     ("translate s.en r.de --reference r.de --model mt5dir --src-lang en --tgt-lang de --output c2.jsonl",
-     "--reference goes with one SOURCE; translate several files one by one"),
+     "--reference needs a single SOURCE; translate several files one by one"),
     (f"{TRANSLATE} --reference short.de --output c2.jsonl", "{here}/s.en has 6, {here}/short.de has 5"),
     (f"{TRANSLATE} --num-candidates 8 --output c2.jsonl",
      "beam search with 4 beams cannot give 8 candidates; raise num_beams or choose sampling = 'epsilon'"),
@@ -244,10 +249,11 @@ MISTAKES = [
     (f"{TRAIN} --source s.en --reference r.de --output-dir t", "give --prefs FILE, or --loss sft with --source FILE"),
     (f"{TRAIN} --prefs no.jsonl --output-dir t", "no.jsonl: no such file"),
     (f"{TRAIN} --prefs p.jsonl --dev-metric chrf --output-dir t",
-     "--dev-reference and --dev-metric go with --dev-source"),
+     "--dev-reference and --dev-metric need --dev-source"),
     (f"{TRAIN} --prefs p.jsonl --dev-source s.en --output-dir t", "dev: a dev set needs src_lang and tgt_lang"),
     (f"{TRAIN} --prefs p.jsonl --eval-prefs no.jsonl --output-dir t", "no.jsonl: no such file"),
-    (f"{TRAIN} --prefs s.en --output-dir t", "s.en: rows are needed: .jsonl, .json, .parquet, .tsv or .csv"),
+    (f"{TRAIN} --prefs s.en --output-dir t",
+     f"s.en: not a file of rows; its name must end in {row_suffixes()}"),
     (f"{TRAIN} --prefs c.jsonl --output-dir t",
      "c.jsonl:1: these are candidates, not triplets; choose pairs first: mtcpo build-prefs {here}/c.jsonl"),
     (f"{TRAIN} --prefs odd.jsonl --output-dir t", "odd.jsonl:1: "),
@@ -276,11 +282,11 @@ MISTAKES = [
      "no training example is left: 6 target_too_long"),
     ("train --model no/such --prefs p.jsonl --eval-prefs no.jsonl --output-dir t", "no.jsonl: no such file"),
     (f"{TRAIN} --prefs prompts.jsonl --prompt {{{{source}}}}: --output-dir t",
-     "prompts.jsonl:1: it has a prompt of its own, so the template '{{source}}:' would not be used; leave the"),
+     "prompts.jsonl:1: it has its own prompt, so the template '{{source}}:' would not be used; leave the"),
     (f"{TRAIN} --prefs prompts.jsonl --set data.reference_columns=['a'] --output-dir t",
      "command line: unknown key 'reference_columns' (did you mean 'rejected_column'?); its keys are chosen_column,"),
     (f"{TRAIN} --prefs prompts.jsonl --set data.chosen_column=best --output-dir t",
-     "prompts.jsonl:1: no column 'source'; it has chosen, prompt, rejected; set source_column"),
+     "prompts.jsonl:1: no column 'source'; the row has chosen, prompt, rejected; set source_column"),
     (f"{TRAIN} --prefs p.jsonl --tgt-lang fr --output-dir t",
      "the triplet's language is 'de', not 'fr' as given"),
     # export
@@ -365,8 +371,8 @@ def test_build_prefs_counts_what_it_drops(here, capsys):
     outcome = run(capsys, *command, "--output", "p.jsonl")
     assert (outcome.code, outcome.err) == (0, "")
     assert outcome.out == (
-        "p.jsonl: 4 triplets of 6 segments\n  dropped 2: empty_source\n"
-        "  p-report.json has the figures, p-report.html the plots\n"
+        "p.jsonl: 4 triplets from 6 segments\n  dropped 2: empty_source\n"
+        "  numbers: p-report.json; plots: p-report.html\n"
     )
     report = json.loads((here / "p-report.json").read_text(encoding="utf-8"))
     assert (report["kept"], report["dropped"]) == (4, {"empty_source": 2})
@@ -398,7 +404,7 @@ def test_translate_counts_drops_and_gives_files_different_ids(here, capsys):
     command = words("translate s.en gaps.en --model mt5dir --src-lang en --tgt-lang de --set max_new_tokens=3")
     outcome = run(capsys, *command, "--output", "c.jsonl")
     assert (outcome.code, outcome.err) == (0, "")
-    assert outcome.out == "c.jsonl: 10 sources, 1 candidates each; dropped: 2 empty_source\n"
+    assert outcome.out == "c.jsonl: 10 sources, 1 candidate each; dropped: 2 empty_source\n"
     segments = list(read_segments(here / "c.jsonl"))
     assert [s.id for s in segments] == [f"s.en:{n}" for n in range(1, 7)] + [f"gaps.en:{n}" for n in (1, 2, 4, 5)]
     assert {c.system for s in segments for c in s.candidates} == {"mt5dir"} or len(segments[0].candidates) == 1

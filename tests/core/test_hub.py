@@ -56,7 +56,9 @@ def test_a_folder_comes_from_the_cache_if_it_is_complete(cache):
 
 @pytest.mark.parametrize("name", ["someone/other", "not a name"])
 def test_a_folder_that_cannot_be_fetched_is_explained_with_the_way_out(cache, name):
-    with pytest.raises(UserError, match=rf"^{name}: not a directory here, .*cannot be fetched \(.*\); give PATH$"):
+    with pytest.raises(
+        UserError, match=rf"^{name}: neither a local directory .*cannot be downloaded \(.*\); give PATH$"
+    ):
         hub_folder(name, lambda folder: True, "give PATH")
 
 

@@ -58,7 +58,7 @@ def test_a_folder_is_no_file_and_a_file_no_folder(tmp_path):
     ):
         pass
     with (
-        pytest.raises(UserError, match=r"file is a file and no folder"),
+        pytest.raises(UserError, match=r"file is a file, not a folder"),
         writing(tmp_path / "file" / "x" / "out.jsonl", overwrite=False),
     ):
         pass

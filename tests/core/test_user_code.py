@@ -53,7 +53,7 @@ def test_a_name_gives_the_object_and_an_object_itself(module):
         ("python:user_code_module", "'python:user_code_module': write it as python:package.module:name"),
         ("python::double", "write it as python:package.module:name"),
         ("python:user_code_module:dubble", "unknown name in user_code_module: 'dubble' .did you mean 'double'"),
-        ("python:user_code_module:number", "metric x: python:user_code_module:number: it is a int, and a function is"),
+        ("python:user_code_module:number", "metric x: python:user_code_module:number: it is a int, not a function"),
         ("python:user_code_missing:f", "your code raised ModuleNotFoundError: No module named 'user_code_missing'"),
         ("python:user_code_broken:f", r"your code raised ZeroDivisionError at .*user_code_broken\.py:2: division"),
     ],

@@ -8,7 +8,7 @@ from support.planted import STANDARD, executed, plant_modules
 
 from mtcpo.core.errors import UserError
 from mtcpo.core.workers import result_of, worker_pool
-from mtcpo.data.row_files import write_row_file
+from mtcpo.data.file_formats.registry import write_row_file
 
 SCRIPT = """
 from mtcpo.core.workers import result_of, worker_pool
@@ -41,7 +41,9 @@ def test_an_exception_in_a_worker_is_raised_here_and_the_end_of_one_is_explained
     with worker_pool(1) as submit:
         with pytest.raises(ZeroDivisionError):
             result_of(submit(divmod, 1, 0))
-        with pytest.raises(UserError, match=r"a scoring process ended: killed, out of memory, .*; use fewer workers"):
+        with pytest.raises(
+            UserError, match=r"a scoring process ended: it was killed, ran out of memory, .*; use fewer workers"
+        ):
             result_of(submit(os._exit, 1))
 
 

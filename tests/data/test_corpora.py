@@ -12,8 +12,8 @@ from support.corpora import corpus, write
 from mtcpo.core.errors import UserError
 from mtcpo.data.config import CorpusConfig
 from mtcpo.data.corpora import Drops, parse_named_files, read_corpus
+from mtcpo.data.file_formats.registry import write_row_file
 from mtcpo.data.records import Candidate, Segment, segment_to_json
-from mtcpo.data.row_files import write_row_file
 
 
 def test_line_aligned_text_gives_segments(folder):
@@ -81,14 +81,14 @@ def test_empty_sources_are_kept_on_request(folder):
 def test_skip_and_take_count_rows_before_drops(folder):
     write("s.de", *"abcdef")
     assert [segment.id for segment in corpus("s.de", skip=1, take=3)] == ["s.de:2", "s.de:3", "s.de:4"]
-    with pytest.raises(UserError, match=r"no segment in it after the first 6 rows"):
+    with pytest.raises(UserError, match=r"it has no segments after the first 6 rows"):
         corpus("s.de", skip=6)
 
 
 @pytest.mark.parametrize("name", ["e.txt", "e.jsonl", "e.tsv", "e.jsonl.gz"])
 def test_an_empty_file_is_refused(folder, name):
     (gzip.open(name, "wb") if name.endswith("gz") else open(name, "wb")).close()  # noqa: PTH123, SIM115
-    with pytest.raises(UserError, match=f"{name}: no segment in it; a corpus needs at least one"):
+    with pytest.raises(UserError, match=f"{name}: it has no segments; a corpus needs at least one"):
         corpus(name)
 
 
@@ -113,7 +113,7 @@ def test_invalid_utf8_in_any_aligned_file_is_refused(folder):
 
 def test_plain_text_needs_languages_that_exist(folder):
     write("s.de", "eins")
-    with pytest.raises(UserError, match="plain text does not say its languages"):
+    with pytest.raises(UserError, match="plain text does not name its languages"):
         corpus("s.de", pair={})
     with pytest.raises(UserError, match=r"test: src_lang: unknown language 'german' \(did you mean 'de'\?\)"):
         corpus("s.de", pair={"src_lang": "german", "tgt_lang": "en"})
@@ -138,7 +138,7 @@ def test_rows_of_columns_keep_their_ids(folder):
     first, second = corpus("c.jsonl", source_column="de", reference_columns=["en"], doc_column="d")
     assert (first.id, first.doc, first.references) == ("7", "x", ("Yes.",))
     assert second.id == "c.jsonl:2"
-    with pytest.raises(UserError, match="the row does not say its languages"):
+    with pytest.raises(UserError, match="the row does not name its languages"):
         corpus("c.jsonl", pair={})
 
 
@@ -154,7 +154,7 @@ def test_translation_rows_of_other_directions_are_counted(folder):
 
 def test_reference_files_need_a_plain_text_source(folder):
     write("t.tsv", "source", "a")
-    with pytest.raises(UserError, match="go with a plain-text source"):
+    with pytest.raises(UserError, match="need a plain-text source"):
         corpus("t.tsv", references=["r.en"])
 
 

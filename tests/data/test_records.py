@@ -5,6 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mtcpo.core.errors import UserError
+from mtcpo.data.file_formats.registry import write_row_file
 from mtcpo.data.records import (
     Candidate,
     Segment,
@@ -14,7 +15,6 @@ from mtcpo.data.records import (
     triplet_from_json,
     triplet_to_json,
 )
-from mtcpo.data.row_files import write_row_file
 from mtcpo.data.rows import read_segments
 
 text = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
@@ -77,7 +77,7 @@ def test_segments_with_different_metrics_are_read_from_files_as_written(tmp_path
         ({"references": "text"}, "field 'references' must be a list"),
         ({"references": [1]}, "references must be strings"),
         ({"candidates": ["text"]}, "a candidate must be an object"),
-        ({"candidates": [{"system": "a"}]}, "no field 'text'; it has system"),
+        ({"candidates": [{"system": "a"}]}, "no field 'text'; the row has system"),
         ({"candidates": [{"system": "a", "text": "b", "scores": [1]}]}, "field 'scores' must map"),
         (
             {"candidates": [{"system": "a", "text": "b", "scores": {"chrf": "x"}}]},

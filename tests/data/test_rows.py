@@ -11,8 +11,8 @@ from mtcpo.core.config import load_section
 from mtcpo.core.errors import UserError
 from mtcpo.data.config import CorpusConfig
 from mtcpo.data.corpora import read_corpus
+from mtcpo.data.file_formats.registry import write_row_file
 from mtcpo.data.records import Segment
-from mtcpo.data.row_files import write_row_file
 from mtcpo.data.triplets import read_triplets
 
 
@@ -153,5 +153,5 @@ def test_rows_in_memory_are_read_instead_of_a_file():
     config = load_section(CorpusConfig, {"source": "row", "src_lang": "de", "tgt_lang": "en", "take": 2}, "test")
     rows = [{"source": "a"}, Segment("7", "de", "en", "b"), {"source": "c"}]
     assert [(s.id, s.source) for s in read_corpus(config, items=rows)] == [("row:1", "a"), ("7", "b")]
-    with pytest.raises(UserError, match="row: a mapping with train, test; give one of its splits"):
+    with pytest.raises(UserError, match=r"row: a dictionary of splits \(train, test\); give one of them"):
         list(read_corpus(config, items={"train": [], "test": []}))

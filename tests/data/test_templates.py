@@ -4,8 +4,8 @@ import pytest
 from support.corpora import corpus, write_compressed
 
 from mtcpo.core.errors import UserError
+from mtcpo.data.file_formats.registry import write_row_file
 from mtcpo.data.records import Candidate
-from mtcpo.data.row_files import write_row_file
 
 
 def test_templates_join_columns(folder):
@@ -47,13 +47,13 @@ def test_templates_use_the_other_columns_of_a_translation_row(folder):
 @pytest.mark.parametrize(
     ("template", "message"),
     [
-        ("{titel}", r"c\.jsonl:1: no column 'titel' \(did you mean 'title'\?\); it has body, none, title"),
-        ("{none}", r"c\.jsonl:1: column 'none' is NoneType, and a template needs text or a number"),
+        ("{titel}", r"c\.jsonl:1: no column 'titel' \(did you mean 'title'\?\); the row has body, none, title"),
+        ("{none}", r"c\.jsonl:1: column 'none' is NoneType, but a template needs text or a number"),
         ("{title", r"template '\{title': expected '\}' before end of string; write \{\{ or \}\} for a brace"),
-        ("{title!r}", "the name of a column is needed in the braces, and nothing else"),
-        ("{title:>9}", "the name of a column is needed in the braces, and nothing else"),
-        ("{}", "the name of a column is needed in the braces, and nothing else"),
-        ("title", r"there is no column in it; write \{name\} for the column 'name'"),
+        ("{title!r}", "write the name of a column in the braces, and nothing else"),
+        ("{title:>9}", "write the name of a column in the braces, and nothing else"),
+        ("{}", "write the name of a column in the braces, and nothing else"),
+        ("title", r"it names no column; write \{name\} for the column 'name'"),
     ],
 )
 def test_templates_that_cannot_be_filled_are_refused(folder, template, message):

@@ -8,8 +8,8 @@ from support.corpora import triplets, write
 from mtcpo.core.errors import UserError
 from mtcpo.data.config import PreferenceSetConfig
 from mtcpo.data.corpora import Drops
+from mtcpo.data.file_formats.registry import write_row_file
 from mtcpo.data.records import Segment, Triplet, segment_to_json, triplet_to_json
-from mtcpo.data.row_files import write_row_file
 from mtcpo.data.triplets import read_triplets, triplets_to_trl
 
 
@@ -50,7 +50,7 @@ def test_columns_of_preferences_may_have_any_name(folder):
     [
         (
             {"chosen_column": "goood"},
-            r"odd\.jsonl:1: no column 'goood' \(did you mean 'good'\?\); it has bad, good, source; set",
+            r"odd\.jsonl:1: no column 'goood' \(did you mean 'good'\?\); the row has bad, good, source; set",
         ),
         ({"chosen_template": "{goood}"}, "odd.jsonl:1: no column 'goood'"),
         ({"chosen_column": "good", "rejected_column": "bad", "src_lang": "xx"}, "xx"),

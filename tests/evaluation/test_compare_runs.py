@@ -94,7 +94,7 @@ def test_a_test_set_that_only_some_runs_have_is_left_out_with_a_note(runs, garde
     write_evaluation(runs / "beta", [evaluate(one, {"start": outputs["start"]}) for one in (garden, park)])
     outcome = run(capsys, "evaluate", "--compare", runs / "alpha", runs / "beta", "--metric", "chrf")
     assert outcome.code == 0
-    assert outcome.err == f"park en-de is left out: {runs}/beta has it, but not every run\n"
+    assert outcome.err == f"park en-de is left out: {runs}/beta was evaluated on it, but not every run was\n"
 
 
 def test_runs_that_cannot_be_compared_are_refused(runs, garden, outputs, capsys):
@@ -104,9 +104,12 @@ def test_runs_that_cannot_be_compared_are_refused(runs, garden, outputs, capsys)
     alpha, beta = runs / "alpha", runs / "beta"
     assert line(alpha) == "--compare needs two run directories or more: mtcpo evaluate --compare RUN1 RUN2"
     assert line(alpha, runs / "none").startswith(f"{runs}/none: no evaluation.json in it; evaluate it first")
-    assert line(alpha, alpha) == "two run directories are named 'alpha'; rename one, since it names the systems"
+    assert (
+        line(alpha, alpha)
+        == "two run directories are named 'alpha'; rename one, since systems are named after their run"
+    )
     assert line(alpha, beta, "--baseline", "strat").startswith("unknown baseline 'strat' (did you mean 'start'?)")
-    assert line(alpha, beta, "--suite", "demo").startswith("--compare takes run directories and nothing to score")
+    assert line(alpha, beta, "--suite", "demo").startswith("--compare takes run directories only, and nothing to score")
     kept = beta / "translations/garden/en-de/segments.jsonl"
     text = kept.read_text(encoding="utf-8")
     kept.write_text("".join(text.splitlines(keepends=True)[:3]), encoding="utf-8")
@@ -117,10 +120,10 @@ def test_runs_that_cannot_be_compared_are_refused(runs, garden, outputs, capsys)
     changed = replace(garden, segments=tuple(replace(s, source=s.source + "!") for s in garden.segments))
     shutil.rmtree(beta)
     write_evaluation(beta, [evaluate(changed, {"start": outputs["start"]})])
-    assert "has other sources or references than that of" in line(alpha, beta)
+    assert "has different sources or references from that of" in line(alpha, beta)
     shutil.rmtree(beta)
     write_evaluation(beta, [evaluate(replace(garden, name="park"), {"start": outputs["start"]})])
-    assert line(alpha, beta).startswith(f"no test set that all runs were evaluated on: {alpha} has garden en-de; ")
+    assert line(alpha, beta).startswith(f"no test set is common to all runs: {alpha} has garden en-de; ")
     (beta / "evaluation.json").write_text("[1]")
     assert line(alpha, beta) == f"{beta}/evaluation.json: a JSON object is needed, not list"
     (beta / "evaluation.json").write_text('{"pairs": {"en-de": {"suite": "garden"}}}')
@@ -135,5 +138,5 @@ def test_scores_of_different_neural_models_are_not_compared(runs):
     document = read_json(path)
     document["pairs"]["en-de"]["metrics"]["comet"]["signature"] = "another model"
     write_json(path, document)
-    with pytest.raises(UserError, match=r"comet: .* have it by different signatures \(another model; by length\)"):
+    with pytest.raises(UserError, match=r"comet: .* have different signatures \(another model; by length\)"):
         compare_runs([runs / "alpha", runs / "beta"], EvaluateConfig(), print)

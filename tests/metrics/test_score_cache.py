@@ -207,7 +207,7 @@ def test_a_file_that_is_no_score_cache_is_left_alone(tmp_path):
         connection.execute("CREATE TABLE precious (x)")
     connection.close()
     before = path.read_bytes()
-    with pytest.raises(UserError, match="a database of another program; choose another --score-cache"):
+    with pytest.raises(UserError, match="the database of another program; choose another --score-cache"):
         ScoreCache(path)
     assert path.read_bytes() == before
     path.write_bytes(b"no database at all, but long enough to be looked at" * 50)

@@ -59,7 +59,7 @@ def test_scores_that_a_candidate_has_are_kept(many):
 def test_a_column_of_scores_counts_as_a_metric(many):
     given = [replace(s, candidates=tuple(replace(c, scores={"mine": 0.5}) for c in s.candidates)) for s in many[:2]]
     assert list(score(given, ["mine"])) == given
-    with pytest.raises(UserError, match="segment 1: s0 has no score 'mine', and it is no metric"):
+    with pytest.raises(UserError, match="segment 1: s0 has no score 'mine', and mine is not a metric"):
         list(score([given[0], many[1]], ["mine"]))
 
 

@@ -12,8 +12,8 @@ from support.scoring import score
 from mtcpo.cli.commands import mtcpo
 from mtcpo.core.config import load_section
 from mtcpo.core.errors import UserError
+from mtcpo.data.file_formats.registry import write_row_file
 from mtcpo.data.records import Candidate, Segment, segment_to_json
-from mtcpo.data.row_files import write_row_file
 from mtcpo.metrics.base import NeuralMetric
 from mtcpo.metrics.registry import code_files, is_higher_better, load_metric
 from mtcpo.metrics.scorer import Scorer
@@ -83,7 +83,7 @@ def test_a_function_scores_and_says_its_direction(own):
 @pytest.mark.parametrize(
     ("spec", "message"),
     [
-        ("x={}:too_few", "1 scores for 2 translations"),
+        ("x={}:too_few", "1 score for 2 translations"),
         ("x={}:broken", r"your code raised RuntimeError at .*own_scores.py:\d+: no idea"),
         ("x={}:nan", "segment 1: x of s0 is nan"),
         ("x={}:number", "it is of type int; a metric is a function"),

@@ -152,7 +152,7 @@ def test_every_family_names_layers_for_adapters(load, kind):
 
 @pytest.mark.parametrize(
     ("modules", "message"),
-    [(("no_such",), r"train\.lora: .*no_such"), (("q", "lm_head"), "the output head can take no adapter")],
+    [(("no_such",), r"train\.lora: .*no_such"), (("q", "lm_head"), "lm_head cannot have an adapter")],
 )
 def test_layers_that_take_no_adapter_are_refused(model_folder, modules, message, tmp_path):
     with pytest.raises(UserError, match=message):
@@ -212,7 +212,7 @@ def test_another_base_in_the_old_place_is_refused(moved, model_folder):
 
 def test_a_missing_base_is_named(moved):
     shutil.rmtree(moved / "base")
-    with pytest.raises(UserError, match=r"adapters of /no/such/place/base, which is not there; put it back, or set"):
+    with pytest.raises(UserError, match=r"their base model /no/such/place/base does not exist; restore it, or set"):
         load_model(str(moved / "model"))
 
 

@@ -3,10 +3,12 @@ import re
 import time
 
 import pytest
+from support.families import TINY_MODELS
 
 from mtcpo.core.errors import UserError
 from mtcpo.data.languages import check_language
-from mtcpo.models.families import FAMILIES, Family, any_language, family_of, language_token
+from mtcpo.models.families import FAMILIES, Family, family_of
+from mtcpo.models.tokenizers import any_language, language_token
 
 BY_NAME = {family.name: family for family in FAMILIES}
 
@@ -52,15 +54,20 @@ def test_an_undeclared_type_is_named_with_the_nearest_and_the_family_to_write():
     assert declared_in(str(caught.value)) == Family("bloom", ("bloom",), "decoder-only", prompt=None)
 
 
-def test_families_that_share_a_model_type_are_distinguished_and_t5_refuses_float16():
+def test_families_that_share_a_model_type_are_distinguished():
     for model_type in {model_type for family in FAMILIES for model_type in family.model_types}:
         *first, last = [family for family in FAMILIES if model_type in family.model_types]
         assert all(family.marker for family in first), "an entry that is never reached"
         assert last.marker is None, "a model that fits no entry though its type is declared"
     assert len({family.name for family in FAMILIES}) == len(FAMILIES)
-    assert {family.name for family in FAMILIES if not family.float16} == {"t5", "mt5", "umt5", "byt5", "madlad"}
     for family in FAMILIES:
         assert not family.target_code or family.language_code
+
+
+def test_every_family_has_a_tiny_model_and_is_run_in_float16_only_where_it_can_be():
+    assert {tiny.family for tiny in TINY_MODELS.values()} == BY_NAME.keys()
+    for tiny in TINY_MODELS.values():
+        assert BY_NAME[tiny.family].float16 == tiny.float16
 
 
 @pytest.mark.parametrize(
@@ -173,7 +180,7 @@ def test_a_missing_language_names_the_tokens_tried_and_the_nearest():
         language_token(BY_NAME["nllb"], "nds", {"deu_Latn", "tam_Taml", "nds_Latin-ish word", "x_y"})
     with pytest.raises(UserError, match=r"'fo' .*\(tried __fo__\); the nearest that it has is 'da'"):
         language_token(BY_NAME["m2m100"], "fo", {"__fr__", "__da__", "__de__", "__x__"})
-    with pytest.raises(UserError, match=r"nllb family needs to know its languages; give --src-lang"):
+    with pytest.raises(UserError, match=r"nllb family must know the language pair; give --src-lang"):
         language_token(BY_NAME["nllb"], "und", {"nld_Latn"})
 
 

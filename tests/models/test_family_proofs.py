@@ -12,27 +12,21 @@ from dataclasses import replace
 
 import pytest
 import torch
-from support.families import FAMILY_KINDS
+from support.families import TINY_MODELS
 from support.models import PAIRS, preference_texts
 from support.paths import ROOT
 
 from mtcpo.models.canary import CANARY_FILE, head_and_model_logps
-from mtcpo.models.families import FAMILIES, language_token
+from mtcpo.models.families import FAMILIES
 from mtcpo.models.head.targets import IGNORE
 from mtcpo.models.loading import load_model, save_model
 from mtcpo.models.prompts import TextExample
+from mtcpo.models.tokenizers import language_token
 from mtcpo.training.config import TrainConfig
 from mtcpo.training.losses import pair_logps
 from mtcpo.training.train import train
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore:Recommended. pip install sacremoses")]
-
-FAMILY_OF_KIND = {
-    "mt5": "mt5", "mt5-tied": "mt5", "marian-separate": "marian",
-    "llama": "llama", "alma": "llama", "llama3": "llama", "qwen2": "qwen",
-    "qwen3": "qwen", "gemma2": "gemma", "gemma3": "gemma", "mixtral": "mistral", "gpt_neox": "gpt-neox",
-}  # fmt: skip
-"""Where the two have different names."""
 
 
 @pytest.fixture(scope="module")
@@ -61,16 +55,16 @@ def own_forward(loaded, batch):
 
 
 def test_every_declared_family_has_a_tiny_model_here(of):
-    families = {of(kind).family.name for kind in FAMILY_KINDS}
+    families = {of(kind).family.name for kind in TINY_MODELS}
     assert families == {family.name for family in FAMILIES}
-    types = {of(kind).model.config.model_type for kind in FAMILY_KINDS}
+    types = {of(kind).model.config.model_type for kind in TINY_MODELS}
     assert types == {model_type for family in FAMILIES for model_type in family.model_types}
 
 
-@pytest.mark.parametrize("kind", FAMILY_KINDS)
+@pytest.mark.parametrize("kind", TINY_MODELS)
 def test_nll_is_the_models_own(of, kind, record_property):
     loaded = of(kind)
-    assert loaded.family.name == FAMILY_OF_KIND.get(kind, kind)
+    assert loaded.family.name == TINY_MODELS[kind].family
     assert loaded.head.logits_mode == "none"
     examples = examples_of(loaded)
     layout = loaded.layout
@@ -78,11 +72,9 @@ def test_nll_is_the_models_own(of, kind, record_property):
     if loaded.family.layout == "decoder-only":
         # Ours packs pairs into one row where the model can; the model's own has a row for each target.
         rows = replace(layout, packs=False).collate(examples)
-        # Mixtral's router loss counts prompts; Gemma 2 has no fast attention in transformers 5; Gemma 3's tokens, of
-        # the tiny one, see no further back than 16 positions.
         has_sdpa = loaded.model.config._attn_implementation == "sdpa"
-        assert has_sdpa or kind == "gemma2"
-        assert ("parts" in batch) == (has_sdpa and kind not in ("mixtral", "gemma3"))
+        assert has_sdpa or not TINY_MODELS[kind].has_sdpa
+        assert ("parts" in batch) == (has_sdpa and TINY_MODELS[kind].packs)
     real, own_real = batch["labels"] != IGNORE, rows["labels"] != IGNORE
     with torch.no_grad():
         ours = layout.score(loaded.model, loaded.head, batch).token_logps
@@ -96,31 +88,20 @@ def test_nll_is_the_models_own(of, kind, record_property):
     assert float(own_logps.std()) > 0.05, "a model that says the same of every token proves nothing"
 
 
-# Where a family has language tokens: the place of the target's among the labels, and what it is called.
-CODES = {
-    "nllb": (0, "deu_Latn"),
-    "m2m100": (0, "__de__"),
-    "mbart-50": (0, "de_DE"),
-    "mbart-cc25": (-1, "de_DE"),
-}
-SOURCE_STARTS = {"nllb": "eng_Latn", "m2m100": "__en__", "mbart-50": "en_XX", "madlad": "<2de>"}
-SOURCE_STARTS["marian-multilingual"] = ">>deu<<"
-
-
-@pytest.mark.parametrize("kind", FAMILY_KINDS)
+@pytest.mark.parametrize("kind", TINY_MODELS)
 def test_labels_decode_to_the_target(of, kind):
-    loaded = of(kind)
+    loaded, expected = of(kind), TINY_MODELS[kind]
     tokenizer = loaded.tokenizer
     for text, example in zip(texts(), loaded.layout.encode(texts()), strict=True):
         for target, labels in zip(text.targets, example.targets, strict=True):
             tokens = tokenizer.convert_ids_to_tokens(list(labels))
             words = list(labels)
-            if kind in CODES:
-                place, code = CODES[kind]
+            if expected.target_code is not None:
+                place, code = expected.target_code
                 assert tokens[place] == code
                 assert tokens.count(code) == 1
                 del words[place]
-            end = tokenizer.convert_tokens_to_ids("<end_of_turn>") if kind == "gemma3" else tokenizer.eos_token_id
+            end = tokenizer.convert_tokens_to_ids(expected.target_end or tokenizer.eos_token)
             assert words[-1] == end
             assert words.count(end) == 1
             assert tokenizer.unk_token_id not in words[:-1] or tokenizer.unk_token_id == tokenizer.eos_token_id
@@ -128,29 +109,15 @@ def test_labels_decode_to_the_target(of, kind):
             assert tokenizer.decode(words[:-1], skip_special_tokens=False).strip() == target
             assert tokenizer.decode(labels, skip_special_tokens=True).strip() == target
         source = tokenizer.convert_ids_to_tokens(list(example.source))
-        if kind in SOURCE_STARTS:
-            assert source[0] == SOURCE_STARTS[kind]
-        if kind == "mbart-cc25":
-            assert source[-2:] == ["</s>", "en_XX"]
+        if expected.source_start:
+            assert source[0] == expected.source_start
+        if expected.source_end:
+            assert source[-2:] == list(expected.source_end)
         if loaded.family.layout == "encoder-decoder":
             assert source.count("</s>") == 1
 
 
-PROMPT = "Translate this from English to German:\nEnglish: {}\nGerman:"
-CHAT = "Translate this from English to German. Give only the translation.\n{}"
-PROMPTS = {
-    "t5": "translate English to German: {}", "madlad": "<2de> {}", "marian-multilingual": ">>deu<< {}",
-    "alma": "<s> " + PROMPT, "mistral": "<s> " + PROMPT, "mixtral": "<s> " + PROMPT, "llama": PROMPT.replace("\n", " "),
-    "llama3": f"<|begin|><|user|>{CHAT}<|end|><|assistant|>", "gpt2": f"<|user|>{CHAT}<|end|><|assistant|>",
-    "qwen2": f"<|user|>{CHAT}<|end|><|assistant|>", "qwen3": f"<|user|>{CHAT}<|end|><|assistant|><think></think>",
-    "gemma": "<bos>" + PROMPT, "gemma2": "<bos>" + PROMPT,
-    "gemma3": f"<bos><start_of_turn>user\n{CHAT}<end_of_turn>\n<start_of_turn>model\n",
-    "gpt_neox": PROMPT, "cohere": PROMPT, "granite": PROMPT,
-}  # fmt: skip
-"""The whole prompt of each kind that has one, special tokens included; every other kind is given the source."""
-
-
-@pytest.mark.parametrize("kind", FAMILY_KINDS)
+@pytest.mark.parametrize("kind", TINY_MODELS)
 def test_prompts(of, kind):
     loaded = of(kind)
     (example,) = loaded.layout.encode([TextExample(PAIRS[3][0], "en", "de")])
@@ -165,10 +132,10 @@ def test_prompts(of, kind):
         ids = [i for i, token in zip(ids, tokens, strict=True) if token != special]
         tokens = [token for token in tokens if token != special]
     found = loaded.tokenizer.decode(ids).replace("<s>The", "<s> The").replace("<s>Tr", "<s> Tr")
-    assert " ".join(found.split()) == " ".join(PROMPTS.get(kind, "{}").format(PAIRS[3][0]).split())
+    assert " ".join(found.split()) == " ".join(TINY_MODELS[kind].prompt.format(PAIRS[3][0]).split())
 
 
-@pytest.mark.parametrize("kind", FAMILY_KINDS)
+@pytest.mark.parametrize("kind", TINY_MODELS)
 def test_generation_starts_where_training_does(of, kind, record_property):
     """The logits of the first token that `generate` may choose are those of the first label that is not forced."""
     loaded = of(kind)
@@ -189,8 +156,8 @@ def test_generation_starts_where_training_does(of, kind, record_property):
         starts = loaded.layout.decoder_input_ids(labels)[:, : 1 + forced]
         assert torch.equal(generated.sequences[:, : 1 + forced], starts)
         assert (starts[:, 0] != loaded.tokenizer.unk_token_id).all()
-        code = CODES.get(kind)
-        if code:  # generation starts with the token of the target's language
+        code = TINY_MODELS[kind].target_code
+        if code is not None:  # generation starts with the token of the target's language
             ids = [loaded.tokenizer.convert_tokens_to_ids(code[1])] * len(examples)
             assert starts[:, 1 if forced else 0].tolist() == ids
     else:
@@ -204,7 +171,7 @@ def test_generation_starts_where_training_does(of, kind, record_property):
     assert difference < 1e-4
 
 
-@pytest.mark.parametrize("kind", FAMILY_KINDS)
+@pytest.mark.parametrize("kind", TINY_MODELS)
 def test_two_steps_move_chosen_above_rejected(model_folder, of, kind, tmp_path, record_property):
     loaded = of(kind)
 
@@ -256,19 +223,19 @@ def there_and_back(model_folder, tmp_path_factory):
     if OTHER is None:
         pytest.skip("set MTCPO_OTHER_PYTHON to a Python with the other major of transformers")
     here, there = tmp_path_factory.mktemp("here"), tmp_path_factory.mktemp("there")
-    for kind in FAMILY_KINDS:
+    for kind in TINY_MODELS:
         (here / kind).mkdir()
         save_model(load_model(str(model_folder(kind)), "float32", device="cpu"), here / kind, ("en", "de"))
     root = ROOT
     done = subprocess.run(
-        [OTHER, "-c", SAVE, here, there, *FAMILY_KINDS], cwd=root, env=os.environ | {"PYTHONPATH": str(root)},
+        [OTHER, "-c", SAVE, here, there, *TINY_MODELS], cwd=root, env=os.environ | {"PYTHONPATH": str(root)},
         capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-2000:]
     return there
 
 
-@pytest.mark.parametrize("kind", FAMILY_KINDS)
+@pytest.mark.parametrize("kind", TINY_MODELS)
 def test_the_other_transformers_version_gives_the_same_log_probabilities(of, kind, there_and_back, record_property):
     """Made and saved here, loaded and saved there, loaded here: the same tokens with the same probabilities."""
     folder = there_and_back / kind

@@ -32,7 +32,7 @@ DAMAGES = {
     "undeclared type": (lambda d: edit_json(d / "config.json", model_type="bert"), "no family is declared .*'bert'"),
     "no tokenizer": (
         lambda d: [(d / name).unlink() for name in ("tokenizer.json", "spiece.model")],
-        r"a model without tokenizer; copy .* into it",
+        r"a model without a tokenizer; copy .* into it",
     ),
     "broken tokenizer": (lambda d: (d / "tokenizer.json").write_text("{"), "its tokenizer cannot be loaded"),
     "senseless tokenizer": (lambda d: (d / "tokenizer.json").write_text("{}"), "its tokenizer cannot be loaded"),
@@ -80,7 +80,7 @@ def test_without_network_and_cache_the_message_comes_at_once(name, monkeypatch, 
     monkeypatch.chdir(tmp_path)
     hub_name = ALIASES.get(name, name)
     start = time.process_time()
-    with pytest.raises(UserError, match=f"'{hub_name}' is neither a directory .*pass --model DIR"):
+    with pytest.raises(UserError, match=f"'{hub_name}' is neither a local directory .*pass --model DIR"):
         load_model(name)
     assert time.process_time() - start < 2
 

@@ -14,7 +14,7 @@ def test_a_tokenizer_class_without_files_is_found(load, tmp_path):
     save_model(load("byt5"), tmp_path, ("en", "de"))
     assert load_here(tmp_path).tokenizer("ß")["input_ids"] == [0xC3 + 3, 0x9F + 3, 1]
     (tmp_path / "tokenizer_config.json").unlink()
-    with pytest.raises(UserError, match="a model without tokenizer"):
+    with pytest.raises(UserError, match="a model without a tokenizer"):
         load_here(tmp_path)
 
 

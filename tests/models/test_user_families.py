@@ -85,7 +85,7 @@ def test_a_family_of_the_users_needs_permission(here, capsys, command):
 @pytest.mark.parametrize("command", [COMMANDS["translate"], COMMANDS["run"]], ids=["translate", "run"])
 def test_what_is_no_family_is_named(here, capsys, command):
     line = mistake(capsys, *with_family(command, "python:own:NUMBER"), "--allow-code")
-    assert line.endswith("family: python:own:NUMBER: it is a int, and a Family is needed")
+    assert line.endswith("family: python:own:NUMBER: it is a int, not a Family")
 
 
 def test_an_undeclared_type_names_the_option(here, capsys):

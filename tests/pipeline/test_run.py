@@ -10,7 +10,7 @@ from support.console import contents, lines_of, mistake, run, small_disk, write_
 from support.pipelines import RECIPE, STAGES, write_recipe
 
 from mtcpo.core.config import to_toml
-from mtcpo.data.row_files import read_row_file
+from mtcpo.data.file_formats.registry import read_row_file
 from mtcpo.data.rows import read_segments
 from mtcpo.data.triplets import read_triplets
 from mtcpo.pipeline.recipe import load_recipe
@@ -51,7 +51,7 @@ def ran(outcome):
     assert "{" not in outcome.out, "no dictionary of a library's"
     heads = [line for line in outcome.out.splitlines() if line.startswith("[")]
     assert len(heads) == len(STAGES)
-    return [re.match(r"\[\d+/\d+\] ([^:]+):", line)[1] for line in heads if not line.endswith(" - done already")]
+    return [re.match(r"\[\d+/\d+\] ([^:]+):", line)[1] for line in heads if not line.endswith(" - already done")]
 
 
 def again(capsys, *options):
@@ -123,7 +123,7 @@ def test_the_stamp_has_versions_seeds_hashes_and_times(finished):
 def test_each_stage_prints_its_figures(finished):
     _, said = finished
     text = "\n".join(said)
-    assert said[0] == "[1/11] create: a new mt5 model with a vocabulary of its own"
+    assert said[0] == "[1/11] create: a new mt5 model with its own vocabulary"
     assert "examples 59, dropped 1 empty_source, steps 4" in text
     assert "segments 15, candidates 45, dropped 1 empty_source" in text
     assert "{" not in text, "no dictionary of a library's"
@@ -157,14 +157,14 @@ def test_a_dry_run_prints_the_plan_and_writes_nothing(done, capsys):
     assert [line.split("] ")[1].split(":")[0] for line in outcome.out.splitlines()] == STAGES
     assert all(line.endswith(" - to do") for line in outcome.out.splitlines())
     lines = again(capsys, "--dry-run", "--set", "train.beta=0.5").out.splitlines()
-    assert lines[4] == "[5/11] train: base by loss sigmoid, beta 0.5, cpo_alpha 1 - changed"
+    assert lines[4] == "[5/11] train: base with loss sigmoid, beta 0.5, cpo_alpha 1 - changed"
     states = [line.rpartition(" - ")[2] for line in lines]
     assert states[:4] == ["done"] * 4
     assert states[5:7] == ["done"] * 2, "the control and the base know no beta"
     assert states[7] == "done, unless its inputs change"
     assert states[8] == "done"
     lines = run(capsys, "run", "tiny.toml", "--dry-run", "--set", "data.source=away.en").out.splitlines()
-    assert [line.rpartition("not there: ")[2] for line in lines if "not there" in line] == ["away.en"]
+    assert [line.rpartition("missing: ")[2] for line in lines if "missing: " in line] == ["away.en"]
     assert contents(done) == before
 
 
@@ -172,8 +172,8 @@ def test_another_setting_redoes_the_stages_that_it_concerns(done, capsys):
     before = contents(done)
     line = mistake(capsys, "run", "tiny.toml", "--output-dir", "out", "--set", "train.beta=0.5")
     assert line == (
-        f"{done / 'out/model'}: stage 'train' would make another one (beta was 0.1 and is 0.5); pass --overwrite to "
-        "replace it, or choose another --output-dir"
+        f"{done / 'out/model'}: stage 'train' would write a different one (beta was 0.1 and is now 0.5); "
+        "pass --overwrite to replace it, or choose another --output-dir"
     )
     assert contents(done) == before
     redone = ran(again(capsys, "--set", "train.beta=0.5", "--overwrite"))
@@ -240,7 +240,7 @@ def test_a_changed_input_is_named_and_only_later_stages_run(done, capsys, finish
     ran(again(capsys, "--overwrite"))
     write_lines(test_set, ["Etwas anderes."] * 5)
     line = mistake(capsys, "run", "tiny.toml", "--output-dir", "out")
-    assert f"({test_set} is not what it was)" in line
+    assert f"({test_set} has changed)" in line
     redone = ran(again(capsys, "--overwrite"))
     assert set(redone) == {"decode base", "decode tuned", "decode control", "evaluate", "report"}
 
@@ -292,7 +292,7 @@ def test_an_output_directory_that_is_a_file_is_refused(done, capsys):
     assert mistake(capsys, "run", "tiny.toml", "--output-dir", "tiny.toml") == (
         "tiny.toml is a file, and a folder is needed; choose another output"
     )
-    assert f"{done / 'tiny.toml'} is a file and no folder" in mistake(
+    assert f"{done / 'tiny.toml'} is a file, not a folder" in mistake(
         capsys, "run", "tiny.toml", "--output-dir", "tiny.toml/x"
     )
 

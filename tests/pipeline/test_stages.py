@@ -89,7 +89,7 @@ def test_the_second_run_does_nothing(kitchen):
     before = (kitchen.run_folder / "stamp.json").stat().st_mtime_ns
     assert kitchen.states() == ["done", "done"]
     assert kitchen.run() == []
-    assert kitchen.said[0] == "[1/2] double: twice the number - done already"
+    assert kitchen.said[0] == "[1/2] double: twice the number - already done"
     assert (kitchen.run_folder / "stamp.json").stat().st_mtime_ns == before
 
 
@@ -117,7 +117,7 @@ def test_another_setting_is_refused_by_name_and_then_redoes_its_stage(kitchen):
     with pytest.raises(UserError) as error:
         kitchen.run()
     assert str(error.value) == (
-        f"{kitchen.run_folder / 'doubled'}: stage 'double' would make another one (times was 2 and is 3); "
+        f"{kitchen.run_folder / 'doubled'}: stage 'double' would write a different one (times was 2 and is now 3); "
         "pass --overwrite to replace it, or choose another --output-dir"
     )
     assert kitchen.run(overwrite=True) == ["double", "report"]
@@ -128,7 +128,7 @@ def test_every_change_is_counted_in_the_refusal(kitchen):
     kitchen.run()
     kitchen.settings = {"times": 2, "where": {"to": "there" * 20, "from": None}}
     kitchen.number.write_text("8")
-    with pytest.raises(UserError, match=r"\(where.to was \"here\" and is \"therethere[a-z]*\.\.\., and 1 more\)"):
+    with pytest.raises(UserError, match=r"\(where.to was \"here\" and is now \"therethere[a-z]*\.\.\., and 1 more\)"):
         kitchen.run()
 
 
@@ -141,7 +141,7 @@ def test_an_unchanged_result_keeps_later_stages_done(kitchen):
 def test_an_input_that_changed_is_named(kitchen):
     kitchen.run()
     kitchen.number.write_text("8")
-    with pytest.raises(UserError, match=r"number.txt is not what it was\)"):
+    with pytest.raises(UserError, match=r"number.txt has changed\)"):
         kitchen.run()
     kitchen.number.write_text("7")  # the same bytes again: only content counts
     assert kitchen.run() == []
@@ -169,7 +169,9 @@ def test_a_view_of_its_inputs_is_made_again_without_overwrite(kitchen):
 def test_output_without_a_record_is_not_replaced_without_overwrite(kitchen):
     (kitchen.run_folder / "doubled").mkdir(parents=True)
     (kitchen.run_folder / "doubled/mine.txt").write_text("mine")
-    with pytest.raises(UserError, match=r"doubled: stage 'double' would make another one \(there is no record of how"):
+    with pytest.raises(
+        UserError, match=r"doubled: stage 'double' would write a different one \(there is no record of how"
+    ):
         kitchen.run()
     assert (kitchen.run_folder / "doubled/mine.txt").read_text() == "mine"
 
@@ -223,7 +225,7 @@ def test_an_interrupted_replacement_is_noticed_when_the_old_settings_return(kitc
     kitchen.settings, kitchen.interrupt = {"times": 2, "where": {"to": "here"}}, None
     assert kitchen.states() == ["done", "done"]
     kitchen.settings = {"times": 4}
-    with pytest.raises(UserError, match="would make another one"):
+    with pytest.raises(UserError, match="would write a different one"):
         kitchen.run()
 
 
@@ -249,13 +251,15 @@ def test_a_stage_with_half_of_its_outputs_is_to_do(tmp_path):
     assert len(ran) == 3
     second.unlink()
     changed = [Stage("two", "two files", 2, (), (first, second), make)]
-    with pytest.raises(UserError, match=r"a: stage 'two' would make another one \(settings was 1 and is 2\)"):
+    with pytest.raises(UserError, match=r"a: stage 'two' would write a different one \(settings was 1 and is now 2\)"):
         check_may_run(changed, tmp_path, False)
 
 
 def test_a_damaged_stamp_says_what_to_do(tmp_path):
     for text in ("", "[]", "{}", '{"stages": 3}'):
         (tmp_path / "stamp.json").write_text(text)
-        with pytest.raises(UserError, match=r"stamp.json: not a stamp of mtcpo's; delete it to run all stages again"):
+        with pytest.raises(
+            UserError, match=r"stamp.json: not a stamp.json of mtcpo; delete it to run all stages again"
+        ):
             read_stamp(tmp_path)
     assert read_stamp(tmp_path / "elsewhere") == {"stages": {}}

@@ -8,15 +8,17 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from support.corpora import HEADED
 from support.pairs import REPORT_FILE, REPORT_SETTINGS, scored_segments
 from support.paths import WMT22
 
 from mtcpo.core.errors import UserError
 from mtcpo.data.config import CorpusConfig
 from mtcpo.data.corpora import Drops, read_corpus
+from mtcpo.data.file_formats import registry
+from mtcpo.data.file_formats.registry import read_row_file, write_row_file
 from mtcpo.data.pair_report import SystemCounts, read_pair_report
 from mtcpo.data.records import Candidate, Segment, segment_to_json
-from mtcpo.data.row_files import read_row_file, write_row_file
 from mtcpo.data.rows import read_segments
 from mtcpo.data.triplets import read_triplets
 from mtcpo.preferences.balancing import length_log_ratio
@@ -300,7 +302,7 @@ def test_the_report_has_the_agreement_between_metrics(tmp_path):
 
 def test_two_candidates_of_one_system_are_refused(tmp_path):
     twice = Segment("7", "de", "en", "Ja", ("Yes",), candidates=(Candidate("a", "Yes"), Candidate("a", "Yeah")))
-    with pytest.raises(UserError, match=r"segment 7: two candidates are of system 'a'; .* such as a-1 and a-2"):
+    with pytest.raises(UserError, match=r"segment 7: two candidates come from system 'a'; .* such as a-1 and a-2"):
         build_preferences([twice], CHRF, tmp_path / "p.jsonl")
 
 
@@ -336,6 +338,27 @@ def test_a_truncated_candidates_file_gives_its_complete_lines(tmp_path):
 def test_the_report_lies_beside_the_output():
     assert report_path_of(Path("run/prefs.jsonl")) == Path("run/prefs-report.json")
     assert report_path_of(Path("p.jsonl.gz")) == Path("p-report.json")
+
+
+def test_output_and_report_of_a_new_format_are_named_and_written_by_its_entry(tmp_path, monkeypatch):
+    monkeypatch.setattr(registry, "ROW_FORMATS", (*registry.ROW_FORMATS, HEADED))
+    build_preferences(make(), CHRF, tmp_path / "prefs.headed")
+    assert (tmp_path / "prefs-report.json").is_file()
+    assert (tmp_path / "prefs.headed").read_text().startswith("rows\n")
+    [first, *_] = read_row_file(tmp_path / "prefs.headed")
+    assert first[1]["chosen"] == "the black cat"
+
+
+@pytest.mark.parametrize("names", [{"output": "p.csv"}, {"output": "p.jsonl", "scored": "s.tsv"}])
+def test_an_output_that_cannot_be_written_is_refused_before_a_segment_is_read(tmp_path, names):
+    def unread():
+        pytest.fail("a segment was read")
+        yield
+
+    paths = {name: tmp_path / file for name, file in names.items()}
+    with pytest.raises(UserError, match=r"[ps]\.[ct]sv: mtcpo cannot write this format; the name must end in \.jsonl"):
+        build_preferences(unread(), CHRF, **paths)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_the_report_is_what_it_was_before_it_became_a_record(tmp_path):

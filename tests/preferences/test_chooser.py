@@ -8,6 +8,7 @@ from mtcpo.core.config import load_section
 from mtcpo.core.errors import UserError
 from mtcpo.data.records import Candidate, Segment
 from mtcpo.preferences.chooser import Chooser, SelectionConfig, add_references
+from mtcpo.preferences.combining import COMBINATIONS
 from mtcpo.preferences.selections import ROUNDING, SELECTIONS
 
 CHRF = SelectionConfig(metrics=("chrf",))
@@ -38,8 +39,8 @@ def test_best_and_worst_become_the_triplet():
 
 def test_wrong_settings_name_the_choices():
     for key, message in [
-        ("select", "unknown selection 'x'; choose from all-pairs, best-vs-rest, best-worst, confidence, mu-2sigma"),
-        ("combine", "unknown combination 'x'; choose from mean, minimum, rank, zscore, zscore-set"),
+        ("select", f"unknown selection 'x'; choose from {', '.join(sorted(SELECTIONS))}"),
+        ("combine", f"unknown combination 'x'; choose from {', '.join(sorted(COMBINATIONS))}"),
     ]:
         with pytest.raises(UserError, match=message):
             load_section(SelectionConfig, {"metrics": ["chrf"], key: "x"}, "prefs")
@@ -204,12 +205,12 @@ def test_weights_of_metrics_decide():
     [
         ({"weights": {"blue": 1}}, r"weights: unknown metric 'blue' \(did you mean 'bleu'\?\)"),
         ({"weights": {"chrf": 0}}, "each must be above 0"),
-        ({"weights": {"chrf": 2}, "combine": "minimum"}, "weights change nothing where combine is 'minimum'"),
+        ({"weights": {"chrf": 2}, "combine": "minimum"}, "weights have no effect when combine is 'minimum'"),
         ({"lower_is_better": ["ter"]}, "lower_is_better: unknown metric 'ter'"),
         ({"lower_is_better": ["bleu"]}, "lower_is_better: the direction of bleu is known"),
         ({"select": "confidence", "reference": "always"}, "needs log-probabilities, and a reference has none"),
         ({"reference": "sometimes"}, "reference: Input should be 'never', 'by-score' or 'always'"),
-        ({"max_tokens": 9}, "max_tokens and tokenizer go together"),
+        ({"max_tokens": 9}, "set max_tokens and tokenizer together"),
     ],
 )
 def test_contradictory_settings_are_refused(settings, message):

@@ -10,9 +10,9 @@ from support.paths import ROOT
 
 from mtcpo.core.config import load_section
 from mtcpo.core.errors import UserError
+from mtcpo.data.file_formats.registry import write_row_file
 from mtcpo.data.pair_report import read_pair_report
 from mtcpo.data.records import Candidate, Segment, segment_to_json
-from mtcpo.data.row_files import write_row_file
 from mtcpo.data.triplets import read_triplets
 from mtcpo.preferences.build import PrefsConfig, build_preferences
 from mtcpo.preferences.chooser import Chooser, SelectionConfig
@@ -136,7 +136,7 @@ def test_the_command_line_takes_a_selection_by_its_name(module, capsys):
     ("name", "message"),
     [
         ("fails", r"select python:my_selections:fails: your code raised TypeError at .*my_selections\.py:7: "),
-        ("not_a_function", "it is a int, and a function is needed"),
+        ("not_a_function", "it is a int, not a function"),
         ("missing", "unknown name in my_selections: 'missing'"),
     ],
 )

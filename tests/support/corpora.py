@@ -1,15 +1,17 @@
 """Corpora and preference sets in the working directory, for tests of the readers."""
 
 import gzip
+import json
 from hashlib import sha256
 from pathlib import Path
 
 import pytest
 
 from mtcpo.core.config import load_section
+from mtcpo.core.files import read_lines
 from mtcpo.data.config import CorpusConfig, PreferenceSetConfig
 from mtcpo.data.corpora import read_corpus
-from mtcpo.data.row_files import write_row_file
+from mtcpo.data.file_formats.registry import RowFormat, write_row_file
 from mtcpo.data.triplets import read_triplets
 
 SENTENCES = [f"Satz {sha256(str(n).encode()).hexdigest()}" for n in range(4000)]
@@ -63,3 +65,21 @@ def make_corpus(kind, folder, count):
     else:
         write_row_file(Path(folder, name), rows)
     return name, {}
+
+
+def read_headed(path, drops):
+    """Read a file of the format `HEADED`."""
+    for number, line in enumerate(read_lines(path), start=1):
+        if number > 1:
+            yield f"{path}:{number}", json.loads(line)
+
+
+def write_headed(partial, rows, path):
+    """Write a file of the format `HEADED`."""
+    lines = ["rows", *map(json.dumps, rows)]
+    partial.write_text("".join(line + "\n" for line in lines))
+    return len(lines) - 1
+
+
+HEADED = RowFormat((".headed",), read_headed, write_headed)
+"""A format that is in no table: JSON Lines after a first line that is not JSON, so that the two cannot be confused."""

@@ -4,6 +4,8 @@ Vocabularies are trained on the spot; the files are those that the family's toke
 """
 
 import json
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
@@ -12,7 +14,11 @@ from support.models import (
     CHAT_TEMPLATE,
     PAIRS,
     TEXTS,
+    make_gpt2,
+    make_llama,
+    make_m2m100,
     make_marian,
+    make_mt5,
     save_random_model,
     train_sentencepiece,
     write_json,
@@ -412,30 +418,76 @@ def _granite(folder: Path) -> None:
     save_random_model(GraniteForCausalLM, GraniteConfig(**sizes, logits_scaling=4.0), folder)
 
 
-MAKERS = {
-    "t5": _t5,
-    "mt5-tied": _mt5_tied,
-    "umt5": _umt5,
-    "byt5": _byt5,
-    "madlad": _madlad,
-    "nllb": _nllb,
-    "mbart-50": _mbart_50,
-    "mbart-cc25": _mbart_cc25,
-    "marian-multilingual": _marian_multilingual,
-    "marian-separate": make_marian_separate,
-    "alma": _alma,
-    "llama3": _llama3,
-    "qwen2": _qwen2,
-    "qwen3": _qwen3,
-    "gemma": _gemma1,
-    "gemma2": _gemma2,
-    "gemma3": _gemma3,
-    "mistral": _mistral,
-    "mixtral": _mixtral,
-    "gpt_neox": _gpt_neox,
-    "cohere": _cohere,
-    "granite": _granite,
-}
+# --- the table --------------------------------------------------------------------------------------------------------
 
-FAMILY_KINDS = ("mt5", "m2m100", "marian", "llama", "gpt2", *MAKERS)
-"""Every kind on which the proofs of families run: those of support.models among them."""
+PROMPT = "Translate this from English to German:\nEnglish: {}\nGerman:"
+CHAT = "Translate this from English to German. Give only the translation.\n{}"
+
+
+@dataclass(frozen=True)
+class TinyModel:
+    """A kind of tiny model, and what its family makes of a pair from English to German; end tokens apart.
+
+    make: writes it into an existing folder.
+    family: its name in FAMILIES.
+    prompt: what the model is given, special tokens included, with {} for the source. (`</s>` and the token of the
+        source's language are left out.)
+    source_start, source_end: the first token and the last two, for models that mark languages there.
+    target_code: the place of the target language's token among the labels, and the token.
+    target_end: the token that ends a target, where it is not EOS.
+    float16: whether the family can be run in half precision.
+    packs: for decoder-only models, whether pairs share a row.
+    has_sdpa: whether it runs with PyTorch's attention under all versions of transformers.
+    """
+
+    make: Callable[[Path], None]
+    family: str
+    prompt: str = "{}"
+    source_start: str = ""
+    source_end: tuple[str, ...] = ()
+    target_code: tuple[int, str] | None = None
+    target_end: str = ""
+    float16: bool = True
+    packs: bool = True
+    has_sdpa: bool = True
+
+
+TINY_MODELS = {
+    "mt5": TinyModel(make_mt5, "mt5", float16=False),
+    "m2m100": TinyModel(make_m2m100, "m2m100", source_start="__en__", target_code=(0, "__de__")),
+    "marian": TinyModel(make_marian, "marian"),
+    "llama": TinyModel(make_llama, "llama", PROMPT.replace("\n", " ")),
+    "gpt2": TinyModel(make_gpt2, "gpt2", f"<|user|>{CHAT}<|end|><|assistant|>"),
+    "t5": TinyModel(_t5, "t5", "translate English to German: {}", float16=False),
+    "mt5-tied": TinyModel(_mt5_tied, "mt5", float16=False),
+    "umt5": TinyModel(_umt5, "umt5", float16=False),
+    "byt5": TinyModel(_byt5, "byt5", float16=False),
+    "madlad": TinyModel(_madlad, "madlad", "<2de> {}", source_start="<2de>", float16=False),
+    "nllb": TinyModel(_nllb, "nllb", source_start="eng_Latn", target_code=(0, "deu_Latn")),
+    "mbart-50": TinyModel(_mbart_50, "mbart-50", source_start="en_XX", target_code=(0, "de_DE")),
+    "mbart-cc25": TinyModel(_mbart_cc25, "mbart-cc25", source_end=("</s>", "en_XX"), target_code=(-1, "de_DE")),
+    "marian-multilingual": TinyModel(_marian_multilingual, "marian-multilingual", ">>deu<< {}", source_start=">>deu<<"),
+    "marian-separate": TinyModel(make_marian_separate, "marian"),
+    "alma": TinyModel(_alma, "llama", f"<s> {PROMPT}"),
+    "llama3": TinyModel(_llama3, "llama", f"<|begin|><|user|>{CHAT}<|end|><|assistant|>"),
+    "qwen2": TinyModel(_qwen2, "qwen", f"<|user|>{CHAT}<|end|><|assistant|>"),
+    "qwen3": TinyModel(_qwen3, "qwen", f"<|user|>{CHAT}<|end|><|assistant|><think></think>"),
+    "gemma": TinyModel(_gemma1, "gemma", f"<bos>{PROMPT}"),
+    # transformers 5 has no PyTorch attention for soft-capped scores.
+    "gemma2": TinyModel(_gemma2, "gemma", f"<bos>{PROMPT}", has_sdpa=False),
+    # Its local layers look back 16 positions, so a second target would not see the whole prompt.
+    "gemma3": TinyModel(
+        _gemma3,
+        "gemma",
+        f"<bos><start_of_turn>user\n{CHAT}<end_of_turn>\n<start_of_turn>model\n",
+        target_end="<end_of_turn>",
+        packs=False,
+    ),
+    "mistral": TinyModel(_mistral, "mistral", f"<s> {PROMPT}"),
+    # The router loss counts prompts, which a packed row has once for both targets.
+    "mixtral": TinyModel(_mixtral, "mistral", f"<s> {PROMPT}", packs=False),
+    "gpt_neox": TinyModel(_gpt_neox, "gpt-neox", PROMPT),
+    "cohere": TinyModel(_cohere, "cohere", PROMPT),
+    "granite": TinyModel(_granite, "granite", PROMPT),
+}
+"""Every kind of tiny model. A new family has one or more rows here, and the proofs of families run on each."""

@@ -60,13 +60,18 @@ def preference_texts(count: int, start: int = 0) -> list[TextExample]:
 
 def make_model(kind: str, folder: Path) -> Path:
     """Write the tiny model of a kind into the existing `folder`."""
-    if kind in ("mt5", "llama"):
-        create_model(CreateConfig(architecture=kind, **SIZES), TEXTS, folder)
-    else:
-        from support import families
+    from support.families import TINY_MODELS
 
-        (MAKERS | families.MAKERS)[kind](folder)
+    TINY_MODELS[kind].make(folder)
     return folder
+
+
+def make_mt5(folder: Path) -> None:
+    create_model(CreateConfig(architecture="mt5", **SIZES), TEXTS, folder)
+
+
+def make_llama(folder: Path) -> None:
+    create_model(CreateConfig(architecture="llama", **SIZES), TEXTS, folder)
 
 
 def save_random_model(model_class: type, config: object, folder: Path) -> None:
@@ -116,7 +121,7 @@ def make_marian(folder: Path, languages: tuple[str, ...] = ()) -> None:
     save_random_model(MarianMTModel, config, folder)
 
 
-def _m2m100(folder: Path) -> None:
+def make_m2m100(folder: Path) -> None:
     from transformers.models.m2m_100.tokenization_m2m_100 import FAIRSEQ_LANGUAGE_CODES
 
     special = ["<s>", "<pad>", "</s>", "<unk>"]
@@ -143,7 +148,7 @@ def _save_m2m100(folder: Path) -> None:
     save_random_model(M2M100ForConditionalGeneration, config, folder)
 
 
-def _gpt2(folder: Path) -> None:
+def make_gpt2(folder: Path) -> None:
     """A chat model with merges across any border, learned positions, tied embeddings and no padding token."""
     from transformers import GPT2Config, GPT2LMHeadModel
 
@@ -166,6 +171,3 @@ def _gpt2(folder: Path) -> None:
         eos_token_id=0,
     )  # fmt: skip
     save_random_model(GPT2LMHeadModel, config, folder)
-
-
-MAKERS = {"marian": make_marian, "m2m100": _m2m100, "gpt2": _gpt2}

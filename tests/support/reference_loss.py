@@ -8,6 +8,9 @@ import math
 
 import torch
 
+LENGTH_NORMALIZED = ("ipo", "simpo", "alphapo")
+"""Losses that look at means over a target's tokens; all others look at sums."""
+
 
 def rows_of(loaded, source, target):
     """Log-probabilities (T, V) at a target's positions, by the model's own forward pass."""
@@ -35,7 +38,7 @@ def chosen_means(loaded, examples):
 
 def reward(logps, config):
     """The reward of a target's token log-probabilities, before beta."""
-    value = logps.mean() if config.loss in ("ipo", "simpo", "alphapo") else logps.sum()
+    value = logps.mean() if config.loss in LENGTH_NORMALIZED else logps.sum()
     return (1 - (-config.alpha * value).exp()) / config.alpha if config.alpha else value
 
 
@@ -55,6 +58,8 @@ def preference(chosen, rejected, config):
             gap = abs(chosen.mean().item() - rejected.mean().item())
             tau = min(1.0, max(0.0, config.arpo_eta * math.exp(config.arpo_kappa * gap) - 1))
             x = config.beta * (reward(chosen, config) - tau * reward(rejected, config))
+        case _:
+            raise NotImplementedError(f"write the formula of {config.loss!r} here")
     e = config.label_smoothing
     return -(1 - e) * (1 / (1 + (-x).exp())).log() - e * (1 / (1 + x.exp())).log()
 
@@ -78,7 +83,7 @@ def total_loss(pairs, config, means=None):
 
 def metrics(pairs, config):
     """What is logged for the pairs, as floats."""
-    mean = config.loss in ("ipo", "simpo", "alphapo")
+    mean = config.loss in LENGTH_NORMALIZED
     values = [[float(logps.mean() if mean else logps.sum()) for logps in pair] for pair in pairs]
     chosen, rejected = ([pair[i] for pair in values] for i in (0, 1))
     better, worse = ([config.beta * float(reward(pair[i], config)) for pair in pairs] for i in (0, 1))

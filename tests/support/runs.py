@@ -6,8 +6,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from mtcpo.core.files import write_json
+from mtcpo.data.file_formats.registry import write_row_file
 from mtcpo.data.records import Segment, Triplet, triplet_to_json
-from mtcpo.data.row_files import write_row_file
 from mtcpo.evaluation.config import EvaluateConfig
 from mtcpo.evaluation.evaluate import evaluate_outputs
 from mtcpo.evaluation.results import Evaluation, write_evaluation

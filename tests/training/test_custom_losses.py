@@ -12,8 +12,8 @@ from support.training import LOSS_CONFIGS, assert_same_weights, examples_of, int
 
 from mtcpo.core.config import load_section
 from mtcpo.core.errors import UserError
+from mtcpo.data.file_formats.registry import write_row_file
 from mtcpo.data.records import Triplet, triplet_to_json
-from mtcpo.data.row_files import write_row_file
 from mtcpo.pipeline.recipe import find_recipe, load_recipe
 from mtcpo.pipeline.recipe_stages import make_stages
 from mtcpo.training.config import TrainConfig
@@ -141,7 +141,7 @@ def test_changed_code_is_another_run(model_folder, module, monkeypatch):
         with pytest.raises(KeyboardInterrupt):
             train(*arguments)
     (module / "my_losses.py").write_text(MODULE + "\n# changed\n", encoding="utf-8")
-    with pytest.raises(UserError, match="an unfinished run with another model, data or settings"):
+    with pytest.raises(UserError, match="an unfinished run with a different model, data or settings"):
         train(*arguments)
 
 
@@ -174,7 +174,7 @@ def test_a_function_that_gives_no_loss(function, message):
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("python:my_losses:wrong", "train.loss: python:my_losses:wrong: it is a int, and a function is needed"),
+        ("python:my_losses:wrong", "train.loss: python:my_losses:wrong: it is a int, not a function"),
         ("python:my_losses:logistik", r"unknown name in my_losses: 'logistik' \(did you mean 'logistic'\?\)"),
         ("python:no_such_module:x", "no_such_module"),
         ("python:my_losses", "write it as python:package.module:name"),

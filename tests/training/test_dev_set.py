@@ -11,8 +11,8 @@ from support.models import PAIRS, preference_texts
 from support.training import assert_same_weights, interrupt_at, train_config
 
 from mtcpo.core.errors import UserError
+from mtcpo.data.file_formats.registry import write_row_file
 from mtcpo.data.records import Triplet, triplet_to_json
-from mtcpo.data.row_files import write_row_file
 from mtcpo.models.loading import load_model
 from mtcpo.pipeline.recipe import load_recipe
 from mtcpo.pipeline.recipe_stages import make_stages
@@ -245,7 +245,7 @@ def test_the_metric_decides_whether_lower_is_better(dev, tmp_path):
     [
         ({"args": {"metric_for_best_model": "comet"}},
          r"unknown train\.args\.metric_for_best_model 'comet'.*; choose from bleu, chrf$"),
-        ({"args": {"eval_strategy": "no"}, "early_stopping_patience": 2}, "early_stopping_patience: no metric says"),
+        ({"args": {"eval_strategy": "no"}, "early_stopping_patience": 2}, "early_stopping_patience: no metric decides"),
         ({"dev": None, "early_stopping_patience": 2}, r"or add \[train\.dev\], whose first metric then"),
     ],
 )  # fmt: skip
@@ -259,8 +259,8 @@ def test_a_best_metric_that_no_evaluation_computes_is_refused(dev, values, messa
     [
         ({"tgt_lang": None}, "a dev set needs src_lang and tgt_lang"),
         ({"metrics": ("chrff",)}, r"unknown metric 'chrff' \(did you mean 'chrf'\?\)"),
-        ({"metrics": ("comet:a", "comet:b")}, "one of them is named twice"),
-        ({"decoding": {"num_candidates": 2}}, "scored by one translation of each source"),
+        ({"metrics": ("comet:a", "comet:b")}, "a metric is named twice"),
+        ({"decoding": {"num_candidates": 2}}, "scored with one translation of each source"),
     ],
 )
 def test_wrong_settings_of_a_dev_set_are_refused(dev, values, message):
@@ -272,7 +272,7 @@ def test_dev_sets_that_cannot_be_scored_are_refused(model_folder, files, dev, tm
     blank, gone = tmp_path / "blank.en", str(tmp_path / "gone.en")
     blank.write_text("\n\n", encoding="utf-8")
     for values, message in (
-        ({"references": ()}, "segment dev.en:1 of .*dev.en has no reference, and a dev set needs them"),
+        ({"references": ()}, "segment dev.en:1 of .*dev.en has no reference, and a dev set needs one"),
         ({"source": str(blank), "references": (str(blank),)}, "has no source to translate"),
         ({"source": gone}, "gone.en"),
     ):

@@ -17,8 +17,8 @@ from support.training import train_config
 
 from mtcpo.cli.commands import mtcpo
 from mtcpo.core.errors import UserError
+from mtcpo.data.file_formats.registry import write_row_file
 from mtcpo.data.records import Triplet, triplet_to_json
-from mtcpo.data.row_files import write_row_file
 from mtcpo.models.loading import load_model
 from mtcpo.training.train import train
 

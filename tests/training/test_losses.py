@@ -1,4 +1,5 @@
 import math
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
@@ -7,14 +8,17 @@ from support import reference_loss
 
 from mtcpo.core.config import Config, load_section
 from mtcpo.core.errors import UserError
+from mtcpo.training import losses
 from mtcpo.training.arguments import router_weight
 from mtcpo.training.losses import (
     LOSS_PARAMETERS,
     LOSSES,
     LossConfig,
     PairLogps,
+    list_parameters,
     loss_parameters,
     loss_table,
+    losses_with,
     rejection_rate,
     shaped,
 )
@@ -186,11 +190,10 @@ def test_rewards_are_sums_or_means_without_gradient():
 def test_the_table_is_what_settings_and_docs_offer():
     for name, loss in LOSSES.items():
         assert LossConfig(loss=name).loss == name
-        assert set(loss.parameters) <= set(LOSS_PARAMETERS) <= LossConfig.model_fields.keys()
+        assert set(loss.parameters) <= set(LOSS_PARAMETERS)
+        assert loss.length_normalized == (name in reference_loss.LENGTH_NORMALIZED)
         assert f"| `{name}` | {loss.title} |" in loss_table()
-    with pytest.raises(
-        ValueError, match=r"loss\n.*choose from sft, sigmoid, hinge, .*that of the CPO paper is sigmoid"
-    ):
+    with pytest.raises(ValueError, match=r"loss\n.*choose from sft, sigmoid, hinge, .*the CPO paper's is sigmoid"):
         LossConfig(loss="dpo")
 
 
@@ -206,8 +209,19 @@ def test_values_out_of_bounds_are_refused(wrong):
         LossConfig(**wrong)
 
 
-UNUSUAL = {"beta": 0.3, "label_smoothing": 0.1, "simpo_gamma": 0.7, "alpha": 0.1, "arpo_eta": 0.8, "arpo_kappa": 0.6,
-           "cpo_alpha": 0.4}  # fmt: skip
+def test_a_parameter_that_only_the_table_or_only_the_settings_name_is_an_error(monkeypatch):
+    misspelled = {"sigmoid": replace(LOSSES["sigmoid"], parameters=("beta", "slope"))}
+    monkeypatch.setattr(losses, "LOSSES", LOSSES | misspelled)
+    with pytest.raises(
+        AssertionError, match=r"^slope: a parameter is a field of LossConfig and named in a row of LOSS"
+    ):
+        list_parameters()
+    monkeypatch.setattr(losses, "LOSSES", {name: row for name, row in LOSSES.items() if name != "arpo"})
+    with pytest.raises(AssertionError, match=r"^arpo_eta, arpo_kappa: a parameter is"):
+        list_parameters()
+
+
+UNUSUAL = {name: LossConfig.model_fields[name].default + 0.2 for name in LOSS_PARAMETERS}
 
 
 @pytest.mark.parametrize("name", LOSSES)
@@ -236,8 +250,8 @@ def test_the_error_of_a_section_inside_a_recipe_is_one_short_line():
     with pytest.raises(UserError) as error:
         load_section(Recipe, {"train": {"loss": "hinge", "label_smoothing": 0.1, "beta": 0.2}}, "r.toml")
     assert str(error.value) == (
-        "r.toml: train: label_smoothing = 0.1 has no meaning for the loss 'hinge', only for sigmoid, simpo, alphapo, "
-        "arpo; leave it out"
+        "r.toml: train: label_smoothing = 0.1 has no meaning for the loss 'hinge', only for "
+        f"{', '.join(losses_with('label_smoothing'))}; leave it out"
     )
 
 
@@ -279,7 +293,7 @@ def test_an_impossible_router_loss_is_refused():
     ):
         router_weight(DENSE, LossConfig(router_aux_loss_coef=0.1))
     without = SimpleNamespace(model_type="granitemoe", output_router_logits=False, router_aux_loss_coef=None)
-    with pytest.raises(UserError, match=r"has no weight for it; set train\.router_aux_loss_coef"):
+    with pytest.raises(UserError, match=r"config gives it no weight; set train\.router_aux_loss_coef"):
         router_weight(without, LossConfig(output_router_logits=True))
     with pytest.raises(ValueError, match="router_aux_loss_coef without output_router_logits has no effect"):
         LossConfig(output_router_logits=False, router_aux_loss_coef=0.1)

@@ -22,8 +22,8 @@ from torch.distributed.fsdp.wrap import CustomPolicy
 
 from mtcpo.cli.main import main
 from mtcpo.core.errors import UserError
+from mtcpo.data.file_formats.registry import write_row_file
 from mtcpo.data.records import Triplet, triplet_to_json
-from mtcpo.data.row_files import write_row_file
 from mtcpo.models.loading import load_model
 from mtcpo.training.config import TrainConfig
 from mtcpo.training.sharding import share_embedding_modules

@@ -278,7 +278,7 @@ def test_a_cache_that_cannot_be_written_is_one_line(load, tmp_path, monkeypatch)
     (tmp_path / "file").write_text("")
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "file")
     with pytest.raises(
-        UserError, match=r"tokenized data cannot be kept there \(not a directory\); set .*DATASETS_CACH"
+        UserError, match=r"tokenized data cannot be stored there \(not a directory\); set .*DATASETS_CACH"
     ):
         encode_within_limits(load("mt5").layout, preference_texts(2), LIMITS)
 

@@ -202,7 +202,9 @@ def test_an_unfinished_run_with_other_settings_is_not_resumed(model_folder, tmp_
         (model, texts[:7], train_config()),
         (str(other_model), texts, train_config()),
     ):
-        with pytest.raises(UserError, match=r"an unfinished run with another model, data or settings; .* --overwrite"):
+        with pytest.raises(
+            UserError, match=r"an unfinished run with a different model, data or settings; .* --overwrite"
+        ):
             train(*changed, tmp_path / "out")
     report = train(model, texts, train_config(beta=0.7), tmp_path / "out", overwrite=True)
     assert report["settings"]["beta"] == 0.7

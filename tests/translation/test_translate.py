@@ -3,16 +3,19 @@
 import json
 
 import pytest
+from support.corpora import HEADED
 from support.models import PAIRS
 from support.translation import english_segments, quick_search
 
 from mtcpo.core.errors import UserError
+from mtcpo.data.file_formats import registry
+from mtcpo.data.file_formats.registry import read_row_file
 from mtcpo.data.records import Candidate, Segment
-from mtcpo.data.row_files import read_row_file
 from mtcpo.data.rows import read_segments
+from mtcpo.models.config import ModelOptions
 from mtcpo.translation import translate as translation
 from mtcpo.translation.config import TranslateConfig
-from mtcpo.translation.engines import ENGINES, EngineKind, engine_kind, open_engine
+from mtcpo.translation.engines import ENGINES, EngineKind, engine_kind, load_engine, open_engine
 from mtcpo.translation.generate import GenerateEngine
 from mtcpo.translation.translate import translate_texts, translate_to_file
 
@@ -70,6 +73,25 @@ def test_an_interrupted_file_resumes_to_the_same_bytes(engine, name, tmp_path):
     assert [len(segment.candidates) for segment in found] == [2] * 15
 
 
+def test_candidates_in_a_new_format_are_written_by_its_entry(engine, tmp_path, monkeypatch):
+    monkeypatch.setattr(registry, "ROW_FORMATS", (*registry.ROW_FORMATS, HEADED))
+    output = tmp_path / "out.headed"
+    translate_to_file(engine("mt5"), english_segments(2), quick_search(), output)
+    assert output.read_text().startswith("rows\n")
+    assert [len(segment.candidates) for segment in read_segments(output)] == [1, 1]
+    assert list(tmp_path.iterdir()) == [output]
+
+
+def test_an_output_that_cannot_be_written_is_refused_before_translating(engine, tmp_path):
+    def unread():
+        pytest.fail("a segment was read")
+        yield
+
+    with pytest.raises(UserError, match=r"out\.docx: mtcpo cannot write this format; the name must end in \.jsonl"):
+        translate_to_file(engine("mt5"), unread(), quick_search(), tmp_path / "out.docx")
+    assert list(tmp_path.iterdir()) == []
+
+
 @pytest.mark.usefixtures("small_windows")
 def test_an_unfinished_file_of_other_settings_model_or_sources_is_refused(engine, tmp_path):
     tiny = engine("mt5")
@@ -80,11 +102,11 @@ def test_an_unfinished_file_of_other_settings_model_or_sources_is_refused(engine
         (tiny, quick_search(seed=1)),
         (GenerateEngine(tiny.loaded, "other"), quick_search()),
     ):
-        with pytest.raises(UserError, match=r"unfinished run with another model or settings; .* --overwrite"):
+        with pytest.raises(UserError, match=r"unfinished run with a different model or settings; .* --overwrite"):
             translate_to_file(other_engine, english_segments(9), settings, output)
-    with pytest.raises(UserError, match=r"partial:1: the unfinished run had other sources"):
+    with pytest.raises(UserError, match=r"partial:1: the unfinished run had different sources"):
         translate_to_file(tiny, english_segments(9)[::-1], quick_search(), output)
-    with pytest.raises(UserError, match=r"partial:4: the unfinished run had other sources"):
+    with pytest.raises(UserError, match=r"partial:4: the unfinished run had different sources"):
         translate_to_file(tiny, english_segments(3), quick_search(), output)
     figures = translate_to_file(tiny, english_segments(9), quick_search(seed=1), output, overwrite=True)
     assert figures["resumed_at"] == 0
@@ -168,3 +190,22 @@ def test_a_missing_package_of_an_engine_is_named_with_what_installs_it(monkeypat
     monkeypatch.setitem(ENGINES, "other", kind)
     with pytest.raises(UserError, match="engine other needs no_such_package: pip install it"):
         engine_kind("other")
+
+
+def test_the_options_of_a_model_choose_its_engine(engine, monkeypatch):
+    tiny = engine("mt5")
+    requests = []
+    # Registered as a new engine would be: nothing else in mtcpo names the engines.
+    monkeypatch.setitem(ENGINES, "other", EngineKind("Other", "for this test", requests.append))
+    with open_engine("a/model", "base", "float32", ModelOptions(engine="other")):
+        pass
+    assert [(request.model, request.system, request.dtype) for request in requests] == [("a/model", "base", "float32")]
+    with pytest.raises(UserError, match=r"'othr'.*did you mean 'other'"):
+        load_engine(tiny.loaded, "base", options=ModelOptions(engine="othr"))
+
+
+def test_the_engine_of_a_model_in_memory_does_not_load_it_again(engine):
+    tiny = engine("mt5")
+    with open_engine(tiny.loaded, "base") as opened:
+        assert opened.loaded is tiny.loaded
+        assert opened.name == load_engine(tiny.loaded, "base").name

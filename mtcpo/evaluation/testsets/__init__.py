@@ -1,1 +1,1 @@
-"""Test sets: suites, sacreBLEU's archives, and the folders that WMT and others publish."""
+"""Test sets: suites, sacreBLEU's archives, and folders of files as WMT and others publish them."""

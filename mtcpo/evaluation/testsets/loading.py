@@ -1,7 +1,7 @@
-"""Load a test set: find its files, choose its references, read them side by side.
+"""Load a test set: find its files, choose its references, read them line by line in parallel.
 
 The files come from a folder that the user names (`published.find`), from sacreBLEU (`sacrebleu.find`), or from the
-user's own list; everything after that is the same.
+user's own list; from there on, all are treated alike.
 """
 
 from __future__ import annotations
@@ -29,17 +29,17 @@ from mtcpo.evaluation.testsets.testset import (
 def load_test_set(text: str, test_set_dir: Path | None = None, submitted: bool = False) -> TestSet:
     """Load `SUITE:SRC-TGT`, or `SUITE:SRC-TGT:REF,REF` with references by name, for example `wmt22:de-en:A,B`.
 
-    Without `test_set_dir` the names are sacreBLEU's, from its cache or by its download; with it, only that folder
-    is searched. Without names of references, those that sacreBLEU takes for this test set are used, else all.
+    Without `test_set_dir`, names are sacreBLEU's, and texts come from its cache or download; with it, only that folder
+    is searched. If no references are named, those that sacreBLEU uses for this test set are taken, else all.
 
     Args:
         text: The test set's name.
         test_set_dir: A folder in one of the published layouts.
-        submitted: Whether the outputs of the systems that took part are loaded too.
+        submitted: Whether to load the outputs of the participating systems too.
 
     Raises:
-        UserError: unknown name, pair or reference (with the nearest, or those that are there), not available (with
-            what to place where), damaged, or files of unequal length.
+        UserError: unknown name, pair or reference (the message suggests names), not available (the message says which
+            files to put where), damaged, or files with different numbers of lines.
     """
     spec = parse_spec(text)
     if test_set_dir is not None:
@@ -55,7 +55,7 @@ def load_local_set(config: TestSetConfig) -> TestSet:
     """Load a test set from line-aligned files of the user's own.
 
     Raises:
-        UserError: a file is missing, empty or of another length, or the name could not name a file.
+        UserError: a file is missing, empty or of another length, or the name is not valid as a file name.
     """
     source, paths = Path(config.source), list(map(Path, config.references))
     labels = config.reference_names or tuple(path.name for path in paths)
@@ -83,14 +83,14 @@ def _read(
     """Read line-aligned files as a test set. references: (label, file)."""
     systems = systems or {}
     reference_files = [path for _, path in references]
-    # All at once, so that a system's output of another length is found here too.
+    # All files together, so that a system's output of another length is found here too.
     sources, *columns = _read_columns([source, *reference_files, *systems.values()])
     reference_columns, outputs = columns[: len(references)], columns[len(references) :]
     documents: Sequence[str | None] = [None] * len(sources)
     if docs is not None:
         documents = list(read_lines(docs))
         if len(documents) != len(sources):
-            raise UserError(f"{origin}: {len(documents)} document names for {len(sources)} segments; fetch it again")
+            raise UserError(f"{origin}: {len(documents)} document names for {len(sources)} segments; download it again")
     src_lang, tgt_lang = languages
     segments = []
     for index, text in enumerate(sources):

@@ -2,8 +2,8 @@
 
 WMT "news-systems"   sources/generaltest2022.de-en.src.de  references/generaltest2022.de-en.ref.A.en
                      system-outputs/generaltest2022.de-en.hyp.SYSTEM.en        (all also under txt/)
-the same of 2024     sources/en-de.txt  references/en-de.refA.txt  system-outputs/en-de/SYSTEM.txt
-mt-metrics-eval      wmt22/sources/en-de.txt, and the others like these
+the same, 2024       sources/en-de.txt  references/en-de.refA.txt  system-outputs/en-de/SYSTEM.txt
+mt-metrics-eval      wmt22/sources/en-de.txt, and the others likewise
 FLORES-200           devtest/deu_Latn.devtest                                  (also under flores200_dataset/)
 Multi30k             test_2016_flickr.de, or .de.gz                            (also under data/task1/raw/)
 any other            NAME.de-en.de, NAME.de-en.en
@@ -16,7 +16,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from mtcpo.core.errors import UserError, nearest
+from mtcpo.core.errors import UserError, counted, nearest
 from mtcpo.core.files import count_lines
 from mtcpo.data.languages import check_language
 from mtcpo.data.names import check_name
@@ -27,9 +27,9 @@ from mtcpo.models.language_codes import nllb_codes
 
 @dataclass(frozen=True, slots=True)
 class Release:
-    """A published test set with one file per language.
+    """A published test set with one file for each language.
 
-    stem: how the files' names begin. lines: how many each file must have. home: where it is published.
+    stem: beginning of the file names. lines: number of lines of each file. home: where it is published.
     """
 
     stem: str
@@ -48,10 +48,10 @@ RELEASES = {
     "flores200": Release("devtest", 1012, FLORES),
     "flores200/dev": Release("dev", 997, FLORES),
 }
-"""By name. sacreBLEU knows the first three as well."""
+"""Suite -> release. sacreBLEU knows the first three as well."""
 
 SUITE_WITHOUT_STEM = "wmt24"
-"""The suite of published files that are named by their language pair alone."""
+"""The suite whose published files are named by language pair alone."""
 
 ROOTS = {MULTI30K: (".", "data/task1/raw"), FLORES: (".", "flores200_dataset")}
 
@@ -60,8 +60,8 @@ def find(spec: TestSetSpec, folder: Path) -> TestSetFiles:
     """Find the files of a test set in a folder in one of the layouts above.
 
     Raises:
-        UserError: no such folder, nothing of this name in it (with what to place where, and what is there), no
-            reference, or another number of lines than was published.
+        UserError: no such folder, no such test set in it (the message says which files to put where, and what is
+            there), no reference, or not the published number of lines.
     """
     if spec.suite not in known_sets() and spec.suite not in RELEASES:
         check_name("test set", spec.suite)
@@ -87,24 +87,24 @@ def check_downloadable(spec: TestSetSpec) -> None:
     """Refuse a release that sacreBLEU cannot fetch.
 
     Raises:
-        UserError: with where it can be had, and where its files go.
+        UserError: the message says where to get it, and where its files go.
     """
     if spec.suite in RELEASES and spec.suite not in known_sets():
         raise UserError(
-            f"test set {spec.suite}:{spec.pair}: sacreBLEU cannot fetch it; get it from {RELEASES[spec.suite].home} "
+            f"test set {spec.suite}:{spec.pair}: sacreBLEU cannot download it; get it from {RELEASES[spec.suite].home} "
             f"and pass --test-set-dir DIR with {where_to_put(spec)}"
         )
 
 
 def languages_of(spec: TestSetSpec) -> tuple[str, str]:
-    """Return the languages as results have them: `deu_Latn` of FLORES is `de`, all others stay as written."""
+    """Return the languages as in results: `deu_Latn` of FLORES is `de`, all others stay as written."""
     if spec.suite.startswith("flores200"):
         return check_language(spec.src), check_language(spec.tgt)
     return spec.src, spec.tgt
 
 
 def where_to_put(spec: TestSetSpec, prefix: str = "DIR/") -> str:
-    """Return, for messages, the files that a folder needs for a test set."""
+    """Return, for messages, the files of a test set that a folder must have."""
     source, reference, *plain = [f"{prefix}{name}" for name in _expected_files(spec)]
     text = f"{source} and {reference}"
     if plain:
@@ -115,14 +115,15 @@ def where_to_put(spec: TestSetSpec, prefix: str = "DIR/") -> str:
 
 
 def _check_length(spec: TestSetSpec, source: Path) -> None:
-    """Refuse a release with missing or additional lines: its scores would not be comparable."""
+    """Refuse a release with missing or extra lines: its scores would not be comparable."""
     release = RELEASES.get(spec.suite)
     if release is None:
         return
     lines = count_lines(source)
     if lines != release.lines:
         raise UserError(
-            f"{source}: {lines} lines, but {spec.suite} has {release.lines}; fetch it again from {release.home}"
+            f"{source}: {counted(lines, 'line')}, but {spec.suite} has {release.lines}; "
+            f"download it again from {release.home}"
         )
 
 
@@ -178,7 +179,7 @@ def _find_wmt(folder: Path, spec: TestSetSpec) -> TestSetFiles | None:
 
 
 def _find_without_stem(folder: Path, spec: TestSetSpec) -> TestSetFiles | None:
-    """Find files whose names do not say of which test set they are: a folder above them does, or they are WMT24's."""
+    """Find files whose names lack the test set: a parent folder names it, or it is WMT24."""
     base = _base(spec.suite)
     roots = [folder / base]
     if _suite_without_stem(folder) == base:
@@ -193,7 +194,7 @@ def _find_without_stem(folder: Path, spec: TestSetSpec) -> TestSetFiles | None:
 
 
 def _suite_without_stem(folder: Path) -> str:
-    """Return the suite of a folder whose files are not named after one: the year in its name, else WMT24."""
+    """Return the suite of a folder whose files do not name it: by the year in the folder's name, else WMT24."""
     years = re.findall(r"wmt\d\d", "/".join(folder.resolve().parts[-2:]))
     return years[-1] if years else SUITE_WITHOUT_STEM
 
@@ -209,36 +210,36 @@ def _source_and_reference(source: Path, reference: Path) -> TestSetFiles:
 
 
 def _with_systems(source: Path, references: Mapping[str, Path], outputs: Mapping[str, Path]) -> TestSetFiles:
-    """Return the files of a test set; some folders have the references among the system outputs, too."""
+    """Return the files of a test set; some folders have references among the system outputs, too."""
     systems = {name: path for name, path in outputs.items() if name not in references}
     labelled = {plain_label(name): path for name, path in references.items()}
     return TestSetFiles(source, labelled, str(source), systems)
 
 
 def _base(suite: str) -> str:
-    """Return what the files of a suite are called: `wmt21` of sacreBLEU's `wmt21/AB`."""
+    """Return the suite's name in file names: `wmt21` for sacreBLEU's `wmt21/AB`."""
     return suite.split("/")[0]
 
 
 def _stems(suite: str) -> list[str]:
-    """Return how the files of a suite may start: WMT's `wmt22` is `generaltest2022`, up to 2021 `newstest2021`."""
+    """Return possible beginnings of a suite's file names: for `wmt22` `generaltest2022`, up to 2021 `newstest2021`."""
     base = _base(suite)
     year = re.fullmatch(r"wmt(\d\d)", base)
     if year is None:
         return [base]
     names = ["generaltest", "newstest"] if int(year[1]) >= 22 else ["newstest", "generaltest"]
-    # Most likely first: messages ask for the first one.
+    # Most likely first: messages name only the first.
     names += ["wmttest", "florestest"]
     return [*(f"{name}20{year[1]}" for name in names), base]
 
 
 def _files_by_label(folder: Path, prefix: str, suffix: str) -> dict[str, Path]:
-    """Return the files `folder/{prefix}LABEL{suffix}` by LABEL."""
+    """Return LABEL -> file `folder/{prefix}LABEL{suffix}`."""
     files: dict[str, Path] = {}
     if not folder.is_dir():
         return files
     for path in sorted(folder.iterdir()):
-        # Longer than both: a file without a label is neither a reference nor a system.
+        # Longer than both, so not without a label: such a file is neither a reference nor a system.
         if path.name.startswith(prefix) and path.name.endswith(suffix) and len(path.name) > len(prefix + suffix):
             files[path.name[len(prefix) : -len(suffix)]] = path
     return files

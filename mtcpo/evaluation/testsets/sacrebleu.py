@@ -1,8 +1,8 @@
-"""Test sets by sacreBLEU's names, from its cache or by its download, checked at every load.
+"""Test sets by sacreBLEU's names, from its cache or download, checked at every load.
 
-sacreBLEU checks an archive when it fetches it, and never again: a truncated archive, a file of it that was only half
-unpacked, or a text file that was half written are all taken for shorter test sets. So the archive's checksum and the
-sizes of what was unpacked are compared at every load, and the texts are extracted again and not taken from the cache.
+sacreBLEU checks an archive only when it fetches it: a truncated archive, a half-unpacked member or a half-written text
+file is then taken for a shorter test set. So the archive's checksum and the sizes of its unpacked members are compared
+at every load, and the texts are extracted again instead of being taken from the cache.
 """
 
 from __future__ import annotations
@@ -24,15 +24,15 @@ from mtcpo.core.errors import UserError, choose, nearest
 from mtcpo.evaluation.testsets.testset import TestSetFiles, TestSetSpec, plain_label
 
 DOWNLOAD_TIMEOUT = 60.0
-"""Seconds without an answer after which a download of a test set is given up."""
+"""Seconds without a response after which a test set's download is given up."""
 
 DOWNLOAD_ERRORS = (
-    OSError,  # no network, no disk; also what a partly unpacked archive leads to
+    OSError,  # no network, disk full; also after a partly unpacked archive
     HTTPException,
     EOFError,
     tarfile.TarError,
     zipfile.BadZipFile,
-    SyntaxError,  # lxml's XMLSyntaxError is one: a truncated raw file
+    SyntaxError,  # parent of lxml's XMLSyntaxError: a truncated raw file
     SystemExit,  # sacreBLEU's answer to a wrong checksum
 )
 
@@ -41,14 +41,14 @@ NO_SYSTEMS = ("src", "docid", "origlang", "domain", "genre")
 
 
 def known_sets() -> Mapping[str, Any]:
-    """Return sacreBLEU's data sets by name."""
+    """Return sacreBLEU's data sets: name -> data set."""
     from sacrebleu.dataset import DATASETS
 
     return DATASETS
 
 
 def default_references(spec: TestSetSpec) -> list[str]:
-    """Return the names of the references that sacreBLEU takes, so that a name means the same scores everywhere."""
+    """Return the references that sacreBLEU uses by default, so that a name means the same scores everywhere."""
     dataset = known_sets().get(spec.suite)
     if dataset is None:
         return []
@@ -62,20 +62,20 @@ def find(spec: TestSetSpec, folder: Path, where_to_put: str) -> TestSetFiles:
 
     Args:
         spec: The test set.
-        folder: Where the texts go.
-        where_to_put: How the files can be provided without sacreBLEU, for the message where a download fails.
+        folder: Empty folder for the texts.
+        where_to_put: How to provide the files without sacreBLEU, for the message if the download fails.
 
     Raises:
-        UserError: an unknown name or pair, a damaged cache, or no way to download.
+        UserError: unknown name or language pair, damaged cache, or failed download.
     """
     known = known_sets()
     if spec.suite not in known:
         hint = nearest(spec.suite, known)
-        raise UserError(f"unknown test set {spec.suite!r}{hint}; sacrebleu --list names those it knows")
+        raise UserError(f"unknown test set {spec.suite!r}{hint}; run sacrebleu --list to see all of them")
     if spec.pair not in known[spec.suite].langpairs:
         raise choose(f"language pair of {spec.suite}", spec.pair, known[spec.suite].langpairs)
     dataset = CachedDataset(known[spec.suite])
-    # Before the download, since sacreBLEU fetches nothing where a truncated archive exists; and again after it.
+    # Before the download, because sacreBLEU does not replace an existing truncated archive; and again after it.
     dataset.check_archives()
     try:
         with _download_timeout():
@@ -88,9 +88,9 @@ def find(spec: TestSetSpec, folder: Path, where_to_put: str) -> TestSetFiles:
 
 @dataclass(frozen=True, slots=True)
 class CachedDataset:
-    """A sacreBLEU data set in its cache. Only this class uses names that sacreBLEU keeps private.
+    """A sacreBLEU data set in its cache. Only this class uses private names of sacreBLEU.
 
-    Its public interface has no way to check the cache, nor to extract the texts to another place.
+    The public interface can neither check the cache nor extract the texts to another folder.
     """
 
     dataset: Any
@@ -113,11 +113,11 @@ class CachedDataset:
 
     @property
     def raw_folder(self) -> Path:
-        """The folder of its archives and of what was unpacked of them."""
+        """The folder of its archives and their unpacked members."""
         return Path(self._private("_rawdir"))
 
     def archives(self) -> list[tuple[Path, str | None]]:
-        """Return the archives, whether they are there or not, each with its MD5 where sacreBLEU knows it."""
+        """Return (path, MD5 if sacreBLEU knows it) of each archive, whether it exists or not."""
         file_name = self._private("_get_tarball_filename")
         checksums = self.dataset.md5 or [None] * len(self.dataset.data)
         archives = []
@@ -126,7 +126,7 @@ class CachedDataset:
         return archives
 
     def check_archives(self) -> None:
-        """Compare every archive that is there with its checksum, and what was unpacked of it with its contents.
+        """Compare every existing archive with its checksum, and its unpacked members with its contents.
 
         Raises:
             UserError: one of them is damaged.
@@ -136,8 +136,8 @@ class CachedDataset:
                 _check_archive(archive, md5, self.raw_folder, (state.st_size, state.st_mtime_ns))
 
     def extract_into(self, folder: Path) -> None:
-        """Write the texts into a folder, from the archives; those that are not there are downloaded."""
-        # A copy: the data set itself is global in sacreBLEU, and another call may use it.
+        """Extract the texts from the archives into a folder; missing archives are downloaded."""
+        # A copy: the data set is a global object of sacreBLEU, and another call may use it.
         self._extracting(folder).maybe_download()
 
     def files(self, spec: TestSetSpec, folder: Path) -> TestSetFiles:
@@ -163,7 +163,7 @@ class CachedDataset:
         )
 
     def _extracting(self, folder: Path) -> Any:
-        self._private("_outdir")  # setting a name that sacreBLEU no longer reads would have no effect
+        self._private("_outdir")  # fails if sacreBLEU no longer has it: setting it would then have no effect
         dataset = copy.copy(self.dataset)
         dataset._outdir = str(folder)
         return dataset
@@ -171,7 +171,7 @@ class CachedDataset:
 
 @contextmanager
 def _download_timeout() -> Iterator[None]:
-    """Let no socket wait forever: sacreBLEU's download sets no time limit of its own."""
+    """Set a default socket timeout: sacreBLEU's download has none."""
     before = socket.getdefaulttimeout()
     socket.setdefaulttimeout(DOWNLOAD_TIMEOUT)
     try:
@@ -182,8 +182,8 @@ def _download_timeout() -> Iterator[None]:
 
 @lru_cache(maxsize=64)
 def _check_archive(archive: Path, md5: str | None, raw: Path, state: tuple[int, int]) -> None:
-    """Check one archive. `state`, its size and time, is a part of the cache's key: a new archive is checked again."""
-    way_out = f"delete {raw.parent} and try again with a network"
+    """Check one archive. `state` (size, mtime) is part of the cache key, so that a new archive is checked again."""
+    way_out = f"delete {raw.parent} and try again with a network connection"
     if md5 is not None:
         with archive.open("rb") as file:
             actual = hashlib.file_digest(file, "md5").hexdigest()
@@ -202,7 +202,7 @@ def _check_archive(archive: Path, md5: str | None, raw: Path, state: tuple[int, 
 
 
 def _members(archive: Path) -> dict[str, int]:
-    """Return name and size of the files in an archive, of the kinds that sacreBLEU unpacks; others have none."""
+    """Return name -> size of an archive's members, for the archive types that sacreBLEU unpacks, else {}."""
     sizes = {}
     if archive.name.endswith((".tar.gz", ".tgz")):
         with tarfile.open(archive) as tar:
@@ -223,8 +223,8 @@ def _explain_failure(dataset: CachedDataset, spec: TestSetSpec, error: BaseExcep
     text = next(iter(sorted(folder.glob(f"*.{spec.pair}.*"))), None)
     state = f"not in {folder.parent}"
     if text is not None:
-        state = f"{text} has no archive beside it to be checked against"
+        state = f"there is no archive beside {text} to verify it against"
     return (
         f"test set {spec.suite}:{spec.pair}: {state}, and the download failed ({reason}); "
-        f"pass --test-set-dir DIR with {where_to_put}, or delete {folder} and try again with a network"
+        f"pass --test-set-dir DIR with {where_to_put}, or delete {folder} and try again with a network connection"
     )

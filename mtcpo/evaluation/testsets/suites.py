@@ -1,14 +1,14 @@
-"""Suites: which test sets, with which metrics, and how they are translated.
+"""Suites: lists of test sets, with metrics and decoding settings.
 
 A suite is a TOML file:
 
     metrics = ["bleu", "chrf"]
-    test_sets = ["wmt22:de-en"]       # by sacreBLEU's names, or in the folder of --test-set-dir
+    test_sets = ["wmt22:de-en"]       # sacreBLEU's names, or names in the folder of --test-set-dir
 
     [decoding]                        # optional; the command line and the recipe override it
     num_beams = 5
 
-    [[sets]]                          # files; relative paths start at the suite
+    [[sets]]                          # files; paths are relative to the suite's file
     name = "mine"
     source = "mine.en"
     references = ["mine.de"]
@@ -44,21 +44,21 @@ def _resolve_suite(value: Any, info: ValidationInfo) -> Any:
 
 
 SuiteSpec = Annotated[str, BeforeValidator(_resolve_suite)]
-"""What `--suite` takes: a shipped suite, a file that ends in .toml, or a test set such as wmt22:de-en."""
+"""What `--suite` takes: the name of a shipped suite, a .toml file, or a test set such as wmt22:de-en."""
 
 
 class SuiteConfig(Config):
     """Test sets that are evaluated together."""
 
-    metrics: tuple[MetricSpec, ...] = Field((), description="What is measured; at least one")
-    decoding: TranslateConfig | None = Field(None, description="How a model translates; None: the default")
-    test_sets: tuple[str, ...] = Field((), description="By sacreBLEU's names, for example wmt22:de-en")
-    sets: tuple[TestSetConfig, ...] = Field((), description="Test sets in files")
+    metrics: tuple[MetricSpec, ...] = Field((), description="Metrics; at least one")
+    decoding: TranslateConfig | None = Field(None, description="Decoding settings of models; None: the defaults")
+    test_sets: tuple[str, ...] = Field((), description="Test sets by sacreBLEU's names, for example wmt22:de-en")
+    sets: tuple[TestSetConfig, ...] = Field((), description="Test sets from files")
 
     @field_validator("metrics", mode="before")
     @classmethod
     def _without_code(cls, metrics: Any) -> Any:
-        """Refuse custom code even with --allow-code: suites are shared, and the flag is for what the user wrote."""
+        """Refuse custom code even with --allow-code: suites are shared, and the flag is for the user's own code."""
         for spec in metrics if isinstance(metrics, (list, tuple)) else ():
             if isinstance(spec, str) and code_path(spec) is not None:
                 raise ValueError(f"{spec} is custom Python code, which a suite does not run; give it as --metric")
@@ -67,7 +67,7 @@ class SuiteConfig(Config):
     @field_validator("metrics")
     @classmethod
     def _known(cls, metrics: tuple[str, ...]) -> tuple[str, ...]:
-        # Checked here and not at loading, which comes after the test sets were downloaded.
+        # Checked here, because metrics are loaded only after the test sets were downloaded.
         with as_value_error():
             for spec in metrics:
                 metric_kind(spec)
@@ -78,7 +78,7 @@ def load_suite(spec: str, test_set_dir: Path | None = None, submitted: bool = Fa
     """Load what `--suite` names: a shipped suite (`demo`), a file (`x.toml`) or one test set (`wmt22:de-en`).
 
     Raises:
-        UserError: unknown, not available, or damaged.
+        UserError: the suite or test set is unknown, not available, or damaged.
     """
     if _is_test_set(spec):
         return [load_test_set(spec, test_set_dir, submitted)]
@@ -94,7 +94,7 @@ def load_test_sets(
     """Load all test sets of suites and files.
 
     Raises:
-        UserError: as `load_suite`; none at all; or two of one name and language pair.
+        UserError: as `load_suite`; no test set at all; or two with the same name and language pair.
     """
     test_sets: list[TestSet] = []
     for spec in suites:
@@ -106,13 +106,13 @@ def load_test_sets(
     seen: set[tuple[str, str]] = set()
     for test_set in test_sets:
         if (test_set.name, test_set.pair) in seen:
-            raise UserError(f"two test sets are {test_set.name} {test_set.pair}; name it once, or rename one")
+            raise UserError(f"two test sets are named {test_set.name} {test_set.pair}; give it once, or rename one")
         seen.add((test_set.name, test_set.pair))
     return test_sets
 
 
 def name_test_sets(suites: Sequence[str], sets: Sequence[TestSetConfig]) -> list[tuple[str, str]]:
-    """Return (name, language pair) of what `load_test_sets` would load, without needing the text."""
+    """Return (name, language pair) of each test set that `load_test_sets` would load, without reading it."""
     names: list[tuple[str, str]] = []
     for text in suites:
         if _is_test_set(text):
@@ -134,16 +134,16 @@ def _name_of_config(config: TestSetConfig) -> tuple[str, str]:
 
 
 def decoding_of(test_set: TestSet, given: TranslateConfig) -> TranslateConfig:
-    """Return how a test set is translated: as its suite says, except for what was set explicitly."""
+    """Return the decoding settings for a test set: its suite's, overridden by those that were set explicitly."""
     if test_set.decoding is None:
         return given
-    # Unset fields are left out, so that a default of one side does not win over a setting of the other.
+    # Without unset fields, so that a default on one side does not override a setting on the other.
     suite, explicit = (config.model_dump(exclude_unset=True) for config in (test_set.decoding, given))
     return TranslateConfig(**(suite | explicit))
 
 
 def _is_test_set(spec: str) -> bool:
-    # The path of a suite file may contain a colon, too.
+    # The path of a suite file may contain a colon.
     return ":" in spec and not spec.endswith(".toml")
 
 
@@ -151,7 +151,7 @@ def read_suite(spec: str) -> SuiteConfig:
     """Read a suite's TOML: a path that ends in .toml, or the name of a shipped suite.
 
     Raises:
-        UserError: unknown, without a test set, without a metric, or with a mistake in it.
+        UserError: unknown suite, no test set, no metric, or an invalid field.
     """
     path = Path(spec) if spec.endswith(".toml") else _shipped_suite(spec)
     suite = load_section(SuiteConfig, read_toml(path), str(path), base=path.resolve().parent)

@@ -1,4 +1,4 @@
-"""A test set: its record, its files, and how it and its references are named."""
+"""A test set: its record, its files, and the names of it and its references."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ from mtcpo.data.records import Segment
 from mtcpo.translation.config import TranslateConfig
 
 ALL_REFERENCES = "all"
-"""In a spec, stands for all references: `wmt22:de-en:all`."""
+"""In a spec, means all references: `wmt22:de-en:all`."""
 
 
 @dataclass(frozen=True, slots=True)
 class TestSet:
     """Segments of one language pair.
 
-    origin: where they come from: files, or sacreBLEU's name for them. submitted: outputs of the systems that took
-    part, by system, where they were to be loaded. metrics, decoding: its suite's; None where it belongs to no suite or
-    the suite does not say.
+    origin: the files they were read from, or sacreBLEU's name. submitted: system -> outputs of the participating
+    systems, if they were to be loaded. metrics, decoding: the suite's; None if there is no suite or it does not set
+    them.
     """
 
-    __test__: ClassVar[bool] = False  # a record, although pytest takes the name for a test's
+    __test__: ClassVar[bool] = False  # tells pytest that this is not a test class
 
     name: str
     src_lang: str
@@ -51,12 +51,12 @@ class TestSetConfig(Config):
 
     __test__: ClassVar[bool] = False
 
-    name: str = Field(description="What it is called in evaluation.json and in translations/")
-    source: PathOrName = Field(description="The text to translate")
-    references: tuple[PathOrName, ...] = Field(
-        (), description="Human translations; several files are several references"
+    name: str = Field(description="Its name in evaluation.json and in translations/")
+    source: PathOrName = Field(description="File of the text to translate")
+    references: tuple[PathOrName, ...] = Field((), description="Files of human translations, one for each reference")
+    reference_names: tuple[str, ...] = Field(
+        (), description="Names of the references; default: the names of their files"
     )
-    reference_names: tuple[str, ...] = Field((), description="What they are called; default: the names of their files")
     src_lang: str = Field(description="Language of the source, BCP-47")
     tgt_lang: str = Field(description="Language of the references, BCP-47")
 
@@ -67,13 +67,13 @@ class TestSetConfig(Config):
             raise ValueError(f"{len(names)} reference_names for {len(self.references)} references; name each")
         for name in names:
             if names.count(name) > 1:
-                raise ValueError(f"two references are named {name!r}; give each a name of its own")
+                raise ValueError(f"two references are named {name!r}; give each its own name")
         return self
 
 
 @dataclass(frozen=True, slots=True)
 class TestSetSpec:
-    """A test set as it is named: `SUITE:SRC-TGT`, or `SUITE:SRC-TGT:REF,REF` with references by name, or `:all`."""
+    """A parsed test set name: `SUITE:SRC-TGT`, or `SUITE:SRC-TGT:REF,REF` with references by name, or `:all`."""
 
     __test__: ClassVar[bool] = False
 
@@ -84,12 +84,12 @@ class TestSetSpec:
 
     @property
     def pair(self) -> str:
-        """The languages as they were written."""
+        """The language pair as the user wrote it."""
         return f"{self.src}-{self.tgt}"
 
     @property
     def name(self) -> str:
-        """What the test set is called in results: `wmt21/AB` would be a path, so it is `wmt21_AB`."""
+        """The test set's name in results: `wmt21_AB` for `wmt21/AB`, which would be a path."""
         return self.suite.replace("/", "_")
 
 
@@ -99,7 +99,7 @@ def parse_spec(text: str) -> TestSetSpec:
     Raises:
         UserError: not of this form.
     """
-    # Only the first hyphen separates the languages: the target may be pt-BR.
+    # Split at the first hyphen only: the target may be pt-BR.
     suite, _, rest = text.partition(":")
     pair, _, references = rest.partition(":")
     src, _, tgt = pair.partition("-")
@@ -110,11 +110,11 @@ def parse_spec(text: str) -> TestSetSpec:
 
 @dataclass(frozen=True, slots=True)
 class TestSetFiles:
-    """The line-aligned files of a test set, wherever they were found.
+    """The line-aligned files of a test set, from whatever source.
 
-    references: by label, "" where there is one without a name. default_references: the labels that are taken where
-    the spec names none; none of these: all. systems: outputs of the systems that took part. docs: a document's name
-    for each line. origin: as in `TestSet`.
+    references: label -> file; the label of a single unnamed one is "". default_references: labels to use if the spec
+    names none; if none of them exists, all are used. systems: outputs of the participating systems. docs: file with
+    the document name of each line. origin: as in `TestSet`.
     """
 
     __test__: ClassVar[bool] = False
@@ -128,7 +128,7 @@ class TestSetFiles:
 
 
 def plain_label(name: str) -> str:
-    """Return `A` for the names that different years give a reference: `A`, `refA`, `ref-A`."""
+    """Return `A` for a reference named `A`, `refA` or `ref-A`, as different years have it."""
     return re.sub(r"^ref-?(?=.)", "", name)
 
 
@@ -136,7 +136,7 @@ def choose_references(spec: TestSetSpec, files: TestSetFiles) -> dict[str, Path]
     """Return the references that the spec names, else the default ones, else all.
 
     Raises:
-        UserError: one is named twice, or is not there; the message lists those that are.
+        UserError: a reference is named twice, or does not exist; the message lists those that do.
     """
     if spec.references == (ALL_REFERENCES,):
         return dict(files.references)
@@ -147,7 +147,7 @@ def choose_references(spec: TestSetSpec, files: TestSetFiles) -> dict[str, Path]
         if name not in files.references:
             labels = [label or "(unnamed)" for label in files.references]
             raise choose(f"reference of {spec.suite}:{spec.pair}", name, labels)
-    # A folder may lack the references that sacreBLEU takes by default.
+    # A folder may lack the references that sacreBLEU uses by default.
     default = [name for name in map(plain_label, files.default_references) if name in files.references]
     chosen = named or default or list(files.references)
     return {name: files.references[name] for name in chosen}

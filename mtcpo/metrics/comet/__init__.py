@@ -1,5 +1,6 @@
-"""COMET: its checkpoints, an engine that scores with them, and the metric made of both.
+"""COMET: its checkpoints, the engine that computes scores with them, and the metric that uses both.
 
-The engine runs in this interpreter or in that of another environment, where mtcpo is not installed: so its modules need
-only torch, transformers, unbabel-comet and a few modules of ours (tests/test_architecture.py names them).
+The engine may run in another Python environment, where mtcpo and its dependencies are not installed. Its modules
+therefore import only torch, transformers, unbabel-comet and the few other modules of mtcpo that
+tests/test_architecture.py lists.
 """

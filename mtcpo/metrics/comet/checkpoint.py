@@ -1,4 +1,4 @@
-"""COMET checkpoints on disk: where they are, of which class, and what is in them, without loading the model."""
+"""COMET checkpoints on disk: find them, and read their class and settings without loading the model."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ CLASSES = {
 """class_identifier of hparams.yaml -> class in comet.models."""
 
 
-WAY_OUT = "fetch it elsewhere (hf download) and give its directory: comet:PATH"
-"""What a user can do where a model cannot be fetched from the hub."""
+WAY_OUT = "download it on another machine (hf download) and give its directory: comet:PATH"
+"""What a user can do if a model cannot be fetched from the hub."""
 
 
 def find_checkpoint(location: str) -> Path:
     """Return the .ckpt file of a directory (`hparams.yaml`, `checkpoints/model.ckpt`), a .ckpt file or a hub name.
 
     Raises:
-        UserError: It is not there, or the hub's repository is not in the cache and cannot be fetched.
+        UserError: It does not exist, or the repository is not in the hub's cache and cannot be fetched.
     """
     path = Path(location)
     if path.suffix != ".ckpt":
@@ -39,7 +39,7 @@ def find_checkpoint(location: str) -> Path:
         path = folder / MODEL_FILE
     if not path.is_file():
         raise UserError(f"{path}: no such file; a COMET directory has hparams.yaml and checkpoints/model.ckpt")
-    # Links are kept: in the hub's cache it is one, and hparams.yaml is beside the link and not beside its target.
+    # absolute, not resolve: in the hub's cache, the file is a link, and hparams.yaml is beside the link.
     return path.absolute()
 
 
@@ -51,7 +51,7 @@ def class_of(checkpoint: Path) -> str:
     """Return the class_identifier in the hparams.yaml of a checkpoint.
 
     Raises:
-        UserError: There is no such file, or no such class.
+        UserError: No such file, or an unknown class.
     """
     path = checkpoint.parents[1] / "hparams.yaml"
     identifier = read_hparams(path).get("class_identifier", "")
@@ -63,7 +63,7 @@ def class_of(checkpoint: Path) -> str:
 def read_hparams(path: Path) -> dict[str, str]:
     """Return the plain top-level values of hparams.yaml.
 
-    COMET reads one or two of them, for which the other environment need not have a YAML parser.
+    One or two of them are needed, and the other environment may have no YAML parser.
     """
     if not path.is_file():
         raise UserError(f"{path}: no such file; it belongs beside checkpoints/ and names the class of a COMET model")
@@ -72,14 +72,14 @@ def read_hparams(path: Path) -> dict[str, str]:
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:
-    """Return the checkpoint's content, its tensors still on disk.
+    """Return the checkpoint's content; tensors are memory-mapped.
 
     Raises:
-        UserError: No checkpoint, damaged, or more than tensors and plain values.
+        UserError: Not a checkpoint, damaged, or with other objects than tensors and plain values.
     """
     import torch
 
-    # weights_only: unpickling anything else could run any code. mmap: the hyper-parameters alone take no gigabytes.
+    # weights_only: unpickling other objects could run code. mmap: reading the hyperparameters then loads no gigabytes.
     try:
         content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
     except pickle.UnpicklingError as error:
@@ -87,14 +87,14 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
         raise UserError(f"{path}: refused, its pickle holds more than tensors and plain values ({reason})") from None
     except (RuntimeError, EOFError) as error:
         reason = first_line(error)
-        raise UserError(f"{path}: not a readable checkpoint ({reason}); fetch it again") from None
+        raise UserError(f"{path}: not a readable checkpoint ({reason}); download it again") from None
     if not isinstance(content, dict) or not {"state_dict", "hyper_parameters"} <= content.keys():
         raise UserError(f"{path}: not a COMET checkpoint: it has no state_dict and hyper_parameters")
     return content
 
 
 def needs_references(identifier: str, hyper_parameters: Any) -> bool:
-    """Whether a model's score depends on references: estimators by their class, the others by what they read."""
+    """Whether a model's score depends on references: for estimators, by class; for others, by their input segments."""
     if identifier == "unified_metric":
         return "ref" in hyper_parameters.get("input_segments", ("mt", "src", "ref"))
     return identifier != "referenceless_regression_metric"

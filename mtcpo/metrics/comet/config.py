@@ -1,4 +1,4 @@
-"""Settings of where and how COMET scores; none of them but `precision` changes a score by more than rounding."""
+"""Settings for where and how COMET scores. Only `precision` changes scores by more than rounding."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from mtcpo.core.config import CommandLineText, Config
 
 
 def _absolute(value: Any, info: ValidationInfo) -> Any:
-    """Make a path absolute without following links: a virtual environment's python is a link that leads out of it."""
+    """Make a path absolute without resolving links: a virtual environment's python is a link to a file outside it."""
     if not isinstance(value, str) or os.sep not in value:
         return value
     from_recipe = info.context and not isinstance(value, CommandLineText)
@@ -23,9 +23,9 @@ def _absolute(value: Any, info: ValidationInfo) -> Any:
 class CometConfig(Config):
     """How COMET models are run.
 
-    precision: of the encoder's matrix products; all else is float32. auto: float32 on a CPU, bfloat16 on a GPU, or
+    precision: of the encoder's matrix products; the rest is float32. auto: float32 on a CPU, bfloat16 on a GPU, or
     float16 on one without bfloat16. python: interpreter of the environment that scores; unset: this one. processes:
-    unset: one for each GPU, or one. batch_tokens: padded tokens in a batch; unset: as many as suit the device.
+    unset: one per GPU, or one. batch_tokens: padded tokens in a batch; unset: chosen by device.
     """
 
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"

@@ -1,16 +1,16 @@
-"""The forward pass of COMET's encoders, computing only what a score depends on.
+"""The forward pass of COMET's encoders, reduced to what a score depends on.
 
 One pass serves BERT, MiniLM, XLM-R and RemBERT, which normalize after each sublayer, and XLM-R-XL, which normalizes
-before it: their modules have the same names. Modules and weights are those of transformers; its forward pass is
+before it: their modules have the same names. Modules and weights are those of transformers, but its forward pass is
 replaced, because it
 
-- keeps the states of all layers until the end, while here each is pooled and added to the mix as it comes;
+- keeps the states of all layers until the end, while here each is pooled and added to the mix at once;
 - computes every position of the last layer, while models that read the first token need only one (P of S below);
-- takes and returns other things from one release to the next: arguments, tuples, dictionaries.
+- changes its arguments and return types from one release to the next.
 
 `is_known` compares both passes whenever a model is loaded.
 
-Dimensions: B sequences, S tokens of the longest, P positions that are needed of the last layer, D hidden.
+Dimensions: B sequences, S tokens of the longest, P positions needed from the last layer, D hidden.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from torch.nn.functional import linear, scaled_dot_product_attention
 from mtcpo.metrics.comet.packed import PackedLinear
 
 TOLERANCE = 1e-3
-"""Of the largest state of a layer: far above float32's rounding, far below the effect of another kind of attention."""
+"""Relative to a layer's largest state: far above float32 rounding, far below the effect of wrong attention."""
 
 
 def states(
@@ -40,13 +40,13 @@ def states(
     """Yield the embeddings and the states after each of the first `depth` layers, in float32.
 
     Args:
-        model: An encoder of transformers; its linear layers may have less precision than float32.
+        model: A transformers encoder; its linear layers may be in half precision.
         ids: Token ids. Shape (B, S).
         mask: True at tokens, shape (B, S); None: no sequence is padded.
         token_types: Ids of token types, shape (B, S), for encoders that have them.
         depth: How many layers to compute.
-        prefix: How many positions of the last of them to compute; None: all.
-        keep: Which of those positions, shape (B, P); the others are 0. None: all.
+        prefix: How many positions of the last layer to compute; None: all.
+        keep: Mask of those positions to compute, shape (B, P); the others are 0. None: all.
 
     Yields:
         Shape (B, S, D), the last (B, P, D).
@@ -57,7 +57,7 @@ def states(
     hidden = hidden.float()
     bias = None if mask is None else mask[:, None, None, :]  # (B, 1, 1, S), for every head and query
     total = len(model.encoder.layer)
-    # XLM-R-XL yields its states before the norm that the next layer begins with; only the very last one comes after it.
+    # XLM-R-XL returns states before the norm that begins the next layer; only the last state is normalized.
     final_norm = getattr(model.encoder, "LayerNorm", None)
     for number, layer in enumerate(model.encoder.layer[:depth], start=1):
         yield hidden
@@ -133,11 +133,11 @@ def _cast(module: Any, inputs: Tensor) -> Tensor:
 
 
 def is_known(model: Any, ids: Tensor) -> bool:
-    """Whether the states for some token ids (B, S) are those of the model's own forward pass."""
+    """Whether `states` agrees with the model's own forward pass on some token ids (B, S)."""
     expected = model(input_ids=ids, output_hidden_states=True, return_dict=True).hidden_states
     computed = states(model, ids, None, None, len(expected) - 1, None)
     for ours, theirs in zip(computed, expected, strict=True):
-        # Not `>`, which NaN would pass.
+        # `not <=` rather than `>`, so that NaN fails too.
         if not (ours - theirs).abs().max() <= TOLERANCE * theirs.abs().max():
             return False
     return True

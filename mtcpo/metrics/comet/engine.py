@@ -1,10 +1,10 @@
-"""Scores of COMET models over many rows: every distinct text or input is encoded once, in batches of like length.
+"""Score many rows with a COMET model: each distinct text or input is encoded once, in batches of similar length.
 
-COMET's own `predict` encodes a source and a reference again for each candidate, and pads to the longest of sixteen
-rows that it sorted by the characters of their sources. The scores here are its scores, up to float32's rounding.
+COMET's own `predict` encodes source and reference again for each candidate, in batches of sixteen rows sorted by source
+length in characters. The scores here equal COMET's, up to float32 rounding.
 
-Dimensions: N rows, U distinct texts or inputs, B of them in a batch, S tokens, P positions that are pooled, D hidden,
-T tokens of all translations, C labels of words.
+Dimensions: N rows, U distinct texts or inputs, B of them in a batch, S tokens, P pooled positions, D hidden, T tokens
+of all translations, C word labels.
 """
 
 from __future__ import annotations
@@ -25,17 +25,17 @@ from mtcpo.metrics.comet.spans import Predictions, Run, find_runs, mqm_score, to
 from mtcpo.metrics.comet.tokens import Text, Tokens, batches
 
 Row = tuple[str, ...]
-"""Source, translation, and the reference where the model needs one."""
+"""(source, translation[, reference]), with a reference if the model needs one."""
 
 TOKENS_PER_BATCH = {"cpu": 2048, "cuda": 32768}
-"""Padded tokens. On a CPU the states of a layer should stay in its cache; a GPU is busy only with many at once."""
+"""Padded tokens. On a CPU, a layer's states should fit its cache; a GPU needs many tokens to be busy."""
 
 ROWS_PER_HEAD = 4096  # their features, some 7 * D floats each, stay below 120 MB
 
 
 @dataclass(frozen=True)
 class Mix:
-    """How the layers' states become one: gamma * sum of weight * state, each state first normalized if `norm`.
+    """How the layers' states are combined: gamma * sum(weight * state), each state normalized first if `norm`.
 
     weights: of the embeddings, then of each layer.
     """
@@ -46,7 +46,7 @@ class Mix:
 
     @property
     def depth(self) -> int:
-        """The last layer with a weight; the layers above it need not be computed."""
+        """The last layer with a nonzero weight; layers above it need not be computed."""
         return max(number for number, weight in enumerate(self.weights) if weight)
 
 
@@ -67,9 +67,11 @@ def _single_layer(layer: int, model: Any) -> Mix:
 
 
 def _check_layer(layer: Any, model: Any) -> int:
-    """Return a layer's number if the encoder has it; 0 stands for the embeddings."""
+    """Return a layer's number if the encoder has it; 0 means the embeddings."""
     if not isinstance(layer, int) or not 0 <= layer < model.encoder.num_layers:
-        raise UserError(f"the COMET model reads layer {layer!r} of an encoder of {model.encoder.num_layers - 1}")
+        raise UserError(
+            f"the COMET model reads layer {layer!r}, but its encoder has {model.encoder.num_layers - 1} layers"
+        )
     return layer
 
 
@@ -78,7 +80,7 @@ class EncodedBatch:
     """A batch after the encoder.
 
     ids: Shape (B, S). mask: True at tokens, shape (B, S); None: nothing is padded. mixed: the mix of the layers, shape
-    (B, P, D). word_states: states of the layer that words are labelled from, of each translation's tokens.
+    (B, P, D). word_states: of each translation's tokens, from the layer used for labeling words.
     """
 
     ids: Tensor
@@ -88,9 +90,9 @@ class EncodedBatch:
 
 
 class Engine:
-    """What both kinds of models share: batches through the encoder, and the mix of its layers.
+    """What both kinds of models share: running batches through the encoder and mixing its layers.
 
-    batch_tokens: padded tokens in a batch; None: as many as suit the device.
+    batch_tokens: padded tokens in a batch; None: TOKENS_PER_BATCH.
     """
 
     def __init__(self, model: Any, device: torch.device, batch_tokens: int | None = None) -> None:
@@ -102,12 +104,12 @@ class Engine:
         self._budget = batch_tokens or TOKENS_PER_BATCH[device.type]
 
     def _pad(self, sequences: Sequence[list[int]]) -> tuple[Tensor, Tensor | None]:
-        """Return the ids (B, S), and the mask of tokens (B, S) or None where no sequence is padded."""
+        """Return the ids (B, S), and the mask of tokens (B, S) or None if no sequence is padded."""
         lengths = list(map(len, sequences))
         longest = max(lengths)
         ids = torch.tensor([ids + [self._tokens.pad] * (longest - len(ids)) for ids in sequences])
         mask = None
-        # Attention without a mask takes torch's fastest kernel; batches of like length often need none.
+        # Attention without a mask uses torch's fastest kernel; batches of equal length need none.
         if min(lengths) < longest:
             mask = torch.arange(longest) < torch.tensor(lengths)[:, None]
             mask = mask.to(self._device)
@@ -125,14 +127,14 @@ class Engine:
         Args:
             sequences: Token ids.
             positions: How many positions of the mix are needed; None: all.
-            word_counts: How many positions of the words' layer are needed, of each sequence.
+            word_counts: For each sequence, how many positions of the word layer are needed.
             token_types: Shape (B, S), or None.
         """
         ids, mask = self._pad(sequences)
         mix, longest = self._mix, max(word_counts, default=0)
         depth = max(mix.depth, self._word_layer)
-        # The last layer is computed only at positions that something reads: all where its state is normalized over the
-        # sentence or pooled, one where its first token is the sentence, those of the words where they are labelled.
+        # The last layer is computed only at positions that are read: all if its state is normalized over the sentence
+        # or pooled, one if the first token represents the sentence, and those of the words if they are labeled.
         needs_all = bool(mix.weights[depth]) and (mix.norm or positions is None)
         prefix, keep = None if needs_all else 1, None
         if self._word_layer == depth and not needs_all:
@@ -141,7 +143,7 @@ class Engine:
             keep = torch.arange(longest, device=self._device) < counts[:, None]
         mixed, word_states = torch.zeros((), device=self._device), None
         layers = states(self._model.encoder.model, ids, mask, token_types, depth, prefix, keep)
-        # Each state is mixed in as it comes and then dropped: the states of all layers would not fit a CPU's cache.
+        # Each state is mixed in at once and then dropped: the states of all layers would not fit a CPU's cache.
         for number, state in enumerate(layers):
             if mix.weights[number]:
                 part = _normalized(state, mask, positions) if mix.norm else state[:, :positions]
@@ -152,14 +154,14 @@ class Engine:
 
 
 def _normalized(state: Tensor, mask: Tensor | None, positions: int | None) -> Tensor:
-    """Return the first positions of states, normalized over all tokens and dimensions of their sentence."""
+    """Return states at the first positions, normalized over all tokens and dimensions of their sentence."""
     if mask is None:
         mask = torch.ones(state.shape[:2], device=state.device)
     real = mask[..., None]
     count = (mask.sum(1) * state.shape[-1])[:, None, None]
     mean = (state * real).sum((1, 2), keepdim=True) / count
     variance = (((state - mean) * real) ** 2).sum((1, 2), keepdim=True) / count
-    return (state[:, :positions] - mean) / torch.sqrt(variance + 1e-12)  # the epsilon of COMET
+    return (state[:, :positions] - mean) / torch.sqrt(variance + 1e-12)  # COMET's epsilon
 
 
 class Estimator(Engine):
@@ -167,7 +169,7 @@ class Estimator(Engine):
 
     def __init__(self, model: Any, device: torch.device, batch_tokens: int | None = None) -> None:
         super().__init__(model, device, batch_tokens)
-        if model.hparams.pool == "default":  # COMET then takes the last layer, whatever the mix
+        if model.hparams.pool == "default":  # COMET then uses the last layer and ignores the mix
             self._mix = _single_layer(model.encoder.num_layers - 1, model)
 
     def predict(self, rows: Sequence[Row]) -> Predictions:
@@ -191,7 +193,7 @@ class Estimator(Engine):
         if len(embeddings) == 3:
             score: Tensor = self._model.estimate(*embeddings).score
             return score
-        # COMET's models without references have these features inside `forward`, which encodes too.
+        # COMET's reference-free models compute these features inside `forward`, which also encodes.
         source, translation = embeddings
         features = (translation, source, translation * source, (translation - source).abs())
         estimate: Tensor = self._model.estimator(torch.cat(features, dim=1)).view(-1)
@@ -211,7 +213,7 @@ class Estimator(Engine):
         encoded = self._encode(sequences, None if pool in ("avg", "max") else 1)
         if pool not in ("avg", "max"):
             return encoded.mixed[:, 0]
-        # A text may spell the padding token: it then has no part in the sum but counts in the length, as in COMET.
+        # A text may contain the padding token: as in COMET, it is left out of the sum but counts in the length.
         padding = (encoded.ids == self._tokens.pad)[..., None]
         if pool == "max":
             return encoded.mixed.masked_fill(padding, float("-inf")).amax(1)
@@ -222,7 +224,7 @@ class Estimator(Engine):
 class Unified(Engine):
     """Models that read translation, source and reference together; some of them also label the translation's words.
 
-    With source and reference they read three inputs: translation with source, with reference, with both.
+    With source and reference, there are three inputs: the translation with source, with reference, with both.
     """
 
     def __init__(self, model: Any, device: torch.device, batch_tokens: int | None = None) -> None:
@@ -245,7 +247,7 @@ class Unified(Engine):
         numbers = {parts: number for number, parts in enumerate(inputs)}
         with torch.inference_mode():
             scores, labels = self._encode_all([[texts[part] for part in parts] for parts in inputs])
-            # Of each row, the numbers of its inputs.
+            # For each row, the indices of its inputs.
             indices = [list(map(numbers.__getitem__, row_inputs)) for row_inputs in inputs_of_rows]
             runs = None
             if labels is not None:
@@ -256,7 +258,7 @@ class Unified(Engine):
     def _spans(
         self, rows: Sequence[Row], texts: Mapping[str, Text], runs: Sequence[Sequence[Run]]
     ) -> list[list[ErrorSpan]]:
-        """Return the runs of each row as error spans with their texts."""
+        """Convert the runs of each row to error spans with their texts."""
         spans: list[list[ErrorSpan]] = []
         for row, runs_of_row in zip(rows, runs, strict=True):
             translation = texts[row[1]]
@@ -264,7 +266,7 @@ class Unified(Engine):
         return spans
 
     def _inputs(self, row: Row) -> list[tuple[str, ...]]:
-        """Return the texts of each input that a row becomes; the translation always comes first."""
+        """Return a row's inputs, each a tuple of texts with the translation first."""
         source, translation, *reference = row
         segments = self._model.hparams.input_segments
         if "ref" not in segments:
@@ -274,10 +276,10 @@ class Unified(Engine):
         return [(translation, source), (translation, *reference), (translation, source, *reference)]
 
     def _encode_all(self, inputs: Sequence[Sequence[Text]]) -> tuple[Tensor, list[Tensor] | None]:
-        """Return the score (U,) of each input, and the labels' probabilities of its translation's tokens."""
+        """Return the score (U,) of each input, and the label probabilities of its translation's tokens."""
         ids = list(map(self._tokens.joined, inputs))
         scores = torch.empty(len(inputs), device=self._device)
-        labels = [scores] * len(inputs) if self._model.word_level else None  # each of them is replaced below
+        labels = [scores] * len(inputs) if self._model.word_level else None  # placeholders, replaced below
         for batch in batches(list(map(len, ids)), self._budget, list(map(len, inputs))):
             sequences = [ids[index] for index in batch]
             translations = [inputs[index][0] for index in batch]
@@ -285,7 +287,7 @@ class Unified(Engine):
             encoded = self._encode(sequences, 1, word_counts, self._token_types(translations, sequences))
             scores[batch] = self._model.estimator(encoded.mixed[:, 0]).view(-1)
             if labels is not None:
-                # Fetched from the device once for the batch, and not once for each translation.
+                # Copied from the device once per batch, not once per translation.
                 probabilities = self._model.hidden2tag(encoded.word_states).softmax(-1).cpu()
                 for index, count, row in zip(batch, word_counts, probabilities, strict=True):
                     labels[index] = row[:count]
@@ -300,7 +302,7 @@ class Unified(Engine):
         return (positions >= torch.tensor(lengths)[:, None]).long().to(self._device)
 
     def _label_sums(self, labels: Sequence[Tensor], indices: Sequence[Sequence[int]]) -> Tensor:
-        """Return the labels' probabilities of the rows' words, weighted over each row's inputs. Shape (T, C)."""
+        """Return the label probabilities of the rows' words, a weighted sum over each row's inputs. Shape (T, C)."""
         columns: list[Tensor] = []
         for column in zip(*indices, strict=True):
             columns.append(torch.cat([labels[number] for number in column]))
@@ -316,7 +318,7 @@ class Unified(Engine):
         if weights is None or runs is None:
             return scores.mean(1)
         mqm = torch.tensor([mqm_score(runs_of_row, self._severities) for runs_of_row in runs], device=self._device)
-        # XCOMET's regression may exceed 1, which its own predict clips before it weighs.
+        # XCOMET's regression score may exceed 1; its own predict clips it before weighting.
         weighted = scores.clamp(max=1.0) * torch.tensor(weights[:-1], device=self._device)
         total: Tensor = weighted.sum(1) + weights[-1] * mqm
         return total

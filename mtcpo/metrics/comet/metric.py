@@ -1,7 +1,7 @@
 """COMET as a metric: estimators with and without references, unified models, XCOMET.
 
-All that describes a model is read from its files; the model itself is loaded when the first score is computed, so that
-a run whose scores are all in the cache never loads it.
+A model's description is read from its files; the model itself is loaded when the first score is computed, so that a run
+whose scores are all cached never loads it.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from mtcpo.metrics.comet.runner import InProcess, Job, Runner, Workers
 from mtcpo.metrics.comet.spans import Predictions
 
 SEGMENTS_PER_BLOCK = 512
-"""Scored together: batches of like length need many texts. A constant, or settings would change scores' last bits."""
+"""Scored together: sorting by length needs many texts. Constant, because block size changes scores' last bits."""
 
 Row = tuple[str, ...]
 
@@ -38,8 +38,8 @@ Row = tuple[str, ...]
 class CometMetric(NeuralMetric):
     """A COMET model; with several references, the score is the mean over them.
 
-    checkpoint: as the signature names it. weights: sha256 of the checkpoint file. version: of COMET. processes: how
-    many blocks are scored at once. With several references the error spans are those found beside the first.
+    checkpoint: as named in the signature. weights: SHA-256 of the checkpoint file. version: of COMET. processes: how
+    many blocks are scored in parallel. With several references, error spans are those found with the first.
     """
 
     name: str
@@ -57,7 +57,7 @@ class CometMetric(NeuralMetric):
     percent: bool = False
 
     def signature(self, num_references: int, sentence: bool = False) -> str:
-        """Return the model, its class, hash and precision, and COMET's version; the same for segments and corpora."""
+        """Return model, class, hash, precision and COMET's version; the same for segments and corpora."""
         references = {-1: "var"}.get(num_references, num_references) if self.needs_references else 0
         return (
             f"nrefs:{references}|model:{self.checkpoint}|class:{self.class_identifier}"
@@ -73,12 +73,12 @@ class CometMetric(NeuralMetric):
         return scores_only(self.score_with_spans(segments))
 
     def score_with_spans(self, segments: Sequence[Segment]) -> list[list[ScoreWithSpans]]:
-        """Return the score and the error spans of each candidate of each segment; equal rows are computed once."""
+        """Return score and error spans as [segment][candidate]; equal rows are scored once."""
         rows: list[list[list[Row]]] = []
         for segment in segments:
             rows.append([self._rows(candidate.text, segment) for candidate in segment.candidates])
         blocks = _blocks(rows)
-        # Without a row the model is not even loaded.
+        # If there are no rows, the model is not even loaded.
         predictions = self.runner.predict(blocks) if blocks else []
         scores: dict[Row, ScoreWithSpans] = {}
         for block, predicted in zip(blocks, predictions, strict=True):
@@ -89,7 +89,7 @@ class CometMetric(NeuralMetric):
         return scored
 
     def _rows(self, hypothesis: str, segment: Segment) -> list[Row]:
-        """Return the (source, hypothesis[, reference]) rows whose mean is the score of a hypothesis."""
+        """Return the rows (source, hypothesis[, reference]) whose mean score is the hypothesis's score."""
         if not self.needs_references:
             return [(segment.source, hypothesis)]
         if not segment.references or not all(map(str.strip, segment.references)):
@@ -102,7 +102,7 @@ class CometMetric(NeuralMetric):
 
 
 def _blocks(rows: Sequence[Sequence[Sequence[Row]]]) -> list[list[Row]]:
-    """Return the distinct rows[segment][candidate] of every so many segments as a block, without empty ones."""
+    """Return blocks: the distinct rows of each SEGMENTS_PER_BLOCK segments, without empty blocks."""
     blocks: list[list[Row]] = []
     seen: set[Row] = set()
     for start in range(0, len(rows), SEGMENTS_PER_BLOCK):
@@ -122,7 +122,7 @@ def _with_spans(predictions: Predictions) -> list[ScoreWithSpans]:
 
 
 def _mean(scored: Sequence[ScoreWithSpans]) -> ScoreWithSpans:
-    """Return the mean score of a translation over its references, and the error spans beside the first of them."""
+    """Return a translation's mean score over its references, and the error spans found with the first."""
     total = sum(row.score for row in scored)
     return ScoreWithSpans(total / len(scored), scored[0].errors)
 
@@ -131,10 +131,10 @@ def load_comet(name: str, location: str, config: CometConfig | None = None) -> C
     """Return the metric of a COMET model in a directory, a .ckpt file in its directory, or a hub name.
 
     Raises:
-        UserError: COMET is not installed, a file is missing, or the pickle holds more than tensors and plain values.
+        UserError: COMET is not installed, a file is missing, or the pickle has more than tensors and plain values.
     """
     config = config or CometConfig()
-    # The other environment's COMET and GPUs decide about version and precision, so it is asked first.
+    # Version and precision depend on the other environment's COMET and GPUs, so its worker starts first.
     workers = None if config.python is None else Workers(config.python)
     scores_in = environment() if workers is None else workers.environment
     checkpoint = find_checkpoint(location)
@@ -164,7 +164,7 @@ def load_comet(name: str, location: str, config: CometConfig | None = None) -> C
 
 
 def _precision(setting: str, scores_in: Environment) -> str:
-    """Return the precision of the setting, or for `auto` the one that suits the device."""
+    """Resolve the precision setting: `auto` depends on the device."""
     if setting != "auto":
         return setting
     if not scores_in.gpus:

@@ -1,8 +1,8 @@
-"""Linear layers in float32 on a CPU: weights laid out once as oneDNN wants them, GELU in the same pass.
+"""Packed float32 linear layers for CPUs: weights in oneDNN's layout, reordered only once, and fused GELU.
 
-torch's public `linear` lays out the weight in every call (eval/results/bench/comet.md has what that costs). The two
-operations used here are private: PyTorch may rename or change them in any release. So `pack` first compares a product
-of each kind with the public one, and leaves the model as it is where they are missing, raise or disagree.
+torch's public `linear` reorders the weight in every call (eval/results/bench/comet.md has the cost). The two operations
+used here are private: PyTorch may rename or change them in any release. So `pack` first compares a product of each kind
+with the public one, and leaves the model unchanged if they are missing, raise an error or disagree.
 """
 
 from __future__ import annotations
@@ -14,15 +14,15 @@ from torch import Tensor, nn
 from torch.nn.functional import gelu, linear
 
 ROWS = 2048
-"""Tokens of a batch, about, for which the layout is chosen; it is right for any number of them."""
+"""Typical number of tokens in a batch, for which the layout is optimized; it is correct for any number."""
 
 SAMPLE_ROWS = 16
 TOLERANCE = 1e-4
-"""Of the largest value of a product: float32 sums in another order differ by 1e-6, another operation by 1e-2."""
+"""Relative to a product's largest value: another order of float32 sums changes 1e-6, another operation 1e-2."""
 
 
 class PackedLinear(nn.Module):
-    """The product of a linear layer, and GELU after it if `with_gelu`. It keeps no reference to the layer's weight."""
+    """A linear layer, followed by GELU if `with_gelu`. It keeps no reference to the original weight."""
 
     def __init__(self, layer: nn.Linear, with_gelu: bool) -> None:
         super().__init__()
@@ -40,9 +40,9 @@ class PackedLinear(nn.Module):
 
 
 def pack(model: Any) -> None:
-    """Put packed layers in place of an encoder's linear ones, if this build of torch has them and they are exact.
+    """Replace an encoder's linear layers by packed ones, if this build of torch supports them exactly.
 
-    The encoder is then for `states` alone: its own forward would apply GELU a second time.
+    After that, the encoder works only with `states`: its own forward would apply GELU twice.
     """
     first = model.encoder.layer[0]
     if not (_is_exact(first.intermediate.dense, True) and _is_exact(first.output.dense, False)):
@@ -56,7 +56,7 @@ def pack(model: Any) -> None:
 
 
 def _is_exact(layer: nn.Linear, with_gelu: bool) -> bool:
-    """Whether a layer's packed product is its plain one; False where this torch cannot compute the packed one."""
+    """Whether a layer's packed product equals the plain one; False if this build of torch cannot compute it."""
     if not torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call]
         return False
     inputs = torch.linspace(-2, 2, SAMPLE_ROWS * layer.in_features).view(SAMPLE_ROWS, -1)
@@ -66,7 +66,7 @@ def _is_exact(layer: nn.Linear, with_gelu: bool) -> bool:
             expected = gelu(expected)
         try:
             product = PackedLinear(layer, with_gelu)(inputs)
-        except Exception:  # a private operation: it may be gone, take other arguments, or refuse this processor
+        except Exception:  # a private operation: it may be missing, take other arguments, or refuse this CPU
             return False
     if product.shape != expected.shape:
         return False

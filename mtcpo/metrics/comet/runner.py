@@ -1,7 +1,7 @@
-"""Where rows are scored: in this process, or in worker processes, one for each GPU, of any environment's interpreter.
+"""Runners: score rows in this process, or in worker processes (one per GPU) of any environment's interpreter.
 
-Rows come in blocks, which the caller makes. A block is scored by itself, so that its scores do not depend on the number
-of processes or on what else is scored.
+The caller groups rows into blocks. Each block is scored separately, so that its scores depend neither on the number of
+processes nor on other blocks.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ Block = Sequence[tuple[str, ...]]
 
 DTYPES = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}
 
-# Only this package is taken from here; all else the other interpreter has to have itself. The empty entry of the
-# path is the working directory, which goes before the first import: a json.py there would be executed.
+# Only this package comes from here; the other interpreter must have everything else. The empty entry of the path is
+# the working directory. It is removed before the first import: a json.py there would be executed.
 START = """
 import sys
 sys.path[:] = [path for path in sys.path if path]
@@ -46,7 +46,7 @@ main()
 
 @dataclass(frozen=True)
 class Job:
-    """What to score with: a checkpoint file, a precision (a key of DTYPES), padded tokens in a batch or None."""
+    """What to score with: checkpoint file, precision (a key of DTYPES), and padded tokens in a batch or None."""
 
     checkpoint: str
     precision: str
@@ -54,7 +54,7 @@ class Job:
 
 
 class Runner(Protocol):
-    """What scores blocks of rows."""
+    """Scores blocks of rows."""
 
     def predict(self, blocks: Sequence[Block]) -> list[Predictions]:
         """Return the scores and error spans of each block's rows; the model is loaded at the first call."""
@@ -63,7 +63,7 @@ class Runner(Protocol):
         """Load the model."""
 
     def close(self) -> None:
-        """Give back what `open` took: memory, or processes."""
+        """Release what `open` acquired: memory or processes."""
 
 
 def make_engine(job: Job, device: str) -> Any:
@@ -106,11 +106,11 @@ class InProcess:
 
 
 class Worker:
-    """A process that scores. It ends with this process, however that ends, since its standard input closes then."""
+    """A process that scores. It ends with this process, even if that is killed, because its standard input closes."""
 
     def __init__(self, python: str) -> None:
-        # Its last line goes into our own message; all of it would fill a terminal.
-        self._stderr = tempfile.TemporaryFile()  # noqa: SIM115, open as long as the process
+        # Captured: only its last line goes into the error message; all of it would fill a terminal.
+        self._stderr = tempfile.TemporaryFile()  # noqa: SIM115, stays open as long as the process
         self._python = python
         try:
             self._process = subprocess.Popen(
@@ -124,7 +124,7 @@ class Worker:
         """Return the worker's answer to "environment", "load" or "score", see `worker.main`.
 
         Raises:
-            UserError: The worker raised one, or it has ended.
+            UserError: The worker raised one, or its process has ended.
         """
         assert self._process.stdin is not None
         assert self._process.stdout is not None
@@ -162,7 +162,7 @@ class Worker:
 
 
 def _environment_of(python: str) -> dict[str, str]:
-    """Return the environment variables of an interpreter: another one must not find the packages of this one."""
+    """Return the environment variables for an interpreter: another one must not find this one's packages."""
     variables = dict(os.environ)
     if python != sys.executable:
         variables.pop("PYTHONPATH", None)
@@ -171,9 +171,9 @@ def _environment_of(python: str) -> dict[str, str]:
 
 
 class Workers:
-    """Scores blocks in worker processes, each on a GPU of its own, or all on the CPU.
+    """Scores blocks in worker processes, each on its own GPU, or all on the CPU.
 
-    environment: what the interpreter has; the first worker is started to tell.
+    environment: of the interpreter; the first worker is started to find out.
     """
 
     def __init__(self, python: str) -> None:
@@ -187,7 +187,7 @@ class Workers:
             raise
 
     def set_up(self, job: Job, processes: int) -> None:
-        """Set the model and the number of processes: they follow from `environment`."""
+        """Set the job and the number of processes, which the caller derives from `environment`."""
         self._job, self._processes = job, processes
 
     def open(self) -> None:
@@ -200,7 +200,7 @@ class Workers:
             try:
                 list(pool.map(self._load, range(self._processes)))
             except BaseException:
-                self.close()  # or the pool would wait for the other answers
+                self.close()  # otherwise the pool would wait for the other answers
                 raise
         self._open = True
 
@@ -209,7 +209,7 @@ class Workers:
         self._workers[number].ask("load", job=asdict(self._job), device=device, processes=self._processes)
 
     def predict(self, blocks: Sequence[Block]) -> list[Predictions]:
-        """Return the scores and error spans of each block's rows; whichever worker is free takes the next block."""
+        """Return the scores and error spans of each block's rows; each block goes to a free worker."""
         self.open()
         free: SimpleQueue[Worker] = SimpleQueue()
         for worker in self._workers:

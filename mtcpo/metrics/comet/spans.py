@@ -1,6 +1,6 @@
-"""Error spans of translations, decoded from labels of tokens as COMET does it, for many translations at a time.
+"""Decode error spans from token labels as COMET does, for many translations at a time.
 
-Dimensions: T tokens of all translations, one after the other; C labels; label 0 means "no error".
+Dimensions: T tokens of all translations, concatenated; C labels; label 0 means "no error".
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ from mtcpo.metrics.comet.tokens import Text
 if TYPE_CHECKING:
     from torch import Tensor
 
-# Freitag et al. 2021 (arXiv 2104.14478): what an error costs; the worst translation has 25.
+# Freitag et al. 2021 (arXiv 2104.14478): penalty of an error; the worst translation has 25.
 PENALTIES = {"minor": 1, "major": 5, "critical": 10}
 MAX_PENALTY = 25
 
 
 @dataclass(frozen=True)
 class Predictions:
-    """Scores of rows, in order, and the error spans of each translation; None from a model that only scores."""
+    """Scores of rows, in order, and each translation's error spans; None for models that only score."""
 
     scores: list[float]
     spans: list[list[ErrorSpan]] | None = None
@@ -30,7 +30,7 @@ class Predictions:
 
 @dataclass(frozen=True)
 class Run:
-    """A run of tokens with error labels, from `first` to before `end`; the first one's label names the severity.
+    """A run of tokens with error labels, [first, end); the label of its first token is the severity.
 
     confidence: mean probability of its tokens' labels, 0 to 1.
     """
@@ -42,15 +42,15 @@ class Run:
 
 
 def find_runs(probabilities: Tensor, lengths: Sequence[int]) -> list[list[Run]]:
-    """Return the runs of tokens of each translation whose most likely label is an error.
+    """Return each translation's runs of tokens whose most likely label is an error.
 
-    As in COMET, a run counts only where a token without an error ends it: one that reaches the last token is dropped.
+    As in COMET, a run counts only if an error-free token follows it: one that reaches the last token is dropped.
 
     Args:
-        probabilities: Of the labels, or their weighted sum over several inputs. Shape (T, C).
-        lengths: Tokens of each translation, specials included; together T.
+        probabilities: Label probabilities, or their weighted sum over several inputs. Shape (T, C).
+        lengths: Tokens of each translation, special tokens included; their sum is T.
     """
-    # topk, as COMET has it: argmax may break a tie between labels in another way.
+    # topk, as in COMET: argmax may break ties differently.
     top = probabilities.topk(1, dim=-1)
     confidences, labels = top.values[:, 0].cpu(), top.indices[:, 0].tolist()
     runs: list[list[Run]] = []
@@ -67,7 +67,7 @@ def find_runs(probabilities: Tensor, lengths: Sequence[int]) -> list[list[Run]]:
 
 
 def _error_runs(labels: Sequence[int]) -> list[tuple[int, int]]:
-    """Return (first, end) of each run of labels other than 0 that a 0 ends."""
+    """Return (first, end) of each run of nonzero labels that is followed by a 0."""
     runs: list[tuple[int, int]] = []
     first = None
     for position, label in enumerate(labels):
@@ -80,13 +80,13 @@ def _error_runs(labels: Sequence[int]) -> list[tuple[int, int]]:
 
 
 def mqm_score(runs: Sequence[Run], severities: Sequence[str]) -> float:
-    """Return 1 for no error, 0 for the worst. severities: of each label, "" of label 0."""
+    """Return the MQM score: 1 for no error, 0 for the worst. severities: label -> severity, "" for label 0."""
     penalty = sum(PENALTIES.get(severities[run.label], 0) for run in runs)
     return (MAX_PENALTY - min(penalty, MAX_PENALTY)) / MAX_PENALTY
 
 
 def to_spans(runs: Sequence[Run], translation: Text, severities: Sequence[str], tokenizer: Any) -> list[ErrorSpan]:
-    """Return runs of a translation's tokens as error spans, with their text and its characters' positions."""
+    """Convert runs of a translation's tokens to error spans, with text and character offsets."""
     spans: list[ErrorSpan] = []
     for run in runs:
         spans.append(

@@ -1,4 +1,4 @@
-"""Texts as tokens, the way COMET's models are given them, and batches of like length."""
+"""Tokenize texts as COMET does, and batch them by length."""
 
 from __future__ import annotations
 
@@ -7,19 +7,19 @@ from dataclasses import dataclass
 from typing import Any
 
 MIN_FILL = 4
-"""A batch may end early once it has a quarter of its token budget: enough to keep the device busy."""
+"""A batch may end early once it has a quarter (1 / MIN_FILL) of its token budget: enough to keep the device busy."""
 
 
 @dataclass(frozen=True)
 class Text:
-    """A tokenized text, special tokens included. offsets: positions (first, end) of each token's characters."""
+    """A tokenized text, special tokens included. offsets: character offsets (first, end) of each token."""
 
     ids: list[int]
     offsets: list[tuple[int, int]]
 
 
 class Tokens:
-    """Tokenizes for a model and truncates where COMET truncates."""
+    """Tokenizes for a model, and truncates as COMET does."""
 
     def __init__(self, encoder: Any) -> None:
         self.tokenizer = encoder.tokenizer
@@ -31,38 +31,38 @@ class Tokens:
         """Return the tokens of each text."""
         if not texts:
             return {}
-        # COMET takes two from the encoder's positions, specials included, though max_length counts those too.
+        # COMET subtracts two from the encoder's positions for special tokens, although max_length includes them.
         encoded = self.tokenizer(list(texts), truncation=True, max_length=self._max_length - 2)
         return {text: Text(encoded[index].ids, encoded[index].offsets) for index, text in enumerate(texts)}
 
     def joined(self, texts: Sequence[Text]) -> list[int]:
-        """Return the ids of several texts as one input: <s> a </s></s> b </s>, BERT's with one separator between."""
+        """Join several texts to one input: <s> a </s></s> b </s>, or with a single separator for BERT."""
         separator, length = self.tokenizer.sep_token_id, 0
         ids: list[int] = []
         for text in texts:
-            # A text may spell the padding token; COMET drops it from what it joins.
+            # A text may contain the padding token; COMET drops it when it joins texts.
             tokens = text.ids if self.pad not in text.ids else [token for token in text.ids if token != self.pad]
             ids += [separator] * self._separators if ids else [self.tokenizer.cls_token_id]
             ids += tokens[1:-1]
             length += len(tokens) - 2
         ids.append(separator)
         specials = 1 + len(texts) * self._separators
-        # Truncated from the right, the last separator included, as COMET does it in training too.
+        # Truncated on the right, last separator included, as COMET does in training too.
         return ids[: self._max_length] if length > self._max_length - specials else ids
 
 
 def batches(lengths: Sequence[int], tokens: int, groups: Sequence[int] | None = None) -> Iterator[list[int]]:
-    """Yield the indices of sequences in batches of like length, the longest first.
+    """Yield the indices of sequences in batches of similar length, the longest first.
 
-    A batch that keeps the device busy ends before a shorter sequence, which would need padding.
+    A batch that is large enough to keep the device busy ends before a shorter sequence, which would need padding.
 
     Args:
         lengths: Tokens of each sequence.
-        tokens: Padded tokens of a batch at most; a longer sequence is a batch of its own.
-        groups: Of each sequence; sequences of different groups are never in one batch.
+        tokens: Most padded tokens in a batch; a longer sequence is a batch of its own.
+        groups: Group of each sequence; different groups are never in the same batch.
     """
     keys = groups or [0] * len(lengths)
-    # The longest first: a batch that does not fit into memory shows at once.
+    # Longest first: a batch that does not fit into memory fails at once.
     order = sorted(range(len(lengths)), key=lambda index: (keys[index], lengths[index]), reverse=True)
     batch: list[int] = []
     for index in order:

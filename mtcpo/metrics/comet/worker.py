@@ -1,4 +1,4 @@
-"""The program of a scoring process, see `runner.Worker`: a line of JSON in, a line of JSON out, until the input ends.
+"""The program of a scoring process, see `runner.Worker`: a JSON line in, a JSON line out, until the input ends.
 
 It runs in an interpreter that may lack every dependency of mtcpo: tests/test_architecture.py says what it may import.
 """
@@ -22,10 +22,10 @@ from mtcpo.metrics.comet.runner import Job, make_engine
 
 def main() -> None:
     """Answer questions until the parent process is gone."""
-    # The terminal's interrupt is for the parent, which then ends this process; its SIGTERM is obeyed at once.
+    # Ctrl-C is for the parent, which then ends this process by SIGTERM.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     answers = os.fdopen(os.dup(1), "wb")
-    os.dup2(2, 1)  # what libraries print must not come between the answers
+    os.dup2(2, 1)  # so that output of other packages does not mix with the answers
     questions: SimpleQueue[bytes] = SimpleQueue()
     Thread(target=_listen, args=(sys.stdin.buffer, questions), daemon=True).start()
     engine = None
@@ -50,10 +50,10 @@ def main() -> None:
 
 
 def _listen(source: BinaryIO, questions: SimpleQueue[bytes]) -> None:
-    """Pass questions on; end the process, whatever it is doing, when no more can come."""
+    """Queue questions; when the input ends, end the process, whatever it is doing."""
     for line in source:
         questions.put(line)
-    # Standard input closes when the parent ends, however it ends. sys.exit would end this thread only.
+    # Standard input closes when the parent ends or is killed. sys.exit would end only this thread.
     os._exit(0)
 
 
@@ -61,6 +61,6 @@ def _load(job: dict[str, Any], device: str, processes: int, **_: Any) -> Any:
     import torch
 
     if processes > 1 and "OMP_NUM_THREADS" not in os.environ:
-        # Or each process would start a thread for every core.
+        # Otherwise each process would start a thread for every core.
         torch.set_num_threads(max(1, (os.cpu_count() or 1) // processes))
     return make_engine(Job(**job), device)

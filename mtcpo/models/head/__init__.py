@@ -1,1 +1,1 @@
-"""From decoder states to log-probabilities and losses, without all the logits at once."""
+"""Log-probabilities and losses computed from decoder states, without ever holding all logits in memory."""

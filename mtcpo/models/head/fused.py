@@ -1,4 +1,4 @@
-"""The output head: log-probabilities of target tokens and the gradient of a loss of them, never all logits at once.
+"""The fused head: log-probabilities of target tokens, and a loss with its gradients, without all logits at once.
 
 Dimensions: R rows (B sources times their targets, chosen rows first), T target tokens, U positions whose logits are
 needed, C of them in a chunk, D hidden, V vocabulary.
@@ -8,20 +8,20 @@ position u(n) with label y_n
 
     logp_n = z_u[y_n] - logsumexp(z_u),        d logp_n / d z_u = onehot(y_n) - p_u,   p_u = softmax(z_u);
 
-for label smoothing also the mean over the vocabulary of log-probabilities, with gradient 1 / V - p_u. Of a loss L with
-g_n = dL / d logp_n and m_n that of the mean, where several tokens may share a position (targets that begin alike):
+and for label smoothing also the mean of the log-probabilities over the vocabulary, with gradient 1 / V - p_u. For a
+loss L with g_n = dL / d logp_n, and m_n the same for the mean (tokens may share a position if targets begin alike):
 
     dL / d z_u = sum_n (g_n onehot(y_n) + m_n / V - (g_n + m_n) p_u),   dH = dZ W,   dW = dZ^T H.
 
-A plain loss computes Z again in its backward pass, a fourth product of U x V x D, since g is known only when the loss
-is. But a preference loss couples only the targets of one source, and its normalizers, the counts of the optimizer step,
-are known before. So positions are taken source by source, as many sources as fit a chunk; the loss of those is computed
-right away, and both gradients while the softmax is still in the chunk's only buffer: three products, two with a frozen
-head. (Only where the targets of one source exceed a chunk are its logits computed a second time.) The result is the
-loss itself; its backward pass returns the gradients that are there already, times its own, as any function's does.
+A plain chunked loss computes Z again in its backward pass, a fourth product of U x V x D, because g is known only after
+the loss. But a preference loss couples only the targets of one source, and its normalizers, the counts of the optimizer
+step, are known in advance. So positions are grouped by source, as many sources as fit a chunk. Their loss is computed
+at once, and both gradients while the softmax is still in the chunk's only buffer: three products, or two with a frozen
+head. (Only if the targets of a single source exceed a chunk are its logits computed twice.) The result is the loss
+itself; its backward pass multiplies the stored gradients by the incoming one.
 
-So hidden states and weight meet in the forward pass alone, inside the call of the head's module. What gathers a sharded
-weight around that call (FSDP, DeepSpeed ZeRO-3) gathers it once, and hooks on gradients see them arrive as usual.
+So the weight is needed only in the forward pass, inside the call of the head's module. FSDP and DeepSpeed ZeRO-3, which
+gather a sharded weight around that call, gather it once, and hooks on gradients see them arrive as usual.
 Everything but the three products is float32: a 60-token target summed in bf16 loses the margin we train on.
 """
 
@@ -44,17 +44,17 @@ from mtcpo.models.head.targets import (
 )
 
 CHUNK_LOGITS = {"cpu": 64 * 1024 * 1024, "cuda": 256 * 1024 * 1024}
-"""Logits alive at once, by device. Smaller chunks would read the weight, which is large too, more often."""
+"""Logits in memory at once, by device. Smaller chunks would read the weight, which is large too, more often."""
 
 HALF_SCALE = 1024.0
-"""float16 cannot hold most tokens' gradients, about 1e-8, and the scaler of a loss acts only after the products."""
+"""Most tokens' gradients, about 1e-8, underflow in float16, and the loss scaler acts only after the products."""
 
 NOWHERE = -1
-"""Slot of a token without label: it is in no chunk."""
+"""Slot of a token without a label: it is in no chunk."""
 
 
 class _Head:
-    """One use of a head: the chunk's buffer, and the gradients as they grow."""
+    """One use of a head: the chunk's buffer, and the accumulated gradients."""
 
     def __init__(self, hidden: Tensor, weight: Tensor, bias: Tensor | None, transform: LogitTransform,
                  needs: Sequence[bool], with_means: bool) -> None:  # fmt: skip
@@ -75,10 +75,10 @@ class _Head:
     def score(
         self, labels: Tensor, slots: Tensor, positions: slice, objective: Objective | None
     ) -> tuple[Tensor | None, Tensor]:
-        """Score the targets of some sources, labels and slots (R, T), whose positions are these.
+        """Score the targets of some sources: labels and slots (R, T) at the given positions.
 
         Returns:
-            Their part of the loss, and log-probabilities and means (2, R, T). Gradients are added to those of the head.
+            Their part of the loss, and log-probabilities and means (2, R, T). Gradients are accumulated in the head.
         """
         values = self.buffer.new_zeros(2, *labels.shape)
         tokens, flat_slots, flat_values = labels.clamp(min=0).flatten(), slots.flatten(), values.view(2, -1)
@@ -95,10 +95,10 @@ class _Head:
         return loss, values
 
     def softmax(self, chunk: slice, slots: Tensor, labels: Tensor, values: Tensor) -> Tensor | None:
-        """Put the softmax of a chunk into the buffer, and logps and means of its tokens (N,) into values (2, N).
+        """Write the softmax of a chunk to the buffer, and logps and means of its tokens (N,) to values (2, N).
 
         Returns:
-            The derivative of the transform (C, V); None where it is a constant.
+            The derivative of the transform (C, V); None if it is constant.
         """
         logits = self.buffer[: chunk.stop - chunk.start]
         if self.weight.dtype == torch.float32:
@@ -112,8 +112,8 @@ class _Head:
         largest = logits.amax(-1)
         mean = logits.mean(-1) if self.with_means else None
         label_logits = logits[here, labels]
-        # In place. exp(z - max) is 1 for the largest logit, so its probability is 1 / sum: whatever underflows, this
-        # gives the logsumexp without a second buffer.
+        # In place. exp(z - max) is 1 for the largest logit, so its probability is 1 / sum: this gives the logsumexp
+        # without a second buffer, whatever underflows.
         torch.softmax(logits, -1, out=logits)
         normalizer = largest - logits.amax(-1).log()
         values[0] = torch.where(inside, label_logits - normalizer[here], values[0])
@@ -123,14 +123,14 @@ class _Head:
 
     def add_gradients(self, chunk: slice, slots: Tensor, labels: Tensor, grads: Tensor,
                       slope: Tensor | None) -> None:  # fmt: skip
-        """Turn the buffer's softmax into the gradient of the product, and add up those of its factors.
+        """Turn the buffer's softmax into the product's gradient, and accumulate those of states, weight and bias.
 
-        grads: (2, N), of the loss by the log-probability and the mean of each token.
+        grads: (2, N), gradients of the loss with respect to each token's log-probability and mean.
         """
         grad = self.buffer[: chunk.stop - chunk.start]
         here, inside = _within(slots, chunk)
         grads = grads * inside * (self.scale * self.transform.scale)
-        # Tokens that share a position add up: targets that begin alike.
+        # Tokens that share a position (targets that begin alike) are summed.
         sums = torch.zeros(2, len(grad), device=grad.device).index_add_(1, here, grads)
         grad.mul_(-sums.sum(0)[:, None])
         if self.with_means:
@@ -150,7 +150,7 @@ class _Head:
 
 
 def _within(slots: Tensor, chunk: slice) -> tuple[Tensor, Tensor]:
-    """Return the index of each token's position in a chunk, any index for those outside, and which are inside."""
+    """Return each token's index in a chunk (arbitrary for tokens outside), and a mask of tokens inside."""
     inside = (slots >= chunk.start) & (slots < chunk.stop)
     return (slots - chunk.start).clamp(0, chunk.stop - chunk.start - 1), inside
 
@@ -186,9 +186,9 @@ class _Scores(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, grad_loss: Tensor, *_: Tensor) -> tuple[Tensor | None, ...]:
-        grads, ctx.grads = ctx.grads, None  # no copies: whoever receives them owns them
+        grads, ctx.grads = ctx.grads, None  # not copied: the receiver owns them
         results: list[Tensor | None] = []
-        # Elsewhere than on a CPU the comparison would wait for the device.
+        # On other devices than a CPU, the comparison would synchronize.
         is_scaled = grad_loss.device.type != "cpu" or bool(grad_loss != 1)
         for grad, dtype in zip(grads, ctx.dtypes, strict=True):
             scaled = grad.mul_(grad_loss) if grad is not None and is_scaled else grad
@@ -197,7 +197,7 @@ class _Scores(torch.autograd.Function):
 
 
 def _gradients(objective: Objective, values: Tensor, labels: Tensor, needed: bool) -> tuple[Tensor, Tensor]:
-    """Return the loss of some sources, from logps and means (2, R, T), and its gradient, (2, R, T)."""
+    """Return the loss of some sources and its gradient (2, R, T), from logps and means (2, R, T)."""
     with torch.enable_grad():
         leaf = values.detach().requires_grad_(needed)
         loss = objective(TokenScores(leaf[0], leaf[1], labels))
@@ -209,17 +209,17 @@ def score_tokens(
     hidden: Tensor, weight: Tensor, bias: Tensor | None, labels: Tensor, target_positions: TargetPositions,
     transform: LogitTransform, objective: Objective | None = None, with_means: bool = False,
 ) -> TokenScores:  # fmt: skip
-    """Return the log-probability of each label (nats, float32), and the loss that an objective computes from them.
+    """Return the log-probability of each label (nats, float32), and the objective's loss computed from them.
 
     Args:
         hidden: (R * P, D), the states of all positions of all rows.
         weight: (V, D).
         bias: (V,) or None.
-        labels: (R, T), IGNORE where there is none; the first targets of all sources first.
+        labels: (R, T), IGNORE if there is none; the first targets of all sources come first.
         target_positions: which of the states predicts each label.
-        transform: from the product to the logits.
-        objective: what the loss is; its gradients reach hidden, weight and bias.
-        with_means: also compute the mean over the vocabulary of the log-probabilities.
+        transform: product -> logits.
+        objective: the loss; its gradients flow to hidden, weight and bias.
+        with_means: also compute the mean of the log-probabilities over the vocabulary.
     """
     options = target_positions, transform, with_means, objective, torch.is_grad_enabled()
     needed_states = hidden[target_positions.positions]

@@ -1,10 +1,10 @@
-"""Log-probabilities of target tokens from a model's own forward pass, by hooks on its output head.
+"""Log-probabilities of target tokens from a model's own forward pass, with forward hooks on its output head.
 
-Inside `Head.scoring` a forward pass runs as follows; (R, P, D) are the decoder's states, V the vocabulary:
+Inside `Head.scoring`, a forward pass runs as follows. Dimensions: decoder states (R, P, D), vocabulary V.
 
-    decoder                       states (R, P, D), scaled where the model scales them (tied T5)
+    decoder                       states (R, P, D), scaled if the model scales them (tied T5)
       |
-    forward pre-hook of the head  keeps the states, hands on states[:, :0]: no position at all
+    forward pre-hook of the head  keeps the states, passes on states[:, :0], no position at all
       |
     head                          multiplies nothing; FSDP and DeepSpeed gather its weight around this call
       |
@@ -15,11 +15,11 @@ Inside `Head.scoring` a forward pass runs as follows; (R, P, D) are the decoder'
     output.logits (R, 0, V)       empty, but connected to the loss by autograd
 
 So the model never builds its logits, and no code here has to know how a family computes its states. What a model does
-to its logits after the head is in `LogitTransform`; where that is not enough, `LogitsMode` falls back to its own.
+to its logits after the head is in `LogitTransform`; if that is not enough, `LogitsMode` falls back to its own logits.
 
-Why the loss is added to empty logits: whatever wraps the model or one of its modules (DDP, FSDP, DeepSpeed) puts its
-backward hooks on the module's output, and without them would not gather weights for the backward pass, or not hand
-gradients to the optimizer. `add_model_losses` takes the loss back out of the model's output.
+Why the loss is added to the empty logits: DDP, FSDP and DeepSpeed put their backward hooks on the outputs of the
+modules that they wrap. If these are not part of the graph, weights are not gathered for the backward pass, or gradients
+do not reach the optimizer. `add_model_losses` recovers the loss from the model's output.
 """
 
 from __future__ import annotations
@@ -36,28 +36,28 @@ from mtcpo.models.head.fused import score_tokens
 from mtcpo.models.head.targets import IGNORE, LogitTransform, Objective, TargetPositions, TokenScores
 
 LogitsMode = Literal["none", "real", "all"]
-"""For how many positions the model builds its own logits.
+"""For which positions the model computes its own logits.
 
-none: for no position. The head's states are scored in chunks by `score_tokens`, which is the fast way and needs the
-least memory; right wherever the head is a linear layer followed by a `LogitTransform`.
+none: for no position. `score_tokens` scores the head's input states in chunks: fastest, with the least memory; correct
+if the head is a linear layer followed by a `LogitTransform`.
 
-real: for the positions that predict a label. The pre-hook hands the head those alone, and a forward hook on the model
-reads its logits, all alive at once; right wherever a model treats each position by itself, whatever it does to it.
+real: for the positions that predict a label. The pre-hook passes only those to the head, and a forward hook on the
+model reads its logits, all in memory at once; correct if the model treats each position independently.
 
-all: for every position. The head gets all states, as without us; right for every model, and the most expensive.
+all: for every position. The head gets all states, as without hooks; correct for every model, and the most expensive.
 """
 
 
 @dataclass(slots=True)
 class Head:
-    """The output head of a model, and how log-probabilities are read from it.
+    """The output head of a model, and how to compute log-probabilities with it.
 
     module: the head, a linear layer.
     extra_bias: a bias (1, V) that the model adds outside the module, such as Marian's `final_logits_bias`.
-    transform: what the model does to the logits after that.
-    with_means: also compute the mean over the vocabulary of the log-probabilities, for label smoothing.
+    transform: what the model does to the logits after the bias.
+    with_means: also compute the mean of the log-probabilities over the vocabulary, for label smoothing.
     model: the whole model; needed by the modes "real" and "all".
-    logits_mode: chosen by the canary, the first that agrees with the model.
+    logits_mode: the first mode that agrees with the model, as checked by the canary.
     """
 
     module: nn.Module
@@ -71,12 +71,12 @@ class Head:
     def scoring(
         self, labels: Tensor, target_positions: TargetPositions, objective: Objective | None = None
     ) -> Iterator[list[TokenScores]]:
-        """Score the labels in the next forward pass; after it, the list that is yielded holds the scores.
+        """Score the labels during the next forward pass; afterwards, the yielded list holds the scores.
 
         Args:
-            labels: (R, T), the first targets of all sources first.
+            labels: (R, T), the first targets of all sources come first.
             target_positions: which states predict them.
-            objective: the loss, if there is to be one.
+            objective: the loss, if one is needed.
         """
         kept_states: list[Tensor] = []
         result: list[TokenScores] = []
@@ -103,7 +103,7 @@ class Head:
         handles = []
         if self.logits_mode == "none":
             handles.append(self.module.register_forward_pre_hook(keep_states))
-            # Before all other hooks: those of FSDP and DeepSpeed release the gathered weight.
+            # Before all other hooks: those of FSDP and DeepSpeed free the gathered weight.
             handles.append(self.module.register_forward_hook(score_states, prepend=True))
         else:
             assert self.model is not None
@@ -119,7 +119,7 @@ class Head:
     def _score_states(
         self, states: Tensor, labels: Tensor, target_positions: TargetPositions, objective: Objective | None
     ) -> TokenScores:
-        """Score labels (R, T) by the states (R * P, D) of all positions, while the module's weight is gathered."""
+        """Score labels (R, T) from the states (R * P, D) of all positions, while the module's weight is gathered."""
         weight, bias = cast(Tensor, self.module.weight), cast("Tensor | None", getattr(self.module, "bias", None))
         if self.extra_bias is not None:
             bias = self.extra_bias.flatten() + (0.0 if bias is None else bias)
@@ -127,7 +127,7 @@ class Head:
 
 
 def _score_logits(logits: Tensor, labels: Tensor, target_positions: TargetPositions) -> TokenScores:
-    """Score labels (R, T) by the logits (U, V) of the needed positions, in their order."""
+    """Score labels (R, T) from the logits (U, V) of the needed positions, in their order."""
     logps = torch.log_softmax(logits.float(), -1)
     has_label = labels != IGNORE
     slots = target_positions.slot_of_token.where(has_label, 0)

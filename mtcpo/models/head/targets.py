@@ -1,4 +1,4 @@
-"""What goes into the head and what comes out of it: labels, the positions that predict them, losses, scored targets.
+"""Input and output of the head: labels, the positions that predict them, objectives, scored targets.
 
 Dimensions: B sources, R rows (B times the targets of a source, first targets first), T target tokens, U positions
 whose logits are needed, C of them in a chunk, V vocabulary.
@@ -19,15 +19,15 @@ IGNORE = -100
 
 @dataclass(frozen=True, slots=True)
 class TokenScores:
-    """The targets of a forward pass, or some of them, scored token by token.
+    """Token-level scores of the targets of a forward pass, or of some of them.
 
-    All tensors are (R, T), chosen rows first, with 0 where there is no label.
+    All tensors are (R, T), chosen rows first, 0 where there is no label.
 
     token_logps: log-probability of each label, in nats.
-    mean_logps: mean over the vocabulary of the log-probabilities; zeros unless the head was asked for it.
+    mean_logps: mean of the log-probabilities over the vocabulary; zeros unless `Head.with_means`.
     labels: token ids, IGNORE where there is none.
     router_loss: scalar, of a mixture of experts.
-    loss: scalar over all rows, where the head was given an objective; the only part that has gradients.
+    loss: scalar over all rows, if the head was given an objective; the only field with gradients.
     """
 
     token_logps: Tensor
@@ -38,7 +38,7 @@ class TokenScores:
 
 
 Objective = Callable[[TokenScores], Tensor]
-"""A loss that is a sum over sources: called with the targets of some of them, it returns their part, a scalar."""
+"""A loss that is a sum over sources: scores of the targets of some sources -> their part of the loss, a scalar."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +49,7 @@ class LogitTransform:
     softcap: float | None = None
 
     def apply_(self, logits: Tensor) -> Tensor | None:
-        """Transform float32 logits (C, V) in place; return the derivative (C, V), or None where it is a constant."""
+        """Transform float32 logits (C, V) in place; return the derivative (C, V), or None if it is constant."""
         if self.scale != 1.0:
             logits.mul_(self.scale)
         if self.softcap is None:
@@ -64,10 +64,10 @@ class LogitTransform:
 class TargetPositions:
     """Which decoder positions need logits, in what order, and which tokens they predict.
 
-    positions: (U,), indices into the states of all rows, (rows * positions of a row); those of a source are adjacent.
-    slot_of_token: (R, T), for each token the index into `positions` of the one that predicts it; any number for a token
-        without label.
-    positions_per_source: B numbers that add up to U. A list: reading it must not wait for the GPU.
+    positions: (U,), indices into the states of all rows (rows * positions of a row); those of a source are adjacent.
+    slot_of_token: (R, T), for each token the index into `positions` of the position that predicts it; arbitrary for a
+        token without a label.
+    positions_per_source: B numbers with sum U. A list, because reading it must not wait for the GPU.
     """
 
     positions: Tensor
@@ -84,17 +84,17 @@ class TargetPositions:
 
     @classmethod
     def from_batch(cls, batch: Mapping[str, Any]) -> TargetPositions:
-        """Return what `as_batch` put into a batch."""
+        """Restore the object from the entries of `as_batch`."""
         return cls(batch["target_positions"], batch["slot_of_token"], batch["positions_per_source"])
 
 
 def locate_targets(labels: Tensor, positions: Tensor, sources: int) -> TargetPositions:
-    """Order the positions that are needed by source, each of them once.
+    """Return the needed positions, grouped by source, each only once.
 
-    Later targets may share positions with the first target of their source, where they begin with the same tokens.
+    Later targets share positions with their source's first target as long as they begin with the same tokens.
 
     Args:
-        labels: (R, T), the first targets of all sources first.
+        labels: (R, T), the first targets of all sources come first.
         positions: (R, T), index of the state that predicts each label, counted over the rows of the model's output.
         sources: B.
     """
@@ -102,7 +102,7 @@ def locate_targets(labels: Tensor, positions: Tensor, sources: int) -> TargetPos
     positions = positions.view(has_label.shape)
     is_new = has_label.clone()
     is_new[1:] &= ~(has_label[:1] & (positions[1:] == positions[:1]))
-    # From (targets, B, T) to (B, targets, T): counting along it numbers the positions source by source.
+    # From (targets, B, T) to (B, targets, T): numbering in this order groups positions by source.
     new_by_source = is_new.transpose(0, 1)
     slots = (new_by_source.flatten().cumsum(0) - 1).view(new_by_source.shape).transpose(0, 1).clone()
     slots[1:] = torch.where(is_new[1:], slots[1:], slots[:1])
@@ -111,7 +111,7 @@ def locate_targets(labels: Tensor, positions: Tensor, sources: int) -> TargetPos
 
 
 def group_sources(positions_per_source: Sequence[int], size: int) -> Iterator[tuple[slice, slice]]:
-    """Yield neighbouring sources whose positions fit into a chunk of `size`, and those positions.
+    """Yield slices of adjacent sources whose positions fit into a chunk of `size`, with the slices of these positions.
 
     A source with more positions than `size` is a group of its own.
     """

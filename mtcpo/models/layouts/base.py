@@ -1,9 +1,9 @@
-"""From text to token ids to batches to log-probabilities: what the two layouts share, and their interface.
+"""The interface of the two layouts (text -> token ids -> batches -> log-probabilities), and what they share.
 
 Dimensions: B sources, R rows (B times the targets of a source: B for one, 2B for pairs), S source tokens, T target
 tokens, P positions of a row, V vocabulary.
 
-Contract, whatever the layout: one forward pass gives `token_logps` (R, T), whose entry [i, t] is the log-probability of
+Contract of both layouts: one forward pass gives `token_logps` (R, T), whose entry [i, t] is the log-probability of
 labels[i, t]; labels equal to IGNORE (-100) do not count; chosen rows first, rejected rows second.
 """
 
@@ -21,7 +21,7 @@ from mtcpo.models.head.targets import Objective, TokenScores
 from mtcpo.models.prompts import TextExample
 
 Batch = dict[str, Any]
-"""Tensors by name; and lists, for what code reads: reading a tensor would wait for the GPU."""
+"""Name -> tensor, or a list for values that Python code reads: reading a tensor would wait for the GPU."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,42 +33,42 @@ class Example:
 
     @property
     def tokens(self) -> int:
-        """Return how many real tokens the example has."""
+        """Return the number of tokens, without padding."""
         return len(self.source) + sum(len(target) for target in self.targets)
 
 
 class Encoding(Protocol):
-    """From text to token ids."""
+    """Text -> token ids."""
 
     tokenizer: Any
     max_positions: int | None
 
     def tokenization_key(self) -> list[str | int | None]:
-        """Return what decides, beside the tokenizer, which tokens a text becomes and whether they are too many."""
+        """Return what determines, besides the tokenizer, a text's tokens and whether it is too long."""
         ...
 
     def encode(self, texts: Sequence[TextExample]) -> list[Example]:
-        """Tokenize; an example without targets is for generation."""
+        """Tokenize texts; an example without targets is for generation."""
         ...
 
     def lengths(self, example: Example) -> tuple[int, int]:
-        """Return how many positions of a batch the example takes: once, and again for each of its targets."""
+        """Return the positions that an example takes in a batch: (once, for each of its targets)."""
         ...
 
     def longest(self, example: Example) -> int:
-        """Return the length of the longest sequence for which the model has to tell positions apart."""
+        """Return the length of the longest sequence, for comparison with the model's position limit."""
         ...
 
 
 class Scoring(Protocol):
-    """From token ids to log-probabilities and losses."""
+    """Token ids -> log-probabilities and losses."""
 
     def collate(self, examples: Sequence[Example]) -> Batch:
-        """Pad examples into one batch, chosen rows first, with the positions of its labels (`TargetPositions`)."""
+        """Pad examples to one batch, chosen rows first, with the positions of its labels (`TargetPositions`)."""
         ...
 
     def count_tokens(self, batch: Batch) -> tuple[Tensor, int]:
-        """Return how many real tokens a batch has, on its device, and how many positions with padding."""
+        """Return the number of tokens (a tensor on the batch's device), and of positions, padding included."""
         ...
 
     def score(
@@ -81,9 +81,9 @@ class Scoring(Protocol):
             model: as wrapped for training.
             head: its head.
             batch: what `collate` made.
-            objective: the loss to compute with its gradients; without it there are log-probabilities alone, and these
-                have no gradients.
-            router_loss: whether to compute it, for a mixture of experts; None: as the model's config says.
+            objective: the loss to compute, with gradients; without it, only log-probabilities are computed, without
+                gradients.
+            router_loss: for a mixture of experts, whether to compute its router loss; None: as in the model's config.
         """
         ...
 
@@ -93,27 +93,27 @@ class Scoring(Protocol):
 
 
 class Generation(Protocol):
-    """From token ids to translations."""
+    """Token ids -> translations."""
 
     def generation_batch(self, examples: Sequence[Example]) -> Batch:
-        """Return what `generate` needs for the sources of examples."""
+        """Return the inputs of `generate` for the sources of examples."""
         ...
 
     def generation_settings(self, tgt_lang: str) -> dict[str, Any]:
-        """Return the settings of `generate` that the target language decides."""
+        """Return the settings of `generate` that depend on the target language."""
         ...
 
     def new_tokens(self, sequences: Tensor, batch: Batch) -> Tensor:
-        """Return the part of what `generate` returned that is translation."""
+        """Return the translation part of the sequences that `generate` returned."""
         ...
 
 
 class Layout(Encoding, Scoring, Generation, Protocol):
-    """All that a layout does; once a model is loaded, no code asks which of the two layouts it has."""
+    """The whole interface of a layout. Once a model is loaded, no code asks which layout it has."""
 
 
 def pad_rows(rows: Sequence[Sequence[int]], value: int, left: bool = False) -> Tensor:
-    """Pad to a (R, longest) int64 tensor with `value`, on the right or on the left."""
+    """Pad rows with `value`, on the right or left, to an int64 tensor (R, longest)."""
     width = max(len(row) for row in rows)
     padded = []
     for row in rows:
@@ -123,11 +123,11 @@ def pad_rows(rows: Sequence[Sequence[int]], value: int, left: bool = False) -> T
 
 
 def target_rows(examples: Sequence[Example]) -> list[tuple[int, ...]]:
-    """Return the targets of examples in the order of a batch's rows: all first targets, then all second ones."""
+    """Return the examples' targets in the order of a batch's rows: all first targets, then all second ones."""
     by_number = zip(*(example.targets for example in examples), strict=True)
     return [target for targets in by_number for target in targets]
 
 
 def router_option(router_loss: bool | None) -> dict[str, bool]:
-    """Return the argument that asks a mixture of experts for its router loss; other models do not accept it."""
+    """Return the argument that requests the router loss of a mixture of experts; other models do not accept it."""
     return {} if router_loss is None else {"output_router_logits": router_loss}

@@ -19,11 +19,11 @@ from mtcpo.models.prompts import ALMA_PROMPT, CHAT_PROMPT, TextExample, fill_pro
 
 @dataclass(slots=True)
 class DecoderOnlyLayout:
-    """Llama, Qwen, Gemma, Mistral and their like: a prompt and its targets in one row, the prompt without labels.
+    """Llama, Qwen, Gemma, Mistral and the like: a prompt and its targets in one row; the prompt has no labels.
 
-    prompt: template; None: the tokenizer's chat template, or ALMA's prompt where it has none.
+    prompt: template; None: the tokenizer's chat template, or ALMA's prompt if there is none.
     max_positions: the longest sequence that the model takes; None: any.
-    packs: whether both targets may share a row; else each has one of its own, after the prompt.
+    packs: whether both targets may share a row; otherwise each has its own row, after the prompt.
     """
 
     model: Any
@@ -37,7 +37,7 @@ class DecoderOnlyLayout:
         return ["decoder-only", self.prompt, self.max_positions]
 
     def encode(self, texts: Sequence[TextExample]) -> list[Example]:
-        """Tokenize prompts as generation sees them, and targets as they follow the prompt, with the end token.
+        """Tokenize prompts as in generation, and targets as they follow the prompt, with the end token.
 
         Raises:
             UserError: a conversation, for a tokenizer without chat template.
@@ -47,25 +47,25 @@ class DecoderOnlyLayout:
 
     def _encode_text(self, text: TextExample, end: int) -> Example:
         if self._uses_chat(text):
-            # The template writes special tokens itself, and whatever stands between prompt and answer.
+            # The chat template adds special tokens itself, and the separator between prompt and answer.
             prompt, joint, special = self._chat_prompt(text), "", False
         else:
             plain = text.prompt if isinstance(text.prompt, str) else None
             prompt = plain if plain is not None else fill_prompt(self.prompt or ALMA_PROMPT, text)
             joint, special = ("" if prompt[-1:].isspace() else " "), True
         source = tuple(self.tokenizer(prompt, add_special_tokens=special)["input_ids"])
-        # Some tokenizers close every text with the end token; generation would then start after the end.
+        # Some tokenizers add the end token to every text; generation would then start after the end.
         source = source[:-1] if special and source[-1:] == (end,) else source
         targets = tuple((*self._target(prompt, source, joint, target, special), end) for target in text.targets)
         return Example(source, targets)
 
     def _target(self, prompt: str, source: tuple[int, ...], joint: str, target: str, special: bool) -> tuple[int, ...]:
-        """Return the ids of a target after the prompt, whose own ids stay those that generation is given."""
+        """Return the ids of a target after the prompt, whose ids must stay the same as in generation."""
         whole = tuple(self.tokenizer(prompt + joint + target, add_special_tokens=special)["input_ids"])
         whole = whole[:-1] if special and whole[-1:] == (self.tokenizer.eos_token_id,) else whole
         if whole[: len(source)] == source:
             return whole[len(source) :]
-        # The last token of the prompt and the first of the target would merge: generation cannot do that.
+        # The prompt's last and the target's first token would merge, which cannot happen in generation.
         return tuple(self.tokenizer(joint + target, add_special_tokens=False)["input_ids"])
 
     def _uses_chat(self, text: TextExample) -> bool:
@@ -80,12 +80,12 @@ class DecoderOnlyLayout:
             messages = [dict(message) for message in text.prompt]
         else:
             messages = [{"role": "user", "content": fill_prompt(CHAT_PROMPT, text)}]
-        # Models that can think first must not: the answer is the translation, as in training.
+        # Switch thinking off: the answer must be the translation, as in training.
         options = {"tokenize": False, "add_generation_prompt": True, "enable_thinking": False}
         return str(self.tokenizer.apply_chat_template(messages, **options))
 
     def _row(self, example: Example) -> Row | None:
-        """Return what is packed into one row; None where each target has a row of its own."""
+        """Return the row to be packed, or None if each target must have its own row."""
         if not self.packs or len(example.targets) != 2:
             return None
         window = attention_window(self.model.config)
@@ -94,19 +94,19 @@ class DecoderOnlyLayout:
         return example.source, example.targets[0], example.targets[1]
 
     def lengths(self, example: Example) -> tuple[int, int]:
-        """Return the length of the packed row, once; or that of prompt and longest target, for each target."""
+        """Return (length of the packed row, 0), or (0, length of prompt and longest target) if it is not packed."""
         row = self._row(example)
         return (0, self.longest(example)) if row is None else (packed_length(row), 0)
 
     def longest(self, example: Example) -> int:
-        """Return the length of prompt and longest target together."""
+        """Return the length of the prompt with the longest target."""
         return len(example.source) + max((len(target) for target in example.targets), default=0)
 
     def collate(self, examples: Sequence[Example]) -> Batch:
-        """Return packed pairs (see `pack`), or one row for each target where one of the pairs cannot be packed.
+        """Return packed pairs (see `pack`), or one row for each target if any pair cannot be packed.
 
         Rows are input_ids, attention_mask and labels, (R, P): position t predicts labels[:, t]. Both kinds of batch
-        have the positions of their labels (`TargetPositions`).
+        include `TargetPositions`.
         """
         rows = [self._row(example) for example in examples]
         packable = [row for row in rows if row is not None]
@@ -122,7 +122,7 @@ class DecoderOnlyLayout:
         for source, target in zip(sources, targets, strict=True):
             input_ids.append(source + target)
             masks.append([1] * len(input_ids[-1]))
-            # The last token of the prompt predicts the first of the target; the end token predicts nothing.
+            # The prompt's last token predicts the target's first; the end token predicts nothing.
             labels.append([IGNORE] * (len(source) - 1) + [*target, IGNORE])
         return {
             "input_ids": pad_rows(input_ids, self._pad),
@@ -161,7 +161,7 @@ class DecoderOnlyLayout:
         return logits.flatten(0, 1)[batch["positions"]] if "positions" in batch else logits
 
     def generation_batch(self, examples: Sequence[Example]) -> Batch:
-        """Return prompts padded on the left, so that all rows continue at the same column."""
+        """Return prompts, padded on the left so that all rows continue in the same column."""
         sources = [example.source for example in examples]
         return {
             "input_ids": pad_rows(sources, self._pad, left=True),
@@ -169,14 +169,14 @@ class DecoderOnlyLayout:
         }
 
     def generation_settings(self, tgt_lang: str) -> dict[str, Any]:
-        """Return the padding token, which many such models lack, and in chats the end tokens that training has."""
+        """Return the padding token, which many of these models lack, and for chats the end tokens used in training."""
         settings: dict[str, Any] = {"pad_token_id": self._pad}
         if self.tokenizer.chat_template:
             configured = self.model.generation_config.eos_token_id
             ends = {*end_tokens(self.tokenizer), *(configured if isinstance(configured, list) else [configured])}
             settings["eos_token_id"] = sorted(ends - {None})
         if getattr(self.model.config, "output_router_logits", False):
-            # The router loss is for training, and fails where tokens come one at a time.
+            # The router loss is for training, and fails if tokens are generated one at a time.
             settings["output_router_logits"] = False
         return settings
 
@@ -186,7 +186,7 @@ class DecoderOnlyLayout:
 
 
 def end_tokens(tokenizer: Any) -> tuple[int, int]:
-    """Return the end tokens of texts and of answers in chats: Gemma's template, for one, closes answers by another."""
+    """Return the end tokens of texts and of chat answers, which differ for Gemma's template, for example."""
     end = int(tokenizer.eos_token_id)
     if not tokenizer.chat_template:
         return end, end

@@ -1,4 +1,4 @@
-"""What an encoder-decoder model does once where its own forward pass would do it twice: encode, and look tokens up."""
+"""Save double work in an encoder-decoder's forward pass: encode each source once, look up embeddings once."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from torch import Tensor, nn
 
 @contextmanager
 def encode_once(encoder: nn.Module, sources: int, copies: int) -> Iterator[None]:
-    """Let the next forward pass encode only the first `sources` rows and give the decoder `copies` of the result.
+    """Make the next forward pass encode only the first `sources` rows, and repeat the result `copies` times.
 
-    The model is called with every row repeated, so that the masks which its decoder derives have the right shape. The
-    result is exact; with dropout both targets of a pair see the same encoding.
+    The model is called with every row repeated, so that masks derived in the decoder have the right shape. The result
+    is exact; with dropout, both targets of a pair see the same encoding.
     """
 
     def keep_sources(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
@@ -41,13 +41,13 @@ def encode_once(encoder: nn.Module, sources: int, copies: int) -> Iterator[None]
 
 @contextmanager
 def look_up_once(encoder: nn.Module, decoder: nn.Module, targets: Tensor) -> Iterator[None]:
-    """Let the next forward pass look up source and target tokens in one call, where both parts share embeddings.
+    """Make the next forward pass look up source and target tokens in one call, if encoder and decoder share embeddings.
 
-    The gradient of a lookup is as large as the embeddings: this way there is one, and not two and their sum. That saves
-    7 % of a step of mT5-small on a CPU (eval/results/bench/look-up-once.json).
+    The gradient of a lookup is as large as the embeddings: this way there is one instead of two and their sum, which
+    saves 7 % of a step of mT5-small on a CPU (eval/results/bench/look-up-once.json).
 
-    targets: the ids (R, T) that the decoder is given. It is right because a forward pass looks up sources first, then
-    targets, and nothing else.
+    targets: decoder input ids (R, T). Correct because a forward pass looks up first sources, then targets, and nothing
+    else.
     """
     embeddings = [getattr(part, "embed_tokens", None) for part in (encoder, decoder)]
     if not _is_shared(*embeddings):
@@ -57,7 +57,7 @@ def look_up_once(encoder: nn.Module, decoder: nn.Module, targets: Tensor) -> Ite
     target_states: list[Tensor] = []
 
     def add_targets(module: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
-        if target_states:  # the decoder's call, for which all has been looked up
+        if target_states:  # the decoder's call: its tokens have been looked up already
             return (args[0][:, :0],)
         source_shapes.append(args[0].shape)
         return (torch.cat([args[0].flatten(), targets.flatten()]),)
@@ -69,7 +69,7 @@ def look_up_once(encoder: nn.Module, decoder: nn.Module, targets: Tensor) -> Ite
         return output[: -targets.numel()].view(*source_shapes[0], -1)
 
     handles = []
-    # By identity: encoder and decoder may have one module, or two over one weight.
+    # By identity: encoder and decoder may share a module, or have two modules with the same weight.
     for module in {id(module): module for module in embeddings}.values():
         assert module is not None
         handles.append(module.register_forward_pre_hook(add_targets))
@@ -82,11 +82,11 @@ def look_up_once(encoder: nn.Module, decoder: nn.Module, targets: Tensor) -> Ite
 
 
 def _is_shared(encoder_embeddings: Any, decoder_embeddings: Any) -> bool:
-    """Whether two modules look up the same: one module, or two alike over one weight."""
+    """Whether two embedding modules are equivalent: the same module, or equal ones that share a weight."""
     if encoder_embeddings is decoder_embeddings:
         return isinstance(encoder_embeddings, nn.Embedding)
     if not isinstance(encoder_embeddings, nn.Embedding) or type(encoder_embeddings) is not type(decoder_embeddings):
         return False
-    # M2M100's embeddings multiply what they look up.
+    # M2M100's embeddings scale what they look up.
     scales = [getattr(module, "embed_scale", None) for module in (encoder_embeddings, decoder_embeddings)]
     return scales[0] == scales[1] and encoder_embeddings.weight is decoder_embeddings.weight

@@ -11,13 +11,14 @@ import torch
 from torch import Tensor, nn
 
 from mtcpo.core.errors import UserError
-from mtcpo.models.families import Family, language_token
+from mtcpo.models.families import Family
 from mtcpo.models.head.hooks import Head, add_model_losses
 from mtcpo.models.head.targets import IGNORE, Objective, TargetPositions, TokenScores, locate_targets
 from mtcpo.models.language_codes import language_code_source
 from mtcpo.models.layouts.base import Batch, Example, pad_rows, router_option, target_rows
 from mtcpo.models.layouts.encode_once import encode_once, look_up_once
 from mtcpo.models.prompts import TextExample, fill_prompt
+from mtcpo.models.tokenizers import language_token
 
 
 @dataclass(slots=True)
@@ -39,10 +40,10 @@ class EncoderDecoderLayout:
         return ["encoder-decoder", self.family.name, code, self.prompt, self.max_positions]
 
     def encode(self, texts: Sequence[TextExample]) -> list[Example]:
-        """Tokenize sources as sources and targets as targets, those of a language pair together.
+        """Tokenize sources and targets (as such), grouped by language pair.
 
         Raises:
-            UserError: the tokenizer lacks a language; the message has the id of the first text in it.
+            UserError: the tokenizer lacks a language; the message has the id of the first text in that language.
         """
         texts_by_pair: dict[tuple[str, str], list[int]] = {}
         for index, text in enumerate(texts):
@@ -79,21 +80,21 @@ class EncoderDecoderLayout:
         return "\n".join(message["content"] for message in text.prompt)
 
     def _language_codes(self, src_lang: str, tgt_lang: str) -> tuple[str, str]:
-        """Return what source and target language are called: by the tokenizer, or in the prompt."""
+        """Return the codes of source and target language, for the tokenizer or the prompt."""
         if self.family.language_code is None:
             return src_lang, tgt_lang
         tokens = self.tokenizer.get_vocab()
         target = language_token(self.family, tgt_lang, tokens)
         if not self.family.target_code:
-            # A prompt that carries only the target's code (MADLAD, Marian) has no source codes.
+            # If the prompt has only the target's code (MADLAD, Marian), there are no source codes.
             return src_lang, target
         return language_token(self.family, src_lang, tokens), target
 
     @contextmanager
     def _languages(self, codes: tuple[str, str]) -> Iterator[None]:
-        """Set the tokenizer's languages for a block; it is the user's, and keeps those that it had."""
+        """Set the tokenizer's languages inside the block, and restore them: the tokenizer may be the user's."""
         if not self.family.target_code:
-            yield  # such a tokenizer has none
+            yield  # the tokenizer has no languages
             return
         before = self.tokenizer.src_lang, self.tokenizer.tgt_lang
         self.tokenizer.src_lang, self.tokenizer.tgt_lang = (self._language_name(code) for code in codes)
@@ -103,7 +104,7 @@ class EncoderDecoderLayout:
             self.tokenizer.src_lang, self.tokenizer.tgt_lang = before
 
     def _language_name(self, token: str) -> str:
-        """Return what the tokenizer calls a language token: M2M100 writes `__de__` for `de`."""
+        """Return the tokenizer's language code for a token: for M2M100, `de` for `__de__`."""
         return token.strip("_") if token.startswith("__") else token
 
     def lengths(self, example: Example) -> tuple[int, int]:
@@ -123,12 +124,12 @@ class EncoderDecoderLayout:
         return self.generation_batch(examples) | targets | target_positions.as_batch()
 
     def count_tokens(self, batch: Batch) -> tuple[Tensor, int]:
-        """Count sources once, beside the targets."""
+        """Count each source once, plus its targets."""
         mask, labels = batch["attention_mask"], batch["labels"]
         return mask.sum() + (labels != IGNORE).sum(), mask.numel() + labels.numel()
 
     def _model_inputs(self, batch: Batch) -> tuple[dict[str, Any], int]:
-        """Return the arguments of the model, and how often each source is repeated in them: R / B times."""
+        """Return the model's arguments, and how often each source is repeated in them, R / B."""
         copies = len(batch["labels"]) // len(batch["input_ids"])
         return {
             "input_ids": batch["input_ids"].repeat(copies, 1),
@@ -142,7 +143,7 @@ class EncoderDecoderLayout:
         prepare = getattr(self.model, "prepare_decoder_input_ids_from_labels", None)
         if prepare is not None:
             return torch.as_tensor(prepare(labels=labels))
-        # M2M100 and NLLB have no such method; their forward does this.
+        # M2M100 and NLLB have no such method; their forward does the following.
         config = self.model.config
         shifted = labels.new_full(labels.shape, config.decoder_start_token_id)
         shifted[:, 1:] = labels[:, :-1]
@@ -152,7 +153,7 @@ class EncoderDecoderLayout:
         self, model: nn.Module, head: Head, batch: Batch, objective: Objective | None = None,
         router_loss: bool | None = None,
     ) -> TokenScores:  # fmt: skip
-        """Run the encoder once a source, the decoder once a target, and the head on the positions of labels alone."""
+        """Run the encoder once per source, the decoder once per target, and the head only at positions with labels."""
         inputs, copies = self._model_inputs(batch)
         inputs |= router_option(router_loss)
         encoder, decoder = self.model.get_encoder(), self.model.get_decoder()
@@ -178,22 +179,22 @@ class EncoderDecoderLayout:
         }
 
     def generation_settings(self, tgt_lang: str) -> dict[str, Any]:
-        """Force the target's language token, or start from it, where the family has one."""
+        """Return settings that force the target's language token, or start decoding from it, if the family has one."""
         if not self.family.target_code:
             return {}
         token = language_token(self.family, tgt_lang, self.tokenizer.get_vocab())
         return {f"{self.family.target_code}_token_id": self.tokenizer.convert_tokens_to_ids(token)}
 
     def new_tokens(self, sequences: Tensor, batch: Batch) -> Tensor:
-        """Return all of it: the decoder starts with no source in it."""
+        """Return the whole sequences: the decoder's output does not contain the source."""
         return sequences
 
 
 def _shared_positions(inputs: Tensor, sources: int) -> Tensor:
-    """Return the index of the state of each decoder input (R, T), counted over all rows.
+    """Return the index, over all rows, of the state of each decoder input (R, T).
 
-    Where targets of a source begin with the same tokens, it is that of the first target's row: the states are equal
-    there, and so are the logits. (Without sharing, dropout would give them different masks; so they share one.)
+    Where a source's targets begin with the same tokens, it is the index in the first target's row: states and logits
+    are equal there. (Except that without sharing, dropout masks would differ.)
     """
     positions = torch.arange(inputs.numel(), device=inputs.device).view(-1, sources, inputs.shape[1])
     rows = inputs.view(positions.shape)

@@ -1,11 +1,11 @@
-"""A prompt and both its targets as one row of a decoder-only model: prompt, chosen, what is left of rejected.
+"""Pack a prompt and both its targets into one row of a decoder-only model: prompt, chosen, rest of rejected.
 
 Dimensions: B pairs, R = 2B targets, P positions of a row, T target tokens.
 
-The prompt runs through the model once, and so do the tokens with which both targets begin. A token of rejected attends
-to the prompt, those tokens and its own predecessors, and has the position that it would have without chosen before it;
-so every state is the one that it would be in a row of its own (prefix sharing, arXiv 2410.20305). End tokens are
-predicted but never read, so they are not in the row. For the prompt 11 12, chosen 21 22 E and rejected 21 23 E:
+The prompt and the common beginning of both targets run through the model only once. A token of rejected attends to the
+prompt, the common beginning and its own predecessors, and gets the position that it would have without chosen; so every
+state equals that in a separate row (prefix sharing, arXiv 2410.20305). End tokens are predicted but never read, so they
+are not in the row. For the prompt 11 12, chosen 21 22 E and rejected 21 23 E:
 
     input_ids      11  12  21  22  23
     position_ids    0   1   2   3   3
@@ -33,13 +33,13 @@ COMMON, CHOSEN, REJECTED, PADDING = 0, 1, 2, -1
 
 
 def can_pack(model: Any) -> bool:
-    """Whether a model takes any mask and positions, and each token's state depends on what it attends to alone.
+    """Whether a model takes arbitrary masks and positions, and a token's state depends only on what it attends to.
 
-    Attention other than torch's own takes no such mask; a mixture of experts with a router loss counts the tokens of
-    the prompt in it, which packing would make fewer.
+    Only torch's own attention (sdpa) takes such masks. The router loss of a mixture of experts counts prompt tokens,
+    and packing would change their number.
     """
     config = model.config
-    # A model with adapters passes every argument on: the signature that counts is that of the model inside.
+    # A model with adapters accepts any argument: the inner model's signature decides.
     base = model.get_base_model() if hasattr(model, "get_base_model") else model
     return (
         getattr(config, "_attn_implementation", None) == "sdpa"  # transformers has no public name for it
@@ -49,7 +49,7 @@ def can_pack(model: Any) -> bool:
 
 
 def attention_window(config: Any) -> int | None:
-    """Return how far back the tokens of a model attend, None where it is not bounded: our mask does not bound it."""
+    """Return the model's attention window in tokens, None if unbounded: the mask of a packed row does not limit it."""
     window = getattr(config, "sliding_window", None)
     return window if isinstance(window, int) else None
 
@@ -65,7 +65,7 @@ def _begin_alike(row: Row) -> int:
 
 
 def packed_length(row: Row) -> int:
-    """Return how many positions a row takes."""
+    """Return the number of positions of a packed row."""
     return sum(map(len, row)) - 2 - _begin_alike(row)
 
 
@@ -84,7 +84,7 @@ def pack(rows: Sequence[Row], pad: int) -> dict[str, Tensor]:
     for number, row in enumerate(rows):
         prompt, chosen, rejected = row
         start, shared = len(prompt), _begin_alike(row)
-        # Where chosen ends, and what of rejected follows it: neither end token is in the row.
+        # End of chosen, and length of the rest of rejected, both without end tokens.
         end, left = start + len(chosen) - 1, len(rejected) - 1 - shared
         padding = width - end - left
         input_ids.append([*prompt, *chosen[:-1], *rejected[shared:-1], *[pad] * padding])
@@ -93,7 +93,7 @@ def pack(rows: Sequence[Row], pad: int) -> dict[str, Tensor]:
         parts.append([COMMON] * (start + shared) + own_parts + [PADDING] * padding)
         predicting = {
             number: (chosen, range(start - 1, end)),
-            # The shared tokens are predicted where chosen's are, the rest by the part after chosen.
+            # Shared tokens are predicted at chosen's positions, the rest after chosen.
             number + len(rows): (rejected, [*range(start - 1, start + shared), *range(end, end + left)]),
         }
         for target_row, (target, columns) in predicting.items():
@@ -110,7 +110,7 @@ def pack(rows: Sequence[Row], pad: int) -> dict[str, Tensor]:
 
 
 def packed_mask(parts: Tensor) -> Tensor:
-    """Return which positions attend to which, (B, 1, P, P): to earlier ones of their part, and to what is common."""
+    """Return which positions attend to which, (B, 1, P, P): to earlier ones in the same part or the common part."""
     width = parts.shape[1]
     is_earlier = torch.ones(width, width, dtype=torch.bool, device=parts.device).tril()
     is_common = (parts == COMMON)[:, None, :]

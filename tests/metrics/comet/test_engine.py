@@ -114,7 +114,7 @@ def test_an_encoder_of_an_unknown_kind_is_refused(tmp_path, comet_models):
     engine_for(folder)
     config = json.loads((encoder / "config.json").read_text())
     (encoder / "config.json").write_text(json.dumps(config | {"is_decoder": True}))
-    with pytest.raises(UserError, match=r"encoder: this encoder \(bert\) is of a kind that mtcpo does not know"):
+    with pytest.raises(UserError, match=r"encoder: this encoder \(bert\) is not supported"):
         engine_for(folder)
     resave(comet_models["regression"], folder, encoder_model="DeBERTa")
     with pytest.raises(UserError, match=r"unknown encoder of .*model\.ckpt 'DeBERTa'.*; choose from BERT, MiniLM, "):
@@ -133,7 +133,7 @@ def test_minilm_without_its_tokenizer_names_its_repository(tmp_path, monkeypatch
     folder = make_comet(tmp_path / "model", "regression", encoder, encoder_model="MiniLM")
     tokenizer.rename(tmp_path / "elsewhere")
     with pytest.raises(
-        UserError, match=r"xlm-roberta-base: not a directory here, not in the hub's cache, and it cannot"
+        UserError, match=r"xlm-roberta-base: neither a local directory nor in the Hugging Face cache, and it cannot"
     ):
         engine_for(folder)
 
@@ -189,7 +189,7 @@ def test_confidences_of_error_spans_equal_comets(comet_models):
 def test_a_layer_that_the_encoder_lacks_is_reported(comet_models, tmp_path):
     for kind, settings in (("regression", {"layer": 3}), ("xcomet", {"word_layer": 24})):
         folder = make_comet(tmp_path / kind, kind, comet_models["encoder"], **settings)
-        with pytest.raises(UserError, match=r"reads layer (3|24) of an encoder of 2"):
+        with pytest.raises(UserError, match=r"reads layer (3|24), but its encoder has 2 layers"):
             engine_for(folder)
 
 

@@ -203,8 +203,10 @@ def test_build_prefs_keeps_errors_with_the_scored_candidates(comet_models, tmp_p
     assert found == by_comet(comet_models["xcomet"], rows)
     assert {name for s in scored for c in s.candidates for name in c.errors} == {"xcomet"}
     assert [segment_from_json(segment_to_json(s), "here") for s in scored] == scored
-    build_preferences(comet_segments(15), PrefsConfig(metrics=("chrf",)), tmp_path / "q.jsonl", scored=tmp_path / "t")
-    assert '"errors"' not in (tmp_path / "t").read_text()
+    build_preferences(
+        comet_segments(15), PrefsConfig(metrics=("chrf",)), tmp_path / "q.jsonl", scored=tmp_path / "t.jsonl"
+    )
+    assert '"errors"' not in (tmp_path / "t.jsonl").read_text()
 
 
 @pytest.mark.comet

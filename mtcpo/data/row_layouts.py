@@ -1,4 +1,4 @@
-"""Row layouts of published data: translation pairs, ALMA-R and X-ALMA preferences, TRL preference sets.
+"""Row layouts of other projects: translation pairs, ALMA-R and X-ALMA preferences, TRL preference sets.
 
 Pure functions that convert one row to mtcpo's records, or a record to a row. `where` is "file:line" for messages.
 """
@@ -38,7 +38,9 @@ def translation_segments(
                 segments.append(_alma_segment(fields, (source, target), f"{row_id}:{source}-{target}", where))
         return segments
     if src_lang is None or tgt_lang is None:
-        raise UserError(f"{where}: a translation row has no direction; give src_lang and tgt_lang")
+        raise UserError(
+            f"{where}: a translation row does not say which language is the source; give src_lang and tgt_lang"
+        )
     keys = _language_key(fields, src_lang, where), _language_key(fields, tgt_lang, where)
     return [_pair_segment(fields, keys, row_id, where)]
 
@@ -151,7 +153,7 @@ def preference_triplet(row: Mapping[str, Any], row_id: str, where: str) -> Tripl
         length = _shared_words(chosen, rejected)
         prompt, chosen, rejected = chosen[:length], chosen[length:], rejected[length:]
     if not isinstance(prompt, str):
-        raise UserError(f"{where}: 'prompt' must be a string where 'chosen' is one")
+        raise UserError(f"{where}: 'prompt' must be a string if 'chosen' is one")
     return Triplet(row_id, UNDETERMINED, UNDETERMINED, prompt, chosen, rejected, prompt=prompt)
 
 
@@ -245,7 +247,9 @@ def _prompt_text(triplet: Triplet, template: str) -> str:
         return triplet.prompt
     if triplet.prompt is not None:
         if len(triplet.prompt) > 1:
-            raise UserError(f"triplet {triplet.id}: a prompt of several messages has no standard form")
+            raise UserError(
+                f"triplet {triplet.id}: TRL's standard format has no prompts of several messages; leave it out"
+            )
         return triplet.prompt[0]["content"] if triplet.prompt else ""
     values = {"source": triplet.source}
     # The languages may be unknown ("und"), so their names are looked up only if the template needs them.

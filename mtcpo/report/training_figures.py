@@ -1,19 +1,16 @@
-"""A plot with its title, and the training curves of a run."""
+"""Plots of training: the curves of each stage, from metrics.jsonl."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
-from markupsafe import Markup
-
 from mtcpo.core.errors import UserError
-from mtcpo.data.row_files import read_row_file
-from mtcpo.report.svg import Series, line_plot
+from mtcpo.data.file_formats.registry import read_row_file
+from mtcpo.report.svg import Figure, Series, line_plot
 
 PANELS = (
     ("Loss", ("loss", "eval_loss")),
@@ -23,26 +20,16 @@ PANELS = (
     ("Rewards", ("rewards/chosen", "rewards/rejected")),
     ("Log-probabilities", ("logps/chosen", "logps/rejected")),
 )
-"""Training curves: title, and the logged values that share the plot. A new plot of training is a new row."""
-
-
-@dataclass(frozen=True, slots=True)
-class Figure:
-    """A plot with its title, a note, and the names of its curves, or () where there is one."""
-
-    title: str
-    svg: Markup
-    legend: tuple[str, ...] = ()
-    note: str = ""
+"""Training curves: title, and the logged values that share the plot. To add a plot, add a row."""
 
 
 def read_training_log(path: Path) -> dict[str, list[dict[str, Any]]]:
-    """Return the rows of metrics.jsonl by stage, each in ascending order of steps; {} where there is no such file.
+    """Return stage -> rows of metrics.jsonl in ascending order of steps; {} if there is no such file.
 
-    A row has `step`, and `stage` unless there is only one; the rows of one step are merged.
+    A row has `step`, and `stage` if there are several; rows of the same step are merged.
 
     Raises:
-        UserError: a row without a step.
+        UserError: a row has no step.
     """
     if not path.exists():
         return {}
@@ -52,8 +39,8 @@ def read_training_log(path: Path) -> dict[str, list[dict[str, Any]]]:
         if not isinstance(step, (int, float)) or isinstance(step, bool):
             raise UserError(f"{where}: this row of the training log has no numeric 'step'")
         rows = stages.setdefault(str(row.get("stage", "training")), {})
-        # Training and evaluation log rows of their own for a step; after an interruption a step is logged again, and
-        # the later values are those of the model that was kept.
+        # Training and evaluation log separate rows for a step. After an interruption a step may be logged again: the
+        # later values are those of the model that was kept.
         rows[float(step)] = rows.get(float(step), {}) | row
     by_stage = {}
     for stage, rows in stages.items():
@@ -62,7 +49,7 @@ def read_training_log(path: Path) -> dict[str, list[dict[str, Any]]]:
 
 
 def training_figures(rows: Sequence[Mapping[str, Any]]) -> list[Figure]:
-    """Plot the curves of one training stage; values that are not finite are left out and counted."""
+    """Plot the curves of one training stage; NaN and infinite values are left out, and their number is shown."""
     figures = []
     for title, names in PANELS:
         curves, not_finite = [], 0
@@ -73,17 +60,17 @@ def training_figures(rows: Sequence[Mapping[str, Any]]) -> list[Figure]:
                 curves.append(Series(name, points))
         if curves:
             note = f"{not_finite} values are not finite and not drawn" if not_finite else ""
-            # One curve needs no legend: the title says what it is.
+            # A single curve needs no legend: the title says what it is.
             legend = tuple(map(attrgetter("name"), curves)) if len(curves) > 1 else ()
             figures.append(Figure(title, line_plot(curves, f"{title} by step"), legend, note))
     return figures
 
 
 def _logged_points(rows: Sequence[Mapping[str, Any]], name: str) -> tuple[list[tuple[float, float]], int]:
-    """Return (step, value) of the rows that have a finite value, and how many have one that is not finite."""
+    """Return (step, value) of the rows with a finite value, and the number of rows with NaN or infinity."""
     points, not_finite = [], 0
     for row in rows:
-        # Most rows lack most values: training and evaluation log theirs at different steps.
+        # Most rows lack the value: training and evaluation log different ones at different steps.
         value = row.get(name)
         if not isinstance(value, (int, float)):
             continue

@@ -1,8 +1,8 @@
 import pytest
 
 from mtcpo.core.errors import UserError
-from mtcpo.data.formats import preference_triplet, translation_segments, trl_row
 from mtcpo.data.records import Triplet
+from mtcpo.data.row_layouts import preference_triplet, translation_segments, trl_row
 
 
 def alma_row(**change):
@@ -46,7 +46,11 @@ def test_language_codes_of_a_row_match_in_any_spelling():
 @pytest.mark.parametrize(
     ("row", "languages", "message"),
     [
-        ({"translation": {"de": "a", "en": "b"}}, (None, None), "has no direction; give src_lang and tgt_lang"),
+        (
+            {"translation": {"de": "a", "en": "b"}},
+            (None, None),
+            "does not say which language is the source; give src_lang and tgt_lang",
+        ),
         ({"translation": {"de": "a", "en": "b"}}, ("fr", "en"), "no translation into 'fr'; the row has de, en"),
         ({"translation": {"de": None, "en": "b"}}, ("de", "en"), "field 'de' must be a string"),
         ({"translation": "text"}, ("de", "en"), "must map languages to texts"),
@@ -141,7 +145,7 @@ def test_an_xalma_row_is_read():
     ("row", "message"),
     [
         ({"chosen": "a"}, "needs 'chosen' and 'rejected'; the row has chosen"),
-        ({"prompt": [user("a")], "chosen": "a", "rejected": "b"}, "'prompt' must be a string where"),
+        ({"prompt": [user("a")], "chosen": "a", "rejected": "b"}, "'prompt' must be a string if"),
         (
             {"prompt": "a", "chosen": [assistant("a")], "rejected": [assistant("b")]},
             "'prompt' must be a string or a list",
@@ -169,7 +173,7 @@ def test_triplets_are_written_as_standard_trl_rows():
     }
     assert trl_row(Triplet("1", "und", "und", "x", "a", "b", prompt="own"), template)["prompt"] == "own"
     assert trl_row(Triplet("1", "und", "und", "x", "a", "b", prompt=(user("own"),)), template)["prompt"] == "own"
-    with pytest.raises(UserError, match="triplet 1: a prompt of several messages"):
+    with pytest.raises(UserError, match="triplet 1: TRL's standard format has no prompts of several messages"):
         trl_row(Triplet("1", "und", "und", "x", "a", "b", prompt=(user("own"), assistant("x"))), template)
 
 

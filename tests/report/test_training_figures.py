@@ -2,8 +2,8 @@ import pytest
 from support.runs import training_log
 
 from mtcpo.core.errors import UserError
-from mtcpo.data.row_files import write_row_file
-from mtcpo.report.figures import read_training_log, training_figures
+from mtcpo.data.file_formats.registry import write_row_file
+from mtcpo.report.training_figures import read_training_log, training_figures
 
 
 def test_the_training_log_is_read_by_stage_and_step(tmp_path):

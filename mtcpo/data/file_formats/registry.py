@@ -1,4 +1,7 @@
-"""The file formats of rows. To add a format, write a module that reads it and add one entry to ROW_FORMATS."""
+"""The table of file formats, by which every file of rows is read, written and named.
+
+To add a format, write a module beside this one that reads it, and add one row to ROW_FORMATS.
+"""
 
 from __future__ import annotations
 
@@ -9,11 +12,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from mtcpo.core.errors import UserError
 from mtcpo.core.files import COMPRESSION_SUFFIXES, Row, complete_file
-from mtcpo.core.json_lines import read_json_lines, write_json_lines
-from mtcpo.core.parquet import read_parquet, write_parquet
-from mtcpo.core.tables import read_csv, read_tsv
 from mtcpo.core.user_code import is_user_code
+from mtcpo.data.file_formats.delimited import read_csv, read_tsv
+from mtcpo.data.file_formats.json_lines import read_json_lines, write_json_lines
+from mtcpo.data.file_formats.parquet import read_parquet, write_parquet
 
 Reader = Callable[[Path, Counter[str] | None], Iterator[Row]]
 """(file, counter of truncated lines) -> rows."""
@@ -36,11 +40,13 @@ class RowFormat:
     is_compressible: bool = False
     is_table: bool = False
 
-    def matches(self, name: str) -> bool:
-        """Whether a file of this name is in this format."""
-        for compression in COMPRESSION_SUFFIXES if self.is_compressible else ():
-            name = name.removesuffix(compression)
-        return name.endswith(self.suffixes)
+    def stem(self, name: str) -> str | None:
+        """Return a file name without the suffixes of format and compression, or None if it is in another format."""
+        for compression in ("", *COMPRESSION_SUFFIXES) if self.is_compressible else ("",):
+            for suffix in self.suffixes:
+                if name.endswith(suffix + compression):
+                    return name.removesuffix(suffix + compression)
+        return None
 
 
 JSON_LINES = RowFormat(
@@ -52,6 +58,7 @@ JSON_LINES = RowFormat(
 
 ROW_FORMATS = (
     JSON_LINES,
+    # Not compressible: Parquet compresses its columns itself, and is not read from beginning to end.
     RowFormat((".parquet",), lambda path, _: read_parquet(path), write_parquet),
     RowFormat((".tsv",), lambda path, _: read_tsv(path), is_compressible=True, is_table=True),
     RowFormat((".csv",), lambda path, _: read_csv(path), is_compressible=True, is_table=True),
@@ -62,17 +69,38 @@ def format_of(name: str | Path) -> RowFormat | None:
     """Return the format of a file by its name, or None: plain text, or not a file."""
     # By name, not by content: a pipe can be read only once.
     for row_format in ROW_FORMATS:
-        if row_format.matches(str(name)):
+        if row_format.stem(str(name)) is not None:
             return row_format
     return None
 
 
 def row_suffixes() -> str:
     """Return the suffixes of all formats, for messages."""
+    return _join_suffixes(ROW_FORMATS)
+
+
+def writable_suffixes() -> str:
+    """Return the suffixes of the formats in which rows can be written, for messages."""
+    return _join_suffixes(row_format for row_format in ROW_FORMATS if row_format.write is not None)
+
+
+def _join_suffixes(formats: Iterable[RowFormat]) -> str:
     suffixes: list[str] = []
-    for row_format in ROW_FORMATS:
+    for row_format in formats:
         suffixes += row_format.suffixes
     return f"{', '.join(suffixes[:-1])} or {suffixes[-1]}"
+
+
+def stem_of(path: Path) -> str:
+    """Return the name of a file without the suffixes of its format and compression: `a.de.jsonl.gz` -> `a.de`."""
+    row_format = format_of(path)
+    stem = row_format.stem(path.name) if row_format is not None else None
+    return path.name if stem is None else stem
+
+
+def is_plain_lines(path: Path) -> bool:
+    """Whether a file of this name is JSON Lines without compression, which can be appended to and truncated."""
+    return format_of(path) is JSON_LINES and path.suffix not in COMPRESSION_SUFFIXES
 
 
 def is_file(name: str) -> bool:
@@ -102,18 +130,29 @@ def read_row_file(path: Path, drops: Counter[str] | None = None) -> Iterator[Row
 
     drops: counts an incomplete last line, in formats that allow it; see `read_json_lines`.
     """
+    # Temporary files end with .partial, and are JSON Lines whatever the output will be.
     return (format_of(path) or JSON_LINES).read(path, drops)
 
 
-def write_row_file(path: Path, rows: Iterable[Mapping[str, Any]]) -> int:
-    """Stream rows to a file and rename it when it is complete; return the number of rows.
+def check_writable(path: Path) -> Writer:
+    """Return what writes rows to a file of this name; whoever works for hours before writing calls this first.
 
-    Without the suffix of a format that can be written, the file is JSON Lines.
+    Raises:
+        UserError: the name does not end with the suffix of a format that can be written.
     """
-    # Names such as out.txt are accepted too; `read_row_file` also reads them as JSON Lines.
+    # JSON Lines under the suffix of another format would be read as that format, by mtcpo too.
     row_format = format_of(path)
-    write = row_format.write if row_format is not None else None
+    if row_format is None or row_format.write is None:
+        raise UserError(f"{path}: mtcpo cannot write this format; the name must end in {writable_suffixes()}")
+    return row_format.write
+
+
+def write_row_file(path: Path, rows: Iterable[Mapping[str, Any]]) -> int:
+    """Stream rows to a file in the format of its name, and rename it when it is complete; return the number of rows.
+
+    Raises:
+        UserError: the name is not one of a format that can be written, or the writer cannot hold these rows.
+    """
+    write = check_writable(path)
     with complete_file(path) as partial:
-        if write is None:
-            return write_json_lines(partial, rows)
         return write(partial, rows, path)

@@ -59,12 +59,13 @@ def write_parquet(partial: Path, rows: Iterable[Mapping[str, Any]], path: Path) 
                 table = pyarrow.Table.from_pylist(plain, schema=writer.schema)
         except pyarrow.ArrowException as error:
             raise UserError(
-                f"{path}: a column of a Parquet file has values of one type ({first_line(error)}); write .jsonl"
+                f"{path}: all values in a column of a Parquet file must have one type ({first_line(error)}); "
+                "write .jsonl instead"
             ) from None
         writer.write_table(table)
         count += len(group)
     if writer is None:
-        raise UserError(f"{path}: there is no row to write, and Parquet needs one to know its columns; use .jsonl")
+        raise UserError(f"{path}: no rows to write, and Parquet takes its columns from them; write .jsonl instead")
     writer.close()
     return count
 
@@ -75,7 +76,7 @@ def _refuse_new_fields(schema: Any, first: Any, path: Path, written: int) -> Non
     if new:
         raise UserError(
             f"{path}: {', '.join(new)} first appears after row {written}, when the columns of a Parquet file are "
-            "fixed already; write .jsonl"
+            "already fixed; write .jsonl instead"
         )
 
 
@@ -86,6 +87,7 @@ def _fields(schema: Any, prefix: str = "") -> set[str]:
     names = set()
     for field in schema:
         kind = field.type
+        # Candidates are a list of structs: their fields are what matters, not the list.
         while pyarrow.types.is_list(kind):
             kind = kind.value_type
         if pyarrow.types.is_struct(kind):
