@@ -7,6 +7,7 @@ import warnings
 from collections.abc import Iterator
 from importlib import import_module, metadata
 
+from mtcpo.core.errors import counted
 from mtcpo.core.version import __version__
 
 REMEDIES = {
@@ -64,7 +65,7 @@ def _devices() -> str:
     except ImportError:
         return "missing  devices: torch is not installed"
     if not torch.cuda.is_available():
-        return f"ok       CPU, {torch.get_num_threads()} threads; no GPU that torch can use"
+        return f"ok       CPU, {counted(torch.get_num_threads(), 'thread')}; no GPU that torch can use"
     names = [torch.cuda.get_device_name(number) for number in range(torch.cuda.device_count())]
     kinds = ", ".join(sorted(set(names)))
-    return f"ok       {len(names)} GPU: {kinds}, bf16 {torch.cuda.is_bf16_supported()}"
+    return f"ok       {counted(len(names), 'GPU')}: {kinds}, bf16 {'yes' if torch.cuda.is_bf16_supported() else 'no'}"
