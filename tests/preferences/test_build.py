@@ -335,7 +335,7 @@ def test_a_truncated_candidates_file_gives_its_complete_lines(tmp_path):
         list(read_corpus(CorpusConfig(source=str(whole)), Drops()))
 
 
-def test_the_report_lies_beside_the_output():
+def test_the_report_is_written_beside_the_output():
     assert report_path_of(Path("run/prefs.jsonl")) == Path("run/prefs-report.json")
     assert report_path_of(Path("p.jsonl.gz")) == Path("p-report.json")
 
