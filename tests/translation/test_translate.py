@@ -123,7 +123,7 @@ def test_no_source_is_an_error_and_leaves_no_file(engine, tmp_path):
 
 
 @pytest.mark.usefixtures("small_windows")
-def test_candidates_that_segments_bring_are_kept(engine, tmp_path):
+def test_candidates_in_the_input_are_kept(engine, tmp_path):
     tiny = engine("mt5")
     first = Candidate("other", "Mühle", {"chrf": 12.5})
     brought = [Segment(s.id, "en", "de", s.source, ("Die Mühle",), "doc", (first,)) for s in english_segments(5)]

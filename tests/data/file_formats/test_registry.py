@@ -87,7 +87,7 @@ def test_a_missing_file_is_refused(tmp_path, name):
         list(reader(tmp_path / name))
 
 
-def test_directories_and_rows_that_are_no_objects_are_refused(tmp_path):
+def test_directories_and_rows_that_are_not_objects_are_refused(tmp_path):
     with pytest.raises(UserError, match="a directory, not a text file"):
         list(read_lines(tmp_path))
     (tmp_path / "bad.jsonl").write_text('{"a": 1}\n\n{"a": \n')
