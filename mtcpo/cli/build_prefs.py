@@ -140,7 +140,7 @@ def _build(
     from mtcpo.preferences.build import build_preferences, report_path_of
     from mtcpo.report.pairs_page import page_path_of, write_pair_page
 
-    # The report and its page are written too, and refused before the hours of scoring.
+    # The report and its page are outputs too: refuse existing ones before hours of scoring.
     path = report_path_of(output)
     for written_too in (path, page_path_of(path)):
         refuse_existing(written_too, common.overwrite)

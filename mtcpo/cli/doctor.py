@@ -25,7 +25,7 @@ REMEDIES = {
 }
 """Module -> what to do if it cannot be imported."""
 
-# Where the package on PyPI is called otherwise than the module.
+# Module -> PyPI package, if the names differ.
 DISTRIBUTIONS = {
     "comet": "unbabel-comet",
     "lingua": "lingua-language-detector",
@@ -50,10 +50,10 @@ def _check(module: str, remedy: str) -> str:
         return f"missing  {name}: {remedy}"
     try:
         with warnings.catch_warnings():
-            # Deprecations inside other packages: nothing that a user could act on.
+            # Deprecation warnings inside other packages: nothing that a user could fix.
             warnings.simplefilter("ignore")
             import_module(module)
-    # A broken package may raise anything, and that is what the user needs to read.
+    # A broken package may raise anything, and the user needs to see it.
     except Exception as error:
         return f"broken   {name} {version}: {type(error).__name__}: {error}; {remedy}"
     return f"ok       {name} {version}"

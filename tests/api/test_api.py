@@ -91,7 +91,7 @@ def test_the_documentation_names_everything_public():
     assert all(f"`{name}`" in text for name in public)
 
 
-def test_import_is_light_and_names_come_when_asked_for():
+def test_import_is_light_and_names_are_loaded_on_access():
     code = (
         "import sys, mtcpo\n"
         "heavy = {'torch', 'transformers', 'datasets', 'pydantic'}\n"

@@ -295,7 +295,7 @@ HYPOTHESES_BY_SYSTEM = {"a": HYPOTHESES["a.en"], "b": HYPOTHESES["b.en"]}
         (Letters, "it is a class; a metric is a function"),
     ],
 )
-def test_an_object_that_is_no_metric_is_refused(metric, message):
+def test_an_object_that_is_not_a_metric_is_refused(metric, message):
     with pytest.raises(UserError, match=message):
         load_section(PrefsConfig, {"metrics": [metric]}, "build_preferences")
 
