@@ -111,7 +111,7 @@ def test_an_init_is_a_docstring_and_nothing_else(path):
     assert len(tree.body) == 1
 
 
-def test_the_table_of_packages_in_the_docs_is_made_of_their_docstrings():
+def test_the_table_of_packages_in_the_docs_matches_their_docstrings():
     page = architecture_table.PAGE.read_text(encoding="utf-8")
     new = architecture_table.with_table(page, architecture_table.table())
     assert page == new, "run python tools/architecture_table.py"

@@ -1,4 +1,4 @@
-"""What notebooks use beside the trainer: `build_preferences` and `evaluate`, made of the same parts as the commands."""
+"""`build_preferences` and `evaluate` for notebooks, built from the same functions as the commands."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from mtcpo.models.loading import LoadedModel
 
 TABLE_WIDTH = 160
-"""Characters of a line of an evaluation's table, at most."""
+"""Maximum line length of a printed evaluation table, in characters."""
 
 Settings = TypeVar("Settings", bound=SourceConfig)
 
@@ -50,12 +50,12 @@ MetricChoice = str | NeuralMetric | Callable[..., Any]
 def corpus_of(
     cls: type[Settings], dataset: Source, data: Mapping[str, Any] | None, where: str
 ) -> tuple[Settings, Iterable[Any] | None]:
-    """Return where a corpus or preference set is, and its rows where they are in memory.
+    """Return the settings of a corpus or preference set, and its rows if they are in memory.
 
-    data: as the section `cls` of a recipe.
+    data: fields of the section `cls`.
 
     Raises:
-        UserError: a setting is wrong.
+        UserError: a setting is invalid.
     """
     named = isinstance(dataset, (str, Path))
     # Rows in memory are called "row" in messages: row:17.
@@ -64,13 +64,13 @@ def corpus_of(
 
 
 def log_drops(drops: Mapping[str, int], where: str) -> None:
-    """Say what was dropped, as the commands do, by Python's logging."""
+    """Log what was dropped, as the commands do, with Python's logging."""
     for reason, number in sorted(drops.items()):
         logging.getLogger("mtcpo").warning("%s: %d dropped: %s", where, number, reason)
 
 
 class Preferences(NamedTuple):
-    """Triplets as a `datasets.Dataset`, and the figures of prefs-report.json: what was kept, what dropped and why."""
+    """Triplets as a `datasets.Dataset`, and the content of prefs-report.json: pairs kept, and dropped by reason."""
 
     triplets: Any
     report: dict[str, Any]
@@ -79,24 +79,24 @@ class Preferences(NamedTuple):
 def build_preferences(
     dataset: Source, metrics: Sequence[MetricChoice], *, data: Mapping[str, Any] | None = None, **settings: Any
 ) -> Preferences:
-    """Choose a better and a worse translation of each source, as `mtcpo build-prefs` does.
+    """Build preference pairs from scored candidates, as `mtcpo build-prefs` does.
 
     Args:
         dataset: sources with references and candidates: records, or rows whose columns `data` names.
         metrics: as in --metric; also functions (sources, hypotheses, references) -> scores, and `NeuralMetric` objects.
-        data: languages, columns and the like, as [data] of a recipe.
-        **settings: as [prefs] of a recipe; `select` may be a function, see `mtcpo.preferences.user_selection`.
+        data: languages, columns and the like, as in [data] of a recipe.
+        **settings: as in [prefs] of a recipe; `select` may be a function, see `mtcpo.preferences.user_selection`.
 
     Raises:
         UserError: as the command.
     """
     import datasets
 
-    # Whoever calls Python may run code.
+    # A caller from Python may run code anyway.
     config = load_section(PrefsConfig, {"metrics": list(metrics), **settings}, "build_preferences", allow_code=True)
     corpus, items = corpus_of(CorpusConfig, dataset, data, "build_preferences: data")
     drops = Drops()
-    with TemporaryDirectory() as folder:  # by way of a file, as the command: the same to the last digit
+    with TemporaryDirectory() as folder:  # through a file, like the command, for identical results
         output = Path(folder) / "prefs.jsonl"
         report = write_preferences(read_corpus(corpus, drops, items=items), config, output, drops=drops)
         triplets = datasets.Dataset.from_list([row for _, row in read_row_file(output)])
@@ -104,13 +104,13 @@ def build_preferences(
 
 
 class EvaluationResult(dict[str, Any]):
-    """The contents of evaluation.json; printed, they are a table."""
+    """The content of evaluation.json as a dict; printed as a table."""
 
     def __str__(self) -> str:
         from rich.console import Console
 
         text = io.StringIO()
-        # From the contents as they are now: a user may have changed them.
+        # From the current content: a user may have changed it.
         document = EvaluationDocument.from_json(self, "evaluate")
         print_table(document, Console(file=text, width=TABLE_WIDTH, highlight=False))
         return text.getvalue()
@@ -137,19 +137,19 @@ def evaluate(
     """Score systems on test sets, with intervals and significance, as `mtcpo evaluate` does.
 
     Args:
-        systems: name -> system, or one system: outputs (a list of texts), or a model to translate with: its name or
-            directory, a trainer, or (model, tokenizer).
-        dataset: one test set, its sources with references: rows in memory, a file, or a data set. Text that names no
-            file is taken for a suite, as in `suites`.
-        metrics: as in `build_preferences`; default: those of the suite, else bleu and chrf.
-        baseline: the name of the system that the others are compared with; default: the first.
+        systems: name -> system, or a single system. A system is a list of outputs, or a model to translate with: its
+            name or directory, a trainer, or (model, tokenizer).
+        dataset: one test set, sources with references: rows in memory, a file, or a data set. A string that does not
+            name a file is taken for a suite, as in `suites`.
+        metrics: as in `build_preferences`; default: the suite's, else bleu and chrf.
+        baseline: name of the system with which the others are compared; default: the first.
         suites: suites or test sets by name, as in --suite: "wmt22:de-en". Either these or `dataset` is needed.
-        data: languages, columns and the like of `dataset`, as [data] of a recipe.
-        prompt: a template in place of the family's own, for models that are named.
+        data: languages, columns and the like of `dataset`, as in [data] of a recipe.
+        prompt: a template that replaces the family's, for models given by name.
         family: as in `PreferenceTrainer`.
         allow_code: run Python code that a model's directory brings; without it such a model is refused.
-        output_dir: where to write evaluation.json and the translations; default: nowhere.
-        **settings: as [evaluate] of a recipe: decoding, resamples, seed, test_set_dir.
+        output_dir: folder for evaluation.json and the translations; default: they are not written.
+        **settings: as in [evaluate] of a recipe: decoding, resamples, seed, test_set_dir.
 
     Raises:
         UserError: as the command.
@@ -171,7 +171,7 @@ def _read_settings(
     metrics: Sequence[MetricChoice] | None, baseline: str | None, settings: Mapping[str, Any]
 ) -> RunEvaluateConfig:
     values = {"metrics": metrics, "baseline": baseline, **settings}
-    # None stands for what was not given: the section has defaults of its own.
+    # None means not given, so that the section's defaults apply.
     given = {key: value for key, value in values.items() if value is not None}
     return load_section(RunEvaluateConfig, given, "evaluate", allow_code=True)
 
@@ -186,13 +186,13 @@ def _name_of(system: Any) -> str:
 def _load_test_sets(
     dataset: Source | None, suites: str | Sequence[str], data: Mapping[str, Any] | None, config: RunEvaluateConfig
 ) -> Sequence[TestSet]:
-    """Return the test sets that `evaluate` was given, by name or as a data set.
+    """Load the test sets given to `evaluate`, by name or as a data set.
 
     Raises:
         UserError: neither was given, or both.
     """
     names = (suites,) if isinstance(suites, str) else tuple(suites)
-    # A suite as the second argument is older than `suites`, and stays.
+    # A suite as second argument is still accepted; `suites` was added later.
     if isinstance(dataset, str) and not _is_data_file(dataset):
         names, dataset = (*names, dataset), None
     if bool(names) == (dataset is not None):
@@ -203,14 +203,14 @@ def _load_test_sets(
 
 
 def _is_data_file(name: str) -> bool:
-    # Folders do not count: one called wmt22 must not hide the test set of that name. A .toml is a suite.
+    # Not a folder: one called wmt22 must not hide the test set of that name. A .toml file is a suite.
     return Path(name).is_file() and not name.endswith(".toml")
 
 
 def _read_test_set(dataset: Source, data: Mapping[str, Any] | None) -> TestSet:
     corpus, items = corpus_of(CorpusConfig, dataset, data, "evaluate: data")
     drops = Drops()
-    # A segment without text stays: outputs belong to segments by their order.
+    # Empty segments are kept: outputs are aligned with segments by position.
     segments = tuple(read_corpus(corpus, drops, keep_empty=True, items=items))
     log_drops(drops, "evaluate")
     pairs = sorted({(segment.src_lang, segment.tgt_lang) for segment in segments})
@@ -224,8 +224,8 @@ def _read_test_set(dataset: Source, data: Mapping[str, Any] | None) -> TestSet:
 
 
 def _system(name: str, system: Any, test_sets: int, decoding: TranslateConfig, options: ModelOptions) -> System:
-    """Return what is evaluated: outputs that are given, or a model to translate with."""
-    # A name is text, too, but one.
+    """Return the system to evaluate: given outputs, or a model to translate with."""
+    # A str is iterable too, but it is a model's name.
     texts = list(system) if isinstance(system, Iterable) and not isinstance(system, str) else []
     if texts and all(isinstance(text, str) for text in texts):
         if test_sets > 1:
@@ -244,10 +244,10 @@ def _open_engine(name: str, system: Any, options: ModelOptions, sources: int) ->
 
 
 def _loaded_model(name: str, system: Any, options: ModelOptions) -> LoadedModel:
-    """Return a model in memory with what is known of it.
+    """Return a model in memory as a LoadedModel.
 
     Raises:
-        UserError: it is nothing that can translate.
+        UserError: it is not a model, trainer or (model, tokenizer).
     """
     from mtcpo.models.loading import LoadedModel, adopt_model
     from mtcpo.training.trainer import ExampleTrainer

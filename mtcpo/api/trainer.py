@@ -1,4 +1,4 @@
-"""The trainer as notebooks use it: made of data sets and settings in place of tokenized examples."""
+"""The trainer for notebooks: takes data sets and settings instead of tokenized examples."""
 
 from __future__ import annotations
 
@@ -33,9 +33,9 @@ from mtcpo.training.trainer import ExampleTrainer
 
 
 class PreferenceTrainer(ExampleTrainer):
-    """`transformers.Seq2SeqTrainer` with preference losses: `train`, `evaluate`, `save_model` and all else of it.
+    """`transformers.Seq2SeqTrainer` with preference losses; `train`, `evaluate`, `save_model` and the rest work alike.
 
-    dropped, eval_dropped: how many pairs were left out, by reason. languages: of the training data, source and target.
+    dropped, eval_dropped: reason -> count of dropped pairs. languages: (source, target) of the training data.
     """
 
     def __init__(
@@ -55,32 +55,32 @@ class PreferenceTrainer(ExampleTrainer):
         optimizers: tuple[Any, Any] = (None, None),
         **settings: Any,
     ) -> None:
-        """Load the model, tokenize the data and set up training.
+        """Load the model, tokenize the data, set up training.
 
         Args:
             model: an alias, hub name or directory, as `mtcpo train --model`; or a model in memory, with `tokenizer`.
             train_dataset: triplets in any layout that `mtcpo train --prefs` reads; with `loss="sft"` sources with
                 references.
-            eval_dataset: the same, for the figures logged as eval_*, in place of what the setting `eval` names.
+            eval_dataset: the same, for the figures logged as eval_*; overrides the setting `eval`.
             tokenizer: of a model in memory.
-            prompt: a template in place of the family's own.
+            prompt: a template that replaces the family's.
             family: a `mtcpo.models.families.Family` for a model type that mtcpo does not know, or its
                 `python:module:NAME`.
             allow_code: run Python code that the model's directory brings; without it such a model is refused.
-            data: languages, columns and the like, as [data] of a recipe.
+            data: languages, columns and the like, as in [data] of a recipe.
             loss: a name, as in --loss, or a function (logps, config) -> Tensor of shape (B,), one value for each of B
                 pairs: `logps` has `chosen`, `rejected` (summed over target tokens, nats), `chosen_mean`,
                 `rejected_mean`, `chosen_tokens` and `rejected_tokens`, each of shape (B,), and `config` the settings,
-                such as beta. The value of a pair may depend on that pair alone; the NLL term, `cpo_alpha`, is added.
-            output_dir: where transformers keeps its checkpoints.
-            callbacks: of transformers.
-            optimizers: optimizer and schedule in place of those that the arguments name.
-            **settings: as [train] of a recipe: beta, lora, dev, ...; `args` are training arguments of transformers.
+                such as beta. A pair's value must depend only on that pair; the NLL term (`cpo_alpha`) is added.
+            output_dir: folder for transformers' checkpoints.
+            callbacks: transformers' callbacks.
+            optimizers: (optimizer, scheduler) that replace those of the arguments.
+            **settings: as in [train] of a recipe: beta, lora, dev, ...; `args`: training arguments of transformers.
 
         Raises:
             UserError: as `mtcpo train`.
         """
-        # Settings and arguments first: mistakes in them show before the model is loaded.
+        # Settings and arguments first: mistakes show before the model is loaded.
         config, custom = _read_settings(loss, settings)
         self._data_settings, self._prompt = data, prompt
         options = ModelOptions(prompt, load_family(family, "PreferenceTrainer: family"), allow_code)
@@ -108,7 +108,7 @@ class PreferenceTrainer(ExampleTrainer):
                 callbacks=[*(callbacks or ()), *early_stopping(config)],
                 optimizers=optimizers,
             )
-        # After the constructor of transformers, which would overwrite attributes of its own.
+        # After the constructor of transformers, which sets attributes of its own.
         self.languages = encoded.training.languages
         self.dropped = encoded.training.dropped
         self.eval_dropped: Counter[str] = Counter() if encoded.evaluation is None else encoded.evaluation.dropped
@@ -116,7 +116,7 @@ class PreferenceTrainer(ExampleTrainer):
         log_drops(self.eval_dropped, "evaluation data")
 
     def _texts(self, config: TrainConfig, dataset: Source, kind: str) -> CountedTexts:
-        """Return what is tokenized of a data set; nothing is read yet."""
+        """Return the texts of a data set, to be tokenized; nothing is read yet."""
         drops = Drops()
         where = f"PreferenceTrainer: {kind} data"
         if config.loss == "sft":
@@ -126,9 +126,9 @@ class PreferenceTrainer(ExampleTrainer):
         return CountedTexts(with_template(pair_texts(read_triplets(preferences, drops, items)), self._prompt), drops)
 
     def evaluate(self, eval_dataset: Any = None, *args: Any, **kwargs: Any) -> dict[str, float]:
-        """Return the figures on `eval_dataset`, as the constructor takes it; default: the one given there."""
+        """Evaluate on `eval_dataset`, as in the constructor (default: the one given there); return figures by name."""
         if eval_dataset is not None and not isinstance(eval_dataset, ExampleSet):
-            # transformers passes the tokenized set itself at every evaluation during training.
+            # During training, transformers passes the tokenized set itself.
             texts = self._texts(self.config, eval_dataset, "evaluation")
             encoded = texts.encode("evaluation", self.layout, self.config)
             log_drops(encoded.dropped, "evaluation data")
@@ -137,12 +137,12 @@ class PreferenceTrainer(ExampleTrainer):
         return figures
 
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
-        """Write the model as `mtcpo train` does, with canary and card, to `output_dir`; the trainer stays as it is.
+        """Write the model with canary and card to `output_dir`, as `mtcpo train` does; the trainer is unchanged.
 
-        Adapters of a model in memory are always merged: the base that they belong to may be in no file.
+        Adapters of a model in memory are always merged: their base may not be saved anywhere.
 
         Raises:
-            UserError: the folder holds something else than a model of mtcpo, or training has diverged.
+            UserError: the folder exists and is not a model saved by mtcpo, or training has diverged.
         """
         if _internal_call or output_dir is None:  # the checkpoints of transformers
             super().save_model(output_dir, _internal_call=_internal_call)
@@ -159,10 +159,10 @@ class PreferenceTrainer(ExampleTrainer):
     def _write(self, loaded: LoadedModel, folder: Path) -> None:
         config = self.config
         if config.lora is not None and self._load_again is None:
-            # The base of a model in memory has no name that adapters could be loaded onto.
+            # A base in memory has no name from which adapters could find it.
             config = config.model_copy(update={"lora": config.lora.model_copy(update={"merge": True})})
         if config.lora is not None and config.lora.merge and loaded.model is self.loaded.model:
-            # Merging changes the model, which may be trained further.
+            # A copy: merging changes the model, which may be trained further.
             loaded = loaded.with_model(copy.deepcopy(loaded.model))
         report = training_report(self.loaded.name, config, self._data, self)
         with complete_folder(folder) as partial:
@@ -170,27 +170,27 @@ class PreferenceTrainer(ExampleTrainer):
             write_text(partial / CARD_FILE, model_card(report, folder.name))
 
     def hyperparameter_search(self, *args: Any, **kwargs: Any) -> Any:
-        """Search as transformers does, also over parameters of the loss; each trial loads the model again.
+        """Search like transformers, also over parameters of the loss; each trial loads the model again.
 
         Raises:
-            UserError: the model was given in memory, or a value that the loss does not take.
+            UserError: the model was given in memory, or a value is invalid for the loss.
         """
         load = self._load_again
         if load is None:
             raise UserError("PreferenceTrainer: each trial loads the model again, so pass its name, not the model")
-        # Only now: with `model_init` set, `train` alone would load the model again, too.
+        # Only now: with `model_init`, `train` would load the model again, too.
         self._load, self.model_init = lambda trial: load(), self._reload
         return super().hyperparameter_search(*args, **kwargs)
 
 
 def _read_settings(loss: str | LossFunction | None, settings: Mapping[str, Any]) -> tuple[TrainConfig, LossSpec | None]:
-    """Return the settings, and the loss where it is a function: the settings then have a name for it."""
+    """Return the settings, and the LossSpec if the loss is a function; the settings then have its name."""
     custom = None
     if loss is not None and not isinstance(loss, str):
         name = code_name(loss)
         custom, loss = custom_loss(loss, name), name
     values = settings if loss is None else {"loss": loss, **settings}
-    # Whoever calls Python may run code.
+    # A caller from Python may run code anyway.
     return load_section(TrainConfig, values, "PreferenceTrainer", allow_code=True), custom
 
 
@@ -207,7 +207,7 @@ def _load(model: Any, tokenizer: Any, config: TrainConfig, options: ModelOptions
 
 
 def _loader(model: Any, config: TrainConfig, options: ModelOptions, seed: int) -> Callable[[], LoadedModel] | None:
-    """Return what loads a model that is named once more; None for one in memory."""
+    """Return a function that loads a named model again; None for a model in memory."""
     if not isinstance(model, (str, Path)):
         return None
     return lambda: prepare_model(_load(model, None, config, options), config, seed)

@@ -21,7 +21,7 @@ from mtcpo.cli.options import (
     settings_of,
     with_options,
 )
-from mtcpo.core.errors import UserError
+from mtcpo.core.errors import UserError, counted
 
 if TYPE_CHECKING:
     from mtcpo.data.pair_report import PairReport
@@ -140,7 +140,7 @@ def _build(
     from mtcpo.preferences.build import build_preferences, report_path_of
     from mtcpo.report.pairs_page import page_path_of, write_pair_page
 
-    # The report and its page are written too, and refused before the hours of scoring.
+    # The report and its page are outputs too: refuse existing ones before hours of scoring.
     path = report_path_of(output)
     for written_too in (path, page_path_of(path)):
         refuse_existing(written_too, common.overwrite)
@@ -156,6 +156,6 @@ def _print_report(report: PairReport, output: Path) -> None:
     # On stderr: scripts read the counts from stdout.
     for note in report.notes:
         click.echo(f"mtcpo: {note}", err=True)
-    click.echo(f"{output}: {report.kept} triplets of {report.segments} segments")
+    click.echo(f"{output}: {counted(report.kept, 'triplet')} from {counted(report.segments, 'segment')}")
     for reason, number in sorted(report.dropped.items()):
         click.echo(f"  dropped {number}: {reason}{TRUNCATED if reason == 'truncated_line' else ''}")

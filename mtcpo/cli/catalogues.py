@@ -1,6 +1,6 @@
-"""The names that an option takes, with one line about each, below the options of `--help`.
+"""Catalogues in `--help`, below the options: the names that an option accepts, with a line about each.
 
-They come from the tables of the package, which are imported only when the help is printed.
+They are read from the tables of the package, which are imported only when help is printed.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ class Command(click.Command):
     """A command whose help ends with catalogues. catalogues: heading -> function that returns names and meanings."""
 
     def __init__(self, *args: Any, catalogues: dict[str, Callable[[], Rows]] | None = None, **kwargs: Any) -> None:
-        """Take what click.Command takes, and the catalogues."""
+        """Accept click.Command's arguments, and the catalogues."""
         super().__init__(*args, **kwargs)
         self.catalogues = catalogues or {}
 
     def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write the catalogues, each as a section."""
-        # Called here, and not where the command is declared: the tables import numpy and more.
+        # Called here, not where the command is declared: the tables import numpy and more.
         for heading, rows in self.catalogues.items():
             with formatter.section(heading):
                 formatter.write_dl(rows())
@@ -60,19 +60,19 @@ def selections() -> Rows:
 
 
 def combinations() -> Rows:
-    """Ways to make one score of several."""
+    """Ways to combine several scores into one."""
     from mtcpo.preferences.combining import COMBINATIONS
 
     return [(name, combination.title) for name, combination in COMBINATIONS.items()]
 
 
 def filters() -> Rows:
-    """Settings that leave out candidates or pairs."""
+    """Filters: settings that leave out candidates or pairs."""
     from mtcpo.preferences.filters import CANDIDATE_FILTERS, PAIR_FILTERS
 
     rows = []
     for row in (*CANDIDATE_FILTERS.values(), *PAIR_FILTERS.values()):
-        # Some are always on, without a setting.
+        # Filters without a setting are always on.
         if row.setting:
             rows.append((row.setting, row.title))
     return rows
@@ -90,7 +90,7 @@ def models() -> Rows:
     """Short names of models, with their checkpoints on the hub."""
     from mtcpo.models.families import FAMILIES
 
-    # Families without a short name are reached by hub name or directory.
+    # Families without an alias are used by hub name or directory.
     rows = []
     for family in FAMILIES:
         if family.alias:

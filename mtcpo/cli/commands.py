@@ -33,6 +33,6 @@ def doctor() -> None:
         click.echo(line)
 
 
-# In the order of a project's work, which --help keeps.
+# In the order of a project's work, also in --help.
 for command in (translate, build_prefs, train, evaluate, run, export, recipes, doctor):
     mtcpo.add_command(command)

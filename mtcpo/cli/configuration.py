@@ -1,4 +1,4 @@
-"""From the values of a command line to checked sections of the configuration, and other things that commands share."""
+"""Turn command-line values into checked sections of the configuration; other helpers of the commands."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ Section = TypeVar("Section", bound="Config")
 def load_options(
     cls: type[Section], name: str, values: dict[str, Any], overrides: Iterable[str] = (), allow_code: bool = False
 ) -> Section:
-    """Return a section of the configuration made of a command's options, unset ones left out, and its overrides.
+    """Return a section of the configuration from a command's options (without unset ones) and its overrides.
 
     name: of the section in a recipe. `--set train.beta=0.2` and `--set beta=0.2` mean the same for "train". values: by
     key, with dots as in `--set`; see `settings_of`.
 
     Raises:
-        UserError: a key or value is wrong.
+        UserError: a key or value is invalid.
     """
     from mtcpo.core.config import apply_overrides, load_section
 
@@ -89,17 +89,17 @@ def writing_rows(output: Path, overwrite: bool, inputs: Iterable[str | None]) ->
 
 
 def is_first_process() -> bool:
-    """Whether this process is the only one or, under a launcher, the one that prints and writes for all."""
+    """Whether this is the only process or, under a launcher, rank 0, which prints and writes for all."""
     return int(os.environ.get("RANK", "0")) == 0
 
 
 def system_name(model: str, name: str | None = None) -> str:
-    """Return the system name of a model's translations: the name given, or the last part of the model's path."""
+    """Return the system name of a model's translations: `name`, or the last part of the model's path."""
     from mtcpo.data.names import check_system_name
 
     return check_system_name(name or Path(model).resolve().name)
 
 
 def format_drops(drops: Drops) -> str:
-    """Return the end of a command's line that counts what was dropped; "" where nothing was."""
+    """Return the end of a command's result line, with the drops by reason; "" if nothing was dropped."""
     return "".join(f"; dropped: {number} {reason}" for reason, number in sorted(drops.items()))

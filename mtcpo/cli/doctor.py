@@ -7,6 +7,7 @@ import warnings
 from collections.abc import Iterator
 from importlib import import_module, metadata
 
+from mtcpo.core.errors import counted
 from mtcpo.core.version import __version__
 
 REMEDIES = {
@@ -24,7 +25,7 @@ REMEDIES = {
 }
 """Module -> what to do if it cannot be imported."""
 
-# Where the package on PyPI is called otherwise than the module.
+# Module -> PyPI package, if the names differ.
 DISTRIBUTIONS = {
     "comet": "unbabel-comet",
     "lingua": "lingua-language-detector",
@@ -49,10 +50,10 @@ def _check(module: str, remedy: str) -> str:
         return f"missing  {name}: {remedy}"
     try:
         with warnings.catch_warnings():
-            # Deprecations inside other packages: nothing that a user could act on.
+            # Deprecation warnings inside other packages: nothing that a user could fix.
             warnings.simplefilter("ignore")
             import_module(module)
-    # A broken package may raise anything, and that is what the user needs to read.
+    # A broken package may raise anything, and the user needs to see it.
     except Exception as error:
         return f"broken   {name} {version}: {type(error).__name__}: {error}; {remedy}"
     return f"ok       {name} {version}"
@@ -64,7 +65,7 @@ def _devices() -> str:
     except ImportError:
         return "missing  devices: torch is not installed"
     if not torch.cuda.is_available():
-        return f"ok       CPU, {torch.get_num_threads()} threads; no GPU that torch can use"
+        return f"ok       CPU, {counted(torch.get_num_threads(), 'thread')}; no GPU that torch can use"
     names = [torch.cuda.get_device_name(number) for number in range(torch.cuda.device_count())]
     kinds = ", ".join(sorted(set(names)))
-    return f"ok       {len(names)} GPU: {kinds}, bf16 {torch.cuda.is_bf16_supported()}"
+    return f"ok       {counted(len(names), 'GPU')}: {kinds}, bf16 {'yes' if torch.cuda.is_bf16_supported() else 'no'}"

@@ -49,7 +49,7 @@ class SystemOptions:
         if self.baseline_model is None:
             return {system_name(self.model): self.model}
         models = {system_name(self.baseline_model): self.baseline_model, system_name(self.model): self.model}
-        # Two directories may have the same last part.
+        # Two paths may have the same last part.
         return models if len(models) == 2 else {"baseline": self.baseline_model, "model": self.model}
 
 
@@ -160,7 +160,7 @@ def _config(values: dict[str, Any], common: CommonOptions) -> RunEvaluateConfig:
 
 
 def _test_set_in_files(test_sets: TestSetOptions, languages: LanguageOptions) -> list[dict[str, Any]]:
-    """Return the user's own test set as in the section `sets`, or no test set without --source."""
+    """Return the user's own test set, as an entry of `sets`; [] without --source."""
     from mtcpo.data.languages import check_language
 
     if test_sets.source is None:
@@ -181,9 +181,9 @@ def _test_set_in_files(test_sets: TestSetOptions, languages: LanguageOptions) ->
 
 
 def _named_reference(text: str) -> tuple[str, str]:
-    """Split `A=FILE`; without a name, or where the whole is a file, the name is that of the file."""
+    """Split `A=FILE`; without a name, or if the whole text is a file, the name is the file's."""
     name, equals, file = text.partition("=")
-    # A file whose own name has an equals sign is taken as it is.
+    # A file may have an equals sign in its own name.
     if Path(text).exists() or not equals:
         return Path(text).name, text
     return name or Path(file).name, file
@@ -228,7 +228,7 @@ def _publish(
     from mtcpo.evaluation.systems import forget_translations, made_by
     from mtcpo.report.terminal_table import print_table
 
-    # Loading models and metrics counts too: the time is what a user waits for.
+    # Including the loading of models and metrics: the time that a user waits.
     started = time.perf_counter()
     if output_dir is None:
         print_table(to_document(evaluations()))
@@ -240,7 +240,7 @@ def _publish(
         made = evaluations()
         document = write_evaluation(output_dir, made, overwrite, made_by(config, inputs, started, gpus))
         report = write_report(output_dir, document)
-        # Kept until here, so that the same command resumes after an interrupt at any point before.
+        # Kept until now, so that the same command can resume after an interrupt.
         forget_translations(output_dir)
     print_table(document)
     click.echo(f"{path}\n{report}")

@@ -1,4 +1,4 @@
-"""How a command ends: its exit code, and one line for a mistake of the user's."""
+"""Exit codes of commands, and one-line error messages for the user's mistakes."""
 
 from __future__ import annotations
 
@@ -27,18 +27,18 @@ def run_and_leave(group: click.Group, arguments: Sequence[str] | None) -> NoRetu
     except (_Interrupted, KeyboardInterrupt):
         interrupted = True
     except Exception:
-        # A library may have turned the interrupt into an error of its own.
+        # Another package may have turned the interrupt into its own exception.
         if not is_interrupted():
             raise
     ignore_interrupts()
-    # Outside the handlers above, whose traceback holds the frames of what was interrupted: only now can they go.
+    # Outside the handlers above, whose traceback holds the interrupted frames: only now can they be freed.
     if interrupted or is_interrupted():
         leave_interrupted()
     sys.exit(0)
 
 
 def _prepare_output() -> None:
-    # transformers and peft import bitsandbytes where it is installed; without a GPU it then asks for one more package.
+    # transformers and peft import bitsandbytes if it is installed; without a GPU, it warns about another package.
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
@@ -48,19 +48,19 @@ def _prepare_output() -> None:
 def _run(group: click.Group, arguments: Sequence[str] | None) -> None:
     try:
         group(arguments, prog_name="mtcpo", standalone_mode=False)
-    # Before UsageError, whose subclass it is: `mtcpo` alone prints its help.
+    # Before UsageError, its base class: `mtcpo` alone prints its help.
     except click.exceptions.NoArgsIsHelpError as error:
         error.show()
         sys.exit(USER_MISTAKE)
     except click.UsageError as error:
         _leave(USER_MISTAKE, _usage_line(error))
     except UserError as error:
-        # Perhaps what a library made of the interrupt, in our words.
+        # Another package may have turned the interrupt into an error that became a UserError.
         if is_interrupted():
             raise
         _leave(USER_MISTAKE, str(error))
     except BrokenPipeError:
-        # The reader of our output, such as `head`, has ended; Python must not try to flush to it at exit.
+        # The reader of the output, such as `head`, has ended; Python must not flush to it at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(OUR_FAULT)
 
@@ -78,14 +78,14 @@ def _usage_line(error: click.UsageError) -> str:
 
 
 class _Interrupted(BaseException):
-    """A KeyboardInterrupt on its way through click, which would print an empty line for one."""
+    """A KeyboardInterrupt on its way through click, which would print an empty line for it."""
 
 
 class Group(click.Group):
-    """A group of commands in our order, which lets an interrupt through without a line of click's own."""
+    """A group of commands in a fixed order; lets interrupts pass without click's empty line."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        """Return the commands in the order of a project's work, not of the alphabet."""
+        """Return the commands in the order of a project's work, not alphabetically."""
         return list(self.commands)
 
     def invoke(self, ctx: click.Context) -> Any:

@@ -1,8 +1,8 @@
 """Ctrl-C and SIGTERM: exit code 130 and one line on stderr, however early the signal comes.
 
 The command line imports this module before everything else, so it imports nothing but the standard library. While the
-commands themselves are being imported nothing is open yet, and a signal ends the process at once. From then on it
-raises KeyboardInterrupt, which unwinds the command: partial files go, locks are released, processes end.
+commands are being imported, nothing is open yet, and a signal ends the process at once. After that, it raises
+KeyboardInterrupt, which unwinds the command: temporary files are removed, locks released, processes ended.
 """
 
 from __future__ import annotations
@@ -18,49 +18,49 @@ from types import FrameType
 from typing import Any, NoReturn
 
 INTERRUPTED = 130
-"""Exit code, as of a program that a shell stops with Ctrl-C: 128 + SIGINT."""
+"""Exit code of a program stopped with Ctrl-C, as in shells: 128 + SIGINT."""
 
 SECONDS_TO_ASK_AGAIN = 0.01
 
 _requested = threading.Event()
-"""Set by the first signal: libraries turn a KeyboardInterrupt into errors of their own, or lose it, but not this."""
+"""Set by the first signal: other packages may convert or lose a KeyboardInterrupt, but not this."""
 
 
 def exit_on_interrupt() -> None:
-    """From now on a signal ends the process at once: right while nothing is open yet."""
+    """From now on, a signal ends the process at once: safe as long as nothing is open."""
     _handle_signals(_exit_at_once)
 
 
 def raise_on_interrupt() -> None:
-    """From now on a signal raises KeyboardInterrupt in the main thread."""
+    """From now on, a signal raises KeyboardInterrupt in the main thread."""
     _handle_signals(_raise)
 
 
 def ignore_interrupts() -> None:
-    """From now on signals do nothing: the work is done, or is being cleaned up."""
+    """From now on, signals are ignored: the work is done, or is being cleaned up."""
     _handle_signals(signal.SIG_IGN)
 
 
 def is_interrupted() -> bool:
-    """Tell whether a signal has come, whatever became of its KeyboardInterrupt."""
+    """Whether a signal has been received, whatever happened to its KeyboardInterrupt."""
     return _requested.is_set()
 
 
 def leave_interrupted() -> NoReturn:
-    """Clean up what the interrupted command left, say that it was interrupted, and end the process."""
+    """Clean up after the interrupted command, print the message, and end the process."""
     ignore_interrupts()
     _say_interrupted()
     sys.stdout.flush()
-    gc.collect()  # generators that were interrupted run their `finally` now: processes end, temporary files go
+    gc.collect()  # interrupted generators now run their `finally`: processes end, temporary files are removed
     # os._exit skips exit handlers, among them those that end worker processes; there is no public way to run them.
     atexit._run_exitfuncs()
-    # Not sys.exit: where a KeyboardInterrupt has passed through an exec(), Python ends by killing itself with SIGINT.
+    # Not sys.exit: if a KeyboardInterrupt has passed through exec(), Python would kill itself with SIGINT at exit.
     os._exit(INTERRUPTED)
 
 
 def _handle_signals(handler: Callable[[int, FrameType | None], Any] | signal.Handlers) -> None:
     signal.signal(signal.SIGTERM, handler)
-    # A shell without job control starts background jobs with SIGINT ignored, and so it stays.
+    # A shell without job control starts background jobs with SIGINT ignored: keep that.
     if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
         signal.signal(signal.SIGINT, handler)
 
@@ -78,16 +78,16 @@ def _raise(number: int, frame: FrameType | None) -> NoReturn:
 
 
 def _raise_again(unraisable: Any) -> None:
-    """Take what Python would only print: an exception in a destructor, or in a callback of the import system.
+    """Handle exceptions that Python would only print: in a destructor, or in a callback of the import system.
 
-    A KeyboardInterrupt raised there is lost, and the command would go on as if no signal had come: ask once more.
+    A KeyboardInterrupt raised there is lost, and the command would continue: send another signal.
     """
     if unraisable.exc_type is KeyboardInterrupt:
-        # From another thread: a signal raised here would be handled inside the same destructor. SIGTERM, since a shell
-        # may have had SIGINT ignored.
+        # From another thread: a signal raised here would be handled inside the same destructor. SIGTERM, because SIGINT
+        # may be ignored.
         threading.Timer(SECONDS_TO_ASK_AGAIN, os.kill, (os.getpid(), signal.SIGTERM)).start()
 
 
 def _say_interrupted() -> None:
-    after_echo = "\n" if sys.stderr.isatty() else ""  # the terminal has written ^C into our line
+    after_echo = "\n" if sys.stderr.isatty() else ""  # the terminal has echoed ^C on this line
     print(f"{after_echo}mtcpo: interrupted; run the same command again to resume", file=sys.stderr, flush=True)  # noqa: T201

@@ -1,4 +1,4 @@
-"""The entry point of the command line: it handles interrupts first, and imports the commands after that."""
+"""The entry point of the command line: it sets up interrupts first, then imports the commands."""
 
 from __future__ import annotations
 

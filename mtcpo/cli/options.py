@@ -1,6 +1,6 @@
 """Groups of options: how a command declares them, and those that several commands share.
 
-A group is a dataclass: each field is one option, and a command that takes the group gets its values as one object.
+A group is a dataclass: each field is an option, and a command gets the values of a group as one object.
 
     @dataclass(frozen=True, slots=True)
     class LossOptions:
@@ -55,10 +55,10 @@ def settings_of(*groups: Any) -> dict[str, Any]:
 
 
 def with_options(**groups: type[Any]) -> Callable[[Command], Command]:
-    """Add the options of groups to a command, which gets each group as the argument that it is named by here."""
+    """Add the options of groups to a command. groups: argument of the command -> group."""
 
     def add(command: Command) -> Command:
-        # `wraps` also passes on the options that click has noted on the command so far.
+        # `wraps` also copies the options that click has already attached to the command.
         @functools.wraps(command)
         def call(**values: Any) -> None:
             for argument, group in groups.items():
@@ -66,8 +66,8 @@ def with_options(**groups: type[Any]) -> Callable[[Command], Command]:
                 values[argument] = group(**of_group)
             command(**values)
 
-        # click names the value as the last of an option's names, the field's, and lists options in the reverse order of
-        # their decorators.
+        # click calls a value by the last of an option's names, here the field's, and lists options in the reverse order
+        # of their decorators.
         for group in reversed(groups.values()):
             for each in reversed(fields(group)):
                 call = click.option(*each.metadata["names"], each.name, **each.metadata["attributes"])(call)
@@ -78,7 +78,7 @@ def with_options(**groups: type[Any]) -> Callable[[Command], Command]:
 
 @dataclass(frozen=True, slots=True)
 class CommonOptions:
-    """What every command that does work takes."""
+    """Options of every command that does work."""
 
     overrides: tuple[str, ...] = option(
         "--set", multiple=True, metavar="KEY=VALUE", help="Any other setting, named as in a recipe; repeatable."
@@ -127,10 +127,10 @@ class ModelLoadingOptions:
     )
 
     def checked(self, allow_code: bool) -> ModelOptions:
-        """Return what the command line says about a model besides its name.
+        """Return the model options of the command line.
 
         Raises:
-            UserError: a field in the prompt that there is not, a family that cannot be imported or may not run.
+            UserError: an unknown field in the prompt, or a family that cannot be imported or is not allowed.
         """
         from mtcpo.core.user_code import check_code_allowed
         from mtcpo.models.config import ModelOptions
@@ -144,7 +144,7 @@ class ModelLoadingOptions:
 
 @dataclass(frozen=True, slots=True)
 class NeuralMetricOptions:
-    """Where COMET models run, and where their scores are kept."""
+    """Where COMET models run, and where their scores are cached."""
 
     comet_python: str | None = setting(
         "--comet-python",

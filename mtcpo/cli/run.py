@@ -31,7 +31,7 @@ def run(recipe: str, output_dir: Path | None, dry_run: bool, common: CommonOptio
         for line in plan(make_stages(loaded, folder, common.allow_code), folder):
             click.echo(line)
         return
-    # overwrite=True: what may be replaced in a run directory is decided stage by stage.
+    # overwrite=True: for a run directory, each stage decides what may be replaced.
     with writing(folder, overwrite=True, folder=True):
         report = run_recipe(loaded, folder, common.overwrite, click.echo, common.allow_code)
     print_table(read_document(folder / "evaluation.json"))

@@ -21,7 +21,7 @@ from mtcpo.cli.options import (
     settings_of,
     with_options,
 )
-from mtcpo.core.errors import UserError
+from mtcpo.core.errors import UserError, counted
 from mtcpo.core.outputs import writing
 
 if TYPE_CHECKING:
@@ -52,7 +52,7 @@ class LossOptions:
     loss: str | None = setting("--loss", metavar="NAME", help="One of the losses below; default: sigmoid (CPO).")
     beta: float | None = setting("--beta", type=float, help="Scale of the rewards; default: 0.1.")
     cpo_alpha: float | None = setting("--cpo-alpha", type=float, help="Weight of the NLL of the chosen; default: 1.")
-    # These two are fields of Seq2SeqTrainingArguments; --set train.args.X=... reaches the others.
+    # These two are fields of Seq2SeqTrainingArguments; --set train.args.X=... sets the others.
     learning_rate: float | None = setting(
         "--learning-rate", key="args.learning_rate", type=float, help="Peak learning rate; default: 1e-4."
     )
@@ -125,7 +125,7 @@ def train(
     from mtcpo.core.progress import quiet_libraries
     from mtcpo.data.corpora import Drops
 
-    # Everything that can be wrong with the command line shows before files are read, and those before torch is loaded.
+    # Mistakes in the command line show before files are read, and mistakes in files before torch is imported.
     own, of_data = common.split()
     config = _config(loss, held_out, languages, loading.dtype, own, common.allow_code)
     _check_data(data, config.loss)
@@ -133,7 +133,7 @@ def train(
     drops = Drops()
     with writing(output_dir, common.overwrite, folder=True, inputs=[model]):
         records = _read(data, languages, of_data, common.allow_code, drops)
-        # Before torch and transformers are imported: they write to the terminal while they are.
+        # Before torch and transformers are imported, which already writes to the terminal.
         quiet_libraries()
         from mtcpo.training.examples import pair_texts, reference_texts
         from mtcpo.training.train import train
@@ -141,7 +141,7 @@ def train(
         texts = reference_texts(records) if data.prefs is None else pair_texts(records)
         overwrite = common.overwrite
         report = train(model, texts, config, output_dir, options=options, origin=data.origin, overwrite=overwrite)
-    # Under a launcher all processes come here, with the same report.
+    # Under a launcher, all processes get here, with the same report.
     if is_first_process():
         drops.update(report["dropped"])
         _print_report(output_dir, report, drops)
@@ -162,7 +162,7 @@ def _config(
 
 
 def _check_data(data: DataOptions, loss: str) -> None:
-    """Refuse anything but triplets, whose chosen `sft` would learn from, or a source text with references for `sft`."""
+    """Refuse anything but triplets or, for `sft` only, a source text with references."""
     is_preferences = data.prefs is not None and data.source is None and not data.references
     is_supervised = data.prefs is None and data.source is not None and loss == "sft"
     if not (is_preferences or is_supervised):
@@ -172,7 +172,7 @@ def _check_data(data: DataOptions, loss: str) -> None:
 def _read(
     data: DataOptions, languages: LanguageOptions, overrides: Sequence[str], allow_code: bool, drops: Drops
 ) -> Iterator[Any]:
-    """Return triplets or segments; files that are missing or empty show here, before any library is loaded."""
+    """Return triplets or segments; missing or empty files show here, before torch is imported."""
     from mtcpo.data.corpora import read_corpus
     from mtcpo.data.rows import require_first
     from mtcpo.data.triplets import open_triplets
@@ -186,7 +186,8 @@ def _read(
 def _print_report(output_dir: Path, report: dict[str, Any], drops: Drops) -> None:
     from mtcpo.data.corpora import Drops
 
-    click.echo(f"{output_dir}: {report['examples']} examples, {report['steps']} steps{format_drops(drops)}")
+    counts = f"{counted(report['examples'], 'example')}, {counted(report['steps'], 'step')}"
+    click.echo(f"{output_dir}: {counts}{format_drops(drops)}")
     held_out = {"eval": report.get("eval_dropped"), "dev": report.get("dev", {}).get("dropped")}
     for name, dropped in held_out.items():
         if dropped:

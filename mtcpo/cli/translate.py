@@ -20,7 +20,7 @@ from mtcpo.cli.options import (
     settings_of,
     with_options,
 )
-from mtcpo.core.errors import UserError
+from mtcpo.core.errors import UserError, counted
 
 if TYPE_CHECKING:
     from mtcpo.data.config import CorpusConfig
@@ -88,19 +88,19 @@ def translate(
     drops = Drops()
     with writing_rows(output, common.overwrite, inputs=[*sources, *references]):
         corpora = [load_corpus(source, references, (), languages, of_data, common.allow_code) for source in sources]
-        # The first segment is read here: a mistake in the files shows before a model is loaded.
+        # Reads the first segment: a mistake in the files shows before a model is loaded.
         segments = require_first(_read(corpora, drops), f"{', '.join(names)}: every source is empty")
         quiet_libraries()
         from mtcpo.translation.engines import open_engine
 
         with open_engine(model, system, loading.dtype, options) as engine:
             figures = translate_to_file(engine, segments, config, output, common.overwrite)
-    counts = f"{figures['segments']} sources, {config.num_candidates} candidates each"
+    counts = f"{counted(figures['segments'], 'source')}, {counted(config.num_candidates, 'candidate')} each"
     click.echo(f"{output}: {counts}{format_drops(drops)}")
 
 
 def _check_sources(sources: Sequence[str], references: Sequence[str]) -> list[str]:
-    """Return the names of the files, which must differ: segments get their ids from them."""
+    """Return the names of the files, which must differ, because segments get their ids from them."""
     if references and len(sources) > 1:
         raise UserError("--reference needs a single SOURCE; translate several files one by one")
     names = [Path(source).name for source in sources]
@@ -118,7 +118,7 @@ def _read(corpora: Sequence[CorpusConfig], drops: Drops) -> Iterator[Segment]:
 
 
 def _with_file_name(segments: Iterable[Segment], name: str) -> Iterator[Segment]:
-    """Put the name of their file before ids; segments of plain text have it already."""
+    """Prefix ids with the name of their file; segments of plain text have it already."""
     from dataclasses import replace
 
     for segment in segments:

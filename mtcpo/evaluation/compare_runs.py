@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from mtcpo.core.errors import UserError
+from mtcpo.core.errors import UserError, counted
 from mtcpo.data.records import Segment
 from mtcpo.data.rows import read_segments
 from mtcpo.evaluation.config import EvaluateConfig
@@ -42,7 +42,9 @@ class EvaluatedRun:
         path, expected = translations_dir(self.folder, *key) / "segments.jsonl", self.entries[key].segments
         segments = tuple(read_segments(path))
         if len(segments) != expected:
-            raise UserError(f"{path}: {len(segments)} segments, but {expected} were evaluated; evaluate the run again")
+            raise UserError(
+                f"{path}: {counted(len(segments), 'segment')}, but {expected} were evaluated; evaluate the run again"
+            )
         return segments
 
 

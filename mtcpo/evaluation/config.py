@@ -20,9 +20,11 @@ class EvaluateConfig(Config):
     """Which test sets and metrics, and how differences are tested."""
 
     suites: tuple[SuiteSpec, ...] = Field((), description="Shipped suites, suite files, or sacreBLEU's wmt22:de-en")
-    sets: tuple[TestSetConfig, ...] = Field((), description="Test sets in files of your own")
-    test_set_dir: PathOrName | None = Field(None, description="Folder of test sets in the WMT layout")
-    submitted: bool = Field(False, description="Also score the systems that were submitted for the test set")
+    sets: tuple[TestSetConfig, ...] = Field((), description="Your own test sets, from files")
+    test_set_dir: PathOrName | None = Field(
+        None, description="Folder with test sets as WMT, FLORES-200 or Multi30k publish them"
+    )
+    submitted: bool = Field(False, description="Also score the systems submitted to the shared task")
     metrics: tuple[MetricSpec, ...] | None = Field(
         None, min_length=1, description="Metrics, as in --metric; default: the suite's, else bleu and chrf"
     )
@@ -31,7 +33,7 @@ class EvaluateConfig(Config):
         None, description="Cache file for scores of neural metrics; default: scores.sqlite3 in the output folder"
     )
     each_reference: bool = Field(False, description="Also score against each reference alone: bleu-A, bleu-B, ...")
-    baseline: str | None = Field(None, description="System that the others are compared with; default: the first")
+    baseline: str | None = Field(None, description="System to compare the others with; default: the first")
     resamples: int = Field(1000, ge=1, description="Bootstrap resamples, and trials of approximate randomization")
     seed: int = Field(12345, ge=0, description="Seed of both tests; sacreBLEU's default is 12345")
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from itertools import repeat
 from typing import Any
 
-from mtcpo.core.errors import UserError, choose
+from mtcpo.core.errors import UserError, choose, counted
 from mtcpo.data.language_id import why_unchecked
 from mtcpo.data.names import check_name
 from mtcpo.data.records import SEVERITIES, Candidate, Segment
@@ -142,8 +142,8 @@ def _check(
         check_name("system", system)
         if len(texts) != len(test_set.segments):
             raise UserError(
-                f"system {system!r}: {len(texts)} translations, but {where} ({test_set.origin}) has "
-                f"{len(test_set.segments)} segments; each segment needs one translation"
+                f"system {system!r}: {counted(len(texts), 'translation')}, but {where} ({test_set.origin}) has "
+                f"{counted(len(test_set.segments), 'segment')}; each segment needs one translation"
             )
     _check_references(where, metrics, test_set.segments)
     if baseline is not None and baseline not in outputs:

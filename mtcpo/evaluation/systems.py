@@ -20,7 +20,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Any, Protocol
 
-from mtcpo.core.errors import UserError
+from mtcpo.core.errors import UserError, counted
 from mtcpo.core.files import read_lines, sha256_of
 from mtcpo.core.provenance import provenance
 from mtcpo.data.records import Segment
@@ -198,7 +198,7 @@ def read_output(path: Path, test_set: TestSet) -> list[str]:
     texts = list(read_lines(path))
     if len(texts) != len(test_set.segments):
         raise UserError(
-            f"{path}: {len(texts)} lines, but {test_set.origin} has {len(test_set.segments)}; "
+            f"{path}: {counted(len(texts), 'line')}, but {test_set.origin} has {len(test_set.segments)}; "
             "line n of one must translate line n of the other"
         )
     return texts

@@ -147,7 +147,7 @@ METRICS = {
         help="regression on human direct assessments, from source, translation and reference",
     ),
     "cometkiwi": MetricKind(
-        title="COMETKiwi",
+        title="CometKiwi",
         loader=_load_comet,
         checkpoint="Unbabel/wmt22-cometkiwi-da",
         scale="0 to 1",

@@ -14,7 +14,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-from mtcpo.core.errors import UserError
+from mtcpo.core.errors import UserError, counted
 from mtcpo.core.files import sha256_of
 from mtcpo.core.user_code import code_name, explain_user_code, load_user_code, user_code_file
 from mtcpo.data.records import Segment
@@ -72,7 +72,7 @@ class UserMetric(NeuralMetric):
             # float inside the block: a result that is not a number is the user's mistake too.
             scores = list(map(float, self.function(sources, hypotheses, references)))
         if len(scores) != len(hypotheses):
-            raise UserError(f"{what}: {len(scores)} scores for {len(hypotheses)} translations")
+            raise UserError(f"{what}: {counted(len(scores), 'score')} for {counted(len(hypotheses), 'translation')}")
         return scores
 
 

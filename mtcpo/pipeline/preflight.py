@@ -1,4 +1,4 @@
-"""What would stop a later stage of a run, found before the hours of the earlier ones."""
+"""Checks before a run: find what would stop a later stage after hours of earlier ones."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from mtcpo.pipeline.run_directory import RunDirectory, control_settings
 
 
 def check_before_run(folder: RunDirectory, waiting: Collection[str]) -> None:
-    """Check what the stages named in `waiting` need: model, training arguments, references, test sets, metrics.
+    """Check what the stages in `waiting` need: model, training arguments, references, test sets, metrics.
 
     Raises:
         UserError: the first thing that is missing or wrong.
@@ -32,7 +32,7 @@ def _check_training(folder: RunDirectory, waiting: Collection[str]) -> None:
     for name, config in (("sft", recipe.sft), ("train", recipe.train), ("control", control_settings(recipe))):
         if config is None or name not in waiting:
             continue
-        # Inside: a run without a waiting stage of training does not need torch.
+        # Imported here: a run without a waiting training stage does not need torch.
         from mtcpo.training.arguments import training_setup
         from mtcpo.training.dev_set import load_dev_set
         from mtcpo.training.losses import find_loss
@@ -54,7 +54,7 @@ def _check_sources(recipe: Recipe, waiting: Collection[str]) -> None:
 
 
 def _check_model(folder: RunDirectory) -> None:
-    """Import a family of the user's, and refuse a model that brings code which is not allowed."""
+    """Import the user's family, and refuse a model whose directory has code if that is not allowed."""
     from mtcpo.models.model_code import refuse_model_code
     from mtcpo.models.names import resolve_model_name
 
@@ -72,7 +72,7 @@ def _check_reference(corpus: CorpusConfig, what: str) -> None:
 
 
 def _selection_metrics(recipe: Recipe) -> list[str]:
-    """Return the metrics that `prefs` computes; the others are scores that the candidates bring."""
+    """Return the metrics that `prefs` computes; the others are scores in the input."""
     return [spec for spec in recipe.prefs.metrics if is_computed(spec)]
 
 
@@ -90,7 +90,7 @@ def _check_evaluation(folder: RunDirectory, waiting: Collection[str]) -> None:
     metrics = set()
     for test_set in folder.test_sets():
         for spec in metrics_of(config, test_set):
-            # Only lexical metrics differ by language; a COMET model takes seconds to load.
+            # Only lexical metrics depend on the language; a COMET model takes seconds to load.
             metrics.add((spec, test_set.tgt_lang if candidate_kind(spec).is_lexical else "und"))
     for spec, tgt_lang in sorted(metrics):
         load_candidate_metric(spec, tgt_lang, config.comet)

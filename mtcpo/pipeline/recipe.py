@@ -33,11 +33,11 @@ class ModelConfig(Config):
     name: PathOrName | None = None
     create: CreateConfig | None = None
     prompt: Annotated[str, Checked(check_prompt)] | None = None
-    """Prompt template instead of the family's own: {source}, {src_name}, {tgt_name}, {src_code}, {tgt_code}."""
+    """Prompt template that replaces the family's: {source}, {src_name}, {tgt_name}, {src_code}, {tgt_code}."""
     family: Annotated[str, CodeIfAllowed] | None = None
-    """`python:module:NAME`: a family of your own, for a model type that mtcpo does not know."""
+    """`python:module:NAME`: a custom family, for a model type unknown to mtcpo."""
     dtype: DType = "auto"
-    """Precision while translating; training has its own (train.dtype)."""
+    """Precision for translating; training has its own (train.dtype)."""
 
     @model_validator(mode="after")
     def _one_start(self) -> ModelConfig:
@@ -47,7 +47,7 @@ class ModelConfig(Config):
 
 
 class FineTuneConfig(TrainConfig):
-    """Supervised fine-tuning before preference training: its corpus, and the settings of training."""
+    """Supervised fine-tuning (SFT) before preference training: its corpus and training settings."""
 
     loss: Literal["sft"] = "sft"
     dropout: Annotated[float, Field(ge=0, lt=1)] | Literal["model"] = "model"
@@ -55,7 +55,7 @@ class FineTuneConfig(TrainConfig):
 
 
 class ControlConfig(Config):
-    """Continued SFT as a control: the sources of the pairs with their references, with the settings of [train].
+    """The continued-SFT control: trained on the references of the pairs' sources, with the settings of [train].
 
     args: fields of Seq2SeqTrainingArguments that differ from those of [train].
     """
@@ -94,7 +94,7 @@ class Recipe(Config):
         for spec in self.evaluate.metrics or ():
             metric_kind(spec)
         for spec in self.prefs.metrics:
-            # A score that the data bring counts as a metric; candidates that are still to be translated have none.
+            # Scores in the data may be named too; candidates that are yet to be translated have none.
             if is_computed(spec) or self.translate is not None:
                 candidate_kind(spec)
         if self.evaluate.baseline is not None and self.evaluate.baseline not in systems:
@@ -103,7 +103,7 @@ class Recipe(Config):
 
 
 def _holds_records(source: str) -> bool:
-    """Whether a corpus may bring candidates of its own: only records can."""
+    """Whether a corpus may contain candidates: only records can."""
     return not is_text(source) and not is_table(source)
 
 
@@ -124,9 +124,9 @@ def find_recipe(name: str) -> Path:
 def load_recipe(path: Path, overrides: Iterable[str] = (), allow_code: bool = False) -> Recipe:
     """Read a recipe and apply `KEY=VALUE` overrides.
 
-    Relative paths in a recipe start at its folder, those in overrides at the working directory.
+    Paths in a recipe are relative to its folder, those in overrides to the working directory.
 
-    allow_code: whether custom code that it names may run; a recipe alone never runs any.
+    allow_code: whether custom code named in it may run; a recipe alone cannot allow it.
 
     Raises:
         UserError: a key or value is wrong; the message names the key and the nearest valid one.

@@ -1,7 +1,7 @@
 """The stages of a recipe, which hand files to each other inside a run directory.
 
-Each function below returns one stage: what it depends on, what it writes, and the work itself as its inner function
-`run`. Settings and inputs go into the stamp, so that a stage runs again when one of them changes.
+Each function below returns one stage: its inputs and settings, its outputs, and the work itself, in an inner function
+`run`. Settings and inputs are recorded in the stamp, so that a stage runs again when one of them changes.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mtcpo.core.config import Config
+from mtcpo.core.errors import counted
 from mtcpo.core.files import complete_folder
 from mtcpo.core.user_code import is_user_code, user_code_file
 from mtcpo.data.corpora import Drops, read_corpus
@@ -51,7 +52,7 @@ def make_stages(recipe: Recipe, run: Path, allow_code: bool = False) -> list[Sta
     if recipe.sft is not None:
         stages.append(_sft(folder))
     if recipe.translate is not None:
-        # Selection by confidence compares scores with the model's log-probabilities, which only translation can add.
+        # Selection by confidence needs the model's log-probabilities, which only translation can add.
         logprobs = recipe.translate.logprobs or needs_logprobs(recipe.prefs.select)
         stages.append(_candidates(folder, recipe.translate.model_copy(update={"logprobs": logprobs})))
     stages += [_prefs(folder), _train(folder)]
@@ -71,12 +72,12 @@ def _stage(
     outputs: Iterable[str | Path],
     run: Callable[[bool], dict[str, Any]],
 ) -> Stage:
-    """Return a stage. outputs: within the run directory."""
+    """Return a stage. outputs: relative to the run directory."""
     as_json: list[Any] = []
     for section in settings:
         as_json.append(section.model_dump(mode="json") if isinstance(section, Config) else section)
     paths = tuple(folder.path / path for path in outputs)
-    # The report shows what other stages made: it is made again without asking.
+    # The report only shows other stages' results: it is rebuilt without asking.
     return Stage(name, summary, as_json, tuple(map(str, inputs)), paths, run, follows=name == "report")
 
 
@@ -88,7 +89,7 @@ def _short_name(model: str) -> str:
 def _create(folder: RunDirectory) -> Stage:
     create, sft = folder.recipe.model.create, folder.recipe.sft
     assert create is not None
-    # A recipe with [model.create] and without [sft] is refused when it is read.
+    # A recipe with [model.create] but without [sft] is refused when it is read.
     assert sft is not None
 
     def run(overwrite: bool) -> dict[str, Any]:
@@ -131,7 +132,8 @@ def _candidates(folder: RunDirectory, translate: TranslateConfig) -> Stage:
             figures = translate_to_file(engine, read_corpus(data, drops), translate, output, overwrite)
         return figures | {"dropped": dict(drops), "seed": translate.seed}
 
-    summary = f"{translate.num_candidates} candidates per source from {_short_name(folder.base)}, {translate.sampling}"
+    candidates = counted(translate.num_candidates, "candidate")
+    summary = f"{candidates} per source from {_short_name(folder.base)}, {translate.sampling}"
     inputs = [*folder.model_files(folder.base), *corpus_files(data)]
     loading = _prompt(folder) | {"dtype": model.dtype}
     return _stage(folder, "translate", summary, [translate, data, loading], inputs, [output], run)
@@ -157,9 +159,9 @@ def _prefs(folder: RunDirectory) -> Stage:
 
     selection = selection_name(prefs.select)
     summary = f"triplets by {' + '.join(prefs.metrics)}, {selection}"
-    # How many processes score, and where scores are cached, changes no pair; COMET's precision may.
+    # The number of processes and the score cache do not affect the pairs, but COMET's precision may.
     choice = prefs.model_dump(mode="json", exclude=PROCESS_SETTINGS) | {"comet.precision": prefs.comet.precision}
-    # A selection or metric of the user's own is an input too: when its code changes, the pairs are built again.
+    # A custom selection or metric is an input too: when its code changes, the pairs are rebuilt.
     code = code_files(prefs.metrics) + ([user_code_file(selection)] if is_user_code(selection) else [])
     if candidates is None:
         return _stage(folder, "prefs", summary, [choice, data], [*corpus_files(data), *code], outputs, run)
@@ -184,12 +186,12 @@ def _control(folder: RunDirectory, settings: TrainConfig) -> Stage:
     prefs, scored = folder.path / "prefs.jsonl", folder.path / "scored.jsonl"
 
     def run(overwrite: bool) -> dict[str, Any]:
-        # The references of those sources that preference training saw, or the comparison would not be fair.
+        # Only sources that preference training saw: otherwise the comparison would not be fair.
         kept = {row["id"] for _, row in read_row_file(prefs)}
         segments = (segment for segment in read_segments(scored) if segment.id in kept)
         return _run_training(folder, folder.base, _reference_texts(segments), settings, CONTROL, overwrite)
 
-    # A gain over this system is due to the preferences, and not to more training on the same sources.
+    # A gain over this system is due to the preferences, not to more training on the same sources.
     summary = "continued SFT on the references of the same sources, for as many steps"
     inputs = [*folder.model_files(folder.base), str(prefs), str(scored), *evaluation_files(settings)]
     return _stage(folder, "control", summary, [settings, _prompt(folder)], inputs, [MODEL_FOLDERS[CONTROL]], run)
@@ -236,7 +238,7 @@ def _evaluate(folder: RunDirectory) -> Stage:
         selection_metrics = [metric_name(spec) for spec in folder.recipe.prefs.metrics]
         systems = {system: OutputFiles(paths) for system, paths in files.items()}
         evaluations = evaluate_systems(folder.test_sets(), systems, evaluate, folder.path, selection_metrics)
-        # Whether this stage may replace its outputs has been decided before it runs.
+        # Whether this stage may replace its outputs was decided before.
         write_evaluation(folder.path, evaluations, overwrite=True)
         return {"seed": evaluate.seed}
 
@@ -278,7 +280,7 @@ def _report(folder: RunDirectory) -> Stage:
 
 
 def _rows_with_stage(files: Mapping[str, Path]) -> Iterator[dict[str, Any]]:
-    """Yield the rows of the logs of training, each with its stage."""
+    """Yield the rows of the training logs, each with its stage."""
     for stage, path in files.items():
         for _, row in read_row_file(path):
             yield {"stage": stage} | row
@@ -298,7 +300,7 @@ def _run_training(
 ) -> dict[str, Any]:
     """Train a system's model; return its figures.
 
-    drops: counts what reading `texts` drops; it is added to what training drops, once the texts have been read.
+    drops: counts what the reader of `texts` drops; added to training's drops once the texts have been read.
     """
     from mtcpo.training.arguments import DEFAULT_ARGS
     from mtcpo.training.train import train
@@ -327,6 +329,6 @@ def _reference_texts(segments: Iterable[Segment]) -> Iterator[TextExample]:
 def _prompt(folder: RunDirectory) -> dict[str, Any]:
     """Return the settings of [model] that a stage depends on; the model itself is one of its inputs."""
     model = folder.recipe.model
-    # Only where it is given: otherwise runs that were made before this setting existed would have changed.
+    # Only if it is set: otherwise runs from before this setting existed would count as changed.
     family = {} if model.family is None else {"family": model.family}
     return {"prompt": model.prompt} | family

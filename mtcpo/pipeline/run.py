@@ -1,4 +1,4 @@
-"""`mtcpo run`: what is not done yet of a recipe, stage by stage, inside a run directory."""
+"""`mtcpo run`: run the unfinished stages of a recipe inside a run directory."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ def run_recipe(
 ) -> Path:
     """Run the stages of a recipe that are not done; return the path of the report.
 
-    say: is given each line for the user. allow_code: whether code that a model's directory brings may run.
+    say: called with each line for the user. allow_code: whether code in a model's directory may run.
 
     Raises:
-        UserError: outputs of other settings are there and may not be overwritten, a later stage would lack something,
-            or a stage raises it.
+        UserError: there are outputs with other settings, which may not be overwritten, a later stage would lack
+            something, or a stage fails.
     """
     stages = make_stages(recipe, folder, allow_code)
     text, resolved = to_toml(recipe), folder / "recipe.toml"
@@ -42,7 +42,7 @@ def run_recipe(
 
         quiet_libraries()
         check_before_run(RunDirectory(recipe, folder.resolve(), allow_code), waiting)
-    # After the checks: a refused run leaves the directory as it was.
+    # After the checks: a refused run leaves the directory unchanged.
     if existing != text:
         write_text(resolved, text)
     run_stages(stages, folder, overwrite, say)

@@ -1,4 +1,4 @@
-"""A run directory: the folders and files that the stages of a recipe write there, and the files that they read."""
+"""A run directory: the files that the stages of a recipe read and write."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from mtcpo.training.config import TrainConfig
 from mtcpo.training.losses import LOSS_PARAMETERS
 
 MODEL_FOLDERS = {BASE: "base", TUNED: "model", CONTROL: "control"}
-"""System -> folder of its model."""
+"""System -> folder of its model in the run directory."""
 
 NEW_MODEL = "new"
 """Folder of a model made by [model.create], before fine-tuning."""
@@ -27,12 +27,12 @@ NEW_MODEL = "new"
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class RunDirectory:
-    """The run directory of a recipe: where its stages find each other's files."""
+    """The run directory of a recipe: paths, models and test sets for its stages."""
 
     recipe: Recipe
     path: Path
     allow_code: bool = False
-    """Whether code that a model's directory brings may run."""
+    """Whether code in a model's directory may run."""
 
     @property
     def start(self) -> str:
@@ -41,12 +41,12 @@ class RunDirectory:
 
     @property
     def base(self) -> str:
-        """The model that preference training starts from: `start`, or what [sft] made of it."""
+        """The SFT baseline, from which preference training starts: `start`, or the model that [sft] trained."""
         return str(self.path / MODEL_FOLDERS[BASE]) if self.recipe.sft is not None else self.start
 
     @property
     def systems(self) -> dict[str, str]:
-        """The models that are compared, by name; the baseline first."""
+        """System -> model, for the systems that are compared; the baseline first."""
         models = {BASE: self.base, TUNED: str(self.path / MODEL_FOLDERS[TUNED])}
         if self.recipe.control is not None:
             models[CONTROL] = str(self.path / MODEL_FOLDERS[CONTROL])
@@ -57,18 +57,18 @@ class RunDirectory:
         """The settings of [model] for loading any model of the run.
 
         Raises:
-            UserError: model.family cannot be imported, or is no Family.
+            UserError: model.family cannot be imported, or is not a Family.
         """
         model = self.recipe.model
         return ModelOptions(model.prompt, load_family(model.family, "model.family"), self.allow_code)
 
     def model_files(self, name: str) -> list[str]:
-        """Return what a model is loaded from: its name or folder, and the file of a family of the user's."""
+        """Return a model's inputs: its name or folder, and the file of a custom family."""
         family = self.recipe.model.family
         return [name] if family is None else [name, user_code_file(family)]
 
     def translations(self, file: str) -> list[Path]:
-        """Return the path of one file name in the folder of each test set."""
+        """Return the paths of `file` in the folders of all test sets."""
         evaluate = self.recipe.evaluate
         names = name_test_sets(evaluate.suites, evaluate.sets)
         return [translations_dir(self.path, name, pair) / file for name, pair in names]
@@ -80,7 +80,7 @@ class RunDirectory:
     def test_files(self) -> list[str]:
         """Return the local files that the test sets are read from."""
         evaluate = self.recipe.evaluate
-        # The other suites are shipped, or sacreBLEU's.
+        # The other suites are shipped or sacreBLEU's.
         files = [spec for spec in evaluate.suites if spec.endswith(".toml")]
         for test_set in evaluate.sets:
             files += [test_set.source, *test_set.references]
@@ -90,7 +90,7 @@ class RunDirectory:
 def control_settings(recipe: Recipe) -> TrainConfig | None:
     """Return the settings that train the control: those of [train], with the loss `sft`.
 
-    Without the parameters of preference losses, so that the control is not trained again when one of them changes.
+    Without the parameters of preference losses, so that changing one of them does not retrain the control.
     """
     if recipe.control is None:
         return None
@@ -100,18 +100,18 @@ def control_settings(recipe: Recipe) -> TrainConfig | None:
 
 
 def corpus_files(corpus: SourceConfig) -> list[str]:
-    """Return what a corpus or preference set is read from: files, or the name of a data set."""
+    """Return the inputs of a corpus or preference set: files, or the name of a data set."""
     source = user_code_file(corpus.source) if is_user_code(corpus.source) else corpus.source
     aligned = [*corpus.references, *corpus.hypotheses.values()] if isinstance(corpus, CorpusConfig) else []
     return [source, *aligned]
 
 
 def loss_files(config: TrainConfig) -> list[str]:
-    """Return the file of a custom loss; a change of it is a change of the stage."""
+    """Return the file of a custom loss, [] for other losses: if it changes, the stage runs again."""
     return [user_code_file(config.loss)] if is_user_code(config.loss) else []
 
 
 def evaluation_files(config: TrainConfig) -> list[str]:
-    """Return the files that a stage of training is evaluated on."""
+    """Return the files on which a training stage is evaluated."""
     pairs = [] if config.eval is None else corpus_files(config.eval.corpus)
     return pairs + ([] if config.dev is None else corpus_files(config.dev) + code_files(config.dev.metrics))

@@ -1,4 +1,4 @@
-"""Stages of a run: which are done, what would be done, and doing it."""
+"""Stages of a run: find their states, plan, run."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from mtcpo.data.file_formats.registry import is_file
 from mtcpo.pipeline.stamp import Stage, are_all_new, differences, is_pending, read_stamp, record_begin, record_end
 
 State = Literal["done", "to do", "changed", "done, unless its inputs change"]
-"""changed: its outputs exist, but were made of other inputs or with other settings. The last: an earlier stage will
-make its inputs again, and they may come out as they were."""
+"""changed: its outputs exist, but were made from other inputs or settings. The last: an earlier stage will rebuild its
+inputs, which may turn out to be the same."""
 
 
 # --- what is done ---------------------------------------------------------------------------------------------------
 
 
 def state_of(stage: Stage, folder: Path, stamp: Mapping[str, Any], pending: Collection[Path] = ()) -> State:
-    """Return the state of a stage; `pending` inputs will be made again by earlier stages."""
+    """Return the state of a stage. pending: inputs that earlier stages will rebuild."""
     missing = stage.missing_outputs()
     if len(missing) == len(stage.outputs):
         return "to do"
@@ -32,7 +32,7 @@ def state_of(stage: Stage, folder: Path, stamp: Mapping[str, Any], pending: Coll
     begun = stamp.get("begun")
     if not begun or begun["stage"] != stage.name or differences(stage, folder, begun, pending):
         return "changed"
-    # It was interrupted, perhaps only between its last output and its stamp. Outputs from before are not its own.
+    # It was interrupted, perhaps only between its last output and its stamp. Older outputs do not count.
     return "done" if are_all_new(stage, folder, begun) else "to do"
 
 
@@ -52,12 +52,12 @@ def unfinished(stages: Sequence[Stage], folder: Path) -> set[str]:
 
 
 def plan(stages: Sequence[Stage], folder: Path) -> Iterator[str]:
-    """Yield a line for every stage: its state, and input files that neither exist nor will be made."""
+    """Yield a line for every stage: its state, and input files that neither exist nor will be written."""
     made: set[Path] = set()
     for number, (stage, state) in enumerate(_states(stages, folder), start=1):
         absent = []
         for name in stage.inputs:
-            # A name that cannot be a file is one on a hub, and may be there.
+            # A name that cannot be a file is a name on a hub, which may exist.
             if is_file(name) and not Path(name).exists() and not is_pending(name, made):
                 absent.append(name)
         made |= set(stage.outputs)
@@ -73,10 +73,10 @@ def _head(number: int, stages: Sequence[Stage]) -> str:
 
 
 def check_may_run(stages: Sequence[Stage], folder: Path, overwrite: bool) -> None:
-    """Refuse a run that would replace what was made with other settings or inputs.
+    """Refuse a run that would replace outputs made with other settings or inputs.
 
     Raises:
-        UserError: there is such an output, and `overwrite` is off; the message says what differs.
+        UserError: there are such outputs, and `overwrite` is off; the message says what differs.
     """
     for stage, state in _states(stages, folder):
         if state == "changed" and not (overwrite or stage.follows):
@@ -95,17 +95,17 @@ def _refusal(stage: Stage, folder: Path) -> UserError:
 
 
 def run_stages(stages: Sequence[Stage], folder: Path, overwrite: bool, say: Callable[[str], None]) -> None:
-    """Run the stages that are not done, in order, stamping each.
+    """Run the unfinished stages in order, and stamp each.
 
     Raises:
-        UserError: outputs were made of other inputs or settings and may not be overwritten.
+        UserError: outputs were made from other inputs or settings and may not be overwritten.
     """
     for number, stage in enumerate(stages, start=1):
         stamp = read_stamp(folder)
-        # Without `pending`: the inputs are final now, and may have come out as they were.
+        # Without `pending`: the inputs are final now, and may be unchanged.
         state = state_of(stage, folder, stamp)
         if state == "done":
-            # Done by an attempt that was interrupted before its stamp.
+            # Finished by an attempt that was interrupted before stamping.
             if differences(stage, folder, stamp["stages"].get(stage.name)):
                 record_end(folder, stage, stamp["begun"]["inputs"], {}, None)
             say(f"{_head(number, stages)} - already done")
@@ -113,7 +113,7 @@ def run_stages(stages: Sequence[Stage], folder: Path, overwrite: bool, say: Call
         if state == "changed" and not (overwrite or stage.follows):
             raise _refusal(stage, folder)
         say(_head(number, stages))
-        # Outputs that exist although the stage is to do were left by an attempt that was allowed to replace them.
+        # If a stage is to do but its outputs exist, they are from an attempt that was allowed to replace them.
         _run(stage, folder, overwrite or not stage.missing_outputs(), say)
 
 
@@ -127,7 +127,7 @@ def _run(stage: Stage, folder: Path, overwrite: bool, say: Callable[[str], None]
 
 
 def _format_figures(figures: Mapping[str, Any]) -> str:
-    """Return the figures of a stage for its line, without the seed, empty counts and zeros."""
+    """Return the figures for a stage's line, without seed, empty counts and zeros."""
     parts = []
     for name, value in figures.items():
         if name == "seed" or value in ({}, 0):

@@ -1,7 +1,7 @@
-"""The stamp of a run directory: what each finished stage was made of.
+"""The stamp of a run directory: settings and inputs of each finished stage.
 
-`stamp.json` holds for every finished stage its settings, the SHA-256 of its input files, its figures and its time; for
-the run the versions that made it; and which stage was begun and has not ended.
+`stamp.json` has, for every finished stage, its settings, the SHA-256 of its input files, its figures and its duration;
+for the run, the versions; and the stage that was begun but not finished, if any.
 """
 
 from __future__ import annotations
@@ -22,22 +22,22 @@ from mtcpo.core.provenance import provenance
 STAMP_FILE = "stamp.json"
 
 LOGS = ("metrics.jsonl", "training.json")
-"""Files of a model directory that hold times: when the same model is made again, they differ."""
+"""Files of a model directory that contain times: they differ if the same model is trained again."""
 
 HUB_NAME = "not a file"
-"""Stands for the hash of an input that is a name on a hub."""
+"""Recorded instead of a hash for an input that is a name on a hub."""
 
 LONGEST_VALUE = 40
-"""Characters of a setting's value in a message."""
+"""Maximum length of a setting's value in a message, in characters."""
 
 
 @dataclass(frozen=True, slots=True)
 class Stage:
     """One step of a run.
 
-    settings: what it depends on besides files, as JSON. inputs: files, folders, or names on a hub. outputs: what
-    exists when it is done. run: takes `overwrite`, returns figures for the stamp. follows: its outputs only show its
-    inputs in another form, and are made again without asking when the inputs change.
+    settings: everything it depends on besides files, as JSON. inputs: files, folders, or names on a hub. outputs: paths
+    that exist when it is done. run: overwrite -> figures for the stamp. follows: its outputs only present its inputs,
+    and are rebuilt without asking when the inputs change.
     """
 
     name: str
@@ -60,7 +60,7 @@ def read_stamp(folder: Path) -> dict[str, Any]:
     """Return the stamp of a run directory; an empty one if there is none.
 
     Raises:
-        UserError: the file is not a stamp.
+        UserError: the file is not a valid stamp.
     """
     path = folder / STAMP_FILE
     if not path.exists():
@@ -74,8 +74,8 @@ def read_stamp(folder: Path) -> dict[str, Any]:
 
 
 def record_begin(folder: Path, stage: Stage) -> dict[str, str]:
-    """Record that a stage begins; return the hashes of its inputs."""
-    # Hashed before the stage reads them: an input that changes meanwhile must not pass for what was read.
+    """Record that a stage begins; return input -> hash."""
+    # Hashed before the stage reads them: an input that changes meanwhile must not be recorded as read.
     inputs = {_label(name, folder): _hash(name) for name in stage.inputs}
     before = {_label(str(path), folder): _identity(path) for path in stage.outputs}
     begun = {"stage": stage.name, "settings": _as_json(stage.settings), "inputs": inputs, "before": before}
@@ -86,11 +86,11 @@ def record_begin(folder: Path, stage: Stage) -> dict[str, str]:
 def record_end(
     folder: Path, stage: Stage, inputs: Mapping[str, str], figures: dict[str, Any], seconds: float | None
 ) -> None:
-    """Record a finished stage; seconds is None where an interrupt came between its end and this record."""
+    """Record a finished stage. seconds: None if an interrupt came between its end and this record."""
     stamp = read_stamp(folder)
     stamp.pop("begun", None)
     stamp |= provenance(gpus=True)
-    # Taken out and put back: the stages are the end of the file, below the versions.
+    # Removed and reinserted, so that the stages are at the end of the file, below the versions.
     stages = stamp.pop("stages")
     stages[stage.name] = {
         "settings": _as_json(stage.settings),
@@ -108,9 +108,9 @@ def record_end(
 def differences(
     stage: Stage, folder: Path, record: Mapping[str, Any] | None, pending: Collection[Path] = ()
 ) -> list[str]:
-    """Return in words how a stage's settings and inputs differ from a record of them; [] where they do not.
+    """Return descriptions of how a stage's settings and inputs differ from those recorded; [] if they are equal.
 
-    pending: outputs that will be made again. An input among them is not compared: what it will be is not known yet.
+    pending: outputs that will be rebuilt. An input among them is not compared: its content is not known yet.
     """
     if record is None:
         return ["there is no record of how it was made"]
@@ -129,12 +129,12 @@ def differences(
 
 
 def is_pending(name: str, pending: Collection[Path]) -> bool:
-    """Whether an input is one of the outputs that will be made again, or lies in one."""
+    """Whether an input is one of the outputs that will be rebuilt, or inside one."""
     return any(Path(name).is_relative_to(path) for path in pending)
 
 
 def are_all_new(stage: Stage, folder: Path, begun: Mapping[str, Any]) -> bool:
-    """Whether every output exists and is another file or folder than when the stage was begun."""
+    """Whether every output exists and is a different file or folder from when the stage was begun."""
     for path in stage.outputs:
         identity = _identity(path)
         if identity is None or identity == begun["before"].get(_label(str(path), folder)):
@@ -148,7 +148,7 @@ def _short(value: Any) -> str:
 
 
 def _changes(key: str, old: Any, new: Any) -> Iterator[tuple[str, Any, Any]]:
-    """Yield (key, old, new) for every value that differs between two trees of JSON."""
+    """Yield (key, old, new) for every value that differs between two nested JSON values."""
     if isinstance(old, dict) and isinstance(new, dict):
         for name in {**old, **new}:
             yield from _changes(f"{key}.{name}".strip("."), old.get(name), new.get(name))
@@ -160,25 +160,25 @@ def _changes(key: str, old: Any, new: Any) -> Iterator[tuple[str, Any, Any]]:
 
 
 def _as_json(settings: Any) -> Any:
-    """Return settings as they come back from the stamp, so that both can be compared: tuples are lists there."""
+    """Return settings as they are read back from the stamp (tuples become lists), for comparison."""
     return json.loads(json.dumps(settings))
 
 
 def _label(name: str, folder: Path) -> str:
-    """Return an input's name; within the run directory relative to it, so that the directory may be moved."""
+    """Return an input's name; relative if it is in the run directory, so that the directory can be moved."""
     path = Path(name)
     return path.relative_to(folder.resolve()).as_posix() if path.is_relative_to(folder.resolve()) else name
 
 
 def _hash(name: str) -> str:
-    """Return the SHA-256 of a file, or of a folder without its logs; HUB_NAME for what is not a file."""
+    """Return the SHA-256 of a file, or of a folder without its logs; HUB_NAME if it is not a file."""
     path = Path(name)
     if not path.exists():
         return HUB_NAME
     if path.is_file():
         return _file_hash(path, *_identity_numbers(path))
     digest = hashlib.sha256()
-    # Sorted by path: the order in which a file system lists a folder is its own.
+    # Sorted by path: file systems list folders in arbitrary order.
     for file in sorted(path.rglob("*")):
         if file.is_file() and file.name not in LOGS:
             line = f"{file.relative_to(path).as_posix()} {_file_hash(file, *_identity_numbers(file))}\n"
@@ -186,8 +186,8 @@ def _hash(name: str) -> str:
     return digest.hexdigest()
 
 
-# Cached, since each later stage asks for the same gigabytes of a model again. The numbers are part of the key: a file
-# that was written meanwhile has others.
+# Cached, because every later stage hashes the same gigabytes of a model. The numbers are part of the key: they change
+# when a file is rewritten.
 @lru_cache(maxsize=4096)
 def _file_hash(path: Path, inode: int, size: int, modified: int) -> str:
     return sha256_of(path)
@@ -199,5 +199,5 @@ def _identity_numbers(path: Path) -> tuple[int, int, int]:
 
 
 def _identity(path: Path) -> list[int] | None:
-    """Return what tells a file or folder from one that replaces it; None if there is none."""
+    """Return numbers that distinguish a file or folder from a replacement; None if it does not exist."""
     return list(_identity_numbers(path)) if path.exists() else None

@@ -1,4 +1,4 @@
-"""The training arguments of transformers: our defaults, the user's fields, and what is refused."""
+"""The training arguments of transformers: mtcpo's defaults, the user's fields, and what is refused."""
 
 from __future__ import annotations
 
@@ -37,10 +37,10 @@ DEFAULT_ARGS: dict[str, Any] = {
     "report_to": "none",
     "seed": 0,
 }
-"""What we set where the user does not.
+"""Defaults that differ from those of transformers.
 
-report_to: no service is told of a training unless the user asks for it. logging_nan_inf_filter: it would read the loss
-of every step, which waits for the GPU, and would hide a loss that is NaN, at which we stop.
+report_to: training is not reported to any service unless the user asks for it. logging_nan_inf_filter: it would read
+the loss at every step, which waits for the GPU, and would hide a NaN loss, at which training must stop.
 """
 
 RESERVED_ARGS = {
@@ -56,19 +56,18 @@ RESERVED_ARGS = {
     "length_column_name": "batches already hold examples of similar length",
     "dataloader_drop_last": "no example is dropped",
 }
-"""Fields that would have no effect, or that mtcpo decides -> the reason, or the way out."""
+"""Fields that would have no effect, or that mtcpo sets itself -> the reason, or the way out."""
 
 VARIABLE_PREFIXES = ("ACCELERATE_", "FSDP_")
-"""Prefixes of the environment variables by which transformers and accelerate pass settings to each other."""
+"""Prefixes of the environment variables that pass settings from transformers to accelerate."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class TrainingSetup:
-    """The arguments of one training, and the environment variables that go with them.
+    """The arguments of a training, and the environment variables that belong to them.
 
-    transformers writes mixed precision, compilation and sharding into the environment of the process, and accelerate
-    reads them there when a trainer is made. Here they are kept apart, so that only the trainer they are meant for, made
-    inside `applied`, finds them.
+    transformers writes mixed precision, compilation and sharding to environment variables, which accelerate reads when
+    a trainer is created. They are stored here instead, so that only the trainer created inside `applied` sees them.
     """
 
     args: Seq2SeqTrainingArguments
@@ -76,22 +75,22 @@ class TrainingSetup:
 
     @contextmanager
     def applied(self) -> Iterator[None]:
-        """Set the variables for the block, and leave the environment as it was before."""
+        """Set the variables inside the block, and restore the environment afterwards."""
         with _restored_environment():
             os.environ.update(self.environment)
             yield
 
 
 def training_setup(config: TrainConfig, folder: Path, evaluates: bool = False) -> TrainingSetup:
-    """Return the training arguments of transformers (our defaults, then the user's fields); the environment stays.
+    """Return the training arguments (mtcpo's defaults, overridden by the user's fields); the environment is restored.
 
     Args:
         config: the settings of the stage.
         folder: where checkpoints are written.
-        evaluates: there is data to evaluate on beside what `config` names.
+        evaluates: whether there is data to evaluate on besides what `config` names.
 
     Raises:
-        UserError: a field that transformers does not have, or a value that it refuses.
+        UserError: an unknown field, or a value that transformers refuses.
     """
     with _restored_environment():
         args = _training_arguments(config, folder, evaluates)
@@ -99,7 +98,7 @@ def training_setup(config: TrainConfig, folder: Path, evaluates: bool = False) -
 
 
 def _training_arguments(config: TrainConfig, folder: Path, evaluates: bool) -> Seq2SeqTrainingArguments:
-    """Make the arguments; this writes into the environment."""
+    """Create the arguments; this writes to the environment."""
     fields = {field.name for field in dataclasses.fields(Seq2SeqTrainingArguments) if field.init}
     args = _with_defaults(config.args, fields)
     hints = typing.get_type_hints(Seq2SeqTrainingArguments)
@@ -116,7 +115,7 @@ def _training_arguments(config: TrainConfig, folder: Path, evaluates: bool) -> S
         _choose_best(args, config)
     try:
         checked = Seq2SeqTrainingArguments(output_dir=str(folder), remove_unused_columns=False, **args)
-    except (ValueError, TypeError, ImportError) as error:  # ImportError: deepspeed, apex and their like
+    except (ValueError, TypeError, ImportError) as error:  # ImportError: deepspeed, apex and the like
         raise UserError(f"train.args: {one_line(error)}") from error
     defer_sharding(checked)
     if checked.eval_strategy != "no" and not has_pairs and config.dev is None:
@@ -128,7 +127,7 @@ def _training_arguments(config: TrainConfig, folder: Path, evaluates: bool) -> S
 
 
 def _with_defaults(given: Mapping[str, Any], fields: Collection[str]) -> dict[str, Any]:
-    """Return the user's fields and, for those that the user left out, our defaults."""
+    """Return the user's fields, completed by mtcpo's defaults."""
     args = {**DEFAULT_ARGS, **given}
     if "warmup_steps" in given:
         del args["warmup_ratio"]
@@ -142,13 +141,13 @@ def _adapt_to_machine_and_model(args: dict[str, Any]) -> None:
     """Set defaults that depend on other fields or on the GPU."""
     if torch.cuda.is_available() and torch.cuda.is_bf16_supported():
         args.setdefault("bf16", not args.get("fp16"))
-    # Two names of one field: the second is that of late versions of transformers 5.
+    # Two names for the same field: the second is used by later versions of transformers 5.
     for name in ("gradient_checkpointing", "activation_checkpointing"):
         if args.get(name):
-            # torch's older, reentrant way finds no gradient where the input is frozen, as it is under adapters.
+            # torch's older, reentrant variant gets no gradient if the input is frozen, as with adapters.
             args.setdefault(f"{name}_kwargs", {"use_reentrant": False})
     if args.get("torch_compile") or args.get("torch_compile_backend"):
-        # Layer by layer: the hooks on encoder and head would have the whole model compiled again at every step.
+        # Compile layer by layer: the hooks on encoder and head would otherwise recompile the whole model at every step.
         os.environ.setdefault("ACCELERATE_DYNAMO_USE_REGIONAL_COMPILATION", "true")
 
 
@@ -169,7 +168,7 @@ def _restored_environment() -> Iterator[None]:
 
 
 def _choose_best(args: dict[str, Any], config: TrainConfig) -> None:
-    """Let the first metric of a dev set choose the checkpoint that is kept, unless the user says what does."""
+    """Let the first metric of the dev set choose the best checkpoint, unless the user names another metric."""
     if args["eval_strategy"] == "no":
         return
     if config.dev is not None and args.get("load_best_model_at_end", True):
@@ -183,7 +182,7 @@ def _choose_best(args: dict[str, Any], config: TrainConfig) -> None:
         if metric_name(spec) == name:
             args.setdefault("greater_is_better", is_higher_better(spec))
     if args["load_best_model_at_end"]:
-        # transformers needs a checkpoint for every evaluation.
+        # transformers needs a checkpoint at every evaluation.
         args.setdefault("save_strategy", args["eval_strategy"])
         if "save_total_limit" not in config.args:
             # The best and the last: with 1, transformers deletes the last one at an interrupt.
@@ -191,12 +190,12 @@ def _choose_best(args: dict[str, Any], config: TrainConfig) -> None:
         if "eval_steps" in args:
             args.setdefault("save_steps", args["eval_steps"])
     if config.early_stopping_patience is not None:
-        # Without it a resumed run would count its patience from 0.
+        # Without it, a resumed run would restart its patience at 0.
         args.setdefault("restore_callback_states_from_checkpoint", True)
 
 
 def _check_best(args: Seq2SeqTrainingArguments, config: TrainConfig, has_pairs: bool) -> None:
-    """Refuse a metric that no evaluation will have: transformers would notice after the first one."""
+    """Refuse a metric that evaluations do not compute: transformers would notice only after the first evaluation."""
     metric = args.metric_for_best_model
     if config.early_stopping_patience is not None and (metric is None or args.eval_strategy == "no"):
         raise UserError(
@@ -214,14 +213,14 @@ def _check_best(args: Seq2SeqTrainingArguments, config: TrainConfig, has_pairs: 
 
 
 def _check_type(name: str, value: Any, hint: Any) -> None:
-    """Refuse text for a number and the like: transformers would notice in the middle of its work, or never."""
+    """Refuse values of the wrong type, such as text for a number: transformers would notice late, or never."""
     if name == "fsdp":
         return  # text in transformers 4.57; also true in 5, whatever its hint says
     kinds = typing.get_args(hint) if typing.get_origin(hint) in (typing.Union, types.UnionType) else (hint,)
     if not set(kinds) <= {bool, int, float, str, type(None)}:
         return  # one of several words, or a table: transformers checks those itself
     accepted = (*kinds, int) if float in kinds else kinds
-    # To Python, true is a number.
+    # In Python, True is a number.
     is_wrong_bool = isinstance(value, bool) and bool not in kinds
     if is_wrong_bool or not isinstance(value, accepted):
         needed = " or ".join(kind.__name__ for kind in kinds if kind is not type(None))
@@ -229,7 +228,7 @@ def _check_type(name: str, value: Any, hint: Any) -> None:
 
 
 def check_precision(args: Seq2SeqTrainingArguments, family: Family) -> None:
-    """Refuse half-precision arithmetic where it overflows or does not exist; `load_model` refuses such weights."""
+    """Refuse half-precision arithmetic that overflows or is not supported; `load_model` refuses such weights."""
     if not args.fp16:
         return
     if not family.float16:
@@ -242,17 +241,17 @@ def check_precision(args: Seq2SeqTrainingArguments, family: Family) -> None:
 
 
 def dtype_of(config: TrainConfig) -> DType:
-    """Return the precision of the weights: full training in bf16 would round small updates away."""
+    """Return the precision of the weights: float32 for full training, because bf16 would round small updates away."""
     if config.args.get("fp16") and config.dtype == "auto":
         return "float32"
     return config.dtype if config.dtype != "auto" or config.lora else "float32"
 
 
 def router_weight(model_config: Any, config: LossConfig) -> float | None:
-    """Return the weight of the router loss of a mixture of experts, 0 where it is off; None for other models.
+    """Return the weight of a mixture of experts' router loss, 0 if it is off; None for other models.
 
     Raises:
-        UserError: the settings ask for it, and the model has no experts, or no weight for it.
+        UserError: the settings require a router loss, but the model has no experts, or no weight for it.
     """
     if not (hasattr(model_config, "output_router_logits") and hasattr(model_config, "router_aux_loss_coef")):
         if config.output_router_logits or config.router_aux_loss_coef:

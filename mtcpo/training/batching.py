@@ -1,4 +1,4 @@
-"""Batches of like length: the order in which examples are trained on."""
+"""Bucketing: batches of examples of similar length, and their order in training."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from mtcpo.models.layouts.base import Example, Layout
 
 Indices = NDArray[np.int64]
-"""Indices of the examples of a batch. Arrays, most of them views of one: 8 bytes an example, a fifth of a list."""
+"""Indices of a batch's examples. Arrays, mostly views of a single one: 8 bytes per example, a fifth of a list."""
 
 Lengths = Sequence[tuple[int, int]] | NDArray[np.int32]
-"""(encoder, decoder) of each example."""
+"""(encoder, decoder) length of each example, in tokens."""
 
 
 @dataclass(frozen=True, slots=True)
 class BatchLimits:
-    """How large a batch may be.
+    """The limits of a batch's size.
 
-    examples: how many, at most. tokens: padding included, sources x longest source + targets x longest target.
-    targets: of one source, 2 for pairs.
+    examples: maximum. tokens: maximum, padding included (sources x longest source + targets x longest target).
+    targets: targets per source, 2 for pairs.
     """
 
     examples: int
@@ -38,7 +38,7 @@ class BatchLimits:
 
 
 def length_batches(lengths: Lengths, limits: BatchLimits, seed: int) -> list[Indices]:
-    """Group examples by (encoder, decoder) length into batches of their indices; ties in random order."""
+    """Group examples by (encoder, decoder) length into batches, returned as indices; ties in random order."""
     order = _by_length(np.asarray(lengths, np.int64).reshape(-1, 2), seed)
     starts: list[int] = []
     encoder = decoder = 0
@@ -55,7 +55,7 @@ def length_batches(lengths: Lengths, limits: BatchLimits, seed: int) -> list[Ind
 
 
 def _by_length(lengths: NDArray[np.int64], seed: int) -> Indices:
-    """Return indices by decoder length, then encoder length; ties in random order. lengths: (N, 2)."""
+    """Return indices sorted by decoder length, then encoder length; ties in random order. lengths: (N, 2)."""
     shuffled = array("q", range(len(lengths)))
     random.Random(seed).shuffle(shuffled)
     indices = np.array(shuffled, np.int64)
@@ -65,10 +65,10 @@ def _by_length(lengths: NDArray[np.int64], seed: int) -> Indices:
 
 
 def divide_evenly(batches: Sequence[Indices], processes: int) -> list[Indices]:
-    """Make the number of batches a multiple of `processes`, so that all take as many steps; keep their order.
+    """Make the number of batches a multiple of `processes`, so that all take equally many steps; keep their order.
 
-    The largest batches are split. Where all are single examples, the shortest are joined in pairs, whatever the limits
-    of a batch. Nothing is dropped, and nothing repeated unless there are fewer examples than processes.
+    The largest batches are split. If all have a single example, the shortest are joined in pairs, regardless of the
+    limits. Nothing is dropped, and nothing is repeated unless there are fewer examples than processes.
     """
     batches = list(batches)
     while len(batches) % processes:
@@ -87,7 +87,7 @@ def divide_evenly(batches: Sequence[Indices], processes: int) -> list[Indices]:
 
 
 class LengthBatchSampler(Sampler[list[int]]):
-    """Yield this process's batches; their composition is fixed by the seed, their order by seed and epoch."""
+    """Yields this process's batches. The seed determines their composition; seed and epoch determine their order."""
 
     def __init__(
         self,
@@ -103,14 +103,14 @@ class LengthBatchSampler(Sampler[list[int]]):
         self.epoch = 0
 
     def set_epoch(self, epoch: int) -> None:
-        """Set the epoch, which decides the order of the next iteration."""
+        """Set the epoch, which determines the order of the next iteration."""
         self.epoch = epoch
 
     def __len__(self) -> int:
         return len(self.batches) // self.processes
 
     def __iter__(self) -> Iterator[list[int]]:
-        # Processes that step together take neighbours in length, so none waits for another's longer batch.
+        # In a step, all processes take batches of similar length, so none waits for another's longer batch.
         steps = [self.batches[i : i + self.processes] for i in range(0, len(self.batches), self.processes)]
         if self.shuffle:
             random.Random(f"{self.seed}-{self.epoch}").shuffle(steps)
@@ -119,7 +119,7 @@ class LengthBatchSampler(Sampler[list[int]]):
 
 
 class ExampleSet(Dataset[Example]):
-    """Tokenized examples, in memory or mapped into it."""
+    """Tokenized examples, in memory or memory-mapped."""
 
     def __init__(self, examples: Sequence[Example]) -> None:
         self.examples = examples
@@ -134,7 +134,7 @@ class ExampleSet(Dataset[Example]):
 def length_loader(
     dataset: ExampleSet, layout: Layout, args: Any, limits: BatchLimits, shuffle: bool
 ) -> DataLoader[Example]:
-    """Return this process's batches of a data set, made by the layout; args: the training arguments."""
+    """Return a loader of this process's batches of a data set. args: the training arguments."""
     seed = args.seed if args.data_seed is None else args.data_seed
     pairs_of_lengths = chain.from_iterable(map(layout.lengths, dataset.examples))
     lengths = np.fromiter(pairs_of_lengths, np.int32, 2 * len(dataset)).reshape(-1, 2)
@@ -147,8 +147,8 @@ def length_loader(
         persistent_workers=args.dataloader_persistent_workers,
         prefetch_factor=args.dataloader_prefetch_factor,
     )
-    # The sampler has picked the batches of this process already: accelerate must take it for the only one, and only
-    # move batches to the device.
+    # The sampler has already selected this process's batches: tell accelerate that there is a single process, so that
+    # it only moves batches to the device.
     prepared: DataLoader[Example] = prepare_data_loader(
         loader, device=args.device, num_processes=1, process_index=0, put_on_device=True, non_blocking=True
     )

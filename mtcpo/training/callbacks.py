@@ -1,4 +1,4 @@
-"""What accompanies a training step by step: the bar on stderr, interrupts, and the end of a run that is resumed."""
+"""Trainer callbacks: the progress bar on stderr, interrupts, and resuming a finished run."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from mtcpo.core.progress import bar
 from mtcpo.training.config import TrainConfig
 
 SPEED_FIGURES = ("_runtime", "_per_second", "_preparation_time")
-"""Endings of the names of figures that differ from one run to the next."""
+"""Suffixes of the names of figures that differ from run to run."""
 
 
 def early_stopping(config: TrainConfig) -> list[TrainerCallback]:
-    """Return what stops a training early, if the settings say so."""
+    """Return the callback for early stopping, if it is configured."""
     patience = config.early_stopping_patience
     return [] if patience is None else [EarlyStoppingCallback(patience)]
 
@@ -30,7 +30,7 @@ def early_stopping(config: TrainConfig) -> list[TrainerCallback]:
 
 
 def evaluation_lines(step: int, metrics: Mapping[str, float], samples: Sequence[Mapping[str, str]]) -> Iterator[str]:
-    """Yield the lines that show an evaluation: its figures, then translations below their sources."""
+    """Yield the lines that show an evaluation: its figures, then sample translations below their sources."""
     figures = []
     for name, value in metrics.items():
         if name != "epoch" and not name.endswith(SPEED_FIGURES):
@@ -43,13 +43,13 @@ def evaluation_lines(step: int, metrics: Mapping[str, float], samples: Sequence[
 
 
 def _printable(text: str) -> str:
-    """Return text on one line, without control characters: a model may write any, and a terminal obeys them."""
+    """Return text on one line, without control characters: a model may generate them, and a terminal would obey."""
     line = " ".join(text.split())
     return "".join(char if char.isprintable() else "\N{REPLACEMENT CHARACTER}" for char in line)
 
 
 class TrainingBar(TrainerCallback):
-    """A bar over optimizer steps that shows the loss and how many pairs are ranked right, in place of log lines."""
+    """A progress bar over optimizer steps that shows loss and reward accuracy instead of log lines."""
 
     SHOWN = (("loss", "loss"), ("accuracy", "rewards/accuracies"), ("margin", "rewards/margins"))
 
@@ -64,7 +64,7 @@ class TrainingBar(TrainerCallback):
             self.bar.update(state.global_step)
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Move by one optimizer step."""
+        """Advance by one optimizer step."""
         if self.bar is not None:
             self.bar.update(1)
 
@@ -80,11 +80,11 @@ class TrainingBar(TrainerCallback):
         samples = state.log_history[-1].get("samples") if state.log_history else None
         if samples and metrics and state.is_world_process_zero:
             for line in evaluation_lines(state.global_step, metrics, samples):
-                # Not print: it would break into the bar.
+                # Not print, which would break the bar.
                 tqdm.write(line, file=sys.stderr)
 
     def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Leave the line to what is printed next."""
+        """Close the bar."""
         if self.bar is not None:
             self.bar.close()
 
@@ -93,13 +93,13 @@ class TrainingBar(TrainerCallback):
 
 
 class FinishedRun(TrainerCallback):
-    """Keeps a run that is resumed after its last step from saving and evaluating that step a second time."""
+    """Keeps a run that is resumed after its last step from saving and evaluating that step again."""
 
     def __init__(self) -> None:
         self.is_finished = False
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Note whether any step is left."""
+        """Record whether any step is left."""
         self.is_finished = 0 < state.max_steps <= state.global_step
 
     def on_epoch_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
@@ -123,7 +123,7 @@ class _StopAtStep(TrainerCallback):
         self.accelerator = accelerator
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        # All processes stop at one step, whichever got the signal: one that went on alone would wait for ever.
+        # All processes stop at the same step, whichever got the signal: one that continued alone would wait forever.
         if self.accelerator.num_processes > 1:
             requests = torch.tensor(int(self.is_requested), device=self.accelerator.device)
             self.is_requested = bool(self.accelerator.reduce(requests, "sum"))
@@ -136,7 +136,7 @@ def stopping_at_a_step(trainer: Trainer) -> Iterator[None]:
     """Turn the first Ctrl-C or SIGTERM into a checkpoint and then KeyboardInterrupt; a second one is immediate."""
     callback = _StopAtStep(trainer.accelerator)
     trainer.add_callback(callback)
-    # Python lets the main thread alone handle signals.
+    # In Python, only the main thread can handle signals.
     if threading.current_thread() is not threading.main_thread():
         yield
         return

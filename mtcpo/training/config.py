@@ -1,4 +1,4 @@
-"""The settings of training, apart from its code: a recipe is read and checked without waiting for torch."""
+"""The settings of training, separate from its code: recipes are read and checked without importing torch."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from mtcpo.translation.config import TranslateConfig
 
 
 class DevConfig(CorpusConfig):
-    """A dev set, translated and scored at every evaluation, as by `mtcpo evaluate`; it chooses the best checkpoint.
+    """A dev set, translated and scored at every evaluation as by `mtcpo evaluate`, to choose the best checkpoint.
 
     The corpus needs references. The metrics are logged as eval_bleu, eval_chrf, ...; unless train.args says otherwise,
     the first of them chooses the checkpoint that is kept.
@@ -45,17 +45,17 @@ class DevConfig(CorpusConfig):
 
 
 class EvalConfig(Config):
-    """Pairs that training does not see; loss, rewards, accuracies and margins on them are logged as eval_*."""
+    """Held-out pairs; loss, rewards, reward accuracy and margins on them are logged as eval_*."""
 
     prefs: RowSource
     src_lang: Language | None = None
     tgt_lang: Language | None = None
-    """Languages of triplets that do not name theirs."""
+    """Language of triplets that do not name it."""
 
     @property
     def corpus(self) -> PreferenceSetConfig:
         """Where the pairs are."""
-        # A source that is code was allowed when this section was read.
+        # If the source is custom code, it was allowed when this section was read.
         values = {"source": self.prefs, "src_lang": self.src_lang, "tgt_lang": self.tgt_lang}
         return load_section(PreferenceSetConfig, values, "train.eval", allow_code=True)
 
@@ -66,12 +66,12 @@ class TrainConfig(LossConfig):
     batch_tokens: int | None = Field(default=None, ge=1)
     """Tokens of a batch, padding included; per_device_train_batch_size still limits its pairs."""
     dropout: Annotated[float, Field(ge=0, lt=1)] | Literal["model"] = 0.0
-    """0 unless asked for: chosen and rejected should differ by their text alone. "model": what its config says."""
+    """Default 0: chosen and rejected should differ only in their text. "model": as in the model's config."""
     max_source_tokens: int | None = Field(default=None, ge=1)
     max_target_tokens: int | None = Field(default=None, ge=1)
-    """Longer examples are dropped and counted. Default: as long as the model can take."""
+    """Longer examples are dropped and counted. Default: the model's limit."""
     dtype: DType = "auto"
-    """Of the weights. auto: float32 for full training (bf16 arithmetic on a GPU), the GPU's best for LoRA."""
+    """Precision of the weights. auto: float32 for full training (bf16 arithmetic on a GPU), the GPU's best for LoRA."""
     lora: LoraConfig | None = None
     eval: EvalConfig | None = None
     dev: DevConfig | None = None
@@ -82,16 +82,16 @@ class TrainConfig(LossConfig):
 
     @property
     def quantization(self) -> Quantization | None:
-        """How the weights are quantized as they are loaded."""
+        """How the weights are quantized on loading."""
         return self.lora.quantization if self.lora else None
 
 
 def with_trial_values(config: TrainConfig, values: dict[str, Any]) -> TrainConfig:
-    """Return the settings of a trial of a search; the parameters of the loss among `values` are taken out of them.
+    """Return the settings for a trial of a search; parameters of the loss are removed from `values`.
 
     Raises:
-        UserError: a value that the loss does not take.
+        UserError: a value that is invalid for the loss.
     """
     of_loss = {name: values.pop(name) for name in LossConfig.model_fields if name in values}
-    # Code in the settings was allowed when they were read.
+    # Custom code in the settings was allowed when they were read.
     return load_section(TrainConfig, config.model_dump() | of_loss, "hp_space", allow_code=True)

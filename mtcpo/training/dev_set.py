@@ -1,4 +1,4 @@
-"""The dev set of a training: at every evaluation all processes translate a part of it, and the first one scores it."""
+"""The dev set of a training: at every evaluation, all processes translate a part, and the first one scores it."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from mtcpo.translation.translate import translate_texts
 
 @dataclass(frozen=True, slots=True)
 class DevSet:
-    """Segments with references, the metrics to score their translations by, and how they are translated.
+    """Segments with references, metrics to score their translations, and decoding settings.
 
     samples: how many translations `evaluate` returns as examples, spread evenly over the set.
     """
@@ -33,7 +33,7 @@ class DevSet:
     samples: int = 3
 
     def evaluate(self, loaded: LoadedModel, accelerator: Any) -> tuple[dict[str, float], list[dict[str, str]]]:
-        """Return the corpus scores by name of metric, and some translations; the same in every process.
+        """Return metric -> corpus score, and sample translations; the same in every process.
 
         The model, its mode and the random generators are left as they were.
 
@@ -46,7 +46,7 @@ class DevSet:
             try:
                 outcome = [self.score(texts)]
             except UserError as error:
-                # Passed on: the others would wait for ever for scores that do not come.
+                # Broadcast: the other processes would wait forever for scores that never come.
                 outcome = [error]
         broadcast_object_list(outcome)
         if isinstance(outcome[0], UserError):
@@ -54,9 +54,9 @@ class DevSet:
         return outcome[0], self._samples(texts)
 
     def _translate(self, loaded: LoadedModel, accelerator: Any) -> list[str]:
-        """Return the translation of every segment; of n processes each translates every n-th segment."""
+        """Return the translation of every segment; each of n processes translates every n-th segment."""
         count, processes = len(self.segments), accelerator.num_processes
-        # As many in each process, some twice if need be: with sharded weights, none can translate without the others.
+        # Equally many in each process, some twice if need be: with sharded weights, none can translate alone.
         rounds = -(-count // processes)
         numbers = [number % count for number in range(accelerator.process_index, rounds * processes, processes)]
         part = translate_texts(load_engine(loaded, "dev"), [self.segments[n] for n in numbers], self.decoding)
@@ -64,14 +64,14 @@ class DevSet:
         return [translations[number] for number in range(count)]
 
     def score(self, texts: Sequence[str]) -> dict[str, float]:
-        """Return the corpus scores of the translations of all segments."""
+        """Return metric -> corpus score. texts: one translation for each segment."""
         return {
             metric.name: float(metric.corpus_score(metric.statistics(texts, self.segments).sum(axis=0)))
             for metric in self.metrics
         }
 
     def _samples(self, texts: Sequence[str]) -> list[dict[str, str]]:
-        """Return some translations, spread evenly over the set."""
+        """Return sample translations, spread evenly over the set."""
         count = min(self.samples, len(texts))
         samples = []
         for number in range(count):
@@ -82,22 +82,22 @@ class DevSet:
         return samples
 
     def signatures(self) -> dict[str, str]:
-        """Return the signature of each metric by its name."""
+        """Return metric -> signature."""
         counts = {len(segment.references) for segment in self.segments}
         references = counts.pop() if len(counts) == 1 else -1  # -1: their number varies
         return {metric.name: metric.signature(references if metric.needs_references else 0) for metric in self.metrics}
 
 
 def dev_set_of(config: TrainConfig) -> tuple[DevSet | None, Drops]:
-    """Return the dev set of a training's settings, if any, as `load_dev_set` does."""
+    """Load the dev set of a training, if it has one; see `load_dev_set`."""
     return (None, Drops()) if config.dev is None else load_dev_set(config.dev)
 
 
 def load_dev_set(config: DevConfig) -> tuple[DevSet, Drops]:
-    """Read a dev set and load its metrics; also return how many segments were dropped, by reason.
+    """Read a dev set and load its metrics; also return reason -> count of dropped segments.
 
     Raises:
-        UserError: a file is missing, nothing is in it, a segment has no reference, or a metric cannot be loaded.
+        UserError: a file is missing or empty, a segment has no reference, or a metric cannot be loaded.
     """
     drops = Drops()
     segments = tuple(read_corpus(config, drops))

@@ -1,4 +1,4 @@
-"""From texts to tokenized examples: what is dropped is counted, and nothing is ever truncated."""
+"""Tokenize texts to examples. What is dropped is counted, and nothing is ever truncated."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ ENCODE_AT_ONCE = 1000
 """Texts tokenized in one call: enough to keep the tokenizer's threads busy, few enough to keep memory flat."""
 
 NAMED_IDS = 5
-"""How many ids of dropped examples a report names for each reason."""
+"""How many ids of dropped examples a report lists for each reason."""
 
 
 @dataclasses.dataclass(slots=True)
@@ -38,13 +38,13 @@ class Encoded:
 
 
 def pair_texts(triplets: Iterable[Triplet]) -> Iterator[TextExample]:
-    """Yield the parts of triplets that training needs: the source, or the prompt, with (chosen, rejected)."""
+    """Yield the parts of triplets that training needs: source or prompt, with (chosen, rejected)."""
     for t in triplets:
         yield TextExample(t.source, t.src_lang, t.tgt_lang, (t.chosen, t.rejected), t.prompt, t.id)
 
 
 def reference_texts(segments: Iterable[Segment]) -> Iterator[TextExample]:
-    """Yield what supervised training needs: each source with each of its references.
+    """Yield the examples for SFT: each source with each of its references.
 
     Raises:
         UserError: a segment has no reference.
@@ -59,10 +59,10 @@ def reference_texts(segments: Iterable[Segment]) -> Iterator[TextExample]:
 def encode_within_limits(layout: Layout, texts: Iterable[TextExample], config: TrainConfig) -> Encoded:
     """Tokenize texts; drop and count those that are empty, with equal targets, or too long for model or config.
 
-    Nothing is truncated: a truncated target has no end token. What was tokenized before comes from the cache.
+    Nothing is truncated: a truncated target has no end token. Already tokenized data come from the token cache.
     """
     run = _Tokenization(layout, config)
-    # All that decides which examples there are, beside layout and texts.
+    # Everything that determines the examples, besides layout and texts.
     settings = config.loss == "sft", config.max_source_tokens, config.max_target_tokens
     with spooled(texts) as spool:
         examples, notes = cached_examples(layout, spool, settings, run.examples, run.notes)
@@ -73,7 +73,7 @@ def encode_within_limits(layout: Layout, texts: Iterable[TextExample], config: T
 
 @dataclasses.dataclass(slots=True)
 class _Tokenization:
-    """One pass over texts, and what there is to report of it afterwards."""
+    """One pass over texts, with what it drops."""
 
     layout: Layout
     config: TrainConfig
@@ -96,11 +96,11 @@ class _Tokenization:
                     yield example
 
     def notes(self) -> Notes:
-        """Return what there is to report, once all examples have been made."""
+        """Return the notes for reports, once all examples have been yielded."""
         return {"languages": self.languages, "dropped": self.dropped, "dropped_ids": self.dropped_ids}
 
     def _drop(self, reason: str, text: TextExample) -> None:
-        """Count a text that is left out, and keep its id if it is among the first."""
+        """Count a dropped text, and keep its id if it is among the first."""
         self.dropped[reason] += 1
         ids = self.dropped_ids.setdefault(reason, [])
         if text.id and len(ids) < NAMED_IDS:
@@ -108,7 +108,7 @@ class _Tokenization:
 
 
 def require_examples(kind: str, encoded: Encoded) -> Encoded:
-    """Return the examples if there is one.
+    """Return `encoded` if it has at least one example.
 
     Raises:
         UserError: all were dropped; the message says why.
@@ -124,7 +124,7 @@ def require_examples(kind: str, encoded: Encoded) -> Encoded:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class CountedTexts:
-    """Texts to tokenize; `drops` counts what is left out as they are read."""
+    """Texts to tokenize; `drops` counts what their reader drops."""
 
     texts: Iterable[TextExample]
     drops: Drops
@@ -136,7 +136,7 @@ class CountedTexts:
             UserError: no example is left.
         """
         encoded = encode_within_limits(layout, self.texts, config)
-        # Only now have all texts been read, and those that were dropped counted.
+        # Only now: `drops` is complete once all texts have been read.
         encoded.dropped.update(self.drops)
         return require_examples(kind, encoded)
 
@@ -144,10 +144,10 @@ class CountedTexts:
 def evaluation_texts(
     config: TrainConfig, texts: Iterable[TextExample] | None = None, prompt: str | None = None
 ) -> CountedTexts | None:
-    """Return `texts`, else the pairs of `config.eval`, the first of which is read now; None where there are none.
+    """Return `texts`, else the pairs of `config.eval` (the first is read now), else None.
 
     Raises:
-        UserError: the file is missing, or no triplet is in it.
+        UserError: the file is missing or has no triplets.
     """
     drops = Drops()
     if texts is None and config.eval is not None:
@@ -156,7 +156,7 @@ def evaluation_texts(
 
 
 def with_template(texts: Iterable[TextExample], template: str | None) -> Iterator[TextExample]:
-    """Yield the texts as they are, once it is clear that the template, if there is one, applies to them.
+    """Yield the texts unchanged, after checking that the template, if any, applies to them.
 
     Raises:
         UserError: a text has a prompt of its own, so that the template would have no effect.
@@ -171,14 +171,14 @@ def with_template(texts: Iterable[TextExample], template: str | None) -> Iterato
 
 
 def _reason_to_drop(text: TextExample, example: Example, layout: Layout, config: TrainConfig) -> str | None:
-    """Return why an example cannot be trained on, None if it can."""
+    """Return why an example cannot be used for training, or None if it can."""
     source = text.source if text.prompt is None else text.prompt
     is_empty = not source.strip() if isinstance(source, str) else not source  # a conversation is a list of messages
     if is_empty:
         return "empty_source"
     if not all(target.strip() for target in text.targets):
         return "empty_target"
-    # Tokens, not texts: a tokenizer may make the same tokens of different texts.
+    # Compare tokens, not texts: different texts may have the same tokens.
     if len(set(example.targets)) < len(example.targets):
         return "chosen_equals_rejected"
     longest = max(len(target) for target in example.targets)

@@ -1,12 +1,12 @@
-"""Losses: a table of them, their settings, and each as a pure function of log-probabilities.
+"""Losses: their settings, the losses as pure functions of log-probabilities, and their catalogue.
 
 Dimensions: B pairs, R rows of targets (2B for pairs, chosen rows first), T target tokens.
 
-Notation: w chosen, l rejected; logp summed over target tokens (nats), m its mean over them. A loss looks at either logp
-or m; r is that value, bent where `alpha` is not 0, and h = r_w - r_l. Each loss returns one value for each pair, (B,).
+Notation: w chosen, l rejected; logp summed over target tokens (nats), m its mean over them. A loss uses either logp
+or m; r is that value, transformed by `shaped` if `alpha` is not 0, and h = r_w - r_l. Losses return shape (B,).
 
-A new loss is a function and a row of LOSSES; a new parameter is a field of LossConfig. Recipes and `--help` read the
-table, so torch must not be imported here at the top: what needs it imports it inside a function.
+To add a loss, write a function and add a row to LOSSES; a new parameter is a field of LossConfig. Recipes and `--help`
+read the catalogue, so torch must not be imported at the top of this module, only inside functions.
 """
 
 from __future__ import annotations
@@ -33,31 +33,31 @@ Number = Annotated[float, Field(allow_inf_nan=False)]
 
 
 class LossConfig(Config):
-    """Which loss, and its parameters; one that the loss does not use is refused unless it has its default."""
+    """The loss and its parameters; a parameter that the loss does not use is refused unless it has its default."""
 
     loss: str = "sigmoid"
     """A name in LOSSES, or `python:package.module:function`, see `LossFunction`."""
     beta: Number = Field(default=0.1, gt=0)
-    """The scale of rewards; for ipo 1 / (2 beta) is the margin aimed at."""
+    """The scale of rewards; for ipo, the target margin is 1 / (2 beta)."""
     label_smoothing: float = Field(default=0.0, ge=0, lt=0.5)
-    """sigmoid, simpo, alphapo, arpo: the probability that the preference is the wrong way round."""
+    """sigmoid, simpo, alphapo, arpo: the probability that a preference label is wrong."""
     simpo_gamma: Number = Field(default=0.5, ge=0)
     """simpo, alphapo: the target margin, after beta."""
     alpha: Number = 0.0
     """The shape of rewards, with any preference loss: (1 - p^-alpha) / alpha; 0: log p. Default of alphapo: 0.25."""
     arpo_eta: Number = Field(default=0.9, gt=0)
     arpo_kappa: Number = Field(default=0.4, ge=0)
-    """arpo rejects at the rate tau = clamp(eta e^(kappa |m_w - m_l|) - 1, 0, 1); the defaults of X-ALMA's code."""
+    """arpo: rejection rate tau = clamp(eta e^(kappa |m_w - m_l|) - 1, 0, 1); the defaults of X-ALMA's code."""
     cpo_alpha: Number = Field(default=1.0, ge=0)
     """Weight of the NLL of the chosen target; simpo with cpo_alpha > 0 is CPO-SimPO."""
     nll_smoothing: float = Field(default=0.0, ge=0, lt=1)
-    """Label smoothing of the NLL. A model that was trained with it is sharpened by a plain NLL; 0.1 is usual in MT."""
+    """Label smoothing of the NLL. Plain NLL would sharpen a model trained with smoothing; 0.1 is usual in MT."""
     nll_normalization: Literal["token", "sentence"] = "token"
-    """NLL as a mean over tokens (as published code has it) or summed per sentence (as the CPO paper writes it)."""
+    """NLL averaged over tokens (as in published code) or summed per sentence (as in the CPO paper)."""
     output_router_logits: bool | None = None
-    """Mixtures of experts: add the loss that balances their load. Default: what the model's config says."""
+    """Mixture of experts: add the router loss, which balances load. Default: as in the model's config."""
     router_aux_loss_coef: Annotated[Number, Field(ge=0)] | None = None
-    """Weight of that loss; a weight switches it on. Default: the model's own."""
+    """Weight of the router loss; setting it switches the loss on. Default: the model's."""
 
     @field_validator("loss", mode="before")
     @classmethod
@@ -92,7 +92,7 @@ class LossConfig(Config):
 
 @dataclass(frozen=True, slots=True)
 class PairLogps:
-    """Log-probabilities of B pairs (float32, nats) and the target lengths in tokens; each of shape (B,).
+    """Log-probabilities (float32, nats) and target lengths (tokens) of B pairs; each of shape (B,).
 
     chosen, rejected: summed over target tokens. chosen_mean, rejected_mean: means over them.
     """
@@ -125,8 +125,8 @@ def pair_logps(scores: TokenScores) -> PairLogps:
 LossFunction = Callable[[PairLogps, LossConfig], "Tensor"]
 """A preference loss: (logps, config) -> one value for each pair, shape (B,), differentiable with respect to `logps`.
 
-The value of a pair may depend on that pair alone: a function is called with some pairs of an optimizer step at a time,
-and the values of all of them are averaged over the step. The NLL term, `cpo_alpha`, is added outside.
+A pair's value must depend only on that pair: the function is called with some pairs of an optimizer step at a time, and
+the values are averaged over the step. The NLL term (`cpo_alpha`) is added separately.
 """
 
 
@@ -136,11 +136,11 @@ and the values of all of them are averaged over the step. The NLL term, `cpo_alp
 def shaped(logps: Tensor, alpha: float) -> Tensor:
     """(1 - e^(-alpha x)) / alpha, which is (1 - p^-alpha) / alpha for p = e^x; x for alpha = 0.
 
-    The reward of AlphaPO (arXiv 2501.03884). Computed from a log-probability, since p itself is 0 in float32 below
-    e^-103. With alpha > 0 it falls exponentially where x falls: alpha * |x| above 88 overflows however it is computed,
-    so on summed log-probabilities (sigmoid, hinge, arpo) alpha has to be small.
+    The reward of AlphaPO (arXiv 2501.03884). Computed from log-probabilities, because p underflows in float32
+    below e^-103. With alpha > 0, it falls exponentially with x: alpha * |x| above 88 overflows however it is computed,
+    so alpha must be small for losses on summed log-probabilities (sigmoid, hinge, arpo).
     """
-    # expm1, not exp: 1 - e^(-alpha x) loses all digits where alpha is near 0.
+    # expm1, not exp: 1 - e^(-alpha x) would lose all digits for alpha near 0.
     return logps if alpha == 0 else -(-alpha * logps).expm1() / alpha
 
 
@@ -179,7 +179,7 @@ def ipo_loss(logps: PairLogps, config: LossConfig) -> Tensor:
 def simpo_loss(logps: PairLogps, config: LossConfig) -> Tensor:
     """-log sigma(beta h - gamma) on mean log-probabilities, smoothed; SimPO eq. 6 (arXiv 2405.14734).
 
-    With an alpha other than 0, the default of "alphapo", it is AlphaPO (arXiv 2501.03884): h of bent rewards.
+    With a nonzero alpha, the default of "alphapo", it is AlphaPO (arXiv 2501.03884): h of transformed rewards.
     """
     margin = _mean_margin(logps, config.alpha)
     return smoothed_sigmoid(config.beta * margin - config.simpo_gamma, config.label_smoothing)
@@ -188,8 +188,8 @@ def simpo_loss(logps: PairLogps, config: LossConfig) -> Tensor:
 def rejection_rate(logps: PairLogps, config: LossConfig) -> Tensor:
     """Return tau = clamp(eta e^(kappa |m_w - m_l|) - 1, 0, 1), shape (B,), without gradient; X-ALMA (2410.03115).
 
-    How hard to push the rejected down: not at all where the model finds it as good as the chosen, fully from a gap of
-    ln(2 / eta) / kappa on. eta = 1 is the paper's formula, with kappa its eta.
+    How hard to push the rejected down: not at all if the model finds it as good as the chosen, fully from a gap of
+    ln(2 / eta) / kappa. eta = 1 is the paper's formula, whose eta is kappa here.
     """
     gap = (logps.chosen_mean.detach() - logps.rejected_mean.detach()).abs()
     return (config.arpo_eta * (config.arpo_kappa * gap).exp() - 1).clamp(0, 1)
@@ -207,13 +207,13 @@ def arpo_loss(logps: PairLogps, config: LossConfig) -> Tensor:
 
 @dataclass(frozen=True, slots=True)
 class LossSpec:
-    """One loss, as everything but its formula needs to know it.
+    """A row of LOSSES: a loss and its description.
 
-    function: the preference term; None: there is none, and training needs no pairs.
+    function: the preference term; None: no preference term, and training needs no pairs.
     title: its name in tables. paper: arXiv number, or "". help: one line for the docs.
-    parameters: the settings that it uses, of those that not every loss does.
-    length_normalized: it looks at means over target tokens, not at sums; its rewards are logged accordingly.
-    defaults: of parameters whose default differs from that of LossConfig.
+    parameters: the settings that it uses, among those that only some losses use.
+    length_normalized: uses means over target tokens, not sums; rewards are logged accordingly.
+    defaults: parameter -> default, if it differs from LossConfig's.
     """
 
     function: LossFunction | None
@@ -226,7 +226,7 @@ class LossSpec:
 
 
 PAIRWISE = ("beta", "alpha", "cpo_alpha")
-"""What every preference loss of ours uses."""
+"""Parameters of all built-in preference losses."""
 
 ALPHAPO_ALPHA = 0.25
 """As in the AlphaPO paper's runs with Mistral and Llama 3 (arXiv 2501.03884, table 3)."""
@@ -249,7 +249,7 @@ LOSSES = {
                      "CPO that penalizes a rejected translation less if it is close to the chosen one",
                      (*PAIRWISE, "label_smoothing", "arpo_eta", "arpo_kappa")),
 }  # fmt: skip
-"""The value of --loss -> what it is."""
+"""Value of --loss -> the loss."""
 
 FOR_EVERY_LOSS = {"loss", "nll_smoothing", "nll_normalization", "output_router_logits", "router_aux_loss_coef"}
 """Settings of LossConfig that do not depend on the loss."""
@@ -280,7 +280,7 @@ def losses_with(parameter: str) -> list[str]:
 
 
 def loss_table() -> str:
-    """Return the losses and what they do as a Markdown table for the docs."""
+    """Return the catalogue of losses as a Markdown table for the docs."""
     rows = ["| `--loss` | title | what it does | parameters | paper |", "|---|---|---|---|---|"]
     for name, spec in LOSSES.items():
         parameters = ", ".join(f"`{parameter}`" for parameter in spec.parameters)
@@ -293,16 +293,16 @@ def loss_table() -> str:
 
 
 def find_loss(loss: str) -> LossSpec:
-    """Return the row of a loss; one that is named as `python:package.module:function` is imported.
+    """Return the row of a loss; custom code (`python:package.module:function`) is imported.
 
     Raises:
-        UserError: the code cannot be imported, or is no function.
+        UserError: the code cannot be imported, or is not a function.
     """
     return LOSSES[loss] if loss in LOSSES else custom_loss(load_user_code(loss, "train.loss"), loss)
 
 
 def custom_loss(function: LossFunction, name: str) -> LossSpec:
-    """Return the row of a user's own function; an attribute `length_normalized = True` has means logged as rewards."""
+    """Return the row of a custom function; if it has `length_normalized = True`, means are logged as rewards."""
     normalized = bool(getattr(function, "length_normalized", False))
 
     def checked(logps: PairLogps, config: LossConfig) -> Tensor:
@@ -326,7 +326,7 @@ def custom_loss(function: LossFunction, name: str) -> LossSpec:
 
 
 def chosen_nll(scores: TokenScores, config: LossConfig) -> Tensor:
-    """Return the (smoothed) NLL summed over the tokens of the chosen targets, which are the first rows; a scalar."""
+    """Return the (smoothed) NLL, summed over the tokens of the chosen targets (the first rows); a scalar."""
     rows = len(scores.labels) if config.loss == "sft" else len(scores.labels) // 2
     smoothing = config.nll_smoothing
     return -((1 - smoothing) * scores.token_logps[:rows] + smoothing * scores.mean_logps[:rows]).sum()

@@ -1,7 +1,7 @@
-"""What is summed on the device while batches pass, and the figures that logs and evaluations make of it.
+"""Running sums on the device, and the figures that logs and evaluations compute from them.
 
-Dimensions: B pairs. A step adds to running sums and waits for nothing; reading them synchronizes with the device, so it
-happens at logs, evaluations and saves alone.
+Dimensions: B pairs. Steps add to the sums without waiting; reading them synchronizes with the device, so it happens
+only at logs, evaluations and saves.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ COUNTS = ("pairs", "chosen_tokens", "real_tokens", "padded_tokens")
 PAIR_METRICS = (
     "rewards/chosen", "rewards/rejected", "rewards/accuracies", "rewards/margins", "logps/chosen", "logps/rejected",
 )  # fmt: skip
-"""Figures of pairs, under the names that TRL logs them by."""
+"""Figures about pairs, under the names that TRL uses in its logs."""
 
 SUMS = (*COUNTS, "preference", "nll", "smoothed_nll", "router_loss", *PAIR_METRICS)
 
@@ -33,21 +33,21 @@ SUMS = (*COUNTS, "preference", "nll", "smoothed_nll", "router_loss", *PAIR_METRI
 
 
 def count_items(batch: Batch, sft: bool) -> Tensor:
-    """Return (pairs, target tokens of the chosen) of a batch, what it adds to the normalizers of its step; (2,)."""
+    """Return (2,): pairs and chosen target tokens, a batch's contribution to the normalizers of its step."""
     labels = batch["labels"]
     chosen = labels if sft else labels[: len(labels) // 2]
-    # Not torch.tensor: copying it to a GPU would wait for the GPU.
+    # Not torch.tensor, whose copy to a GPU would wait for the GPU.
     return torch.stack([torch.full((), len(chosen), device=labels.device), (chosen != IGNORE).sum()])
 
 
 def rewards(logps: PairLogps, config: LossConfig, loss: LossSpec) -> tuple[Tensor, Tensor]:
-    """Return beta * r of chosen and rejected, detached, shape (B,) each: the implicit rewards."""
+    """Return the implicit rewards, beta * r, of chosen and rejected; detached, shape (B,) each."""
     chosen, rejected = _rewarded(logps, loss)
     return config.beta * shaped(chosen, config.alpha).detach(), config.beta * shaped(rejected, config.alpha).detach()
 
 
 def _rewarded(logps: PairLogps, loss: LossSpec) -> tuple[Tensor, Tensor]:
-    """Return the log-probabilities that the loss looks at, of chosen and rejected: means or sums."""
+    """Return the log-probabilities of chosen and rejected that the loss uses: means or sums."""
     if loss.length_normalized:
         return logps.chosen_mean, logps.rejected_mean
     return logps.chosen, logps.rejected
@@ -56,7 +56,7 @@ def _rewarded(logps: PairLogps, loss: LossSpec) -> tuple[Tensor, Tensor]:
 def batch_sums(
     scores: TokenScores, counts: Iterable[Tensor | int], config: LossConfig, loss: LossSpec
 ) -> dict[str, Tensor | int]:
-    """Return the figures of a batch, each summed over its pairs; counts: in the order of COUNTS."""
+    """Return name -> figure of a batch, summed over its pairs. counts: in the order of COUNTS."""
     sums = dict(zip(COUNTS, counts, strict=True))
     sums["smoothed_nll"] = chosen_nll(scores, config).detach()
     if scores.router_loss is not None:
@@ -83,7 +83,7 @@ def batch_sums(
 
 
 class RunningSums:
-    """Sums over batches since they were last taken, by the names of SUMS, on the device."""
+    """Sums over batches since the last `take`, with the names of SUMS, on the device."""
 
     def __init__(self, device: torch.device) -> None:
         self._device = device
@@ -99,7 +99,7 @@ class RunningSums:
             self.tensor[SUMS.index(name)] += value
 
     def take(self, accelerator: Any) -> dict[str, float]:
-        """Return the sums over all processes and clear them; {} if nothing was added. All processes must call it."""
+        """Return name -> sum over all processes, and reset; {} if nothing was added. All processes must call it."""
         sums, self.tensor = self.tensor, None
         if sums is None:
             return {}
@@ -107,17 +107,17 @@ class RunningSums:
 
 
 def all_finite(tensors: Iterable[Tensor], accelerator: Any) -> bool:
-    """Whether no value is NaN or infinite, in any process; all processes must call it."""
+    """Whether all values are finite in all processes; all processes must call it."""
     not_finite = torch.zeros((), device=accelerator.device)
     for tensor in tensors:
         if tensor.numel():
-            # The largest absolute value is NaN or infinite if any is, and finding it makes no copy.
+            # The largest absolute value is not finite if any value is not; the norm needs no copy.
             not_finite += ~torch.isfinite(torch.linalg.vector_norm(tensor.detach(), float("inf")))
     return not accelerator.reduce(not_finite, "sum").item()
 
 
 class Meters:
-    """The running sums of a training and of its evaluations, and what is logged of them."""
+    """The running sums of a training and its evaluations, and the figures logged from them."""
 
     def __init__(self, accelerator: Any) -> None:
         self._accelerator = accelerator
@@ -125,7 +125,7 @@ class Meters:
         self._last_log: float | None = None
 
     def start(self) -> None:
-        """Start to count the time of training, unless that has begun."""
+        """Start the clock of training, unless it is running."""
         if self._last_log is None:
             self._last_log = time.perf_counter()
 
@@ -134,7 +134,7 @@ class Meters:
         (self._training if training else self._evaluation).add(sums)
 
     def training_figures(self, loss: LossSpec, router: float) -> dict[str, float]:
-        """Return the means of training since the last log, and its speed; {} if there was no batch."""
+        """Return means and speed of training since the last log; {} if there was no batch."""
         sums = self._training.take(self._accelerator)
         if not sums:
             return {}
@@ -154,7 +154,7 @@ class Meters:
 
     @contextmanager
     def evaluating(self) -> Iterator[None]:
-        """Count an evaluation from nothing, and leave its time out of that of training."""
+        """Reset the sums of evaluation, and stop the clock of training inside the block."""
         self._evaluation.tensor = None
         start = time.perf_counter()
         yield
@@ -162,7 +162,7 @@ class Meters:
             self._last_log += time.perf_counter() - start
 
     def evaluation_figures(self, config: LossConfig, loss: LossSpec, router: float) -> dict[str, float]:
-        """Return loss and means over all pairs of an evaluation, as if they were one step; {} if there was none."""
+        """Return loss and means over all pairs of an evaluation, as if they were one step; {} if there are none."""
         sums = self._evaluation.take(self._accelerator)
         if not sums:
             return {}
@@ -172,14 +172,14 @@ class Meters:
         return {"loss": value + router * means.get("router_loss", 0.0)} | means
 
     def what_diverged(self, model: nn.Module) -> str:
-        """Return what is NaN or infinite of what was trained since the last log, "" if nothing is.
+        """Return what has become NaN or infinite since the last log ("the loss is", ...), or "".
 
         Waits for the device. All processes must call it.
         """
         sums = self._training.tensor
         if not all_finite([] if sums is None else [sums], self._accelerator):
             return "the loss is"
-        # A gradient may overflow in the last step, after its loss was computed.
+        # Weights too: a gradient may overflow in the last step, after its loss was computed.
         trained = (local_part(parameter) for parameter in model.parameters() if parameter.requires_grad)
         return "" if all_finite(trained, self._accelerator) else "a weight is"
 
@@ -194,7 +194,7 @@ def divergence(step: int, config: LossConfig, what: str) -> UserError:
 
 
 def _means(sums: Mapping[str, float], loss: LossSpec, router: float) -> dict[str, float]:
-    """Return what logs of training and evaluations both report; router: the weight of the router loss."""
+    """Return the figures common to logs of training and evaluations. router: weight of the router loss."""
     means = {"nll_loss": sums["nll"] / sums["chosen_tokens"]}
     if loss.function is not None:
         means |= {name: sums[name] / sums["pairs"] for name in PAIR_METRICS}

@@ -1,7 +1,7 @@
-"""The card of a trained model (README.md in its directory): where it comes from and how good it was found to be.
+"""The card of a trained model (README.md in its directory): data, recipe, scores, versions.
 
-Its text is `templates/model_card.md`. It holds nothing that differs between two runs of the same training, so that
-their directories are equal, too.
+Its template is `templates/model_card.md`. It contains nothing that differs between two runs of the same training, so
+that their directories are identical.
 """
 
 from __future__ import annotations
@@ -20,18 +20,18 @@ CARD_FILE = "README.md"
 TEMPLATE = PACKAGE / "training" / "templates" / "model_card.md"
 
 PACKAGES = ("torch", "transformers", "peft", "sacrebleu", "unbabel-comet")
-"""Packages whose versions a card gives, where they are installed."""
+"""Packages whose versions a card lists, if they are installed."""
 
 
 def model_card(report: Mapping[str, Any], name: str) -> str:
-    """Return the card of the model that training.json describes; `name` is its title."""
+    """Return a model's card. report: the content of training.json; name: the card's title."""
     import jinja2
 
     settings = report["settings"]
     source, target = report["data"]["languages"]
     loss = settings["loss"]
     has_languages = UNDETERMINED not in (source, target)
-    # Markdown, not HTML: nothing is escaped.
+    # Output is Markdown, not HTML: no escaping.
     environment = jinja2.Environment(trim_blocks=True, undefined=jinja2.StrictUndefined, keep_trailing_newline=True)
     return environment.from_string(TEMPLATE.read_text(encoding="utf-8")).render(
         name=name,
@@ -58,13 +58,13 @@ def model_card(report: Mapping[str, Any], name: str) -> str:
 
 
 def _metadata(report: Mapping[str, Any]) -> str:
-    """Return the head of the card, YAML that the hub reads."""
+    """Return the card's front matter, YAML that the hub reads."""
     from huggingface_hub import ModelCardData
 
     base, settings = str(report["model"]), report["settings"]
     codes = []
     for tag in report["data"]["languages"]:
-        code = tag.split("-")[0]  # the hub knows no scripts and regions
+        code = tag.split("-")[0]  # the hub does not know scripts and regions
         if tag != UNDETERMINED and code not in codes:
             codes.append(code)
     tags = ["mtcpo", "translation"]
@@ -81,7 +81,7 @@ def _metadata(report: Mapping[str, Any]) -> str:
 
 
 def _is_adapter(settings: Mapping[str, Any]) -> bool:
-    """Whether the directory holds adapters alone, without the model that they belong to."""
+    """Whether the directory holds only adapters, without their base."""
     return bool(settings["lora"]) and not settings["lora"]["merge"]
 
 
@@ -93,7 +93,7 @@ def _is_hub_name(base: str) -> bool:
 
 
 def _public(value: Any) -> Any:
-    """Return a setting without what concerns this machine alone: absolute paths shortened, unset values left out."""
+    """Return a setting without machine-specific parts: absolute paths are shortened, unset values left out."""
     if isinstance(value, Mapping):
         return {key: _public(item) for key, item in value.items() if item is not None}
     if isinstance(value, list):
@@ -108,7 +108,7 @@ def _recipe(settings: Mapping[str, Any]) -> str:
 
 
 def _evaluated_on(report: Mapping[str, Any]) -> list[str]:
-    """Return sentences on what the scores were computed on."""
+    """Return sentences about the data on which the scores were computed."""
     sentences = []
     if "dev" in report:
         sentences.append(f"On {report['dev']['segments']} segments of the dev set.")
@@ -121,12 +121,12 @@ def _evaluated_on(report: Mapping[str, Any]) -> list[str]:
 
 
 def _scores(report: Mapping[str, Any]) -> list[dict[str, str]]:
-    """Return the rows of the table of scores."""
+    """Return the rows of the score table."""
     signatures = report.get("dev", {}).get("signatures", {})
     rows = []
     for key, value in report["scores"].items():
         name = key.removeprefix("eval_")
-        # A bar would end the cell of the table.
+        # An unescaped | would end the table cell.
         signature = f"`{signatures[name]}`".replace("|", "\\|") if name in signatures else ""
         if value is not None:
             rows.append({"name": name, "value": f"{value:.4g}", "signature": signature})

@@ -1,4 +1,4 @@
-"""What a training needs before its first step: the model as it is to be trained, tokenized data, the work folder."""
+"""What a training needs before its first step: the model to be trained, tokenized data, the work folder."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from mtcpo.training.examples import CountedTexts, Encoded
 
 @dataclass(frozen=True, slots=True)
 class RunData:
-    """What a run trains on and is evaluated on; origin: where the training data come from, for the model's card."""
+    """A run's data for training and evaluation. origin: where the training data come from, for the model card."""
 
     training: Encoded
     evaluation: Encoded | None
@@ -54,20 +54,20 @@ def prepare_training(
     evaluation: CountedTexts | None,
     origin: str = "",
 ) -> TrainingRun:
-    """Load the dev set and the model, tokenize the data, and make the model ready to be trained.
+    """Load the dev set and the model, tokenize the data, and prepare the model for training.
 
     Args:
-        load: returns the model.
+        load: loads the model.
         config: the settings of the stage.
-        args: what `training_setup` made of them.
-        training: what is trained on.
-        evaluation: pairs for the figures logged as eval_*, if there are any.
-        origin: where the training data come from, for the model's card.
+        args: the arguments from `training_setup`.
+        training: the texts to train on.
+        evaluation: pairs for the figures logged as eval_*, if any.
+        origin: where the training data come from, for the model card.
 
     Raises:
-        UserError: a dev set that cannot be scored, no example left, and all that loading a model raises.
+        UserError: a dev set that cannot be scored, no example left, and as `load_model`.
     """
-    # What is quickly checked comes before the model is loaded.
+    # Quick checks first, before the model is loaded.
     dev, dev_dropped = dev_set_of(config)
     loaded = load()
     check_precision(args, loaded.family)
@@ -85,24 +85,24 @@ def prepare_training(
 
 
 def prepare_model(loaded: LoadedModel, config: TrainConfig, seed: int) -> LoadedModel:
-    """Set the model's dropout, and put adapters on it, as the settings say."""
+    """Set the model's dropout and add adapters, as configured."""
     if config.dropout != "model":
         set_dropout(loaded.model, config.dropout)
     if config.lora is None:
         return loaded
-    # The trainer sets the seed too, but only after the adapters have their first weights.
+    # The trainer sets the seed too, but only after the adapters are initialized.
     set_seed(seed)
-    # After the model's own dropout, so that the adapters keep theirs.
+    # After set_dropout, so that the adapters keep their own dropout.
     adapted = add_adapters(loaded.model, loaded.family, config.lora, resolve_model_name(loaded.name))
     return loaded.with_model(adapted)
 
 
 def set_dropout(model: nn.Module, rate: float) -> None:
-    """Set every dropout of a model to `rate`, and drop no whole layers; its config keeps what it had."""
+    """Set every dropout of a model to `rate`, and layer dropout to 0; its config is unchanged."""
     for module in model.modules():
         if isinstance(module, nn.Dropout):
             module.p = rate
-        # Some models keep the rate as a number and call the function.
+        # Some models store the rate as a number and call the function.
         for name in ("dropout", "attention_dropout", "activation_dropout"):
             if isinstance(getattr(module, name, None), float):
                 setattr(module, name, rate)
@@ -114,7 +114,7 @@ def set_dropout(model: nn.Module, rate: float) -> None:
 
 
 def run_fingerprint(model: str, run: TrainingRun) -> str:
-    """Return what must be equal for an unfinished run to be resumed: a hash of model, settings, code and data."""
+    """Return a hash of model, settings, code and data, which must be equal for an unfinished run to be resumed."""
     config, data = run.config, run.data
     parts = [model, model_fingerprint(model), config.model_dump_json(), data.training.sha256]
     digest = hashlib.sha256("".join(f"{part}\n" for part in parts).encode())
@@ -129,10 +129,10 @@ def run_fingerprint(model: str, run: TrainingRun) -> str:
 
 
 def prepare_work(work: Path, fingerprint: str, overwrite: bool) -> str | None:
-    """Return the checkpoint to resume from, if `work` holds one of this same run; else make `work` an empty folder.
+    """Return the checkpoint to resume from, if `work` has one of the same run; else make `work` an empty folder.
 
     Raises:
-        UserError: it holds a checkpoint of another run, and may not be overwritten.
+        UserError: it has a checkpoint of another run, and `overwrite` is off.
     """
     record = work / "run.json"
     if record.exists():
@@ -151,19 +151,19 @@ def prepare_work(work: Path, fingerprint: str, overwrite: bool) -> str | None:
 
 
 def _last_checkpoint(folder: Path) -> str | None:
-    """Return the newest complete checkpoint."""
+    """Return the newest complete checkpoint, or None."""
     # transformers writes trainer_state.json last.
     complete = [path.parent for path in folder.glob("checkpoint-*/trainer_state.json")]
     return str(max(complete, key=step_of)) if complete else None
 
 
 def step_of(checkpoint: Path) -> int:
-    """Return the step that a checkpoint's folder is named for."""
+    """Return a checkpoint's step, from the name of its folder."""
     return int(checkpoint.name.rpartition("-")[2])
 
 
 def stopped_early_at(checkpoint: str, patience: int) -> int | None:
-    """Return the step of a checkpoint after which early stopping had ended the run; None where it had not."""
+    """Return the checkpoint's step if early stopping had ended the run there, else None."""
     state = json.loads((Path(checkpoint) / "trainer_state.json").read_text(encoding="utf-8"))
     stopping = state["stateful_callbacks"]["EarlyStoppingCallback"]["attributes"]
     has_stopped = stopping["early_stopping_patience_counter"] >= patience

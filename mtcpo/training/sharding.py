@@ -1,7 +1,7 @@
-"""Sharded training: weights that are distributed over processes by FSDP or DeepSpeed ZeRO-3.
+"""Sharded training: weights are distributed over processes by FSDP or DeepSpeed ZeRO-3.
 
-Every process loads the whole model and checks it by its canary; FSDP or DeepSpeed shard it when training begins. At the
-end the weights are gathered, and the first process puts them into the model, which it loads once more.
+Every process loads the whole model and checks its canary; FSDP or DeepSpeed shard it when training begins. At the end,
+the weights are gathered, and the first process loads the model again and puts them into it.
 """
 
 from __future__ import annotations
@@ -22,19 +22,19 @@ from mtcpo.models.loading import LoadedModel
 
 SHARDED = "SHARDED_STATE_DICT"
 LOST_CONNECTION = ("Connection closed by peer", "Connection reset by peer", "Broken pipe", "remote process exited")
-"""What gloo and NCCL say when a process has ended."""
+"""Parts of gloo's and NCCL's messages when a process has ended."""
 
 GATHER_AT_SAVE = "stage3_gather_16bit_weights_on_model_save"
 
 
 def defer_sharding(args: Any) -> None:
-    """Have weights sharded only after every process has loaded all of them, and by FSDP 2; sets environment variables.
+    """Shard weights only after every process has loaded all of them, and with FSDP 2; sets environment variables.
 
-    By default accelerate's launcher has one process alone load the weights, and transformers 4.57 takes FSDP 1. The
-    checkpoints of a run stay sharded: with tied embeddings, whole ones cannot be read back into shards.
+    By default, accelerate's launcher lets only one process load the weights, and transformers 4.57 uses FSDP 1.
+    Checkpoints stay sharded: with tied embeddings, gathered ones cannot be loaded into shards.
 
     Raises:
-        UserError: the settings ask for weights in one process alone.
+        UserError: the settings require that only one process loads the weights.
     """
     if str((getattr(args, "fsdp_config", None) or {}).get("cpu_ram_efficient_loading", "")).lower() == "true":
         raise UserError(
@@ -49,16 +49,16 @@ def defer_sharding(args: Any) -> None:
 
 
 def is_sharded(accelerator: Any) -> bool:
-    """Whether each process has only a part of the weights."""
+    """Whether each process has only a shard of the weights."""
     kind = str(accelerator.distributed_type).rpartition(".")[2]
     return kind == "FSDP" or (kind == "DEEPSPEED" and accelerator.state.deepspeed_plugin.zero_stage == 3)
 
 
 def check_sharding(accelerator: Any, args: Any, quantized: bool) -> None:
-    """Refuse sharding that accelerate would not do or that is not supported; let ZeRO-3 gather what is saved.
+    """Refuse sharding that accelerate would ignore or that is not supported; make ZeRO-3 gather weights for saving.
 
     Raises:
-        UserError: FSDP or DeepSpeed are requested and not used, or sharded weights would be compiled or quantized.
+        UserError: FSDP or DeepSpeed is requested but not used, or sharded weights would be compiled or quantized.
     """
     kind = str(accelerator.distributed_type).rpartition(".")[2]
     for name, argument, variable in (
@@ -66,7 +66,7 @@ def check_sharding(accelerator: Any, args: Any, quantized: bool) -> None:
         ("DEEPSPEED", args.deepspeed, "ACCELERATE_USE_DEEPSPEED"),
     ):
         is_requested = argument or os.environ.get(variable, "").lower() == "true"
-        # Where it cannot shard, accelerate trains without a word as if nothing had been requested.
+        # If it cannot shard, accelerate silently trains as if nothing had been requested.
         if is_requested and kind != name:
             raise UserError(
                 f"train.args: {name} is requested, but accelerate uses {kind}: it shards on GPUs only, in processes "
@@ -90,18 +90,18 @@ def check_sharding(accelerator: Any, args: Any, quantized: bool) -> None:
 
 
 def share_embedding_modules(model: Any) -> None:
-    """Let encoder and decoder share one embedding module: FSDP refuses a weight that two modules have."""
+    """Let encoder and decoder share one embedding module: FSDP refuses a weight that belongs to two modules."""
     base = model.get_base_model() if hasattr(model, "get_base_model") else model
     embeddings = base.get_input_embeddings()
     for name, module in list(base.named_modules()):
         has_same_weight = type(module) is type(embeddings) and module.weight is embeddings.weight
-        # Some models scale what they look up.
+        # Some models scale their embeddings.
         if has_same_weight and getattr(module, "embed_scale", None) == getattr(embeddings, "embed_scale", None):
             base.set_submodule(name, embeddings)
 
 
 def local_part(parameter: Tensor) -> Tensor:
-    """Return the part of a parameter that this process has: all of it, or its shard."""
+    """Return this process's part of a parameter: its shard, or all of it."""
     if hasattr(parameter, "ds_tensor"):  # DeepSpeed ZeRO-3
         shard: Tensor = parameter.ds_tensor
         return shard
@@ -110,7 +110,7 @@ def local_part(parameter: Tensor) -> Tensor:
 
 @contextmanager
 def explain_lost_peer() -> Iterator[None]:
-    """Report in one line that another process has ended, where this one finds its connection closed.
+    """Turn the error of a closed connection into one line: another process has ended.
 
     Raises:
         UserError: the connection is closed; the other process has printed why.
@@ -124,14 +124,14 @@ def explain_lost_peer() -> Iterator[None]:
 
 
 def load_gathered_state(model: nn.Module, state: Mapping[str, Tensor]) -> None:
-    """Put gathered weights into a whole model; of tied ones, only one may be among them.
+    """Load gathered weights into a whole model; `state` may have only one of several tied names.
 
     Raises:
         RuntimeError: a weight is missing or unexpected, which is a bug.
     """
     outcome = model.load_state_dict(state, strict=False)
     weights = model.state_dict()
-    # Tied weights have several names and one storage.
+    # Tied weights have several names but one storage.
     filled = {weights[name].data_ptr() for name in state if name in weights}
     lost = [name for name in outcome.missing_keys if weights[name].data_ptr() not in filled]
     if lost or outcome.unexpected_keys:
@@ -139,9 +139,9 @@ def load_gathered_state(model: nn.Module, state: Mapping[str, Tensor]) -> None:
 
 
 class ShardableTrainer(Seq2SeqTrainer):
-    """Seq2SeqTrainer of transformers, mended where it goes wrong with sharded weights.
+    """transformers' Seq2SeqTrainer, with fixes for sharded weights.
 
-    loaded: the model that is trained, set before the trainer is made.
+    loaded: the model to train, set before the constructor of transformers runs.
     """
 
     loaded: LoadedModel
@@ -152,7 +152,7 @@ class ShardableTrainer(Seq2SeqTrainer):
         Raises:
             UserError: as `check_sharding`.
         """
-        # Without a launcher transformers would wrap the model in DataParallel as soon as it sees a second GPU.
+        # Without a launcher, transformers would wrap the model in DataParallel if it sees a second GPU.
         args._n_gpu = min(args.n_gpu, 1)
         super().__init__(args=args, **kwargs)
         check_sharding(self.accelerator, args, quantized=getattr(self.loaded.model, "is_quantized", False))
@@ -160,29 +160,29 @@ class ShardableTrainer(Seq2SeqTrainer):
             share_embedding_modules(self.loaded.model)
 
     def create_optimizer(self, *args: Any, **kwargs: Any) -> Any:
-        """Make the optimizer of transformers, without empty groups of parameters, such as adapters have for biases.
+        """Create transformers' optimizer, without empty parameter groups, such as adapters have for biases.
 
-        DeepSpeed drops those, and the schedule, which transformers 4.57 has made before, would still count them.
+        DeepSpeed drops those, but the schedule, which transformers 4.57 creates before, would still count them.
         """
         optimizer = super().create_optimizer(*args, **kwargs)
         optimizer.param_groups[:] = [group for group in optimizer.param_groups if group["params"]]
         return optimizer
 
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
-        """Save a checkpoint as transformers does."""
+        """Save a checkpoint; its folder exists even if the weights are sharded."""
         if output_dir is not None:
-            # Of sharded weights it writes nothing yet, and then looks whether the best checkpoint's folder exists: one
-            # process would find it and another not, and wait for ever for the other to load it.
+            # transformers does not write sharded weights here, but then checks whether the best checkpoint's folder
+            # exists: if one process found it and another did not, they would wait for each other forever.
             Path(output_dir).mkdir(parents=True, exist_ok=True)
         super().save_model(output_dir, _internal_call=_internal_call)
 
     def gather_model(self, reload: Callable[[], LoadedModel] | None) -> LoadedModel | None:
-        """Return the whole model as it is now in the first process, None in the others; all must call it.
+        """Return the whole trained model in the first process, None in the others; all processes must call it.
 
-        reload: loads the model once more, to take the gathered weights where they are sharded.
+        reload: loads the model again, to receive the gathered weights if they are sharded.
 
         Raises:
-            UserError: the weights are sharded, and there is no `reload`.
+            UserError: the weights are sharded, but `reload` is None.
         """
         if not is_sharded(self.accelerator):
             model = self.accelerator.unwrap_model(self.model, keep_torch_compile=False)

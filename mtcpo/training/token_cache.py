@@ -1,11 +1,11 @@
-"""Tokenized examples on disk: tokenized once, found again by a hash of all that they depend on, and memory-mapped.
+"""The token cache: tokenized examples on disk, keyed by a hash of everything they depend on, and memory-mapped.
 
-They lie in the cache of `datasets` (HF_DATASETS_CACHE), where users expect such data and have made room for them. All
-processes of a training share them, and so do later trainings on the same data, resumed or with other losses. Each key
-has a folder with two arrays, the token ids of all sequences one after the other and the end of each sequence, and with
-notes for reports; the folder has its name once it is complete. The cache may be deleted at any time.
+It is inside the cache of `datasets` (HF_DATASETS_CACHE), where users expect such data and have space for them. All
+processes of a training share it, and so do later trainings on the same data, resumed or with other losses. Each key has
+a folder with two arrays (the concatenated token ids of all sequences, and the end of each sequence) and with notes for
+reports; the folder is renamed when it is complete. The cache may be deleted at any time.
 
-Not the Arrow files of `datasets`: an example is read from here in 5 to 9 microseconds.
+Not in the Arrow format of `datasets`: from here, an example is read in 5 to 9 microseconds.
 """
 
 from __future__ import annotations
@@ -41,19 +41,19 @@ LOG = logging.getLogger(__name__)
 IDS, ENDS, NOTES = "ids.int32", "ends.int64", "notes.json"
 
 KEPT_SECONDS = 30 * 24 * 3600
-"""What no training has used for so long is removed when something new is stored."""
+"""Entries that no training has used for this long are removed when a new one is stored."""
 
 TOKENIZER_PACKAGES = ("transformers", "tokenizers", "sentencepiece", "jinja2")
-"""Packages that decide, beside a tokenizer's files, which ids a text becomes; jinja2 fills chat templates."""
+"""Packages that, besides a tokenizer's files, determine a text's token ids; jinja2 fills chat templates."""
 
 ELSEWHERE = "set the environment variable HF_DATASETS_CACHE to a folder elsewhere"
 
 Notes = dict[str, Any]
-"""What there is to report of tokenized texts."""
+"""Notes on tokenized texts for reports: drops, languages, hashes."""
 
 
 class StoredExamples(Sequence[Example]):
-    """The examples in a folder. parts: how many sequences an example has, its source among them."""
+    """The examples in a folder. parts: number of sequences of an example, source included."""
 
     def __init__(self, folder: Path, parts: int) -> None:
         self._folder, self._parts = folder, parts
@@ -67,7 +67,7 @@ class StoredExamples(Sequence[Example]):
     @overload
     def __getitem__(self, index: slice) -> list[Example]: ...
     def __getitem__(self, index: int | slice) -> Example | list[Example]:
-        # A range knows negative indices, slices, and the error of an index that is too large.
+        # range handles negative indices, slices, and the error for an index out of range.
         positions = range(len(self))[index]
         if isinstance(positions, range):
             return [self[position] for position in positions]
@@ -77,7 +77,7 @@ class StoredExamples(Sequence[Example]):
         return Example(source, tuple(targets))
 
     def __reduce__(self) -> tuple[type[StoredExamples], tuple[Path, int]]:
-        """Pickle the folder's name alone: worker processes map the files themselves."""
+        """Pickle only the folder's name: worker processes map the files themselves."""
         return StoredExamples, (self._folder, self._parts)
 
 
@@ -87,7 +87,7 @@ def _mapped(path: Path, dtype: type[np.generic]) -> Any:
 
 
 class Spool:
-    """Texts in a temporary file, from which they can be read repeatedly; sha256: of all texts."""
+    """Texts in a temporary file, which can be read repeatedly. sha256: of all texts."""
 
     def __init__(self, file: IO[bytes], texts: Iterable[TextExample]) -> None:
         self._file = file
@@ -109,12 +109,12 @@ class Spool:
 
 @contextmanager
 def spooled(texts: Iterable[TextExample]) -> Iterator[Spool]:
-    """Give texts that can be read twice, for their hash and to be tokenized; none of them stays in memory.
+    """Yield texts that can be read twice (for their hash, and to be tokenized) without being kept in memory.
 
     Raises:
         UserError: the cache's folder cannot be written.
     """
-    # In the cache's folder: the folder of temporary files is in memory on many machines.
+    # In the cache's folder: on many machines, the folder for temporary files is in memory.
     with TemporaryFile(dir=_cache()) as file, _explained():
         yield Spool(file, texts)
 
@@ -126,16 +126,16 @@ def cached_examples(
     tokenize: Callable[[Iterable[TextExample]], Iterator[Example]],
     notes: Callable[[], Notes],
 ) -> tuple[StoredExamples, Notes]:
-    """Return the examples of texts and the notes on them, from the cache if they are there.
+    """Return the examples of texts and the notes on them, from the cache if possible.
 
-    Several processes may ask at once: one of them tokenizes, the others wait for it.
+    If several processes ask at the same time, one tokenizes and the others wait.
 
     Args:
-        layout: what tokenizes.
-        texts: what is tokenized.
-        settings: what else decides which examples there are, as values that JSON can hold.
-        tokenize: makes the examples.
-        notes: returns the notes, once all examples have been made.
+        layout: the model's layout, which tokenizes.
+        texts: the texts to tokenize.
+        settings: everything else that determines the examples, as JSON values.
+        tokenize: texts -> examples.
+        notes: returns the notes, once all examples have been yielded.
 
     Returns:
         The examples, and the notes with `sha256`, the hash of all their token ids.
@@ -151,15 +151,15 @@ def cached_examples(
                 _write(partial, tokenize(texts), notes)
             stored = _read(folder)
         assert stored is not None
-        os.utime(folder / NOTES)  # the time of the last use, for `_forget_old`
+        os.utime(folder / NOTES)  # records the time of last use, for `_forget_old`
         return stored
 
 
 def _cache() -> Path:
-    """Return the folder of the cache, and make it where it is missing.
+    """Return the folder of the cache; create it if it is missing.
 
     Raises:
-        UserError: it cannot be made, or not be written.
+        UserError: it cannot be created or written.
     """
     import datasets
 
@@ -176,7 +176,7 @@ def _cache() -> Path:
 
 @contextmanager
 def _explained() -> Iterator[None]:
-    """Report a full disk in one line."""
+    """Turn a disk error into a one-line UserError."""
     try:
         yield
     except OSError as error:
@@ -186,7 +186,7 @@ def _explained() -> Iterator[None]:
 
 
 def _write(folder: Path, examples: Iterable[Example], notes_of: Callable[[], Notes]) -> None:
-    """Write examples as they come, then the notes on them with the hashes of all files."""
+    """Write examples as they are yielded, then the notes, with the hashes of all files."""
     end, parts = 0, set[int]()
     with (folder / IDS).open("wb") as ids, (folder / ENDS).open("wb") as ends:
         ends.write(array("q", [0]))
@@ -203,7 +203,7 @@ def _write(folder: Path, examples: Iterable[Example], notes_of: Callable[[], Not
 
 
 def _read(folder: Path) -> tuple[StoredExamples, Notes] | None:
-    """Return what is in a folder; None if it does not exist or is damaged, which is logged."""
+    """Return the content of a folder; None if it does not exist or is damaged (which is logged)."""
     if not folder.exists():
         return None
     try:
@@ -227,7 +227,7 @@ def _sha256_of_notes(notes: Notes) -> str:
 
 
 def _forget_old(cache: Path) -> None:
-    """Remove what no training has used for KEPT_SECONDS."""
+    """Remove entries that no training has used for KEPT_SECONDS."""
     for notes in cache.glob(f"*/examples/{NOTES}"):
         if time.time() - notes.stat().st_mtime > KEPT_SECONDS:
             shutil.rmtree(notes.parents[1], ignore_errors=True)
@@ -250,8 +250,8 @@ def _key(layout: Layout, texts: Spool, settings: Sequence[Any]) -> str:
 
 @functools.cache
 def _our_code() -> str:
-    """Hash mtcpo's code: after any change of it, the next training tokenizes again."""
-    # All packages: layouts, prompts and languages decide which tokens a text becomes.
+    """Hash mtcpo's code: after any change, the next training tokenizes again."""
+    # All packages: layouts, prompts and languages affect a text's tokens.
     digest = hashlib.sha256()
     for path in sorted(PACKAGE.rglob("*.py")):
         digest.update(path.read_bytes())
@@ -264,7 +264,7 @@ def _versions() -> list[str]:
 
 
 def _tokenizer(tokenizer: Any) -> str:
-    """Hash the files that a tokenizer writes: it may have changed since it was loaded."""
+    """Hash the files that a tokenizer saves: it may have changed since it was loaded."""
     with TemporaryDirectory() as folder:
         tokenizer.save_pretrained(folder)
         return sha256_of(Path(folder))

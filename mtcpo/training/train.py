@@ -1,4 +1,4 @@
-"""`mtcpo train`: from texts to a trained model directory, resumable, complete or not there at all."""
+"""`mtcpo train`: from texts to a trained model directory; resumable and atomic."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ from mtcpo.training.trainer import ExampleTrainer
 REPORT_FILE = "training.json"
 LOG_FILE = "metrics.jsonl"
 ADAPTER_FOLDER = "adapter"
-"""Where the adapters are in the directory of a model that they were merged into."""
+"""Folder of the adapters in the directory of a model into which they were merged."""
 
 
 @explain_lost_peer()
@@ -58,32 +58,32 @@ def train(
     origin: str = "",
     overwrite: bool = False,
 ) -> dict[str, Any]:
-    """Train `model` on `texts` and write it to `output_dir`, which appears when it is complete.
+    """Train `model` on `texts` and write it to `output_dir`, which appears only when it is complete.
 
-    After an interrupt, the same call resumes from the last checkpoint. In `output_dir`: the model, or its adapters,
-    with its canary and its card (README.md), metrics.jsonl (the logs of training and sample translations) and
-    training.json (settings and figures), which is also returned.
+    After an interrupt, the same call resumes from the last checkpoint. `output_dir` contains the model or its adapters,
+    with canary and card (README.md), metrics.jsonl (training logs and sample translations) and training.json (settings
+    and figures), whose content is returned.
 
     Args:
-        model: as `load_model` takes it.
+        model: name or directory, as in `load_model`.
         texts: with targets (chosen, rejected), or (target,) for `loss = "sft"`.
         config: the settings of the stage.
         output_dir: a new folder, or an old one with `overwrite`.
-        options: prompt and family in place of the declared ones, and whether code of the model may run.
-        eval_texts: pairs for the metrics logged as eval_*, in place of those of `config.eval`.
-        origin: where the texts come from, for the model's card.
-        overwrite: replace `output_dir`, and discard an unfinished run with other settings.
+        options: prompt and family that replace the declared ones, and whether the model's code may run.
+        eval_texts: pairs for the metrics logged as eval_*, instead of those of `config.eval`.
+        origin: where the texts come from, for the model card.
+        overwrite: replace `output_dir`, and discard an unfinished run with different settings.
 
     Raises:
-        UserError: the folder exists, unknown training arguments, no example left, settings other than those of the
-            unfinished run, a dev set that cannot be scored, training that diverges, and all that `load_model` raises.
+        UserError: the folder exists, unknown training arguments, no example left, an unfinished run with different
+            settings, a dev set that cannot be scored, training diverges, and as `load_model`.
     """
     refuse_existing(output_dir, overwrite)
     work = partial_path(output_dir)
     setup = training_setup(config, work.resolve() / "checkpoints", evaluates=eval_texts is not None)
     if setup.args.push_to_hub and setup.args.hub_model_id is None:
         setup.args.hub_model_id = output_dir.name
-    # Custom code that cannot be imported shows before the model is loaded.
+    # First: custom code that cannot be imported shows before the model is loaded.
     loss = find_loss(config.loss)
     load = partial(load_model, model, dtype_of(config), options)
     evaluation = evaluation_texts(config, eval_texts, options.prompt)
@@ -93,7 +93,7 @@ def train(
         run = prepare_training(load_to_train, config, setup.args, training, evaluation, origin)
         trainer = _train(model, run, loss, work, overwrite)
         report = training_report(model, config, run.data, trainer)
-        # Quantized weights are never sharded: what is loaded once more has its full precision.
+        # Quantized weights are never sharded, so the reload needs no quantization.
         trained = trainer.gather_model(lambda: prepare_model(load("cpu"), config, setup.args.seed))
         if trained is not None:
             _finish(trained, trainer, output_dir, report, config)
@@ -102,7 +102,7 @@ def train(
 
 
 def _train(model: str, run: TrainingRun, loss: LossSpec, work: Path, overwrite: bool) -> ExampleTrainer:
-    """Train to the end, from the last checkpoint in `work` if there is one, and return the trainer."""
+    """Train to the end, from the last checkpoint in `work` if any, and return the trainer."""
     with run.args.main_process_first(local=False):
         checkpoint = prepare_work(work, run_fingerprint(model, run), overwrite)
     patience = run.config.early_stopping_patience
@@ -115,7 +115,7 @@ def _train(model: str, run: TrainingRun, loss: LossSpec, work: Path, overwrite: 
 
 
 def _make_trainer(run: TrainingRun, loss: LossSpec) -> ExampleTrainer:
-    """Set up the trainer; what an argument needs and the environment lacks is the user's to mend."""
+    """Create the trainer; missing packages and hardware become UserErrors."""
     data = run.data
     evaluation = None if data.evaluation is None else data.evaluation.examples
     callbacks = [TrainingBar(f"training ({run.config.loss})"), *early_stopping(run.config)]
@@ -124,7 +124,7 @@ def _make_trainer(run: TrainingRun, loss: LossSpec) -> ExampleTrainer:
         trainer = ExampleTrainer(
             run.loaded, run.args, run.config, data.training.examples, evaluation, data.dev, loss, callbacks
         )
-    # In place of these there is our bar.
+    # TrainingBar replaces these.
     for callback in (PrinterCallback, ProgressCallback):
         trainer.remove_callback(callback)
     return trainer
@@ -132,7 +132,7 @@ def _make_trainer(run: TrainingRun, loss: LossSpec) -> ExampleTrainer:
 
 @contextmanager
 def _explained() -> Iterator[None]:
-    """Turn what is missing into one line: wandb and its like, bitsandbytes, a GPU for FSDP, the hub, ..."""
+    """Turn errors about missing requirements (wandb, bitsandbytes, a GPU for FSDP, the hub, ...) into one line."""
     from huggingface_hub.errors import HfHubHTTPError, LocalTokenNotFoundError, OfflineModeIsEnabled
 
     try:
@@ -153,11 +153,11 @@ ARGUMENTS = (
     "per_device_train_batch_size", "gradient_accumulation_steps", "world_size", "optim", "weight_decay",
     "max_grad_norm", "seed",
 )  # fmt: skip
-"""Training arguments that say how a model was trained, whether the user set them or not."""
+"""Training arguments that are always reported, whether the user set them or not."""
 
 
 def training_report(model: str, config: TrainConfig, data: RunData, trainer: ExampleTrainer) -> dict[str, Any]:
-    """Return what training.json and the card say of a training, as far as it has come; model: its name."""
+    """Return the content of training.json for a training so far. model: the base model's name."""
     state = trainer.state
     last = state.log_history[-1] if state.log_history else {}
     report = {
@@ -186,12 +186,12 @@ def training_report(model: str, config: TrainConfig, data: RunData, trainer: Exa
 
 def _arguments_of(trainer: ExampleTrainer) -> dict[str, Any]:
     values = {name: getattr(trainer.args, name) for name in ARGUMENTS}
-    # Some are members of an Enum, which JSON cannot hold.
+    # Some are Enum members, which JSON cannot represent.
     return {name: getattr(value, "value", value) for name, value in values.items()}
 
 
 def _evaluation_report(data: RunData) -> dict[str, Any]:
-    """Return what the report says of the data that training is evaluated on."""
+    """Return the report's fields on the data used for evaluation during training."""
     evaluation, dev = data.evaluation, data.dev
     report: dict[str, Any] = {}
     if evaluation is not None:
@@ -205,7 +205,7 @@ def _evaluation_report(data: RunData) -> dict[str, Any]:
 
 
 def _scores_at(logs: Iterable[Mapping[str, Any]], step: int) -> dict[str, Any]:
-    """Return what the evaluation at a step found; {} where there was none."""
+    """Return the figures of the evaluation at a step; {} if there was none."""
     scores: dict[str, Any] = {}
     for row in logs:
         if row["step"] == step:
@@ -214,7 +214,7 @@ def _scores_at(logs: Iterable[Mapping[str, Any]], step: int) -> dict[str, Any]:
 
 
 def _without_nan(row: Mapping[str, Any]) -> dict[str, Any]:
-    """Put null for what JSON cannot hold: a gradient norm may overflow once, and training recover."""
+    """Replace NaN and infinity by None, for JSON: a gradient norm may overflow once, and training recover."""
     return {name: None if _is_nan(value) else value for name, value in row.items()}
 
 
@@ -228,9 +228,9 @@ def _is_nan(value: Any) -> bool:
 def _finish(
     loaded: LoadedModel, trainer: ExampleTrainer, folder: Path, report: dict[str, Any], config: TrainConfig
 ) -> None:
-    """Write the model, name its folder, and drop the checkpoints unless the user asked for them.
+    """Write the model, rename its folder, and remove the checkpoints unless the user wants them.
 
-    Until the folder has its name the checkpoints stay: a run killed meanwhile is resumed after its last step.
+    Checkpoints stay until the folder is renamed: a run killed meanwhile resumes after its last step.
     """
     work = partial_path(folder)
     with complete_folder(work / "model") as result:
@@ -250,7 +250,7 @@ def _finish(
 
 
 def save_trained(loaded: LoadedModel, config: TrainConfig, folder: Path, languages: tuple[str, str]) -> None:
-    """Write a model; with adapters, these alone, or the merged model and them beside it."""
+    """Write a model; with adapters, write only these, or the merged model with the adapters beside it."""
     if config.lora is None:
         save_model(loaded, folder, languages)
         return
@@ -260,7 +260,7 @@ def save_trained(loaded: LoadedModel, config: TrainConfig, folder: Path, languag
     beside = folder / ADAPTER_FOLDER
     beside.mkdir()
     save_adapters(loaded.model, beside)
-    # Merging into weights of 4 or 8 bits would round: merge into those that the base has on disk.
+    # Merging into 4- or 8-bit weights would round: merge into the base as it is on disk.
     whole = load_model(str(beside), config.dtype, loaded.options) if config.lora.quantization else None
     merged = loaded.model.merge_and_unload() if whole is None else whole.model
     save_model(loaded.with_model(merged), folder, languages)
@@ -268,7 +268,7 @@ def save_trained(loaded: LoadedModel, config: TrainConfig, folder: Path, languag
 
 
 def _push(trainer: ExampleTrainer, folder: Path) -> None:
-    """Upload the finished directory to where the training arguments say."""
+    """Upload the finished directory to the hub, as the training arguments say."""
     from huggingface_hub import HfApi
 
     args = trainer.args

@@ -1,7 +1,7 @@
 """The trainer: Seq2SeqTrainer of transformers with preference losses, exact normalizers and length batches.
 
-Checkpoints, resuming, logging, accelerate, FSDP and DeepSpeed are those of transformers; only what a batch is, what its
-loss is and what is logged of it are ours. Dimensions: B pairs, R rows (chosen first), T target tokens.
+Checkpoints, resuming, logging, accelerate, FSDP and DeepSpeed are left to transformers; only batches, losses and logged
+figures are defined here. Dimensions: B pairs, R rows (chosen first), T target tokens.
 """
 
 from __future__ import annotations
@@ -30,11 +30,11 @@ from mtcpo.training.meters import Meters, batch_sums, count_items, divergence
 from mtcpo.training.sharding import ShardableTrainer
 
 PAIRS, CHOSEN_TOKENS, TOKENS = range(3)
-"""Indices into the counts (3,) of a batch or of an optimizer step."""
+"""Indices into the counts (3,) of a batch or an optimizer step."""
 
 
 class ExampleTrainer(ShardableTrainer):
-    """Train on tokenized examples: triplets, or chosen targets alone with `loss = "sft"`."""
+    """Trains on tokenized examples: triplets, or chosen targets alone with `loss = "sft"`."""
 
     def __init__(
         self,
@@ -51,18 +51,18 @@ class ExampleTrainer(ShardableTrainer):
         """Set up training.
 
         Args:
-            loaded: the model; for `hyperparameter_search` a function from a trial (None at first) to the model.
-            args: the arguments of transformers.
-            config: loss and its parameters, tokens of a batch.
+            loaded: the model; for `hyperparameter_search`, a function trial (None at first) -> model.
+            args: training arguments of transformers.
+            config: the loss and its parameters, the token budget.
             examples: tokenized by the model's layout.
             eval_examples: pairs for the figures logged as eval_*.
-            dev: what is translated and scored at every evaluation.
-            loss: in place of the one that `config` names, which is found by its name otherwise.
-            callbacks: of transformers.
-            **kwargs: optimizers and whatever else Seq2SeqTrainer takes.
+            dev: the dev set, translated and scored at every evaluation.
+            loss: overrides the one named in `config`.
+            callbacks: transformers' callbacks.
+            **kwargs: optimizers and other arguments of Seq2SeqTrainer.
 
         Raises:
-            UserError: sharding that accelerate would not do or that is not supported, or a loss that cannot be found.
+            UserError: sharding that accelerate would ignore or that is not supported, or an unknown loss.
         """
         self.config, self.dev = config, dev
         self.loss = loss or find_loss(config.loss)
@@ -70,11 +70,11 @@ class ExampleTrainer(ShardableTrainer):
         self._use(loaded if isinstance(loaded, LoadedModel) else loaded(None))
         self._samples: list[dict[str, str]] = []
         if eval_examples is None and dev is not None:
-            eval_examples = ()  # transformers evaluates only where there is a data set
+            eval_examples = ()  # transformers evaluates only if there is a data set
         super().__init__(
             model=self.loaded.model,
             args=args,
-            data_collator=self.layout.collate,  # not a method of ours: a cycle would keep trainer and model alive
+            data_collator=self.layout.collate,  # not a method of the trainer: a cycle would keep the model alive
             train_dataset=ExampleSet(examples),
             eval_dataset=None if eval_examples is None else ExampleSet(eval_examples),
             processing_class=self.loaded.tokenizer,
@@ -84,7 +84,7 @@ class ExampleTrainer(ShardableTrainer):
         self.meters = Meters(self.accelerator)
         if self._load is not None:
             self.model_init = self._reload
-        # Our loss is normalized over the whole step already: transformers must not divide it again.
+        # The loss is already normalized over the whole step: transformers must not divide it again.
         self.model_accepts_loss_kwargs = True
 
     def _use(self, loaded: LoadedModel) -> None:
@@ -92,7 +92,7 @@ class ExampleTrainer(ShardableTrainer):
         self.head = replace(loaded.head, with_means=self.config.nll_smoothing > 0)
 
     def _reload(self, trial: Any) -> nn.Module:
-        """Load the model for a trial; layout and head are that model's own."""
+        """Load the model for a trial, with its layout and head."""
         assert self._load is not None
         self._use(self._load(trial))
         self.data_collator = self.layout.collate
@@ -100,10 +100,10 @@ class ExampleTrainer(ShardableTrainer):
         return model
 
     def hyperparameter_search(self, hp_space: Callable[[Any], Mapping[str, Any]], *args: Any, **kwargs: Any) -> Any:
-        """Search as transformers does; `hp_space` may also name parameters of the loss, such as beta.
+        """Search like transformers; `hp_space` may also return parameters of the loss, such as beta.
 
         Raises:
-            UserError: a value that the loss does not take.
+            UserError: a value that is invalid for the loss.
         """
         before = self.config, self.loss
 
@@ -119,18 +119,18 @@ class ExampleTrainer(ShardableTrainer):
             self.config, self.loss = before
 
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
-        """Save a checkpoint, unless training has diverged: then the last good one stays."""
+        """Save a checkpoint, unless training has diverged: the last good one is kept."""
         if _internal_call:
             self.refuse_divergence()
         super().save_model(output_dir, _internal_call=_internal_call)
 
     def get_train_dataloader(self) -> DataLoader[Example]:
-        """Return batches of like length, shuffled differently every epoch."""
-        # Not the argument itself: `auto_find_batch_size` lowers this one.
+        """Return batches of similar length, shuffled anew in every epoch."""
+        # Not the training argument itself: `auto_find_batch_size` lowers this attribute.
         return self._loader(self.train_dataset, self._train_batch_size, shuffle=True)
 
     def get_eval_dataloader(self, eval_dataset: Any = None) -> DataLoader[Example]:
-        """Return batches of like length, the shortest first."""
+        """Return batches of similar length, the shortest first."""
         dataset = self.eval_dataset if eval_dataset is None else eval_dataset
         return self._loader(dataset, self.args.per_device_eval_batch_size, shuffle=False)
 
@@ -141,9 +141,9 @@ class ExampleTrainer(ShardableTrainer):
     def get_batch_samples(
         self, epoch_iterator: Iterator[Batch], num_batches: int, device: torch.device
     ) -> tuple[list[Batch], Tensor | None]:
-        """Take the batches of one optimizer step, with the normalizers (3,) of the step over all processes."""
+        """Return the batches of one optimizer step, and the step's counts (3,) over all processes."""
         if self.state.global_step >= self.state.max_steps:
-            # A run that was killed after its last checkpoint: transformers asks before it looks whether a step is left.
+            # A run killed after its last checkpoint: transformers asks for batches before it checks for steps left.
             self.control.should_training_stop = True
             return [], None
         self.meters.start()
@@ -163,13 +163,13 @@ class ExampleTrainer(ShardableTrainer):
     def compute_loss(
         self, model: nn.Module, inputs: Batch, return_outputs: bool = False, num_items_in_batch: Tensor | None = None
     ) -> Any:
-        """Return this batch's share of the step's loss, a scalar; summed over batches and processes it is the whole.
+        """Return this batch's share of the step's loss, a scalar: shares add up over batches and processes.
 
         Args:
-            model: the model as wrapped for training.
-            inputs: a batch of the layout.
-            return_outputs: also return the token log-probabilities; the interface of transformers has it so.
-            num_items_in_batch: (3,) pairs, chosen tokens and tokens of the optimizer step; None: of this batch alone.
+            model: the model, wrapped for training.
+            inputs: a batch from the layout.
+            return_outputs: also return the token log-probabilities; required by transformers' interface.
+            num_items_in_batch: (3,) pairs, chosen tokens and tokens of the optimizer step; None: of this batch.
         """
         router = router_weight(self.model.config, self.config)
         counts = self._counts(inputs)
@@ -183,12 +183,12 @@ class ExampleTrainer(ShardableTrainer):
         if router:
             loss = loss + router * router_share(scores, counts, step)
         if num_items_in_batch is not None:
-            # Data-parallel gradients are averaged over processes; ours are shares of one sum.
+            # Data parallelism averages gradients over processes, but these are shares of a sum.
             loss = loss * self.accelerator.num_processes
         return (loss, {"token_logps": scores.token_logps}) if return_outputs else loss
 
     def _share(self, part: TokenScores, step: Tensor) -> Tensor:
-        """Return what some of the sources add to the loss of the step."""
+        """Return the contribution of some sources to the step's loss."""
         if self.loss.function is None:
             return nll_share(part, self.config, step)
         return preference_share(part, self.config, self.loss.function, step)
@@ -196,7 +196,7 @@ class ExampleTrainer(ShardableTrainer):
     # --- logs and evaluation ----------------------------------------------------------------------------------------
 
     def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
-        """Add our means to what transformers logs during training.
+        """Add mtcpo's figures to transformers' training logs.
 
         Raises:
             UserError: training has diverged.
@@ -211,13 +211,13 @@ class ExampleTrainer(ShardableTrainer):
             logs = logs | self.meters.last_tokens()
         super().log(logs, *args, **kwargs)
         if self._samples:
-            # Beside the figures and not among them: the loggers that a user may have can take no text.
+            # Separate from the figures: other loggers (wandb, ...) accept only numbers.
             row = {"epoch": self.state.epoch, "step": self.state.global_step, "samples": self._samples}
             self.state.log_history.append(row)
             self._samples = []
 
     def refuse_divergence(self) -> None:
-        """Look at what was trained since the last log; this waits for the device. All processes must call it.
+        """Check what was trained since the last log; this waits for the device. All processes must call it.
 
         Raises:
             UserError: a loss or a weight is NaN or infinite.
@@ -229,17 +229,17 @@ class ExampleTrainer(ShardableTrainer):
     def prediction_step(
         self, model: nn.Module, inputs: Batch, prediction_loss_only: bool, *args: Any, **kwargs: Any
     ) -> tuple[Tensor, None, None]:
-        """Score one evaluation batch; its figures are summed up like those of training."""
+        """Score one evaluation batch; its figures are summed like those of training."""
         inputs = self._prepare_inputs(inputs)
         with torch.no_grad(), self.compute_loss_context_manager():
             loss = self.compute_loss(model, inputs)
         return loss.detach(), None, None
 
     def evaluation_loop(self, *args: Any, metric_key_prefix: str = "eval", **kwargs: Any) -> Any:
-        """Run the loop of transformers, put exact means in place of its mean over batches, translate the dev set."""
+        """Run transformers' loop, replace its mean over batches by exact means, and translate the dev set."""
         if self.is_in_train:
             self.refuse_divergence()
-        # A loader draws its seed from the generator that dropout draws from: evaluating would change the training.
+        # A loader draws its seed from the same generator as dropout: evaluating would change training.
         devices = [self.args.device] if self.args.device.type == "cuda" else []
         with self.meters.evaluating(), torch.random.fork_rng(devices=devices):
             output = super().evaluation_loop(*args, metric_key_prefix=metric_key_prefix, **kwargs)
@@ -257,28 +257,28 @@ class ExampleTrainer(ShardableTrainer):
 
 
 def nll_share(scores: TokenScores, config: LossConfig, step: Tensor) -> Tensor:
-    """Return what some sources add to the NLL of an optimizer step, a scalar.
+    """Return the contribution of some sources to the NLL of an optimizer step, a scalar.
 
-    step: (3,), the pairs, chosen tokens and tokens of the whole step, over its batches and all processes.
+    step: (3,), pairs, chosen tokens and tokens of the whole step, over all micro-batches and processes.
     """
     by_token = config.nll_normalization == "token"
     return chosen_nll(scores, config) / step[CHOSEN_TOKENS if by_token else PAIRS]
 
 
 def preference_share(scores: TokenScores, config: LossConfig, function: LossFunction, step: Tensor) -> Tensor:
-    """Return what some pairs add to the loss of an optimizer step, a scalar; `step` as for `nll_share`."""
+    """Return the contribution of some pairs to the loss of an optimizer step, a scalar; `step` as in `nll_share`."""
     losses = function(pair_logps(scores), config)
     return losses.sum() / step[PAIRS] + config.cpo_alpha * nll_share(scores, config, step)
 
 
 def router_share(scores: TokenScores, batch: Tensor, step: Tensor) -> Tensor:
-    """Return what a batch adds to the load-balancing loss of a mixture of experts; a scalar, before its weight.
+    """Return a batch's contribution to the router loss of a mixture of experts; a scalar, not yet weighted.
 
-    The model's own loss of a batch is experts x sum_e f_e P_e with means over the batch's tokens, padding left out; it
-    is weighted by the batch's share of the step's tokens. So its scale, and P_e alone, are exact over micro-batches and
-    processes; the product is not: each batch has to balance its own load, as in Switch (arXiv 2101.03961).
+    The model's router loss of a batch is experts x sum_e f_e P_e, with means over its tokens without padding. It
+    is weighted by the batch's share of the step's tokens. So its scale, and P_e, are exact over micro-batches and
+    processes; the product is not: each batch balances its own load, as in Switch (arXiv 2101.03961).
 
-    batch, step: (3,), the counts of the batch and of its step, as for `nll_share`.
+    batch, step: (3,), the counts of the batch and of its step, as in `nll_share`.
     """
     if scores.router_loss is None:
         raise UserError("train.output_router_logits: this model gives no router loss; leave it out")

@@ -20,18 +20,18 @@ class TranslateConfig(Config):
     num_beams: int = Field(default=4, ge=1)
     temperature: float = Field(default=1.0, gt=0)
     top_p: float = Field(default=0.9, gt=0, le=1)
-    """Of nucleus sampling (arXiv 1904.09751)."""
+    """For nucleus sampling (arXiv 1904.09751)."""
     epsilon: float = Field(default=0.02, gt=0, lt=1)
     """Tokens below this probability are never sampled (arXiv 2210.15191); 0.02 is the usual value for MBR in MT."""
     diversity_penalty: float = Field(default=0.5, gt=0)
-    """Of diverse beam search, in nats, for each earlier candidate with the same token at the same step."""
+    """For diverse beam search: nats for each earlier candidate with the same token at the same step."""
     length_penalty: float = 1.0
     max_new_tokens: int = Field(default=256, ge=1)
     batch_size: int = Field(default=32, ge=1)
-    """Sources in a batch; with n candidates a batch has n times as many rows."""
+    """Sources per batch; with n candidates, a batch has n times as many rows."""
     logprobs: bool = False
-    """Give every candidate, also those that the sources bring, its log-probability by the model, as training computes
-    it: nats, summed over tokens. `select = "confidence"` needs it."""
+    """Add the model's log-probability to every candidate, including those in the input, as computed in training: nats,
+    summed over tokens. `select = "confidence"` needs it."""
     seed: int = 0
 
     @model_validator(mode="after")

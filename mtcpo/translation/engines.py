@@ -1,4 +1,4 @@
-"""Engines: what turns sources into candidates.
+"""The catalogue of engines, which translate sources to candidates.
 
 A new engine is one row of ENGINES, and one module with an `Engine` and a function that loads it. No library that runs
 models is imported here: loaders import their modules when they are called.
@@ -28,18 +28,18 @@ class Engine(Protocol):
 
     @property
     def name(self) -> str:
-        """What its outputs depend on besides the settings: engine, model and its fingerprint, system name."""
+        """What the outputs depend on besides settings: engine, model with fingerprint, system name."""
         ...
 
     def translate(self, segments: Sequence[Segment], config: TranslateConfig, seed: int) -> list[list[Candidate]]:
-        """Return S lists of K candidates, best first where the search ranks them.
+        """Return S lists of K candidates, best first if the search ranks them.
 
-        Segments may be of several language pairs. The same segments, settings and seed give the same candidates.
+        Segments may have several language pairs. Equal segments, settings and seed give equal candidates.
         """
         ...
 
     def logprobs(self, segments: Sequence[Segment], batch_size: int) -> list[list[float]]:
-        """Return S lists with the log-probability of each candidate that the segment has.
+        """Return S lists with the log-probability of each of the segment's candidates.
 
         In nats, summed over the tokens of the candidate and its end token: as training computes it.
         """
@@ -48,7 +48,7 @@ class Engine(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class LoadRequest:
-    """What a loader is given.
+    """The arguments of a loader.
 
     model: name or directory, or a model in memory, such as one in training; an engine that can only load models
     itself refuses the latter with a UserError. system: names the candidates. dtype: of a model that is loaded.
@@ -66,8 +66,8 @@ class LoadRequest:
 class EngineKind:
     """A row of ENGINES.
 
-    title, help: for people; help is one line about what it is good for. packages: modules that must be installed, and
-    install: the command that installs them.
+    title, help: for people; help is one line on what it is good for. packages: modules that must be installed. install:
+    the command that installs them.
     """
 
     title: str
@@ -86,7 +86,7 @@ def _load_transformers(request: LoadRequest) -> Engine:
     return GenerateEngine(loaded, request.system, request.on_batch)
 
 
-# The first is the one that every installation has.
+# The first is available in every installation.
 ENGINES = {
     "transformers": EngineKind(
         "transformers", "`generate` of transformers: every model that mtcpo trains", _load_transformers
@@ -95,7 +95,7 @@ ENGINES = {
 
 
 def engine_kind(name: str) -> EngineKind:
-    """Return a row of ENGINES whose packages are installed.
+    """Return a row of ENGINES, after checking that its packages are installed.
 
     Raises:
         UserError: there is no such engine, or a package that it needs is missing.
@@ -119,7 +119,7 @@ def load_engine(
     """Return the engine that `options` name, with its model; the arguments are the fields of `LoadRequest`.
 
     Raises:
-        UserError: as `engine_kind`, and where the model cannot be loaded.
+        UserError: as `engine_kind`, or the model cannot be loaded.
     """
     return engine_kind(options.engine).loader(LoadRequest(model, system, dtype, options, on_batch))
 

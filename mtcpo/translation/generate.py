@@ -1,4 +1,4 @@
-"""The engine that is always there: `generate` of transformers, in batches of sources of similar length."""
+"""The default engine: transformers' `generate`, in batches of sources of similar length."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from mtcpo.translation.sampling import CUTOFFS, DiversityPenalty, Draw
 
 @dataclass(slots=True)
 class GenerateEngine:
-    """An `Engine` of a loaded model. system: names its candidates; where there are several they are numbered from 1."""
+    """An `Engine` for a loaded model. system: name of its candidates, with a number from 1 if there are several."""
 
     loaded: LoadedModel
     system: str
@@ -34,15 +34,15 @@ class GenerateEngine:
 
     @property
     def name(self) -> str:
-        """Return what identifies the engine's outputs."""
+        """What the outputs depend on besides settings; see `Engine.name`."""
         return f"generate {self.loaded.name} {model_fingerprint(self.loaded.name)} as {self.system}"
 
     def translate(self, segments: Sequence[Segment], config: TranslateConfig, seed: int) -> list[list[Candidate]]:
-        """Translate segments and return their candidates, in the order of the segments."""
+        """Return the candidates of each segment, in the order of the segments."""
         layout = self.loaded.layout
         examples = layout.encode([TextExample(each.source, each.src_lang, each.tgt_lang) for each in segments])
-        # By language, since `generate` is set up for one target language at a time; then the longest first, so that a
-        # batch that does not fit into memory fails at once.
+        # By language, because `generate` is configured for one target language at a time; then longest first, so that
+        # a batch that does not fit into memory fails at once.
         order = sorted(range(len(segments)), key=lambda i: (segments[i].tgt_lang, -len(examples[i].source)))
         candidates: list[list[Candidate]] = [[] for _ in segments]
         with self._evaluating(seed):
@@ -56,7 +56,7 @@ class GenerateEngine:
 
     @torch.inference_mode()
     def logprobs(self, segments: Sequence[Segment], batch_size: int) -> list[list[float]]:
-        """Return the log-probability of each candidate as a target of training: without dropout, nats, summed."""
+        """Return the log-probability of each candidate as a training target: nats, summed, without dropout."""
         examples = self.loaded.layout.encode(list(map(_as_targets, segments)))
         sums: list[list[float]] = [[] for _ in segments]
         with self._evaluating():
@@ -81,12 +81,12 @@ class GenerateEngine:
 
     @contextmanager
     def _evaluating(self, seed: int = 0) -> Iterator[None]:
-        """Switch dropout off and seed the random generators; leave both as they were."""
+        """Switch dropout off and seed the random generators inside the block; restore both."""
         model, device = self.loaded.model, self.loaded.device
         was_training = model.training
         model.eval()
         try:
-            # Forked: a dev set translated in the middle of a training must not change what training draws next.
+            # Forked: translating a dev set during training must not change training's random numbers.
             with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
                 torch.manual_seed(seed)
                 yield
@@ -99,7 +99,7 @@ class GenerateEngine:
         inputs = send_to_device(batch, self.loaded.device)
         settings = self.loaded.layout.generation_settings(tgt_lang) | {"do_sample": False, "num_beams": 1}
         settings["max_new_tokens"] = config.max_new_tokens
-        # The checkpoint may set max_length; with two limits transformers warns at every batch.
+        # The checkpoint may set max_length; with two limits, transformers warns at every batch.
         settings["max_length"] = None
         if config.sampling == "beam":
             settings |= {"num_beams": config.num_beams, "length_penalty": config.length_penalty}
@@ -116,17 +116,17 @@ class GenerateEngine:
         return candidates
 
     def _texts(self, inputs: dict[str, Tensor], settings: dict[str, Any]) -> tuple[list[str], Tensor]:
-        """Return the translations and their token ids (rows, T) as generated."""
+        """Return translations, and their token ids (rows, T) as generated."""
         tokens = self.loaded.layout.new_tokens(self.loaded.model.generate(**inputs, **settings), inputs)
         texts = self.loaded.tokenizer.batch_decode(tokens, skip_special_tokens=True)
-        # SentencePiece leaves the space of the first word; chat models like to begin with a line break.
+        # SentencePiece leaves the first word's space; chat models often begin with a line break.
         return list(map(str.strip, texts)), tokens
 
     def _sampled(self, inputs: dict[str, Tensor], settings: dict[str, Any], config: TranslateConfig) -> list[str]:
-        """Return samples, those of one source together."""
+        """Return samples, grouped by source."""
         model, sources, copies = self.loaded.model, len(inputs["input_ids"]), config.num_candidates
         cutoff = CUTOFFS[config.sampling](config)
-        # A greedy search that samples: `Draw` leaves one possible token at each step.
+        # Sampling by greedy search: `Draw` leaves one possible token at each step.
         processors = [TemperatureLogitsWarper(config.temperature), cutoff, Draw()]
         settings |= {"logits_processor": LogitsProcessorList(processors)}
         # All sources, then all of them again: `encode_once` repeats the encoder's states in this order.
@@ -139,16 +139,16 @@ class GenerateEngine:
         return list(itertools.chain.from_iterable(by_source))
 
     def _diverse(self, inputs: dict[str, Tensor], settings: dict[str, Any], config: TranslateConfig) -> list[str]:
-        """Return the translations of all groups of a diverse beam search, those of one source together."""
+        """Return the translations of all groups of a diverse beam search, grouped by source."""
         model = self.loaded.model
         earlier: list[Tensor] = []
         groups: list[list[str]] = []
-        # An encoder-decoder's output begins with the decoder's start token; a decoder-only's prompt is gone already.
+        # An encoder-decoder's output begins with the decoder start token; a decoder-only's prompt is already removed.
         first = 1 if model.config.is_encoder_decoder else 0
         start = first or inputs["input_ids"].shape[1]
         ends = torch.tensor(model.generation_config.eos_token_id, device=self.loaded.device)
         for _ in range(config.num_candidates):
-            # Each group is a greedy search of its own, over the whole batch.
+            # Each group is a separate greedy search over the whole batch.
             penalty = DiversityPenalty(earlier, config.diversity_penalty, start, ends)
             texts, tokens = self._texts(inputs, settings | {"logits_processor": LogitsProcessorList([penalty])})
             earlier.append(tokens[:, first:])
@@ -163,7 +163,7 @@ def _as_targets(segment: Segment) -> TextExample:
 
 
 def candidate_names(system: str, config: TranslateConfig) -> list[str]:
-    """Return the system names of a source's candidates: the system's own, or with rank or number where several."""
+    """Return the system names of a source's candidates: `system`, or with rank or number if there are several."""
     count = config.num_candidates
     if count == 1:
         return [system]
@@ -173,7 +173,7 @@ def candidate_names(system: str, config: TranslateConfig) -> list[str]:
 
 
 def make_batches(order: Sequence[int], segments: Sequence[Segment], size: int) -> list[list[int]]:
-    """Split indices of segments, in this order, into batches of one target language and at most `size` segments."""
+    """Split `order` into batches of at most `size` segments with the same target language."""
     batches: list[list[int]] = []
     for i in order:
         last = batches[-1] if batches else []

@@ -14,21 +14,21 @@ CUTOFFS: dict[str, Callable[[TranslateConfig], LogitsProcessor]] = {
     "nucleus": lambda config: TopPLogitsWarper(config.top_p),
     "epsilon": lambda config: EpsilonLogitsWarper(config.epsilon),
 }
-"""Kind of sampling -> the processor that removes the tokens it never samples."""
+"""Kind of sampling -> processor that removes the tokens that are never sampled."""
 
 
 class Draw(LogitsProcessor):
-    """Sample one token for each row and make all others impossible, by inverting the cumulative distribution.
+    """Sample one token per row by inverting the cumulative distribution, and make all others impossible.
 
-    `generate` samples with torch.multinomial, which makes a random number for every token of the vocabulary: on a CPU
-    that takes longer than the arithmetic of a small model (eval/bench/sampling.py).
+    `generate` samples with torch.multinomial, which draws a random number for every token of the vocabulary: on a CPU,
+    that takes longer than a small model's forward pass (eval/bench/sampling.py).
     """
 
     def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
         """Return scores (rows, V): 0 for the sampled token and -inf for all others."""
         cumulative = torch.softmax(scores.float(), dim=-1).cumsum(dim=-1)
-        # Rounding may leave the last value below 1. Divided by itself it is exactly 1, above every random number, so
-        # that no token of probability 0 is sampled.
+        # Rounding may leave the last value below 1. Divided by itself, it is exactly 1, above every random number, so
+        # that no token with probability 0 is sampled.
         cumulative /= cumulative[:, -1:].clone()
         sampled = torch.searchsorted(cumulative, torch.rand_like(cumulative[:, :1]), right=True)
         return torch.full_like(scores, -torch.inf).scatter_(1, sampled, 0.0)
@@ -38,27 +38,27 @@ class DiversityPenalty(LogitsProcessor):
     """Diverse beam search with groups of one beam (arXiv 1610.02424): a token costs more for each group that chose it.
 
     A group depends on earlier groups only through their tokens at the same step, so running one group after the other
-    gives the same as interleaving them. transformers 5 has no group beam search any more.
+    gives the same as interleaving them. transformers 5 no longer has group beam search.
     """
 
     def __init__(self, earlier: Sequence[Tensor], penalty: float, start: int, ends: Tensor) -> None:
         """Set up the penalty.
 
         Args:
-            earlier: new tokens of the earlier groups, (rows, T) each.
+            earlier: generated tokens of the earlier groups, (rows, T) each.
             penalty: nats for each earlier group with the same token at the same step.
-            start: the column of `input_ids` where new tokens start.
-            ends: the end tokens.
+            start: the column of `input_ids` where generated tokens start.
+            ends: ids of the end tokens.
         """
         self.earlier, self.penalty, self.start, self.ends = earlier, penalty, start, ends
 
     def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
-        """Lower the scores (rows, V) of the tokens that earlier groups have at this step."""
+        """Lower the scores (rows, V) of tokens that earlier groups chose at this step."""
         step = input_ids.shape[1] - self.start
         scores = torch.log_softmax(scores, dim=-1)
         for group in self.earlier:
             if step < group.shape[1]:
-                # After its end a row is padded, in many models with the end token again: that was not chosen.
+                # After its end, a row is padded, in many models with the end token: the padding was not chosen.
                 running = ~torch.isin(group[:, :step], self.ends).any(dim=1, keepdim=True)
                 scores = scores.scatter_add(1, group[:, step, None], -self.penalty * running.to(scores.dtype))
         return scores

@@ -1,7 +1,7 @@
-"""`mtcpo translate`: candidates for every source, in input order, into a file that an interrupted run resumes.
+"""`mtcpo translate`: write candidates for every source, in input order, to a file; resumable.
 
-Sources are taken in windows. A window is translated in batches of similar length and written as a whole: memory does
-not grow with the input, and a resumed run writes what an uninterrupted one would have written.
+Sources are processed in windows. A window is translated in batches of similar length and written as a whole: memory
+does not grow with the input, and a resumed run writes the same as an uninterrupted one.
 """
 
 from __future__ import annotations
@@ -23,22 +23,21 @@ from mtcpo.translation.config import TranslateConfig
 from mtcpo.translation.engines import Engine
 
 WINDOW = 512
-"""Sources translated between two writes: what a kill can lose."""
+"""Sources translated between two writes: the most that a killed process loses."""
 
 SEED_STRIDE = 1_000_003
-"""Between the seeds of two runs, so that no window of one has the seed of a window of another: a prime, above any
-number of windows."""
+"""Multiplier of a run's seed: a prime above any number of windows, so that no windows of two runs share a seed."""
 
 IDENTITY = ("id", "src_lang", "tgt_lang", "source")
-"""The fields by which a resumed run recognizes its sources."""
+"""Fields by which a resumed run recognizes its sources."""
 
 
 def translate_segments(
     engine: Engine, segments: Iterable[Segment], config: TranslateConfig, first_window: int = 0
 ) -> Iterator[list[Segment]]:
-    """Yield windows of segments, with the engine's candidates after those that they bring.
+    """Yield windows of segments, with the engine's candidates appended to those in the input.
 
-    first_window: the number of the first window given; each has a seed of its own, wherever a resumed run starts.
+    first_window: number of the first window; a window's seed depends on its number, so that resumed runs agree.
     """
     iterator = iter(segments)
     for number in itertools.count(first_window):
@@ -53,7 +52,7 @@ def translate_segments(
 
 
 def _with_logprobs(engine: Engine, segments: Sequence[Segment], batch_size: int) -> list[Segment]:
-    """Return segments all of whose candidates have their log-probability."""
+    """Return the segments with the log-probability of every candidate."""
     scored = []
     for segment, logprobs in zip(segments, engine.logprobs(segments, batch_size), strict=True):
         pairs = zip(segment.candidates, logprobs, strict=True)
@@ -63,7 +62,7 @@ def _with_logprobs(engine: Engine, segments: Sequence[Segment], batch_size: int)
 
 
 def translate_texts(engine: Engine, segments: Iterable[Segment], config: TranslateConfig) -> list[str]:
-    """Return one translation of each segment: its first new candidate; those that segments bring do not count."""
+    """Return one translation of each segment: its first new candidate (not one from the input)."""
     without_candidates = (replace(segment, candidates=()) for segment in segments)
     texts = []
     for window in translate_segments(engine, without_candidates, config):
@@ -77,7 +76,7 @@ def translate_to_file(
     """Write segments with candidates to `output`, resuming an interrupted call.
 
     Returns:
-        segments (in the file), candidates (made in this call), and resumed_at (segments that were there already).
+        segments (in the file), candidates (generated in this call), resumed_at (segments that were already done).
 
     Raises:
         UserError: `output` exists, its format cannot be written, or an unfinished file of other settings or sources is
@@ -88,13 +87,13 @@ def translate_to_file(
     output.parent.mkdir(parents=True, exist_ok=True)
     unfinished = _Unfinished.of(output)
     done = unfinished.resume(_fingerprint(engine, config), overwrite)
-    # One iterator: what is skipped must not be translated again.
+    # A single iterator: skipped segments must not be translated again.
     remaining = iter(segments)
     unfinished.skip_done(remaining, done)
     new = 0
     with unfinished.partial.open("ab") as file:
         for window in translate_segments(engine, remaining, config, first_window=done // WINDOW):
-            # One write for the window, so that after a kill the file ends with at most one incomplete window.
+            # One write per window, so that a killed process leaves at most one incomplete window.
             file.write(b"".join(json_line(segment_to_json(segment)) for segment in window))
             file.flush()
             new += len(window)
@@ -106,13 +105,13 @@ def translate_to_file(
 
 
 def _fingerprint(engine: Engine, config: TranslateConfig) -> str:
-    """Return the hash of all that candidates depend on, besides their sources."""
+    """Return a hash of everything that candidates depend on, besides the sources."""
     return hashlib.sha256(f"{engine.name}\n{config.model_dump_json()}".encode()).hexdigest()
 
 
 @dataclass(frozen=True, slots=True)
 class _Unfinished:
-    """The files beside an output that is not finished: its first windows as plain lines, and what made them."""
+    """The files of an unfinished output: its first windows as plain lines, and the fingerprint of its settings."""
 
     partial: Path
     settings: Path
@@ -124,7 +123,7 @@ class _Unfinished:
         return cls(partial_path(plain), output.with_name(f".{output.name}.settings.json"))
 
     def resume(self, fingerprint: str, overwrite: bool) -> int:
-        """Keep the whole windows of the unfinished file, if the same settings made them; return their segments."""
+        """Keep the complete windows of an unfinished file with the same settings; return the number of segments."""
         exists = self.partial.exists() and self.settings.exists()
         is_same = exists and json.loads(self.settings.read_text(encoding="utf-8"))["fingerprint"] == fingerprint
         if is_same:
@@ -139,7 +138,7 @@ class _Unfinished:
         return 0
 
     def skip_done(self, segments: Iterator[Segment], done: int) -> None:
-        """Take the first `done` segments, which must be those of the unfinished file."""
+        """Skip the first `done` segments, which must be those of the unfinished file."""
         for where, row in itertools.islice(read_row_file(self.partial), done):
             segment = next(segments, None)
             if segment is None or any(row[name] != getattr(segment, name) for name in IDENTITY):
@@ -149,13 +148,13 @@ class _Unfinished:
                 )
 
     def finish(self, output: Path) -> None:
-        """Give the complete file its name."""
+        """Rename the complete file, or convert it to the output's format."""
         if is_plain_lines(output):
             self.partial.replace(output)
         else:
             write_row_file(output, (row for _, row in read_row_file(self.partial)))
             self.partial.unlink()
-        # Last: without it an interrupt before this line would leave a partial file that nothing can resume.
+        # Last: otherwise an interrupt could leave a partial file that cannot be resumed.
         self.settings.unlink()
 
     def discard(self) -> None:
@@ -165,12 +164,12 @@ class _Unfinished:
 
 
 def _truncate_to_windows(partial: Path) -> int:
-    """Remove what follows the last whole window; return the number of segments that remain."""
+    """Truncate after the last complete window; return the number of segments that remain."""
     with partial.open("rb+") as file:
         whole_lines = end = position = 0
         for number, line in enumerate(file, start=1):
             if not line.endswith(b"\n"):
-                break  # a kill came in the middle of a write
+                break  # the process was killed during a write
             position += len(line)
             if number % WINDOW == 0:
                 whole_lines, end = number, position

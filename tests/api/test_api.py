@@ -91,7 +91,7 @@ def test_the_documentation_names_everything_public():
     assert all(f"`{name}`" in text for name in public)
 
 
-def test_import_is_light_and_names_come_when_asked_for():
+def test_import_is_light_and_names_are_loaded_on_access():
     code = (
         "import sys, mtcpo\n"
         "heavy = {'torch', 'transformers', 'datasets', 'pydantic'}\n"
@@ -454,7 +454,7 @@ def test_a_test_set_is_a_file_or_a_suite_by_name(folder, monkeypatch):
 @pytest.mark.parametrize(
     ("systems", "data", "settings", "message"),
     [
-        (["Ja."], SEGMENTS, {}, r"system 'system': 1 translations, but test en-de \(row\) has 8"),
+        (["Ja."], SEGMENTS, {}, r"system 'system': 1 translation, but test en-de \(row\) has 8"),
         ({"a": 3}, SEGMENTS, {}, r"system 'a' is int; give texts, the name of a model, a trainer, or \(model, tok"),
         (
             ["Ja.", "No."],

@@ -102,7 +102,7 @@ NO_MODEL = (
     "`hf download google/mt5-small --local-dir DIR`, copy DIR here, and pass --model DIR"
 )
 
-NOT_WRITABLE = f"mtcpo cannot write this format; the name must end in {writable_suffixes()}"
+NOT_WRITABLE = f"mtcpo reads this format but cannot write it; use a name in {writable_suffixes()}"
 
 MISTAKES = [
     # usage
@@ -160,7 +160,7 @@ MISTAKES = [
     (f"{PREFS} --output s.en/p.jsonl", "s.en/p.jsonl: {here}/s.en is a file, not a folder; choose another output"),
     (f"{PREFS.replace('s.en', 'no.en')} --output x.csv", f"x.csv: {NOT_WRITABLE}"),
     ("export no.jsonl --to trl --output x.tsv.gz", f"x.tsv.gz: {NOT_WRITABLE}"),
-    ("translate no.en --model ./no --src-lang en --tgt-lang de --output x.docx", f"x.docx: {NOT_WRITABLE}"),
+    ("translate no.en --model ./no --src-lang en --tgt-lang de --output x.csv.zst", f"x.csv.zst: {NOT_WRITABLE}"),
     (f"{PREFS} --output {'n' * 300}", "cannot be written (file name too long); choose another output"),
     (f"{TRAIN} --prefs p.jsonl --output-dir folder", "folder exists; pass --overwrite to replace it"),
     (f"{TRAIN} --prefs p.jsonl --output-dir s.en --overwrite", "s.en is a file, and a folder is needed"),
@@ -371,7 +371,8 @@ def test_build_prefs_counts_what_it_drops(here, capsys):
     outcome = run(capsys, *command, "--output", "p.jsonl")
     assert (outcome.code, outcome.err) == (0, "")
     assert outcome.out == (
-        "p.jsonl: 4 triplets of 6 segments\n  dropped 2: empty_source\n  numbers: p-report.json; plots: p-report.html\n"
+        "p.jsonl: 4 triplets from 6 segments\n  dropped 2: empty_source\n"
+        "  numbers: p-report.json; plots: p-report.html\n"
     )
     report = json.loads((here / "p-report.json").read_text(encoding="utf-8"))
     assert (report["kept"], report["dropped"]) == (4, {"empty_source": 2})
@@ -403,7 +404,7 @@ def test_translate_counts_drops_and_gives_files_different_ids(here, capsys):
     command = words("translate s.en gaps.en --model mt5dir --src-lang en --tgt-lang de --set max_new_tokens=3")
     outcome = run(capsys, *command, "--output", "c.jsonl")
     assert (outcome.code, outcome.err) == (0, "")
-    assert outcome.out == "c.jsonl: 10 sources, 1 candidates each; dropped: 2 empty_source\n"
+    assert outcome.out == "c.jsonl: 10 sources, 1 candidate each; dropped: 2 empty_source\n"
     segments = list(read_segments(here / "c.jsonl"))
     assert [s.id for s in segments] == [f"s.en:{n}" for n in range(1, 7)] + [f"gaps.en:{n}" for n in (1, 2, 4, 5)]
     assert {c.system for s in segments for c in s.candidates} == {"mt5dir"} or len(segments[0].candidates) == 1

@@ -113,7 +113,7 @@ def reads_of_group(group, module):
 
 
 @pytest.mark.parametrize(("name", "group", "field"), option_fields(is_setting=False))
-def test_an_option_that_is_no_setting_is_read_by_its_command(name, group, field):
+def test_an_option_that_is_not_a_setting_is_read_by_its_command(name, group, field):
     module = sys.modules[function_of(mtcpo.commands[name]).__module__]
     assert field.name in reads_of_group(group, module), "nothing reads it; is it a setting(...)?"
 

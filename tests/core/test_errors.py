@@ -1,6 +1,6 @@
 import pytest
 
-from mtcpo.core.errors import choose, first_line, nearest, one_line
+from mtcpo.core.errors import choose, counted, first_line, nearest, one_line
 
 
 def test_an_unknown_name_lists_the_choices_and_names_the_nearest():
@@ -15,6 +15,10 @@ def test_an_unknown_name_lists_the_choices_and_names_the_nearest():
 )
 def test_the_first_line_of_an_error_is_never_empty(error, line):
     assert first_line(error) == line
+
+
+def test_a_noun_is_plural_unless_it_is_one():
+    assert [counted(number, "segment") for number in (0, 1, 2)] == ["0 segments", "1 segment", "2 segments"]
 
 
 def test_a_whole_message_fits_on_one_line():

@@ -44,7 +44,7 @@ def test_a_file_comes_from_a_directory_or_from_the_cache(cache, tmp_path, fetch)
         ("", "here.json"),
     ],
 )
-def test_a_file_that_is_not_to_be_had_is_none(cache, tmp_path, name, file, fetch):
+def test_a_file_that_cannot_be_fetched_is_none(cache, tmp_path, name, file, fetch):
     (tmp_path / "local").mkdir()
     (tmp_path / "here.json").write_text("{}", encoding="utf-8")
     assert hub_file(name, file, fetch) is None

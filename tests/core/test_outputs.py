@@ -48,7 +48,7 @@ def test_an_output_that_is_an_input_is_refused_even_with_overwrite(tmp_path, mon
         pass
 
 
-def test_a_folder_is_no_file_and_a_file_no_folder(tmp_path):
+def test_a_folder_is_not_accepted_for_a_file_nor_a_file_for_a_folder(tmp_path):
     (tmp_path / "file").write_text("x")
     with pytest.raises(UserError, match="is a folder, and a file is needed"), writing(tmp_path, overwrite=True):
         pass

@@ -46,7 +46,7 @@ def test_numbers_leave_out_what_is_drawn():
         (b'{"kept": 3}', r"r\.json: segments: Field required; it is not a report of this version of mtcpo"),
     ],
 )
-def test_a_file_that_is_no_report_is_refused_in_one_line(tmp_path, content, message):
+def test_a_file_that_is_not_a_report_is_refused_in_one_line(tmp_path, content, message):
     if content is not None:
         (tmp_path / "r.json").write_bytes(content)
     with pytest.raises(UserError, match=message) as raised:

@@ -27,7 +27,7 @@ from mtcpo.data.text_checks import edit_similarity, has_loop, is_length_within, 
         ("", False),
     ],
 )
-def test_four_repetitions_without_a_break_are_a_loop(text, loops):
+def test_four_occurrences_in_a_row_are_a_repetition(text, loops):
     assert has_loop(text) is loops
 
 
@@ -51,13 +51,13 @@ def test_repetitions_of_words_phrases_and_characters_are_loops(text):
     ["", "no, no, no!", "Contents ............ 12", "------------------", "a b a b", "ha ha ha", "1,000,000,000",
      "The dog sees the cat, and the cat sees the dog."],
 )  # fmt: skip
-def test_ordinary_text_is_no_loop(text):
+def test_ordinary_text_has_no_repetition(text):
     assert not has_loop(text)
 
 
 @settings(deadline=None, max_examples=50)
 @given(st.text(alphabet="ab ", min_size=3, max_size=12).filter(str.strip), st.text(max_size=20), st.integers(4, 9))
-def test_a_loop_is_found_after_any_text(stretch, before, times):
+def test_a_repetition_is_found_after_any_text(stretch, before, times):
     loop = " ".join([stretch] * times)
     period = len(" ".join(stretch.split())) + 1
     if period * times >= 16:
@@ -90,7 +90,7 @@ def test_a_long_text_is_searched_quickly():
         ("Mačka", "sr", 0),
     ],
 )
-def test_shares_of_scripts_by_hand(text, language, share):
+def test_script_shares_by_hand(text, language, share):
     assert script_share(text, language) == pytest.approx(share)
 
 

@@ -64,7 +64,7 @@ def test_wrong_columns_of_preferences(folder, settings, message):
         list(read_triplets(PreferenceSetConfig(source="odd.jsonl", **settings)))
 
 
-def test_a_preference_set_in_another_language_than_given_is_refused(folder):
+def test_a_preference_set_in_another_language_than_configured_is_refused(folder):
     write_row_file(folder / "p.jsonl", [triplet_to_json(Triplet("1", "de", "en", "Ja.", "Yes.", "No."))])
     with pytest.raises(UserError, match=r"p\.jsonl:1: the triplet's language is 'en', not 'fr' as given"):
         list(read_triplets(PreferenceSetConfig(source="p.jsonl", src_lang="de", tgt_lang="fr")))

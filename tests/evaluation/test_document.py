@@ -48,7 +48,7 @@ def test_fields_that_we_do_not_know_are_kept(entry, tmp_path):
     assert read_json(tmp_path / "again.json") == json.loads(json.dumps(value))
 
 
-def test_the_json_object_has_lists_and_keeps_what_is_no_number(entry):
+def test_the_json_object_has_lists_and_keeps_values_that_are_not_numbers(entry):
     value = EvaluationDocument(pairs={"en-de": entry}).to_json()
     assert value == json.loads(json.dumps(value))
     start = entry.systems["start"].model_copy(update={"length_ratio": float("nan")})
@@ -96,7 +96,7 @@ def test_one_system_alone_is_not_the_best():
     assert evaluate(garden, german_outputs(garden, {"start": 0.3})).entry.best("bleu") == frozenset()
 
 
-def test_what_is_no_document_is_refused_with_the_field(entry):
+def test_an_invalid_document_is_refused_with_the_field(entry):
     value = EvaluationDocument(pairs={"en-de": entry}).to_json()
     value["pairs"]["en-de"]["systems"]["tuned"]["metrics"]["bleu"]["score"] = "much"
     message = r"^here: not an evaluation\.json of mtcpo \(pairs\.en-de\.systems\.tuned\.metrics\.bleu\.score: "

@@ -175,7 +175,7 @@ def test_a_metric_that_needs_references_refuses_a_segment_without_one():
         (lambda o, m: ({}, m), "no system to evaluate"),
         (
             lambda o, m: ({"s": o["s"][:-1]}, m),
-            r"system 's': 1 translations, but tiny en-de \(by hand\) has 2 segments",
+            r"system 's': 1 translation, but tiny en-de \(by hand\) has 2 segments",
         ),
         (lambda o, m: ({"../s": o["s"]}, m), r"system name '\.\./s': write it without"),
         (lambda o, m: ({"": o["s"]}, m), "system name '' is blank"),
@@ -200,7 +200,7 @@ def test_an_output_file_of_another_length_is_refused(tmp_path):
     (tmp_path / "b.txt").write_text("eins\n", encoding="utf-8")
     test_set = tiny(("one", "eins"), ("two", "zwei"))
     assert read_output(tmp_path / "a.txt", test_set) == ["eins", ""]
-    with pytest.raises(UserError, match=r"b\.txt: 1 lines, but by hand has 2"):
+    with pytest.raises(UserError, match=r"b\.txt: 1 line, but by hand has 2"):
         read_output(tmp_path / "b.txt", test_set)
 
 

@@ -34,7 +34,7 @@ def test_expected_utility_equals_a_loop_over_the_utility():
     assert found == pytest.approx(expected)
 
 
-def test_references_are_scored_and_are_no_pseudo_references():
+def test_references_are_scored_but_are_not_pseudo_references():
     given = segment("the cat sat", "a cat sat", references=("the cat was sitting",))
     [with_reference] = score([add_references(given)], ["mbr:chrf"])
     [without] = score([given], ["mbr:chrf"])

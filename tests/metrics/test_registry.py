@@ -68,7 +68,7 @@ def test_the_page_on_pairs_lists_every_metric():
     assert all(is_computed(spec) for spec in listed), "the page names a metric that mtcpo does not have"
 
 
-def test_specs_are_told_apart():
+def test_specs_are_distinguished():
     names = [metric_name(spec) for spec in ("chrf", "comet:a=b:c", "mine=python:a:b", "mbr:comet:x")]
     assert names == ["chrf", "comet", "mine", "mbr"]
     assert all(is_computed(spec) for spec in ("chrf", "mine=python:a:b", "mbr:chrf"))
@@ -206,7 +206,7 @@ def a_segment(number):
     return Segment(str(number), "de", "en", f"Satz {number}", ("the sentence",), candidates=candidates)
 
 
-def test_a_row_with_its_own_loader_loads_with_a_checkpoint_of_ones_own(vowels):
+def test_a_row_with_its_own_loader_takes_another_checkpoint(vowels):
     assert load_metric("vowels", "en").checkpoint == "aeiou"
     metric = load_metric("vowels:aeiouy", "en", CometConfig(precision="bf16"))
     assert (metric.checkpoint, metric.device) == ("aeiouy", "bf16")

@@ -201,7 +201,7 @@ def test_scores_of_a_users_metric_in_an_old_cache_are_found(tmp_path, monkeypatc
     assert [candidate.scores["short"] for candidate in scored.candidates] == [0.25, 0.75]
 
 
-def test_a_file_that_is_no_score_cache_is_left_alone(tmp_path):
+def test_a_file_that_is_not_a_score_cache_is_not_changed(tmp_path):
     path = tmp_path / "scores.sqlite3"
     with sqlite3.connect(path) as connection:
         connection.execute("CREATE TABLE precious (x)")

@@ -83,7 +83,7 @@ def test_a_function_scores_and_says_its_direction(own):
 @pytest.mark.parametrize(
     ("spec", "message"),
     [
-        ("x={}:too_few", "1 scores for 2 translations"),
+        ("x={}:too_few", "1 score for 2 translations"),
         ("x={}:broken", r"your code raised RuntimeError at .*own_scores.py:\d+: no idea"),
         ("x={}:nan", "segment 1: x of s0 is nan"),
         ("x={}:number", "it is of type int; a metric is a function"),
@@ -295,7 +295,7 @@ HYPOTHESES_BY_SYSTEM = {"a": HYPOTHESES["a.en"], "b": HYPOTHESES["b.en"]}
         (Letters, "it is a class; a metric is a function"),
     ],
 )
-def test_an_object_that_is_no_metric_is_refused(metric, message):
+def test_an_object_that_is_not_a_metric_is_refused(metric, message):
     with pytest.raises(UserError, match=message):
         load_section(PrefsConfig, {"metrics": [metric]}, "build_preferences")
 

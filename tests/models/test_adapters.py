@@ -331,7 +331,7 @@ def test_optimizer_in_8_bits(wide, tmp_path):
     assert losses[-1] < losses[0]
 
 
-def test_adapters_are_no_base_for_quantization(moved):
+def test_adapters_are_refused_as_a_base_for_quantization(moved):
     with pytest.raises(UserError, match=r"holds adapters, .*train with train\.lora\.merge = true first"):
         load_model(str(moved / "model"), quantization="4bit")
 

@@ -49,7 +49,7 @@ def test_same_seed_same_files_and_the_generator_is_left_alone(tmp_path):
     assert (tmp_path / "a" / "tokenizer.json").read_bytes() == (tmp_path / "b" / "tokenizer.json").read_bytes()
 
 
-def test_tokenizer_brings_text_back(model_folder, load):
+def test_tokenizer_decodes_to_the_same_text(model_folder, load):
     tokenizer = load("mt5").tokenizer
     for text in [*TEXTS[:40], "Fröschlein grüßt Mühle"]:
         ids = tokenizer(text)["input_ids"]
@@ -65,7 +65,7 @@ def test_tokenizer_brings_text_back(model_folder, load):
     assert [tokenizer(text)["input_ids"][:-1] for text in TEXTS[:40]] == [pieces.encode(text) for text in TEXTS[:40]]
 
 
-def test_vocabulary_may_be_smaller_than_asked_for(tmp_path):
+def test_vocabulary_may_be_smaller_than_configured(tmp_path):
     assert write_tokenizer(TEXTS, 100_000, tmp_path) < 1000
 
 

@@ -83,7 +83,7 @@ def test_a_family_of_the_users_needs_permission(here, capsys, command):
 
 
 @pytest.mark.parametrize("command", [COMMANDS["translate"], COMMANDS["run"]], ids=["translate", "run"])
-def test_what_is_no_family_is_named(here, capsys, command):
+def test_an_object_that_is_not_a_family_is_refused_by_its_type(here, capsys, command):
     line = mistake(capsys, *with_family(command, "python:own:NUMBER"), "--allow-code")
     assert line.endswith("family: python:own:NUMBER: it is a int, not a Family")
 

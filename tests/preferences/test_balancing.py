@@ -70,5 +70,5 @@ def test_without_a_limit_triplets_pass_as_a_stream(tmp_path):
     assert next(stream).id == "1"
 
 
-def test_nothing_is_dropped_from_nothing(tmp_path):
+def test_an_empty_set_has_no_drops(tmp_path):
     assert list(drop_surplus([], True, 2, seed=1, dropped=Counter(), folder=tmp_path)) == []

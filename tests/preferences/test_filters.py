@@ -15,7 +15,7 @@ def kept_and_removed(source, texts, tgt_lang="en", **settings):
     return [candidate.text for candidate in kept], dict(removed)
 
 
-def test_a_repetition_is_no_fault_where_the_source_has_one():
+def test_a_repetition_is_accepted_if_the_source_has_one():
     texts = ["ho ho ho ho ho ho", "Santa laughs."]
     assert kept_and_removed("ha ha ha ha ha ha", texts, drop_repetitions=True) == (texts, {})
     assert kept_and_removed("Er lacht.", texts, drop_repetitions=True) == (["Santa laughs."], {"repetition": 1})

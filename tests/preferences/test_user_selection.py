@@ -83,7 +83,7 @@ def test_pairs_that_the_values_contradict_are_dropped_and_counted():
         (None, "your code raised TypeError"),
     ],
 )
-def test_a_pair_that_is_none_of_the_pool_is_refused_in_one_line(pairs, message):
+def test_a_pair_outside_the_pool_is_refused_in_one_line(pairs, message):
     made = segment(1, 9, 5, texts=["A", "B", " B "])
     with pytest.raises(UserError, match=message) as raised:
         choose(lambda pool: pairs, made, deduplicate=False)

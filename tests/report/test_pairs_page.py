@@ -84,7 +84,7 @@ def test_twenty_pairs_with_their_differences_marked(page, html):
     assert f"20 of {report['kept']}, drawn evenly" in text
 
 
-def test_with_one_metric_there_is_no_agreement_to_show(tmp_path):
+def test_with_a_single_metric_no_agreement_is_shown(tmp_path):
     build_preferences(segments(3), PrefsConfig(metrics=("chrf",)), tmp_path / "p.jsonl")
     text = Outline(write_pair_page(tmp_path / "p-report.json").read_text(encoding="utf-8")).text
     assert "scores of one metric only" in text

@@ -126,7 +126,7 @@ def test_names_are_escaped(name):
         assert not re.search(r"<(script|img)", str(svg))
 
 
-def test_a_long_label_is_shortened_and_whole_in_the_title():
+def test_a_long_label_is_shortened_and_complete_in_the_title():
     root = parse(interval_plot([Interval("a very long system name", 0, 1, 2, "same", "p")], "x"))
     assert root.find("g/text").text == "a very long s…"
     assert root.find("g/title").text.startswith("a very long system name")

@@ -180,7 +180,7 @@ def test_a_function_that_gives_no_loss(function, message):
         ("python:my_losses", "write it as python:package.module:name"),
     ],
 )
-def test_code_that_is_no_loss_is_refused_before_the_work(model_folder, module, name, message):
+def test_code_that_is_not_a_loss_is_refused_before_the_work(model_folder, module, name, message):
     config = load_section(TrainConfig, {"loss": name, "args": {"use_cpu": True}}, "test", allow_code=True)
     with pytest.raises(UserError, match=message):
         train(str(model_folder("mt5")), preference_texts(4), config, module / "out")

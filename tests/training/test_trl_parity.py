@@ -60,7 +60,7 @@ def test_the_comparison_detects_a_difference(peers, monkeypatch):
 # --- where we differ on purpose ---------------------------------------------------------------------------------------
 
 
-def test_micro_batches_are_shares_of_the_step_and_not_averaged(peers):
+def test_micro_batches_add_up_to_the_step_instead_of_being_averaged(peers):
     """TRL averages the token means of micro-batches, so a token of a short batch counts more than one of a long."""
     both, settings = peers("t5"), {"loss": "sigmoid", "beta": 0.2, "cpo_alpha": 1.0}
     halves = both.short[:3], both.whole[3:]

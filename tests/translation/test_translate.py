@@ -87,8 +87,10 @@ def test_an_output_that_cannot_be_written_is_refused_before_translating(engine, 
         pytest.fail("a segment was read")
         yield
 
-    with pytest.raises(UserError, match=r"out\.docx: mtcpo cannot write this format; the name must end in \.jsonl"):
-        translate_to_file(engine("mt5"), unread(), quick_search(), tmp_path / "out.docx")
+    with pytest.raises(
+        UserError, match=r"out\.csv: mtcpo reads this format but cannot write it; use a name in \.jsonl"
+    ):
+        translate_to_file(engine("mt5"), unread(), quick_search(), tmp_path / "out.csv")
     assert list(tmp_path.iterdir()) == []
 
 
@@ -121,7 +123,7 @@ def test_no_source_is_an_error_and_leaves_no_file(engine, tmp_path):
 
 
 @pytest.mark.usefixtures("small_windows")
-def test_candidates_that_segments_bring_are_kept(engine, tmp_path):
+def test_candidates_in_the_input_are_kept(engine, tmp_path):
     tiny = engine("mt5")
     first = Candidate("other", "Mühle", {"chrf": 12.5})
     brought = [Segment(s.id, "en", "de", s.source, ("Die Mühle",), "doc", (first,)) for s in english_segments(5)]

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from mtcpo.core.errors import UserError
+from mtcpo.core.errors import UserError, counted
 from mtcpo.core.files import Row, read_lines
 
 
@@ -39,7 +39,9 @@ def _read_rows(path: Path, **dialect: Any) -> Iterator[Row]:
         for values in table:
             where = f"{path}:{table.line_num}"
             if len(values) != len(header):
-                raise UserError(f"{where}: {len(values)} fields, but the header has {len(header)}: {', '.join(header)}")
+                raise UserError(
+                    f"{where}: {counted(len(values), 'field')}, but the header has {len(header)}: {', '.join(header)}"
+                )
             yield where, dict(zip(header, values, strict=True))
     except csv.Error as error:
         raise UserError(f"{path}:{table.line_num}: {error}") from None

@@ -16,7 +16,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from mtcpo.core.errors import UserError, nearest
+from mtcpo.core.errors import UserError, counted, nearest
 from mtcpo.core.files import count_lines
 from mtcpo.data.languages import check_language
 from mtcpo.data.names import check_name
@@ -122,7 +122,8 @@ def _check_length(spec: TestSetSpec, source: Path) -> None:
     lines = count_lines(source)
     if lines != release.lines:
         raise UserError(
-            f"{source}: {lines} lines, but {spec.suite} has {release.lines}; download it again from {release.home}"
+            f"{source}: {counted(lines, 'line')}, but {spec.suite} has {release.lines}; "
+            f"download it again from {release.home}"
         )
 
 

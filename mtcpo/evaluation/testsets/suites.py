@@ -50,10 +50,10 @@ SuiteSpec = Annotated[str, BeforeValidator(_resolve_suite)]
 class SuiteConfig(Config):
     """Test sets that are evaluated together."""
 
-    metrics: tuple[MetricSpec, ...] = Field((), description="What is measured; at least one")
-    decoding: TranslateConfig | None = Field(None, description="How a model translates; None: the default")
-    test_sets: tuple[str, ...] = Field((), description="By sacreBLEU's names, for example wmt22:de-en")
-    sets: tuple[TestSetConfig, ...] = Field((), description="Test sets in files")
+    metrics: tuple[MetricSpec, ...] = Field((), description="Metrics; at least one")
+    decoding: TranslateConfig | None = Field(None, description="Decoding settings of models; None: the defaults")
+    test_sets: tuple[str, ...] = Field((), description="Test sets by sacreBLEU's names, for example wmt22:de-en")
+    sets: tuple[TestSetConfig, ...] = Field((), description="Test sets from files")
 
     @field_validator("metrics", mode="before")
     @classmethod

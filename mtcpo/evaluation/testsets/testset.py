@@ -51,12 +51,12 @@ class TestSetConfig(Config):
 
     __test__: ClassVar[bool] = False
 
-    name: str = Field(description="What it is called in evaluation.json and in translations/")
-    source: PathOrName = Field(description="The text to translate")
-    references: tuple[PathOrName, ...] = Field(
-        (), description="Human translations; several files are several references"
+    name: str = Field(description="Its name in evaluation.json and in translations/")
+    source: PathOrName = Field(description="File of the text to translate")
+    references: tuple[PathOrName, ...] = Field((), description="Files of human translations, one for each reference")
+    reference_names: tuple[str, ...] = Field(
+        (), description="Names of the references; default: the names of their files"
     )
-    reference_names: tuple[str, ...] = Field((), description="What they are called; default: the names of their files")
     src_lang: str = Field(description="Language of the source, BCP-47")
     tgt_lang: str = Field(description="Language of the references, BCP-47")
 

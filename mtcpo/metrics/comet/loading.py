@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mtcpo.core.errors import UserError, choose
+from mtcpo.core.errors import UserError, choose, counted
 from mtcpo.core.hub import hub_folder
 from mtcpo.metrics.comet.checkpoint import CLASSES, WAY_OUT, class_of, read_checkpoint, read_hparams
 
@@ -118,7 +118,7 @@ def _build(cls: Any, content: Mapping[str, Any], checkpoint: Path) -> Any:
     missing = model.load_state_dict(content["state_dict"], strict=False).missing_keys
     if missing:
         shown = ", ".join(missing[:5])
-        raise UserError(f"{checkpoint}: {len(missing)} tensors are missing and would be random: {shown}")
+        raise UserError(f"{checkpoint}: {counted(len(missing), 'tensor')} missing, which would be random: {shown}")
     _check_tokenizer(model.encoder, encoder)
     _check_pass(model.encoder, encoder)
     return model

@@ -24,7 +24,7 @@ def test_csv_has_quoting_and_tsv_has_none(folder):
 
 def test_mistakes_in_tables_name_file_and_line(folder):
     write("t.tsv", "source\treference", "a\tb", "only one")
-    with pytest.raises(UserError, match=r"t\.tsv:3: 1 fields, but the header has 2: source, reference"):
+    with pytest.raises(UserError, match=r"t\.tsv:3: 1 field, but the header has 2: source, reference"):
         corpus("t.tsv")
     write("t.tsv", "src\treference", "a\tb")
     with pytest.raises(
