@@ -102,7 +102,7 @@ NO_MODEL = (
     "`hf download google/mt5-small --local-dir DIR`, copy DIR here, and pass --model DIR"
 )
 
-NOT_WRITABLE = f"mtcpo cannot write this format; the name must end in {writable_suffixes()}"
+NOT_WRITABLE = f"mtcpo reads this format but cannot write it; use a name in {writable_suffixes()}"
 
 MISTAKES = [
     # usage
@@ -160,7 +160,7 @@ MISTAKES = [
     (f"{PREFS} --output s.en/p.jsonl", "s.en/p.jsonl: {here}/s.en is a file, not a folder; choose another output"),
     (f"{PREFS.replace('s.en', 'no.en')} --output x.csv", f"x.csv: {NOT_WRITABLE}"),
     ("export no.jsonl --to trl --output x.tsv.gz", f"x.tsv.gz: {NOT_WRITABLE}"),
-    ("translate no.en --model ./no --src-lang en --tgt-lang de --output x.docx", f"x.docx: {NOT_WRITABLE}"),
+    ("translate no.en --model ./no --src-lang en --tgt-lang de --output x.csv.zst", f"x.csv.zst: {NOT_WRITABLE}"),
     (f"{PREFS} --output {'n' * 300}", "cannot be written (file name too long); choose another output"),
     (f"{TRAIN} --prefs p.jsonl --output-dir folder", "folder exists; pass --overwrite to replace it"),
     (f"{TRAIN} --prefs p.jsonl --output-dir s.en --overwrite", "s.en is a file, and a folder is needed"),

@@ -141,7 +141,7 @@ def test_a_run_interrupted_in_each_stage_gives_the_files_of_an_uninterrupted_one
                 break
         else:
             pytest.fail(f"{stage} never began: {said}")
-        if said[-1].endswith("done already\n"):  # the interrupt before came after its end
+        if said[-1].endswith("already done\n"):  # the interrupt before came after its end
             process.kill()
             process.communicate()
             continue
@@ -164,4 +164,4 @@ def test_a_run_interrupted_in_each_stage_gives_the_files_of_an_uninterrupted_one
     different = [name for name in results[0] if results[0][name] != results[1][name]]
     assert [name for name in different if not name.endswith(timed)] == []
     outcome = call("run", "tiny.toml", "--output-dir", "out", cwd=tmp_path)
-    assert outcome.out.count("done already") == len(STAGES)
+    assert outcome.out.count("already done") == len(STAGES)

@@ -352,6 +352,6 @@ def test_a_run_stopped_by_a_full_disk_resumes_with_more_space(done, capsys):
             subprocess.run(["mount", "-o", f"remount,size={(700, 9000)[number]}k", disk], check=True)
             outcome = run(capsys, *command)
         assert (outcome.code, outcome.err) == (0, "")
-        assert "done already" in outcome.out
+        assert "already done" in outcome.out
         for name in ("candidates.jsonl", "prefs.jsonl", "model/model.safetensors", "evaluation.json"):
             assert (disk / "out" / name).read_bytes() == (done / "out" / name).read_bytes()

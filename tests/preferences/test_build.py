@@ -356,7 +356,9 @@ def test_an_output_that_cannot_be_written_is_refused_before_a_segment_is_read(tm
         yield
 
     paths = {name: tmp_path / file for name, file in names.items()}
-    with pytest.raises(UserError, match=r"[ps]\.[ct]sv: mtcpo cannot write this format; the name must end in \.jsonl"):
+    with pytest.raises(
+        UserError, match=r"[ps]\.[ct]sv: mtcpo reads this format but cannot write it; use a name in \.jsonl"
+    ):
         build_preferences(unread(), CHRF, **paths)
     assert list(tmp_path.iterdir()) == []
 

@@ -87,8 +87,10 @@ def test_an_output_that_cannot_be_written_is_refused_before_translating(engine, 
         pytest.fail("a segment was read")
         yield
 
-    with pytest.raises(UserError, match=r"out\.docx: mtcpo cannot write this format; the name must end in \.jsonl"):
-        translate_to_file(engine("mt5"), unread(), quick_search(), tmp_path / "out.docx")
+    with pytest.raises(
+        UserError, match=r"out\.csv: mtcpo reads this format but cannot write it; use a name in \.jsonl"
+    ):
+        translate_to_file(engine("mt5"), unread(), quick_search(), tmp_path / "out.csv")
     assert list(tmp_path.iterdir()) == []
 
 

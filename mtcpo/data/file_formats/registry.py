@@ -100,7 +100,7 @@ def stem_of(path: Path) -> str:
 
 def is_plain_lines(path: Path) -> bool:
     """Whether a file of this name is JSON Lines without compression, which can be appended to and truncated."""
-    return format_of(path) is JSON_LINES and path.suffix not in COMPRESSION_SUFFIXES
+    return (format_of(path) or JSON_LINES) is JSON_LINES and path.suffix not in COMPRESSION_SUFFIXES
 
 
 def is_file(name: str) -> bool:
@@ -137,13 +137,15 @@ def read_row_file(path: Path, drops: Counter[str] | None = None) -> Iterator[Row
 def check_writable(path: Path) -> Writer:
     """Return what writes rows to a file of this name; whoever works for hours before writing calls this first.
 
+    Without the suffix of a known format, that is JSON Lines.
+
     Raises:
-        UserError: the name does not end with the suffix of a format that can be written.
+        UserError: the name has the suffix of a format that is only read.
     """
+    row_format = format_of(path) or JSON_LINES
     # JSON Lines under the suffix of another format would be read as that format, by mtcpo too.
-    row_format = format_of(path)
-    if row_format is None or row_format.write is None:
-        raise UserError(f"{path}: mtcpo cannot write this format; the name must end in {writable_suffixes()}")
+    if row_format.write is None:
+        raise UserError(f"{path}: mtcpo reads this format but cannot write it; use a name in {writable_suffixes()}")
     return row_format.write
 
 
@@ -151,7 +153,7 @@ def write_row_file(path: Path, rows: Iterable[Mapping[str, Any]]) -> int:
     """Stream rows to a file in the format of its name, and rename it when it is complete; return the number of rows.
 
     Raises:
-        UserError: the name is not one of a format that can be written, or the writer cannot hold these rows.
+        UserError: the name has the suffix of a format that is only read, or the writer cannot hold these rows.
     """
     write = check_writable(path)
     with complete_file(path) as partial:
