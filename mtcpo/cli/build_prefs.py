@@ -101,11 +101,11 @@ def build_prefs(
     """
     if not is_first_process():
         return  # the first process starts one of its own for each GPU
-    own, of_data = common.split()
+    overrides, data_overrides = common.split()
     _check_inputs(candidates, texts)
-    config = _config(selection, neural_metrics, own, common.allow_code)
+    config = _config(selection, neural_metrics, overrides, common.allow_code)
     with writing_rows(output, common.overwrite, inputs=[candidates, *texts.files()]):
-        _build(candidates or texts.source or "", texts, languages, config, output, common, of_data)
+        _build(candidates or texts.source or "", texts, languages, config, output, common, data_overrides)
 
 
 def _check_inputs(candidates: str | None, texts: TextOptions) -> None:
@@ -133,7 +133,7 @@ def _build(
     config: PrefsConfig,
     output: Path,
     common: CommonOptions,
-    of_data: Sequence[str],
+    data_overrides: Sequence[str],
 ) -> None:
     from mtcpo.core.files import refuse_existing
     from mtcpo.data.corpora import Drops, read_corpus
@@ -145,7 +145,7 @@ def _build(
     for written_too in (path, page_path_of(path)):
         refuse_existing(written_too, common.overwrite)
     drops = Drops()
-    corpus = load_corpus(source, texts.references, texts.hyps, languages, of_data, common.allow_code)
+    corpus = load_corpus(source, texts.references, texts.hyps, languages, data_overrides, common.allow_code)
     report = build_preferences(read_corpus(corpus, drops), config, output, path, drops=drops)
     page = write_pair_page(path)
     _print_report(report, output)

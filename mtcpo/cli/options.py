@@ -62,8 +62,8 @@ def with_options(**groups: type[Any]) -> Callable[[Command], Command]:
         @functools.wraps(command)
         def call(**values: Any) -> None:
             for argument, group in groups.items():
-                of_group = {each.name: values.pop(each.name) for each in fields(group)}
-                values[argument] = group(**of_group)
+                group_values = {each.name: values.pop(each.name) for each in fields(group)}
+                values[argument] = group(**group_values)
             command(**values)
 
         # click calls a value by the last of an option's names, here the field's, and lists options in the reverse order

@@ -126,13 +126,13 @@ def train(
     from mtcpo.data.corpora import Drops
 
     # Mistakes in the command line show before files are read, and mistakes in files before torch is imported.
-    own, of_data = common.split()
-    config = _config(loss, held_out, languages, loading.dtype, own, common.allow_code)
+    overrides, data_overrides = common.split()
+    config = _config(loss, held_out, languages, loading.dtype, overrides, common.allow_code)
     _check_data(data, config.loss)
     options = loading.checked(common.allow_code)
     drops = Drops()
     with writing(output_dir, common.overwrite, folder=True, inputs=[model]):
-        records = _read(data, languages, of_data, common.allow_code, drops)
+        records = _read(data, languages, data_overrides, common.allow_code, drops)
         # Before torch and transformers are imported, which already writes to the terminal.
         quiet_libraries()
         from mtcpo.training.examples import pair_texts, reference_texts

@@ -81,13 +81,15 @@ def translate(
     from mtcpo.translation.config import TranslateConfig
     from mtcpo.translation.translate import translate_to_file
 
-    own, of_data = common.split()
-    config = load_options(TranslateConfig, "translate", settings_of(search), own)
+    overrides, data_overrides = common.split()
+    config = load_options(TranslateConfig, "translate", settings_of(search), overrides)
     names = _check_sources(sources, references)
     system, options = system_name(model, system), loading.checked(common.allow_code)
     drops = Drops()
     with writing_rows(output, common.overwrite, inputs=[*sources, *references]):
-        corpora = [load_corpus(source, references, (), languages, of_data, common.allow_code) for source in sources]
+        corpora = [
+            load_corpus(source, references, (), languages, data_overrides, common.allow_code) for source in sources
+        ]
         # Reads the first segment: a mistake in the files shows before a model is loaded.
         segments = require_first(_read(corpora, drops), f"{', '.join(names)}: every source is empty")
         quiet_libraries()

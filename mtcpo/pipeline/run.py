@@ -40,6 +40,7 @@ def run_recipe(
     if waiting:
         from mtcpo.core.progress import quiet_libraries
 
+        # Before the checks, which may import transformers: it writes to the terminal on import.
         quiet_libraries()
         check_before_run(RunDirectory(recipe, folder.resolve(), allow_code), waiting)
     # After the checks: a refused run leaves the directory unchanged.

@@ -92,6 +92,6 @@ def with_trial_values(config: TrainConfig, values: dict[str, Any]) -> TrainConfi
     Raises:
         UserError: a value that is invalid for the loss.
     """
-    of_loss = {name: values.pop(name) for name in LossConfig.model_fields if name in values}
+    loss_values = {name: values.pop(name) for name in LossConfig.model_fields if name in values}
     # Custom code in the settings was allowed when they were read.
-    return load_section(TrainConfig, config.model_dump() | of_loss, "hp_space", allow_code=True)
+    return load_section(TrainConfig, config.model_dump() | loss_values, "hp_space", allow_code=True)

@@ -66,7 +66,7 @@ def batch_sums(
     logps = pair_logps(scores)
     chosen, rejected = rewards(logps, config, loss)
     chosen_logps, rejected_logps = _rewarded(logps, loss)
-    of_pairs = {
+    pair_figures = {
         "preference": loss.function(logps, config),
         "nll": -logps.chosen,
         "rewards/chosen": chosen,
@@ -76,7 +76,7 @@ def batch_sums(
         "logps/chosen": chosen_logps,
         "logps/rejected": rejected_logps,
     }
-    return sums | {name: values.detach().sum() for name, values in of_pairs.items()}
+    return sums | {name: values.detach().sum() for name, values in pair_figures.items()}
 
 
 # --- running sums -----------------------------------------------------------------------------------------------------

@@ -49,8 +49,8 @@ class GenerateEngine:
             for rows in make_batches(order, segments, config.batch_size):
                 batch = layout.generation_batch([examples[i] for i in rows])
                 outputs = self._generate(batch, segments[rows[0]].tgt_lang, config)
-                for i, of_source in zip(rows, outputs, strict=True):
-                    candidates[i] = of_source
+                for i, source_candidates in zip(rows, outputs, strict=True):
+                    candidates[i] = source_candidates
                 self.on_batch(len(rows))
         return candidates
 
@@ -64,10 +64,10 @@ class GenerateEngine:
                 batch = self.loaded.layout.collate([examples[i] for i in rows])
                 batch = send_to_device(batch, self.loaded.device)
                 scored = self.loaded.layout.score(self.loaded.model, self.loaded.head, batch)
-                of_targets = scored.token_logps.sum(-1)
+                target_logps = scored.token_logps.sum(-1)
                 # Targets are ordered by candidate: the first of every source, then the second of every source.
                 for column, i in enumerate(rows):
-                    sums[i] = of_targets[column :: len(rows)].tolist()
+                    sums[i] = target_logps[column :: len(rows)].tolist()
         return sums
 
     def _batches_of_targets(self, examples: Sequence[Example], batch_size: int) -> Iterator[list[int]]:
@@ -110,9 +110,10 @@ class GenerateEngine:
             texts = self._sampled(inputs, settings, config)
         names = candidate_names(self.system, config)
         candidates = []
+        # Whatever the search, the translations of a source are adjacent.
         for start in range(0, len(texts), len(names)):
-            of_source = texts[start : start + len(names)]
-            candidates.append(list(map(Candidate, names, of_source)))
+            translations = texts[start : start + len(names)]
+            candidates.append(list(map(Candidate, names, translations)))
         return candidates
 
     def _texts(self, inputs: dict[str, Tensor], settings: dict[str, Any]) -> tuple[list[str], Tensor]:

@@ -9,7 +9,7 @@ from mtcpo.core.errors import UserError
 from mtcpo.data.records import Candidate, Segment
 from mtcpo.preferences.chooser import Chooser, SelectionConfig, add_references
 from mtcpo.preferences.combining import COMBINATIONS
-from mtcpo.preferences.selections import ROUNDING, SELECTIONS
+from mtcpo.preferences.selections import ROUNDING, SELECTIONS, needs_logprobs
 
 CHRF = SelectionConfig(metrics=("chrf",))
 
@@ -119,7 +119,7 @@ scored = st.lists(st.tuples(st.sampled_from(["", "Die Katze.", "a", "bb", "cc ",
 
 
 @settings(deadline=None)
-@given(scored, st.floats(0, 50), st.booleans(), st.sampled_from([n for n in SELECTIONS if n != "confidence"]))
+@given(scored, st.floats(0, 50), st.booleans(), st.sampled_from([n for n in SELECTIONS if not needs_logprobs(n)]))
 def test_every_choice_has_triplets_or_reasons(pairs, min_margin, deduplicate, select):
     made = chrf(*pairs)
     config = SelectionConfig(metrics=("chrf",), min_margin=min_margin, deduplicate=deduplicate, select=select)

@@ -68,13 +68,13 @@ def find(spec: TestSetSpec, folder: Path, where_to_put: str) -> TestSetFiles:
     Raises:
         UserError: unknown name or language pair, damaged cache, or failed download.
     """
-    known = known_sets()
-    if spec.suite not in known:
-        hint = nearest(spec.suite, known)
+    datasets = known_sets()
+    if spec.suite not in datasets:
+        hint = nearest(spec.suite, datasets)
         raise UserError(f"unknown test set {spec.suite!r}{hint}; run sacrebleu --list to see all of them")
-    if spec.pair not in known[spec.suite].langpairs:
-        raise choose(f"language pair of {spec.suite}", spec.pair, known[spec.suite].langpairs)
-    dataset = CachedDataset(known[spec.suite])
+    if spec.pair not in datasets[spec.suite].langpairs:
+        raise choose(f"language pair of {spec.suite}", spec.pair, datasets[spec.suite].langpairs)
+    dataset = CachedDataset(datasets[spec.suite])
     # Before the download, because sacreBLEU does not replace an existing truncated archive; and again after it.
     dataset.check_archives()
     try:

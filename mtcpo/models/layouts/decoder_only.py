@@ -137,8 +137,8 @@ class DecoderOnlyLayout:
 
     def _model_inputs(self, batch: Batch) -> dict[str, Any]:
         if "parts" in batch:
-            given = {key: batch[key] for key in ("input_ids", "position_ids")}
-            return given | {"attention_mask": packed_mask(batch["parts"]), "use_cache": False}
+            inputs = {key: batch[key] for key in ("input_ids", "position_ids")}
+            return inputs | {"attention_mask": packed_mask(batch["parts"]), "use_cache": False}
         return {key: batch[key] for key in ("input_ids", "attention_mask")} | {"use_cache": False}
 
     @property
