@@ -3,7 +3,9 @@
 import atexit
 import os
 import shutil
+import sys
 import tempfile
+from pathlib import Path
 
 # Before any import of the libraries, which read it once.
 os.environ["HF_HUB_OFFLINE"] = "1"
@@ -14,7 +16,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 # Tokenized data of the tests, theirs alone; read by the library that keeps such data when it is imported.
 os.environ["HF_DATASETS_CACHE"] = tempfile.mkdtemp(prefix="mtcpo-tests-")
 # Code of models that tests allow to run, which transformers copies before it imports it.
-os.environ["HF_MODULES_CACHE"] = os.path.join(os.environ["HF_DATASETS_CACHE"], "modules")  # noqa: PTH118
+os.environ["HF_MODULES_CACHE"] = str(Path(os.environ["HF_DATASETS_CACHE"], "modules"))
 
 import signal
 
@@ -36,6 +38,17 @@ def pytest_collection_modifyitems(items):
             reason = reason_to_skip() if item.get_closest_marker(name) else None
             if reason is not None:
                 item.add_marker(pytest.mark.skip(reason=reason))
+
+
+@pytest.fixture(autouse=True)
+def forget_modules_of_the_test(tmp_path_factory):
+    """Unload the modules that a test wrote and imported: another test may write one of the same name."""
+    before = set(sys.modules)
+    yield
+    for name in sys.modules.keys() - before:
+        file = getattr(sys.modules[name], "__file__", None)
+        if file and Path(file).is_relative_to(tmp_path_factory.getbasetemp()):
+            del sys.modules[name]
 
 
 @pytest.fixture(scope="session")
