@@ -27,7 +27,6 @@ STRANGERS = [
     ("report", "training"),
     ("models", "metrics"),
     ("models", "preferences"),
-    ("translation", "metrics"),
     ("translation", "preferences"),
     ("api", "pipeline"),
 ]

@@ -119,7 +119,7 @@ def run_one(name: str, setting: Setting, work: Path) -> dict[str, Any]:
 
 def some_candidates(recipe: Recipe, take: int, work: Path) -> Iterator[Segment]:
     """Yield the candidates of the first `take` sources; compute those of all sources if they are missing."""
-    from mtcpo.translation.engines import open_engine
+    from mtcpo.translation.engines.registry import open_engine
 
     path = work / "candidates.jsonl"
     if not path.exists():
@@ -140,7 +140,7 @@ def val_set() -> TestSet:
 
 def translations(name: str, model: str, recipe: Recipe, val: TestSet, work: Path) -> list[str]:
     """Return a model's translations of val, from WORK_DIR if they exist there."""
-    from mtcpo.translation.engines import open_engine
+    from mtcpo.translation.engines.registry import open_engine
 
     path = work / f"val {name}.json"
     if not path.exists():

@@ -24,7 +24,7 @@ import transformers
 from transformers import MT5Config, MT5ForConditionalGeneration
 
 from mtcpo.translation.config import TranslateConfig
-from mtcpo.translation.generate import GenerateEngine
+from mtcpo.translation.engines.transformers import GenerateEngine
 
 SHAPES: dict[str, dict[str, Any]] = {
     "demo": {"vocab_size": 3000, "d_model": 128, "d_kv": 32, "d_ff": 384, "num_layers": 2, "num_heads": 4},

@@ -30,7 +30,8 @@ from mtcpo.preferences.build import PrefsConfig
 from mtcpo.preferences.build import build_preferences as write_preferences
 from mtcpo.report.terminal_table import print_table
 from mtcpo.translation.config import TranslateConfig
-from mtcpo.translation.engines import Engine, open_engine
+from mtcpo.translation.engines.base import Engine
+from mtcpo.translation.engines.registry import open_engine
 
 if TYPE_CHECKING:
     from mtcpo.models.loading import LoadedModel

@@ -93,7 +93,7 @@ def translate(
         # Reads the first segment: a mistake in the files shows before a model is loaded.
         segments = require_first(_read(corpora, drops), f"{', '.join(names)}: every source is empty")
         quiet_libraries()
-        from mtcpo.translation.engines import open_engine
+        from mtcpo.translation.engines.registry import open_engine
 
         with open_engine(model, system, loading.dtype, options) as engine:
             figures = translate_to_file(engine, segments, config, output, common.overwrite)

@@ -35,7 +35,8 @@ from mtcpo.metrics.registry import is_lexical, load_metric
 from mtcpo.metrics.score_cache import CACHE_FILE, CachedMetric, ScoreCache
 from mtcpo.models.config import ModelOptions
 from mtcpo.translation.config import TranslateConfig
-from mtcpo.translation.engines import Engine, open_engine
+from mtcpo.translation.engines.base import Engine
+from mtcpo.translation.engines.registry import open_engine
 from mtcpo.translation.translate import translate_texts, translate_to_file
 
 LOG = logging.getLogger(__name__)

@@ -36,7 +36,7 @@ class ModelOptions:
     prompt: template that replaces the family's.
     family: replaces the one declared for the model's type.
     allow_code: run Python code in the model's directory; if False, such a model is refused.
-    engine: what translates with it, of ENGINES in `mtcpo/translation/engines.py`.
+    engine: what translates with it, of ENGINES in `mtcpo/translation/engines/registry.py`.
     """
 
     prompt: str | None = None

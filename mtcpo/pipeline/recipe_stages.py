@@ -37,7 +37,7 @@ from mtcpo.preferences.selections import needs_logprobs
 from mtcpo.preferences.user_selection import selection_name
 from mtcpo.training.config import TrainConfig
 from mtcpo.translation.config import TranslateConfig
-from mtcpo.translation.engines import open_engine
+from mtcpo.translation.engines.registry import open_engine
 
 if TYPE_CHECKING:
     from mtcpo.models.prompts import TextExample

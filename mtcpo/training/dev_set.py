@@ -16,7 +16,7 @@ from mtcpo.metrics.registry import load_metric
 from mtcpo.models.loading import LoadedModel
 from mtcpo.training.config import DevConfig, TrainConfig
 from mtcpo.translation.config import TranslateConfig
-from mtcpo.translation.engines import load_engine
+from mtcpo.translation.engines.registry import load_engine
 from mtcpo.translation.translate import translate_texts
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import itertools
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -20,52 +20,28 @@ from mtcpo.data.file_formats.json_lines import json_line
 from mtcpo.data.file_formats.registry import check_writable, is_plain_lines, read_row_file, write_row_file
 from mtcpo.data.records import Segment, segment_to_json
 from mtcpo.translation.config import TranslateConfig
-from mtcpo.translation.engines import Engine
+from mtcpo.translation.decoding import Decoder
+from mtcpo.translation.engines.base import Engine
 
 WINDOW = 512
 """Sources translated between two writes: the most that a killed process loses."""
-
-SEED_STRIDE = 1_000_003
-"""Multiplier of a run's seed: a prime above any number of windows, so that no windows of two runs share a seed."""
 
 IDENTITY = ("id", "src_lang", "tgt_lang", "source")
 """Fields by which a resumed run recognizes its sources."""
 
 
-def translate_segments(
-    engine: Engine, segments: Iterable[Segment], config: TranslateConfig, first_window: int = 0
-) -> Iterator[list[Segment]]:
-    """Yield windows of segments, with the engine's candidates appended to those in the input.
-
-    first_window: number of the first window; a window's seed depends on its number, so that resumed runs agree.
-    """
+def translate_segments(decoder: Decoder, segments: Iterable[Segment]) -> Iterator[list[Segment]]:
+    """Yield windows of segments with new candidates."""
     iterator = iter(segments)
-    for number in itertools.count(first_window):
-        window = list(itertools.islice(iterator, WINDOW))
-        if not window:
-            return
-        made = engine.translate(window, config, seed=config.seed * SEED_STRIDE + number)
-        translated = []
-        for segment, candidates in zip(window, made, strict=True):
-            translated.append(replace(segment, candidates=segment.candidates + tuple(candidates)))
-        yield _with_logprobs(engine, translated, config.batch_size) if config.logprobs else translated
-
-
-def _with_logprobs(engine: Engine, segments: Sequence[Segment], batch_size: int) -> list[Segment]:
-    """Return the segments with the log-probability of every candidate."""
-    scored = []
-    for segment, logprobs in zip(segments, engine.logprobs(segments, batch_size), strict=True):
-        pairs = zip(segment.candidates, logprobs, strict=True)
-        candidates = tuple(replace(candidate, logprob=logprob) for candidate, logprob in pairs)
-        scored.append(replace(segment, candidates=candidates))
-    return scored
+    while window := list(itertools.islice(iterator, WINDOW)):
+        yield decoder.decode(window)
 
 
 def translate_texts(engine: Engine, segments: Iterable[Segment], config: TranslateConfig) -> list[str]:
     """Return one translation of each segment: its first new candidate (not one from the input)."""
     without_candidates = (replace(segment, candidates=()) for segment in segments)
     texts = []
-    for window in translate_segments(engine, without_candidates, config):
+    for window in translate_segments(Decoder(engine, config), without_candidates):
         texts += [segment.candidates[0].text for segment in window]
     return texts
 
@@ -90,9 +66,9 @@ def translate_to_file(
     # A single iterator: skipped segments must not be translated again.
     remaining = iter(segments)
     unfinished.skip_done(remaining, done)
-    new = 0
+    new, decoder = 0, Decoder(engine, config)
     with unfinished.partial.open("ab") as file:
-        for window in translate_segments(engine, remaining, config, first_window=done // WINDOW):
+        for window in translate_segments(decoder, remaining):
             # One write per window, so that a killed process leaves at most one incomplete window.
             file.write(b"".join(json_line(segment_to_json(segment)) for segment in window))
             file.flush()
@@ -101,7 +77,7 @@ def translate_to_file(
         unfinished.discard()
         raise UserError("there is no source to translate")
     unfinished.finish(output)
-    return {"segments": done + new, "candidates": new * config.num_candidates, "resumed_at": done}
+    return {"segments": done + new, "candidates": decoder.counts["candidates"], "resumed_at": done}
 
 
 def _fingerprint(engine: Engine, config: TranslateConfig) -> str:

@@ -465,7 +465,7 @@ def test_help_lists_the_commands_in_order_and_untruncated(capsys):
 
 def test_evaluate_resumes_after_translating(here, capsys, monkeypatch):
     from mtcpo.evaluation import systems as assessment
-    from mtcpo.translation.generate import GenerateEngine
+    from mtcpo.translation.engines.transformers import GenerateEngine
 
     model = [*EVALUATE.split(), "--model", "mt5dir", "--set", "decoding.max_new_tokens=3", "--set", "resamples=50"]
     assert run(capsys, *model, "--output-dir", "whole").code == 0

@@ -21,7 +21,7 @@ from mtcpo.training.callbacks import evaluation_lines
 from mtcpo.training.config import DevConfig, EvalConfig, TrainConfig
 from mtcpo.training.train import train
 from mtcpo.translation.config import TranslateConfig
-from mtcpo.translation.generate import GenerateEngine
+from mtcpo.translation.engines.transformers import GenerateEngine
 from mtcpo.translation.translate import translate_texts
 
 GREEDY = TranslateConfig(num_beams=1, max_new_tokens=24, batch_size=4)

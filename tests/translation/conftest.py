@@ -8,7 +8,7 @@ def engine(load):
     """A function from a kind of tiny model to an engine whose outputs depend on its sources."""
     import torch
 
-    from mtcpo.translation.generate import GenerateEngine
+    from mtcpo.translation.engines.transformers import GenerateEngine
 
     def make(kind, sharpen=None):
         loaded = load(kind)

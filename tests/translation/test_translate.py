@@ -15,8 +15,8 @@ from mtcpo.data.rows import read_segments
 from mtcpo.models.config import ModelOptions
 from mtcpo.translation import translate as translation
 from mtcpo.translation.config import TranslateConfig
-from mtcpo.translation.engines import ENGINES, EngineKind, engine_kind, load_engine, open_engine
-from mtcpo.translation.generate import GenerateEngine
+from mtcpo.translation.engines.registry import ENGINES, EngineKind, engine_kind, load_engine, open_engine
+from mtcpo.translation.engines.transformers import GenerateEngine
 from mtcpo.translation.translate import translate_texts, translate_to_file
 
 

@@ -15,8 +15,8 @@ from support.translation import english_segments, quick_search
 from mtcpo.data.records import Candidate, Segment
 from mtcpo.data.rows import read_segments
 from mtcpo.models.prompts import TextExample
-from mtcpo.translation.generate import GenerateEngine, candidate_names, make_batches
-from mtcpo.translation.sampling import DiversityPenalty, Draw
+from mtcpo.translation.engines.logits import DiversityPenalty, Draw
+from mtcpo.translation.engines.transformers import GenerateEngine, candidate_names, make_batches
 from mtcpo.translation.translate import translate_to_file
 
 
@@ -33,11 +33,11 @@ def test_outputs_are_in_input_order_whatever_the_batches(engine, kind, sampling)
     tiny = engine(kind)
     sources = english_segments(7)
     settings = quick_search(sampling=sampling, num_candidates=2)
-    together = texts_of(tiny.translate(sources, settings, seed=0))
-    alone = [texts_of(tiny.translate([segment], settings, seed=0))[0] for segment in sources]
+    together = texts_of(tiny.translate(sources, settings, draw=0))
+    alone = [texts_of(tiny.translate([segment], settings, draw=0))[0] for segment in sources]
     assert together == alone
-    assert together == texts_of(tiny.translate(sources, settings.model_copy(update={"batch_size": 3}), seed=0))
-    assert texts_of(tiny.translate(sources[::-1], settings, seed=0)) == together[::-1]
+    assert together == texts_of(tiny.translate(sources, settings.model_copy(update={"batch_size": 3}), draw=0))
+    assert texts_of(tiny.translate(sources[::-1], settings, draw=0)) == together[::-1]
     # Random models with language tokens say little, but not the same of everything.
     expected = 1 if kind in ("nllb", "mbart-cc25") else 3
     assert len({tuple(texts) for texts in together}) > expected, "the model says the same whatever the source"
@@ -47,7 +47,7 @@ def test_outputs_are_in_input_order_whatever_the_batches(engine, kind, sampling)
 @pytest.mark.parametrize("count", [1, 3])
 def test_each_source_gets_num_candidates_with_different_names(engine, sampling, count):
     found = engine("mt5").translate(
-        english_segments(5), quick_search(sampling=sampling, num_candidates=count, num_beams=3), seed=0
+        english_segments(5), quick_search(sampling=sampling, num_candidates=count, num_beams=3), draw=0
     )
     assert [len(candidates) for candidates in found] == [count] * 5
     for candidates in found:
@@ -68,11 +68,11 @@ def test_sampling_is_repeatable_and_keeps_the_random_state(engine, sampling):
     tiny = engine("mt5", sharpen=3.0)
     settings = quick_search(sampling=sampling, num_candidates=4)
     state = torch.random.get_rng_state()
-    first = texts_of(tiny.translate(english_segments(3), settings, seed=1))
+    first = texts_of(tiny.translate(english_segments(3), settings, draw=1))
     assert torch.equal(torch.random.get_rng_state(), state)
     torch.manual_seed(99)
-    assert texts_of(tiny.translate(english_segments(3), settings, seed=1)) == first
-    assert texts_of(tiny.translate(english_segments(3), settings, seed=2)) != first
+    assert texts_of(tiny.translate(english_segments(3), settings, draw=1)) == first
+    assert texts_of(tiny.translate(english_segments(3), settings, draw=2)) != first
     assert max(len(set(texts)) for texts in first) > 1
 
 
@@ -102,7 +102,7 @@ def test_samples_have_the_distribution_of_transformers_sampling(engine, kind, sa
     tiny = engine(kind, sharpen={"mt5": 3.0, "llama": 30.0}[kind])
     source, count = english_segments(2), 1500
     settings = quick_search(sampling=sampling, num_candidates=count, max_new_tokens=1, temperature=0.8, **bound)
-    ours = texts_of(tiny.translate(source, settings, seed=1))
+    ours = texts_of(tiny.translate(source, settings, draw=1))
     batch = tiny.loaded.layout.generation_batch(
         tiny.loaded.layout.encode([TextExample(s.source, "en", "de") for s in source])
     )
@@ -125,7 +125,7 @@ def test_samples_have_the_distribution_of_transformers_sampling(engine, kind, sa
 def test_a_source_is_encoded_once_however_many_samples(engine):
     tiny, rows = engine("mt5"), []
     tiny.loaded.model.get_encoder().block[0].register_forward_pre_hook(lambda _, args: rows.append(len(args[0])))
-    tiny.translate(english_segments(3), quick_search(sampling="epsilon", num_candidates=5), seed=0)
+    tiny.translate(english_segments(3), quick_search(sampling="epsilon", num_candidates=5), draw=0)
     assert rows == [3]
 
 
@@ -155,7 +155,7 @@ def test_epsilon_sampling_takes_no_token_below_epsilon(engine, kind, monkeypatch
     for epsilon in (0.05, 1e-6):
         generated.clear()
         settings = quick_search(sampling="epsilon", epsilon=epsilon, num_candidates=12, max_new_tokens=10)
-        tiny.translate([source], settings, seed=3)
+        tiny.translate([source], settings, draw=3)
         taken = []
         for row in generated[0][1]:
             with torch.no_grad():
@@ -204,7 +204,7 @@ def test_diverse_search_is_greedy_search_with_penalties(engine, kind, penalty):
         tiny.loaded.model.generation_config.forced_eos_token_id = None
     sources = english_segments(4)
     settings = quick_search(sampling="diverse", num_candidates=3, diversity_penalty=penalty, max_new_tokens=8)
-    found = texts_of(tiny.translate(sources, settings, seed=0))
+    found = texts_of(tiny.translate(sources, settings, draw=0))
     assert found == [greedy_groups(tiny.loaded, segment.source, 3, penalty, 8) for segment in sources]
 
 
@@ -214,12 +214,12 @@ def test_diversity_grows_with_the_penalty(engine):
     distinct = {}
     for penalty in (1e-9, 50.0):
         settings = quick_search(sampling="diverse", num_candidates=4, diversity_penalty=penalty)
-        found = texts_of(tiny.translate(sources, settings, seed=0))
+        found = texts_of(tiny.translate(sources, settings, draw=0))
         distinct[penalty] = {len(set(texts)) for texts in found}
     greedy = quick_search(sampling="beam", num_beams=1)
     assert distinct == {1e-9: {1}, 50.0: {4}}
-    best = texts_of(tiny.translate(sources, greedy, seed=0))
-    first = texts_of(tiny.translate(sources, quick_search(sampling="diverse", num_candidates=2), seed=0))
+    best = texts_of(tiny.translate(sources, greedy, draw=0))
+    first = texts_of(tiny.translate(sources, quick_search(sampling="diverse", num_candidates=2), draw=0))
     assert [texts[0] for texts in first] == [texts[0] for texts in best]
 
 
@@ -242,14 +242,14 @@ def test_beam_search_overrides_a_checkpoint_that_samples(engine):
     tiny.loaded.model.generation_config.do_sample = True
     tiny.loaded.model.generation_config.top_p = 0.9
     for settings in (quick_search(), quick_search(num_beams=1), quick_search(sampling="diverse")):
-        assert tiny.translate(english_segments(4), settings, seed=0) == tiny.translate(
-            english_segments(4), settings, seed=1
+        assert tiny.translate(english_segments(4), settings, draw=0) == tiny.translate(
+            english_segments(4), settings, draw=1
         )
 
 
 def test_decoder_only_translations_are_without_their_prompt(engine, load):
     tiny = engine("gpt2")
-    (found,) = tiny.translate(english_segments(1), quick_search(), seed=0)
+    (found,) = tiny.translate(english_segments(1), quick_search(), draw=0)
     prompt_and_more = "Translate this from English to German. Give only the translation."
     assert not any(
         piece in found[0].text
@@ -266,15 +266,15 @@ def test_decoder_only_translations_are_without_their_prompt(engine, load):
         objective = lambda part: -part.token_logps.sum() / batch["labels"].numel()  # noqa: E731
         loaded.layout.score(loaded.model, loaded.head, batch, objective).loss.backward()
         optimizer.step()
-    found = GenerateEngine(loaded, "taught").translate(english_segments(4), quick_search(max_new_tokens=30), seed=0)
+    found = GenerateEngine(loaded, "taught").translate(english_segments(4), quick_search(max_new_tokens=30), draw=0)
     assert texts_of(found) == [["Das Rind grüßt."]] * 4
 
 
 def test_target_languages_are_kept_apart(engine):
     tiny = engine("nllb")
     mixed = [Segment(str(n), "en", ("de", "fr")[n % 2], s.source) for n, s in enumerate(english_segments(6))]
-    together = texts_of(tiny.translate(mixed, quick_search(), seed=0))
-    assert together == [texts_of(tiny.translate([segment], quick_search(), seed=0))[0] for segment in mixed]
+    together = texts_of(tiny.translate(mixed, quick_search(), draw=0))
+    assert together == [texts_of(tiny.translate([segment], quick_search(), draw=0))[0] for segment in mixed]
 
 
 @given(st.lists(st.sampled_from(["de", "fr", "zh"]), max_size=20), st.integers(1, 6))
@@ -291,9 +291,9 @@ def test_a_batch_has_one_target_language(languages, size):
 def test_dropout_is_off_while_translating_and_restored(engine):
     tiny = engine("mt5")
     tiny.loaded.model.train()
-    found = tiny.translate(english_segments(3), quick_search(), seed=0)
+    found = tiny.translate(english_segments(3), quick_search(), draw=0)
     assert tiny.loaded.model.training
-    assert tiny.translate(english_segments(3), quick_search(), seed=1) == found
+    assert tiny.translate(english_segments(3), quick_search(), draw=1) == found
 
 
 # --- log-probabilities ------------------------------------------------------------------------------------------------

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import itertools
+import json
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from hashlib import sha256
 from typing import Any
 
+import numpy as np
 import torch
 from accelerate.utils import send_to_device
 from torch import Tensor
@@ -20,7 +23,7 @@ from mtcpo.models.loading import LoadedModel
 from mtcpo.models.names import model_fingerprint
 from mtcpo.models.prompts import TextExample
 from mtcpo.translation.config import TranslateConfig
-from mtcpo.translation.sampling import CUTOFFS, DiversityPenalty, Draw
+from mtcpo.translation.engines.logits import CUTOFFS, DiversityPenalty, Draw
 
 
 @dataclass(slots=True)
@@ -37,7 +40,7 @@ class GenerateEngine:
         """What the outputs depend on besides settings; see `Engine.name`."""
         return f"generate {self.loaded.name} {model_fingerprint(self.loaded.name)} as {self.system}"
 
-    def translate(self, segments: Sequence[Segment], config: TranslateConfig, seed: int) -> list[list[Candidate]]:
+    def translate(self, segments: Sequence[Segment], config: TranslateConfig, draw: int = 0) -> list[list[Candidate]]:
         """Return the candidates of each segment, in the order of the segments."""
         layout = self.loaded.layout
         examples = layout.encode([TextExample(each.source, each.src_lang, each.tgt_lang) for each in segments])
@@ -45,10 +48,11 @@ class GenerateEngine:
         # a batch that does not fit into memory fails at once.
         order = sorted(range(len(segments)), key=lambda i: (segments[i].tgt_lang, -len(examples[i].source)))
         candidates: list[list[Candidate]] = [[] for _ in segments]
-        with self._evaluating(seed):
+        with self._evaluating():
             for rows in make_batches(order, segments, config.batch_size):
                 batch = layout.generation_batch([examples[i] for i in rows])
-                outputs = self._generate(batch, segments[rows[0]].tgt_lang, config)
+                random = uniform_numbers([segments[i] for i in rows], config, draw)
+                outputs = self._generate(batch, segments[rows[0]].tgt_lang, config, random)
                 for i, source_candidates in zip(rows, outputs, strict=True):
                     candidates[i] = source_candidates
                 self.on_batch(len(rows))
@@ -80,22 +84,21 @@ class GenerateEngine:
                 yield rows[start : start + batch_size]
 
     @contextmanager
-    def _evaluating(self, seed: int = 0) -> Iterator[None]:
-        """Switch dropout off and seed the random generators inside the block; restore both."""
-        model, device = self.loaded.model, self.loaded.device
+    def _evaluating(self) -> Iterator[None]:
+        """Switch dropout off inside the block."""
+        model = self.loaded.model
         was_training = model.training
         model.eval()
         try:
-            # Forked: translating a dev set during training must not change training's random numbers.
-            with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-                torch.manual_seed(seed)
-                yield
+            yield
         finally:
             model.train(was_training)
 
     @torch.inference_mode()
-    def _generate(self, batch: dict[str, Tensor], tgt_lang: str, config: TranslateConfig) -> list[list[Candidate]]:
-        """Return the candidates of each source of a batch."""
+    def _generate(
+        self, batch: dict[str, Tensor], tgt_lang: str, config: TranslateConfig, uniforms: Tensor
+    ) -> list[list[Candidate]]:
+        """Return the candidates of each source of a batch. uniforms: as of `uniform_numbers`."""
         inputs = send_to_device(batch, self.loaded.device)
         settings = self.loaded.layout.generation_settings(tgt_lang) | {"do_sample": False, "num_beams": 1}
         settings["max_new_tokens"] = config.max_new_tokens
@@ -107,7 +110,7 @@ class GenerateEngine:
         elif config.sampling == "diverse":
             texts = self._diverse(inputs, settings, config)
         else:
-            texts = self._sampled(inputs, settings, config)
+            texts = self._sampled(inputs, settings, config, uniforms.to(self.loaded.device))
         names = candidate_names(self.system, config)
         candidates = []
         # Whatever the search, the translations of a source are adjacent.
@@ -123,12 +126,14 @@ class GenerateEngine:
         # SentencePiece leaves the first word's space; chat models often begin with a line break.
         return list(map(str.strip, texts)), tokens
 
-    def _sampled(self, inputs: dict[str, Tensor], settings: dict[str, Any], config: TranslateConfig) -> list[str]:
+    def _sampled(
+        self, inputs: dict[str, Tensor], settings: dict[str, Any], config: TranslateConfig, uniforms: Tensor
+    ) -> list[str]:
         """Return samples, grouped by source."""
         model, sources, copies = self.loaded.model, len(inputs["input_ids"]), config.num_candidates
         cutoff = CUTOFFS[config.sampling](config)
         # Sampling by greedy search: `Draw` leaves one possible token at each step.
-        processors = [TemperatureLogitsWarper(config.temperature), cutoff, Draw()]
+        processors = [TemperatureLogitsWarper(config.temperature), cutoff, Draw(uniforms, self._start(inputs))]
         settings |= {"logits_processor": LogitsProcessorList(processors)}
         # All sources, then all of them again: `encode_once` repeats the encoder's states in this order.
         rows = {key: value.repeat(copies, 1) for key, value in inputs.items()}
@@ -144,9 +149,9 @@ class GenerateEngine:
         model = self.loaded.model
         earlier: list[Tensor] = []
         groups: list[list[str]] = []
+        start = self._start(inputs)
         # An encoder-decoder's output begins with the decoder start token; a decoder-only's prompt is already removed.
         first = 1 if model.config.is_encoder_decoder else 0
-        start = first or inputs["input_ids"].shape[1]
         ends = torch.tensor(model.generation_config.eos_token_id, device=self.loaded.device)
         for _ in range(config.num_candidates):
             # Each group is a separate greedy search over the whole batch.
@@ -155,6 +160,24 @@ class GenerateEngine:
             earlier.append(tokens[:, first:])
             groups.append(texts)
         return list(itertools.chain.from_iterable(zip(*groups, strict=True)))
+
+    def _start(self, inputs: dict[str, Tensor]) -> int:
+        """Return the number of positions before the first generated one: of the start token, or of the prompt."""
+        return 1 if self.loaded.model.config.is_encoder_decoder else inputs["input_ids"].shape[1]
+
+
+def uniform_numbers(segments: Sequence[Segment], config: TranslateConfig, draw: int) -> Tensor:
+    """Return random numbers in [0, 1) for sampling, (rows, steps); rows as `generate` gets them.
+
+    Each candidate has its own generator, seeded by what identifies it: see `Engine.translate`.
+    """
+    rows = []
+    for number in range(config.num_candidates):
+        for segment in segments:
+            text = json.dumps([config.seed, draw, segment.id, number])
+            generator = np.random.Generator(np.random.Philox(int.from_bytes(sha256(text.encode()).digest()[:8])))
+            rows.append(generator.random(config.max_new_tokens, dtype=np.float32))
+    return torch.from_numpy(np.stack(rows))
 
 
 def _as_targets(segment: Segment) -> TextExample:

@@ -24,13 +24,23 @@ class Draw(LogitsProcessor):
     that takes longer than a small model's forward pass (eval/bench/sampling.py).
     """
 
+    def __init__(self, uniforms: Tensor, start: int) -> None:
+        """Set up the draws.
+
+        Args:
+            uniforms: random numbers in [0, 1), shape (rows, steps).
+            start: the column of `input_ids` where generated tokens start.
+        """
+        self.uniforms, self.start = uniforms, start
+
     def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
         """Return scores (rows, V): 0 for the sampled token and -inf for all others."""
         cumulative = torch.softmax(scores.float(), dim=-1).cumsum(dim=-1)
         # Rounding may leave the last value below 1. Divided by itself, it is exactly 1, above every random number, so
         # that no token with probability 0 is sampled.
         cumulative /= cumulative[:, -1:].clone()
-        sampled = torch.searchsorted(cumulative, torch.rand_like(cumulative[:, :1]), right=True)
+        step = input_ids.shape[1] - self.start
+        sampled = torch.searchsorted(cumulative, self.uniforms[:, step, None], right=True)
         return torch.full_like(scores, -torch.inf).scatter_(1, sampled, 0.0)
 
 

@@ -7,59 +7,19 @@ models is imported here: loaders import their modules when they are called.
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from mtcpo.core.errors import UserError, choose
 from mtcpo.core.progress import bar
-from mtcpo.data.records import Candidate, Segment
 from mtcpo.models.config import DEFAULT_OPTIONS, DType, ModelOptions
-from mtcpo.translation.config import TranslateConfig
+from mtcpo.translation.engines.base import Engine, LoadRequest
 
 if TYPE_CHECKING:
     from mtcpo.models.loading import LoadedModel
-
-
-class Engine(Protocol):
-    """A loaded model that translates. Dimensions: S segments, K = config.num_candidates."""
-
-    @property
-    def name(self) -> str:
-        """What the outputs depend on besides settings: engine, model with fingerprint, system name."""
-        ...
-
-    def translate(self, segments: Sequence[Segment], config: TranslateConfig, seed: int) -> list[list[Candidate]]:
-        """Return S lists of K candidates, best first if the search ranks them.
-
-        Segments may have several language pairs. Equal segments, settings and seed give equal candidates.
-        """
-        ...
-
-    def logprobs(self, segments: Sequence[Segment], batch_size: int) -> list[list[float]]:
-        """Return S lists with the log-probability of each of the segment's candidates.
-
-        In nats, summed over the tokens of the candidate and its end token: as training computes it.
-        """
-        ...
-
-
-@dataclass(frozen=True, slots=True)
-class LoadRequest:
-    """The arguments of a loader.
-
-    model: name or directory, or a model in memory, such as one in training; an engine that can only load models
-    itself refuses the latter with a UserError. system: names the candidates. dtype: of a model that is loaded.
-    on_batch: called with the number of sources just translated.
-    """
-
-    model: str | LoadedModel
-    system: str
-    dtype: DType
-    options: ModelOptions
-    on_batch: Callable[[int], object]
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +39,7 @@ class EngineKind:
 
 def _load_transformers(request: LoadRequest) -> Engine:
     from mtcpo.models.loading import load_model
-    from mtcpo.translation.generate import GenerateEngine
+    from mtcpo.translation.engines.transformers import GenerateEngine
 
     model = request.model
     loaded = load_model(model, request.dtype, request.options) if isinstance(model, str) else model

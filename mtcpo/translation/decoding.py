@@ -1,0 +1,41 @@
+"""Decoding: from segments to candidates, by the searches of a configuration and what is done with their outputs.
+
+An engine only searches or samples. What needs several of its calls, or looks at the texts, is decided here.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+
+from mtcpo.data.records import Segment
+from mtcpo.translation.config import TranslateConfig
+from mtcpo.translation.engines.base import Engine
+
+
+@dataclass(frozen=True, slots=True)
+class Decoder:
+    """An engine and how it is used. counts: what happened, for reports, by name."""
+
+    engine: Engine
+    config: TranslateConfig
+    counts: Counter[str] = field(default_factory=Counter)
+
+    def decode(self, segments: Sequence[Segment]) -> list[Segment]:
+        """Return the segments with new candidates appended to those in the input."""
+        made = self.engine.translate(segments, self.config)
+        decoded = []
+        for segment, candidates in zip(segments, made, strict=True):
+            decoded.append(replace(segment, candidates=segment.candidates + tuple(candidates)))
+        self.counts["candidates"] += sum(map(len, made))
+        return self._with_logprobs(decoded) if self.config.logprobs else decoded
+
+    def _with_logprobs(self, segments: Sequence[Segment]) -> list[Segment]:
+        """Return the segments with the log-probability of every candidate, those in the input included."""
+        scored = []
+        for segment, logprobs in zip(segments, self.engine.logprobs(segments, self.config.batch_size), strict=True):
+            pairs = zip(segment.candidates, logprobs, strict=True)
+            candidates = tuple(replace(candidate, logprob=logprob) for candidate, logprob in pairs)
+            scored.append(replace(segment, candidates=candidates))
+        return scored

@@ -1,0 +1,56 @@
+"""The interface of engines, which translate sources to candidates."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+from mtcpo.data.records import Candidate, Segment
+from mtcpo.models.config import DType, ModelOptions
+from mtcpo.translation.config import TranslateConfig
+
+if TYPE_CHECKING:
+    from mtcpo.models.loading import LoadedModel
+
+
+class Engine(Protocol):
+    """A loaded model that translates. Dimensions: S segments, K = config.num_candidates."""
+
+    @property
+    def name(self) -> str:
+        """What the outputs depend on besides settings: engine, model with fingerprint, system name."""
+        ...
+
+    def translate(self, segments: Sequence[Segment], config: TranslateConfig, draw: int = 0) -> list[list[Candidate]]:
+        """Return S lists of K candidates, best first if the search ranks them.
+
+        Segments may have several language pairs. Random numbers depend on `config.seed`, the segment's id, the number
+        of the candidate and `draw`, so that neither batches nor other segments change a segment's candidates.
+
+        draw: 0, or higher to sample again with other random numbers.
+        """
+        ...
+
+    def logprobs(self, segments: Sequence[Segment], batch_size: int) -> list[list[float]]:
+        """Return S lists with the log-probability of each of the segment's candidates.
+
+        In nats, summed over the tokens of the candidate and its end token: as training computes it.
+        """
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class LoadRequest:
+    """The arguments of a loader.
+
+    model: name or directory, or a model in memory, such as one in training; an engine that can only load models
+    itself refuses the latter with a UserError. system: names the candidates. dtype: of a model that is loaded.
+    on_batch: called with the number of sources just translated.
+    """
+
+    model: str | LoadedModel
+    system: str
+    dtype: DType
+    options: ModelOptions
+    on_batch: Callable[[int], object]
