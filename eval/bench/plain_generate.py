@@ -1,7 +1,7 @@
 """What mtcpo is compared with: a plain loop of transformers' `generate` over batches in input order.
 
-The loop is what the documentation of transformers shows. It neither sorts sources nor batches them by tokens. Models are
-loaded by mtcpo, so that both sides have the same weights and, by the layout, the same token ids.
+The loop is what the documentation of transformers shows. It neither sorts sources nor batches them by tokens. Models
+are loaded by mtcpo, so that both sides have the same weights and, by the layout, the same token ids.
 """
 
 from __future__ import annotations
