@@ -36,7 +36,7 @@ class SearchOptions:
     num_candidates: int | None = setting("--num-candidates", type=int, help="Candidates for each source; default: 1.")
     sampling: str | None = setting(
         "--sampling",
-        type=click.Choice(["beam", "diverse", "nucleus", "epsilon"]),
+        type=click.Choice(["beam", "diverse", "nucleus", "top-k", "epsilon"]),
         help="Beam search, diverse beam search, or sampling; default: beam.",
     )
     logprobs: bool | None = setting(

@@ -12,15 +12,17 @@ from mtcpo.core.config import Config
 class TranslateConfig(Config):
     """How to search or sample.
 
-    sampling: beam search; diverse beam search with groups of one; nucleus or epsilon sampling.
+    sampling: beam search; diverse beam search with groups of one; nucleus, top-k or epsilon sampling.
     """
 
     num_candidates: int = Field(default=1, ge=1)
-    sampling: Literal["beam", "diverse", "nucleus", "epsilon"] = "beam"
+    sampling: Literal["beam", "diverse", "nucleus", "top-k", "epsilon"] = "beam"
     num_beams: int = Field(default=4, ge=1)
     temperature: float = Field(default=1.0, gt=0)
     top_p: float = Field(default=0.9, gt=0, le=1)
     """For nucleus sampling (arXiv 1904.09751)."""
+    top_k: int = Field(default=50, ge=1)
+    """For top-k sampling: only the k likeliest tokens are sampled (arXiv 1805.04833)."""
     epsilon: float = Field(default=0.02, gt=0, lt=1)
     """Tokens below this probability are never sampled (arXiv 2210.15191); 0.02 is the usual value for MBR in MT."""
     diversity_penalty: float = Field(default=0.5, gt=0)

@@ -71,3 +71,13 @@ class LoadRequest:
     options: ModelOptions
     on_batch: Callable[[int], object]
     sample: Sequence[Segment] = ()
+
+
+def candidate_names(system: str, config: TranslateConfig) -> list[str]:
+    """Return the system names of a source's candidates: `system`, or with rank or number if there are several."""
+    count = config.num_candidates
+    if count == 1:
+        return [system]
+    kind = {"beam": "beam", "diverse": "group"}.get(config.sampling, "sample")
+    digits = len(str(count))
+    return [f"{system}-{kind}-{number:0{digits}}" for number in range(1, count + 1)]
