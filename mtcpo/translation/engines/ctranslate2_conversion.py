@@ -76,6 +76,7 @@ class _ModuleConverter(Converter):
         else:
             spec = loader.get_model_spec(model)
         _set_output(spec.decoder, loaded)
+        _set_query_scale(spec.decoder, model.config)
         _register_ids(spec, loaded)
         return spec
 
@@ -95,6 +96,8 @@ def own_view(model: Any) -> Any:
     if base.config.model_type in NORMALIZATIONS:
         pre, of_embeddings = NORMALIZATIONS[base.config.model_type]
         view.config.normalize_before, view.config.normalize_embedding = pre, of_embeddings
+    # The name of GPT-NeoX's lm_head before transformers 5, by which its loader knows it.
+    view._modules.setdefault("embed_out", base.get_output_embeddings())
     return view
 
 
@@ -128,6 +131,14 @@ def _set_output(decoder: Any, loaded: LoadedModel) -> None:
         decoder.scale_outputs = np.dtype("float32").type(scale)
     if transform.softcap is not None:
         decoder.final_logit_softcapping = np.dtype("float32").type(transform.softcap)
+
+
+def _set_query_scale(decoder: Any, config: Any) -> None:
+    """Set the factor of attention scores for models that have one of their own: Gemma 2 and 3."""
+    scalar = getattr(config, "query_pre_attn_scalar", None)
+    if scalar is not None:
+        for layer in decoder.layer:
+            layer.self_attention.queries_scale = np.dtype("float32").type(scalar**-0.5)
 
 
 def _state_scale(loaded: LoadedModel) -> float:

@@ -21,7 +21,7 @@ from mtcpo.models.names import model_fingerprint
 from mtcpo.translation.config import TranslateConfig
 from mtcpo.translation.engines.base import EngineRefused, LoadRequest, candidate_names
 from mtcpo.translation.engines.ctranslate2 import why_not_search
-from mtcpo.translation.engines.ctranslate2_proof import SOURCES, as_source, prove
+from mtcpo.translation.engines.ctranslate2_proof import SOURCES, as_source, fits, prove
 from mtcpo.translation.engines.ctranslate2_sampling import sample
 from mtcpo.translation.engines.ctranslate2_search import Ids, Input, Place, Runner, beam_search, unsupported_setting
 from mtcpo.translation.engines.ctranslate2_store import Converted, cached, write_converted
@@ -144,11 +144,13 @@ class CTranslate2Engine:
     def logprobs(self, segments: Sequence[Segment], batch_size: int) -> list[list[float]]:
         """Return the log-probability of each candidate as a training target: nats, summed.
 
-        Those of the model in transformers, unless the proof found that both agree.
+        Computed by CTranslate2 if the proof found that both agree, and by transformers if not. Also if a text is too
+        long: some models in transformers make positions as they need them.
         """
         self._prove(segments)
         proofs = [self._converted.proofs[pair] for pair in set(map(_pair, segments))]
-        if self.precision == "float32" and all(proof.logprobs_agree for proof in proofs):
+        agree = self.precision == "float32" and all(proof.logprobs_agree for proof in proofs)
+        if agree and fits(self._loaded, segments):
             return self.own_logprobs(segments, batch_size)
         return GenerateEngine(self._reference.get(), self.system).logprobs(segments, batch_size)
 

@@ -41,8 +41,7 @@ NEW_TOKENS = 64
 EXAMPLES, EXAMPLE_LENGTH = 2, 60
 """Of differing outputs, in the message of a refusal: their number, and characters of each."""
 
-GREEDY = TranslateConfig(num_beams=1, max_new_tokens=NEW_TOKENS)
-BEAM = TranslateConfig(num_beams=4, max_new_tokens=NEW_TOKENS)
+NUM_BEAMS = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,12 +91,31 @@ def prove(tested: Searches, loaded: LoadedModel, segments: Sequence[Segment]) ->
         EngineRefused: too few greedy outputs are equal; the message has the share and two examples.
     """
     segments = [replace(segment, candidates=()) for segment in segments[:SOURCES]]
-    expected, found = _generate(loaded, segments, GREEDY), _first(tested.search(segments, GREEDY))
+    greedy = TranslateConfig(num_beams=1, max_new_tokens=_new_tokens(loaded, segments))
+    beam_search = greedy.model_copy(update={"num_beams": NUM_BEAMS})
+    expected, found = _generate(loaded, segments, greedy), _first(tested.search(segments, greedy))
     equal = _count_equal(found, expected)
     if equal < LEAST_EQUAL.get(tested.precision, LEAST_EQUAL_ROUNDED) * len(segments):
         raise EngineRefused(_refusal(tested.label, loaded, found, expected))
-    beam = _count_equal(_first(tested.search(segments, BEAM)), _generate(loaded, segments, BEAM))
+    beam = _count_equal(_first(tested.search(segments, beam_search)), _generate(loaded, segments, beam_search))
     return Proof(len(segments), equal, beam, _logprob_error(tested, loaded, segments, expected))
+
+
+def as_targets(segment: Segment) -> TextExample:
+    """Return a segment with the texts of its candidates as targets."""
+    return replace(as_source(segment), targets=tuple(candidate.text for candidate in segment.candidates))
+
+
+def _new_tokens(loaded: LoadedModel, segments: Sequence[Segment]) -> int:
+    """Return how many tokens to compare: no more than the model has positions for."""
+    layout = loaded.layout
+    if layout.max_positions is None:
+        return NEW_TOKENS
+    prompt = 0
+    if not loaded.model.config.is_encoder_decoder:
+        prompt = max(len(example.source) for example in layout.encode(list(map(as_source, segments))))
+    # Half of them: outputs are tokenized again for their log-probabilities, which may take more tokens.
+    return max(2, min(NEW_TOKENS, (layout.max_positions - prompt) // 2))
 
 
 def _first(outputs: Sequence[Sequence[Ids]]) -> list[Ids]:
@@ -136,18 +154,32 @@ def as_source(segment: Segment) -> TextExample:
 
 
 def _logprob_error(tested: Searches, loaded: LoadedModel, segments: Sequence[Segment], outputs: Sequence[Ids]) -> float:
-    """Return the largest difference between both sides' log-probabilities of outputs, in nats per token."""
+    """Return the largest difference between both sides' log-probabilities of outputs, in nats per token.
+
+    Infinite if there is nothing to compare: an output of an untrained model may be too long once it is tokenized again.
+    """
     texts = loaded.tokenizer.batch_decode(list(map(list, outputs)), skip_special_tokens=True)
     with_outputs = []
     for segment, text in zip(segments, texts, strict=True):
-        with_outputs.append(replace(segment, candidates=(Candidate("output", text.strip()),)))
+        with_output = replace(segment, candidates=(Candidate("output", text.strip()),))
+        if fits(loaded, [with_output]):
+            with_outputs.append(with_output)
     expected = GenerateEngine(loaded, "proof").logprobs(with_outputs, SOURCES)
     found = tested.own_logprobs(with_outputs, SOURCES)
     errors = []
-    for ours, theirs, tokens in zip(found, expected, outputs, strict=True):
+    for ours, theirs, tokens in zip(found, expected, outputs, strict=False):
         errors.append(abs(ours[0] - theirs[0]) / max(1, len(tokens)))
     # NaN, which `max` may hide, is no agreement.
-    return max(errors) if all(map(math.isfinite, errors)) else math.inf
+    return max(errors) if errors and all(map(math.isfinite, errors)) else math.inf
+
+
+def fits(loaded: LoadedModel, segments: Sequence[Segment]) -> bool:
+    """Whether the model has positions for all sources and candidates."""
+    layout = loaded.layout
+    if layout.max_positions is None:
+        return True
+    examples = layout.encode(list(map(as_targets, segments)))
+    return all(layout.longest(example) <= layout.max_positions for example in examples)
 
 
 def _refusal(label: str, loaded: LoadedModel, found: Sequence[Ids], expected: Sequence[Ids]) -> str:

@@ -19,9 +19,9 @@ from mtcpo.translation.config import TranslateConfig
 
 Ids = tuple[int, ...]
 
-PATIENCE = 2.0
-"""How many times num_beams hypotheses CTranslate2 finishes before it stops, where transformers' beam search may go on
-after num_beams: with 2, all of 200 outputs of a trained mT5 were equal to transformers'; with 1, 193."""
+PATIENCES = (2, 4, 8, 16)
+"""How many times num_beams hypotheses CTranslate2 finishes before it stops. A source for which transformers might go on
+after that is searched again with the next number."""
 
 TOKENS_PER_SOURCE = 32
 """A batch has `batch_size` sources of this length, or fewer longer or more shorter ones."""
@@ -43,7 +43,7 @@ class Rules:
     first: a token that is always the first one, unless the target language has its own.
     suppressed: token sequences that are never generated.
     stops_early: whether beam search ends as soon as num_beams hypotheses are finished.
-    forces_end: whether the last allowed token is the end.
+    forced_end: the token that is always the last one allowed.
     """
 
     ends: Ids
@@ -51,7 +51,7 @@ class Rules:
     first: int | None = None
     suppressed: tuple[Ids, ...] = ()
     stops_early: bool = False
-    forces_end: bool = False
+    forced_end: int | None = None
 
     @classmethod
     def of(cls, loaded: LoadedModel) -> Rules:
@@ -62,9 +62,9 @@ class Rules:
         start = config.decoder_start_token_id if loaded.model.config.is_encoder_decoder else None
         suppressed = [tuple(sequence) for sequence in config.bad_words_ids or ()]
         suppressed += [(token,) for token in config.suppress_tokens or ()]
-        forces_end = config.forced_eos_token_id is not None
-        first = config.forced_bos_token_id
-        return cls(_as_tuple(ends), start, first, tuple(suppressed), config.early_stopping is True, forces_end)
+        first, forced_end = config.forced_bos_token_id, config.forced_eos_token_id
+        forced_end = _as_tuple(forced_end)[0] if forced_end is not None else None
+        return cls(_as_tuple(ends), start, first, tuple(suppressed), config.early_stopping is True, forced_end)
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> Rules:
@@ -169,7 +169,7 @@ class Runner:
 
     def limit(self, max_new_tokens: int) -> int:
         """Return how many tokens are searched for: not the last one if it is the end in any case."""
-        return max(1, max_new_tokens - self.rules.forces_end)
+        return max(1, max_new_tokens - (self.rules.forced_end is not None))
 
     def known_tokens(self, given: Input) -> Ids:
         """Return the tokens of a translation that its input fixes: not the start token."""
@@ -245,49 +245,81 @@ def batches(inputs: Sequence[Input], rows: int, copies: int) -> list[list[int]]:
 def beam_search(
     runner: Runner, inputs: Sequence[Input], config: TranslateConfig, on_batch: Callable[[int], object]
 ) -> list[list[Ids]]:
-    """Return the hypotheses of each input, at least `config.num_candidates`, best first; with one beam, greedy."""
-    beams = config.num_beams
-    patience = 1.0 if runner.rules.stops_early or beams == 1 else PATIENCE
-    options = {"beam_size": beams, "patience": patience, "num_hypotheses": round(beams * patience)}
-    options |= {"length_penalty": config.length_penalty, "return_scores": True}
-    started = []
-    # All batches are started first, so that several workers find some.
-    for indices in batches(inputs, config.batch_size, beams):
-        started.append((indices, runner.post([inputs[i] for i in indices], config.max_new_tokens, **options)))
+    """Return the hypotheses of each input, at least `config.num_candidates`, best first; with one beam, greedy.
+
+    Unless it is to stop early, transformers goes on after num_beams hypotheses are finished, as long as the best
+    unfinished one may become better than the worst of them. CTranslate2 only knows a number of hypotheses to finish.
+    So it finishes more than needed, and `_finished_by_transformers` leaves out what came too late.
+    """
     found: list[list[Ids]] = [[] for _ in inputs]
-    for indices, results in started:
-        for i, result in zip(indices, results, strict=True):
-            found[i] = _ranked(runner, result.result(), config)
-        on_batch(len(indices))
+    left = list(range(len(inputs)))
+    is_exact = config.num_beams == 1 or runner.rules.stops_early
+    for patience in (1,) if is_exact else PATIENCES:
+        undecided = []
+        for rows, results in _start(runner, inputs, left, config, patience):
+            for i, result in zip(rows, results, strict=True):
+                hypotheses = _hypotheses(runner, result.result(), config)
+                chosen = hypotheses if is_exact else _finished_by_transformers(hypotheses, config)
+                found[i] = [each.tokens for each in sorted(chosen, key=lambda each: -each.score)]
+                # The last one counts: what came after it might count, too.
+                if not is_exact and chosen[-1] is hypotheses[-1] and chosen[-1].length < config.max_new_tokens:
+                    undecided.append(i)
+            # Each source counts once for the progress bar, although it may be searched again.
+            on_batch(len(rows) if len(left) == len(inputs) else 0)
+        left = undecided
+        if not left:
+            break
     return found
 
 
-def _ranked(runner: Runner, result: Any, config: TranslateConfig) -> list[Ids]:
-    """Return the hypotheses that transformers' beam search would have finished, best first.
+def _start(
+    runner: Runner, inputs: Sequence[Input], chosen: Sequence[int], config: TranslateConfig, patience: int
+) -> list[tuple[list[int], list[Any]]]:
+    """Start a search for the chosen inputs; return each batch's inputs, by index, and their pending results."""
+    options = {"beam_size": config.num_beams, "patience": float(patience), "return_scores": True}
+    options |= {"length_penalty": config.length_penalty, "num_hypotheses": config.num_beams * patience}
+    started = []
+    # All batches are started before the first is waited for, so that several workers find some.
+    for places in batches([inputs[i] for i in chosen], config.batch_size, config.num_beams):
+        rows = [chosen[place] for place in places]
+        started.append((rows, runner.post([inputs[i] for i in rows], config.max_new_tokens, **options)))
+    return started
 
-    Unless it stops early, transformers goes on after num_beams hypotheses are finished, as long as the best unfinished
-    one, by its score at its present length, is better than the worst of them. CTranslate2 goes on by a number
-    (`PATIENCE`), and may finish hypotheses that transformers would not have reached: a longer one has a better mean
-    once its first tokens weigh less. Such a hypothesis is left out if it was worse than the worst of the finished ones
-    at one of the steps in between. Its own sum stands for that of the best unfinished one, which is not known.
+
+@dataclass(frozen=True, slots=True)
+class _Hypothesis:
+    """A finished hypothesis. total: log-probability. score: total / length ** length_penalty, as in transformers."""
+
+    tokens: Ids
+    length: int
+    total: float
+    score: float
+
+
+def _hypotheses(runner: Runner, result: Any, config: TranslateConfig) -> list[_Hypothesis]:
+    """Return the hypotheses of a result in the order in which they were finished, the better first."""
+    found = []
+    for tokens, score in zip(runner.tokens(result), result.scores, strict=True):
+        total = score * len(tokens) ** config.length_penalty
+        if runner.rules.forced_end is not None and (not tokens or tokens[-1] not in runner.rules.ends):
+            tokens = (*tokens, runner.rules.forced_end)
+        found.append(_Hypothesis(tokens, len(tokens), total, total / len(tokens) ** config.length_penalty))
+    return sorted(found, key=lambda each: (each.length, -each.total))
+
+
+def _finished_by_transformers(hypotheses: Sequence[_Hypothesis], config: TranslateConfig) -> list[_Hypothesis]:
+    """Return those hypotheses that transformers would have finished, in the same order.
+
+    It stops after a step at which the best unfinished hypothesis, by its total and its length at that step, is not
+    better than the worst of the best num_beams finished ones. The total of a hypothesis that was finished later stands
+    for that of the best unfinished one, which is not known and may be better.
     """
-    beams, length_penalty = config.num_beams, config.length_penalty
-    hypotheses = []
-    for tokens, mean in zip(runner.tokens(result), result.scores, strict=True):
-        # The length that CTranslate2 divided by, and transformers', which counts a forced end.
-        counted = len(tokens)
-        is_cut = tokens[-1:] and tokens[-1] not in runner.rules.ends
-        length = config.max_new_tokens if is_cut and runner.rules.forces_end else counted
-        total = mean * counted**length_penalty
-        hypotheses.append((length, -total, tokens))
-    finished: list[tuple[float, Ids]] = []
-    latest = 0
-    for length, cost, tokens in sorted(hypotheses):
-        if len(finished) >= beams and not runner.rules.stops_early:
-            worst = sorted((score for score, _ in finished), reverse=True)[beams - 1]
-            steps = range(latest, length)
-            if not all(-cost / step**length_penalty > worst for step in steps):
-                continue
-        finished.append((-cost / max(1, length) ** length_penalty, tokens))
-        latest = max(latest, length)
-    return [tokens for _, tokens in sorted(finished, key=lambda scored: -scored[0])]
+    finished: list[_Hypothesis] = []
+    for hypothesis in hypotheses:
+        if len(finished) >= config.num_beams:
+            worst = sorted((each.score for each in finished), reverse=True)[config.num_beams - 1]
+            steps = range(finished[-1].length, hypothesis.length)
+            if not all(hypothesis.total / step**config.length_penalty > worst for step in steps):
+                break
+        finished.append(hypothesis)
+    return finished
