@@ -16,6 +16,7 @@ from typing import Any
 
 from mtcpo.core.errors import UserError
 from mtcpo.core.files import partial_path, refuse_existing, write_json
+from mtcpo.core.progress import skip_in_progress
 from mtcpo.data.file_formats.json_lines import json_line
 from mtcpo.data.file_formats.registry import check_writable, is_plain_lines, read_row_file, write_row_file
 from mtcpo.data.records import Segment, segment_to_json
@@ -66,6 +67,7 @@ def translate_to_file(
     # A single iterator: skipped segments must not be translated again.
     remaining = iter(segments)
     unfinished.skip_done(remaining, done)
+    skip_in_progress(done)
     new, decoder = 0, Decoder(engine, config)
     with unfinished.partial.open("ab") as file:
         for window in translate_segments(decoder, remaining):

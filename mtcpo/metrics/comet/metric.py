@@ -14,6 +14,7 @@ from pathlib import Path
 
 from mtcpo.core.errors import UserError
 from mtcpo.core.files import sha256_of
+from mtcpo.core.progress import Progress
 from mtcpo.data.records import Segment
 from mtcpo.metrics.base import NeuralMetric, ScoreWithSpans, scores_only
 from mtcpo.metrics.comet.checkpoint import (
@@ -66,7 +67,8 @@ class CometMetric(NeuralMetric):
 
     def open(self) -> None:
         """Load the model."""
-        self.runner.open()
+        with Progress(f"loading {self.checkpoint}", unit=""):
+            self.runner.open()
 
     def score_candidates(self, segments: Sequence[Segment]) -> list[list[float]]:
         """Return scores[segment][candidate]."""
@@ -79,6 +81,8 @@ class CometMetric(NeuralMetric):
             rows.append([self._rows(candidate.text, segment) for candidate in segment.candidates])
         blocks = _blocks(rows)
         # If there are no rows, the model is not even loaded.
+        if blocks:
+            self.open()
         predictions = self.runner.predict(blocks) if blocks else []
         scores: dict[Row, ScoreWithSpans] = {}
         for block, predicted in zip(blocks, predictions, strict=True):
