@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from mtcpo.cli import catalogues
-from mtcpo.cli.configuration import is_first_process, load_options, system_name
+from mtcpo.cli.configuration import load_options, system_name
 from mtcpo.cli.options import (
     CommonOptions,
     LanguageOptions,
@@ -24,6 +24,7 @@ from mtcpo.cli.options import (
 )
 from mtcpo.core.errors import UserError
 from mtcpo.core.outputs import writing
+from mtcpo.core.processes import is_first_process
 
 if TYPE_CHECKING:
     from mtcpo.evaluation.config import EvaluateConfig, RunEvaluateConfig

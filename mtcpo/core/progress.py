@@ -7,7 +7,6 @@ shows nothing.
 from __future__ import annotations
 
 import logging
-import os
 import sys
 import threading
 import time
@@ -19,6 +18,7 @@ from typing import Any, Self, TypeVar
 from tqdm import tqdm
 
 from mtcpo.core.errors import UserError
+from mtcpo.core.processes import is_first_process
 
 SHOWN_AFTER = 5.0
 """Seconds that a stage takes before it shows progress."""
@@ -76,7 +76,7 @@ def is_quiet() -> bool:
 
 def note(text: str) -> None:
     """Print a line on stderr, unless --quiet; bars make room for it. Only the first process prints."""
-    if not is_quiet() and _is_first_process():
+    if not is_quiet() and is_first_process():
         tqdm.write(text, file=sys.stderr)
 
 
@@ -84,10 +84,6 @@ def detail(text: str) -> None:
     """Print a line on stderr with --verbose."""
     if _state.verbosity is Verbosity.VERBOSE:
         note(text)
-
-
-def _is_first_process() -> bool:
-    return int(os.environ.get("RANK", "0")) == 0
 
 
 def quiet_libraries() -> None:
@@ -137,7 +133,7 @@ class Progress:
         """Shown behind the counts, such as the loss; by name."""
         self._clock = clock
         self._started = self._last_line = clock()
-        self._is_shown = not is_quiet() and _is_first_process()
+        self._is_shown = not is_quiet() and is_first_process()
         self._bar: tqdm[Any] | None = None
         # Of the thread that counts and the one that redraws.
         self._lock = threading.RLock()
@@ -242,10 +238,9 @@ class Progress:
         return f"{self.description}: {', '.join(parts)}"
 
 
-def skip_in_progress(count: int) -> None:
-    """Count items of the innermost stage that an earlier, interrupted command did; see `Progress.skip`."""
-    if _state.open:
-        _state.open[-1].skip(count)
+def under_way() -> Progress:
+    """Return the innermost stage under way; one that nobody sees if there is none."""
+    return _state.open[-1] if _state.open else Progress("")
 
 
 def _counted(done: int, total: int | None, unit: str) -> str:

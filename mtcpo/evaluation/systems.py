@@ -22,7 +22,7 @@ from typing import Any, Protocol
 
 from mtcpo.core.errors import UserError, counted
 from mtcpo.core.files import read_lines, sha256_of
-from mtcpo.core.progress import detail, skip_in_progress
+from mtcpo.core.progress import detail, under_way
 from mtcpo.core.provenance import provenance
 from mtcpo.data.records import Segment
 from mtcpo.data.rows import read_segments
@@ -270,7 +270,7 @@ def _translate(
     digest = sha256("\n".join(fingerprint).encode()).hexdigest()
     path = folder / KEPT_TRANSLATIONS / f"{digest[:16]}.jsonl"
     if path.exists():
-        skip_in_progress(len(bare))
+        under_way().skip(len(bare))
     else:
         translate_to_file(engine, bare, decoding, path)
     return [segment.candidates[0].text for segment in read_segments(path)]

@@ -6,7 +6,7 @@ import pytest
 
 from mtcpo.core import progress
 from mtcpo.core.errors import UserError
-from mtcpo.core.progress import Progress, detail, note, set_verbosity, skip_in_progress
+from mtcpo.core.progress import Progress, detail, note, set_verbosity, under_way
 
 
 class Clock:
@@ -86,7 +86,7 @@ def test_steps_of_an_earlier_run_do_not_count_as_speed(clock, log):
 
 def test_sources_that_are_skipped_do_not_count_as_speed(clock, log):
     with Progress("translating", 1000, "sources", clock=clock) as stage:
-        skip_in_progress(880)
+        under_way().skip(880)
         after(clock, 60, stage, 60)
     assert log.getvalue() == "translating: 940 of 1,000 sources, 1 sources/s, 1 min left\n"
 

@@ -44,7 +44,7 @@ def look_up_once(encoder: nn.Module, decoder: nn.Module, targets: Tensor) -> Ite
     """Make the next forward pass look up source and target tokens in one call, if encoder and decoder share embeddings.
 
     The gradient of a lookup is as large as the embeddings: this way there is one instead of two and their sum, which
-    saves 7 % of a step of mT5-small on a CPU (eval/results/bench/look-up-once.json).
+    saves about a fifth of a step of mT5-small on a CPU (eval/results/bench/look-up-once.json).
 
     targets: decoder input ids (R, T). Correct because a forward pass looks up first sources, then targets, and nothing
     else.

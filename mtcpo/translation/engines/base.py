@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
+from mtcpo.core.errors import UserError
 from mtcpo.data.records import Candidate, Segment
 from mtcpo.models.config import DType, ModelOptions
 from mtcpo.translation.config import TranslateConfig
@@ -14,12 +15,26 @@ if TYPE_CHECKING:
     from mtcpo.models.loading import LoadedModel
 
 
+class EngineRefused(UserError):  # noqa: N818
+    """The engine's outputs for this model differ from those of transformers; the message has examples."""
+
+
 class Engine(Protocol):
     """A loaded model that translates. Dimensions: S segments, K = config.num_candidates."""
 
     @property
+    def label(self) -> str:
+        """Engine, version and precision, for people and for provenance: "ctranslate2 4.8.5 (float32)"."""
+        ...
+
+    @property
+    def proof(self) -> str:
+        """What its comparison with transformers found: "32 of 32 greedy outputs equal to transformers'"; "" without."""
+        ...
+
+    @property
     def name(self) -> str:
-        """What the outputs depend on besides settings: engine, model with fingerprint, system name."""
+        """What the outputs depend on besides settings: the label, model with fingerprint, system name."""
         ...
 
     def translate(self, segments: Sequence[Segment], config: TranslateConfig, draw: int = 0) -> list[list[Candidate]]:
@@ -46,7 +61,8 @@ class LoadRequest:
 
     model: name or directory, or a model in memory, such as one in training; an engine that can only load models
     itself refuses the latter with a UserError. system: names the candidates. dtype: of a model that is loaded.
-    on_batch: called with the number of sources just translated.
+    on_batch: called with the number of sources just translated. sample: the first sources of the job, at most 32, with
+    which an engine is compared with transformers.
     """
 
     model: str | LoadedModel
@@ -54,3 +70,4 @@ class LoadRequest:
     dtype: DType
     options: ModelOptions
     on_batch: Callable[[int], object]
+    sample: Sequence[Segment] = ()

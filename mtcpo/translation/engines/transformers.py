@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import torch
+import transformers
 from accelerate.utils import send_to_device
 from torch import Tensor
 from transformers import LogitsProcessorList, TemperatureLogitsWarper
@@ -36,9 +37,20 @@ class GenerateEngine:
     """Called with the number of sources just translated, for a progress bar."""
 
     @property
+    def label(self) -> str:
+        """Engine, version and precision."""
+        precision = str(self.loaded.model.dtype).removeprefix("torch.")
+        return f"transformers {transformers.__version__} ({precision})"
+
+    @property
+    def proof(self) -> str:
+        """Nothing: other engines are compared with this one."""
+        return ""
+
+    @property
     def name(self) -> str:
         """What the outputs depend on besides settings; see `Engine.name`."""
-        return f"generate {self.loaded.name} {model_fingerprint(self.loaded.name)} as {self.system}"
+        return f"{self.label} {self.loaded.name} {model_fingerprint(self.loaded.name)} as {self.system}"
 
     def translate(self, segments: Sequence[Segment], config: TranslateConfig, draw: int = 0) -> list[list[Candidate]]:
         """Return the candidates of each segment, in the order of the segments."""
