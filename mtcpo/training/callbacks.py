@@ -7,6 +7,7 @@ import signal
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -153,23 +154,29 @@ def _is_nan(value: Any) -> bool:
 
 
 class FinishedRun(TrainerCallback):
-    """Keeps a run that is resumed after its last step from saving and evaluating that step again."""
+    """Of a run that is resumed after its last step: saves nothing again, and evaluates only what was not evaluated."""
 
     def __init__(self) -> None:
         self.is_finished = False
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Record whether any step is left."""
+        """Record whether any step is left; if none is, make the evaluation before which the run was killed."""
         self.is_finished = 0 < state.max_steps <= state.global_step
+        # Not left to the end of the epoch: after the last one, transformers enters no epoch. An evaluation by steps
+        # comes before the checkpoint of its step.
+        if self.is_finished and args.eval_strategy == "epoch" and not self._is_evaluated(state):
+            args.eval_on_start = True
 
     def on_epoch_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Save nothing, and evaluate only if the run was killed between its last checkpoint and its evaluation."""
-        if not self.is_finished:
-            return
-        control.should_save = False
-        for row in state.log_history:
-            if row["step"] == state.global_step and any(name.startswith("eval_") for name in row):
-                control.should_evaluate = False
+        """Neither save nor evaluate the last step again."""
+        if self.is_finished:
+            control.should_save = control.should_evaluate = False
+
+    @staticmethod
+    def _is_evaluated(state: Any) -> bool:
+        """Whether the log has an evaluation of the last step."""
+        rows = (row for row in state.log_history if row["step"] == state.global_step)
+        return any(name.startswith("eval_") for name in chain.from_iterable(rows))
 
 
 # --- interrupts -------------------------------------------------------------------------------------------------------
