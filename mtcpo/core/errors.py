@@ -54,4 +54,4 @@ def standing(describe: Callable[[], str]) -> Iterator[None]:
 
 def standing_of(interrupt: BaseException) -> str:
     """Return where the work stood at an interrupt, outermost first; "" if nothing is known."""
-    return ", ".join(reversed(getattr(interrupt, "__notes__", [])))
+    return ", ".join(filter(None, reversed(getattr(interrupt, "__notes__", []))))

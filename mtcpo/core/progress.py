@@ -159,10 +159,11 @@ class Progress:
                 self._bar.last_print_n += count
 
     def over(self, items: Iterable[Item]) -> Iterator[Item]:
-        """Yield the items and count each when the next one is asked for."""
+        """Yield the items and count each when the next one is asked for; the stage ends with the last."""
         for item in items:
             yield item
             self.update()
+        self.close()
 
     def show_figures(self, figures: dict[str, float]) -> None:
         """Replace the figures that are shown."""
@@ -172,7 +173,9 @@ class Progress:
                 self._bar.set_postfix(_formatted(figures), refresh=False)
 
     def close(self) -> None:
-        """Remove the bar."""
+        """End the stage: remove the bar."""
+        if self._closed.is_set():
+            return
         self._closed.set()
         with self._lock:
             self._is_shown = False

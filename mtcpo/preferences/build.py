@@ -90,7 +90,7 @@ def build_preferences(
         if scored is not None:
             write_row_file(scored, map(segment_to_json, stream))
             # Read back from the file, so that pairs are chosen by exactly the scores that it holds.
-            stream = read_segments(scored)
+            stream = Progress("choosing pairs", progress.done, "segments").over(read_segments(scored))
         triplets = _choose(stream, config, chooser, statistics, output.parent)
         if config.deduplicate:
             triplets = _drop_repeats(triplets, statistics)
@@ -112,7 +112,7 @@ def build_preferences(
 def _standing(scored: Progress, scorer: Scorer) -> str:
     """Return where interrupted work stands, for the last line."""
     where = scorer.cache_path
-    kept = "" if where is None else f", their neural scores kept in {where}"
+    kept = "" if where is None else f", neural scores kept in {where}"
     return f"{counted(scored.done, 'segment')} scored{kept}"
 
 
