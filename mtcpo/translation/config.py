@@ -35,6 +35,9 @@ class TranslateConfig(Config):
     """Add the model's log-probability to every candidate, including those in the input, as computed in training: nats,
     summed over tokens. `select = "confidence"` needs it."""
     seed: int = 0
+    retry: int = Field(default=0, ge=0)
+    """How often to translate again what is degenerate (empty, a source copy, off-target, repetitive, or far out of the
+    length ratio of the others), at a higher temperature or with more beams."""
 
     @model_validator(mode="after")
     def _beams_suffice(self) -> TranslateConfig:
