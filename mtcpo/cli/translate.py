@@ -12,6 +12,7 @@ import click
 from mtcpo.cli import catalogues
 from mtcpo.cli.configuration import format_drops, load_corpus, load_options, system_name, writing_rows
 from mtcpo.cli.options import (
+    MBR_HELP,
     CommonOptions,
     LanguageOptions,
     ModelLoadingOptions,
@@ -27,18 +28,22 @@ if TYPE_CHECKING:
     from mtcpo.data.config import CorpusConfig
     from mtcpo.data.corpora import Drops
     from mtcpo.data.records import Segment
+    from mtcpo.translation.config import TranslateConfig
 
 
 @dataclass(frozen=True, slots=True)
 class SearchOptions:
     """How to search or sample."""
 
-    num_candidates: int | None = setting("--num-candidates", type=int, help="Candidates for each source; default: 1.")
+    num_candidates: int | None = setting(
+        "--num-candidates", type=int, help="Candidates for each source; default: 1, with --mbr 16."
+    )
     sampling: str | None = setting(
         "--sampling",
         type=click.Choice(["beam", "diverse", "nucleus", "top-k", "epsilon"]),
         help="Beam search, diverse beam search, or sampling; default: beam.",
     )
+    mbr: str | None = setting("--mbr", metavar="METRIC", help=MBR_HELP)
     logprobs: bool | None = setting(
         "--logprobs",
         is_flag=True,
@@ -94,7 +99,7 @@ def translate(
     if part.process.rank > 0 and is_written_by_others(output):
         return  # nothing was left for this process, and the others are already done
     overrides, data_overrides = common.split()
-    config = load_options(TranslateConfig, "translate", settings_of(search), overrides)
+    config = load_options(TranslateConfig, "translate", settings_of(search), overrides, common.allow_code)
     names = _check_sources(sources, references)
     system, options = system_name(model, system), loading.checked(common.allow_code)
     drops = Drops()
@@ -111,8 +116,8 @@ def translate(
             figures = translate_to_file(engine, segments, config, output, common.overwrite, part)
     if part.process.rank > 0:
         return
-    counts = f"{counted(figures['segments'], 'source')}, {counted(config.num_candidates, 'candidate')} each"
-    click.echo(f"{output}: {counts}{_format_counts(figures)}{format_drops(drops)}")
+    counts = f"{counted(figures['segments'], 'source')}, {counted(config.outputs, 'candidate')} each"
+    click.echo(f"{output}: {counts}{_chosen_by(config)}{_format_counts(figures)}{format_drops(drops)}")
 
 
 def _format_counts(figures: Mapping[str, int]) -> str:
@@ -120,6 +125,13 @@ def _format_counts(figures: Mapping[str, int]) -> str:
     told = {"segments", "candidates", "resumed_at"}
     others = ((name, number) for name, number in figures.items() if name not in told)
     return "".join(f"; {name.replace('_', ' ')}: {number}" for name, number in others)
+
+
+def _chosen_by(config: TranslateConfig) -> str:
+    """Return how the candidates were chosen, for the last line; "" without MBR."""
+    from mtcpo.translation.mbr import describe_mbr
+
+    return f", by {describe_mbr(config)}" if config.mbr else ""
 
 
 def _check_sources(sources: Sequence[str], references: Sequence[str]) -> list[str]:

@@ -35,6 +35,11 @@ class Engine(Protocol):
         ...
 
     @property
+    def system(self) -> str:
+        """Name of its candidates, to which a number is added if there are several."""
+        ...
+
+    @property
     def name(self) -> str:
         """What the outputs depend on besides settings: the label, model with fingerprint, system name."""
         ...
@@ -47,11 +52,6 @@ class Engine(Protocol):
 
         draw: 0, or higher to sample again with other random numbers.
         """
-        ...
-
-    @property
-    def system(self) -> str:
-        """The name of the candidates, without the number that they get if there are several."""
         ...
 
     def too_long(self, segments: Sequence[Segment], config: TranslateConfig) -> list[bool]:
