@@ -139,7 +139,7 @@ def test_each_stage_prints_its_figures(finished):
     assert "{" not in text, "no dictionary of a library's"
 
 
-def test_the_resolved_recipe_gives_the_same_plan(finished, tmp_path):
+def test_the_resolved_recipe_has_the_same_plan(finished, tmp_path):
     folder, _ = finished
     recipe, resolved = load_recipe(folder / "tiny.toml"), load_recipe(folder / "out/recipe.toml")
     assert resolved == recipe
