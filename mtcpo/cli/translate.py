@@ -13,6 +13,7 @@ from mtcpo.cli import catalogues
 from mtcpo.cli.configuration import format_drops, load_corpus, load_options, system_name, writing_rows
 from mtcpo.cli.options import (
     CommonOptions,
+    EngineOptions,
     LanguageOptions,
     ModelLoadingOptions,
     output_option,
@@ -59,7 +60,7 @@ class SearchOptions:
 )
 @click.option("--system", help="System name for the candidates; default: the last part of the model's name.")
 @output_option("--output", "File to write the candidates to, such as candidates.jsonl.")
-@with_options(loading=ModelLoadingOptions, common=CommonOptions)
+@with_options(loading=ModelLoadingOptions, running=EngineOptions, common=CommonOptions)
 def translate(
     sources: tuple[str, ...],
     model: str,
@@ -69,6 +70,7 @@ def translate(
     system: str | None,
     output: Path,
     loading: ModelLoadingOptions,
+    running: EngineOptions,
     common: CommonOptions,
 ) -> None:
     """Translate SOURCE files into candidates, in input order. To resume after an interruption, repeat the command.
@@ -84,7 +86,7 @@ def translate(
     overrides, data_overrides = common.split()
     config = load_options(TranslateConfig, "translate", settings_of(search), overrides)
     names = _check_sources(sources, references)
-    system, options = system_name(model, system), loading.checked(common.allow_code)
+    system, options = system_name(model, system), loading.checked(common.allow_code, running.engine)
     drops = Drops()
     with writing_rows(output, common.overwrite, inputs=[*sources, *references]):
         corpora = [
@@ -93,9 +95,10 @@ def translate(
         # Reads the first segment: a mistake in the files shows before a model is loaded.
         segments = require_first(_read(corpora, drops), f"{', '.join(names)}: every source is empty")
         quiet_libraries()
-        from mtcpo.translation.engines.registry import open_engine
+        from mtcpo.translation.engines.registry import look_ahead, open_engine
 
-        with open_engine(model, system, loading.dtype, options) as engine:
+        job, segments = look_ahead(segments, (config,))
+        with open_engine(model, system, running.dtype, options, job) as engine:
             figures = translate_to_file(engine, segments, config, output, common.overwrite)
     counts = f"{counted(figures['segments'], 'source')}, {counted(config.num_candidates, 'candidate')} each"
     click.echo(f"{output}: {counts}{format_drops(drops)}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
 from tqdm import tqdm
@@ -10,6 +11,11 @@ from tqdm import tqdm
 def bar(description: str, total: int | None, unit: str) -> tqdm[Any]:
     """Return a progress bar on stderr; it shows nothing if stderr is not a terminal."""
     return tqdm(total=total, desc=description, unit=f" {unit}", disable=None, leave=False, dynamic_ncols=True)
+
+
+def say(line: str) -> None:
+    """Write a line to stderr, above a progress bar if there is one."""
+    tqdm.write(line, file=sys.stderr)
 
 
 def quiet_libraries() -> None:

@@ -2,17 +2,29 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from hashlib import sha256
 from typing import TYPE_CHECKING, Protocol
 
 from mtcpo.core.errors import UserError
 from mtcpo.data.records import Candidate, Segment
-from mtcpo.models.config import DType, ModelOptions
+from mtcpo.models.config import ModelOptions, TranslationDType
 from mtcpo.translation.config import TranslateConfig
 
 if TYPE_CHECKING:
     from mtcpo.models.loading import LoadedModel
+
+
+def candidate_seed(seed: int, segment_id: str, number: int, draw: int) -> int:
+    """Return the 63-bit seed of one candidate: it depends on what identifies the candidate alone, see `Engine`.
+
+    seed: of the configuration. number: of the candidate, from 0. draw: as of `Engine.translate`.
+    """
+    text = json.dumps([seed, draw, segment_id, number])
+    # 63 bits: torch and vLLM take seeds as signed integers.
+    return int.from_bytes(sha256(text.encode()).digest()[:8]) >> 1
 
 
 class EngineRefused(UserError):  # noqa: N818
@@ -55,19 +67,39 @@ class Engine(Protocol):
         ...
 
 
+SAMPLE = 32
+"""Sources of a job that an engine translates for its comparison with transformers."""
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """What an engine is opened for, as far as the choice of one depends on it.
+
+    searches: the decoding settings that it will be called with. first: the first sources. sources: how many there are,
+    for the progress bar; None: not known.
+    """
+
+    searches: Sequence[TranslateConfig] = ()
+    first: Sequence[Segment] = ()
+    sources: int | None = None
+
+
+UNKNOWN_JOB = Job()
+
+
 @dataclass(frozen=True, slots=True)
 class LoadRequest:
     """The arguments of a loader.
 
     model: name or directory, or a model in memory, such as one in training; an engine that can only load models
     itself refuses the latter with a UserError. system: names the candidates. dtype: of a model that is loaded.
-    on_batch: called with the number of sources just translated. sample: the first sources of the job, at most 32, with
-    which an engine is compared with transformers.
+    on_batch: called with the number of sources just translated. sample: the first sources of the job, at most SAMPLE,
+    with which an engine is compared with transformers.
     """
 
     model: str | LoadedModel
     system: str
-    dtype: DType
+    dtype: TranslationDType
     options: ModelOptions
     on_batch: Callable[[int], object]
     sample: Sequence[Segment] = ()

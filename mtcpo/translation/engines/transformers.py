@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import itertools
-import json
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from hashlib import sha256
 from typing import Any
 
 import numpy as np
@@ -24,6 +22,7 @@ from mtcpo.models.loading import LoadedModel
 from mtcpo.models.names import model_fingerprint
 from mtcpo.models.prompts import TextExample
 from mtcpo.translation.config import TranslateConfig
+from mtcpo.translation.engines.base import candidate_seed
 from mtcpo.translation.engines.logits import CUTOFFS, DiversityPenalty, Draw
 
 
@@ -186,8 +185,8 @@ def uniform_numbers(segments: Sequence[Segment], config: TranslateConfig, draw: 
     rows = []
     for number in range(config.num_candidates):
         for segment in segments:
-            text = json.dumps([config.seed, draw, segment.id, number])
-            generator = np.random.Generator(np.random.Philox(int.from_bytes(sha256(text.encode()).digest()[:8])))
+            seed = candidate_seed(config.seed, segment.id, number, draw)
+            generator = np.random.Generator(np.random.Philox(seed))
             rows.append(generator.random(config.max_new_tokens, dtype=np.float32))
     return torch.from_numpy(np.stack(rows))
 
