@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from mtcpo.cli import catalogues
-from mtcpo.cli.configuration import is_first_process, load_corpus, load_options, writing_rows
+from mtcpo.cli.configuration import load_corpus, load_options, writing_rows
 from mtcpo.cli.options import (
     CommonOptions,
     LanguageOptions,
@@ -22,6 +22,7 @@ from mtcpo.cli.options import (
     with_options,
 )
 from mtcpo.core.errors import UserError, counted
+from mtcpo.core.processes import is_first_process
 
 if TYPE_CHECKING:
     from mtcpo.data.pair_report import PairReport

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -86,11 +85,6 @@ def writing_rows(output: Path, overwrite: bool, inputs: Iterable[str | None]) ->
     with writing(output, overwrite, inputs=inputs):
         check_writable(output)
         yield
-
-
-def is_first_process() -> bool:
-    """Whether this is the only process or, under a launcher, rank 0, which prints and writes for all."""
-    return int(os.environ.get("RANK", "0")) == 0
 
 
 def system_name(model: str, name: str | None = None) -> str:

@@ -8,6 +8,7 @@ import click
 
 from mtcpo.cli.options import CommonOptions, with_options
 from mtcpo.core.outputs import writing
+from mtcpo.core.processes import require_torch_launcher
 
 
 @click.command(short_help="Run all stages of a recipe.")
@@ -24,6 +25,7 @@ def run(recipe: str, output_dir: Path | None, dry_run: bool, common: CommonOptio
     from mtcpo.pipeline.stages import plan
     from mtcpo.report.terminal_table import print_table
 
+    require_torch_launcher()
     path = find_recipe(recipe)
     loaded = load_recipe(path, common.overrides, common.allow_code)
     folder = output_dir or Path("runs") / path.stem

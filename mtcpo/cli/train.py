@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from mtcpo.cli import catalogues
-from mtcpo.cli.configuration import format_drops, is_first_process, load_corpus, load_options, load_preference_set
+from mtcpo.cli.configuration import format_drops, load_corpus, load_options, load_preference_set
 from mtcpo.cli.options import (
     ENGINE_NAMES,
     CommonOptions,
@@ -24,6 +24,7 @@ from mtcpo.cli.options import (
 )
 from mtcpo.core.errors import UserError, counted
 from mtcpo.core.outputs import writing
+from mtcpo.core.processes import is_first_process, require_torch_launcher
 
 if TYPE_CHECKING:
     from mtcpo.data.corpora import Drops
@@ -137,6 +138,7 @@ def train(
     from mtcpo.core.progress import quiet_libraries
     from mtcpo.data.corpora import Drops
 
+    require_torch_launcher()
     # Mistakes in the command line show before files are read, and mistakes in files before torch is imported.
     overrides, data_overrides = common.split()
     config = _config(loss, held_out, languages, overrides, common.allow_code)

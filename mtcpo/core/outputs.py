@@ -10,6 +10,7 @@ from pathlib import Path
 
 from mtcpo.core.errors import UserError
 from mtcpo.core.files import refuse_existing
+from mtcpo.core.processes import is_first_process
 
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 NOT_WRITABLE = (
@@ -46,7 +47,7 @@ def writing(output: Path, overwrite: bool, folder: bool = False, inputs: Iterabl
 def _locked(output: Path) -> Iterator[None]:
     """Lock the output: two commands that resume the same unfinished file would mix their lines."""
     # The processes of one launch work together: rank 0 holds the lock for all of them.
-    if os.environ.get("RANK", "0") != "0":
+    if not is_first_process():
         yield
         return
     missing = [folder for folder in output.parents if not folder.exists()]

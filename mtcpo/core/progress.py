@@ -7,6 +7,8 @@ from typing import Any
 
 from tqdm import tqdm
 
+from mtcpo.core.processes import is_first_process
+
 
 def bar(description: str, total: int | None, unit: str) -> tqdm[Any]:
     """Return a progress bar on stderr; it shows nothing if stderr is not a terminal."""
@@ -14,8 +16,9 @@ def bar(description: str, total: int | None, unit: str) -> tqdm[Any]:
 
 
 def say(line: str) -> None:
-    """Write a line to stderr, above a progress bar if there is one."""
-    tqdm.write(line, file=sys.stderr)
+    """Write a line to stderr, above a progress bar if there is one; of several processes, only the first does."""
+    if is_first_process():
+        tqdm.write(line, file=sys.stderr)
 
 
 def quiet_libraries() -> None:

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 
 from mtcpo.core.errors import UserError, one_line
+from mtcpo.core.processes import this_process
 from mtcpo.models.adapters import (
     adapters_base,
     keep_differentiable,
@@ -88,7 +89,7 @@ def load_model(
         name: a directory, a key of ALIASES, or a name on the hub.
         dtype: precision of the weights; "auto" is bfloat16 on a GPU that has it, else float32.
         options: prompt and family that replace the declared ones, and whether the model's code may run.
-        device: default: a GPU if there is one.
+        device: default: a GPU if there is one; under a launcher, the one of this process.
         quantization: of the weights, for training adapters on them.
 
     Raises:
@@ -97,7 +98,7 @@ def load_model(
             model.
     """
     path = resolve_model_name(name)
-    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    device = device or _default_device()
     check_reachable(path)
     # Before anything else is read: transformers runs such code while it looks for the model's class.
     refuse_model_code(path, options.allow_code)
@@ -116,6 +117,13 @@ def load_model(
         else:
             model = _load_quantized(path, config, written, family, quantization, device, **load_options)
     return _verified(name, path, model, tokenizer, family, options)
+
+
+def _default_device() -> str:
+    if not torch.cuda.is_available():
+        return "cpu"
+    # Modulo: a launcher may hide from each process all GPUs but its own.
+    return f"cuda:{this_process().local_rank % torch.cuda.device_count()}"
 
 
 def adopt_model(model: Any, tokenizer: Any, options: ModelOptions = DEFAULT_OPTIONS) -> LoadedModel:

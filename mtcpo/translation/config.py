@@ -2,25 +2,33 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
-from mtcpo.core.config import Config
+from mtcpo.core.config import Config, as_value_error
+from mtcpo.metrics.comet.config import CometConfig
+from mtcpo.metrics.config import MetricSpec
+from mtcpo.metrics.registry import metric_kind
+
+MBR_DEFAULTS = {"sampling": "epsilon", "num_candidates": 16}
+"""Defaults for minimum Bayes risk, which needs many different candidates; epsilon sampling: arXiv 2305.09860."""
 
 
 class TranslateConfig(Config):
     """How to search or sample.
 
-    sampling: beam search; diverse beam search with groups of one; nucleus or epsilon sampling.
+    sampling: beam search; diverse beam search with groups of one; nucleus, top-k or epsilon sampling.
     """
 
     num_candidates: int = Field(default=1, ge=1)
-    sampling: Literal["beam", "diverse", "nucleus", "epsilon"] = "beam"
+    sampling: Literal["beam", "diverse", "nucleus", "top-k", "epsilon"] = "beam"
     num_beams: int = Field(default=4, ge=1)
     temperature: float = Field(default=1.0, gt=0)
     top_p: float = Field(default=0.9, gt=0, le=1)
     """For nucleus sampling (arXiv 1904.09751)."""
+    top_k: int = Field(default=50, ge=1)
+    """For top-k sampling: only the k likeliest tokens are sampled (arXiv 1805.04833)."""
     epsilon: float = Field(default=0.02, gt=0, lt=1)
     """Tokens below this probability are never sampled (arXiv 2210.15191); 0.02 is the usual value for MBR in MT."""
     diversity_penalty: float = Field(default=0.5, gt=0)
@@ -32,7 +40,31 @@ class TranslateConfig(Config):
     logprobs: bool = False
     """Add the model's log-probability to every candidate, including those in the input, as computed in training: nats,
     summed over tokens. `select = "confidence"` needs it."""
+    mbr: MetricSpec | None = None
+    """Return one translation: the candidate with the highest mean score by this metric with every candidate as
+    reference (minimum Bayes risk, arXiv 2108.04718), the first of several."""
+    comet: CometConfig = CometConfig()
+    """How COMET is run for `mbr`; in [evaluate] and in a dev set, their own `comet` is the default."""
     seed: int = 0
+
+    @property
+    def outputs(self) -> int:
+        """Candidates per source in the output: with `mbr`, only the best of those that were generated."""
+        return 1 if self.mbr else self.num_candidates
+
+    @model_validator(mode="before")
+    @classmethod
+    def _sample_for_mbr(cls, values: Any) -> Any:
+        return MBR_DEFAULTS | values if isinstance(values, dict) and values.get("mbr") else values
+
+    @model_validator(mode="after")
+    @as_value_error()
+    def _mbr_can_choose(self) -> TranslateConfig:
+        if self.mbr is not None:
+            metric_kind(self.mbr)
+            if self.num_candidates == 1:
+                raise ValueError("mbr chooses among candidates, and num_candidates = 1 leaves no choice; try 16")
+        return self
 
     @model_validator(mode="after")
     def _beams_suffice(self) -> TranslateConfig:
@@ -42,3 +74,14 @@ class TranslateConfig(Config):
                 "raise num_beams or choose sampling = 'epsilon'"
             )
         return self
+
+
+def with_comet_for_mbr(values: Any) -> Any:
+    """Return the values of a section with `comet` and `decoding`, where the former is the latter's default too.
+
+    For COMET as the utility of `mbr`: a user sets only once where COMET runs.
+    """
+    if not isinstance(values, dict) or "comet" not in values or not isinstance(values.get("decoding"), dict):
+        return values
+    decoding = values["decoding"]
+    return values | {"decoding": {"comet": values["comet"], **decoding}} if decoding.get("mbr") else values

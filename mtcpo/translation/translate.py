@@ -1,40 +1,45 @@
 """`mtcpo translate`: write candidates for every source, in input order, to a file; resumable.
 
 Sources are processed in windows. A window is translated in batches of similar length and written as a whole: memory
-does not grow with the input, and a resumed run writes the same as an uninterrupted one.
+does not grow with the input, and a resumed run writes the same as an uninterrupted one. Several processes share the
+windows of an input.
 """
 
 from __future__ import annotations
 
 import hashlib
 import itertools
-import json
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from mtcpo.core.errors import UserError
-from mtcpo.core.files import partial_path, refuse_existing, write_json
-from mtcpo.data.file_formats.json_lines import json_line
-from mtcpo.data.file_formats.registry import check_writable, is_plain_lines, read_row_file, write_row_file
-from mtcpo.data.records import Segment, segment_to_json
+from mtcpo.core.files import refuse_existing
+from mtcpo.data.file_formats.registry import check_writable
+from mtcpo.data.records import Segment
 from mtcpo.translation.config import TranslateConfig
 from mtcpo.translation.decoding import Decoder
 from mtcpo.translation.engines.base import Engine
+from mtcpo.translation.shards import ShardRecord, SourceHash
+from mtcpo.translation.windows import WHOLE, Part, Windows
 
-WINDOW = 512
-"""Sources translated between two writes: the most that a killed process loses."""
-
-IDENTITY = ("id", "src_lang", "tgt_lang", "source")
-"""Fields by which a resumed run recognizes its sources."""
+WINDOW = 256
+"""Sources translated between two writes: the most that a killed process loses. Several processes divide an input by
+windows, which small ones do evenly; large ones have less padding (for captions, batches of 32 have 8 % of positions
+with windows of 512, 16 % with 256, 29 % with 128)."""
 
 
 def translate_segments(decoder: Decoder, segments: Iterable[Segment]) -> Iterator[list[Segment]]:
     """Yield windows of segments with new candidates."""
+    for window in _split(segments):
+        yield decoder.decode(window)
+
+
+def _split(segments: Iterable[Segment]) -> Iterator[list[Segment]]:
     iterator = iter(segments)
     while window := list(itertools.islice(iterator, WINDOW)):
-        yield decoder.decode(window)
+        yield window
 
 
 def translate_texts(engine: Engine, segments: Iterable[Segment], config: TranslateConfig) -> list[str]:
@@ -47,107 +52,80 @@ def translate_texts(engine: Engine, segments: Iterable[Segment], config: Transla
 
 
 def translate_to_file(
-    engine: Engine, segments: Iterable[Segment], config: TranslateConfig, output: Path, overwrite: bool = False
+    engine: Engine,
+    segments: Iterable[Segment],
+    config: TranslateConfig,
+    output: Path,
+    overwrite: bool = False,
+    part: Part = WHOLE,
 ) -> dict[str, Any]:
     """Write segments with candidates to `output`, resuming an interrupted call.
 
+    part: which of the windows to translate; the first of several processes waits for the others and writes `output`.
+
     Returns:
-        segments (in the file), candidates (generated in this call), resumed_at (segments that were already done).
+        segments (in the file), resumed_at (segments that were already done), and the counts of `Decoder` for the whole
+        file, such as candidates. {} from all processes but the first.
 
     Raises:
-        UserError: `output` exists, its format cannot be written, or an unfinished file of other settings or sources is
-            there. `overwrite` allows the first, and other settings.
+        UserError: `output` exists, its format cannot be written, or an unfinished run of other settings or sources is
+            there; `overwrite` allows the first, and other settings. Another process ended early.
     """
-    refuse_existing(output, overwrite)
+    if part.process.rank == 0:
+        refuse_existing(output, overwrite)
     check_writable(output)
-    output.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = _Unfinished.of(output)
-    done = unfinished.resume(_fingerprint(engine, config), overwrite)
-    # A single iterator: skipped segments must not be translated again.
-    remaining = iter(segments)
-    unfinished.skip_done(remaining, done)
-    new, decoder = 0, Decoder(engine, config)
-    with unfinished.partial.open("ab") as file:
-        for window in translate_segments(decoder, remaining):
-            # One write per window, so that a killed process leaves at most one incomplete window.
-            file.write(b"".join(json_line(segment_to_json(segment)) for segment in window))
-            file.flush()
-            new += len(window)
-    if not done + new:
-        unfinished.discard()
-        raise UserError("there is no source to translate")
-    unfinished.finish(output)
-    return {"segments": done + new, "candidates": decoder.counts["candidates"], "resumed_at": done}
+    windows, settings = Windows(output, part), _settings(engine, config, part)
+    with windows.opened(settings, overwrite) as has_work:
+        if not has_work:
+            return {}
+        done_before, sources = windows.numbers(), SourceHash()
+        sizes = _translate_windows(Decoder(engine, config), sources.passing(segments), windows)
+        if part.process.rank > 0:
+            return {}
+        if not sizes:
+            windows.remove()
+            raise UserError("there is no source to translate")
+        with windows.wait_for_others(len(sizes)):
+            total = windows.total(len(sizes))
+            if part.shards > 1:
+                # Before the output, which would otherwise be there without its record after a kill.
+                _shard_record(settings, part, sources, total).write(output)
+            windows.join(len(sizes))
+            windows.remove()
+    return dict(total) | {"resumed_at": sum(sizes[number] for number in done_before)}
 
 
-def _fingerprint(engine: Engine, config: TranslateConfig) -> str:
-    """Return a hash of everything that candidates depend on, besides the sources."""
-    return hashlib.sha256(f"{engine.name}\n{config.model_dump_json()}".encode()).hexdigest()
+def _settings(engine: Engine, config: TranslateConfig, part: Part) -> dict[str, Any]:
+    """Return everything that the windows of an output depend on, besides the sources."""
+    fingerprint = hashlib.sha256(f"{engine.name}\n{config.model_dump_json()}".encode()).hexdigest()
+    return {"fingerprint": fingerprint, "window": WINDOW, "shard": part.shard, "shards": part.shards}
 
 
-@dataclass(frozen=True, slots=True)
-class _Unfinished:
-    """The files of an unfinished output: its first windows as plain lines, and the fingerprint of its settings."""
-
-    partial: Path
-    settings: Path
-
-    @classmethod
-    def of(cls, output: Path) -> _Unfinished:
-        # Compressed files and other formats cannot be truncated to whole windows; they are written from plain lines.
-        plain = output if is_plain_lines(output) else output.with_name(f"{output.name}.jsonl")
-        return cls(partial_path(plain), output.with_name(f".{output.name}.settings.json"))
-
-    def resume(self, fingerprint: str, overwrite: bool) -> int:
-        """Keep the complete windows of an unfinished file with the same settings; return the number of segments."""
-        exists = self.partial.exists() and self.settings.exists()
-        is_same = exists and json.loads(self.settings.read_text(encoding="utf-8"))["fingerprint"] == fingerprint
-        if is_same:
-            return _truncate_to_windows(self.partial)
-        if exists and not overwrite:
-            raise UserError(
-                f"{self.partial}: an unfinished run with a different model or settings; repeat the command with "
-                "those to finish it, or pass --overwrite to discard it"
-            )
-        self.partial.unlink(missing_ok=True)
-        write_json(self.settings, {"fingerprint": fingerprint})
-        return 0
-
-    def skip_done(self, segments: Iterator[Segment], done: int) -> None:
-        """Skip the first `done` segments, which must be those of the unfinished file."""
-        for where, row in itertools.islice(read_row_file(self.partial), done):
-            segment = next(segments, None)
-            if segment is None or any(row[name] != getattr(segment, name) for name in IDENTITY):
-                raise UserError(
-                    f"{where}: the unfinished run had different sources; give the same ones to finish it, or delete "
-                    f"{self.partial} to start again"
-                )
-
-    def finish(self, output: Path) -> None:
-        """Rename the complete file, or convert it to the output's format."""
-        if is_plain_lines(output):
-            self.partial.replace(output)
-        else:
-            write_row_file(output, (row for _, row in read_row_file(self.partial)))
-            self.partial.unlink()
-        # Last: otherwise an interrupt could leave a partial file that cannot be resumed.
-        self.settings.unlink()
-
-    def discard(self) -> None:
-        """Remove both files."""
-        self.partial.unlink()
-        self.settings.unlink()
+def _shard_record(
+    settings: Mapping[str, Any], part: Part, sources: SourceHash, total: Mapping[str, int]
+) -> ShardRecord:
+    return ShardRecord(
+        shard=part.shard + 1,
+        shards=part.shards,
+        window=settings["window"],
+        fingerprint=settings["fingerprint"],
+        sources=sources.count,
+        sources_sha256=sources.hexdigest(),
+        counts=dict(total),
+    )
 
 
-def _truncate_to_windows(partial: Path) -> int:
-    """Truncate after the last complete window; return the number of segments that remain."""
-    with partial.open("rb+") as file:
-        whole_lines = end = position = 0
-        for number, line in enumerate(file, start=1):
-            if not line.endswith(b"\n"):
-                break  # the process was killed during a write
-            position += len(line)
-            if number % WINDOW == 0:
-                whole_lines, end = number, position
-        file.truncate(end)
-    return whole_lines
+def _translate_windows(decoder: Decoder, segments: Iterable[Segment], windows: Windows) -> list[int]:
+    """Translate this process's unfinished windows; return the number of segments of every window of the input."""
+    sizes = []
+    done_before = windows.numbers()
+    for number, window in enumerate(_split(segments)):
+        sizes.append(len(window))
+        if not windows.part.is_mine(number):
+            continue
+        if number in done_before:
+            windows.check(number, window)
+            continue
+        counted_before = decoder.counts.copy()
+        windows.write(number, decoder.decode(window), decoder.counts - counted_before)
+    return sizes

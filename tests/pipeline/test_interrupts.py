@@ -22,7 +22,7 @@ def interrupt(process, number, group=False):
 
 
 def nothing_unfinished(folder):
-    return not [path for path in folder.rglob("*") if path.name.endswith(".partial")]
+    return not [path for path in folder.rglob("*") if path.name.endswith((".partial", ".windows"))]
 
 
 @pytest.fixture(scope="module")
@@ -63,12 +63,11 @@ def test_interrupted_build_prefs_leaves_nothing_behind(texts, tmp_path, number):
 
 def test_interrupted_translate_resumes_to_the_same_file(texts, tmp_path):
     """Interrupted between two windows and started again, it writes what an uninterrupted run does."""
-    write_lines(tmp_path / "s.en", lines_of("prefs.en", 1600))  # windows of 512, the last of 64
+    write_lines(tmp_path / "s.en", lines_of("prefs.en", 1600))  # windows of 256, the last of 64
     search = "--num-candidates 2 --sampling epsilon --set max_new_tokens=6 --set batch_size=16"
     command = ["translate", tmp_path / "s.en", *f"--model mt5dir {LANGUAGES} {search} --output".split()]
     process = start(*command, tmp_path / "c.jsonl", cwd=texts)
-    partial = tmp_path / ".c.jsonl.partial"
-    wait_until(lambda: partial.exists() and partial.stat().st_size > 0, process)
+    wait_until((tmp_path / ".c.jsonl.windows/000000.jsonl").exists, process)
     process.send_signal(signal.SIGSTOP)  # however fast the machine is, it has not ended when the second one comes
     second = call(*command, tmp_path / "c.jsonl", cwd=texts)
     assert (second.code, second.out) == (2, "")
@@ -80,7 +79,7 @@ def test_interrupted_translate_resumes_to_the_same_file(texts, tmp_path):
     outcome = interrupt(process, signal.SIGCONT)
     assert (outcome.code, outcome.out, outcome.err) == (130, "", INTERRUPTED)
     assert not (tmp_path / "c.jsonl").exists()
-    assert len(partial.read_bytes().splitlines()) in (512, 1024)  # whole windows
+    assert 1 <= len(list((tmp_path / ".c.jsonl.windows").glob("*.jsonl"))) <= 6
     outcome = call(*command, tmp_path / "c.jsonl", cwd=texts)
     assert (outcome.code, outcome.err) == (0, "")
     assert call(*command, tmp_path / "whole.jsonl", cwd=texts).code == 0
@@ -108,8 +107,8 @@ def test_interrupted_evaluate_leaves_no_results(texts, tmp_path):
     command = f"evaluate --source prefs.en --reference prefs.de {LANGUAGES} --model mt5dir --metric chrf"
     command = f"{command} --set decoding.max_new_tokens=6 --set decoding.num_beams=1 --output-dir"
     process = start(*command.split(), tmp_path / "e", cwd=texts)
-    # The first window of translations is written, and eleven are to come.
-    wait_until(lambda: any(path.stat().st_size for path in tmp_path.rglob("*.partial")), process)
+    # The first window of translations is written, and twenty-three are to come.
+    wait_until(lambda: any(tmp_path.rglob(".*.windows/*.jsonl")), process)
     outcome = interrupt(process, next(SIGNALS))
     assert (outcome.code, outcome.out, outcome.err) == (130, "", INTERRUPTED)
     assert not list(tmp_path.rglob("*.txt"))

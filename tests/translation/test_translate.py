@@ -56,13 +56,13 @@ def test_an_interrupted_file_resumes_to_the_same_bytes(engine, name, tmp_path):
         with pytest.raises(KeyboardInterrupt):
             translate_to_file(StoppingEngine(tiny, windows), iter(english_segments(15)), settings, output)
         assert not output.exists()
-        (partial,) = tmp_path.glob(".*.partial")
-        assert len(partial.read_bytes().splitlines()) == done
+        finished = sorted((tmp_path / f".{name}.windows").glob("*.jsonl"))
+        # The first line of a window has its counts.
+        assert sum(len(path.read_bytes().splitlines()) - 1 for path in finished) == done
     # A kill in the middle of a write: a window that is not whole, and half a line.
-    with partial.open("ab") as file:
-        file.write(b'{"id": "12", "candidates": []}\n{"id": ')
+    (tmp_path / f".{name}.windows/.000003.jsonl.partial").write_bytes(b'{"window": 3}\n{"id": ')
     assert translate_to_file(tiny, iter(english_segments(15)), settings, output) == {
-        "segments": 15, "candidates": 6, "resumed_at": 12,
+        "segments": 15, "candidates": 30, "resumed_at": 12,
     }  # fmt: skip
     assert output.read_bytes() == (tmp_path / "whole" / name).read_bytes()
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted([name, "whole"])
@@ -104,9 +104,9 @@ def test_an_unfinished_file_of_other_settings_model_or_sources_is_refused(engine
     ):
         with pytest.raises(UserError, match=r"unfinished run with a different model or settings; .* --overwrite"):
             translate_to_file(other_engine, english_segments(9), settings, output)
-    with pytest.raises(UserError, match=r"partial:1: the unfinished run had different sources"):
+    with pytest.raises(UserError, match=r"000000.jsonl:2: the unfinished run had different sources"):
         translate_to_file(tiny, english_segments(9)[::-1], quick_search(), output)
-    with pytest.raises(UserError, match=r"partial:4: the unfinished run had different sources"):
+    with pytest.raises(UserError, match=r"000000.jsonl: the unfinished run had different sources"):
         translate_to_file(tiny, english_segments(3), quick_search(), output)
     figures = translate_to_file(tiny, english_segments(9), quick_search(seed=1), output, overwrite=True)
     assert figures["resumed_at"] == 0
@@ -126,7 +126,7 @@ def test_candidates_in_the_input_are_kept(engine, tmp_path):
     first = Candidate("other", "Mühle", {"chrf": 12.5})
     brought = [Segment(s.id, "en", "de", s.source, ("Die Mühle",), "doc", (first,)) for s in english_segments(5)]
     figures = translate_to_file(tiny, brought, quick_search(num_candidates=2), tmp_path / "out.jsonl")
-    assert figures["candidates"] == 10, "only those made in this call count"
+    assert figures["candidates"] == 10, "only those that were made count"
     for _, row in read_row_file(tmp_path / "out.jsonl"):
         assert [candidate["system"] for candidate in row["candidates"]] == ["other", "tiny-beam-1", "tiny-beam-2"]
         assert (row["references"], row["doc"]) == (["Die Mühle"], "doc")

@@ -18,13 +18,12 @@ if TYPE_CHECKING:
 
 
 def candidate_seed(seed: int, segment_id: str, number: int, draw: int) -> int:
-    """Return the 63-bit seed of one candidate: it depends on what identifies the candidate alone, see `Engine`.
+    """Return the 64-bit seed of one candidate: it depends on what identifies the candidate alone, see `Engine`.
 
     seed: of the configuration. number: of the candidate, from 0. draw: as of `Engine.translate`.
     """
     text = json.dumps([seed, draw, segment_id, number])
-    # 63 bits: torch and vLLM take seeds as signed integers.
-    return int.from_bytes(sha256(text.encode()).digest()[:8]) >> 1
+    return int.from_bytes(sha256(text.encode()).digest()[:8])
 
 
 class EngineRefused(UserError):  # noqa: N818
@@ -42,6 +41,11 @@ class Engine(Protocol):
     @property
     def proof(self) -> str:
         """What its comparison with transformers found: "32 of 32 greedy outputs equal to transformers'"; "" without."""
+        ...
+
+    @property
+    def system(self) -> str:
+        """Name of its candidates, to which a number is added if there are several."""
         ...
 
     @property
@@ -103,3 +107,13 @@ class LoadRequest:
     options: ModelOptions
     on_batch: Callable[[int], object]
     sample: Sequence[Segment] = ()
+
+
+def candidate_names(system: str, config: TranslateConfig) -> list[str]:
+    """Return the system names of a source's candidates: `system`, or with rank or number if there are several."""
+    count = config.num_candidates
+    if count == 1:
+        return [system]
+    kind = {"beam": "beam", "diverse": "group"}.get(config.sampling, "sample")
+    digits = len(str(count))
+    return [f"{system}-{kind}-{number:0{digits}}" for number in range(1, count + 1)]

@@ -4,17 +4,33 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+import numpy as np
 import torch
 from torch import Tensor
-from transformers import EpsilonLogitsWarper, LogitsProcessor, TopPLogitsWarper
+from transformers import EpsilonLogitsWarper, LogitsProcessor, TopKLogitsWarper, TopPLogitsWarper
 
 from mtcpo.translation.config import TranslateConfig
+from mtcpo.translation.engines.base import candidate_seed
 
 CUTOFFS: dict[str, Callable[[TranslateConfig], LogitsProcessor]] = {
     "nucleus": lambda config: TopPLogitsWarper(config.top_p),
+    "top-k": lambda config: TopKLogitsWarper(config.top_k),
     "epsilon": lambda config: EpsilonLogitsWarper(config.epsilon),
 }
 """Kind of sampling -> processor that removes the tokens that are never sampled."""
+
+
+def uniform_numbers(ids: Sequence[str], config: TranslateConfig, draw: int) -> Tensor:
+    """Return random numbers in [0, 1), shape (rows, steps): all segments, then all of them again for each candidate.
+
+    Each candidate has its own generator, seeded by what identifies it: see `Engine.translate`. ids: of the segments.
+    """
+    rows = []
+    for number in range(config.num_candidates):
+        for segment_id in ids:
+            generator = np.random.Generator(np.random.Philox(candidate_seed(config.seed, segment_id, number, draw)))
+            rows.append(generator.random(config.max_new_tokens, dtype=np.float32))
+    return torch.from_numpy(np.stack(rows))
 
 
 class Draw(LogitsProcessor):
@@ -40,7 +56,7 @@ class Draw(LogitsProcessor):
         # that no token with probability 0 is sampled.
         cumulative /= cumulative[:, -1:].clone()
         step = input_ids.shape[1] - self.start
-        sampled = torch.searchsorted(cumulative, self.uniforms[:, step, None], right=True)
+        sampled = torch.searchsorted(cumulative, self.uniforms[:, step, None].contiguous(), right=True)
         return torch.full_like(scores, -torch.inf).scatter_(1, sampled, 0.0)
 
 

@@ -8,7 +8,6 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import torch
 import transformers
 from accelerate.utils import send_to_device
@@ -22,8 +21,8 @@ from mtcpo.models.loading import LoadedModel
 from mtcpo.models.names import model_fingerprint
 from mtcpo.models.prompts import TextExample
 from mtcpo.translation.config import TranslateConfig
-from mtcpo.translation.engines.base import candidate_seed
-from mtcpo.translation.engines.logits import CUTOFFS, DiversityPenalty, Draw
+from mtcpo.translation.engines.base import candidate_names
+from mtcpo.translation.engines.logits import CUTOFFS, DiversityPenalty, Draw, uniform_numbers
 
 
 @dataclass(slots=True)
@@ -62,8 +61,7 @@ class GenerateEngine:
         with self._evaluating():
             for rows in make_batches(order, segments, config.batch_size):
                 batch = layout.generation_batch([examples[i] for i in rows])
-                random = uniform_numbers([segments[i] for i in rows], config, draw)
-                outputs = self._generate(batch, segments[rows[0]].tgt_lang, config, random)
+                outputs = self._generate(batch, [segments[i] for i in rows], config, draw)
                 for i, source_candidates in zip(rows, outputs, strict=True):
                     candidates[i] = source_candidates
                 self.on_batch(len(rows))
@@ -107,11 +105,11 @@ class GenerateEngine:
 
     @torch.inference_mode()
     def _generate(
-        self, batch: dict[str, Tensor], tgt_lang: str, config: TranslateConfig, uniforms: Tensor
+        self, batch: dict[str, Tensor], segments: Sequence[Segment], config: TranslateConfig, draw: int
     ) -> list[list[Candidate]]:
-        """Return the candidates of each source of a batch. uniforms: as of `uniform_numbers`."""
+        """Return the candidates of each segment of a batch; all have the same target language."""
         inputs = send_to_device(batch, self.loaded.device)
-        settings = self.loaded.layout.generation_settings(tgt_lang) | {"do_sample": False, "num_beams": 1}
+        settings = self.loaded.layout.generation_settings(segments[0].tgt_lang) | {"do_sample": False, "num_beams": 1}
         settings["max_new_tokens"] = config.max_new_tokens
         # The checkpoint may set max_length; with two limits, transformers warns at every batch.
         settings["max_length"] = None
@@ -121,6 +119,7 @@ class GenerateEngine:
         elif config.sampling == "diverse":
             texts = self._diverse(inputs, settings, config)
         else:
+            uniforms = uniform_numbers([segment.id for segment in segments], config, draw)
             texts = self._sampled(inputs, settings, config, uniforms.to(self.loaded.device))
         names = candidate_names(self.system, config)
         candidates = []
@@ -177,34 +176,10 @@ class GenerateEngine:
         return 1 if self.loaded.model.config.is_encoder_decoder else inputs["input_ids"].shape[1]
 
 
-def uniform_numbers(segments: Sequence[Segment], config: TranslateConfig, draw: int) -> Tensor:
-    """Return random numbers in [0, 1) for sampling, (rows, steps); rows as `generate` gets them.
-
-    Each candidate has its own generator, seeded by what identifies it: see `Engine.translate`.
-    """
-    rows = []
-    for number in range(config.num_candidates):
-        for segment in segments:
-            seed = candidate_seed(config.seed, segment.id, number, draw)
-            generator = np.random.Generator(np.random.Philox(seed))
-            rows.append(generator.random(config.max_new_tokens, dtype=np.float32))
-    return torch.from_numpy(np.stack(rows))
-
-
 def _as_targets(segment: Segment) -> TextExample:
     """Return a segment with the texts of its candidates as targets."""
     texts = tuple(candidate.text for candidate in segment.candidates)
     return TextExample(segment.source, segment.src_lang, segment.tgt_lang, texts, id=segment.id)
-
-
-def candidate_names(system: str, config: TranslateConfig) -> list[str]:
-    """Return the system names of a source's candidates: `system`, or with rank or number if there are several."""
-    count = config.num_candidates
-    if count == 1:
-        return [system]
-    kind = {"beam": "beam", "diverse": "group"}.get(config.sampling, "sample")
-    digits = len(str(count))
-    return [f"{system}-{kind}-{number:0{digits}}" for number in range(1, count + 1)]
 
 
 def make_batches(order: Sequence[int], segments: Sequence[Segment], size: int) -> list[list[int]]:

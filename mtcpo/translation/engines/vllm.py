@@ -15,6 +15,7 @@ from typing import Any
 import torch
 
 from mtcpo.core.errors import UserError
+from mtcpo.core.processes import this_process
 from mtcpo.data.records import Candidate, Segment
 from mtcpo.models.adapters import adapters_base
 from mtcpo.models.config import DType, ModelOptions
@@ -22,8 +23,8 @@ from mtcpo.models.loading import LoadedModel, load_model
 from mtcpo.models.names import model_fingerprint, resolve_model_name
 from mtcpo.models.prompts import TextExample
 from mtcpo.translation.config import TranslateConfig
-from mtcpo.translation.engines.base import LoadRequest, candidate_seed
-from mtcpo.translation.engines.transformers import GenerateEngine, candidate_names
+from mtcpo.translation.engines.base import LoadRequest, candidate_names, candidate_seed
+from mtcpo.translation.engines.transformers import GenerateEngine
 
 LONGEST = 8192
 """Maximum length of prompt and translation in tokens, for models that take longer ones: vLLM reserves the memory for
@@ -99,7 +100,9 @@ def sampling_settings(config: TranslateConfig, seed: int) -> dict[str, Any]:
     settings: dict[str, Any] = {"n": 1, "max_tokens": config.max_new_tokens, "detokenize": False}
     if config.sampling == "beam":
         return settings | {"temperature": 0.0}  # greedy search
-    return settings | {"temperature": config.temperature, "top_p": config.top_p, "seed": seed}
+    cutoff = {"top_p": config.top_p} if config.sampling == "nucleus" else {"top_k": config.top_k}
+    # vLLM hands the seed to torch as a signed integer.
+    return settings | cutoff | {"temperature": config.temperature, "seed": seed >> 1}
 
 
 # --- loading ----------------------------------------------------------------------------------------------------------
@@ -111,6 +114,8 @@ def why_not(model: str | LoadedModel, options: ModelOptions) -> str | None:
         return "vLLM loads models from files, and this one is in memory"
     if not torch.cuda.is_available():
         return "vLLM needs a GPU, and torch finds none"
+    if this_process().count > 1:
+        return "vLLM does not share a job with other processes; start one for each GPU, with --shard"
     return None
 
 

@@ -15,8 +15,9 @@ from support.translation import english_segments, quick_search
 from mtcpo.data.records import Candidate, Segment
 from mtcpo.data.rows import read_segments
 from mtcpo.models.prompts import TextExample
-from mtcpo.translation.engines.logits import DiversityPenalty, Draw
-from mtcpo.translation.engines.transformers import GenerateEngine, candidate_names, make_batches
+from mtcpo.translation.engines.base import candidate_names
+from mtcpo.translation.engines.logits import DiversityPenalty, Draw, uniform_numbers
+from mtcpo.translation.engines.transformers import GenerateEngine, make_batches
 from mtcpo.translation.translate import translate_to_file
 
 
@@ -33,17 +34,17 @@ def test_outputs_are_in_input_order_whatever_the_batches(engine, kind, sampling)
     tiny = engine(kind)
     sources = english_segments(7)
     settings = quick_search(sampling=sampling, num_candidates=2)
-    together = texts_of(tiny.translate(sources, settings, draw=0))
-    alone = [texts_of(tiny.translate([segment], settings, draw=0))[0] for segment in sources]
+    together = texts_of(tiny.translate(sources, settings))
+    alone = [texts_of(tiny.translate([segment], settings))[0] for segment in sources]
     assert together == alone
-    assert together == texts_of(tiny.translate(sources, settings.model_copy(update={"batch_size": 3}), draw=0))
-    assert texts_of(tiny.translate(sources[::-1], settings, draw=0)) == together[::-1]
+    assert together == texts_of(tiny.translate(sources, settings.model_copy(update={"batch_size": 3})))
+    assert texts_of(tiny.translate(sources[::-1], settings)) == together[::-1]
     # Random models with language tokens say little, but not the same of everything.
     expected = 1 if kind in ("nllb", "mbart-cc25") else 3
     assert len({tuple(texts) for texts in together}) > expected, "the model says the same whatever the source"
 
 
-@pytest.mark.parametrize("sampling", ["beam", "diverse", "nucleus", "epsilon"])
+@pytest.mark.parametrize("sampling", ["beam", "diverse", "nucleus", "top-k", "epsilon"])
 @pytest.mark.parametrize("count", [1, 3])
 def test_each_source_gets_num_candidates_with_different_names(engine, sampling, count):
     found = engine("mt5").translate(
@@ -63,7 +64,7 @@ def test_candidates_are_named_by_system_rank_or_number():
     assert candidate_names("base", quick_search(num_candidates=2, sampling="diverse"))[1] == "base-group-2"
 
 
-@pytest.mark.parametrize("sampling", ["nucleus", "epsilon"])
+@pytest.mark.parametrize("sampling", ["nucleus", "top-k", "epsilon"])
 def test_sampling_is_repeatable_and_keeps_the_random_state(engine, sampling):
     tiny = engine("mt5", sharpen=3.0)
     settings = quick_search(sampling=sampling, num_candidates=4)
@@ -76,10 +77,43 @@ def test_sampling_is_repeatable_and_keeps_the_random_state(engine, sampling):
     assert max(len(set(texts)) for texts in first) > 1
 
 
+@pytest.mark.parametrize("kind", ["mt5", "llama"])
+@pytest.mark.parametrize("sampling", ["nucleus", "top-k", "epsilon"])
+def test_samples_belong_to_their_segment(engine, kind, sampling):
+    """Neither batches, nor the order, nor other segments, nor the number of candidates change them."""
+    tiny = engine(kind, sharpen={"mt5": 3.0, "llama": 30.0}[kind])
+    sources = english_segments(7)
+    settings = quick_search(sampling=sampling, num_candidates=3)
+    together = texts_of(tiny.translate(sources, settings))
+    assert len(set(map(tuple, together))) == 7
+    assert texts_of(tiny.translate(sources, settings.model_copy(update={"batch_size": 3}))) == together
+    assert texts_of(tiny.translate(sources[::-1], settings)) == together[::-1]
+    assert texts_of(tiny.translate(sources[4:6], settings)) == together[4:6]
+    fewer = texts_of(tiny.translate(sources, settings.model_copy(update={"num_candidates": 2})))
+    assert fewer == [texts[:2] for texts in together]
+    renamed = [replace(segment, id=f"other:{segment.id}") for segment in sources]
+    assert texts_of(tiny.translate(renamed, settings)) != together
+    assert texts_of(tiny.translate(sources, settings.model_copy(update={"seed": 1}))) != together
+
+
+def test_random_numbers_depend_on_seed_id_candidate_and_draw():
+    settings = quick_search(num_candidates=2)
+    rows = [uniform_numbers(["a", "b"], settings, draw=0)]
+    assert rows[0].shape == (4, 12)
+    # Segments first: the second row is the first candidate of "b".
+    assert torch.equal(rows[0][1], uniform_numbers(["b"], settings, draw=0)[0])
+    rows += [uniform_numbers(["a", "b"], settings, draw=1)]
+    rows += [uniform_numbers(["a", "b"], settings.model_copy(update={"seed": 1}), draw=0)]
+    every_row = torch.cat(rows)
+    assert len(every_row.unique(dim=0)) == 12
+    assert every_row.min() >= 0
+    assert every_row.max() < 1
+
+
 def test_tokens_are_sampled_in_proportion_to_their_probability():
     probabilities = torch.tensor([0.0, 0.5, 0.0, 0.3, 0.15, 0.05, 0.0])
-    torch.manual_seed(5)
-    drawn = Draw()(torch.zeros(20_000, 1), (3 + probabilities.log()).expand(20_000, -1))
+    uniforms = uniform_numbers([str(n) for n in range(20_000)], quick_search(max_new_tokens=1), draw=0)
+    drawn = Draw(uniforms, start=1)(torch.zeros(20_000, 1), (3 + probabilities.log()).expand(20_000, -1))
     assert set(drawn.flatten().tolist()) == {0.0, -math.inf}
     counts = (drawn == 0).sum(0).double()
     assert counts.sum() == 20_000
@@ -89,14 +123,16 @@ def test_tokens_are_sampled_in_proportion_to_their_probability():
     assert ((counts[probabilities > 0] - expected) ** 2 / expected).sum() < 16.3
 
 
-def test_the_smallest_random_number_samples_no_impossible_token(monkeypatch):
-    monkeypatch.setattr(torch, "rand_like", torch.zeros_like)
-    drawn = Draw()(torch.zeros(1, 1), torch.tensor([[0.0, 0.5, 0.5, 0.0]]).log())
+def test_the_smallest_random_number_samples_no_impossible_token():
+    drawn = Draw(torch.zeros(1, 1), start=1)(torch.zeros(1, 1), torch.tensor([[0.0, 0.5, 0.5, 0.0]]).log())
     assert drawn.argmax().item() == 1
 
 
 @pytest.mark.parametrize("kind", ["mt5", "llama"])
-@pytest.mark.parametrize(("sampling", "bound"), [("epsilon", {"epsilon": 0.004}), ("nucleus", {"top_p": 0.8})])
+@pytest.mark.parametrize(
+    ("sampling", "bound"),
+    [("epsilon", {"epsilon": 0.004}), ("nucleus", {"top_p": 0.8}), ("top-k", {"top_k": 7})],
+)
 def test_samples_have_the_distribution_of_transformers_sampling(engine, kind, sampling, bound):
     """First tokens of many samples, against those of `generate` with the same settings and other random numbers."""
     tiny = engine(kind, sharpen={"mt5": 3.0, "llama": 30.0}[kind])
@@ -107,7 +143,7 @@ def test_samples_have_the_distribution_of_transformers_sampling(engine, kind, sa
         tiny.loaded.layout.encode([TextExample(s.source, "en", "de") for s in source])
     )
     torch.manual_seed(2)
-    words = {"epsilon": "epsilon_cutoff", "top_p": "top_p"}
+    words = {"epsilon": "epsilon_cutoff", "top_p": "top_p", "top_k": "top_k"}
     options = {"top_k": 0, "top_p": 1.0, "temperature": 0.8} | {words[name]: value for name, value in bound.items()}
     theirs = tiny.loaded.model.generate(
         **batch, **tiny.loaded.layout.generation_settings("de"), **options,
@@ -125,7 +161,7 @@ def test_samples_have_the_distribution_of_transformers_sampling(engine, kind, sa
 def test_a_source_is_encoded_once_however_many_samples(engine):
     tiny, rows = engine("mt5"), []
     tiny.loaded.model.get_encoder().block[0].register_forward_pre_hook(lambda _, args: rows.append(len(args[0])))
-    tiny.translate(english_segments(3), quick_search(sampling="epsilon", num_candidates=5), draw=0)
+    tiny.translate(english_segments(3), quick_search(sampling="epsilon", num_candidates=5))
     assert rows == [3]
 
 
@@ -204,7 +240,7 @@ def test_diverse_search_is_greedy_search_with_penalties(engine, kind, penalty):
         tiny.loaded.model.generation_config.forced_eos_token_id = None
     sources = english_segments(4)
     settings = quick_search(sampling="diverse", num_candidates=3, diversity_penalty=penalty, max_new_tokens=8)
-    found = texts_of(tiny.translate(sources, settings, draw=0))
+    found = texts_of(tiny.translate(sources, settings))
     assert found == [greedy_groups(tiny.loaded, segment.source, 3, penalty, 8) for segment in sources]
 
 
@@ -214,12 +250,12 @@ def test_diversity_grows_with_the_penalty(engine):
     distinct = {}
     for penalty in (1e-9, 50.0):
         settings = quick_search(sampling="diverse", num_candidates=4, diversity_penalty=penalty)
-        found = texts_of(tiny.translate(sources, settings, draw=0))
+        found = texts_of(tiny.translate(sources, settings))
         distinct[penalty] = {len(set(texts)) for texts in found}
     greedy = quick_search(sampling="beam", num_beams=1)
     assert distinct == {1e-9: {1}, 50.0: {4}}
-    best = texts_of(tiny.translate(sources, greedy, draw=0))
-    first = texts_of(tiny.translate(sources, quick_search(sampling="diverse", num_candidates=2), draw=0))
+    best = texts_of(tiny.translate(sources, greedy))
+    first = texts_of(tiny.translate(sources, quick_search(sampling="diverse", num_candidates=2)))
     assert [texts[0] for texts in first] == [texts[0] for texts in best]
 
 
@@ -242,14 +278,12 @@ def test_beam_search_overrides_a_checkpoint_that_samples(engine):
     tiny.loaded.model.generation_config.do_sample = True
     tiny.loaded.model.generation_config.top_p = 0.9
     for settings in (quick_search(), quick_search(num_beams=1), quick_search(sampling="diverse")):
-        assert tiny.translate(english_segments(4), settings, draw=0) == tiny.translate(
-            english_segments(4), settings, draw=1
-        )
+        assert tiny.translate(english_segments(4), settings) == tiny.translate(english_segments(4), settings, draw=1)
 
 
 def test_decoder_only_translations_are_without_their_prompt(engine, load):
     tiny = engine("gpt2")
-    (found,) = tiny.translate(english_segments(1), quick_search(), draw=0)
+    (found,) = tiny.translate(english_segments(1), quick_search())
     prompt_and_more = "Translate this from English to German. Give only the translation."
     assert not any(
         piece in found[0].text
@@ -266,15 +300,15 @@ def test_decoder_only_translations_are_without_their_prompt(engine, load):
         objective = lambda part: -part.token_logps.sum() / batch["labels"].numel()  # noqa: E731
         loaded.layout.score(loaded.model, loaded.head, batch, objective).loss.backward()
         optimizer.step()
-    found = GenerateEngine(loaded, "taught").translate(english_segments(4), quick_search(max_new_tokens=30), draw=0)
+    found = GenerateEngine(loaded, "taught").translate(english_segments(4), quick_search(max_new_tokens=30))
     assert texts_of(found) == [["Das Rind grüßt."]] * 4
 
 
 def test_target_languages_are_kept_apart(engine):
     tiny = engine("nllb")
     mixed = [Segment(str(n), "en", ("de", "fr")[n % 2], s.source) for n, s in enumerate(english_segments(6))]
-    together = texts_of(tiny.translate(mixed, quick_search(), draw=0))
-    assert together == [texts_of(tiny.translate([segment], quick_search(), draw=0))[0] for segment in mixed]
+    together = texts_of(tiny.translate(mixed, quick_search()))
+    assert together == [texts_of(tiny.translate([segment], quick_search()))[0] for segment in mixed]
 
 
 @given(st.lists(st.sampled_from(["de", "fr", "zh"]), max_size=20), st.integers(1, 6))
@@ -291,9 +325,9 @@ def test_a_batch_has_one_target_language(languages, size):
 def test_dropout_is_off_while_translating_and_restored(engine):
     tiny = engine("mt5")
     tiny.loaded.model.train()
-    found = tiny.translate(english_segments(3), quick_search(), draw=0)
+    found = tiny.translate(english_segments(3), quick_search())
     assert tiny.loaded.model.training
-    assert tiny.translate(english_segments(3), quick_search(), draw=1) == found
+    assert tiny.translate(english_segments(3), quick_search()) == found
 
 
 # --- log-probabilities ------------------------------------------------------------------------------------------------
