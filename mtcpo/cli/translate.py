@@ -114,7 +114,7 @@ def translate(
         quiet_libraries()
         from mtcpo.translation.engines.registry import look_ahead, open_engine
 
-        job, segments = look_ahead(segments, (config,))
+        job, segments = look_ahead(segments, config)
         with open_engine(model, system, running.dtype, options, job) as engine:
             figures = translate_to_file(engine, segments, config, output, common.overwrite, part)
     if part.process.rank > 0:

@@ -22,6 +22,7 @@ from typing import Any, Protocol
 
 from mtcpo.core.errors import UserError, counted
 from mtcpo.core.files import read_lines, sha256_of
+from mtcpo.core.progress import detail, under_way
 from mtcpo.core.provenance import provenance
 from mtcpo.data.records import Segment
 from mtcpo.data.rows import read_segments
@@ -36,7 +37,7 @@ from mtcpo.metrics.score_cache import CACHE_FILE, CachedMetric, ScoreCache
 from mtcpo.models.config import ModelOptions
 from mtcpo.translation.config import TranslateConfig
 from mtcpo.translation.engines.base import Engine, Job
-from mtcpo.translation.engines.registry import look_ahead, open_engine
+from mtcpo.translation.engines.registry import open_engine
 from mtcpo.translation.translate import translate_texts, translate_to_file
 
 LOG = logging.getLogger(__name__)
@@ -111,9 +112,9 @@ class TranslationModel:
 
 def translation_job(test_sets: Sequence[TestSet], decoding: TranslateConfig) -> Job:
     """Return the job of translating test sets. decoding: as in `TranslationModel`."""
-    segments = list(chain.from_iterable(test_set.segments for test_set in test_sets))
-    searches = [decoding_of(test_set, decoding) for test_set in test_sets]
-    return look_ahead(segments, searches, len(segments))[0]
+    segments = tuple(chain.from_iterable(test_set.segments for test_set in test_sets))
+    decodings = [decoding_of(test_set, decoding) for test_set in test_sets]
+    return Job(decodings, segments, len(segments))
 
 
 def evaluate_systems(
@@ -262,6 +263,7 @@ def _open_score_cache(config: EvaluateConfig, folder: Path | None) -> ScoreCache
     elif folder is not None:
         path = folder / CACHE_FILE
     cache = ScoreCache(path)
+    detail(f"score cache: {path}")
     if cache.note:
         LOG.warning("mtcpo: %s", cache.note)
     return cache
@@ -278,7 +280,9 @@ def _translate(
     fingerprint = [engine.name, decoding.model_dump_json(), *(repr(segment) for segment in bare)]
     digest = sha256("\n".join(fingerprint).encode()).hexdigest()
     path = folder / KEPT_TRANSLATIONS / f"{digest[:16]}.jsonl"
-    if not path.exists():
+    if path.exists():
+        under_way().skip(len(bare))
+    else:
         translate_to_file(engine, bare, decoding, path)
     return [segment.candidates[0].text for segment in read_segments(path)]
 

@@ -128,7 +128,7 @@ def _candidates(folder: RunDirectory, translate: TranslateConfig) -> Stage:
         from mtcpo.translation.translate import translate_to_file
 
         drops = Drops()
-        job, segments = look_ahead(read_corpus(data, drops), [translate], data.take)
+        job, segments = look_ahead(read_corpus(data, drops), translate, data.take)
         with open_engine(folder.base, BASE, model.dtype, folder.model_options, job) as engine:
             figures = translate_to_file(engine, segments, translate, output, overwrite)
             figures |= {"engine": engine.label}

@@ -9,6 +9,7 @@ from typing import Any
 from accelerate.utils import broadcast_object_list, gather_object
 
 from mtcpo.core.errors import UserError
+from mtcpo.core.progress import Progress
 from mtcpo.data.corpora import Drops, read_corpus
 from mtcpo.data.records import Segment
 from mtcpo.metrics.base import Metric
@@ -65,8 +66,10 @@ class DevSet:
         rounds = -(-count // processes)
         numbers = [number % count for number in range(accelerator.process_index, rounds * processes, processes)]
         options = replace(loaded.options, engine=self.engine)
-        engine = load_engine(loaded, "dev", options=options, job=Job([self.decoding], self.segments))
-        part = translate_texts(engine, [self.segments[n] for n in numbers], self.decoding)
+        with Progress("translating the dev set", len(numbers), "sources") as progress:
+            job = Job([self.decoding], self.segments)
+            engine = load_engine(loaded, "dev", options=options, on_batch=progress.update, job=job)
+            part = translate_texts(engine, [self.segments[n] for n in numbers], self.decoding)
         translations = dict(gather_object(list(zip(numbers, part, strict=True))))
         return [translations[number] for number in range(count)]
 

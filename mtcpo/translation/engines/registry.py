@@ -8,19 +8,21 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mtcpo.core.errors import UserError, choose
-from mtcpo.core.progress import bar, say
+from mtcpo.core.progress import Progress, note
 from mtcpo.data.records import Segment
 from mtcpo.data.rows import peek
 from mtcpo.models.config import DEFAULT_OPTIONS, ModelOptions, TranslationDType
 from mtcpo.translation.config import TranslateConfig
-from mtcpo.translation.engines.base import SAMPLE, UNKNOWN_JOB, Engine, EngineRefused, Job, LoadRequest
+from mtcpo.translation.decoding import searches_of
+from mtcpo.translation.engines.base import UNKNOWN_JOB, Engine, EngineRefused, Job, LoadRequest
 
 if TYPE_CHECKING:
     from mtcpo.models.loading import LoadedModel
@@ -57,7 +59,8 @@ class EngineKind:
         """Return why the engine cannot do a job with a model, or None; nothing is loaded to find out."""
         if missing := self.missing():
             return f"{', '.join(missing)} is not installed ({self.install})"
-        objections = [self.why_not(request.model, request.options), *map(self.why_not_search, job.searches)]
+        searches = chain.from_iterable(map(searches_of, job.decodings))
+        objections = chain([self.why_not(request.model, request.options)], map(self.why_not_search, searches))
         return next(filter(None, objections), None)
 
 
@@ -130,11 +133,11 @@ def check_engine(name: str, dtype: TranslationDType = "auto") -> EngineKind | No
 
 
 def look_ahead(
-    segments: Iterable[Segment], searches: Sequence[TranslateConfig], sources: int | None = None
+    segments: Iterable[Segment], decoding: TranslateConfig, sources: int | None = None
 ) -> tuple[Job, Iterator[Segment]]:
     """Read as many sources as the choice of an engine needs; return the job, and an iterator over all segments."""
     first, every = peek(segments, WORTHWHILE)
-    return Job(searches, first, sources), every
+    return Job([decoding], first, sources), every
 
 
 def load_engine(
@@ -151,7 +154,7 @@ def load_engine(
         UserError: there is no such engine, it is not installed, cannot do the job or was refused, or the model cannot
             be loaded. `auto` takes transformers instead.
     """
-    return _choose(LoadRequest(model, system, dtype, options, on_batch, tuple(job.first[:SAMPLE])), job)[0]
+    return _choose(LoadRequest(model, system, dtype, options, on_batch, job.sample()), job)[0]
 
 
 @contextmanager
@@ -164,10 +167,10 @@ def open_engine(
 ) -> Iterator[Engine]:
     """Load an engine as `load_engine`, say which and why, and show a progress bar while the block runs."""
     name = model if isinstance(model, str) else model.name
-    with bar(f"translating with {Path(name).name}", job.sources, "sources") as progress:
-        request = LoadRequest(model, system, dtype, options, progress.update, tuple(job.first[:SAMPLE]))
+    with Progress(f"translating with {Path(name).name}", job.sources, "sources") as progress:
+        request = LoadRequest(model, system, dtype, options, progress.update, job.sample())
         engine, reason = _choose(request, job)
-        say(f"translating with {engine.label}{f': {reason}' if reason else ''}")
+        note(f"translating with {engine.label}{f': {reason}' if reason else ''}")
         yield engine
 
 

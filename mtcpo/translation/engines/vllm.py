@@ -23,7 +23,7 @@ from mtcpo.models.loading import LoadedModel, load_model
 from mtcpo.models.names import model_fingerprint, resolve_model_name
 from mtcpo.models.prompts import TextExample
 from mtcpo.translation.config import TranslateConfig
-from mtcpo.translation.engines.base import LoadRequest, candidate_names, candidate_seed
+from mtcpo.translation.engines.base import Engine, LoadRequest, candidate_names, candidate_seed, exceed_positions
 from mtcpo.translation.engines.transformers import GenerateEngine
 
 LONGEST = 8192
@@ -75,6 +75,10 @@ class VllmEngine:
             candidates.append(list(map(Candidate, names, translations[start : start + len(names)])))
         self.on_batch(len(segments))
         return candidates
+
+    def too_long(self, segments: Sequence[Segment], config: TranslateConfig) -> list[bool]:
+        """Return for each source whether it is longer than the model takes, or than LONGEST."""
+        return exceed_positions(self.loaded.layout, segments, config)
 
     def logprobs(self, segments: Sequence[Segment], batch_size: int) -> list[list[float]]:
         """Return the log-probability of each candidate, by the model as transformers runs it, on the CPU."""
@@ -129,7 +133,7 @@ def why_not_search(config: TranslateConfig) -> str | None:
     return None
 
 
-def load(request: LoadRequest) -> VllmEngine:
+def load(request: LoadRequest) -> Engine:
     """Load a model into vLLM.
 
     Raises:
@@ -152,7 +156,8 @@ def load(request: LoadRequest) -> VllmEngine:
         merged = TemporaryDirectory(prefix="mtcpo-merged-")
         loaded.model.save_pretrained(merged.name)
         path = merged.name
-    longest = min(loaded.layout.max_positions or LONGEST, LONGEST)
+    # In the layout too, which says what is too long.
+    loaded.layout.max_positions = longest = min(loaded.layout.max_positions or LONGEST, LONGEST)
     llm = vllm.LLM(
         model=path, dtype=dtype, trust_remote_code=request.options.allow_code, max_model_len=longest,
         # Prompts and outputs are token ids; the model's own defaults for sampling must not apply.

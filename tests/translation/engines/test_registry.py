@@ -96,8 +96,9 @@ def test_every_search_of_a_job_must_be_possible(model_folder, job, with_engines)
     greedy_only = EngineKind("F", "", Fast, why_not_search=lambda config: None if config.num_beams == 1 else "no beams")
     with_engines(f=greedy_only)
     greedy = quick_search(num_beams=1)
-    assert opened_with(model_folder("mt5"), replace(job, searches=[greedy, greedy])).label == Fast.label
-    assert opened_with(model_folder("mt5"), replace(job, searches=[greedy, quick_search()])).label != Fast.label
+    assert opened_with(model_folder("mt5"), replace(job, decodings=[greedy, greedy])).label == Fast.label
+    for decodings in ([greedy, quick_search()], [greedy, quick_search(num_beams=1, retry=1)]):
+        assert opened_with(model_folder("mt5"), replace(job, decodings=decodings)).label != Fast.label
 
 
 @pytest.mark.parametrize(
@@ -128,10 +129,16 @@ def test_looking_ahead_loses_no_segment(monkeypatch):
     monkeypatch.setattr(registry, "WORTHWHILE", 3)
     read = []
     segments = (read.append(segment) or segment for segment in english_segments(5))
-    job, every = look_ahead(segments, [quick_search()], 5)
+    job, every = look_ahead(segments, quick_search(), 5)
     assert [segment.id for segment in read] == ["0", "1", "2"]
     assert (list(job.first), job.sources) == (read, 5)
     assert list(every) == english_segments(5)
+
+
+def test_a_sample_has_the_first_sources_of_each_language_pair():
+    segments = english_segments(40) + english_segments(5, "fr") + english_segments(40)
+    sample = Job(first=segments).sample()
+    assert list(sample) == english_segments(32) + english_segments(5, "fr")
 
 
 # --- by name ----------------------------------------------------------------------------------------------------------
