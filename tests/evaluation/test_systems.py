@@ -31,6 +31,9 @@ class Dictionary:
         self.translations = translations
         self.sources = []
 
+    def too_long(self, segments, config):
+        return [False] * len(segments)
+
     def translate(self, segments, config, draw=0):
         self.sources += [segment.source for segment in segments]
         return [[Candidate(self.name, self.translations[segment.source])] for segment in segments]

@@ -1,4 +1,4 @@
-"""vLLM as an engine: what it is asked for. It needs a GPU, so that a stand-in of its module records the requests here."""
+"""vLLM as an engine: what it is asked for. It needs a GPU, so a stand-in of its module records the requests here."""
 
 import sys
 from dataclasses import replace
@@ -166,7 +166,7 @@ def test_adapters_are_merged_into_a_model_directory_that_lives_as_long_as_the_en
 def test_an_encoder_decoder_is_refused(model_folder, stand_in):
     request = LoadRequest(str(model_folder("mt5")), "x", "float32", DEFAULT_OPTIONS, lambda sources: None)
     with pytest.raises(
-        UserError, match="vLLM runs decoder-only models, and .* is an encoder-decoder; choose the engine"
+        UserError, match=r"vLLM runs decoder-only models, and .* is an encoder-decoder; choose the engine"
     ):
         engine_module.load(request)
     assert stand_in.settings == {}, "refused before vLLM takes the GPU"
