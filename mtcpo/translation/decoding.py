@@ -13,7 +13,12 @@ from mtcpo.data.records import Candidate, Segment
 from mtcpo.translation.config import TranslateConfig
 from mtcpo.translation.engines.base import Engine
 from mtcpo.translation.mbr import open_mbr
-from mtcpo.translation.retry import retry_degenerate
+from mtcpo.translation.retry import retry_degenerate, widened
+
+
+def searches_of(config: TranslateConfig) -> list[TranslateConfig]:
+    """Return every search that a `Decoder` may ask an engine for."""
+    return [config, *(widened(config, attempt) for attempt in range(1, config.retry + 1))]
 
 
 @dataclass(frozen=True, slots=True)
