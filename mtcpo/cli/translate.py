@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -74,6 +74,9 @@ def translate(
     """Translate SOURCE files into candidates, in input order. To resume after an interruption, repeat the command.
 
     Any decoding setting can be given with --set: --set num_beams=8 --set epsilon=0.05 --set batch_size=64
+
+    \b
+    Several searches together: --set 'mix=[{sampling="beam",num_candidates=4},{sampling="epsilon",num_candidates=4}]'
     """
     from mtcpo.core.progress import quiet_libraries
     from mtcpo.data.corpora import Drops
@@ -98,7 +101,15 @@ def translate(
         with open_engine(model, system, loading.dtype, options) as engine:
             figures = translate_to_file(engine, segments, config, output, common.overwrite)
     counts = f"{counted(figures['segments'], 'source')}, {counted(config.num_candidates, 'candidate')} each"
-    click.echo(f"{output}: {counts}{format_drops(drops)}")
+    click.echo(f"{output}: {counts}{_format_redraws(figures)}{format_drops(drops)}")
+
+
+def _format_redraws(figures: Mapping[str, int]) -> str:
+    """Say how many samples were drawn again, and how many candidates are still duplicates; "" if there were none."""
+    if not figures.get("drawn_again") and not figures.get("still_duplicate"):
+        return ""
+    left = counted(figures.get("still_duplicate", 0), "duplicate")
+    return f"; {counted(figures.get('drawn_again', 0), 'sample')} drawn again, {left} left"
 
 
 def _check_sources(sources: Sequence[str], references: Sequence[str]) -> list[str]:

@@ -12,6 +12,8 @@ from dataclasses import dataclass, field, replace
 from mtcpo.data.records import Segment
 from mtcpo.translation.config import TranslateConfig
 from mtcpo.translation.engines.base import Engine
+from mtcpo.translation.mixtures import translate_by_all
+from mtcpo.translation.redraw import redraw_duplicates
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,7 +26,9 @@ class Decoder:
 
     def decode(self, segments: Sequence[Segment]) -> list[Segment]:
         """Return the segments with new candidates appended to those in the input."""
-        made = self.engine.translate(segments, self.config)
+        made = translate_by_all(self.engine, segments, self.config)
+        made, drawn = redraw_duplicates(self.engine, segments, made, self.config)
+        self.counts.update(drawn)
         decoded = []
         for segment, candidates in zip(segments, made, strict=True):
             decoded.append(replace(segment, candidates=segment.candidates + tuple(candidates)))
