@@ -10,7 +10,7 @@ from mtcpo.cli.exits import Group
 from mtcpo.cli.export import export
 from mtcpo.cli.run import recipes, run
 from mtcpo.cli.train import train
-from mtcpo.cli.translate import translate
+from mtcpo.cli.translate import merge, translate
 from mtcpo.core.version import __version__
 
 
@@ -34,5 +34,5 @@ def doctor() -> None:
 
 
 # In the order of a project's work, also in --help.
-for command in (translate, build_prefs, train, evaluate, run, export, recipes, doctor):
+for command in (translate, merge, build_prefs, train, evaluate, run, export, recipes, doctor):
     mtcpo.add_command(command)

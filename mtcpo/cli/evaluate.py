@@ -12,6 +12,7 @@ import click
 from mtcpo.cli import catalogues
 from mtcpo.cli.configuration import load_options, system_name
 from mtcpo.cli.options import (
+    MBR_HELP,
     CommonOptions,
     LanguageOptions,
     ModelLoadingOptions,
@@ -82,6 +83,16 @@ class TestSetOptions:
 
 
 @dataclass(frozen=True, slots=True)
+class DecodingOptions:
+    """How a model's outputs are found."""
+
+    mbr: str | None = setting("--mbr", key="decoding.mbr", metavar="METRIC", help=MBR_HELP)
+    num_candidates: int | None = setting(
+        "--num-candidates", key="decoding.num_candidates", type=int, help="Candidates for --mbr; default: 16."
+    )
+
+
+@dataclass(frozen=True, slots=True)
 class ScoringOptions:
     """By which metrics, and against which system."""
 
@@ -104,6 +115,7 @@ class ScoringOptions:
     systems=SystemOptions,
     test_sets=TestSetOptions,
     languages=LanguageOptions,
+    decoding=DecodingOptions,
     scoring=ScoringOptions,
     neural_metrics=NeuralMetricOptions,
 )
@@ -114,6 +126,7 @@ def evaluate(
     systems: SystemOptions,
     test_sets: TestSetOptions,
     languages: LanguageOptions,
+    decoding: DecodingOptions,
     scoring: ScoringOptions,
     neural_metrics: NeuralMetricOptions,
     output_dir: Path | None,
@@ -128,7 +141,7 @@ def evaluate(
 
     if not is_first_process():
         return  # the first process starts one of its own for each GPU
-    values = settings_of(systems, test_sets, scoring, neural_metrics)
+    values = settings_of(systems, test_sets, decoding, scoring, neural_metrics)
     config = _config(values | {"sets": tuple(_test_set_in_files(test_sets, languages))}, common)
     _check(runs, systems, test_sets, config)
     files = {name: Path(file) for name, file in parse_named_files(systems.hyps).items()}
@@ -190,7 +203,7 @@ def _named_reference(text: str) -> tuple[str, str]:
     return name or Path(file).name, file
 
 
-def _check(runs: Sequence[Path], systems: SystemOptions, test_sets: TestSetOptions, config: EvaluateConfig) -> None:
+def _check(runs: Sequence[Path], systems: SystemOptions, test_sets: TestSetOptions, config: RunEvaluateConfig) -> None:
     """Refuse options that do not go together."""
     if systems.compare:
         if systems.model or systems.hyps or test_sets.source or config.suites:
@@ -206,6 +219,8 @@ def _check(runs: Sequence[Path], systems: SystemOptions, test_sets: TestSetOptio
     has_model, has_outputs = systems.model is not None, bool(systems.hyps or config.submitted)
     if (has_model and systems.hyps) or not (has_model or has_outputs):
         raise UserError("give either --model, or outputs to score: --hyp NAME=FILE")
+    if not has_model and config.decoding.mbr is not None:
+        raise UserError("--mbr chooses among a model's candidates, and there is no --model that makes any")
     if not has_model and systems.baseline_model is not None:
         raise UserError(
             "--baseline-model needs --model; to choose the baseline among --hyp outputs, pass --baseline NAME"

@@ -163,6 +163,12 @@ class NeuralMetricOptions:
     )
 
 
+MBR_HELP = (
+    "Of many candidates, keep the one with the highest mean score by this metric against all of them (minimum Bayes "
+    "risk): chrf, comet, comet:PATH, ... Candidates are epsilon samples unless the settings say otherwise."
+)
+
+
 def output_option(name: str, help_text: str, required: bool = True) -> Callable[[Command], Command]:
     """Return the option that names a command's output."""
     return click.option(name, required=required, type=click.Path(path_type=Path), help=help_text)

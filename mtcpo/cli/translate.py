@@ -1,4 +1,4 @@
-"""The command `mtcpo translate`."""
+"""The commands `mtcpo translate` and `mtcpo merge`."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import click
 from mtcpo.cli import catalogues
 from mtcpo.cli.configuration import format_drops, load_corpus, load_options, system_name, writing_rows
 from mtcpo.cli.options import (
+    MBR_HELP,
     CommonOptions,
     LanguageOptions,
     ModelLoadingOptions,
@@ -21,23 +22,28 @@ from mtcpo.cli.options import (
     with_options,
 )
 from mtcpo.core.errors import UserError, counted
+from mtcpo.core.processes import is_written_by_others, this_process
 
 if TYPE_CHECKING:
     from mtcpo.data.config import CorpusConfig
     from mtcpo.data.corpora import Drops
     from mtcpo.data.records import Segment
+    from mtcpo.translation.config import TranslateConfig
 
 
 @dataclass(frozen=True, slots=True)
 class SearchOptions:
     """How to search or sample."""
 
-    num_candidates: int | None = setting("--num-candidates", type=int, help="Candidates for each source; default: 1.")
+    num_candidates: int | None = setting(
+        "--num-candidates", type=int, help="Candidates for each source; default: 1, with --mbr 16."
+    )
     sampling: str | None = setting(
         "--sampling",
         type=click.Choice(["beam", "diverse", "nucleus", "top-k", "epsilon"]),
         help="Beam search, diverse beam search, or sampling; default: beam.",
     )
+    mbr: str | None = setting("--mbr", metavar="METRIC", help=MBR_HELP)
     logprobs: bool | None = setting(
         "--logprobs",
         is_flag=True,
@@ -58,6 +64,9 @@ class SearchOptions:
     "--reference", "references", multiple=True, help="Reference translation to copy into the output; repeatable."
 )
 @click.option("--system", help="System name for the candidates; default: the last part of the model's name.")
+@click.option(
+    "--shard", metavar="I/N", help="Translate one of N parts of the sources, from 1/N to N/N; `mtcpo merge` joins them."
+)
 @output_option("--output", "File to write the candidates to, such as candidates.jsonl.")
 @with_options(loading=ModelLoadingOptions, common=CommonOptions)
 def translate(
@@ -67,6 +76,7 @@ def translate(
     search: SearchOptions,
     references: tuple[str, ...],
     system: str | None,
+    shard: str | None,
     output: Path,
     loading: ModelLoadingOptions,
     common: CommonOptions,
@@ -77,15 +87,22 @@ def translate(
 
     \b
     Several searches together: --set 'mix=[{sampling="beam",num_candidates=4},{sampling="epsilon",num_candidates=4}]'
+
+    For several GPUs or machines: accelerate launch -m mtcpo translate ..., torchrun or srun; without any, --shard.
     """
     from mtcpo.core.progress import quiet_libraries
     from mtcpo.data.corpora import Drops
     from mtcpo.data.rows import require_first
     from mtcpo.translation.config import TranslateConfig
+    from mtcpo.translation.shards import parse_shard
     from mtcpo.translation.translate import translate_to_file
+    from mtcpo.translation.windows import Part
 
+    part = Part(*parse_shard(shard or "1/1"), this_process())
+    if part.process.rank > 0 and is_written_by_others(output):
+        return  # nothing was left for this process, and the others are already done
     overrides, data_overrides = common.split()
-    config = load_options(TranslateConfig, "translate", settings_of(search), overrides)
+    config = load_options(TranslateConfig, "translate", settings_of(search), overrides, common.allow_code)
     names = _check_sources(sources, references)
     system, options = system_name(model, system), loading.checked(common.allow_code)
     drops = Drops()
@@ -99,17 +116,25 @@ def translate(
         from mtcpo.translation.engines.registry import open_engine
 
         with open_engine(model, system, loading.dtype, options) as engine:
-            figures = translate_to_file(engine, segments, config, output, common.overwrite)
-    counts = f"{counted(figures['segments'], 'source')}, {counted(config.num_candidates, 'candidate')} each"
-    click.echo(f"{output}: {counts}{_format_redraws(figures)}{format_drops(drops)}")
+            figures = translate_to_file(engine, segments, config, output, common.overwrite, part)
+    if part.process.rank > 0:
+        return
+    counts = f"{counted(figures['segments'], 'source')}, {counted(config.outputs, 'candidate')} each"
+    click.echo(f"{output}: {counts}{_chosen_by(config)}{_format_counts(figures)}{format_drops(drops)}")
 
 
-def _format_redraws(figures: Mapping[str, int]) -> str:
-    """Say how many samples were drawn again, and how many candidates are still duplicates; "" if there were none."""
-    if not figures.get("drawn_again") and not figures.get("still_duplicate"):
-        return ""
-    left = counted(figures.get("still_duplicate", 0), "duplicate")
-    return f"; {counted(figures.get('drawn_again', 0), 'sample')} drawn again, {left} left"
+def _format_counts(figures: Mapping[str, int]) -> str:
+    """Return what happened besides translating, such as "; too long: 2"; "" if nothing did."""
+    told = {"segments", "candidates", "resumed_at"}
+    others = ((name, number) for name, number in figures.items() if name not in told)
+    return "".join(f"; {name.replace('_', ' ')}: {number}" for name, number in others)
+
+
+def _chosen_by(config: TranslateConfig) -> str:
+    """Return how the candidates were chosen, for the last line; "" without MBR."""
+    from mtcpo.translation.mbr import describe_mbr
+
+    return f", by {describe_mbr(config)}" if config.mbr else ""
 
 
 def _check_sources(sources: Sequence[str], references: Sequence[str]) -> list[str]:
@@ -136,3 +161,17 @@ def _with_file_name(segments: Iterable[Segment], name: str) -> Iterator[Segment]
 
     for segment in segments:
         yield segment if segment.id.startswith(f"{name}:") else replace(segment, id=f"{name}:{segment.id}")
+
+
+@click.command(short_help="Join the shards of a translation.")
+@click.argument("shards", nargs=-1, required=True, metavar="SHARD...", type=click.Path(path_type=Path))
+@output_option("--output", "File to write the candidates to, such as candidates.jsonl.")
+@click.option("--overwrite", is_flag=True, help="Replace existing output.")
+def merge(shards: tuple[Path, ...], output: Path, overwrite: bool) -> None:
+    """Join all SHARD files, the outputs of `mtcpo translate --shard`, in the order of their sources."""
+    from mtcpo.translation.shards import merge_shards
+
+    with writing_rows(output, overwrite, inputs=map(str, shards)):
+        total = merge_shards(shards, output)
+    counts = f"{counted(total['segments'], 'source')}, {counted(total['candidates'], 'candidate')}"
+    click.echo(f"{output}: {counts}{_format_counts(total)}")

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from pydantic import Field
+from typing import Any
+
+from pydantic import Field, model_validator
 
 from mtcpo.core.config import Config, PathOrName
 from mtcpo.evaluation.testsets.suites import SuiteSpec
 from mtcpo.evaluation.testsets.testset import TestSetConfig
 from mtcpo.metrics.comet.config import CometConfig
 from mtcpo.metrics.config import MetricSpec
-from mtcpo.translation.config import TranslateConfig
+from mtcpo.translation.config import TranslateConfig, with_comet_for_mbr
 
 DEFAULT_METRICS = ("bleu", "chrf")
 """For commands and suites that name no metric: fast, with different blind spots. TER would take ten times as long as
@@ -42,3 +44,8 @@ class RunEvaluateConfig(EvaluateConfig):
     """How a run is evaluated, and how its test sets are translated."""
 
     decoding: TranslateConfig = TranslateConfig()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _share_comet(cls, values: Any) -> Any:
+        return with_comet_for_mbr(values)

@@ -5,7 +5,7 @@
         NeuralMetric   the corpus score is the mean of the segment scores: COMET, custom metrics
 
 A new metric derives from the lowest of these that fits, and overrides what differs from the defaults.
-Dimensions: N segments, K additive statistics of a segment.
+Dimensions: N segments, K additive statistics of a segment, C candidates and R references of a segment.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
-from itertools import groupby
+from itertools import groupby, islice
 from typing import NamedTuple
 
 import numpy as np
@@ -79,6 +79,32 @@ class CandidateMetric(ABC):
     def score_with_spans(self, segments: Sequence[Segment]) -> list[list[ScoreWithSpans]]:
         """Return the scores of `score_candidates`, with error spans where the metric finds them."""
         return without_spans(self.score_candidates(segments))
+
+    def score_pairs(self, segments: Sequence[Segment]) -> list[Array]:
+        """Return, for each segment, the score of each candidate against each reference alone. Shape (C, R)."""
+        # One segment for each reference, all in one call, so that a model can sort all of them by length.
+        against_one: list[Segment] = []
+        for segment in segments:
+            against_one += [replace(segment, references=(text,)) for text in segment.references]
+        by_reference = iter(self.score_candidates(against_one))
+        pairs: list[Array] = []
+        for segment in segments:
+            rows = list(islice(by_reference, len(segment.references)))
+            pairs.append(np.array(rows, np.float64).reshape(len(rows), len(segment.candidates)).T)
+        return pairs
+
+    @property
+    def can_aggregate(self) -> bool:
+        """Whether `score_against_aggregate` exists."""
+        return False
+
+    def score_against_aggregate(self, segments: Sequence[Segment]) -> list[Array]:
+        """Return, for each segment, the score of each candidate against the mean of all references. Shape (C,).
+
+        What is averaged is what the metric compares: n-gram counts, or sentence embeddings. One comparison instead of
+        one per reference: Vamvas and Sennrich 2024 (arXiv 2402.04251), DeNero et al. 2009 (n-gram counts).
+        """
+        raise NotImplementedError
 
     def open(self) -> None:
         """Load the model, if any, so that an error shows before hours of other work."""

@@ -1,8 +1,7 @@
 """The lexical metrics: BLEU, spBLEU, chrF, chrF++ and TER, equal to sacreBLEU's but faster.
 
-sacreBLEU tokenizes and counts TER's edits. N-grams are counted here, for all candidates and references of a segment at
-once. The score formulas work on whole arrays, because a significance test scores thousands of resampled corpora.
-Tests compare both with sacreBLEU's results.
+sacreBLEU tokenizes and counts TER's edits; `lexical_statistics` counts n-grams and has the score formulas. Tests
+compare all of it with sacreBLEU's results.
 
 Dimensions: C candidates and R references of a segment, K statistics.
 """
@@ -24,19 +23,21 @@ from mtcpo.core.errors import UserError
 from mtcpo.data.languages import macro_language
 from mtcpo.data.records import Segment
 from mtcpo.metrics.base import Array, Metric
-from mtcpo.metrics.ngrams import characters, ngram_counts, number_words
-from mtcpo.metrics.sacrebleu_internals import (
-    clear_tokenizer_caches,
-    closest_length,
-    edits_and_lengths,
-    signature_of,
-    split_words,
-    strip_punctuation,
+from mtcpo.metrics.lexical_statistics import (
+    CHRF_BETA,
+    CHRF_CHARS,
+    bleu_pairs,
+    bleu_scores,
+    bleu_statistics,
+    chrf_against_sum,
+    chrf_pairs,
+    chrf_scores,
+    chrf_statistics,
+    ter_pairs,
+    ter_scores,
+    ter_statistics,
 )
-
-CHRF_CHARS = 6
-CHRF_BETA = 2  # recall counts twice as much as precision: Popovic 2016, and sacreBLEU's default
-BLEU_ORDER = 4  # Papineni et al. 2002
+from mtcpo.metrics.sacrebleu_internals import clear_tokenizer_caches, signature_of
 
 SENTENCEPIECE = "flores200"  # what "spBLEU" means since NLLB
 
@@ -46,88 +47,8 @@ TOKENIZERS = {"zh": "zh", "ja": "ja-mecab", "ko": "ko-mecab"} | dict.fromkeys(
 """sacreBLEU's tokenizers for languages written without spaces between words; all others get mteval's 13a."""
 
 
-def bleu_scores(sums: Array, effective_order: bool) -> Array:
-    """BLEU from summed statistics (hypothesis length, reference length, 4 matches, 4 totals). Shape (..., 10) -> (...).
-
-    100 * exp(min(0, 1 - ref/hyp)) * (p1 p2 p3 p4)^(1/4), where the k-th order without a match counts as
-    1 / (2^k * total) ("exp" smoothing, as mteval-v13a). effective_order, for single sentences: only the orders up to
-    the hypothesis's length count.
-    """
-    hyp_len, ref_len = sums[..., 0], sums[..., 1]
-    # The maxima with 1 below avoid division by zero for empty texts; they change no other score.
-    correct, total = sums[..., 2 : 2 + BLEU_ORDER], sums[..., 2 + BLEU_ORDER :]
-    present = np.cumprod(total > 0, axis=-1, dtype=bool)
-    missed = correct == 0
-    smoothed = np.where(missed, 0.5 ** np.cumsum(missed, axis=-1), correct)
-    logs = np.where(present, np.log(smoothed) - np.log(np.where(present, total, 1.0)), 0.0)
-    orders = present.sum(axis=-1) if effective_order else BLEU_ORDER
-    penalty = np.minimum(0.0, 1.0 - ref_len / np.maximum(hyp_len, 1.0))
-    score = 100.0 * np.exp(penalty + logs.sum(axis=-1) / np.maximum(orders, 1))
-    possible = correct.any(axis=-1) & (effective_order | present.all(axis=-1))
-    return np.where(possible, score, 0.0)
-
-
-def chrf_scores(sums: Array) -> Array:
-    """ChrF from summed statistics (n-grams of hypothesis, reference, both). Shape (..., 3 * orders) -> (...).
-
-    F-beta of precision and recall, each averaged over the orders that both sides have (Popovic 2015).
-    """
-    hypothesis, reference, matches = sums[..., 0::3], sums[..., 1::3], sums[..., 2::3]
-    # A text shorter than n characters has no n-grams: such orders are left out, not counted as zero.
-    shared = (hypothesis > 0) & (reference > 0)
-    orders = np.maximum(shared.sum(axis=-1), 1)
-    precision = np.where(shared, matches / np.maximum(hypothesis, 1), 0.0).sum(axis=-1) / orders
-    recall = np.where(shared, matches / np.maximum(reference, 1), 0.0).sum(axis=-1) / orders
-    weighted = CHRF_BETA**2 * precision + recall
-    # sacreBLEU's order of operations, to the last bit: ties between references must be broken as in sacreBLEU.
-    score: Array = 100.0 * ((1 + CHRF_BETA**2) * precision * recall / np.where(weighted > 0, weighted, 1.0))
-    return score
-
-
-def ter_scores(sums: Array) -> Array:
-    """TER from summed statistics (edits, mean reference length); lower is better. Shape (..., 2) -> (...)."""
-    edits, length = sums[..., 0], sums[..., 1]
-    return 100.0 * np.where(length > 0, edits / np.where(length > 0, length, 1.0), edits > 0)
-
-
-def _chrf_statistics(metric: Any, texts: Sequence[str], references: Sequence[str]) -> Array:
-    """Return n-grams of hypothesis, reference and both, by order, against the best reference. Shape (C, K)."""
-    together = [*texts, *references]
-    counts = list(ngram_counts(characters(["".join(text.split()) for text in together]), CHRF_CHARS))
-    if metric.word_order:
-        counts += ngram_counts(number_words([strip_punctuation(metric, text) for text in together]), metric.word_order)
-    statistics = np.empty((len(texts), len(references), 3 * len(counts)))
-    for order, counts_of_order in enumerate(counts):
-        ours, theirs = counts_of_order[: len(texts), None], counts_of_order[None, len(texts) :]
-        in_reference = theirs.sum(axis=-1)
-        # An order longer than the reference is left out on both sides; otherwise short references would look worse.
-        statistics[..., 3 * order] = np.where(in_reference > 0, ours.sum(axis=-1), 0)
-        statistics[..., 3 * order + 1] = in_reference
-        statistics[..., 3 * order + 2] = np.minimum(ours, theirs).sum(axis=-1)
-    best = chrf_scores(statistics).argmax(axis=1)
-    closest: Array = statistics[np.arange(len(texts)), best]
-    return closest
-
-
-def _bleu_statistics(metric: Any, texts: Sequence[str], references: Sequence[str]) -> Array:
-    """Return lengths, matches and totals, against all references together. Shape (C, 2 + 2 * orders)."""
-    tokens = [split_words(metric, text) for text in (*texts, *references)]
-    reference_lengths = [len(words) for words in tokens[len(texts) :]]
-    statistics = np.empty((len(texts), 2 + 2 * BLEU_ORDER))
-    for row, words in zip(statistics, tokens[: len(texts)], strict=True):
-        row[:2] = len(words), closest_length(metric, len(words), reference_lengths)
-    for order, counts in enumerate(ngram_counts(number_words(tokens), BLEU_ORDER)):
-        # Clipped counts: an n-gram matches at most as often as in the reference with most of it (Papineni et al. 2002).
-        ours, most = counts[: len(texts)], counts[len(texts) :].max(axis=0)
-        statistics[:, 2 + order] = np.minimum(ours, most).sum(axis=-1)
-        statistics[:, 2 + BLEU_ORDER + order] = ours.sum(axis=-1)
-    return statistics
-
-
-def _ter_statistics(metric: Any, texts: Sequence[str], references: Sequence[str]) -> Array:
-    """Return edits and mean reference length. Shape (C, 2)."""
-    return np.array(edits_and_lengths(metric, texts, references), dtype=np.float64)
-
+Count = Callable[[Any, Sequence[str], Sequence[str]], Array]
+"""(sacreBLEU's metric, texts, references) -> statistics."""
 
 Maker = Callable[[str], "LexicalMetric"]
 """From a BCP-47 target language to a metric; what METRICS loads."""
@@ -139,7 +60,9 @@ class LexicalMetric(Metric):
 
     make: the function that creates it, for worker processes. corpus, sentence: sacreBLEU's metric, set up for each;
     they differ only in BLEU's effective order.
-    count: returns the statistics of texts against references, at least one of each.
+    count: returns the statistics of texts against references, at least one of each. count_pairs: of each text against
+    each reference alone, (C, R, K). count_aggregate: of each text against the mean of the references, (C, K), if that
+    can be computed.
     """
 
     name: str
@@ -147,9 +70,11 @@ class LexicalMetric(Metric):
     tgt_lang: str
     corpus: BLEU | CHRF | TER
     sentence: BLEU | CHRF | TER
-    count: Callable[[Any, Sequence[str], Sequence[str]], Array]
+    count: Count
+    count_pairs: Count
     corpus_formula: Callable[[Array], Array]
     sentence_formula: Callable[[Array], Array]
+    count_aggregate: Count | None = None
     higher_is_better: bool = True
     needs_references: bool = True
     percent: bool = True
@@ -177,6 +102,29 @@ class LexicalMetric(Metric):
             score_of = {text: next(in_order) for text in texts}
             scores.append([score_of[c.text] for c in segment.candidates])
         return scores
+
+    def score_pairs(self, segments: Sequence[Segment]) -> list[Array]:
+        """Return, for each segment, the sentence score of each candidate against each reference alone. Shape (C, R)."""
+        pairs = [self._scores_by(self.count_pairs, segment) for segment in segments]
+        clear_tokenizer_caches(self.sentence)
+        return pairs
+
+    @property
+    def can_aggregate(self) -> bool:
+        """Whether texts can be compared with the mean of the references: chrF and chrF++."""
+        return self.count_aggregate is not None
+
+    def score_against_aggregate(self, segments: Sequence[Segment]) -> list[Array]:
+        """Return, for each segment, the score of each candidate against the references' mean n-gram counts. (C,)."""
+        assert self.count_aggregate is not None
+        return [self._scores_by(self.count_aggregate, segment) for segment in segments]
+
+    def _scores_by(self, count: Count, segment: Segment) -> Array:
+        """Return the sentence scores of the statistics that `count` returns for a segment."""
+        texts = [candidate.text for candidate in segment.candidates]
+        if not texts or not segment.references:
+            return np.zeros((len(texts), len(segment.references)))
+        return self.segment_scores(count(self.sentence, texts, segment.references))
 
     def statistics(self, hypotheses: Sequence[str], segments: Sequence[Segment]) -> Array:
         """Return sacreBLEU's statistics of each hypothesis. Shape (N, K)."""
@@ -234,7 +182,7 @@ def chrf_plus_plus(tgt_lang: str) -> LexicalMetric:
 
 def ter(tgt_lang: str) -> LexicalMetric:
     """Return TER."""
-    parts = TER(), TER(), _ter_statistics, ter_scores, ter_scores
+    parts = TER(), TER(), ter_statistics, ter_pairs, ter_scores, ter_scores
     return LexicalMetric("ter", ter, tgt_lang, *parts, higher_is_better=False)
 
 
@@ -246,14 +194,15 @@ def _metric_in_this_process(make: Maker, tgt_lang: str) -> LexicalMetric:
 
 def _chrf(name: str, make: Maker, word_order: int, tgt_lang: str) -> LexicalMetric:
     metric = CHRF(char_order=CHRF_CHARS, word_order=word_order, beta=CHRF_BETA)
-    return LexicalMetric(name, make, tgt_lang, metric, metric, _chrf_statistics, chrf_scores, chrf_scores)
+    counts = chrf_statistics, chrf_pairs
+    return LexicalMetric(name, make, tgt_lang, metric, metric, *counts, chrf_scores, chrf_scores, chrf_against_sum)
 
 
 def _bleu(name: str, make: Maker, tokenizer: str, tgt_lang: str) -> LexicalMetric:
     corpus = _sacrebleu_bleu(name, tokenizer, tgt_lang, effective_order=False)
     sentence = _sacrebleu_bleu(name, tokenizer, tgt_lang, effective_order=True)
     formulas = partial(bleu_scores, effective_order=False), partial(bleu_scores, effective_order=True)
-    return LexicalMetric(name, make, tgt_lang, corpus, sentence, _bleu_statistics, *formulas)
+    return LexicalMetric(name, make, tgt_lang, corpus, sentence, bleu_statistics, bleu_pairs, *formulas)
 
 
 def bleu_tokenizer(tgt_lang: str) -> str:

@@ -12,6 +12,9 @@ from numpy.typing import NDArray
 
 Integers = NDArray[np.int64]
 
+MATCHES_AT_ONCE = 100_000
+"""Comparisons of n-gram counts up to which comparing them directly is faster than by matrix products."""
+
 
 def characters(texts: Sequence[str]) -> list[Integers]:
     """Return the code points of each text."""
@@ -46,3 +49,22 @@ def ngram_counts(texts: Sequence[Integers], orders: int) -> Iterator[Integers]:
         size = int(grams.max(initial=0)) + 1
         counts = np.bincount(owner[starts] * size + grams, minlength=len(texts) * size)
         yield counts.reshape(len(texts), size)
+
+
+def pairwise_matches(first: Integers, second: Integers) -> NDArray[np.float64]:
+    """Return how many n-grams each text of one side shares with each of the other. Shape (A, U), (B, U) -> (A, B).
+
+    Clipped: an n-gram matches as often as both texts have it.
+    """
+    if first.size * len(second) <= MATCHES_AT_ONCE:
+        direct: NDArray[np.float64] = np.minimum(first[:, None], second).sum(axis=-1).astype(np.float64)
+        return direct
+    # min(a, b) is the number of t >= 1 with a >= t and b >= t: a sum of matrix products.
+    matches = np.zeros((len(first), len(second)))
+    for times in range(1, int(min(first.max(initial=0), second.max(initial=0))) + 1):
+        # Few n-grams occur often: only their columns take part in later products.
+        frequent = (first.max(axis=0) >= times) & (second.max(axis=0) >= times)
+        first, second = first[:, frequent], second[:, frequent]
+        # float32 is exact for up to 16 million n-grams.
+        matches += (first >= times).astype(np.float32) @ (second >= times).astype(np.float32).T
+    return matches

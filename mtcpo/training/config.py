@@ -13,7 +13,7 @@ from mtcpo.metrics.config import MetricSpec
 from mtcpo.metrics.registry import metric_kind, metric_name
 from mtcpo.models.config import DType, LoraConfig, Quantization
 from mtcpo.training.losses import LossConfig
-from mtcpo.translation.config import TranslateConfig
+from mtcpo.translation.config import TranslateConfig, with_comet_for_mbr
 
 
 class DevConfig(CorpusConfig):
@@ -29,13 +29,19 @@ class DevConfig(CorpusConfig):
     samples: int = Field(3, ge=0)
     """Translations logged at every evaluation, spread evenly over the set."""
 
+    @model_validator(mode="before")
+    @classmethod
+    def _share_comet(cls, values: Any) -> Any:
+        return with_comet_for_mbr(values)
+
     @model_validator(mode="after")
     def _can_be_scored(self) -> DevConfig:
         if self.src_lang is None or self.tgt_lang is None:
             raise ValueError("a dev set needs src_lang and tgt_lang")
-        if self.decoding.num_candidates != 1:
+        if self.decoding.outputs != 1:
             raise ValueError(
-                "decoding.num_candidates: a dev set is scored with one translation of each source; leave it at 1"
+                "decoding.num_candidates: a dev set is scored with one translation of each source; leave it at 1, or "
+                "choose one of several by decoding.mbr"
             )
         with as_value_error():
             names = [metric_name(spec) for spec in self.metrics if metric_kind(spec)]

@@ -6,7 +6,14 @@ from typing import Any, Literal, Self
 
 from pydantic import Field, model_validator
 
-from mtcpo.core.config import Config
+from mtcpo.core.config import Config, as_value_error
+from mtcpo.metrics.comet.config import CometConfig
+from mtcpo.metrics.config import MetricSpec
+from mtcpo.metrics.registry import metric_kind
+
+MBR_DEFAULTS = {"sampling": "epsilon", "num_candidates": 16, "redraw": 0}
+"""Defaults for minimum Bayes risk, which needs many different candidates; epsilon sampling: arXiv 2305.09860. A sample
+counts as often as it was drawn."""
 
 Sampling = Literal["beam", "diverse", "nucleus", "top-k", "epsilon"]
 
@@ -61,26 +68,40 @@ class TranslateConfig(SearchConfig):
     logprobs: bool = False
     """Add the model's log-probability to every candidate, including those in the input, as computed in training: nats,
     summed over tokens. `select = "confidence"` needs it."""
+    mbr: MetricSpec | None = None
+    """Return one translation: the candidate with the highest mean score by this metric with every candidate as
+    reference (minimum Bayes risk, arXiv 2108.04718), the first of several."""
+    comet: CometConfig = CometConfig()
+    """How COMET is run for `mbr`; in [evaluate] and in a dev set, their own `comet` is the default."""
     seed: int = 0
+
+    @property
+    def outputs(self) -> int:
+        """Candidates per source in the output: with `mbr`, only the best of those that were generated."""
+        return 1 if self.mbr else self.num_candidates
 
     @model_validator(mode="before")
     @classmethod
-    def _complete_mix(cls, values: Any) -> Any:
-        """Give the entries of `mix` the keys of the table around them, and the table the sum of their candidates."""
-        if not isinstance(values, dict) or not isinstance(values.get("mix"), (list, tuple)) or not values["mix"]:
+    def _complete(cls, values: Any) -> Any:
+        if not isinstance(values, dict):
             return values
-        shared = {key: values[key] for key in SearchConfig.model_fields if key in values and key != "num_candidates"}
-        mix = []
-        for entry in values["mix"]:
-            given = entry.model_dump() if isinstance(entry, SearchConfig) else entry
-            mix.append(shared | given if isinstance(given, dict) else given)
-        completed = values | {"mix": mix}
-        counts = [entry.get("num_candidates", 1) for entry in mix if isinstance(entry, dict)]
-        # Entries that are no tables, and counts that are no numbers, are refused afterwards by their own types.
-        are_numbers = len(counts) == len(mix) and all(isinstance(count, int) for count in counts)
-        if are_numbers and "num_candidates" not in values:
-            completed["num_candidates"] = sum(counts)
-        return completed
+        if not values.get("mbr"):
+            return _with_mix(values)
+        defaults = dict(MBR_DEFAULTS)
+        if values.get("mix"):
+            del defaults["num_candidates"]
+        return _with_mix(defaults | values)
+
+    @model_validator(mode="after")
+    @as_value_error()
+    def _mbr_can_choose(self) -> Self:
+        if self.mbr is not None:
+            metric_kind(self.mbr)
+            if self.num_candidates == 1:
+                raise ValueError("mbr chooses among candidates, and num_candidates = 1 leaves no choice; try 16")
+            if self.redraw:
+                raise ValueError("redraw: mbr counts a sample as often as it was drawn; leave redraw at 0 with mbr")
+        return self
 
     @model_validator(mode="after")
     def _mix_adds_up(self) -> Self:
@@ -103,3 +124,32 @@ class TranslateConfig(SearchConfig):
         if not self.mix:
             return self.sampling
         return " + ".join(f"{search.num_candidates} {search.sampling}" for search in self.mix)
+
+
+def with_comet_for_mbr(values: Any) -> Any:
+    """Return the values of a section with `comet` and `decoding`, where the former is the latter's default too.
+
+    For COMET as the utility of `mbr`: a user sets only once where COMET runs.
+    """
+    if not isinstance(values, dict) or "comet" not in values or not isinstance(values.get("decoding"), dict):
+        return values
+    decoding = values["decoding"]
+    return values | {"decoding": {"comet": values["comet"], **decoding}} if decoding.get("mbr") else values
+
+
+def _with_mix(values: dict[str, Any]) -> dict[str, Any]:
+    """Give the entries of `mix` the keys of the table around them, and the table the sum of their candidates."""
+    if not isinstance(values.get("mix"), (list, tuple)) or not values["mix"]:
+        return values
+    shared = {key: values[key] for key in SearchConfig.model_fields if key in values and key != "num_candidates"}
+    mix = []
+    for entry in values["mix"]:
+        given = entry.model_dump() if isinstance(entry, SearchConfig) else entry
+        mix.append(shared | given if isinstance(given, dict) else given)
+    completed = values | {"mix": mix}
+    counts = [entry.get("num_candidates", 1) for entry in mix if isinstance(entry, dict)]
+    # Entries that are no tables, and counts that are no numbers, are refused afterwards by their own types.
+    are_numbers = len(counts) == len(mix) and all(isinstance(count, int) for count in counts)
+    if are_numbers and "num_candidates" not in values:
+        completed["num_candidates"] = sum(counts)
+    return completed

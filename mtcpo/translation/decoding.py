@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, replace
 from mtcpo.data.records import Segment
 from mtcpo.translation.config import TranslateConfig
 from mtcpo.translation.engines.base import Engine
+from mtcpo.translation.mbr import open_mbr
 from mtcpo.translation.mixtures import translate_by_all
 from mtcpo.translation.redraw import redraw_duplicates
 
@@ -26,13 +27,18 @@ class Decoder:
 
     def decode(self, segments: Sequence[Segment]) -> list[Segment]:
         """Return the segments with new candidates appended to those in the input."""
+        # Before the search: a metric that cannot be loaded must not waste it.
+        mbr = open_mbr(self.config, [segment.tgt_lang for segment in segments])
         made = translate_by_all(self.engine, segments, self.config)
-        made, drawn = redraw_duplicates(self.engine, segments, made, self.config)
-        self.counts.update(drawn)
+        self.counts["candidates"] += sum(map(len, made))
+        if mbr is None:
+            made, drawn = redraw_duplicates(self.engine, segments, made, self.config)
+            self.counts.update(drawn)
+        else:
+            made = [[replace(winner, system=self.engine.system)] for winner in mbr.choose(segments, made)]
         decoded = []
         for segment, candidates in zip(segments, made, strict=True):
             decoded.append(replace(segment, candidates=segment.candidates + tuple(candidates)))
-        self.counts["candidates"] += sum(map(len, made))
         return self._with_logprobs(decoded) if self.config.logprobs else decoded
 
     def _with_logprobs(self, segments: Sequence[Segment]) -> list[Segment]:

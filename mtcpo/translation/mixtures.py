@@ -8,7 +8,7 @@ from dataclasses import replace
 
 from mtcpo.data.records import Candidate, Segment
 from mtcpo.translation.config import TranslateConfig
-from mtcpo.translation.engines.base import NAMES, Engine, candidate_names, numbered_names
+from mtcpo.translation.engines.base import NAMES, Engine, numbered_names
 
 
 def translate_by_all(
@@ -26,7 +26,7 @@ def translate_by_all(
         return found[0]
     renamed = []
     for of_segment in zip(*found, strict=True):
-        renamed.append(_renamed(of_segment, searches))
+        renamed.append(_renamed(engine.system, of_segment, searches))
     return renamed
 
 
@@ -35,12 +35,11 @@ def draw_of(config: TranslateConfig, number: int, draw: int) -> int:
     return draw * len(config.searches()) + number
 
 
-def _renamed(found: Sequence[Sequence[Candidate]], searches: Sequence[TranslateConfig]) -> list[Candidate]:
+def _renamed(system: str, found: Sequence[Sequence[Candidate]], searches: Sequence[TranslateConfig]) -> list[Candidate]:
     """Return the candidates of one segment, numbered by kind across searches. found: of each search."""
     totals: Counter[str] = Counter()
     for search in searches:
         totals[NAMES.get(search.sampling, "sample")] += search.num_candidates
-    system = found[0][0].system.removesuffix(candidate_names("", searches[0])[0])
     names = {}
     for search in searches:
         kind = NAMES.get(search.sampling, "sample")

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import itertools
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ from mtcpo.data.records import Segment
 from mtcpo.translation.config import TranslateConfig
 from mtcpo.translation.decoding import Decoder
 from mtcpo.translation.engines.base import Engine
+from mtcpo.translation.shards import ShardRecord, SourceHash
 from mtcpo.translation.windows import WHOLE, Part, Windows
 
 WINDOW = 256
@@ -73,27 +74,45 @@ def translate_to_file(
     if part.process.rank == 0:
         refuse_existing(output, overwrite)
     check_writable(output)
-    windows = Windows(output, part)
-    with windows.opened(_settings(engine, config, part), overwrite) as has_work:
+    windows, settings = Windows(output, part), _settings(engine, config, part)
+    with windows.opened(settings, overwrite) as has_work:
         if not has_work:
             return {}
-        done_before = windows.numbers()
-        sizes = _translate_windows(Decoder(engine, config), segments, windows)
+        done_before, sources = windows.numbers(), SourceHash()
+        sizes = _translate_windows(Decoder(engine, config), sources.passing(segments), windows)
         if part.process.rank > 0:
             return {}
         if not sizes:
             windows.remove()
             raise UserError("there is no source to translate")
         with windows.wait_for_others(len(sizes)):
-            counts = windows.join(len(sizes))
+            total = windows.total(len(sizes))
+            if part.shards > 1:
+                # Before the output, which would otherwise be there without its record after a kill.
+                _shard_record(settings, part, sources, total).write(output)
+            windows.join(len(sizes))
             windows.remove()
-    return dict(counts) | {"resumed_at": sum(sizes[number] for number in done_before)}
+    return dict(total) | {"resumed_at": sum(sizes[number] for number in done_before)}
 
 
 def _settings(engine: Engine, config: TranslateConfig, part: Part) -> dict[str, Any]:
     """Return everything that the windows of an output depend on, besides the sources."""
     fingerprint = hashlib.sha256(f"{engine.name}\n{config.model_dump_json()}".encode()).hexdigest()
     return {"fingerprint": fingerprint, "window": WINDOW, "shard": part.shard, "shards": part.shards}
+
+
+def _shard_record(
+    settings: Mapping[str, Any], part: Part, sources: SourceHash, total: Mapping[str, int]
+) -> ShardRecord:
+    return ShardRecord(
+        shard=part.shard + 1,
+        shards=part.shards,
+        window=settings["window"],
+        fingerprint=settings["fingerprint"],
+        sources=sources.count,
+        sources_sha256=sources.hexdigest(),
+        counts=dict(total),
+    )
 
 
 def _translate_windows(decoder: Decoder, segments: Iterable[Segment], windows: Windows) -> list[int]:

@@ -12,7 +12,7 @@ from __future__ import annotations
 import itertools
 import shutil
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -151,8 +151,17 @@ class Windows:
     def _numbers_below(self, count: int) -> range:
         return range(self.part.shard, count, self.part.shards)
 
-    def join(self, count: int) -> Counter[str]:
-        """Write the output from the windows below `count`, in input order; return the sum of their counts.
+    def total(self, count: int) -> Counter[str]:
+        """Return the sums of the counts of the windows below `count`, and the number of their segments."""
+        total: Counter[str] = Counter(segments=0)
+        for number in self._numbers_below(count):
+            header, _ = self._read(number)
+            total.update(header["counts"])
+            total["segments"] += header["segments"]
+        return total
+
+    def join(self, count: int) -> None:
+        """Write the output from the windows below `count`, in input order.
 
         Raises:
             UserError: there are more windows: the unfinished run had more sources.
@@ -160,17 +169,11 @@ class Windows:
         surplus = sorted(number for number in self.numbers() if number >= count)
         if surplus:
             raise self._other_sources(str(self.file(surplus[0])))
-        counts: Counter[str] = Counter()
-        write_row_file(self.output, self._rows(self._numbers_below(count), counts))
-        return counts
+        write_row_file(self.output, self._rows(count))
 
-    def _rows(self, numbers: Iterable[int], counts: Counter[str]) -> Iterator[dict[str, Any]]:
-        """Yield the segments of windows; add up their counts, and the number of segments."""
-        for number in numbers:
-            header, rows = self._read(number)
-            counts.update(header["counts"])
-            for _, row in rows:
-                counts["segments"] += 1
+    def _rows(self, count: int) -> Iterator[dict[str, Any]]:
+        for number in self._numbers_below(count):
+            for _, row in self._read(number)[1]:
                 yield row
 
     def _read(self, number: int) -> tuple[dict[str, Any], Iterator[Row]]:

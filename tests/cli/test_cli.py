@@ -360,7 +360,7 @@ def test_without_network_one_line_says_how_to_get_the_model(here):
 def test_help_names_every_command(capsys):
     outcome = run(capsys, "--help")
     assert outcome.code == 0
-    for command in ("translate", "build-prefs", "train", "evaluate", "run", "export", "recipes", "doctor"):
+    for command in ("translate", "merge", "build-prefs", "train", "evaluate", "run", "export", "recipes", "doctor"):
         assert command in outcome.out
         assert run(capsys, command, "-h").code == 0
     assert run(capsys).code in (0, 2)  # the help too; older click calls it no mistake
@@ -459,7 +459,7 @@ def test_a_refused_command_leaves_no_folder_behind(here, capsys):
 def test_help_lists_the_commands_in_order_and_untruncated(capsys):
     lines = run(capsys, "--help").out.split("Commands:\n")[1].splitlines()
     names = [line.split()[0] for line in lines]
-    assert names == ["translate", "build-prefs", "train", "evaluate", "run", "export", "recipes", "doctor"]
+    assert names == ["translate", "merge", "build-prefs", "train", "evaluate", "run", "export", "recipes", "doctor"]
     assert not [line for line in lines if line.endswith("...")]
 
 

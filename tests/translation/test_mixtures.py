@@ -31,6 +31,7 @@ def test_an_entry_has_the_keys_of_the_table_around_it():
     assert config.summary() == "2 beam + 3 epsilon + 1 nucleus"
     # What a run writes to its recipe.toml is complete, and gives the same again.
     assert TranslateConfig(**config.model_dump(mode="json")) == config
+    assert quick_search(mix=MIX, mbr="chrf").num_candidates == 5
     assert quick_search().searches() == [quick_search()]
 
 
@@ -41,6 +42,7 @@ def test_an_entry_has_the_keys_of_the_table_around_it():
         ({"mix": [{"sampling": "beam", "num_candidates": 9}]}, "mix.0: beam search with 4 beams cannot give 9"),
         ({"mix": [{"sampling": "beams"}]}, "mix.0.sampling: "),
         ({"mix": [{"seed": 3}]}, "unknown key 'mix.0.seed'"),
+        ({"mix": MIX, "mbr": "chrf", "redraw": 1}, "redraw: mbr counts a sample as often as it was drawn"),
         ({"mix": ["beam"]}, "mix.0: "),
         ({"mix": "beam+epsilon"}, "mix: "),
     ],

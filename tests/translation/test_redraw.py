@@ -12,7 +12,9 @@ from mtcpo.translation.redraw import redraw_duplicates
 
 
 class Dictated:
-    """An engine whose samples are written down: draw -> texts, for every segment."""
+    """An engine whose samples are written down: segment and draw -> texts."""
+
+    system = "x"
 
     def __init__(self, texts):
         self.texts, self.calls = texts, []

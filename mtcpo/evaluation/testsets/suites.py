@@ -139,7 +139,8 @@ def decoding_of(test_set: TestSet, given: TranslateConfig) -> TranslateConfig:
         return given
     # Without unset fields, so that a default on one side does not override a setting on the other.
     suite, explicit = (config.model_dump(exclude_unset=True) for config in (test_set.decoding, given))
-    return TranslateConfig(**(suite | explicit))
+    # Custom code as the utility of `mbr` was allowed when the settings were read.
+    return load_section(TranslateConfig, suite | explicit, "decoding", allow_code=True)
 
 
 def _is_test_set(spec: str) -> bool:

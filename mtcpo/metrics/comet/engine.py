@@ -25,7 +25,7 @@ from mtcpo.metrics.comet.spans import Predictions, Run, find_runs, mqm_score, to
 from mtcpo.metrics.comet.tokens import Text, Tokens, batches
 
 Row = tuple[str, ...]
-"""(source, translation[, reference]), with a reference if the model needs one."""
+"""(source, translation[, reference...]), with a reference if the model needs one; see `Estimator` for several."""
 
 TOKENS_PER_BATCH = {"cpu": 2048, "cuda": 32768}
 """Padded tokens. On a CPU, a layer's states should fit its cache; a GPU needs many tokens to be busy."""
@@ -165,7 +165,10 @@ def _normalized(state: Tensor, mask: Tensor | None, positions: int | None) -> Te
 
 
 class Estimator(Engine):
-    """Models whose score is a function of the sentence embeddings of source, translation and reference."""
+    """Models whose score is a function of the sentence embeddings of source, translation and reference.
+
+    Several references in a row count as one, with the mean of their embeddings, repeated ones several times.
+    """
 
     def __init__(self, model: Any, device: torch.device, batch_tokens: int | None = None) -> None:
         super().__init__(model, device, batch_tokens)
@@ -179,14 +182,30 @@ class Estimator(Engine):
         with torch.inference_mode():
             numbers = {text: number for number, text in enumerate(dict.fromkeys(chain.from_iterable(rows)))}
             embeddings = self._embed(list(numbers))
+            # For each of source, translation and reference: the embeddings, and which of them belongs to each row.
+            columns = [(embeddings, [numbers[row[part]] for row in rows]) for part in (0, 1)]
+            if len(rows[0]) > 2:
+                columns.append(self._mean_references(rows, embeddings, numbers))
             scores: list[float] = []
             for start in range(0, len(rows), ROWS_PER_HEAD):
-                # One index tensor for each of source, translation and reference.
-                columns: list[Tensor] = []
-                for texts in zip(*rows[start : start + ROWS_PER_HEAD], strict=True):
-                    columns.append(torch.tensor([numbers[text] for text in texts], device=self._device))
-                scores += self._estimate([embeddings[column] for column in columns]).tolist()
+                parts: list[Tensor] = []
+                for states_of_part, indices in columns:
+                    part = torch.tensor(indices[start : start + ROWS_PER_HEAD], device=self._device)
+                    parts.append(states_of_part[part])
+                scores += self._estimate(parts).tolist()
         return Predictions(scores)
+
+    def _mean_references(
+        self, rows: Sequence[Row], embeddings: Tensor, numbers: Mapping[str, int]
+    ) -> tuple[Tensor, list[int]]:
+        """Return the mean embedding of each distinct list of references (L, D), and each row's list by number."""
+        lists = {references: number for number, references in enumerate(dict.fromkeys(row[2:] for row in rows))}
+        owners = [number for references, number in lists.items() for _ in references]
+        texts = torch.tensor([numbers[text] for text in chain.from_iterable(lists)], device=self._device)
+        sums = torch.zeros(len(lists), embeddings.shape[1], device=self._device)
+        sums.index_add_(0, torch.tensor(owners, device=self._device), embeddings[texts])
+        counts = torch.tensor(list(map(len, lists)), device=self._device)
+        return sums / counts[:, None], [lists[row[2:]] for row in rows]
 
     def _estimate(self, embeddings: Sequence[Tensor]) -> Tensor:
         """Return the scores for the embeddings (N, D) of sources, translations and references. Shape (N,)."""

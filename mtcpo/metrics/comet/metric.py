@@ -12,10 +12,12 @@ from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
 
+import numpy as np
+
 from mtcpo.core.errors import UserError
 from mtcpo.core.files import sha256_of
 from mtcpo.data.records import Segment
-from mtcpo.metrics.base import NeuralMetric, ScoreWithSpans, scores_only
+from mtcpo.metrics.base import Array, NeuralMetric, ScoreWithSpans, scores_only
 from mtcpo.metrics.comet.checkpoint import (
     class_of,
     find_checkpoint,
@@ -32,6 +34,7 @@ SEGMENTS_PER_BLOCK = 512
 """Scored together: sorting by length needs many texts. Constant, because block size changes scores' last bits."""
 
 Row = tuple[str, ...]
+"""(source, translation[, reference...]); several references count as one, with the mean of their embeddings."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,18 +77,55 @@ class CometMetric(NeuralMetric):
 
     def score_with_spans(self, segments: Sequence[Segment]) -> list[list[ScoreWithSpans]]:
         """Return score and error spans as [segment][candidate]; equal rows are scored once."""
+        scored: list[list[ScoreWithSpans]] = []
+        for by_candidate in self._score_rows(self._all_rows(segments)):
+            scored.append(list(map(_mean, by_candidate)))
+        return scored
+
+    def score_pairs(self, segments: Sequence[Segment]) -> list[Array]:
+        """Return, for each segment, the score of each candidate against each reference alone. Shape (C, R).
+
+        An estimator encodes each text once, whether it is a candidate, a reference or both. XCOMET and unified models
+        read candidate and reference together: each of the C x R combinations is encoded.
+        """
+        pairs: list[Array] = []
+        for segment, by_candidate in zip(segments, self._score_rows(self._all_rows(segments)), strict=True):
+            scores = np.array(scores_only(by_candidate), np.float64).reshape(len(by_candidate), -1)
+            # A reference-free model scores a candidate once; the score holds against every reference.
+            pairs.append(np.broadcast_to(scores, (len(by_candidate), len(segment.references))))
+        return pairs
+
+    @property
+    def can_aggregate(self) -> bool:
+        """Whether the embeddings of references can be averaged: estimators embed them apart from the candidates."""
+        return self.class_identifier == "regression_metric"
+
+    def score_against_aggregate(self, segments: Sequence[Segment]) -> list[Array]:
+        """Return, for each segment, the score of each candidate against the mean embedding of the references. (C,)."""
+        rows: list[list[list[Row]]] = []
+        for segment in segments:
+            rows.append([[(segment.source, c.text, *segment.references)] for c in segment.candidates])
+        against_mean = self._score_rows(rows)
+        return [np.array([row[0].score for row in by_candidate]) for by_candidate in against_mean]
+
+    def _all_rows(self, segments: Sequence[Segment]) -> list[list[list[Row]]]:
+        """Return the rows of each candidate of each segment."""
         rows: list[list[list[Row]]] = []
         for segment in segments:
             rows.append([self._rows(candidate.text, segment) for candidate in segment.candidates])
+        return rows
+
+    def _score_rows(self, rows: Sequence[Sequence[Sequence[Row]]]) -> list[list[list[ScoreWithSpans]]]:
+        """Return scores and error spans as [segment][candidate][row]; equal rows are scored once."""
         blocks = _blocks(rows)
         # If there are no rows, the model is not even loaded.
         predictions = self.runner.predict(blocks) if blocks else []
         scores: dict[Row, ScoreWithSpans] = {}
         for block, predicted in zip(blocks, predictions, strict=True):
             scores.update(zip(block, _with_spans(predicted), strict=True))
-        scored: list[list[ScoreWithSpans]] = []
+        scored: list[list[list[ScoreWithSpans]]] = []
         for rows_of_segment in rows:
-            scored.append([_mean([scores[row] for row in candidate]) for candidate in rows_of_segment])
+            scored.append([list(map(scores.__getitem__, rows_of_candidate)) for rows_of_candidate in rows_of_segment])
         return scored
 
     def _rows(self, hypothesis: str, segment: Segment) -> list[Row]:

@@ -33,6 +33,11 @@ class Engine(Protocol):
         ...
 
     @property
+    def system(self) -> str:
+        """Name of its candidates, to which a number is added if there are several."""
+        ...
+
+    @property
     def name(self) -> str:
         """What the outputs depend on besides settings: the label, model with fingerprint, system name."""
         ...

@@ -1,0 +1,100 @@
+"""Decoding by minimum Bayes risk: of a source's candidates, the one with the highest expected utility.
+
+The utility is the score by a metric with the candidates themselves as references: Eikema and Aziz 2022 (arXiv
+2108.04718). With samples cut off at epsilon: Freitag et al. 2023 (arXiv 2305.09860).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import lru_cache
+
+from mtcpo.core.errors import UserError
+from mtcpo.data.records import Candidate, Segment
+from mtcpo.metrics.comet.config import CometConfig
+from mtcpo.metrics.mbr import MbrMetric
+from mtcpo.metrics.registry import MetricObject, is_lexical, load_metric, metric_name
+from mtcpo.translation.config import TranslateConfig
+
+EXACT_CANDIDATES = 64
+"""Candidates up to which all pairs are scored. Above it, utilities that can compare a candidate with the mean of all
+references, once instead of once per reference."""
+
+PAIRS_AT_ONCE = 131_072
+"""Pairs of candidates scored together: 512 sources with 16 candidates. A neural metric sorts their texts by length."""
+
+
+@dataclass(frozen=True, slots=True)
+class MbrChooser:
+    """The expected utilities of a configuration's `mbr`, by target language."""
+
+    metrics: dict[str, MbrMetric]
+    sources_at_once: int
+
+    def choose(self, segments: Sequence[Segment], made: Sequence[Sequence[Candidate]]) -> list[Candidate]:
+        """Return the best candidate of each segment, the first of several.
+
+        made: new candidates of each segment; those in the segment itself are ignored.
+
+        Raises:
+            UserError: a utility is not a number.
+        """
+        winners: dict[int, Candidate] = {}
+        for language, metric in self.metrics.items():
+            mine = [row for row, segment in enumerate(segments) if segment.tgt_lang == language]
+            for start in range(0, len(mine), self.sources_at_once):
+                rows = mine[start : start + self.sources_at_once]
+                choices = [replace(segments[row], candidates=tuple(made[row])) for row in rows]
+                for row, choice, utilities in zip(rows, choices, metric.score_candidates(choices), strict=True):
+                    winners[row] = _best(choice, utilities, metric.utility.name)
+        return [winners[row] for row in range(len(segments))]
+
+
+def _best(segment: Segment, utilities: Sequence[float], name: str) -> Candidate:
+    if not all(map(math.isfinite, utilities)):
+        raise UserError(f"segment {segment.id}: {name} is not finite for one of its candidates; choose another --mbr")
+    return segment.candidates[utilities.index(max(utilities))]
+
+
+def open_mbr(config: TranslateConfig, languages: Sequence[str]) -> MbrChooser | None:
+    """Load the metric of `config.mbr` and its model for target languages; None if there is no `mbr`.
+
+    It stays in memory, so that the next call of the same process is quick.
+
+    Raises:
+        UserError: the metric cannot be loaded.
+    """
+    if config.mbr is None:
+        return None
+    metrics = {language: load_utility(config, language) for language in dict.fromkeys(languages)}
+    return MbrChooser(metrics, max(1, PAIRS_AT_ONCE // config.num_candidates**2))
+
+
+def describe_mbr(config: TranslateConfig) -> str:
+    """Return for example "MBR with chrf over 16 candidates"; config: with `mbr`."""
+    assert config.mbr is not None
+    text = f"MBR with {metric_name(config.mbr)} over {config.num_candidates} candidates"
+    return f"{text}, references aggregated" if _is_aggregated(config) else text
+
+
+def _is_aggregated(config: TranslateConfig) -> bool:
+    return config.num_candidates > EXACT_CANDIDATES and load_utility(config, "und").aggregate
+
+
+def load_utility(config: TranslateConfig, language: str) -> MbrMetric:
+    """Return the metric that chooses, its model loaded; errors as `open_mbr`."""
+    assert config.mbr is not None
+    # An object from a notebook is loaded already, and another one may have the same spec.
+    load = _load_utility.__wrapped__ if isinstance(config.mbr, MetricObject) else _load_utility
+    aggregate = config.num_candidates > EXACT_CANDIDATES
+    return load(config.mbr, language if is_lexical(config.mbr) else "und", config.comet, aggregate)
+
+
+# Without the score cache: samples are hardly ever scored twice, and their pairs are many.
+@lru_cache(maxsize=16)
+def _load_utility(spec: str, language: str, comet: CometConfig, aggregate: bool) -> MbrMetric:
+    utility = load_metric(spec, language, comet)
+    utility.open()
+    return MbrMetric(utility, aggregate=aggregate and utility.can_aggregate)
