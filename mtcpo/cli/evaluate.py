@@ -150,13 +150,13 @@ def evaluate(
 
     # A function, since the output is checked and locked before the work begins.
     def evaluations() -> list[Evaluation]:
-        from mtcpo.core.progress import quiet_libraries
+        from mtcpo.core.progress import note, quiet_libraries
         from mtcpo.evaluation.compare_runs import compare_runs
         from mtcpo.evaluation.systems import evaluate_files, evaluate_models
 
         if systems.compare:
             # Notes go to stderr: stdout has nothing but the table.
-            return compare_runs(runs, config, lambda line: click.echo(line, err=True))
+            return compare_runs(runs, config, note)
         if not models:
             return evaluate_files(config, files, output_dir)
         quiet_libraries()

@@ -89,14 +89,28 @@ class CommonOptions:
         help="Allow custom Python code: python:MODULE:NAME, and code in a model's directory.",
     )
     overwrite: bool = option("--overwrite", is_flag=True, help="Replace existing output.")
+    quiet: bool = option("--quiet", is_flag=True, help="Print results and errors only: no progress, no notes.")
+    verbose: bool = option(
+        "--verbose", is_flag=True, help="Also print settings, timings, where caches are, and the libraries' messages."
+    )
+
+    def __post_init__(self) -> None:
+        """Let everything that prints know.
+
+        Raises:
+            UserError: --quiet and --verbose together.
+        """
+        from mtcpo.core.progress import set_verbosity
+
+        set_verbosity(self.quiet, self.verbose)
 
     def split(self) -> tuple[list[str], list[str]]:
         """Split the overrides into the command's own and those of the corpus it reads (`data.take=100`)."""
-        own: list[str] = []
-        data: list[str] = []
+        of_command: list[str] = []
+        of_data: list[str] = []
         for text in self.overrides:
-            (data if text.startswith("data.") else own).append(text)
-        return own, data
+            (of_data if text.startswith("data.") else of_command).append(text)
+        return of_command, of_data
 
 
 @dataclass(frozen=True, slots=True)

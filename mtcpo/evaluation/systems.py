@@ -22,6 +22,7 @@ from typing import Any, Protocol
 
 from mtcpo.core.errors import UserError, counted
 from mtcpo.core.files import read_lines, sha256_of
+from mtcpo.core.progress import detail, under_way
 from mtcpo.core.provenance import provenance
 from mtcpo.data.records import Segment
 from mtcpo.data.rows import read_segments
@@ -251,6 +252,7 @@ def _open_score_cache(config: EvaluateConfig, folder: Path | None) -> ScoreCache
     elif folder is not None:
         path = folder / CACHE_FILE
     cache = ScoreCache(path)
+    detail(f"score cache: {path}")
     if cache.note:
         LOG.warning("mtcpo: %s", cache.note)
     return cache
@@ -267,7 +269,9 @@ def _translate(
     fingerprint = [engine.name, decoding.model_dump_json(), *(repr(segment) for segment in bare)]
     digest = sha256("\n".join(fingerprint).encode()).hexdigest()
     path = folder / KEPT_TRANSLATIONS / f"{digest[:16]}.jsonl"
-    if not path.exists():
+    if path.exists():
+        under_way().skip(len(bare))
+    else:
         translate_to_file(engine, bare, decoding, path)
     return [segment.candidates[0].text for segment in read_segments(path)]
 

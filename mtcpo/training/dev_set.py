@@ -9,6 +9,7 @@ from typing import Any
 from accelerate.utils import broadcast_object_list, gather_object
 
 from mtcpo.core.errors import UserError
+from mtcpo.core.progress import Progress
 from mtcpo.data.corpora import Drops, read_corpus
 from mtcpo.data.records import Segment
 from mtcpo.metrics.base import Metric
@@ -60,7 +61,9 @@ class DevSet:
         # Equally many in each process, some twice if need be: with sharded weights, none can translate alone.
         rounds = -(-count // processes)
         numbers = [number % count for number in range(accelerator.process_index, rounds * processes, processes)]
-        part = translate_texts(load_engine(loaded, "dev"), [self.segments[n] for n in numbers], self.decoding)
+        with Progress("translating the dev set", len(numbers), "sources") as progress:
+            engine = load_engine(loaded, "dev", on_batch=progress.update)
+            part = translate_texts(engine, [self.segments[n] for n in numbers], self.decoding)
         translations = dict(gather_object(list(zip(numbers, part, strict=True))))
         return [translations[number] for number in range(count)]
 

@@ -74,6 +74,9 @@ class TranslateConfig(SearchConfig):
     comet: CometConfig = CometConfig()
     """How COMET is run for `mbr`; in [evaluate] and in a dev set, their own `comet` is the default."""
     seed: int = 0
+    retry: int = Field(default=0, ge=0)
+    """How often to translate again what is degenerate (empty, a source copy, off-target, repetitive, or far out of the
+    length ratio of the others), at a higher temperature or with more beams."""
 
     @property
     def outputs(self) -> int:

@@ -16,6 +16,7 @@ from typing import Any
 
 from mtcpo.core.errors import UserError
 from mtcpo.core.files import refuse_existing
+from mtcpo.core.progress import under_way
 from mtcpo.data.file_formats.registry import check_writable
 from mtcpo.data.records import Segment
 from mtcpo.translation.config import TranslateConfig
@@ -121,10 +122,16 @@ def _translate_windows(decoder: Decoder, segments: Iterable[Segment], windows: W
     done_before = windows.numbers()
     for number, window in enumerate(_split(segments)):
         sizes.append(len(window))
+        if not windows.part.is_in_shard(number):
+            under_way().skip(len(window))
+            continue
         if not windows.part.is_mine(number):
+            # The other processes are as fast as this one.
+            under_way().update(len(window))
             continue
         if number in done_before:
             windows.check(number, window)
+            under_way().skip(len(window))
             continue
         counted_before = decoder.counts.copy()
         windows.write(number, decoder.decode(window), decoder.counts - counted_before)

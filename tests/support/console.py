@@ -20,8 +20,13 @@ DEMO = ROOT / "data/demo"
 ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "PYTHONPATH": str(ROOT)}
 
 
-INTERRUPTED = "mtcpo: interrupted; run the same command again to resume\n"
-"""All that an interrupted command prints."""
+INTERRUPTED = "mtcpo: interrupted; repeat the command to resume\n"
+"""All that a command prints that is interrupted before its work has begun."""
+
+
+def interrupted(standing):
+    """All that an interrupted command prints. standing: where its work stands."""
+    return f"mtcpo: interrupted: {standing}; repeat the command to resume\n"
 
 
 @dataclass

@@ -8,6 +8,7 @@ from mtcpo.core.errors import UserError
 from mtcpo.translation.config import TranslateConfig
 from mtcpo.translation.decoding import Decoder
 from mtcpo.translation.mixtures import translate_by_all
+from mtcpo.translation.retry import widened
 
 MIX = [{"sampling": "beam", "num_candidates": 2}, {"sampling": "epsilon", "num_candidates": 3}]
 
@@ -84,3 +85,9 @@ def test_candidates_of_a_mix_get_logprobs(engine):
     for segment, values in zip(decoded, expected, strict=True):
         assert [candidate.logprob for candidate in segment.candidates] == pytest.approx(values, rel=1e-5)
     assert decoder.counts["candidates"] == 15
+
+
+def test_a_retry_widens_every_search_of_a_mix():
+    beam, epsilon = widened(quick_search(mix=MIX, temperature=2.0), attempt=2).mix
+    assert (beam.num_beams, beam.temperature) == (6, 2.0)
+    assert (epsilon.num_beams, epsilon.temperature) == (2, 3.0)

@@ -36,7 +36,8 @@ class StoppingEngine:
     """An engine that is interrupted in its n-th window."""
 
     def __init__(self, engine, windows):
-        self.engine, self.windows, self.name = engine, windows, engine.name
+        self.engine, self.windows = engine, windows
+        self.name, self.system, self.too_long = engine.name, engine.system, engine.too_long
 
     def translate(self, window, settings, draw=0):
         if self.windows == 0:

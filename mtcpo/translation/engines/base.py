@@ -9,9 +9,11 @@ from typing import TYPE_CHECKING, Protocol
 from mtcpo.core.errors import UserError
 from mtcpo.data.records import Candidate, Segment
 from mtcpo.models.config import DType, ModelOptions
+from mtcpo.models.prompts import TextExample
 from mtcpo.translation.config import TranslateConfig
 
 if TYPE_CHECKING:
+    from mtcpo.models.layouts.base import Layout
     from mtcpo.models.loading import LoadedModel
 
 
@@ -52,6 +54,10 @@ class Engine(Protocol):
         """
         ...
 
+    def too_long(self, segments: Sequence[Segment], config: TranslateConfig) -> list[bool]:
+        """Return S times whether a source is longer than the model takes; see `exceed_positions`."""
+        ...
+
     def logprobs(self, segments: Sequence[Segment], batch_size: int) -> list[list[float]]:
         """Return S lists with the log-probability of each of the segment's candidates.
 
@@ -76,6 +82,18 @@ class LoadRequest:
     options: ModelOptions
     on_batch: Callable[[int], object]
     sample: Sequence[Segment] = ()
+
+
+def exceed_positions(layout: Layout, segments: Sequence[Segment], config: TranslateConfig) -> list[bool]:
+    """Return for each source whether a translation of it may need more positions than the model has.
+
+    An encoder has the source alone; a decoder-only model has the prompt and up to `max_new_tokens` after it.
+    """
+    limit = layout.max_positions
+    if limit is None:
+        return [False] * len(segments)
+    examples = layout.encode([TextExample(each.source, each.src_lang, each.tgt_lang) for each in segments])
+    return [layout.generation_length(example, config.max_new_tokens) > limit for example in examples]
 
 
 NAMES = {"beam": "beam", "diverse": "group"}

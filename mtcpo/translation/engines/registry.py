@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mtcpo.core.errors import UserError, choose
-from mtcpo.core.progress import bar
+from mtcpo.core.progress import Progress
 from mtcpo.models.config import DEFAULT_OPTIONS, DType, ModelOptions
 from mtcpo.translation.engines.base import Engine, LoadRequest
 
@@ -94,5 +94,5 @@ def open_engine(
 ) -> Iterator[Engine]:
     """Load an engine as `load_engine`, with a progress bar over `sources` while the block runs."""
     name = model if isinstance(model, str) else model.name
-    with bar(f"translating with {Path(name).name}", sources, "sources") as progress:
+    with Progress(f"translating with {Path(name).name}", sources, "sources") as progress:
         yield load_engine(model, system, dtype, options, progress.update)
