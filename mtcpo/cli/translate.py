@@ -14,6 +14,7 @@ from mtcpo.cli.configuration import format_drops, load_corpus, load_options, sys
 from mtcpo.cli.options import (
     MBR_HELP,
     CommonOptions,
+    EngineOptions,
     LanguageOptions,
     ModelLoadingOptions,
     output_option,
@@ -68,7 +69,7 @@ class SearchOptions:
     "--shard", metavar="I/N", help="Translate one of N parts of the sources, from 1/N to N/N; `mtcpo merge` joins them."
 )
 @output_option("--output", "File to write the candidates to, such as candidates.jsonl.")
-@with_options(loading=ModelLoadingOptions, common=CommonOptions)
+@with_options(loading=ModelLoadingOptions, running=EngineOptions, common=CommonOptions)
 def translate(
     sources: tuple[str, ...],
     model: str,
@@ -79,6 +80,7 @@ def translate(
     shard: str | None,
     output: Path,
     loading: ModelLoadingOptions,
+    running: EngineOptions,
     common: CommonOptions,
 ) -> None:
     """Translate SOURCE files into candidates, in input order. To resume after an interruption, repeat the command.
@@ -104,7 +106,7 @@ def translate(
     overrides, data_overrides = common.split()
     config = load_options(TranslateConfig, "translate", settings_of(search), overrides, common.allow_code)
     names = _check_sources(sources, references)
-    system, options = system_name(model, system), loading.checked(common.allow_code)
+    system, options = system_name(model, system), loading.checked(common.allow_code, running.engine)
     drops = Drops()
     with writing_rows(output, common.overwrite, inputs=[*sources, *references]):
         corpora = [
@@ -113,9 +115,10 @@ def translate(
         # Reads the first segment: a mistake in the files shows before a model is loaded.
         segments = require_first(_read(corpora, drops), f"{', '.join(names)}: every source is empty")
         quiet_libraries()
-        from mtcpo.translation.engines.registry import open_engine
+        from mtcpo.translation.engines.registry import look_ahead, open_engine
 
-        with open_engine(model, system, loading.dtype, options) as engine:
+        job, segments = look_ahead(segments, config)
+        with open_engine(model, system, running.dtype, options, job) as engine:
             figures = translate_to_file(engine, segments, config, output, common.overwrite, part)
     if part.process.rank > 0:
         return

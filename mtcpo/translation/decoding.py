@@ -15,7 +15,15 @@ from mtcpo.translation.engines.base import Engine
 from mtcpo.translation.mbr import open_mbr
 from mtcpo.translation.mixtures import translate_by_all
 from mtcpo.translation.redraw import redraw_duplicates
-from mtcpo.translation.retry import retry_degenerate
+from mtcpo.translation.retry import retry_degenerate, widened
+
+
+def searches_of(config: TranslateConfig) -> list[TranslateConfig]:
+    """Return every search that a `Decoder` may ask an engine for."""
+    searches = config.searches()
+    for attempt in range(1, config.retry + 1):
+        searches += widened(config, attempt).searches()
+    return searches
 
 
 @dataclass(frozen=True, slots=True)

@@ -36,7 +36,7 @@ def redraw_duplicates(
                 for row, samples in zip(rows, drawn, strict=True):
                     _replace(candidates[row], _duplicates(candidates[row], positions, sampled), samples)
     for of_segment in candidates:
-        counts["still_duplicate"] += len(_duplicates(of_segment, sampled, sampled))
+        counts.update("still_duplicate" for _ in _duplicates(of_segment, sampled, sampled))
     return candidates, counts
 
 
