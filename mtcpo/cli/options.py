@@ -26,9 +26,12 @@ from typing import TYPE_CHECKING, Any
 import click
 
 if TYPE_CHECKING:
-    from mtcpo.models.config import DType, ModelOptions
+    from mtcpo.models.config import EngineName, ModelOptions, TranslationDType
 
 Command = Callable[..., None]
+
+ENGINE_NAMES = ("auto", "transformers", "ctranslate2", "vllm")
+"""As `mtcpo.models.config.EngineName`, which a command's `--help` should not wait for."""
 
 
 def option(*names: str, **attributes: Any) -> Any:
@@ -125,12 +128,6 @@ class LanguageOptions:
 class ModelLoadingOptions:
     """How a model is loaded."""
 
-    dtype: DType = option(
-        "--dtype",
-        type=click.Choice(["auto", "float32", "bfloat16", "float16"]),
-        default="auto",
-        help="Precision of the weights; auto: float32 on a CPU, bfloat16 on a GPU that supports it.",
-    )
     prompt: str | None = option(
         "--prompt", help="Prompt template to use instead of the model family's, such as 'translate: {source}'."
     )
@@ -140,8 +137,8 @@ class ModelLoadingOptions:
         help="Your own model family, for a model type that mtcpo does not know; needs --allow-code.",
     )
 
-    def checked(self, allow_code: bool) -> ModelOptions:
-        """Return the model options of the command line.
+    def checked(self, allow_code: bool, engine: EngineName = "auto") -> ModelOptions:
+        """Return the model options of the command line, with an engine.
 
         Raises:
             UserError: an unknown field in the prompt, or a family that cannot be imported or is not allowed.
@@ -153,7 +150,26 @@ class ModelLoadingOptions:
 
         template = None if self.prompt is None else check_prompt(self.prompt)
         family = None if self.family is None else check_code_allowed(self.family, allow_code)
-        return ModelOptions(template, load_family(family), allow_code)
+        return ModelOptions(template, load_family(family), allow_code, engine)
+
+
+@dataclass(frozen=True, slots=True)
+class EngineOptions:
+    """What runs a model that translates, and how precisely."""
+
+    engine: EngineName = option(
+        "--engine",
+        type=click.Choice(ENGINE_NAMES),
+        default="auto",
+        help="What runs the model; auto: the fastest that is installed and gives the outputs of transformers.",
+    )
+    dtype: TranslationDType = option(
+        "--dtype",
+        type=click.Choice(["auto", "float32", "bfloat16", "float16", "int8"]),
+        default="auto",
+        help="Precision of the weights; auto: float32 on a CPU, with transformers bfloat16 on a GPU that supports it. "
+        "int8: with CTranslate2.",
+    )
 
 
 @dataclass(frozen=True, slots=True)
