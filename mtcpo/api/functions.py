@@ -24,13 +24,13 @@ from mtcpo.evaluation.results import to_document, write_evaluation
 from mtcpo.evaluation.systems import GivenOutputs, System, TranslationModel, evaluate_systems, load_configured_sets
 from mtcpo.evaluation.testsets.testset import TestSet
 from mtcpo.metrics.base import NeuralMetric
-from mtcpo.models.config import ModelOptions
+from mtcpo.models.config import EngineName, ModelOptions, TranslationDType
 from mtcpo.models.families import Family, load_family
 from mtcpo.preferences.build import PrefsConfig
 from mtcpo.preferences.build import build_preferences as write_preferences
 from mtcpo.report.terminal_table import print_table
 from mtcpo.translation.config import TranslateConfig
-from mtcpo.translation.engines.base import Engine
+from mtcpo.translation.engines.base import Engine, Job
 from mtcpo.translation.engines.registry import open_engine
 
 if TYPE_CHECKING:
@@ -132,6 +132,8 @@ def evaluate(
     prompt: str | None = None,
     family: Family | str | None = None,
     allow_code: bool = False,
+    engine: EngineName = "auto",
+    dtype: TranslationDType = "auto",
     output_dir: str | Path | None = None,
     **settings: Any,
 ) -> EvaluationResult:
@@ -149,6 +151,8 @@ def evaluate(
         prompt: a template that replaces the family's, for models given by name.
         family: as in `PreferenceTrainer`.
         allow_code: run Python code that a model's directory brings; without it such a model is refused.
+        engine: what translates, as in --engine; for models in memory "auto" is transformers.
+        dtype: precision of models given by name, as in --dtype.
         output_dir: folder for evaluation.json and the translations; default: they are not written.
         **settings: as in [evaluate] of a recipe: decoding, resamples, seed, test_set_dir.
 
@@ -157,11 +161,11 @@ def evaluate(
     """
     config = _read_settings(metrics, baseline, settings)
     test_sets = _load_test_sets(dataset, suites, data, config)
-    options = ModelOptions(prompt, load_family(family, "evaluate: family"), allow_code)
+    options = ModelOptions(prompt, load_family(family, "evaluate: family"), allow_code, engine)
     named = systems if isinstance(systems, Mapping) else {_name_of(systems): systems}
     evaluated = {}
     for name, system in named.items():
-        evaluated[name] = _system(name, system, len(test_sets), config.decoding, options)
+        evaluated[name] = _system(name, system, len(test_sets), config.decoding, dtype, options)
     folder = None if output_dir is None else Path(output_dir)
     evaluations = evaluate_systems(test_sets, evaluated, config, folder)
     document = to_document(evaluations) if folder is None else write_evaluation(folder, evaluations)
@@ -224,7 +228,9 @@ def _read_test_set(dataset: Source, data: Mapping[str, Any] | None) -> TestSet:
 # --- systems ----------------------------------------------------------------------------------------------------------
 
 
-def _system(name: str, system: Any, test_sets: int, decoding: TranslateConfig, options: ModelOptions) -> System:
+def _system(
+    name: str, system: Any, test_sets: int, decoding: TranslateConfig, dtype: TranslationDType, options: ModelOptions
+) -> System:
     """Return the system to evaluate: given outputs, or a model to translate with."""
     # A str is iterable too, but it is a model's name.
     texts = list(system) if isinstance(system, Iterable) and not isinstance(system, str) else []
@@ -235,13 +241,15 @@ def _system(name: str, system: Any, test_sets: int, decoding: TranslateConfig, o
                 "or evaluate one test set at a time"
             )
         return GivenOutputs([texts])
-    return TranslationModel(partial(_open_engine, name, system, options), decoding)
+    return TranslationModel(partial(_open_engine, name, system, dtype, options), decoding)
 
 
-def _open_engine(name: str, system: Any, options: ModelOptions, sources: int) -> AbstractContextManager[Engine]:
+def _open_engine(
+    name: str, system: Any, dtype: TranslationDType, options: ModelOptions, job: Job
+) -> AbstractContextManager[Engine]:
     """Return the engine of a model that is named, or in memory."""
     model = str(system) if isinstance(system, (str, Path)) else _loaded_model(name, system, options)
-    return open_engine(model, name, "auto", options, sources)
+    return open_engine(model, name, dtype, options, job)
 
 
 def _loaded_model(name: str, system: Any, options: ModelOptions) -> LoadedModel:

@@ -154,9 +154,11 @@ def _build(
 
 
 def _print_report(report: PairReport, output: Path) -> None:
+    from mtcpo.core.progress import note
+
     # On stderr: scripts read the counts from stdout.
-    for note in report.notes:
-        click.echo(f"mtcpo: {note}", err=True)
+    for line in report.notes:
+        note(f"mtcpo: {line}")
     click.echo(f"{output}: {counted(report.kept, 'triplet')} from {counted(report.segments, 'segment')}")
     for reason, number in sorted(report.dropped.items()):
         click.echo(f"  dropped {number}: {reason}{TRUNCATED if reason == 'truncated_line' else ''}")

@@ -28,19 +28,22 @@ def load_options(
         UserError: a key or value is invalid.
     """
     from mtcpo.core.config import apply_overrides, load_section
+    from mtcpo.core.progress import detail
 
-    given: dict[str, Any] = {}
+    sections: dict[str, Any] = {}
     for key, value in values.items():
         # click gives None or () for an option that is not there; a section would take it for a value.
         if value in (None, (), {}):
             continue
         *tables, last = key.split(".")
-        table = given
+        table = sections
         for table_name in tables:
             table = table.setdefault(table_name, {})
         table[last] = value
     without_name = [text.removeprefix(f"{name}.") for text in overrides]
-    section: Section = load_section(cls, apply_overrides(given, without_name), "command line", allow_code=allow_code)
+    section: Section = load_section(cls, apply_overrides(sections, without_name), "command line", allow_code=allow_code)
+    changed = section.model_dump_json(exclude_unset=True)
+    detail(f"{name}: {changed}")
     return section
 
 

@@ -14,6 +14,7 @@ from mtcpo.cli.configuration import load_options, system_name
 from mtcpo.cli.options import (
     MBR_HELP,
     CommonOptions,
+    EngineOptions,
     LanguageOptions,
     ModelLoadingOptions,
     NeuralMetricOptions,
@@ -120,7 +121,7 @@ class ScoringOptions:
     neural_metrics=NeuralMetricOptions,
 )
 @output_option("--output-dir", "Directory to write evaluation.json, translations and report.html to.", required=False)
-@with_options(loading=ModelLoadingOptions, common=CommonOptions)
+@with_options(loading=ModelLoadingOptions, running=EngineOptions, common=CommonOptions)
 def evaluate(
     runs: tuple[Path, ...],
     systems: SystemOptions,
@@ -131,6 +132,7 @@ def evaluate(
     neural_metrics: NeuralMetricOptions,
     output_dir: Path | None,
     loading: ModelLoadingOptions,
+    running: EngineOptions,
     common: CommonOptions,
 ) -> None:
     """Score models on test sets, or files of outputs against references, with signatures and significance tests.
@@ -146,21 +148,21 @@ def evaluate(
     _check(runs, systems, test_sets, config)
     files = {name: Path(file) for name, file in parse_named_files(systems.hyps).items()}
     models = systems.models()
-    options = loading.checked(common.allow_code)
+    options = loading.checked(common.allow_code, running.engine)
 
     # A function, since the output is checked and locked before the work begins.
     def evaluations() -> list[Evaluation]:
-        from mtcpo.core.progress import quiet_libraries
+        from mtcpo.core.progress import note, quiet_libraries
         from mtcpo.evaluation.compare_runs import compare_runs
         from mtcpo.evaluation.systems import evaluate_files, evaluate_models
 
         if systems.compare:
             # Notes go to stderr: stdout has nothing but the table.
-            return compare_runs(runs, config, lambda line: click.echo(line, err=True))
+            return compare_runs(runs, config, note)
         if not models:
             return evaluate_files(config, files, output_dir)
         quiet_libraries()
-        return evaluate_models(config, models, config.decoding, loading.dtype, options, output_dir)
+        return evaluate_models(config, models, config.decoding, running.dtype, options, output_dir)
 
     inputs = files | {str(file): file for file in test_sets.files()}
     inputs |= {str(run): run / "evaluation.json" for run in runs}

@@ -12,20 +12,20 @@ from typing import Any, NoReturn
 import click
 
 from mtcpo.cli.interrupts import ignore_interrupts, is_interrupted, leave_interrupted, raise_on_interrupt
-from mtcpo.core.errors import UserError
+from mtcpo.core.errors import UserError, standing_of
 
 OUR_FAULT, USER_MISTAKE = 1, 2
 
 
 def run_and_leave(group: click.Group, arguments: Sequence[str] | None) -> NoReturn:
     """Run a command and leave with its exit code: 0 done, 1 our fault, 2 the user's mistake, 130 interrupted."""
-    interrupted = False
+    interrupted, standing = False, ""
     try:
         raise_on_interrupt()
         _prepare_output()
         _run(group, arguments)
-    except (_Interrupted, KeyboardInterrupt):
-        interrupted = True
+    except (_Interrupted, KeyboardInterrupt) as interrupt:
+        interrupted, standing = True, standing_of(interrupt)
     except Exception:
         # Another package may have turned the interrupt into its own exception.
         if not is_interrupted():
@@ -33,7 +33,7 @@ def run_and_leave(group: click.Group, arguments: Sequence[str] | None) -> NoRetu
     ignore_interrupts()
     # Outside the handlers above, whose traceback holds the interrupted frames: only now can they be freed.
     if interrupted or is_interrupted():
-        leave_interrupted()
+        leave_interrupted(standing)
     sys.exit(0)
 
 
@@ -92,5 +92,7 @@ class Group(click.Group):
         """Run the command."""
         try:
             return super().invoke(ctx)
-        except KeyboardInterrupt:
-            raise _Interrupted from None
+        except KeyboardInterrupt as interrupt:
+            stopped = _Interrupted()
+            stopped.add_note(standing_of(interrupt))
+            raise stopped from None

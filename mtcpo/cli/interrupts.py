@@ -46,10 +46,13 @@ def is_interrupted() -> bool:
     return _requested.is_set()
 
 
-def leave_interrupted() -> NoReturn:
-    """Clean up after the interrupted command, print the message, and end the process."""
+def leave_interrupted(standing: str = "") -> NoReturn:
+    """Clean up after the interrupted command, print the message, and end the process.
+
+    standing: where the work stands, such as "saved at step 679 of 1,668".
+    """
     ignore_interrupts()
-    _say_interrupted()
+    _say_interrupted(standing)
     sys.stdout.flush()
     gc.collect()  # interrupted generators now run their `finally`: processes end, temporary files are removed
     # os._exit skips exit handlers, among them those that end worker processes; there is no public way to run them.
@@ -88,6 +91,7 @@ def _raise_again(unraisable: Any) -> None:
         threading.Timer(SECONDS_TO_ASK_AGAIN, os.kill, (os.getpid(), signal.SIGTERM)).start()
 
 
-def _say_interrupted() -> None:
+def _say_interrupted(standing: str = "") -> None:
     after_echo = "\n" if sys.stderr.isatty() else ""  # the terminal has echoed ^C on this line
-    print(f"{after_echo}mtcpo: interrupted; run the same command again to resume", file=sys.stderr, flush=True)  # noqa: T201
+    where = f": {standing}" if standing else ""
+    print(f"{after_echo}mtcpo: interrupted{where}; repeat the command to resume", file=sys.stderr, flush=True)  # noqa: T201

@@ -26,9 +26,12 @@ from typing import TYPE_CHECKING, Any
 import click
 
 if TYPE_CHECKING:
-    from mtcpo.models.config import DType, ModelOptions
+    from mtcpo.models.config import EngineName, ModelOptions, TranslationDType
 
 Command = Callable[..., None]
+
+ENGINE_NAMES = ("auto", "transformers", "ctranslate2", "vllm")
+"""As `mtcpo.models.config.EngineName`, which a command's `--help` should not wait for."""
 
 
 def option(*names: str, **attributes: Any) -> Any:
@@ -89,14 +92,28 @@ class CommonOptions:
         help="Allow custom Python code: python:MODULE:NAME, and code in a model's directory.",
     )
     overwrite: bool = option("--overwrite", is_flag=True, help="Replace existing output.")
+    quiet: bool = option("--quiet", is_flag=True, help="Print results and errors only: no progress, no notes.")
+    verbose: bool = option(
+        "--verbose", is_flag=True, help="Also print settings, timings, where caches are, and the libraries' messages."
+    )
+
+    def __post_init__(self) -> None:
+        """Let everything that prints know.
+
+        Raises:
+            UserError: --quiet and --verbose together.
+        """
+        from mtcpo.core.progress import set_verbosity
+
+        set_verbosity(self.quiet, self.verbose)
 
     def split(self) -> tuple[list[str], list[str]]:
         """Split the overrides into the command's own and those of the corpus it reads (`data.take=100`)."""
-        own: list[str] = []
-        data: list[str] = []
+        of_command: list[str] = []
+        of_data: list[str] = []
         for text in self.overrides:
-            (data if text.startswith("data.") else own).append(text)
-        return own, data
+            (of_data if text.startswith("data.") else of_command).append(text)
+        return of_command, of_data
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,12 +128,6 @@ class LanguageOptions:
 class ModelLoadingOptions:
     """How a model is loaded."""
 
-    dtype: DType = option(
-        "--dtype",
-        type=click.Choice(["auto", "float32", "bfloat16", "float16"]),
-        default="auto",
-        help="Precision of the weights; auto: float32 on a CPU, bfloat16 on a GPU that supports it.",
-    )
     prompt: str | None = option(
         "--prompt", help="Prompt template to use instead of the model family's, such as 'translate: {source}'."
     )
@@ -126,8 +137,8 @@ class ModelLoadingOptions:
         help="Your own model family, for a model type that mtcpo does not know; needs --allow-code.",
     )
 
-    def checked(self, allow_code: bool) -> ModelOptions:
-        """Return the model options of the command line.
+    def checked(self, allow_code: bool, engine: EngineName = "auto") -> ModelOptions:
+        """Return the model options of the command line, with an engine.
 
         Raises:
             UserError: an unknown field in the prompt, or a family that cannot be imported or is not allowed.
@@ -139,7 +150,26 @@ class ModelLoadingOptions:
 
         template = None if self.prompt is None else check_prompt(self.prompt)
         family = None if self.family is None else check_code_allowed(self.family, allow_code)
-        return ModelOptions(template, load_family(family), allow_code)
+        return ModelOptions(template, load_family(family), allow_code, engine)
+
+
+@dataclass(frozen=True, slots=True)
+class EngineOptions:
+    """What runs a model that translates, and how precisely."""
+
+    engine: EngineName = option(
+        "--engine",
+        type=click.Choice(ENGINE_NAMES),
+        default="auto",
+        help="What runs the model; auto: the fastest that is installed and gives the outputs of transformers.",
+    )
+    dtype: TranslationDType = option(
+        "--dtype",
+        type=click.Choice(["auto", "float32", "bfloat16", "float16", "int8"]),
+        default="auto",
+        help="Precision of the weights; auto: float32 on a CPU, with transformers bfloat16 on a GPU that supports it. "
+        "int8: with CTranslate2.",
+    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -35,7 +35,8 @@ def run(recipe: str, output_dir: Path | None, dry_run: bool, common: CommonOptio
         return
     # overwrite=True: for a run directory, each stage decides what may be replaced.
     with writing(folder, overwrite=True, folder=True):
-        report = run_recipe(loaded, folder, common.overwrite, click.echo, common.allow_code)
+        say = (lambda line: None) if common.quiet else click.echo
+        report = run_recipe(loaded, folder, common.overwrite, say, common.allow_code)
     print_table(read_document(folder / "evaluation.json"))
     click.echo(f"{report}")
 

@@ -12,6 +12,7 @@ import click
 from mtcpo.cli import catalogues
 from mtcpo.cli.configuration import format_drops, load_corpus, load_options, load_preference_set
 from mtcpo.cli.options import (
+    ENGINE_NAMES,
     CommonOptions,
     LanguageOptions,
     ModelLoadingOptions,
@@ -48,7 +49,7 @@ class DataOptions:
 
 @dataclass(frozen=True, slots=True)
 class LossOptions:
-    """The loss and how fast to learn; every other setting is reached by --set."""
+    """The loss, how fast to learn, and how precisely; every other setting is reached by --set."""
 
     loss: str | None = setting("--loss", metavar="NAME", help="One of the losses below; default: sigmoid (CPO).")
     beta: float | None = setting("--beta", type=float, help="Scale of the rewards; default: 0.1.")
@@ -59,6 +60,11 @@ class LossOptions:
     )
     epochs: float | None = setting(
         "--epochs", key="args.num_train_epochs", type=float, help="Passes over the data; default: 1."
+    )
+    dtype: str | None = setting(
+        "--dtype",
+        type=click.Choice(["auto", "float32", "bfloat16", "float16"]),
+        help="Precision of the weights; default: float32 for full training, the GPU's best for LoRA.",
     )
 
 
@@ -81,6 +87,12 @@ class HeldOutOptions:
         multiple=True,
         help="Metric on the dev set; repeatable, the first chooses the checkpoint; default: chrf, bleu.",
     )
+    dev_engine: str | None = setting(
+        "--dev-engine",
+        key="dev.engine",
+        type=click.Choice(ENGINE_NAMES),
+        help="What translates the dev set; default: transformers, which need not convert the model each time.",
+    )
 
     def language_settings(self, languages: LanguageOptions) -> dict[str, str | None]:
         """Return the languages as settings of the held-out data that is given.
@@ -88,8 +100,8 @@ class HeldOutOptions:
         Raises:
             UserError: options of a dev set without its source.
         """
-        if self.dev_source is None and (self.dev_references or self.dev_metrics):
-            raise UserError("--dev-reference and --dev-metric need --dev-source")
+        if self.dev_source is None and (self.dev_references or self.dev_metrics or self.dev_engine):
+            raise UserError("--dev-reference, --dev-metric and --dev-engine need --dev-source")
         settings: dict[str, str | None] = {}
         for section, source in (("eval", self.eval_prefs), ("dev", self.dev_source)):
             if source is not None:
@@ -129,7 +141,7 @@ def train(
     require_torch_launcher()
     # Mistakes in the command line show before files are read, and mistakes in files before torch is imported.
     overrides, data_overrides = common.split()
-    config = _config(loss, held_out, languages, loading.dtype, overrides, common.allow_code)
+    config = _config(loss, held_out, languages, overrides, common.allow_code)
     _check_data(data, config.loss)
     options = loading.checked(common.allow_code)
     drops = Drops()
@@ -153,13 +165,12 @@ def _config(
     loss: LossOptions,
     held_out: HeldOutOptions,
     languages: LanguageOptions,
-    dtype: str,
     overrides: list[str],
     allow_code: bool,
 ) -> TrainConfig:
     from mtcpo.training.config import TrainConfig
 
-    values = settings_of(loss, held_out) | held_out.language_settings(languages) | {"dtype": dtype}
+    values = settings_of(loss, held_out) | held_out.language_settings(languages)
     return load_options(TrainConfig, "train", values, overrides, allow_code)
 
 

@@ -14,6 +14,7 @@ from mtcpo.cli.configuration import format_drops, load_corpus, load_options, sys
 from mtcpo.cli.options import (
     MBR_HELP,
     CommonOptions,
+    EngineOptions,
     LanguageOptions,
     ModelLoadingOptions,
     output_option,
@@ -68,7 +69,7 @@ class SearchOptions:
     "--shard", metavar="I/N", help="Translate one of N parts of the sources, from 1/N to N/N; `mtcpo merge` joins them."
 )
 @output_option("--output", "File to write the candidates to, such as candidates.jsonl.")
-@with_options(loading=ModelLoadingOptions, common=CommonOptions)
+@with_options(loading=ModelLoadingOptions, running=EngineOptions, common=CommonOptions)
 def translate(
     sources: tuple[str, ...],
     model: str,
@@ -79,11 +80,15 @@ def translate(
     shard: str | None,
     output: Path,
     loading: ModelLoadingOptions,
+    running: EngineOptions,
     common: CommonOptions,
 ) -> None:
     """Translate SOURCE files into candidates, in input order. To resume after an interruption, repeat the command.
 
     Any decoding setting can be given with --set: --set num_beams=8 --set epsilon=0.05 --set batch_size=64
+
+    \b
+    Several searches together: --set 'mix=[{sampling="beam",num_candidates=4},{sampling="epsilon",num_candidates=4}]'
 
     For several GPUs or machines: accelerate launch -m mtcpo translate ..., torchrun or srun; without any, --shard.
     """
@@ -101,7 +106,7 @@ def translate(
     overrides, data_overrides = common.split()
     config = load_options(TranslateConfig, "translate", settings_of(search), overrides, common.allow_code)
     names = _check_sources(sources, references)
-    system, options = system_name(model, system), loading.checked(common.allow_code)
+    system, options = system_name(model, system), loading.checked(common.allow_code, running.engine)
     drops = Drops()
     with writing_rows(output, common.overwrite, inputs=[*sources, *references]):
         corpora = [
@@ -110,9 +115,10 @@ def translate(
         # Reads the first segment: a mistake in the files shows before a model is loaded.
         segments = require_first(_read(corpora, drops), f"{', '.join(names)}: every source is empty")
         quiet_libraries()
-        from mtcpo.translation.engines.registry import open_engine
+        from mtcpo.translation.engines.registry import look_ahead, open_engine
 
-        with open_engine(model, system, loading.dtype, options) as engine:
+        job, segments = look_ahead(segments, config, _count(corpora))
+        with open_engine(model, system, running.dtype, options, job) as engine:
             figures = translate_to_file(engine, segments, config, output, common.overwrite, part)
     if part.process.rank > 0:
         return
@@ -150,6 +156,18 @@ def _read(corpora: Sequence[CorpusConfig], drops: Drops) -> Iterator[Segment]:
     for corpus in corpora:
         segments = read_corpus(corpus, drops)
         yield from segments if len(corpora) == 1 else _with_file_name(segments, Path(corpus.source).name)
+
+
+def _count(corpora: Sequence[CorpusConfig]) -> int | None:
+    """Return the number of sources, for the time left; None if they are not files that can be read twice."""
+    from itertools import chain
+
+    from mtcpo.data.corpora import Drops
+
+    files = chain.from_iterable((corpus.source, *corpus.references) for corpus in corpora)
+    if not all(Path(str(file)).is_file() for file in files):
+        return None
+    return sum(1 for _ in _read(corpora, Drops()))
 
 
 def _with_file_name(segments: Iterable[Segment], name: str) -> Iterator[Segment]:

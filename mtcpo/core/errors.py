@@ -1,9 +1,10 @@
-"""UserError, the exception for everything that the user can fix, and helpers for its message."""
+"""UserError, the exception for everything that the user can fix; helpers for its message and for that of interrupts."""
 
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 
 
 class UserError(Exception):
@@ -36,3 +37,21 @@ def choose(kind: str, name: str, choices: Iterable[str]) -> UserError:
     """Return the error for a `name` that is not among `choices`; the message lists them and names the nearest."""
     listed = sorted(choices)
     return UserError(f"unknown {kind} {name!r}{nearest(name, listed)}; choose from {', '.join(listed)}")
+
+
+@contextmanager
+def standing(describe: Callable[[], str]) -> Iterator[None]:
+    """Add to an interrupt of the block where the work stands, such as "saved at step 679 of 1,668", for the last line.
+
+    Blocks may be nested: a stage of a run, and the training in it.
+    """
+    try:
+        yield
+    except KeyboardInterrupt as interrupt:
+        interrupt.add_note(describe())
+        raise
+
+
+def standing_of(interrupt: BaseException) -> str:
+    """Return where the work stood at an interrupt, outermost first; "" if nothing is known."""
+    return ", ".join(filter(None, reversed(getattr(interrupt, "__notes__", []))))

@@ -6,7 +6,7 @@ import logging
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from itertools import chain
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -30,6 +30,13 @@ def require_first(items: Iterator[Item], message: str) -> Iterator[Item]:
     if first is None:
         raise UserError(message)
     return chain([first], items)
+
+
+def peek(items: Iterable[Item], count: int) -> tuple[list[Item], Iterator[Item]]:
+    """Read at most `count` items; return them, and an iterator over all items, those included."""
+    iterator = iter(items)
+    first = list(islice(iterator, count))
+    return first, chain(first, iterator)
 
 
 def read_segments(path: Path) -> Iterator[Segment]:

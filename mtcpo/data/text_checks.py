@@ -13,6 +13,10 @@ from mtcpo.data.languages import script_of
 _LOOP = re.compile(r"(.)\1{11,}|(..)\2{5,}|(.{3,60}?)\3{3,}", re.DOTALL)
 
 
+MIN_SCRIPT_SHARE = 0.5
+"""Names and loan words in another script are fine, but most letters must be in a script of the target language."""
+
+
 def is_length_within(text: str, source: str, ratio: float) -> bool:
     """Whether a text is at most `ratio` times longer or shorter than its source, in characters."""
     return 1 / ratio <= len(text) / len(source.strip()) <= ratio
@@ -38,6 +42,12 @@ def has_loop(text: str) -> bool:
 
 def _has_letter_or_digit(text: str) -> bool:
     return any(map(str.isalnum, text))
+
+
+def adds_loop(text: str, source: str) -> bool:
+    """Whether a translation has a repetition and its source has none: "ha ha ha ha" may be translated as such."""
+    # Short-circuit: most translations have no repetition, so their sources need no check.
+    return has_loop(text) and not has_loop(source)
 
 
 # The ISO 15924 code of a writing system -> the Unicode scripts whose letters it uses.
@@ -70,3 +80,8 @@ def script_share(text: str, tgt_lang: str) -> float:
     """Return the share of a text's letters that are in the target language's script, 0 to 1; 1 without any letter."""
     letters = len(_letters().findall(text))
     return len(_letters_in(tgt_lang).findall(text)) / letters if letters else 1.0
+
+
+def is_in_other_script(text: str, tgt_lang: str) -> bool:
+    """Whether most letters of a text are in a script that the target language is not written in."""
+    return script_share(text, tgt_lang) < MIN_SCRIPT_SHARE

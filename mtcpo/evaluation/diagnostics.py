@@ -7,7 +7,7 @@ from typing import TypedDict
 
 from mtcpo.data.language_id import count_wrong, why_unchecked
 from mtcpo.data.records import Segment
-from mtcpo.data.text_checks import has_loop
+from mtcpo.data.text_checks import adds_loop
 from mtcpo.evaluation.testsets.testset import TestSet
 
 
@@ -33,8 +33,7 @@ def diagnose(test_set: TestSet, texts: Sequence[str]) -> Diagnostics:
         stripped = text.strip()
         empty += not stripped
         copied += bool(stripped) and stripped == segment.source.strip()
-        # Short-circuit: most outputs have no repetition, so their sources need no check.
-        looping += has_loop(text) and not has_loop(segment.source)
+        looping += adds_loop(text, segment.source)
     # Language identification needs an optional package, which does not know every language.
     wrong_language = None
     if not why_unchecked(test_set.tgt_lang):

@@ -9,9 +9,9 @@ spans/<suite>/<pair>/<system>.jsonl             the error spans that a metric fi
 from __future__ import annotations
 
 import re
-from collections import Counter
+from collections import ChainMap, Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -32,18 +32,20 @@ LINE_BREAK = re.compile(r"\r\n|\r|\n")
 class Evaluation:
     """The evaluation of systems on one test set.
 
-    entry: its entry of evaluation.json. segments: with the systems as candidates, and their segment scores.
+    entry: its entry of evaluation.json. segments: with the systems as candidates, and their segment scores. engines:
+    system -> what translated it, such as "ctranslate2 4.8.5 (float32)"; without systems whose outputs were given.
     """
 
     test_set: TestSet
     entry: SetEntry
     segments: tuple[Segment, ...]
+    engines: Mapping[str, str] = field(default_factory=dict)
 
 
 def to_document(evaluations: Sequence[Evaluation], made: Mapping[str, Any] | None = None) -> EvaluationDocument:
     """Return the document for several test sets. A language pair that occurs twice or more is keyed "SUITE:PAIR".
 
-    made: provenance (command, versions, inputs), if no run's stamp has it.
+    made: provenance (command, versions, inputs), if no run's stamp has it. The engines that translated are added.
 
     Raises:
         UserError: two evaluations are of the same test set.
@@ -57,9 +59,11 @@ def to_document(evaluations: Sequence[Evaluation], made: Mapping[str, Any] | Non
         if key in entries:
             raise UserError(f"two test sets are named {name} {pair}; rename one")
         entries[key] = evaluation.entry
-    if made is None:  # a field that is set is written, even if it is None
+    engines = dict(ChainMap(*(dict(evaluation.engines) for evaluation in evaluations)))
+    provenance = dict(made or {}) | ({"engines": engines} if engines else {})
+    if not provenance:  # a field that is set is written, even if it is None
         return EvaluationDocument(pairs=entries)
-    return EvaluationDocument(pairs=entries, made=dict(made))
+    return EvaluationDocument(pairs=entries, made=provenance)
 
 
 def write_evaluation(

@@ -17,6 +17,8 @@ from itertools import product
 import numpy as np
 from numpy.typing import NDArray
 
+from mtcpo.core.progress import Progress
+
 Array = NDArray[np.float64]
 Scorer = Callable[[Array], Array]
 """Summed statistics (..., K) -> corpus scores (...)."""
@@ -102,8 +104,10 @@ def _products(
     edges = np.cumsum([table.shape[1] for table in statistics])[:-1]
     # Concatenated into one matrix: a single product per block, however many systems and metrics there are.
     joined = np.concatenate(statistics, axis=1, dtype=np.float64)
-    for drawn in draws(len(joined), rows, seed):
-        yield np.split(drawn @ joined, edges, axis=1)
+    with Progress("significance tests", rows, "resamples") as progress:
+        for drawn in draws(len(joined), rows, seed):
+            yield np.split(drawn @ joined, edges, axis=1)
+            progress.update(len(drawn))
 
 
 def interval_95(scores: Array) -> tuple[float, float]:

@@ -22,6 +22,7 @@ from typing import Any, Protocol
 
 from mtcpo.core.errors import UserError, counted
 from mtcpo.core.files import read_lines, sha256_of
+from mtcpo.core.progress import detail, under_way
 from mtcpo.core.provenance import provenance
 from mtcpo.data.records import Segment
 from mtcpo.data.rows import read_segments
@@ -35,7 +36,7 @@ from mtcpo.metrics.registry import is_lexical, load_metric
 from mtcpo.metrics.score_cache import CACHE_FILE, CachedMetric, ScoreCache
 from mtcpo.models.config import ModelOptions
 from mtcpo.translation.config import TranslateConfig
-from mtcpo.translation.engines.base import Engine
+from mtcpo.translation.engines.base import Engine, Job
 from mtcpo.translation.engines.registry import open_engine
 from mtcpo.translation.translate import translate_texts, translate_to_file
 
@@ -84,26 +85,36 @@ class OutputFiles:
         return [read_output(path, test_set) for path, test_set in zip(self.paths, test_sets, strict=True)]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class TranslationModel:
     """A model that translates the test sets.
 
-    open: number of sources -> context manager of an engine. decoding: explicit settings, which override a suite's.
-    folder: keeps the translations until `forget_translations`, so that an interrupted call resumes.
+    open: job -> context manager of an engine. decoding: explicit settings, which override a suite's. folder: keeps the
+    translations until `forget_translations`, so that an interrupted call resumes. translated_with: label of the engine
+    of the last call of `outputs`.
     """
 
-    open: Callable[[int], AbstractContextManager[Engine]]
+    open: Callable[[Job], AbstractContextManager[Engine]]
     decoding: TranslateConfig
     folder: Path | None = None
+    translated_with: str = ""
 
     def outputs(self, test_sets: Sequence[TestSet]) -> Outputs:
         """Translate the test sets."""
         outputs = []
-        with self.open(sum(len(test_set.segments) for test_set in test_sets)) as engine:
+        with self.open(translation_job(test_sets, self.decoding)) as engine:
             for test_set in test_sets:
                 decoding = decoding_of(test_set, self.decoding)
                 outputs.append(_translate(engine, test_set.segments, decoding, self.folder))
+            self.translated_with = engine.label
         return outputs
+
+
+def translation_job(test_sets: Sequence[TestSet], decoding: TranslateConfig) -> Job:
+    """Return the job of translating test sets. decoding: as in `TranslationModel`."""
+    segments = tuple(chain.from_iterable(test_set.segments for test_set in test_sets))
+    decodings = [decoding_of(test_set, decoding) for test_set in test_sets]
+    return Job(decodings, segments, len(segments))
 
 
 def evaluate_systems(
@@ -141,12 +152,13 @@ def evaluate_systems(
             metric.open()
     for name, model in models.items():
         outputs[name] = model.outputs(test_sets)
+    engines = {name: model.translated_with for name, model in models.items()}
     evaluations = []
     for index, test_set in enumerate(test_sets):
         # In the given order: without a configured baseline, the first system is the baseline.
         outputs_on_set = {name: outputs[name][index] for name in systems}
         evaluation = evaluate_outputs(test_set, outputs_on_set, metrics[index], config, selection_metrics)
-        evaluations.append(evaluation)
+        evaluations.append(replace(evaluation, engines=engines))
     return evaluations
 
 
@@ -251,6 +263,7 @@ def _open_score_cache(config: EvaluateConfig, folder: Path | None) -> ScoreCache
     elif folder is not None:
         path = folder / CACHE_FILE
     cache = ScoreCache(path)
+    detail(f"score cache: {path}")
     if cache.note:
         LOG.warning("mtcpo: %s", cache.note)
     return cache
@@ -267,7 +280,9 @@ def _translate(
     fingerprint = [engine.name, decoding.model_dump_json(), *(repr(segment) for segment in bare)]
     digest = sha256("\n".join(fingerprint).encode()).hexdigest()
     path = folder / KEPT_TRANSLATIONS / f"{digest[:16]}.jsonl"
-    if not path.exists():
+    if path.exists():
+        under_way().skip(len(bare))
+    else:
         translate_to_file(engine, bare, decoding, path)
     return [segment.candidates[0].text for segment in read_segments(path)]
 

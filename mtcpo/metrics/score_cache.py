@@ -17,6 +17,7 @@ from itertools import chain
 from pathlib import Path
 
 from mtcpo.core.errors import UserError
+from mtcpo.core.progress import Progress
 from mtcpo.data.records import Candidate, ErrorSpan, Segment
 from mtcpo.metrics.base import Metric, MetricProxy, NeuralMetric, ScoreWithSpans, scores_only
 
@@ -150,8 +151,10 @@ class CachedMetric(NeuralMetric, MetricProxy):
         """Return the scores and error spans of each candidate, a batch of segments at a time."""
         size = SEGMENTS_PER_BATCH * self.processes
         scored: list[list[ScoreWithSpans]] = []
-        for start in range(0, len(segments), size):
-            scored += self._score_batch(segments[start : start + size])
+        with Progress(f"scoring by {self.name}", len(segments), "segments") as progress:
+            for start in range(0, len(segments), size):
+                scored += self._score_batch(segments[start : start + size])
+                progress.update(len(scored) - progress.done)
         return scored
 
     def _score_batch(self, segments: Sequence[Segment]) -> list[list[ScoreWithSpans]]:

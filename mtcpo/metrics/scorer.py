@@ -15,6 +15,7 @@ from itertools import chain, islice
 from pathlib import Path
 
 from mtcpo.core.errors import UserError, choose
+from mtcpo.core.progress import detail
 from mtcpo.core.workers import map_in_order
 from mtcpo.data.records import Candidate, Segment
 from mtcpo.metrics.base import CandidateMetric, Metric, ScoreWithSpans, with_score, without_spans
@@ -91,6 +92,11 @@ class Scorer:
             _require_columns(segment, columns)
             yield segment
 
+    @property
+    def cache_path(self) -> Path | None:
+        """The file of the cache, if one was opened."""
+        return None if self._cache is None else self._cache_path
+
     def close(self) -> None:
         """Close the cache, if one was opened."""
         if self._cache is not None:
@@ -154,6 +160,7 @@ class Scorer:
             return metric
         if self._cache is None:
             self._cache = ScoreCache(self._cache_path)
+            detail(f"score cache: {self._cache_path}")
             self.notes += [self._cache.note] if self._cache.note else []
         return CachedMetric(metric, self._cache)
 

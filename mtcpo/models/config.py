@@ -12,6 +12,12 @@ from mtcpo.models.families import Family
 
 DType = Literal["float32", "bfloat16", "float16", "auto"]
 
+TranslationDType = Literal["float32", "bfloat16", "float16", "int8", "auto"]
+"""Precision for translating: int8 is for CTranslate2, which computes with it but does not train."""
+
+EngineName = Literal["auto", "transformers", "ctranslate2", "vllm"]
+"""A row of ENGINES in `mtcpo/translation/engines/registry.py`, or "auto": the fastest that is installed and proven."""
+
 Quantization = Literal["4bit", "8bit"]
 
 
@@ -36,13 +42,13 @@ class ModelOptions:
     prompt: template that replaces the family's.
     family: replaces the one declared for the model's type.
     allow_code: run Python code in the model's directory; if False, such a model is refused.
-    engine: what translates with it, of ENGINES in `mtcpo/translation/engines/registry.py`.
+    engine: what translates with it; an `EngineName`.
     """
 
     prompt: str | None = None
     family: Family | None = None
     allow_code: bool = False
-    engine: str = "transformers"
+    engine: str = "auto"
 
 
 DEFAULT_OPTIONS = ModelOptions()

@@ -11,6 +11,7 @@ from mtcpo.evaluation.systems import metrics_of
 from mtcpo.metrics.registry import candidate_kind, is_computed, load_candidate_metric
 from mtcpo.pipeline.recipe import Recipe
 from mtcpo.pipeline.run_directory import RunDirectory, control_settings
+from mtcpo.translation.engines.registry import check_engine
 
 
 def check_before_run(folder: RunDirectory, waiting: Collection[str]) -> None:
@@ -21,10 +22,17 @@ def check_before_run(folder: RunDirectory, waiting: Collection[str]) -> None:
     """
     # Quick checks first: a COMET model takes seconds to load.
     _check_model(folder)
+    _check_engine(folder.recipe, waiting)
     _check_training(folder, waiting)
     _check_sources(folder.recipe, waiting)
     _check_selection_metrics(folder.recipe, waiting)
     _check_evaluation(folder, waiting)
+
+
+def _check_engine(recipe: Recipe, waiting: Collection[str]) -> None:
+    """Refuse an engine that is not installed, before the stage that needs it."""
+    if any(name == "translate" or name.startswith("decode") for name in waiting):
+        check_engine(recipe.model.engine, recipe.model.dtype)
 
 
 def _check_training(folder: RunDirectory, waiting: Collection[str]) -> None:

@@ -16,7 +16,7 @@ from mtcpo.data.config import CorpusConfig
 from mtcpo.data.file_formats.registry import is_table, is_text
 from mtcpo.evaluation.config import RunEvaluateConfig
 from mtcpo.metrics.registry import candidate_kind, is_computed, metric_kind
-from mtcpo.models.config import DType
+from mtcpo.models.config import EngineName, TranslationDType
 from mtcpo.models.creation import CreateConfig
 from mtcpo.models.prompts import check_prompt
 from mtcpo.preferences.build import PrefsConfig
@@ -36,8 +36,10 @@ class ModelConfig(Config):
     """Prompt template that replaces the family's: {source}, {src_name}, {tgt_name}, {src_code}, {tgt_code}."""
     family: Annotated[str, CodeIfAllowed] | None = None
     """`python:module:NAME`: a custom family, for a model type unknown to mtcpo."""
-    dtype: DType = "auto"
+    dtype: TranslationDType = "auto"
     """Precision for translating; training has its own (train.dtype)."""
+    engine: EngineName = "auto"
+    """What translates the sources of the candidates and the test sets; see docs/decoding.md."""
 
     @model_validator(mode="after")
     def _one_start(self) -> ModelConfig:

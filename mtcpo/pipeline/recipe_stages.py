@@ -37,7 +37,7 @@ from mtcpo.preferences.selections import needs_logprobs
 from mtcpo.preferences.user_selection import selection_name
 from mtcpo.training.config import TrainConfig
 from mtcpo.translation.config import TranslateConfig
-from mtcpo.translation.engines.registry import open_engine
+from mtcpo.translation.engines.registry import look_ahead, open_engine
 
 if TYPE_CHECKING:
     from mtcpo.models.prompts import TextExample
@@ -128,14 +128,16 @@ def _candidates(folder: RunDirectory, translate: TranslateConfig) -> Stage:
         from mtcpo.translation.translate import translate_to_file
 
         drops = Drops()
-        with open_engine(folder.base, BASE, model.dtype, folder.model_options, data.take) as engine:
-            figures = translate_to_file(engine, read_corpus(data, drops), translate, output, overwrite)
+        job, segments = look_ahead(read_corpus(data, drops), translate, data.take)
+        with open_engine(folder.base, BASE, model.dtype, folder.model_options, job) as engine:
+            figures = translate_to_file(engine, segments, translate, output, overwrite)
+            figures |= {"engine": engine.label}
         return figures | {"dropped": dict(drops), "seed": translate.seed}
 
     candidates = counted(translate.num_candidates, "candidate")
-    summary = f"{candidates} per source from {_short_name(folder.base)}, {translate.sampling}"
+    summary = f"{candidates} per source from {_short_name(folder.base)}, {translate.summary()}"
     inputs = [*folder.model_files(folder.base), *corpus_files(data)]
-    loading = _prompt(folder) | {"dtype": model.dtype}
+    loading = _prompt(folder) | _loading(folder)
     return _stage(folder, "translate", summary, [translate, data, loading], inputs, [output], run)
 
 
@@ -203,19 +205,20 @@ def _decode(folder: RunDirectory, system: str, model: str) -> Stage:
 
     def run(overwrite: bool) -> dict[str, Any]:
         from mtcpo.evaluation.results import write_translations
+        from mtcpo.evaluation.systems import translation_job
         from mtcpo.translation.translate import translate_texts
 
         test_sets = folder.test_sets()
-        sources = sum(len(test_set.segments) for test_set in test_sets)
-        with open_engine(model, system, settings.dtype, folder.model_options, sources) as engine:
+        job = translation_job(test_sets, decoding)
+        with open_engine(model, system, settings.dtype, folder.model_options, job) as engine:
             for test_set, path in zip(test_sets, outputs, strict=True):
                 texts = translate_texts(engine, test_set.segments, decoding_of(test_set, decoding))
                 write_translations(path, texts)
-        return {"seed": decoding.seed}
+            return {"engine": engine.label, "seed": decoding.seed}
 
     summary = f"translate the test sets with {_short_name(model)}"
     inputs = [*folder.model_files(model), *folder.test_files()]
-    loading = _prompt(folder) | {"dtype": settings.dtype}
+    loading = _prompt(folder) | _loading(folder)
     return _stage(
         folder,
         f"decode {system}",
@@ -324,6 +327,14 @@ def _reference_texts(segments: Iterable[Segment]) -> Iterator[TextExample]:
     from mtcpo.training.examples import reference_texts
 
     return reference_texts(segments)
+
+
+def _loading(folder: RunDirectory) -> dict[str, Any]:
+    """Return the settings of [model] that the stages which translate depend on, besides `_prompt`."""
+    model = folder.recipe.model
+    # Only if it is set, as for the family.
+    engine = {} if model.engine == "auto" else {"engine": model.engine}
+    return {"dtype": model.dtype} | engine
 
 
 def _prompt(folder: RunDirectory) -> dict[str, Any]:

@@ -60,7 +60,7 @@ class RunDirectory:
             UserError: model.family cannot be imported, or is not a Family.
         """
         model = self.recipe.model
-        return ModelOptions(model.prompt, load_family(model.family, "model.family"), self.allow_code)
+        return ModelOptions(model.prompt, load_family(model.family, "model.family"), self.allow_code, model.engine)
 
     def model_files(self, name: str) -> list[str]:
         """Return a model's inputs: its name or folder, and the file of a custom family."""

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
-from mtcpo.core.errors import UserError
+from mtcpo.core.errors import UserError, standing
+from mtcpo.core.progress import detail
 from mtcpo.data.file_formats.registry import is_file
 from mtcpo.pipeline.stamp import Stage, are_all_new, differences, is_pending, read_stamp, record_begin, record_end
 
@@ -113,8 +116,10 @@ def run_stages(stages: Sequence[Stage], folder: Path, overwrite: bool, say: Call
         if state == "changed" and not (overwrite or stage.follows):
             raise _refusal(stage, folder)
         say(_head(number, stages))
+        detail(f"      settings: {json.dumps(stage.settings, ensure_ascii=False)}")
         # If a stage is to do but its outputs exist, they are from an attempt that was allowed to replace them.
-        _run(stage, folder, overwrite or not stage.missing_outputs(), say)
+        with standing(partial("stage {} of {} ({})".format, number, len(stages), stage.name)):
+            _run(stage, folder, overwrite or not stage.missing_outputs(), say)
 
 
 def _run(stage: Stage, folder: Path, overwrite: bool, say: Callable[[str], None]) -> None:

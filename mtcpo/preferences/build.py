@@ -10,7 +10,8 @@ from pathlib import Path
 from pydantic import Field
 
 from mtcpo.core.config import PathOrName
-from mtcpo.core.errors import UserError
+from mtcpo.core.errors import UserError, counted, standing
+from mtcpo.core.progress import Progress
 from mtcpo.core.version import __version__
 from mtcpo.data.corpora import Drops
 from mtcpo.data.file_formats.registry import check_writable, stem_of, write_row_file
@@ -79,12 +80,17 @@ def build_preferences(
     chooser, statistics = Chooser(config), PairStatistics(config.seed)
     output.parent.mkdir(parents=True, exist_ok=True)
     cache = Path(config.score_cache) if config.score_cache else output.with_name(CACHE_FILE)
-    with closing(Scorer(config.metrics, config.workers, cache, config.comet)) as scorer:
-        stream = scorer.score(_prepare(segments, config, statistics))
+    progress = Progress(f"scoring by {', '.join(config.metrics)}", unit="segments")
+    with (
+        progress,
+        closing(Scorer(config.metrics, config.workers, cache, config.comet)) as scorer,
+        standing(lambda: _standing(progress, scorer)),
+    ):
+        stream = progress.over(scorer.score(_prepare(segments, config, statistics)))
         if scored is not None:
             write_row_file(scored, map(segment_to_json, stream))
             # Read back from the file, so that pairs are chosen by exactly the scores that it holds.
-            stream = read_segments(scored)
+            stream = Progress("choosing pairs", progress.done, "segments").over(read_segments(scored))
         triplets = _choose(stream, config, chooser, statistics, output.parent)
         if config.deduplicate:
             triplets = _drop_repeats(triplets, statistics)
@@ -101,6 +107,13 @@ def build_preferences(
         )
     write_pair_report(report or report_path_of(output), result)
     return result
+
+
+def _standing(scored: Progress, scorer: Scorer) -> str:
+    """Return where interrupted work stands, for the last line."""
+    where = scorer.cache_path
+    kept = "" if where is None else f", neural scores kept in {where}"
+    return f"{counted(scored.done, 'segment')} scored{kept}"
 
 
 def _prepare(segments: Iterable[Segment], config: SelectionConfig, statistics: PairStatistics) -> Iterator[Segment]:
@@ -150,7 +163,8 @@ def _choose(
         for segment in segments:
             by_set.add(segment)
             spool.write(segment_to_json(segment))
-        for number, row in enumerate(spool.rows(), start=1):
+        rows = Progress("choosing pairs", spool.count, "segments").over(spool.rows())
+        for number, row in enumerate(rows, start=1):
             segment = segment_from_json(row, f"segment {number}")
             # A language pair without any candidate has no moments, and needs none.
             moments = by_set.moments(segment.src_lang, segment.tgt_lang) if segment.candidates else None

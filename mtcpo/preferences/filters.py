@@ -17,10 +17,7 @@ from mtcpo.core.config import Config, PathOrName
 from mtcpo.core.errors import UserError, first_line
 from mtcpo.data.language_id import are_wrong, why_unchecked
 from mtcpo.data.records import Candidate, Segment
-from mtcpo.data.text_checks import edit_similarity, has_loop, is_length_within, script_share
-
-MIN_SCRIPT_SHARE = 0.5
-"""Names and loan words in another script are fine, but most letters must be in a script of the target language."""
+from mtcpo.data.text_checks import adds_loop, edit_similarity, is_in_other_script, is_length_within
 
 TOLERANCE = 1e-9
 """9 and 10 characters must pass a limit of 0.1, although 0.1 * 10 and 10 - 9 differ by rounding."""
@@ -95,13 +92,12 @@ def _length_check(config: FilterConfig) -> TextCheck:
 
 
 def _repetition_check(config: FilterConfig) -> TextCheck:
-    # A source with a repetition ("ha ha ha ha") may have a translation with one.
-    return lambda text, segment: has_loop(text) and not has_loop(segment.source)
+    return lambda text, segment: adds_loop(text, segment.source)
 
 
 def _script_check(config: FilterConfig) -> TextCheck:
     # Cheap, and needs no package: finds off-target texts in another script.
-    return lambda text, segment: script_share(text, segment.tgt_lang) < MIN_SCRIPT_SHARE
+    return lambda text, segment: is_in_other_script(text, segment.tgt_lang)
 
 
 def _language_check(config: FilterConfig) -> TextCheck:

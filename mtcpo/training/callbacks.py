@@ -1,19 +1,22 @@
-"""Trainer callbacks: the progress bar on stderr, interrupts, and resuming a finished run."""
+"""Trainer callbacks: progress, the growing log file, interrupts, and resuming a finished run."""
 
 from __future__ import annotations
 
+import math
 import signal
-import sys
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from itertools import chain
+from pathlib import Path
 from typing import Any
 
 import torch
-from tqdm import tqdm
 from transformers import EarlyStoppingCallback, Trainer, TrainerCallback
 
-from mtcpo.core.progress import bar
+from mtcpo.core.progress import Progress, note
+from mtcpo.data.file_formats.json_lines import json_line
+from mtcpo.data.file_formats.registry import write_row_file
 from mtcpo.training.config import TrainConfig
 
 SPEED_FIGURES = ("_runtime", "_per_second", "_preparation_time")
@@ -48,68 +51,132 @@ def _printable(text: str) -> str:
     return "".join(char if char.isprintable() else "\N{REPLACEMENT CHARACTER}" for char in line)
 
 
-class TrainingBar(TrainerCallback):
-    """A progress bar over optimizer steps that shows loss and reward accuracy instead of log lines."""
+class TrainingProgress(TrainerCallback):
+    """Progress over optimizer steps, with loss and reward accuracy, instead of log lines; and over evaluations."""
 
     SHOWN = (("loss", "loss"), ("accuracy", "rewards/accuracies"), ("margin", "rewards/margins"))
 
     def __init__(self, description: str) -> None:
         self.description = description
-        self.bar: tqdm[Any] | None = None
+        self.training: Progress | None = None
+        self.evaluation: Progress | None = None
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Start at the step that a resumed run has reached."""
         if state.is_world_process_zero:
-            self.bar = bar(self.description, state.max_steps, "steps")
-            self.bar.update(state.global_step)
+            self.training = Progress(self.description, state.max_steps, "steps", state.global_step)
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Advance by one optimizer step."""
-        if self.bar is not None:
-            self.bar.update(1)
+        if self.training is not None:
+            self.training.update()
+
+    def on_prediction_step(self, args: Any, state: Any, control: Any, eval_dataloader: Any, **kwargs: Any) -> None:
+        """Advance by one batch of an evaluation."""
+        if not state.is_world_process_zero:
+            return
+        if self.evaluation is None:
+            self.evaluation = Progress("evaluating on pairs", len(eval_dataloader), "batches")
+        self.evaluation.update()
 
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float] | None = None, **kwargs: Any) -> None:
         """Show the newest figures."""
-        if self.bar is not None and logs is not None and "loss" in logs:
-            self.bar.set_postfix({short: f"{logs[name]:.3g}" for short, name in self.SHOWN if name in logs})
+        if self.training is not None and logs is not None and "loss" in logs:
+            self.training.show_figures({short: logs[name] for short, name in self.SHOWN if name in logs})
 
     def on_evaluate(
         self, args: Any, state: Any, control: Any, metrics: dict[str, float] | None = None, **kwargs: Any
     ) -> None:
         """Print the figures of an evaluation and the sample translations, if a dev set was translated."""
+        if self.evaluation is not None:
+            self.evaluation.close()
+            self.evaluation = None
         samples = state.log_history[-1].get("samples") if state.log_history else None
         if samples and metrics and state.is_world_process_zero:
             for line in evaluation_lines(state.global_step, metrics, samples):
-                # Not print, which would break the bar.
-                tqdm.write(line, file=sys.stderr)
+                note(line)
 
     def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Close the bar."""
-        if self.bar is not None:
-            self.bar.close()
+        """Remove the bar."""
+        if self.training is not None:
+            self.training.close()
+
+
+# --- the log file -----------------------------------------------------------------------------------------------------
+
+
+class LogFile(TrainerCallback):
+    """Writes the log to a file while training runs; a line is written whole, so a reader never sees half of one.
+
+    A run that resumes first replaces the file by the log of its checkpoint: later rows belong to steps that are done
+    again.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._written: int | None = None
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Write the rows that a resumed run has logged before."""
+        if state.is_world_process_zero:
+            write_row_file(self.path, map(without_nan, state.log_history))
+            self._written = len(state.log_history)
+
+    def on_log(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Append new rows."""
+        self._append(state)
+
+    def on_evaluate(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Append sample translations, which are logged after the figures of an evaluation."""
+        self._append(state)
+
+    def _append(self, state: Any) -> None:
+        # An evaluation without training has no file, nor have other processes.
+        if self._written is None:
+            return
+        rows = state.log_history[self._written :]
+        # Unbuffered: all rows in one write, at once.
+        with self.path.open("ab", buffering=0) as file:
+            file.write(b"".join(json_line(without_nan(row)) for row in rows))
+        self._written += len(rows)
+
+
+def without_nan(row: Mapping[str, Any]) -> dict[str, Any]:
+    """Replace NaN and infinity by None, for JSON: a gradient norm may overflow once, and training recover."""
+    return {name: None if _is_nan(value) else value for name, value in row.items()}
+
+
+def _is_nan(value: Any) -> bool:
+    return isinstance(value, float) and not math.isfinite(value)
 
 
 # --- resuming ---------------------------------------------------------------------------------------------------------
 
 
 class FinishedRun(TrainerCallback):
-    """Keeps a run that is resumed after its last step from saving and evaluating that step again."""
+    """Of a run that is resumed after its last step: saves nothing again, and evaluates only what was not evaluated."""
 
     def __init__(self) -> None:
         self.is_finished = False
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Record whether any step is left."""
+        """Record whether any step is left; if none is, make the evaluation before which the run was killed."""
         self.is_finished = 0 < state.max_steps <= state.global_step
+        # Not left to the end of the epoch: after the last one, transformers enters no epoch. An evaluation by steps
+        # comes before the checkpoint of its step.
+        if self.is_finished and args.eval_strategy == "epoch" and not self._is_evaluated(state):
+            args.eval_on_start = True
 
     def on_epoch_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Save nothing, and evaluate only if the run was killed between its last checkpoint and its evaluation."""
-        if not self.is_finished:
-            return
-        control.should_save = False
-        for row in state.log_history:
-            if row["step"] == state.global_step and any(name.startswith("eval_") for name in row):
-                control.should_evaluate = False
+        """Neither save nor evaluate the last step again."""
+        if self.is_finished:
+            control.should_save = control.should_evaluate = False
+
+    @staticmethod
+    def _is_evaluated(state: Any) -> bool:
+        """Whether the log has an evaluation of the last step."""
+        rows = (row for row in state.log_history if row["step"] == state.global_step)
+        return any(name.startswith("eval_") for name in chain.from_iterable(rows))
 
 
 # --- interrupts -------------------------------------------------------------------------------------------------------

@@ -11,7 +11,7 @@ from mtcpo.data.config import CorpusConfig, Language, PreferenceSetConfig, RowSo
 from mtcpo.metrics.comet.config import CometConfig
 from mtcpo.metrics.config import MetricSpec
 from mtcpo.metrics.registry import metric_kind, metric_name
-from mtcpo.models.config import DType, LoraConfig, Quantization
+from mtcpo.models.config import DType, EngineName, LoraConfig, Quantization
 from mtcpo.training.losses import LossConfig
 from mtcpo.translation.config import TranslateConfig, with_comet_for_mbr
 
@@ -26,6 +26,8 @@ class DevConfig(CorpusConfig):
     metrics: tuple[MetricSpec, ...] = Field(("chrf", "bleu"), min_length=1)
     comet: CometConfig = CometConfig()
     decoding: TranslateConfig = TranslateConfig()
+    engine: EngineName = "auto"
+    """What translates; auto: transformers, because another engine would convert the model at every evaluation."""
     samples: int = Field(3, ge=0)
     """Translations logged at every evaluation, spread evenly over the set."""
 

@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from accelerate.utils import broadcast_object_list, gather_object
 
 from mtcpo.core.errors import UserError
+from mtcpo.core.progress import Progress
 from mtcpo.data.corpora import Drops, read_corpus
 from mtcpo.data.records import Segment
 from mtcpo.metrics.base import Metric
 from mtcpo.metrics.registry import load_metric
+from mtcpo.models.config import EngineName
 from mtcpo.models.loading import LoadedModel
 from mtcpo.training.config import DevConfig, TrainConfig
 from mtcpo.translation.config import TranslateConfig
-from mtcpo.translation.engines.registry import load_engine
+from mtcpo.translation.engines.base import Job
+from mtcpo.translation.engines.registry import check_engine, load_engine
 from mtcpo.translation.mbr import open_mbr
 from mtcpo.translation.translate import translate_texts
 
@@ -25,13 +28,15 @@ from mtcpo.translation.translate import translate_texts
 class DevSet:
     """Segments with references, metrics to score their translations, and decoding settings.
 
-    samples: how many translations `evaluate` returns as examples, spread evenly over the set.
+    engine: what translates, as in `DevConfig`. samples: how many translations `evaluate` returns as examples, spread
+    evenly over the set.
     """
 
     segments: tuple[Segment, ...]
     metrics: tuple[Metric, ...]
     decoding: TranslateConfig
     samples: int = 3
+    engine: EngineName = "auto"
 
     def evaluate(self, loaded: LoadedModel, accelerator: Any) -> tuple[dict[str, float], list[dict[str, str]]]:
         """Return metric -> corpus score, and sample translations; the same in every process.
@@ -60,7 +65,11 @@ class DevSet:
         # Equally many in each process, some twice if need be: with sharded weights, none can translate alone.
         rounds = -(-count // processes)
         numbers = [number % count for number in range(accelerator.process_index, rounds * processes, processes)]
-        part = translate_texts(load_engine(loaded, "dev"), [self.segments[n] for n in numbers], self.decoding)
+        options = replace(loaded.options, engine=self.engine)
+        with Progress("translating the dev set", len(numbers), "sources") as progress:
+            job = Job([self.decoding], self.segments)
+            engine = load_engine(loaded, "dev", options=options, on_batch=progress.update, job=job)
+            part = translate_texts(engine, [self.segments[n] for n in numbers], self.decoding)
         translations = dict(gather_object(list(zip(numbers, part, strict=True))))
         return [translations[number] for number in range(count)]
 
@@ -98,8 +107,10 @@ def load_dev_set(config: DevConfig) -> tuple[DevSet, Drops]:
     """Read a dev set and load its metrics; also return reason -> count of dropped segments.
 
     Raises:
-        UserError: a file is missing or empty, a segment has no reference, or a metric cannot be loaded.
+        UserError: a file is missing or empty, a segment has no reference, a metric cannot be loaded, or the engine is
+            not installed.
     """
+    check_engine(config.engine)
     drops = Drops()
     segments = tuple(read_corpus(config, drops))
     if not segments:
@@ -113,4 +124,4 @@ def load_dev_set(config: DevConfig) -> tuple[DevSet, Drops]:
     assert config.tgt_lang is not None  # the section checks it
     metrics = [load_metric(spec, config.tgt_lang, config.comet) for spec in config.metrics]
     open_mbr(config.decoding, [config.tgt_lang])
-    return DevSet(segments, tuple(metrics), config.decoding, config.samples), drops
+    return DevSet(segments, tuple(metrics), config.decoding, config.samples, config.engine), drops

@@ -14,6 +14,7 @@ from transformers import Seq2SeqTrainingArguments, set_seed
 
 from mtcpo.core.errors import UserError
 from mtcpo.core.files import sha256_of, write_json
+from mtcpo.core.progress import Progress
 from mtcpo.core.user_code import is_user_code, user_code_file
 from mtcpo.data.corpora import Drops
 from mtcpo.models.adapters import add_adapters
@@ -69,7 +70,8 @@ def prepare_training(
     """
     # Quick checks first, before the model is loaded.
     dev, dev_dropped = dev_set_of(config)
-    loaded = load()
+    with Progress("loading the model", unit=""):
+        loaded = load()
     check_precision(args, loaded.family)
     data = RunData(
         training.encode("training", loaded.layout, config),
@@ -148,6 +150,14 @@ def prepare_work(work: Path, fingerprint: str, overwrite: bool) -> str | None:
     work.mkdir(parents=True)
     write_json(record, {"fingerprint": fingerprint})
     return None
+
+
+def saved_at(work: Path, max_steps: int) -> str:
+    """Return where an interrupted training stands, for the last line: the step of its last checkpoint."""
+    checkpoint = _last_checkpoint(work / "checkpoints")
+    if checkpoint is None:
+        return f"none of {max_steps:,} steps saved yet"
+    return f"saved at step {step_of(Path(checkpoint)):,} of {max_steps:,}"
 
 
 def _last_checkpoint(folder: Path) -> str | None:

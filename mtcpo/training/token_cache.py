@@ -28,6 +28,7 @@ from filelock import FileLock
 
 from mtcpo.core.cache import explained_if_full, forget_old, user_cache
 from mtcpo.core.files import complete_folder, sha256_of, write_json
+from mtcpo.core.progress import Progress, detail
 from mtcpo.core.resources import PACKAGE
 from mtcpo.models.layouts.base import Example, Layout
 from mtcpo.models.prompts import TextExample
@@ -81,12 +82,13 @@ def _mapped(path: Path, dtype: type[np.generic]) -> Any:
 
 
 class Spool:
-    """Texts in a temporary file, which can be read repeatedly. sha256: of all texts."""
+    """Texts in a temporary file, which can be read repeatedly. count: of texts. sha256: of all of them."""
 
     def __init__(self, file: IO[bytes], texts: Iterable[TextExample]) -> None:
         self._file = file
-        digest = hashlib.sha256()
+        self.count, digest = 0, hashlib.sha256()
         for text in texts:
+            self.count += 1
             fields = (text.source, text.src_lang, text.tgt_lang, text.targets, text.prompt, text.id)
             line = json.dumps(fields).encode() + b"\n"
             digest.update(line)
@@ -110,7 +112,9 @@ def spooled(texts: Iterable[TextExample]) -> Iterator[Spool]:
     """
     # In the cache's folder: on many machines, the folder for temporary files is in memory.
     with TemporaryFile(dir=user_cache(CONTENT)) as file, explained_if_full(CONTENT):
-        yield Spool(file, texts)
+        with Progress("reading examples", unit="examples") as progress:
+            spool = Spool(file, progress.over(texts))
+        yield spool
 
 
 def cached_examples(
@@ -142,10 +146,11 @@ def cached_examples(
         if stored is None:
             notes_files = entry.parent.glob(f"*/examples/{NOTES}")
             forget_old((file.parents[1], file) for file in notes_files)
-            with complete_folder(folder) as partial:
-                _write(partial, tokenize(texts), notes)
+            with complete_folder(folder) as partial, Progress("tokenizing", texts.count, "examples") as progress:
+                _write(partial, tokenize(progress.over(texts)), notes)
             stored = _read(folder)
         assert stored is not None
+        detail(f"tokenized examples: {folder}")
         os.utime(folder / NOTES)  # records the time of last use, for `forget_old`
         return stored
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import shutil
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -12,17 +11,23 @@ from typing import Any
 
 from transformers import PrinterCallback, ProgressCallback
 
-from mtcpo.core.errors import UserError, one_line
+from mtcpo.core.errors import UserError, one_line, standing
 from mtcpo.core.files import complete_folder, partial_path, refuse_existing, write_json, write_text
 from mtcpo.data.corpora import Drops
-from mtcpo.data.file_formats.registry import write_row_file
 from mtcpo.models.adapters import save_adapters
 from mtcpo.models.canary import CANARY_FILE
 from mtcpo.models.config import DEFAULT_OPTIONS, ModelOptions
 from mtcpo.models.loading import LoadedModel, load_model, save_adapted, save_model
 from mtcpo.models.prompts import TextExample
 from mtcpo.training.arguments import dtype_of, training_setup
-from mtcpo.training.callbacks import SPEED_FIGURES, TrainingBar, early_stopping, stopping_at_a_step
+from mtcpo.training.callbacks import (
+    SPEED_FIGURES,
+    LogFile,
+    TrainingProgress,
+    early_stopping,
+    stopping_at_a_step,
+    without_nan,
+)
 from mtcpo.training.config import TrainConfig
 from mtcpo.training.examples import CountedTexts, evaluation_texts, with_template
 from mtcpo.training.losses import LossSpec, find_loss
@@ -34,6 +39,7 @@ from mtcpo.training.prepare import (
     prepare_training,
     prepare_work,
     run_fingerprint,
+    saved_at,
     step_of,
     stopped_early_at,
 )
@@ -62,7 +68,8 @@ def train(
 
     After an interrupt, the same call resumes from the last checkpoint. `output_dir` contains the model or its adapters,
     with canary and card (README.md), metrics.jsonl (training logs and sample translations) and training.json (settings
-    and figures), whose content is returned.
+    and figures), whose content is returned. Meanwhile, metrics.jsonl grows in the unfinished directory beside it,
+    `.NAME.partial`.
 
     Args:
         model: name or directory, as in `load_model`.
@@ -109,7 +116,8 @@ def _train(model: str, run: TrainingRun, loss: LossSpec, work: Path, overwrite: 
     if checkpoint is not None and patience is not None:
         run.args.max_steps = stopped_early_at(checkpoint, patience) or run.args.max_steps
     trainer = _make_trainer(run, loss)
-    with stopping_at_a_step(trainer):
+    trainer.add_callback(LogFile(work / LOG_FILE))
+    with standing(lambda: saved_at(work, trainer.state.max_steps)), stopping_at_a_step(trainer):
         trainer.train(resume_from_checkpoint=checkpoint)
     return trainer
 
@@ -118,13 +126,13 @@ def _make_trainer(run: TrainingRun, loss: LossSpec) -> ExampleTrainer:
     """Create the trainer; missing packages and hardware become UserErrors."""
     data = run.data
     evaluation = None if data.evaluation is None else data.evaluation.examples
-    callbacks = [TrainingBar(f"training ({run.config.loss})"), *early_stopping(run.config)]
+    callbacks = [TrainingProgress(f"training ({run.config.loss})"), *early_stopping(run.config)]
     with _explained():
         ExampleTrainer.get_optimizer_cls_and_kwargs(run.args, run.loaded.model)
         trainer = ExampleTrainer(
             run.loaded, run.args, run.config, data.training.examples, evaluation, data.dev, loss, callbacks
         )
-    # TrainingBar replaces these.
+    # TrainingProgress replaces these.
     for callback in (PrinterCallback, ProgressCallback):
         trainer.remove_callback(callback)
     return trainer
@@ -210,16 +218,7 @@ def _scores_at(logs: Iterable[Mapping[str, Any]], step: int) -> dict[str, Any]:
     for row in logs:
         if row["step"] == step:
             scores |= {name: value for name, value in row.items() if name.startswith("eval_")}
-    return _without_nan({name: value for name, value in scores.items() if not name.endswith(SPEED_FIGURES)})
-
-
-def _without_nan(row: Mapping[str, Any]) -> dict[str, Any]:
-    """Replace NaN and infinity by None, for JSON: a gradient norm may overflow once, and training recover."""
-    return {name: None if _is_nan(value) else value for name, value in row.items()}
-
-
-def _is_nan(value: Any) -> bool:
-    return isinstance(value, float) and not math.isfinite(value)
+    return without_nan({name: value for name, value in scores.items() if not name.endswith(SPEED_FIGURES)})
 
 
 # --- the model directory ----------------------------------------------------------------------------------------------
@@ -235,7 +234,7 @@ def _finish(
     work = partial_path(folder)
     with complete_folder(work / "model") as result:
         save_trained(loaded, config, result, tuple(report["data"]["languages"]))
-        write_row_file(result / LOG_FILE, map(_without_nan, trainer.state.log_history))
+        shutil.copyfile(work / LOG_FILE, result / LOG_FILE)
         write_json(result / REPORT_FILE, report)
         write_text(result / CARD_FILE, model_card(report, folder.name))
     if trainer.args.push_to_hub:

@@ -9,10 +9,21 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
-from mtcpo.data.records import Segment
+from mtcpo.data.records import Candidate, Segment
 from mtcpo.translation.config import TranslateConfig
 from mtcpo.translation.engines.base import Engine
 from mtcpo.translation.mbr import open_mbr
+from mtcpo.translation.mixtures import translate_by_all
+from mtcpo.translation.redraw import redraw_duplicates
+from mtcpo.translation.retry import retry_degenerate, widened
+
+
+def searches_of(config: TranslateConfig) -> list[TranslateConfig]:
+    """Return every search that a `Decoder` may ask an engine for."""
+    searches = config.searches()
+    for attempt in range(1, config.retry + 1):
+        searches += widened(config, attempt).searches()
+    return searches
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,11 +35,30 @@ class Decoder:
     counts: Counter[str] = field(default_factory=Counter)
 
     def decode(self, segments: Sequence[Segment]) -> list[Segment]:
-        """Return the segments with new candidates appended to those in the input."""
+        """Return the segments with new candidates appended to those in the input.
+
+        A source that is longer than the model takes gets one empty candidate, and is counted.
+        """
+        too_long = self.engine.too_long(segments, self.config)
+        fitting = [segment for segment, is_long in zip(segments, too_long, strict=True) if not is_long]
+        decoded = iter(self._decode_fitting(fitting) if fitting else [])
+        self.counts["too_long_for_model"] += len(segments) - len(fitting)
+        empty = (Candidate(self.engine.system, ""),)
+        whole = []
+        for segment, is_long in zip(segments, too_long, strict=True):
+            whole.append(replace(segment, candidates=segment.candidates + empty) if is_long else next(decoded))
+        return whole
+
+    def _decode_fitting(self, segments: Sequence[Segment]) -> list[Segment]:
         # Before the search: a metric that cannot be loaded must not waste it.
         mbr = open_mbr(self.config, [segment.tgt_lang for segment in segments])
-        made = self.engine.translate(segments, self.config)
+        made = translate_by_all(self.engine, segments, self.config)
         self.counts["candidates"] += sum(map(len, made))
+        if mbr is None:
+            made, drawn = redraw_duplicates(self.engine, segments, made, self.config)
+            self.counts.update(drawn)
+        if self.config.retry:
+            made = retry_degenerate(self.engine, segments, made, self.config, self.counts)
         if mbr is not None:
             made = [[replace(winner, system=self.engine.system)] for winner in mbr.choose(segments, made)]
         decoded = []

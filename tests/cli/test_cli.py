@@ -249,7 +249,7 @@ MISTAKES = [
     (f"{TRAIN} --source s.en --reference r.de --output-dir t", "give --prefs FILE, or --loss sft with --source FILE"),
     (f"{TRAIN} --prefs no.jsonl --output-dir t", "no.jsonl: no such file"),
     (f"{TRAIN} --prefs p.jsonl --dev-metric chrf --output-dir t",
-     "--dev-reference and --dev-metric need --dev-source"),
+     "--dev-reference, --dev-metric and --dev-engine need --dev-source"),
     (f"{TRAIN} --prefs p.jsonl --dev-source s.en --output-dir t", "dev: a dev set needs src_lang and tgt_lang"),
     (f"{TRAIN} --prefs p.jsonl --eval-prefs no.jsonl --output-dir t", "no.jsonl: no such file"),
     (f"{TRAIN} --prefs s.en --output-dir t",
@@ -339,7 +339,7 @@ def test_a_missing_comet_directory_is_named(scored, capsys):
     assert contents(scored) == before
 
 
-def test_a_place_where_no_folder_can_be_made_is_refused(here, capsys):
+def test_an_output_in_a_folder_that_cannot_be_made_is_refused(here, capsys):
     if not Path("/proc/self").exists():
         pytest.skip("no /proc here")
     line = mistake(capsys, *f"{EVALUATE} --hyp a=r.de --output-dir /proc/none".split())
@@ -348,7 +348,7 @@ def test_a_place_where_no_folder_can_be_made_is_refused(here, capsys):
 
 
 @pytest.mark.slow
-def test_without_network_one_line_says_how_to_get_the_model(here):
+def test_without_network_the_error_is_one_line_with_the_download_command(here):
     # In a process of its own: whatever the libraries print on import or by themselves would show here.
     outcome = call(*words("translate s.en --model mt5 --src-lang en --tgt-lang de --output c.jsonl"), cwd=here)
     assert (outcome.code, outcome.out, outcome.err) == (2, "", f"mtcpo: {NO_MODEL}\n")
@@ -400,11 +400,14 @@ def test_a_refused_command_leaves_existing_output_alone(scored, capsys):
     assert contents(scored) == before
 
 
-def test_translate_counts_drops_and_gives_files_different_ids(here, capsys):
+def test_translate_counts_drops_and_ids_of_files_differ(here, capsys):
     command = words("translate s.en gaps.en --model mt5dir --src-lang en --tgt-lang de --set max_new_tokens=3")
     outcome = run(capsys, *command, "--output", "c.jsonl")
     assert (outcome.code, outcome.err) == (0, "")
     assert outcome.out == "c.jsonl: 10 sources, 1 candidate each; dropped: 2 empty_source\n"
+    (line,) = outcome.engines
+    assert line.startswith("translating with transformers ")
+    assert line.endswith(": for fewer than 256 sources, converting the model takes longer than it saves\n")
     segments = list(read_segments(here / "c.jsonl"))
     assert [s.id for s in segments] == [f"s.en:{n}" for n in range(1, 7)] + [f"gaps.en:{n}" for n in (1, 2, 4, 5)]
     assert {c.system for s in segments for c in s.candidates} == {"mt5dir"} or len(segments[0].candidates) == 1
@@ -446,6 +449,8 @@ def test_evaluate_files_and_a_model(here, capsys):
     outcome = run(capsys, *model, "--output-dir", "m")
     assert (outcome.code, outcome.err) == (0, "")
     assert len((here / "m/translations/s/en-de").glob("*.txt").__next__().read_text().splitlines()) == 6
+    made = json.loads((here / "m/evaluation.json").read_text(encoding="utf-8"))["made"]
+    assert outcome.engines[0].startswith(f"translating with {made['engines']['mt5dir']}: ")
 
 
 def test_a_refused_command_leaves_no_folder_behind(here, capsys):

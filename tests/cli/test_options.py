@@ -108,7 +108,8 @@ def reads_of_group(group, module):
             if isinstance(node, ast.ClassDef) and node.name == group.__name__:
                 methods = [part for part in node.body if isinstance(part, ast.FunctionDef)]
                 for method in methods:
-                    reads |= reads_of(method, "self") if method.name in reads else set()
+                    is_called = method.name in reads or method.name == "__post_init__"
+                    reads |= reads_of(method, "self") if is_called else set()
     return reads
 
 

@@ -25,13 +25,17 @@ CONFIG = EvaluateConfig(metrics=("chrf",), resamples=20)
 class Dictionary:
     """An engine that knows the translations of some sources. sources: those that it was asked for."""
 
-    name = "dictionary"
+    name = system = "dictionary"
+    label = "dictionary 1 (float32)"
 
     def __init__(self, translations):
         self.translations = translations
         self.sources = []
 
-    def translate(self, segments, config, seed):
+    def too_long(self, segments, config):
+        return [False] * len(segments)
+
+    def translate(self, segments, config, draw=0):
         self.sources += [segment.source for segment in segments]
         return [[Candidate(self.name, self.translations[segment.source])] for segment in segments]
 
@@ -54,7 +58,7 @@ def as_file(path, texts):
 def as_model(garden, texts, folder):
     sources = [segment.source for segment in garden.segments]
     engine = Dictionary(dict(zip(sources, texts, strict=True)))
-    return TranslationModel(lambda sources: nullcontext(engine), TranslateConfig(), folder), engine
+    return TranslationModel(lambda job: nullcontext(engine), TranslateConfig(), folder), engine
 
 
 def test_texts_files_and_models_give_one_evaluation(tmp_path, garden, outputs):
@@ -68,7 +72,11 @@ def test_texts_files_and_models_give_one_evaluation(tmp_path, garden, outputs):
     (evaluation,) = evaluate_systems([garden], systems, CONFIG, tmp_path, ["chrf"])
     given = {name: GivenOutputs([texts]) for name, texts in outputs.items()}
     (expected,) = evaluate_systems([garden], given, CONFIG, None, ["chrf"])
-    assert to_document([evaluation]) == to_document([expected])
+    assert to_document([evaluation]).pairs == to_document([expected]).pairs
+    # Only what was translated here, and beside other provenance if there is any.
+    assert to_document([evaluation]).made == {"engines": {"start": Dictionary.label}}
+    assert to_document([evaluation], {"seconds": 3}).made == {"seconds": 3, "engines": {"start": Dictionary.label}}
+    assert to_document([expected]).made is None
     assert evaluation.segments == expected.segments
     assert evaluation.entry.baseline == "start"
     assert len(engine.sources) == 10

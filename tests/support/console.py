@@ -20,17 +20,30 @@ DEMO = ROOT / "data/demo"
 ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "PYTHONPATH": str(ROOT)}
 
 
-INTERRUPTED = "mtcpo: interrupted; run the same command again to resume\n"
-"""All that an interrupted command prints."""
+INTERRUPTED = "mtcpo: interrupted; repeat the command to resume\n"
+"""All that a command prints that is interrupted before its work has begun."""
+
+
+def interrupted(standing):
+    """All that an interrupted command prints. standing: where its work stands."""
+    return f"mtcpo: interrupted: {standing}; repeat the command to resume\n"
 
 
 @dataclass
 class Outcome:
-    """How a command ended: its exit code, and what it printed on stdout and stderr."""
+    """How a command ended: its exit code, what it printed on stdout and stderr, and the engines that it named there."""
 
     code: int
     out: str
     err: str
+    engines: tuple[str, ...] = ()
+
+    @classmethod
+    def of(cls, code, out, err):
+        """An outcome whose `err` is without the line that says which engine translates: it comes before all else."""
+        lines = err.splitlines(keepends=True)
+        engines = [line for line in lines if line.startswith("translating with ")]
+        return cls(code, out, "".join(line for line in lines if line not in engines), tuple(engines))
 
 
 def words(text):
@@ -67,7 +80,7 @@ def run(capsys, *arguments):
     capsys.readouterr()
     code = exit_code(*arguments)
     captured = capsys.readouterr()
-    return Outcome(code, captured.out, captured.err)
+    return Outcome.of(code, captured.out, captured.err)
 
 
 def mistake(capsys, *arguments):
@@ -103,7 +116,7 @@ def finish(process):
         process.kill()
         process.communicate()
         raise
-    return Outcome(process.returncode, out, err)
+    return Outcome.of(process.returncode, out, err)
 
 
 def call(*arguments, cwd):

@@ -11,18 +11,20 @@ import pytest
 import torch
 from support.models import PAIRS, preference_texts
 from support.training import assert_same_weights, interrupt_at, model_weights, train_config
-from transformers import Seq2SeqTrainingArguments
+from transformers import Seq2SeqTrainingArguments, TrainerCallback, TrainerState
 
-from mtcpo.core.errors import UserError
+from mtcpo.core.errors import UserError, standing_of
 from mtcpo.data.records import Segment, Triplet
 from mtcpo.models.config import LoraConfig
 from mtcpo.models.head.targets import IGNORE
 from mtcpo.models.loading import load_model
 from mtcpo.models.prompts import TextExample
 from mtcpo.training.arguments import DEFAULT_ARGS, RESERVED_ARGS, check_precision, dtype_of, training_setup
+from mtcpo.training.callbacks import LogFile
 from mtcpo.training.config import TrainConfig
 from mtcpo.training.examples import encode_within_limits, pair_texts, reference_texts
 from mtcpo.training.losses import pair_logps
+from mtcpo.training.prepare import saved_at
 from mtcpo.training.train import train
 from mtcpo.training.trainer import ExampleTrainer
 
@@ -99,7 +101,7 @@ def test_training_frees_the_model(model_folder, tmp_path, monkeypatch):
     assert gone
 
 
-def test_the_same_seed_gives_the_same_model(model_folder, tmp_path):
+def test_the_same_seed_trains_the_same_model(model_folder, tmp_path):
     settings = train_config(dropout=0.1, args={"seed": 5})
     for name in ("a", "b"):
         train(str(model_folder("mt5")), preference_texts(8), settings, tmp_path / name)
@@ -136,8 +138,9 @@ def test_interrupted_training_resumes_to_the_same_weights(model_folder, kind, tm
     for step, number in ((3, signal.SIGINT), (6, signal.SIGTERM)):
         with monkeypatch.context() as patch:
             interrupt_at(patch, step, number)
-            with pytest.raises(KeyboardInterrupt):
+            with pytest.raises(KeyboardInterrupt) as stopped:
                 train(*arguments, tmp_path / "parts")
+        assert standing_of(stopped.value) == f"saved at step {step} of 12"
         assert not (tmp_path / "parts").exists()
         checkpoints = tmp_path / ".parts.partial" / "checkpoints"
         assert [path.name for path in checkpoints.iterdir()] == [f"checkpoint-{step}"]
@@ -150,8 +153,54 @@ def test_interrupted_training_resumes_to_the_same_weights(model_folder, kind, tm
         [json.loads(line) for line in (tmp_path / name / "metrics.jsonl").read_text().splitlines()]
         for name in ("whole", "parts")
     ]
+    # The same rows: those of steps that were done again are there once.
+    assert [(row["step"], row.keys()) for row in rows[0]] == [(row["step"], row.keys()) for row in rows[1]]
     losses = [[row["loss"] for row in log if "loss" in row] for log in rows]
     assert len(losses[0]) == len(losses[1]) == 6
+
+
+class Reader(TrainerCallback):
+    """Reads the log while training runs, as `tail -f` does; at the end, what the trainer has logged."""
+
+    def __init__(self, path):
+        self.path, self.seen, self.history = path, [], []
+
+    def on_step_begin(self, args, state, control, **kwargs):
+        text = self.path.read_text(encoding="utf-8")
+        assert text == "" or text.endswith("\n")
+        self.seen.append([json.loads(line)["step"] for line in text.splitlines()])
+        self.history = state.log_history
+
+
+def test_the_log_grows_while_training_runs(model_folder, tmp_path, monkeypatch):
+    """Rows every two of six steps; the evaluations at the end of each epoch of two steps."""
+    reader = Reader(tmp_path / ".out.partial/metrics.jsonl")
+    monkeypatch.setattr("mtcpo.training.train.early_stopping", lambda config: [reader])
+    settings = train_config(args={"num_train_epochs": 3})
+    train(str(model_folder("mt5")), preference_texts(8), settings, tmp_path / "out", eval_texts=preference_texts(4, 40))
+    assert reader.seen == [[], [], [2, 2], [2, 2], [2, 2, 4, 4], [2, 2, 4, 4]]
+    rows = map(json.loads, (tmp_path / "out/metrics.jsonl").read_text(encoding="utf-8").splitlines())
+    assert list(rows) == reader.history
+
+
+def test_a_resumed_run_replaces_half_a_line_and_what_its_checkpoint_does_not_know(tmp_path):
+    path = tmp_path / "metrics.jsonl"
+    path.write_text('{"step": 2}\n{"step": 4}\n{"st', encoding="utf-8")
+    state = TrainerState(is_world_process_zero=True, log_history=[{"step": 2, "loss": 1.5}])
+    log = LogFile(path)
+    log.on_train_begin(None, state, None)
+    assert path.read_text(encoding="utf-8") == '{"step": 2, "loss": 1.5}\n'
+    state.log_history.append({"step": 4, "grad_norm": float("inf")})
+    log.on_log(None, state, None)
+    log.on_log(None, state, None)
+    assert path.read_text(encoding="utf-8") == '{"step": 2, "loss": 1.5}\n{"step": 4, "grad_norm": null}\n'
+
+
+def test_a_run_stopped_before_its_first_checkpoint_has_saved_no_step(tmp_path):
+    assert saved_at(tmp_path, 1668) == "none of 1,668 steps saved yet"
+    (tmp_path / "checkpoints/checkpoint-679").mkdir(parents=True)
+    (tmp_path / "checkpoints/checkpoint-679/trainer_state.json").touch()
+    assert saved_at(tmp_path, 1668) == "saved at step 679 of 1,668"
 
 
 @pytest.mark.slow
@@ -161,7 +210,7 @@ def test_killed_after_the_last_checkpoint_trains_no_further_step(model_folder, l
     arguments = (str(model_folder("mt5")), preference_texts(8), train_config(args=limit), tmp_path / "out")
     with monkeypatch.context() as patch:
         patch.setattr(
-            "mtcpo.training.train.write_row_file", lambda *args: (_ for _ in ()).throw(OSError(28, "disk full"))
+            "mtcpo.training.train.save_trained", lambda *args: (_ for _ in ()).throw(OSError(28, "disk full"))
         )
         with pytest.raises(OSError, match="disk"):
             train(*arguments)
@@ -188,6 +237,20 @@ def test_killed_after_the_last_checkpoint_evaluates_no_second_time(model_folder,
     train(*arguments, eval_texts=preference_texts(4, start=40))
     rows = map(json.loads, (tmp_path / "out" / "metrics.jsonl").read_text().splitlines())
     assert [row["step"] for row in rows if "eval_loss" in row] == [2, 3]
+
+
+def test_killed_between_the_last_checkpoint_and_its_evaluation_evaluates(model_folder, tmp_path, monkeypatch):
+    """Saved by steps, evaluated at the end of epochs: the last checkpoint comes before the last evaluation."""
+    settings = train_config(args={"max_steps": -1, "save_strategy": "steps", "save_steps": 1, "eval_strategy": "epoch"})
+    arguments = (str(model_folder("mt5")), preference_texts(8), settings, tmp_path / "out")
+    with monkeypatch.context() as patch:
+        patch.setattr(ExampleTrainer, "evaluation_loop", lambda *args, **kw: (_ for _ in ()).throw(OSError(28, "full")))
+        with pytest.raises(OSError, match="full"):
+            train(*arguments, eval_texts=preference_texts(4, start=40))
+    report = train(*arguments, eval_texts=preference_texts(4, start=40))
+    rows = map(json.loads, (tmp_path / "out" / "metrics.jsonl").read_text().splitlines())
+    assert [row["step"] for row in rows if "eval_loss" in row] == [2]
+    assert report["scores"]["eval_loss"] > 0
 
 
 def test_an_unfinished_run_with_other_settings_is_not_resumed(model_folder, tmp_path, monkeypatch):
@@ -402,7 +465,7 @@ def test_evaluation_data_is_evaluated_every_epoch_by_default(tmp_path):
     )
 
 
-def test_float16_training_is_refused_where_it_overflows_or_does_not_exist(model_folder, load, tmp_path):
+def test_float16_training_is_refused_if_it_overflows_or_is_not_supported(model_folder, load, tmp_path):
     arguments = training_setup(TrainConfig(), tmp_path).args
     arguments.fp16 = True
     with pytest.raises(UserError, match=r"train\.args\.fp16: float16 overflows to NaN in the mt5 family"):

@@ -1,4 +1,4 @@
-"""Files of candidates that are resumed, settings, and the table of engines."""
+"""Files of candidates that are resumed, and settings."""
 
 import json
 
@@ -12,10 +12,8 @@ from mtcpo.data.file_formats import registry
 from mtcpo.data.file_formats.registry import read_row_file
 from mtcpo.data.records import Candidate, Segment
 from mtcpo.data.rows import read_segments
-from mtcpo.models.config import ModelOptions
 from mtcpo.translation import translate as translation
 from mtcpo.translation.config import TranslateConfig
-from mtcpo.translation.engines.registry import ENGINES, EngineKind, engine_kind, load_engine, open_engine
 from mtcpo.translation.engines.transformers import GenerateEngine
 from mtcpo.translation.translate import translate_texts, translate_to_file
 
@@ -36,7 +34,8 @@ class StoppingEngine:
     """An engine that is interrupted in its n-th window."""
 
     def __init__(self, engine, windows):
-        self.engine, self.windows, self.name = engine, windows, engine.name
+        self.engine, self.windows = engine, windows
+        self.name, self.system, self.too_long = engine.name, engine.system, engine.too_long
 
     def translate(self, window, settings, draw=0):
         if self.windows == 0:
@@ -147,18 +146,6 @@ def test_each_window_has_its_own_seed(engine):
     assert translate_texts(tiny, same, settings) == found
 
 
-def test_an_opened_engine_reports_progress_by_sources(model_folder):
-    with open_engine(str(model_folder("mt5")), "base", "float32", sources=3) as opened:
-        assert translate_texts(opened, english_segments(3), quick_search()) == translate_texts(
-            opened, english_segments(3), quick_search()
-        )
-        assert "base" in opened.name
-        counts = []
-        opened.on_batch = counts.append
-        translate_texts(opened, english_segments(5), quick_search(batch_size=2))
-        assert counts == [2, 2, 1]
-
-
 # --- settings ---------------------------------------------------------------------------------------------------------
 
 
@@ -177,37 +164,3 @@ def test_wrong_settings_are_refused(values, message):
     with pytest.raises(ValueError, match=message):
         TranslateConfig(**values)
     assert json.loads(TranslateConfig().model_dump_json())["num_beams"] == 4
-
-
-# --- engines ----------------------------------------------------------------------------------------------------------
-
-
-def test_an_unknown_engine_is_refused_with_the_choices():
-    with pytest.raises(UserError, match=r"'transfomers'.*did you mean 'transformers'"):
-        engine_kind("transfomers")
-
-
-def test_a_missing_package_of_an_engine_is_named_with_what_installs_it(monkeypatch):
-    kind = EngineKind("Other", "for this test", ENGINES["transformers"].loader, ("no_such_package",), "pip install it")
-    monkeypatch.setitem(ENGINES, "other", kind)
-    with pytest.raises(UserError, match="engine other needs no_such_package: pip install it"):
-        engine_kind("other")
-
-
-def test_the_options_of_a_model_choose_its_engine(engine, monkeypatch):
-    tiny = engine("mt5")
-    requests = []
-    # Registered as a new engine would be: nothing else in mtcpo names the engines.
-    monkeypatch.setitem(ENGINES, "other", EngineKind("Other", "for this test", requests.append))
-    with open_engine("a/model", "base", "float32", ModelOptions(engine="other")):
-        pass
-    assert [(request.model, request.system, request.dtype) for request in requests] == [("a/model", "base", "float32")]
-    with pytest.raises(UserError, match=r"'othr'.*did you mean 'other'"):
-        load_engine(tiny.loaded, "base", options=ModelOptions(engine="othr"))
-
-
-def test_the_engine_of_a_model_in_memory_does_not_load_it_again(engine):
-    tiny = engine("mt5")
-    with open_engine(tiny.loaded, "base") as opened:
-        assert opened.loaded is tiny.loaded
-        assert opened.name == load_engine(tiny.loaded, "base").name

@@ -129,7 +129,10 @@ def in_threads(engine, segments, output, ranks, count=2, **options):
 class CopyingEngine:
     """An engine whose translations are copies, so that threads can use it at the same time."""
 
-    name = "copying"
+    name = system = "copying"
+
+    def too_long(self, segments, config):
+        return [False] * len(segments)
 
     def translate(self, segments, config, draw=0):
         from mtcpo.data.records import Candidate

@@ -16,6 +16,7 @@ import numpy as np
 
 from mtcpo.core.errors import UserError
 from mtcpo.core.files import sha256_of
+from mtcpo.core.progress import Progress
 from mtcpo.data.records import Segment
 from mtcpo.metrics.base import Array, NeuralMetric, ScoreWithSpans, scores_only
 from mtcpo.metrics.comet.checkpoint import (
@@ -69,7 +70,8 @@ class CometMetric(NeuralMetric):
 
     def open(self) -> None:
         """Load the model."""
-        self.runner.open()
+        with Progress(f"loading {self.checkpoint}", unit=""):
+            self.runner.open()
 
     def score_candidates(self, segments: Sequence[Segment]) -> list[list[float]]:
         """Return scores[segment][candidate]."""
@@ -119,6 +121,8 @@ class CometMetric(NeuralMetric):
         """Return scores and error spans as [segment][candidate][row]; equal rows are scored once."""
         blocks = _blocks(rows)
         # If there are no rows, the model is not even loaded.
+        if blocks:
+            self.open()
         predictions = self.runner.predict(blocks) if blocks else []
         scores: dict[Row, ScoreWithSpans] = {}
         for block, predicted in zip(blocks, predictions, strict=True):

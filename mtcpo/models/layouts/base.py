@@ -99,6 +99,10 @@ class Generation(Protocol):
         """Return the inputs of `generate` for the sources of examples."""
         ...
 
+    def generation_length(self, example: Example, max_new_tokens: int) -> int:
+        """Return the positions that the source needs for generation, for comparison with the model's limit."""
+        ...
+
     def generation_settings(self, tgt_lang: str) -> dict[str, Any]:
         """Return the settings of `generate` that depend on the target language."""
         ...

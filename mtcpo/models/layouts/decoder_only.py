@@ -168,6 +168,10 @@ class DecoderOnlyLayout:
             "attention_mask": pad_rows([[1] * len(source) for source in sources], 0, left=True),
         }
 
+    def generation_length(self, example: Example, max_new_tokens: int) -> int:
+        """Return the length of the prompt with the longest possible translation."""
+        return len(example.source) + max_new_tokens
+
     def generation_settings(self, tgt_lang: str) -> dict[str, Any]:
         """Return the padding token, which many of these models lack, and for chats the end tokens used in training."""
         settings: dict[str, Any] = {"pad_token_id": self._pad}

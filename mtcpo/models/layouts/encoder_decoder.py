@@ -178,6 +178,10 @@ class EncoderDecoderLayout:
             "attention_mask": pad_rows([[1] * len(source) for source in sources], 0),
         }
 
+    def generation_length(self, example: Example, max_new_tokens: int) -> int:
+        """Return the length of the source, which has the encoder to itself."""
+        return len(example.source)
+
     def generation_settings(self, tgt_lang: str) -> dict[str, Any]:
         """Return settings that force the target's language token, or start decoding from it, if the family has one."""
         if not self.family.target_code:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Sequence
-from hashlib import sha256
 
 import numpy as np
 import torch
@@ -12,6 +10,7 @@ from torch import Tensor
 from transformers import EpsilonLogitsWarper, LogitsProcessor, TopKLogitsWarper, TopPLogitsWarper
 
 from mtcpo.translation.config import TranslateConfig
+from mtcpo.translation.engines.base import candidate_seed
 
 CUTOFFS: dict[str, Callable[[TranslateConfig], LogitsProcessor]] = {
     "nucleus": lambda config: TopPLogitsWarper(config.top_p),
@@ -29,8 +28,7 @@ def uniform_numbers(ids: Sequence[str], config: TranslateConfig, draw: int) -> T
     rows = []
     for number in range(config.num_candidates):
         for segment_id in ids:
-            text = json.dumps([config.seed, draw, segment_id, number])
-            generator = np.random.Generator(np.random.Philox(int.from_bytes(sha256(text.encode()).digest()[:8])))
+            generator = np.random.Generator(np.random.Philox(candidate_seed(config.seed, segment_id, number, draw)))
             rows.append(generator.random(config.max_new_tokens, dtype=np.float32))
     return torch.from_numpy(np.stack(rows))
 

@@ -21,7 +21,7 @@ from mtcpo.models.loading import LoadedModel
 from mtcpo.models.names import model_fingerprint
 from mtcpo.models.prompts import TextExample
 from mtcpo.translation.config import TranslateConfig
-from mtcpo.translation.engines.base import candidate_names
+from mtcpo.translation.engines.base import candidate_names, exceed_positions
 from mtcpo.translation.engines.logits import CUTOFFS, DiversityPenalty, Draw, uniform_numbers
 
 
@@ -66,6 +66,10 @@ class GenerateEngine:
                     candidates[i] = source_candidates
                 self.on_batch(len(rows))
         return candidates
+
+    def too_long(self, segments: Sequence[Segment], config: TranslateConfig) -> list[bool]:
+        """Return for each source whether it is longer than the model takes."""
+        return exceed_positions(self.loaded.layout, segments, config)
 
     @torch.inference_mode()
     def logprobs(self, segments: Sequence[Segment], batch_size: int) -> list[list[float]]:

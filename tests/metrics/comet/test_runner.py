@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from support.comet import CORPUS_OPTIONS, comet_segments, made_up_sentences
-from support.console import INTERRUPTED, finish, mistake, run, start, write_lines
+from support.console import finish, interrupted, mistake, run, start, write_lines
 from support.planted import STANDARD, executed, plant_modules
 from support.processes import children_of, is_alive
 from support.requirements import has_comet
@@ -39,7 +39,7 @@ def scores_of(metric, count=30):
 @pytest.mark.processes
 @pytest.mark.comet
 @needs_other
-def test_another_environment_gives_the_same_scores(comet_models):
+def test_another_environment_computes_the_same_scores(comet_models):
     here = load_metric(f"comet:{comet_models['xcomet']}", "en")
     there = load_metric(f"comet:{comet_models['xcomet']}", "en", CometConfig(python=OTHER))
     np.testing.assert_allclose(
@@ -281,6 +281,6 @@ def test_the_scoring_process_ends_with_the_command(corpus, comet_models, number)
     outcome = finish(process)
     assert outcome.code == (-signal.SIGKILL if number == signal.SIGKILL else 130), outcome
     if number != signal.SIGKILL:
-        assert outcome.err == INTERRUPTED
+        assert outcome.err == interrupted("0 segments scored, neural scores kept in scores.sqlite3")
     wait_until(lambda: not is_alive(child))
     assert not (corpus / "p.jsonl").exists()
