@@ -25,7 +25,7 @@ CONFIG = EvaluateConfig(metrics=("chrf",), resamples=20)
 class Dictionary:
     """An engine that knows the translations of some sources. sources: those that it was asked for."""
 
-    name, label = "dictionary", "dictionary 1 (float32)"
+    name, label, system = "dictionary", "dictionary 1 (float32)", "dictionary"
 
     def __init__(self, translations):
         self.translations = translations
