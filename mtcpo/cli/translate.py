@@ -87,6 +87,9 @@ def translate(
 
     Any decoding setting can be given with --set: --set num_beams=8 --set epsilon=0.05 --set batch_size=64
 
+    \b
+    Several searches together: --set 'mix=[{sampling="beam",num_candidates=4},{sampling="epsilon",num_candidates=4}]'
+
     For several GPUs or machines: accelerate launch -m mtcpo translate ..., torchrun or srun; without any, --shard.
     """
     from mtcpo.core.progress import quiet_libraries

@@ -135,7 +135,7 @@ def _candidates(folder: RunDirectory, translate: TranslateConfig) -> Stage:
         return figures | {"dropped": dict(drops), "seed": translate.seed}
 
     candidates = counted(translate.num_candidates, "candidate")
-    summary = f"{candidates} per source from {_short_name(folder.base)}, {translate.sampling}"
+    summary = f"{candidates} per source from {_short_name(folder.base)}, {translate.summary()}"
     inputs = [*folder.model_files(folder.base), *corpus_files(data)]
     loading = _prompt(folder) | _loading(folder)
     return _stage(folder, "translate", summary, [translate, data, loading], inputs, [output], run)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -11,18 +11,24 @@ from mtcpo.metrics.comet.config import CometConfig
 from mtcpo.metrics.config import MetricSpec
 from mtcpo.metrics.registry import metric_kind
 
-MBR_DEFAULTS = {"sampling": "epsilon", "num_candidates": 16}
-"""Defaults for minimum Bayes risk, which needs many different candidates; epsilon sampling: arXiv 2305.09860."""
+MBR_DEFAULTS = {"sampling": "epsilon", "num_candidates": 16, "redraw": 0}
+"""Defaults for minimum Bayes risk, which needs many different candidates; epsilon sampling: arXiv 2305.09860. A sample
+counts as often as it was drawn."""
+
+Sampling = Literal["beam", "diverse", "nucleus", "top-k", "epsilon"]
+
+SAMPLED = ("nucleus", "top-k", "epsilon")
+"""The kinds of `sampling` that draw random numbers."""
 
 
-class TranslateConfig(Config):
-    """How to search or sample.
+class SearchConfig(Config):
+    """One search for candidates.
 
     sampling: beam search; diverse beam search with groups of one; nucleus, top-k or epsilon sampling.
     """
 
     num_candidates: int = Field(default=1, ge=1)
-    sampling: Literal["beam", "diverse", "nucleus", "top-k", "epsilon"] = "beam"
+    sampling: Sampling = "beam"
     num_beams: int = Field(default=4, ge=1)
     temperature: float = Field(default=1.0, gt=0)
     top_p: float = Field(default=0.9, gt=0, le=1)
@@ -34,6 +40,28 @@ class TranslateConfig(Config):
     diversity_penalty: float = Field(default=0.5, gt=0)
     """For diverse beam search: nats for each earlier candidate with the same token at the same step."""
     length_penalty: float = 1.0
+
+    @model_validator(mode="after")
+    def _beams_suffice(self) -> Self:
+        # With `mix`, the number of candidates is a sum, and each of its searches is checked by itself.
+        is_mixture = bool(getattr(self, "mix", ()))
+        if self.sampling == "beam" and self.num_beams < self.num_candidates and not is_mixture:
+            raise ValueError(
+                f"beam search with {self.num_beams} beams cannot give {self.num_candidates} candidates; "
+                "raise num_beams or choose sampling = 'epsilon'"
+            )
+        return self
+
+
+class TranslateConfig(SearchConfig):
+    """How candidates are found: one search, or several (`mix`), and what is done with their outputs."""
+
+    mix: tuple[SearchConfig, ...] = ()
+    """Several searches, whose candidates are put together. A key that is not given in an entry is that of the table
+    around it; only `num_candidates` is not, which is then the sum."""
+    redraw: int = Field(default=2, ge=0)
+    """How many times samples that repeat another candidate of their source are drawn again. Two equal candidates make
+    no pair; MBR, for which repeated samples count as often as they were drawn, never draws again."""
     max_new_tokens: int = Field(default=256, ge=1)
     batch_size: int = Field(default=32, ge=1)
     """Sources per batch; with n candidates, a batch has n times as many rows."""
@@ -57,26 +85,48 @@ class TranslateConfig(Config):
 
     @model_validator(mode="before")
     @classmethod
-    def _sample_for_mbr(cls, values: Any) -> Any:
-        return MBR_DEFAULTS | values if isinstance(values, dict) and values.get("mbr") else values
+    def _complete(cls, values: Any) -> Any:
+        if not isinstance(values, dict):
+            return values
+        if not values.get("mbr"):
+            return _with_mix(values)
+        defaults = dict(MBR_DEFAULTS)
+        if values.get("mix"):
+            del defaults["num_candidates"]
+        return _with_mix(defaults | values)
 
     @model_validator(mode="after")
     @as_value_error()
-    def _mbr_can_choose(self) -> TranslateConfig:
+    def _mbr_can_choose(self) -> Self:
         if self.mbr is not None:
             metric_kind(self.mbr)
             if self.num_candidates == 1:
                 raise ValueError("mbr chooses among candidates, and num_candidates = 1 leaves no choice; try 16")
+            if self.redraw:
+                raise ValueError("redraw: mbr counts a sample as often as it was drawn; leave redraw at 0 with mbr")
         return self
 
     @model_validator(mode="after")
-    def _beams_suffice(self) -> TranslateConfig:
-        if self.sampling == "beam" and self.num_beams < self.num_candidates:
+    def _mix_adds_up(self) -> Self:
+        total = sum(search.num_candidates for search in self.mix)
+        if self.mix and self.num_candidates != total:
             raise ValueError(
-                f"beam search with {self.num_beams} beams cannot give {self.num_candidates} candidates; "
-                "raise num_beams or choose sampling = 'epsilon'"
+                f"num_candidates is {self.num_candidates}, but the searches of `mix` give {total} together; "
+                "leave num_candidates out beside `mix`"
             )
         return self
+
+    def searches(self) -> list[TranslateConfig]:
+        """Return the settings of each search: those of `mix`, or of the only one."""
+        if not self.mix:
+            return [self]
+        return [self.model_copy(update=search.model_dump() | {"mix": ()}) for search in self.mix]
+
+    def summary(self) -> str:
+        """Return the kinds of searches in a few words: "beam", or "4 beam + 4 epsilon"."""
+        if not self.mix:
+            return self.sampling
+        return " + ".join(f"{search.num_candidates} {search.sampling}" for search in self.mix)
 
 
 def with_comet_for_mbr(values: Any) -> Any:
@@ -88,3 +138,21 @@ def with_comet_for_mbr(values: Any) -> Any:
         return values
     decoding = values["decoding"]
     return values | {"decoding": {"comet": values["comet"], **decoding}} if decoding.get("mbr") else values
+
+
+def _with_mix(values: dict[str, Any]) -> dict[str, Any]:
+    """Give the entries of `mix` the keys of the table around them, and the table the sum of their candidates."""
+    if not isinstance(values.get("mix"), (list, tuple)) or not values["mix"]:
+        return values
+    shared = {key: values[key] for key in SearchConfig.model_fields if key in values and key != "num_candidates"}
+    mix = []
+    for entry in values["mix"]:
+        given = entry.model_dump() if isinstance(entry, SearchConfig) else entry
+        mix.append(shared | given if isinstance(given, dict) else given)
+    completed = values | {"mix": mix}
+    counts = [entry.get("num_candidates", 1) for entry in mix if isinstance(entry, dict)]
+    # Entries that are no tables, and counts that are no numbers, are refused afterwards by their own types.
+    are_numbers = len(counts) == len(mix) and all(isinstance(count, int) for count in counts)
+    if are_numbers and "num_candidates" not in values:
+        completed["num_candidates"] = sum(counts)
+    return completed

@@ -13,12 +13,17 @@ from mtcpo.data.records import Candidate, Segment
 from mtcpo.translation.config import TranslateConfig
 from mtcpo.translation.engines.base import Engine
 from mtcpo.translation.mbr import open_mbr
+from mtcpo.translation.mixtures import translate_by_all
+from mtcpo.translation.redraw import redraw_duplicates
 from mtcpo.translation.retry import retry_degenerate, widened
 
 
 def searches_of(config: TranslateConfig) -> list[TranslateConfig]:
     """Return every search that a `Decoder` may ask an engine for."""
-    return [config, *(widened(config, attempt) for attempt in range(1, config.retry + 1))]
+    searches = config.searches()
+    for attempt in range(1, config.retry + 1):
+        searches += widened(config, attempt).searches()
+    return searches
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,8 +52,11 @@ class Decoder:
     def _decode_fitting(self, segments: Sequence[Segment]) -> list[Segment]:
         # Before the search: a metric that cannot be loaded must not waste it.
         mbr = open_mbr(self.config, [segment.tgt_lang for segment in segments])
-        made = self.engine.translate(segments, self.config)
+        made = translate_by_all(self.engine, segments, self.config)
         self.counts["candidates"] += sum(map(len, made))
+        if mbr is None:
+            made, drawn = redraw_duplicates(self.engine, segments, made, self.config)
+            self.counts.update(drawn)
         if self.config.retry:
             made = retry_degenerate(self.engine, segments, made, self.config, self.counts)
         if mbr is not None:

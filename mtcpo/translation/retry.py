@@ -12,12 +12,16 @@ import statistics
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from typing import TypeVar
 
 from mtcpo.data.language_id import are_wrong, why_unchecked
 from mtcpo.data.records import Candidate, Segment
 from mtcpo.data.text_checks import adds_loop, is_in_other_script
-from mtcpo.translation.config import TranslateConfig
+from mtcpo.translation.config import SAMPLED, SearchConfig, TranslateConfig
 from mtcpo.translation.engines.base import Engine
+from mtcpo.translation.mixtures import translate_by_all
+
+Search = TypeVar("Search", bound=SearchConfig)
 
 Slot = tuple[int, int]
 """(index of the segment, number of the candidate)."""
@@ -76,7 +80,7 @@ def _retry(
     """Translate the segments with degenerate candidates again; replace in `kept` what is mended, and return that."""
     indices = sorted({index for index, _ in degenerate})
     again = [segments[index] for index in indices]
-    made = engine.translate(again, widened(config, attempt), RETRY_DRAW + attempt) if again else []
+    made = translate_by_all(engine, again, widened(config, attempt), RETRY_DRAW + attempt) if again else []
     by_index = dict(zip(indices, made, strict=True))
     new_texts = {(i, n): candidate.text for i, new in by_index.items() for n, candidate in enumerate(new)}
     unfit = checker.reasons(new_texts)
@@ -91,11 +95,17 @@ def _retry(
 
 
 def widened(config: TranslateConfig, attempt: int) -> TranslateConfig:
-    """Return the search of a retry. attempt: from 1."""
-    if config.sampling in ("beam", "diverse"):
-        beams = max(config.num_beams, config.num_candidates) * (1 + attempt)
-        return config.model_copy(update={"sampling": "beam", "num_beams": beams})
-    return config.model_copy(update={"temperature": config.temperature * (1 + attempt / 4)})
+    """Return the settings of a retry, with every search wider. attempt: from 1."""
+    if not config.mix:
+        return _wider(config, attempt)
+    return config.model_copy(update={"mix": tuple(_wider(search, attempt) for search in config.mix)})
+
+
+def _wider(search: Search, attempt: int) -> Search:
+    if search.sampling in SAMPLED:
+        return search.model_copy(update={"temperature": search.temperature * (1 + attempt / 4)})
+    beams = max(search.num_beams, search.num_candidates) * (1 + attempt)
+    return search.model_copy(update={"sampling": "beam", "num_beams": beams})
 
 
 def _texts(made: Sequence[Sequence[Candidate]]) -> dict[Slot, str]:

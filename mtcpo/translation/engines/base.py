@@ -139,11 +139,16 @@ def exceed_positions(layout: Layout, segments: Sequence[Segment], config: Transl
     return [layout.generation_length(example, config.max_new_tokens) > limit for example in examples]
 
 
+NAMES = {"beam": "beam", "diverse": "group"}
+"""Kind of search -> what its candidates are called; all others are samples."""
+
+
 def candidate_names(system: str, config: TranslateConfig) -> list[str]:
     """Return the system names of a source's candidates: `system`, or with rank or number if there are several."""
-    count = config.num_candidates
-    if count == 1:
-        return [system]
-    kind = {"beam": "beam", "diverse": "group"}.get(config.sampling, "sample")
+    return [system] if config.num_candidates == 1 else numbered_names(system, config.sampling, config.num_candidates)
+
+
+def numbered_names(system: str, sampling: str, count: int) -> list[str]:
+    """Return the names of `count` candidates, numbered from 1, with as many digits as the last of them needs."""
     digits = len(str(count))
-    return [f"{system}-{kind}-{number:0{digits}}" for number in range(1, count + 1)]
+    return [f"{system}-{NAMES.get(sampling, 'sample')}-{number:0{digits}}" for number in range(1, count + 1)]
