@@ -261,7 +261,7 @@ MISTAKES = [
         for engine, message in (
             ("fast", "'fast' is not one of 'auto', 'transformers', 'ctranslate2', 'vllm'"),
             ("vllm", "engine vllm needs vllm: pip install 'mtcpo[vllm]', or choose the engine transformers"),
-            ("transformers --dtype int8", "dtype int8 needs the engine ctranslate2, not transformers; choose that engine"),
+            ("transformers --dtype int8", "dtype int8 needs the engine ctranslate2, not transformers; choose that"),
         )
     ),
     (f"{TRAIN} --prefs p.jsonl --dev-source s.en --output-dir t", "dev: a dev set needs src_lang and tgt_lang"),
