@@ -353,7 +353,7 @@ def test_a_missing_comet_directory_is_named(scored, capsys):
     assert contents(scored) == before
 
 
-def test_a_place_where_no_folder_can_be_made_is_refused(here, capsys):
+def test_an_output_in_a_folder_that_cannot_be_made_is_refused(here, capsys):
     if not Path("/proc/self").exists():
         pytest.skip("no /proc here")
     line = mistake(capsys, *f"{EVALUATE} --hyp a=r.de --output-dir /proc/none".split())
@@ -362,7 +362,7 @@ def test_a_place_where_no_folder_can_be_made_is_refused(here, capsys):
 
 
 @pytest.mark.slow
-def test_without_network_one_line_says_how_to_get_the_model(here):
+def test_without_network_the_error_is_one_line_with_the_download_command(here):
     # In a process of its own: whatever the libraries print on import or by themselves would show here.
     outcome = call(*words("translate s.en --model mt5 --src-lang en --tgt-lang de --output c.jsonl"), cwd=here)
     assert (outcome.code, outcome.out, outcome.err) == (2, "", f"mtcpo: {NO_MODEL}\n")
@@ -414,7 +414,7 @@ def test_a_refused_command_leaves_existing_output_alone(scored, capsys):
     assert contents(scored) == before
 
 
-def test_translate_counts_drops_and_gives_files_different_ids(here, capsys):
+def test_translate_counts_drops_and_ids_of_files_differ(here, capsys):
     command = words("translate s.en gaps.en --model mt5dir --src-lang en --tgt-lang de --set max_new_tokens=3")
     outcome = run(capsys, *command, "--output", "c.jsonl")
     assert (outcome.code, outcome.err) == (0, "")

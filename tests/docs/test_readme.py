@@ -40,7 +40,7 @@ def test_commands_run_in_their_order(after_demo):
     assert (after_demo / "runs/systems/evaluation.json").is_file()
 
 
-def test_the_command_that_needs_a_network_says_so_without_one(after_demo, monkeypatch):
+def test_the_command_that_needs_a_network_is_a_one_line_error_without_one(after_demo, monkeypatch):
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     with pytest.raises(UserError, match="give that directory"):
         CliRunner().invoke(mtcpo, NEEDS_NETWORK, catch_exceptions=False, standalone_mode=False)

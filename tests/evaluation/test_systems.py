@@ -25,7 +25,8 @@ CONFIG = EvaluateConfig(metrics=("chrf",), resamples=20)
 class Dictionary:
     """An engine that knows the translations of some sources. sources: those that it was asked for."""
 
-    name, label, system = "dictionary", "dictionary 1 (float32)", "dictionary"
+    name = system = "dictionary"
+    label = "dictionary 1 (float32)"
 
     def __init__(self, translations):
         self.translations = translations
