@@ -133,7 +133,7 @@ def uninterrupted(tmp_path_factory):
     return folder
 
 
-def test_a_run_interrupted_in_each_stage_gives_the_files_of_an_uninterrupted_one(uninterrupted, tmp_path):
+def test_a_run_interrupted_in_each_stage_writes_the_same_files(uninterrupted, tmp_path):
     shutil.copytree(uninterrupted, tmp_path, dirs_exist_ok=True, ignore=shutil.ignore_patterns("out"))
     met = []
     signals = itertools.cycle((signal.SIGINT, signal.SIGTERM, signal.SIGKILL))
