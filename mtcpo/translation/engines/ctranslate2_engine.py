@@ -19,7 +19,7 @@ from mtcpo.models.loading import LoadedModel, load_model, load_outline
 from mtcpo.models.names import model_fingerprint
 from mtcpo.translation.config import TranslateConfig
 from mtcpo.translation.engines.base import SAMPLE, EngineRefused, LoadRequest, candidate_names, exceed_positions
-from mtcpo.translation.engines.ctranslate2 import why_not_search
+from mtcpo.translation.engines.ctranslate2_limits import why_not_search
 from mtcpo.translation.engines.ctranslate2_proof import as_source, fits, prove
 from mtcpo.translation.engines.ctranslate2_sampling import sample
 from mtcpo.translation.engines.ctranslate2_search import Ids, Input, Place, Runner, beam_search, unsupported_setting
