@@ -71,7 +71,10 @@ def test_texts_files_and_models_give_one_evaluation(tmp_path, garden, outputs):
     }
     (evaluation,) = evaluate_systems([garden], systems, CONFIG, tmp_path, ["chrf"])
     given = {name: GivenOutputs([texts]) for name, texts in outputs.items()}
+    given["start"] = GivenOutputs([outputs["start"]], TranslateConfig())
     (expected,) = evaluate_systems([garden], given, CONFIG, None, ["chrf"])
+    assert evaluation.entry.systems["start"].decoding.search == "beam search with 4 beams"
+    assert evaluation.entry.systems["tuned"].decoding is None
     assert to_document([evaluation]).pairs == to_document([expected]).pairs
     # Only what was translated here, and beside other provenance if there is any.
     assert to_document([evaluation]).made == {"engines": {"start": Dictionary.label}}
