@@ -42,6 +42,24 @@ def test_a_recipe_without_mistakes_passes(check):
     assert check() is None
 
 
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (
+            ["model.engine=vllm"],
+            r"engine vllm needs vllm: pip install 'mtcpo\[vllm\]', or choose the engine transformers",
+        ),
+        (
+            ["model.engine=transformers", "model.dtype=int8"],
+            "dtype int8 needs the engine ctranslate2, not transformers",
+        ),
+    ],
+)
+def test_an_engine_that_cannot_translate_is_refused_before_training(check, overrides, message):
+    with pytest.raises(UserError, match=message):
+        check(*overrides)
+
+
 @pytest.mark.processes
 @pytest.mark.comet
 @pytest.mark.parametrize("section", ["prefs", "evaluate"])
