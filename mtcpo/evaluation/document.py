@@ -18,6 +18,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from mtcpo.core.config import first_problem
 from mtcpo.core.errors import UserError
 from mtcpo.core.files import read_json, write_json
 from mtcpo.metrics.per_reference import label_or_default
@@ -288,11 +289,8 @@ class EvaluationDocument(Record):
         try:
             return cls.model_validate(value)
         except ValidationError as error:
-            # Messages have one line, so only pydantic's first error is shown.
-            first = error.errors()[0]
-            field = ".".join(map(str, first["loc"]))
             raise UserError(
-                f"{where}: not an evaluation.json of mtcpo ({field}: {first['msg']}); evaluate again"
+                f"{where}: not an evaluation.json of mtcpo ({first_problem(error)}); evaluate again"
             ) from None
 
     def to_json(self) -> dict[str, Any]:

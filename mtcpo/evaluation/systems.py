@@ -28,7 +28,7 @@ from mtcpo.data.records import Segment
 from mtcpo.data.rows import read_segments
 from mtcpo.evaluation.config import DEFAULT_METRICS, EvaluateConfig
 from mtcpo.evaluation.document import Decoding
-from mtcpo.evaluation.evaluate import evaluate_outputs
+from mtcpo.evaluation.evaluate import check_systems, evaluate_outputs
 from mtcpo.evaluation.results import Evaluation
 from mtcpo.evaluation.testsets.suites import decoding_of, load_test_sets
 from mtcpo.evaluation.testsets.testset import TestSet
@@ -153,6 +153,8 @@ def evaluate_systems(
         else:
             outputs[name] = system.outputs(test_sets)
     metrics = load_metrics_for(test_sets, config, folder)
+    for test_set, metrics_of_set in zip(test_sets, metrics, strict=True):
+        check_systems(test_set, systems.keys(), metrics_of_set, config.baseline)
     if models:
         # A checkpoint that cannot be loaded should stop the call before hours of translation, not after them.
         # Without models to run, it is loaded at the first score, or never if the cache has all scores.

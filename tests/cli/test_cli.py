@@ -250,6 +250,20 @@ MISTAKES = [
     (f"{TRAIN} --prefs no.jsonl --output-dir t", "no.jsonl: no such file"),
     (f"{TRAIN} --prefs p.jsonl --dev-metric chrf --output-dir t",
      "--dev-reference, --dev-metric and --dev-engine need --dev-source"),
+    (f"{TRAIN} --prefs p.jsonl --dev-source s.en --dev-reference r.de --src-lang en --tgt-lang de --dev-engine vllm"
+     " --output-dir t", "dev: engine: vllm cannot run a model in training; choose transformers or ctranslate2"),
+    (f"{TRAIN} --prefs p.jsonl --dtype int8 --output-dir t", "'int8' is not one of 'auto', 'float32'"),
+    # engines
+    *(
+        (f"{command} --engine {engine}", message)
+        for command in ("translate s.en --model mt5dir --src-lang en --tgt-lang de --output c2.jsonl",
+                        "evaluate --source s.en --reference r.de --src-lang en --tgt-lang de --model mt5dir")
+        for engine, message in (
+            ("fast", "'fast' is not one of 'auto', 'transformers', 'ctranslate2', 'vllm'"),
+            ("vllm", "engine vllm needs vllm: pip install 'mtcpo[vllm]', or choose the engine transformers"),
+            ("transformers --dtype int8", "dtype int8 needs the engine ctranslate2, not transformers; choose that"),
+        )
+    ),
     (f"{TRAIN} --prefs p.jsonl --dev-source s.en --output-dir t", "dev: a dev set needs src_lang and tgt_lang"),
     (f"{TRAIN} --prefs p.jsonl --eval-prefs no.jsonl --output-dir t", "no.jsonl: no such file"),
     (f"{TRAIN} --prefs s.en --output-dir t",
