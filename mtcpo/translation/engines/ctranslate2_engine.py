@@ -8,20 +8,19 @@ from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
 
 import ctranslate2
 import torch
 
 from mtcpo.core.errors import UserError
 from mtcpo.data.records import Candidate, Segment
-from mtcpo.models.config import DType
+from mtcpo.models.config import TranslationDType
 from mtcpo.models.loading import LoadedModel, load_model, load_outline
 from mtcpo.models.names import model_fingerprint
 from mtcpo.translation.config import TranslateConfig
-from mtcpo.translation.engines.base import EngineRefused, LoadRequest, candidate_names
-from mtcpo.translation.engines.ctranslate2 import why_not_search
-from mtcpo.translation.engines.ctranslate2_proof import SOURCES, as_source, fits, prove
+from mtcpo.translation.engines.base import SAMPLE, EngineRefused, LoadRequest, candidate_names, exceed_positions
+from mtcpo.translation.engines.ctranslate2_limits import why_not_search
+from mtcpo.translation.engines.ctranslate2_proof import as_source, fits, prove
 from mtcpo.translation.engines.ctranslate2_sampling import sample
 from mtcpo.translation.engines.ctranslate2_search import Ids, Input, Place, Runner, beam_search, unsupported_setting
 from mtcpo.translation.engines.ctranslate2_store import Converted, cached, write_converted
@@ -139,6 +138,10 @@ class CTranslate2Engine:
             self._prefixes[tgt_lang] = self._converted.rules.prefix(settings)
         return self._prefixes[tgt_lang]
 
+    def too_long(self, segments: Sequence[Segment], config: TranslateConfig) -> list[bool]:
+        """Return for each source whether it is longer than the model takes."""
+        return exceed_positions(self._loaded.layout, segments, config)
+
     # --- log-probabilities --------------------------------------------------------------------------------------------
 
     def logprobs(self, segments: Sequence[Segment], batch_size: int) -> list[list[float]]:
@@ -180,7 +183,7 @@ class CTranslate2Engine:
             if pair not in self._converted.proofs:
                 by_pair.setdefault(pair, []).append(segment)
         for pair, sources in by_pair.items():
-            proof = prove(self, self._reference.get(), sources[:SOURCES])
+            proof = prove(self, self._reference.get(), sources[:SAMPLE])
             self._converted.add_proof(pair, proof)
 
 
@@ -207,9 +210,8 @@ class _Reference:
         if not isinstance(model, str):
             return model
         if self._loaded is None:
-            # For int8, which is no precision of transformers: what was rounded to it.
-            dtype: Any = self._request.dtype
-            dtype = "float32" if dtype == "int8" else dtype
+            # transformers has no int8; its weights are rounded from float32.
+            dtype = "float32" if self._request.dtype == "int8" else self._request.dtype
             self._loaded = load_model(model, dtype, self._request.options)
         return self._loaded
 
@@ -236,7 +238,7 @@ def _place(request: LoadRequest) -> Place:
     return Place(precision, device, index)
 
 
-def _precision(dtype: DType, device: str) -> str:
+def _precision(dtype: TranslationDType, device: str) -> str:
     if dtype != "auto":
         return dtype
     return "bfloat16" if device == "cuda" and torch.cuda.is_bf16_supported() else "float32"

@@ -19,12 +19,9 @@ from mtcpo.data.records import Candidate, Segment
 from mtcpo.models.loading import LoadedModel
 from mtcpo.models.prompts import TextExample
 from mtcpo.translation.config import TranslateConfig
-from mtcpo.translation.engines.base import EngineRefused
+from mtcpo.translation.engines.base import SAMPLE, EngineRefused
 from mtcpo.translation.engines.ctranslate2_search import Ids, Rules
 from mtcpo.translation.engines.transformers import GenerateEngine
-
-SOURCES = 32
-"""Sources of a proof, or as many as there are."""
 
 LEAST_EQUAL = {"float32": 0.95}
 """Precision -> the share of greedy outputs that must be equal to transformers'."""
@@ -90,7 +87,7 @@ def prove(tested: Searches, loaded: LoadedModel, segments: Sequence[Segment]) ->
     Raises:
         EngineRefused: too few greedy outputs are equal; the message has the share and two examples.
     """
-    segments = [replace(segment, candidates=()) for segment in segments[:SOURCES]]
+    segments = [replace(segment, candidates=()) for segment in segments[:SAMPLE]]
     greedy = TranslateConfig(num_beams=1, max_new_tokens=_new_tokens(loaded, segments))
     beam_search = greedy.model_copy(update={"num_beams": NUM_BEAMS})
     expected, found = _generate(loaded, segments, greedy), _first(tested.search(segments, greedy))
@@ -164,8 +161,8 @@ def _logprob_error(tested: Searches, loaded: LoadedModel, segments: Sequence[Seg
         with_output = replace(segment, candidates=(Candidate("output", text.strip()),))
         if fits(loaded, [with_output]):
             with_outputs.append(with_output)
-    expected = GenerateEngine(loaded, "proof").logprobs(with_outputs, SOURCES)
-    found = tested.own_logprobs(with_outputs, SOURCES)
+    expected = GenerateEngine(loaded, "proof").logprobs(with_outputs, SAMPLE)
+    found = tested.own_logprobs(with_outputs, SAMPLE)
     errors = []
     for ours, theirs, tokens in zip(found, expected, outputs, strict=False):
         errors.append(abs(ours[0] - theirs[0]) / max(1, len(tokens)))

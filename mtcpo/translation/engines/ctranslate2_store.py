@@ -24,8 +24,9 @@ from mtcpo.core.hub import hub_file
 from mtcpo.models.adapters import adapters_base
 from mtcpo.models.loading import LoadedModel
 from mtcpo.models.names import resolve_model_name
+from mtcpo.translation.engines.base import SAMPLE
 from mtcpo.translation.engines.ctranslate2_conversion import CONVERSION, convert
-from mtcpo.translation.engines.ctranslate2_proof import SOURCES, Proof
+from mtcpo.translation.engines.ctranslate2_proof import Proof
 from mtcpo.translation.engines.ctranslate2_search import Rules
 
 LOG = logging.getLogger(__name__)
@@ -49,12 +50,12 @@ class Converted:
     def add_proof(self, pair: str, proof: Proof) -> None:
         """Keep a proof for later commands, if it rests on enough sources."""
         self.proofs[pair] = proof
-        if proof.sources >= SOURCES:
+        if proof.sources >= SAMPLE:
             self.write()
 
     def write(self) -> None:
         """Write the record."""
-        kept = {pair: asdict(proof) for pair, proof in self.proofs.items() if proof.sources >= SOURCES}
+        kept = {pair: asdict(proof) for pair, proof in self.proofs.items() if proof.sources >= SAMPLE}
         record = {"rules": asdict(self.rules), "sizes": _sizes(self.folder), "proofs": kept}
         write_json(self.folder / RECORD, record)
 
