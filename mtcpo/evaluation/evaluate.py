@@ -15,7 +15,15 @@ from mtcpo.data.names import check_name
 from mtcpo.data.records import SEVERITIES, Candidate, Segment
 from mtcpo.evaluation.config import EvaluateConfig
 from mtcpo.evaluation.diagnostics import diagnose
-from mtcpo.evaluation.document import MetricDescription, MetricScore, SetEntry, Significance, SystemScores, Versus
+from mtcpo.evaluation.document import (
+    Decoding,
+    MetricDescription,
+    MetricScore,
+    SetEntry,
+    Significance,
+    SystemScores,
+    Versus,
+)
 from mtcpo.evaluation.ranking import Resampled, compare_with_baseline, resample, score_by_length, score_systems
 from mtcpo.evaluation.results import Evaluation
 from mtcpo.evaluation.significance import Array
@@ -31,6 +39,7 @@ def evaluate_outputs(
     metrics: Sequence[Metric],
     config: EvaluateConfig | None = None,
     selection_metrics: Collection[str] = (),
+    decodings: Mapping[str, Decoding] | None = None,
 ) -> Evaluation:
     """Score the systems' outputs and test each system against the baseline.
 
@@ -41,6 +50,7 @@ def evaluate_outputs(
         config: Baseline, resamples and seed.
         selection_metrics: Names of the metrics that selected the training pairs. They are marked in the results,
             because training optimizes them.
+        decodings: System -> how its outputs were decoded, if that is known.
 
     Raises:
         UserError: no metric, no system, duplicate names, an output with the wrong number of lines, a missing reference,
@@ -67,7 +77,7 @@ def evaluate_outputs(
         significance=_describe_tests(config, len(outputs)),
         unchecked=_unchecked(test_set),
         metrics={name: result.description for name, result in results.items()},
-        systems=_by_system(test_set, outputs, baseline, results),
+        systems=_by_system(test_set, outputs, baseline, results, decodings or {}),
         by_length=score_by_length(test_set.segments, metrics, statistics, list(outputs)),
     )
     return Evaluation(test_set, entry, segments)
@@ -108,18 +118,23 @@ def _by_system(
     outputs: Mapping[str, Sequence[str]],
     baseline: str,
     results: Mapping[str, MetricResults],
+    decodings: Mapping[str, Decoding],
 ) -> dict[str, SystemScores]:
     """Regroup results by metric into results by system, as in evaluation.json."""
     systems: dict[str, SystemScores] = {}
     for place, (system, texts) in enumerate(outputs.items()):
         scores, comparisons = {}, {}
+        decoding = decodings.get(system)
         for name, result in results.items():
-            scores[name] = result.scores[place]
+            chose = decoding is not None and decoding.mbr == name
+            scores[name] = result.scores[place].model_copy(update={"used_for_decoding": True} if chose else {})
             if system != baseline:
                 comparisons[name] = result.comparisons[system]
         # The baseline is not compared with itself: its `versus` is empty.
         versus = {baseline: comparisons} if comparisons else {}
-        systems[system] = SystemScores(**diagnose(test_set, texts), metrics=scores, versus=versus)
+        # Set only if known: evaluation.json has the field only then.
+        known = {} if decoding is None else {"decoding": decoding}
+        systems[system] = SystemScores(**diagnose(test_set, texts), metrics=scores, versus=versus, **known)
     return systems
 
 

@@ -467,6 +467,29 @@ def test_evaluate_files_and_a_model(here, capsys):
     assert outcome.engines[0].startswith(f"translating with {made['engines']['mt5dir']}: ")
 
 
+def test_mbr_in_translate_and_evaluate(here, capsys):
+    short = ["--mbr", "chrf", "--num-candidates", "3"]
+    command = words("translate s.en --model mt5dir --src-lang en --tgt-lang de --system tiny --output mbr.jsonl")
+    outcome = run(capsys, *command, *short, "--set", "max_new_tokens=3")
+    assert outcome.code == 0
+    assert outcome.out == "mbr.jsonl: 6 sources, 1 candidate each, by MBR with chrf over 3 candidates\n"
+    found = [json.loads(line) for line in (here / "mbr.jsonl").read_text(encoding="utf-8").splitlines()]
+    assert [[candidate["system"] for candidate in row["candidates"]] for row in found] == [["tiny"]] * 6
+
+    model = [*EVALUATE.split(), "--model", "mt5dir", "--set", "decoding.max_new_tokens=3", "--set", "resamples=50"]
+    outcome = run(capsys, *model, *short, "--metric", "bleu", "--output-dir", "mbr")
+    assert " was decoded by minimum Bayes risk with chrF over 3 candidates (epsilon sampling)" in outcome.out
+    [system] = json.loads((here / "mbr/evaluation.json").read_text())["pairs"]["en-de"]["systems"].values()
+    signature = system["decoding"].pop("mbr_signature")
+    assert signature.startswith("mbr:chrf|nrefs:1|")
+    assert system["decoding"] == {"search": "epsilon sampling", "candidates": 3, "mbr": "chrf"}
+    assert system["metrics"]["chrf"]["chose_outputs"] is True
+    assert "chose_outputs" not in system["metrics"]["bleu"]
+    assert "minimum Bayes risk with chrF" in (here / "mbr/report.html").read_text(encoding="utf-8")
+    assert "did you mean 'chrf'" in mistake(capsys, *model, "--mbr", "crhf", "--output-dir", "x")
+    assert "no --model" in mistake(capsys, *EVALUATE.split(), *HYPS.split(), "--mbr", "chrf", "--output-dir", "x")
+
+
 def test_a_refused_command_leaves_no_folder_behind(here, capsys):
     before = contents(here)
     line = mistake(capsys, *EVALUATE.split(), "--hyp", "a=short.de", "--output-dir", "new/folder")
@@ -496,7 +519,7 @@ def test_evaluate_resumes_after_translating(here, capsys, monkeypatch):
         patch.setattr(assessment, "evaluate_outputs", stop)
         assert mistake(capsys, *model, "--output-dir", "m") == "stopped here"
     kept = list((here / "m/.translations").iterdir())
-    assert [path.suffix for path in kept] == [".jsonl"]
+    assert sorted(path.suffix for path in kept) == [".json", ".jsonl"]
     # With other settings they are others.
     with monkeypatch.context() as patch:
         patch.setattr(GenerateEngine, "_texts", stop)
