@@ -92,8 +92,9 @@ class CometMetric(NeuralMetric):
         """
         pairs: list[Array] = []
         for segment, by_candidate in zip(segments, self._score_rows(self._all_rows(segments)), strict=True):
-            scores = np.array(scores_only(by_candidate), np.float64).reshape(len(by_candidate), -1)
             # A reference-free model scores a candidate once; the score holds against every reference.
+            rows = len(segment.references) if self.needs_references else 1
+            scores = np.array(scores_only(by_candidate), np.float64).reshape(len(by_candidate), rows)
             pairs.append(np.broadcast_to(scores, (len(by_candidate), len(segment.references))))
         return pairs
 
