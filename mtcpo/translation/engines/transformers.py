@@ -22,6 +22,7 @@ from mtcpo.models.names import model_fingerprint
 from mtcpo.models.prompts import TextExample
 from mtcpo.translation.config import TranslateConfig
 from mtcpo.translation.engines.base import candidate_names, exceed_positions
+from mtcpo.translation.engines.beam_search import beam_search, drops_sources
 from mtcpo.translation.engines.logits import CUTOFFS, DiversityPenalty, Draw, uniform_numbers
 
 
@@ -119,6 +120,8 @@ class GenerateEngine:
         settings["max_length"] = None
         if config.sampling == "beam":
             settings |= {"num_beams": config.num_beams, "length_penalty": config.length_penalty}
+            if config.num_beams > 1 and drops_sources(self.loaded.model):
+                settings["custom_generate"] = beam_search
             texts = self._texts(inputs, settings | {"num_return_sequences": config.num_candidates})[0]
         elif config.sampling == "diverse":
             texts = self._diverse(inputs, settings, config)
