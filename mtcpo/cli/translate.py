@@ -117,7 +117,7 @@ def translate(
         quiet_libraries()
         from mtcpo.translation.engines.registry import look_ahead, open_engine
 
-        job, segments = look_ahead(segments, config)
+        job, segments = look_ahead(segments, config, _count(corpora))
         with open_engine(model, system, running.dtype, options, job) as engine:
             figures = translate_to_file(engine, segments, config, output, common.overwrite, part)
     if part.process.rank > 0:
@@ -156,6 +156,18 @@ def _read(corpora: Sequence[CorpusConfig], drops: Drops) -> Iterator[Segment]:
     for corpus in corpora:
         segments = read_corpus(corpus, drops)
         yield from segments if len(corpora) == 1 else _with_file_name(segments, Path(corpus.source).name)
+
+
+def _count(corpora: Sequence[CorpusConfig]) -> int | None:
+    """Return the number of sources, for the time left; None if they are not files that can be read twice."""
+    from itertools import chain
+
+    from mtcpo.data.corpora import Drops
+
+    files = chain.from_iterable((corpus.source, *corpus.references) for corpus in corpora)
+    if not all(Path(str(file)).is_file() for file in files):
+        return None
+    return sum(1 for _ in _read(corpora, Drops()))
 
 
 def _with_file_name(segments: Iterable[Segment], name: str) -> Iterator[Segment]:

@@ -11,7 +11,18 @@ from typing import Any
 from mtcpo.core.resources import PACKAGE
 from mtcpo.core.version import __version__
 
-PACKAGES = ("torch", "transformers", "accelerate", "datasets", "numpy", "sacrebleu", "unbabel-comet", "peft")
+PACKAGES = (
+    "torch",
+    "transformers",
+    "accelerate",
+    "datasets",
+    "numpy",
+    "sacrebleu",
+    "unbabel-comet",
+    "peft",
+    "ctranslate2",
+    "vllm",
+)
 
 
 def provenance(gpus: bool) -> dict[str, Any]:

@@ -94,10 +94,10 @@ def _with_languages(triplet: Triplet, config: PreferenceSetConfig, where: str) -
     """Fill in a triplet's missing languages from the config."""
     # de and deu_Latn are one language, so the codes are compared in their standard form.
     languages = []
-    for given, language in ((config.src_lang, triplet.src_lang), (config.tgt_lang, triplet.tgt_lang)):
-        if given is not None and language != UNDETERMINED and check_language(language) != given:
-            raise UserError(f"{where}: the triplet's language is {language!r}, not {given!r} as given")
-        languages.append((given or UNDETERMINED) if language == UNDETERMINED else language)
+    for configured, language in ((config.src_lang, triplet.src_lang), (config.tgt_lang, triplet.tgt_lang)):
+        if configured is not None and language != UNDETERMINED and check_language(language) != configured:
+            raise UserError(f"{where}: the triplet's language is {language!r}, not {configured!r} as given")
+        languages.append((configured or UNDETERMINED) if language == UNDETERMINED else language)
     return replace(triplet, src_lang=languages[0], tgt_lang=languages[1])
 
 

@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
 from hashlib import sha256
-from itertools import chain
+from itertools import chain, product
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -27,17 +27,19 @@ from mtcpo.core.provenance import provenance
 from mtcpo.data.records import Segment
 from mtcpo.data.rows import read_segments
 from mtcpo.evaluation.config import DEFAULT_METRICS, EvaluateConfig
-from mtcpo.evaluation.evaluate import evaluate_outputs
+from mtcpo.evaluation.document import Decoding
+from mtcpo.evaluation.evaluate import check_systems, evaluate_outputs
 from mtcpo.evaluation.results import Evaluation
 from mtcpo.evaluation.testsets.suites import decoding_of, load_test_sets
 from mtcpo.evaluation.testsets.testset import TestSet
 from mtcpo.metrics.base import Metric
-from mtcpo.metrics.registry import is_lexical, load_metric
+from mtcpo.metrics.registry import is_lexical, load_metric, metric_name
 from mtcpo.metrics.score_cache import CACHE_FILE, CachedMetric, ScoreCache
 from mtcpo.models.config import ModelOptions
 from mtcpo.translation.config import TranslateConfig
 from mtcpo.translation.engines.base import Engine, Job
 from mtcpo.translation.engines.registry import open_engine
+from mtcpo.translation.mbr import load_utility, open_mbr
 from mtcpo.translation.translate import translate_texts, translate_to_file
 
 LOG = logging.getLogger(__name__)
@@ -55,6 +57,10 @@ Outputs = list[list[str]]
 class System(Protocol):
     """Anything that provides translations of test sets."""
 
+    @property
+    def decoding(self) -> TranslateConfig | None:
+        """The settings with which mtcpo translated or will translate, overriding a suite's; None: unknown."""
+
     def outputs(self, test_sets: Sequence[TestSet]) -> Outputs:
         """Return the system's translations of each test set."""
 
@@ -64,6 +70,7 @@ class GivenOutputs:
     """A system whose translations of each test set are in memory."""
 
     texts: Outputs
+    decoding: TranslateConfig | None = None
 
     def outputs(self, test_sets: Sequence[TestSet]) -> Outputs:
         """Return the texts."""
@@ -75,6 +82,7 @@ class OutputFiles:
     """A system whose translations are in files, one per line. paths: one file for each test set."""
 
     paths: Sequence[Path]
+    decoding: TranslateConfig | None = None
 
     def outputs(self, test_sets: Sequence[TestSet]) -> Outputs:
         """Read the files.
@@ -145,11 +153,15 @@ def evaluate_systems(
         else:
             outputs[name] = system.outputs(test_sets)
     metrics = load_metrics_for(test_sets, config, folder)
+    for test_set, metrics_of_set in zip(test_sets, metrics, strict=True):
+        check_systems(test_set, systems.keys(), metrics_of_set, config.baseline)
     if models:
         # A checkpoint that cannot be loaded should stop the call before hours of translation, not after them.
         # Without models to run, it is loaded at the first score, or never if the cache has all scores.
         for metric in chain.from_iterable(metrics):
             metric.open()
+        for model, test_set in product(models.values(), test_sets):
+            open_mbr(decoding_of(test_set, model.decoding), [test_set.tgt_lang])
     for name, model in models.items():
         outputs[name] = model.outputs(test_sets)
     engines = {name: model.translated_with for name, model in models.items()}
@@ -157,9 +169,24 @@ def evaluate_systems(
     for index, test_set in enumerate(test_sets):
         # In the given order: without a configured baseline, the first system is the baseline.
         outputs_on_set = {name: outputs[name][index] for name in systems}
-        evaluation = evaluate_outputs(test_set, outputs_on_set, metrics[index], config, selection_metrics)
+        decodings = describe_decodings(test_set, systems)
+        evaluation = evaluate_outputs(test_set, outputs_on_set, metrics[index], config, selection_metrics, decodings)
         evaluations.append(replace(evaluation, engines=engines))
     return evaluations
+
+
+def describe_decodings(test_set: TestSet, systems: Mapping[str, System]) -> dict[str, Decoding]:
+    """Return, for each system that mtcpo translated, how its outputs on a test set were decoded."""
+    decodings = {}
+    for name, system in systems.items():
+        if system.decoding is not None:
+            config = decoding_of(test_set, system.decoding)
+            described = {"search": config.describe_search(), "candidates": config.num_candidates}
+            if config.mbr is not None:
+                utility = load_utility(config, test_set.tgt_lang)
+                described |= {"mbr": metric_name(config.mbr), "mbr_signature": utility.signature(1, sentence=True)}
+            decodings[name] = Decoding.model_validate(described)
+    return decodings
 
 
 def evaluate_files(config: EvaluateConfig, files: Mapping[str, Path], folder: Path | None = None) -> list[Evaluation]:

@@ -126,6 +126,31 @@ def _default_device() -> str:
     return f"cuda:{this_process().local_rank % torch.cuda.device_count()}"
 
 
+def load_outline(name: str, options: ModelOptions = DEFAULT_OPTIONS) -> LoadedModel:
+    """Load a model without its weights, on the meta device: enough to tokenize, for an engine that has the weights.
+
+    Arguments and errors as of `load_model`.
+    """
+    from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM
+
+    path = resolve_model_name(name)
+    check_reachable(path)
+    refuse_model_code(path, options.allow_code)
+    base = adapters_base(path)
+    if base is not None:
+        below = load_outline(base, options)
+        tokenizer = load_tokenizer(path, options.allow_code) if has_tokenizer(Path(path)) else below.tokenizer
+        return assemble(name, below.model, tokenizer, below.family, options)
+    check_model_directory(path)
+    with explain_load_errors(path), torch.device("meta"):
+        config, _ = load_config(path, options.allow_code)
+        tokenizer = load_tokenizer(path, options.allow_code)
+        family = _family_for(config, tokenizer, options)
+        auto_class = AutoModelForSeq2SeqLM if family.layout == "encoder-decoder" else AutoModelForCausalLM
+        model = auto_class.from_config(config, trust_remote_code=options.allow_code)
+    return assemble(name, model, tokenizer, family, options)
+
+
 def adopt_model(model: Any, tokenizer: Any, options: ModelOptions = DEFAULT_OPTIONS) -> LoadedModel:
     """Wrap a model that is already in memory, and verify its log-probabilities.
 

@@ -30,6 +30,7 @@ from mtcpo.pipeline.run_directory import (
     corpus_files,
     evaluation_files,
     loss_files,
+    utility_code,
 )
 from mtcpo.pipeline.stamp import Stage
 from mtcpo.preferences.build import PROCESS_SETTINGS
@@ -134,9 +135,9 @@ def _candidates(folder: RunDirectory, translate: TranslateConfig) -> Stage:
             figures |= {"engine": engine.label}
         return figures | {"dropped": dict(drops), "seed": translate.seed}
 
-    candidates = counted(translate.num_candidates, "candidate")
+    candidates = counted(translate.outputs, "candidate")
     summary = f"{candidates} per source from {_short_name(folder.base)}, {translate.summary()}"
-    inputs = [*folder.model_files(folder.base), *corpus_files(data)]
+    inputs = [*folder.model_files(folder.base), *corpus_files(data), *utility_code(translate)]
     loading = _prompt(folder) | _loading(folder)
     return _stage(folder, "translate", summary, [translate, data, loading], inputs, [output], run)
 
@@ -217,7 +218,7 @@ def _decode(folder: RunDirectory, system: str, model: str) -> Stage:
             return {"engine": engine.label, "seed": decoding.seed}
 
     summary = f"translate the test sets with {_short_name(model)}"
-    inputs = [*folder.model_files(model), *folder.test_files()]
+    inputs = [*folder.model_files(model), *folder.test_files(), *utility_code(decoding)]
     loading = _prompt(folder) | _loading(folder)
     return _stage(
         folder,
@@ -239,7 +240,7 @@ def _evaluate(folder: RunDirectory) -> Stage:
         from mtcpo.evaluation.systems import OutputFiles, evaluate_systems
 
         selection_metrics = [metric_name(spec) for spec in folder.recipe.prefs.metrics]
-        systems = {system: OutputFiles(paths) for system, paths in files.items()}
+        systems = {system: OutputFiles(paths, evaluate.decoding) for system, paths in files.items()}
         evaluations = evaluate_systems(folder.test_sets(), systems, evaluate, folder.path, selection_metrics)
         # Whether this stage may replace its outputs was decided before.
         write_evaluation(folder.path, evaluations, overwrite=True)

@@ -163,7 +163,8 @@ def _choose(
         for segment in segments:
             by_set.add(segment)
             spool.write(segment_to_json(segment))
-        for number, row in enumerate(spool.rows(), start=1):
+        rows = Progress("choosing pairs", spool.count, "segments").over(spool.rows())
+        for number, row in enumerate(rows, start=1):
             segment = segment_from_json(row, f"segment {number}")
             # A language pair without any candidate has no moments, and needs none.
             moments = by_set.moments(segment.src_lang, segment.tgt_lang) if segment.candidates else None

@@ -45,15 +45,17 @@ class HashSet:
 
 
 class Spool:
-    """Rows in a temporary file, written once and then read in order."""
+    """Rows in a temporary file, written once and then read in order. count: of rows."""
 
     def __init__(self, folder: Path) -> None:
         # In the folder of the output, not in /tmp: there is room for data there, and /tmp may be memory.
         self._file = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115  closed by close()
+        self.count = 0
 
     def write(self, row: Mapping[str, Any]) -> None:
         """Add one row."""
         self._file.write(json_line(row))
+        self.count += 1
 
     def lines(self) -> Iterator[bytes]:
         """Yield the rows from the first, each as a line of JSON."""

@@ -7,9 +7,17 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+from mtcpo.core.errors import counted
 from mtcpo.core.files import write_text
 from mtcpo.evaluation.document import ALPHA, EvaluationDocument, SetEntry
-from mtcpo.report.wording import describe_tests, format_score, listed_systems, metric_title, selection_metric_note
+from mtcpo.report.wording import (
+    decoding_notes,
+    describe_tests,
+    format_score,
+    listed_systems,
+    metric_title,
+    selection_metric_note,
+)
 
 LATEX = {
     "\\": r"\textbackslash{}", "{": r"\{", "}": r"\}", "$": r"\$", "&": r"\&", "#": r"\#", "_": r"\_", "%": r"\%",
@@ -50,7 +58,7 @@ def to_markdown(entry: SetEntry) -> str:
     heads = ["system"]
     for metric, description in entry.metrics.items():
         heads.append(metric_title(metric) + ("↑" if description.higher_is_better else "↓"))
-    lines = [f"### {_plain(entry.suite)} {entry.pair}, {entry.segments} segments", ""]
+    lines = [f"### {_plain(entry.suite)} {entry.pair}, {counted(entry.segments, 'segment')}", ""]
     lines.append(_row(map(_plain, heads)))
     lines.append(_row(["---"] + ["---:"] * len(entry.metrics)))
     for system in listed_systems(entry):
@@ -83,7 +91,7 @@ def to_latex(entry: SetEntry) -> str:
 def _caption(entry: SetEntry) -> str:
     better, worse = CAPTION_MARKS
     notes = " ".join(_notes(entry, better, worse, str))
-    caption = _tex(f"{entry.suite} {entry.pair}, {entry.segments} segments. {notes}").replace("±", r"$\pm$")
+    caption = _tex(f"{entry.suite} {entry.pair}, {counted(entry.segments, 'segment')}. {notes}").replace("±", r"$\pm$")
     for placeholder, tex in CAPTION_MARKS.items():
         caption = caption.replace(placeholder, tex)
     return caption
@@ -108,6 +116,7 @@ def _notes(entry: SetEntry, better: str, worse: str, escape: Callable[[str], str
         )
     if entry.selection_metrics:
         notes.append(selection_metric_note(entry))
+    notes += map(escape, decoding_notes(entry))
     return notes
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from mtcpo.core.errors import counted
 from mtcpo.evaluation.document import EvaluationDocument, SetEntry
 from mtcpo.report.columns import columns_of
 from mtcpo.report.wording import (
@@ -62,7 +63,7 @@ def _table_with_heads(entry: SetEntry) -> Table:
     from rich.table import Table
     from rich.text import Text
 
-    title = Text(f"{entry.suite} {entry.pair}: {entry.segments} segments")
+    title = Text(f"{entry.suite} {entry.pair}: {counted(entry.segments, 'segment')}")
     table = Table(title=title, title_justify="left", title_style="bold", header_style="bold", padding=(0, 1))
     table.add_column("system", overflow="fold")
     for metric in entry.metrics:

@@ -40,6 +40,8 @@ class DevConfig(CorpusConfig):
     def _can_be_scored(self) -> DevConfig:
         if self.src_lang is None or self.tgt_lang is None:
             raise ValueError("a dev set needs src_lang and tgt_lang")
+        if self.engine == "vllm":
+            raise ValueError("engine: vllm cannot run a model in training; choose transformers or ctranslate2")
         if self.decoding.outputs != 1:
             raise ValueError(
                 "decoding.num_candidates: a dev set is scored with one translation of each source; leave it at 1, or "

@@ -11,6 +11,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from mtcpo.core.errors import counted
 from mtcpo.core.resources import PACKAGE
 from mtcpo.core.version import __version__
 from mtcpo.data.languages import UNDETERMINED
@@ -111,7 +112,7 @@ def _evaluated_on(report: Mapping[str, Any]) -> list[str]:
     """Return sentences about the data on which the scores were computed."""
     sentences = []
     if "dev" in report:
-        sentences.append(f"On {report['dev']['segments']} segments of the dev set.")
+        sentences.append(f"On {counted(report['dev']['segments'], 'segment')} of the dev set.")
     if "eval_examples" in report:
         sentences.append(f"On {report['eval_examples']} pairs that training did not see.")
     if "best" in report:

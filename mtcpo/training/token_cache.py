@@ -1,9 +1,8 @@
 """The token cache: tokenized examples on disk, keyed by a hash of everything they depend on, and memory-mapped.
 
-It is inside the cache of `datasets` (HF_DATASETS_CACHE), where users expect such data and have space for them. All
-processes of a training share it, and so do later trainings on the same data, resumed or with other losses. Each key has
-a folder with two arrays (the concatenated token ids of all sequences, and the end of each sequence) and with notes for
-reports; the folder is renamed when it is complete. The cache may be deleted at any time.
+It is inside the user's cache (`mtcpo/core/cache.py`). All processes of a training share it, and so do later trainings
+on the same data, resumed or with other losses. Each key has a folder with two arrays (the concatenated token ids of all
+sequences, and the end of each sequence) and with notes for reports; the folder is renamed when it is complete.
 
 Not in the Arrow format of `datasets`: from here, an example is read in 5 to 9 microseconds.
 """
@@ -15,8 +14,6 @@ import hashlib
 import json
 import logging
 import os
-import shutil
-import time
 from array import array
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -29,9 +26,8 @@ from typing import IO, Any, overload
 import numpy as np
 from filelock import FileLock
 
-from mtcpo.core.errors import UserError
+from mtcpo.core.cache import explained_if_full, forget_old, user_cache
 from mtcpo.core.files import complete_folder, sha256_of, write_json
-from mtcpo.core.outputs import DISK_FULL
 from mtcpo.core.progress import Progress, detail
 from mtcpo.core.resources import PACKAGE
 from mtcpo.models.layouts.base import Example, Layout
@@ -41,13 +37,11 @@ LOG = logging.getLogger(__name__)
 
 IDS, ENDS, NOTES = "ids.int32", "ends.int64", "notes.json"
 
-KEPT_SECONDS = 30 * 24 * 3600
-"""Entries that no training has used for this long are removed when a new one is stored."""
-
 TOKENIZER_PACKAGES = ("transformers", "tokenizers", "sentencepiece", "jinja2")
 """Packages that, besides a tokenizer's files, determine a text's token ids; jinja2 fills chat templates."""
 
-ELSEWHERE = "set the environment variable HF_DATASETS_CACHE to a folder elsewhere"
+CONTENT = "tokenized data"
+"""What is stored in the cache, for messages."""
 
 Notes = dict[str, Any]
 """Notes on tokenized texts for reports: drops, languages, hashes."""
@@ -117,7 +111,7 @@ def spooled(texts: Iterable[TextExample]) -> Iterator[Spool]:
         UserError: the cache's folder cannot be written.
     """
     # In the cache's folder: on many machines, the folder for temporary files is in memory.
-    with TemporaryFile(dir=_cache()) as file, _explained():
+    with TemporaryFile(dir=user_cache(CONTENT)) as file, explained_if_full(CONTENT):
         with Progress("reading examples", unit="examples") as progress:
             spool = Spool(file, progress.over(texts))
         yield spool
@@ -144,50 +138,21 @@ def cached_examples(
     Returns:
         The examples, and the notes with `sha256`, the hash of all their token ids.
     """
-    entry = _cache() / _key(layout, texts, settings)
+    entry = user_cache(CONTENT) / _key(layout, texts, settings)
     entry.mkdir(exist_ok=True)
     folder = entry / "examples"
-    with FileLock(entry / "lock"), _explained():
+    with FileLock(entry / "lock"), explained_if_full(CONTENT):
         stored = _read(folder)
         if stored is None:
-            _forget_old(entry.parent)
+            notes_files = entry.parent.glob(f"*/examples/{NOTES}")
+            forget_old((file.parents[1], file) for file in notes_files)
             with complete_folder(folder) as partial, Progress("tokenizing", texts.count, "examples") as progress:
                 _write(partial, tokenize(progress.over(texts)), notes)
             stored = _read(folder)
         assert stored is not None
         detail(f"tokenized examples: {folder}")
-        os.utime(folder / NOTES)  # records the time of last use, for `_forget_old`
+        os.utime(folder / NOTES)  # records the time of last use, for `forget_old`
         return stored
-
-
-def _cache() -> Path:
-    """Return the folder of the cache; create it if it is missing.
-
-    Raises:
-        UserError: it cannot be created or written.
-    """
-    import datasets
-
-    folder = Path(datasets.config.HF_DATASETS_CACHE) / "mtcpo"
-    reason = None
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        reason = str(error.strerror).lower()
-    if not os.access(folder, os.W_OK | os.X_OK):
-        raise UserError(f"{folder}: tokenized data cannot be stored there ({reason or 'no permission'}); {ELSEWHERE}")
-    return folder
-
-
-@contextmanager
-def _explained() -> Iterator[None]:
-    """Turn a disk error into a one-line UserError."""
-    try:
-        yield
-    except OSError as error:
-        if error.errno not in DISK_FULL:
-            raise
-        raise UserError(f"{_cache()}: no space left on its disk for tokenized data; {ELSEWHERE}") from error
 
 
 def _write(folder: Path, examples: Iterable[Example], notes_of: Callable[[], Notes]) -> None:
@@ -229,13 +194,6 @@ def _sha256(folder: Path) -> str:
 
 def _sha256_of_notes(notes: Notes) -> str:
     return hashlib.sha256(json.dumps(notes, sort_keys=True).encode()).hexdigest()
-
-
-def _forget_old(cache: Path) -> None:
-    """Remove entries that no training has used for KEPT_SECONDS."""
-    for notes in cache.glob(f"*/examples/{NOTES}"):
-        if time.time() - notes.stat().st_mtime > KEPT_SECONDS:
-            shutil.rmtree(notes.parents[1], ignore_errors=True)
 
 
 # --- what examples depend on ----------------------------------------------------------------------------------------

@@ -122,6 +122,13 @@ class TranslateConfig(SearchConfig):
             return [self]
         return [self.model_copy(update=search.model_dump() | {"mix": ()}) for search in self.mix]
 
+    def describe_search(self) -> str:
+        """Return the search in words, for reports: "beam search with 4 beams", "epsilon sampling"."""
+        if self.mix:
+            return self.summary()
+        kinds = {"beam": f"beam search with {self.num_beams} beams", "diverse": "diverse beam search"}
+        return kinds.get(self.sampling, f"{self.sampling} sampling")
+
     def summary(self) -> str:
         """Return the kinds of searches in a few words: "beam", or "4 beam + 4 epsilon"."""
         if not self.mix:

@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import hashlib
 import itertools
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sized
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from mtcpo.core.errors import UserError
+from mtcpo.core.errors import UserError, standing
 from mtcpo.core.files import refuse_existing
 from mtcpo.core.progress import under_way
 from mtcpo.data.file_formats.registry import check_writable
@@ -80,7 +80,9 @@ def translate_to_file(
         if not has_work:
             return {}
         done_before, sources = windows.numbers(), SourceHash()
-        sizes = _translate_windows(Decoder(engine, config), sources.passing(segments), windows)
+        count = len(segments) if isinstance(segments, Sized) else under_way().total
+        with standing(lambda: _standing(windows, count)):
+            sizes = _translate_windows(Decoder(engine, config), sources.passing(segments), windows)
         if part.process.rank > 0:
             return {}
         if not sizes:
@@ -94,6 +96,12 @@ def translate_to_file(
             windows.join(len(sizes))
             windows.remove()
     return dict(total) | {"resumed_at": sum(sizes[number] for number in done_before)}
+
+
+def _standing(windows: Windows, count: int | None) -> str:
+    """Return where interrupted work stands, for the last line. count: of all sources, if it is known."""
+    done = f"{windows.segments():,}"
+    return f"{done} of {count:,} sources translated" if count is not None else f"{done} sources translated"
 
 
 def _settings(engine: Engine, config: TranslateConfig, part: Part) -> dict[str, Any]:

@@ -118,6 +118,10 @@ class Windows:
         """Return the numbers of the finished windows."""
         return {int(path.stem) for path in self.folder.glob("[0-9]*.jsonl")}
 
+    def segments(self) -> int:
+        """Return the number of segments in all finished windows."""
+        return sum(int(self._read(number)[0]["segments"]) for number in self.numbers())
+
     def write(self, number: int, segments: Sequence[Segment], counts: Mapping[str, int]) -> None:
         """Write a window, completely or not at all. counts: as of `Decoder`, for this window."""
         header = {"window": number, "segments": len(segments), "counts": dict(counts)}

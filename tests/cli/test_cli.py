@@ -250,6 +250,20 @@ MISTAKES = [
     (f"{TRAIN} --prefs no.jsonl --output-dir t", "no.jsonl: no such file"),
     (f"{TRAIN} --prefs p.jsonl --dev-metric chrf --output-dir t",
      "--dev-reference, --dev-metric and --dev-engine need --dev-source"),
+    (f"{TRAIN} --prefs p.jsonl --dev-source s.en --dev-reference r.de --src-lang en --tgt-lang de --dev-engine vllm"
+     " --output-dir t", "dev: engine: vllm cannot run a model in training; choose transformers or ctranslate2"),
+    (f"{TRAIN} --prefs p.jsonl --dtype int8 --output-dir t", "'int8' is not one of 'auto', 'float32'"),
+    # engines
+    *(
+        (f"{command} --engine {engine}", message)
+        for command in ("translate s.en --model mt5dir --src-lang en --tgt-lang de --output c2.jsonl",
+                        "evaluate --source s.en --reference r.de --src-lang en --tgt-lang de --model mt5dir")
+        for engine, message in (
+            ("fast", "'fast' is not one of 'auto', 'transformers', 'ctranslate2', 'vllm'"),
+            ("vllm", "engine vllm needs vllm: pip install 'mtcpo[vllm]', or choose the engine transformers"),
+            ("transformers --dtype int8", "dtype int8 needs the engine ctranslate2, not transformers; choose that"),
+        )
+    ),
     (f"{TRAIN} --prefs p.jsonl --dev-source s.en --output-dir t", "dev: a dev set needs src_lang and tgt_lang"),
     (f"{TRAIN} --prefs p.jsonl --eval-prefs no.jsonl --output-dir t", "no.jsonl: no such file"),
     (f"{TRAIN} --prefs s.en --output-dir t",
@@ -339,7 +353,7 @@ def test_a_missing_comet_directory_is_named(scored, capsys):
     assert contents(scored) == before
 
 
-def test_a_place_where_no_folder_can_be_made_is_refused(here, capsys):
+def test_an_output_in_a_folder_that_cannot_be_made_is_refused(here, capsys):
     if not Path("/proc/self").exists():
         pytest.skip("no /proc here")
     line = mistake(capsys, *f"{EVALUATE} --hyp a=r.de --output-dir /proc/none".split())
@@ -348,7 +362,7 @@ def test_a_place_where_no_folder_can_be_made_is_refused(here, capsys):
 
 
 @pytest.mark.slow
-def test_without_network_one_line_says_how_to_get_the_model(here):
+def test_without_network_the_error_is_one_line_with_the_download_command(here):
     # In a process of its own: whatever the libraries print on import or by themselves would show here.
     outcome = call(*words("translate s.en --model mt5 --src-lang en --tgt-lang de --output c.jsonl"), cwd=here)
     assert (outcome.code, outcome.out, outcome.err) == (2, "", f"mtcpo: {NO_MODEL}\n")
@@ -400,7 +414,7 @@ def test_a_refused_command_leaves_existing_output_alone(scored, capsys):
     assert contents(scored) == before
 
 
-def test_translate_counts_drops_and_gives_files_different_ids(here, capsys):
+def test_translate_counts_drops_and_ids_of_files_differ(here, capsys):
     command = words("translate s.en gaps.en --model mt5dir --src-lang en --tgt-lang de --set max_new_tokens=3")
     outcome = run(capsys, *command, "--output", "c.jsonl")
     assert (outcome.code, outcome.err) == (0, "")
@@ -451,6 +465,29 @@ def test_evaluate_files_and_a_model(here, capsys):
     assert len((here / "m/translations/s/en-de").glob("*.txt").__next__().read_text().splitlines()) == 6
     made = json.loads((here / "m/evaluation.json").read_text(encoding="utf-8"))["made"]
     assert outcome.engines[0].startswith(f"translating with {made['engines']['mt5dir']}: ")
+
+
+def test_mbr_in_translate_and_evaluate(here, capsys):
+    short = ["--mbr", "chrf", "--num-candidates", "3"]
+    command = words("translate s.en --model mt5dir --src-lang en --tgt-lang de --system tiny --output mbr.jsonl")
+    outcome = run(capsys, *command, *short, "--set", "max_new_tokens=3")
+    assert outcome.code == 0
+    assert outcome.out == "mbr.jsonl: 6 sources, 1 candidate each, by MBR with chrf over 3 candidates\n"
+    found = [json.loads(line) for line in (here / "mbr.jsonl").read_text(encoding="utf-8").splitlines()]
+    assert [[candidate["system"] for candidate in row["candidates"]] for row in found] == [["tiny"]] * 6
+
+    model = [*EVALUATE.split(), "--model", "mt5dir", "--set", "decoding.max_new_tokens=3", "--set", "resamples=50"]
+    outcome = run(capsys, *model, *short, "--metric", "bleu", "--output-dir", "mbr")
+    assert " was decoded by minimum Bayes risk with chrF over 3 candidates (epsilon sampling)" in outcome.out
+    [system] = json.loads((here / "mbr/evaluation.json").read_text())["pairs"]["en-de"]["systems"].values()
+    signature = system["decoding"].pop("mbr_signature")
+    assert signature.startswith("mbr:chrf|nrefs:1|")
+    assert system["decoding"] == {"search": "epsilon sampling", "candidates": 3, "mbr": "chrf"}
+    assert system["metrics"]["chrf"]["chose_outputs"] is True
+    assert "chose_outputs" not in system["metrics"]["bleu"]
+    assert "minimum Bayes risk with chrF" in (here / "mbr/report.html").read_text(encoding="utf-8")
+    assert "did you mean 'chrf'" in mistake(capsys, *model, "--mbr", "crhf", "--output-dir", "x")
+    assert "no --model" in mistake(capsys, *EVALUATE.split(), *HYPS.split(), "--mbr", "chrf", "--output-dir", "x")
 
 
 def test_a_refused_command_leaves_no_folder_behind(here, capsys):

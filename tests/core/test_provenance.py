@@ -39,7 +39,7 @@ def test_versions_and_machine_are_plain_json():
 
 
 @needs_git
-def test_the_commit_is_that_of_the_checkout_and_says_if_there_are_changes(checkout):
+def test_the_commit_is_that_of_the_checkout_and_marks_changes(checkout):
     expected = commit(checkout).strip()
     assert provenance(gpus=False)["commit"] == expected
     (checkout / "file").write_text("y")

@@ -42,7 +42,7 @@ def module(tmp_path, monkeypatch):
         sys.modules.pop(name, None)
 
 
-def test_a_name_gives_the_object_and_an_object_itself(module):
+def test_a_name_is_resolved_to_its_object_and_an_object_is_kept(module):
     assert load_user_code(f"{module}:double")(4) == 8
     assert load_user_code(len, "metric x") is len
 
@@ -58,7 +58,7 @@ def test_a_name_gives_the_object_and_an_object_itself(module):
         ("python:user_code_broken:f", r"your code raised ZeroDivisionError at .*user_code_broken\.py:2: division"),
     ],
 )
-def test_a_name_that_gives_nothing_usable_is_explained_in_one_line(module, name, message):
+def test_an_unusable_name_is_explained_in_one_line(module, name, message):
     with pytest.raises(UserError, match=message) as caught:
         load_user_code(name, "metric x")
     assert "\n" not in str(caught.value)
@@ -103,7 +103,7 @@ def test_an_error_of_ours_inside_a_call_keeps_its_message():
         raise UserError("mine")
 
 
-def test_a_configuration_names_code_only_where_the_command_line_allows_it():
+def test_a_configuration_names_code_only_if_the_command_line_allows_it():
     class Section(Config):
         metric: Annotated[str, CodeIfAllowed]
 

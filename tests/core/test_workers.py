@@ -1,13 +1,15 @@
 import os
 import subprocess
 import sys
+import time
+from functools import partial
 
 import pytest
 from support.console import ENVIRONMENT, call
 from support.planted import STANDARD, executed, plant_modules
 
 from mtcpo.core.errors import UserError
-from mtcpo.core.workers import result_of, worker_pool
+from mtcpo.core.workers import TASKS_AHEAD, TASKS_PER_WORKER, map_in_order, result_of, worker_pool
 from mtcpo.data.file_formats.registry import write_row_file
 
 SCRIPT = """
@@ -79,3 +81,52 @@ def test_a_command_and_its_processes_import_no_module_of_the_working_directory(h
     outcome = call("build-prefs", "c.jsonl", "--metric", "chrf", "--workers", "2", "--output", "p.jsonl", cwd=here)
     assert executed(marks) == []
     assert outcome.code == 0, outcome.err
+
+
+# --- map_in_order -----------------------------------------------------------------------------------------------------
+
+
+def process_of(number):
+    """Return in which process this runs; the more slowly, the smaller the number."""
+    time.sleep(0.2 / (1 + number))
+    return os.getpid()
+
+
+@pytest.mark.parametrize("workers", [1, pytest.param(2, marks=pytest.mark.processes)])
+def test_results_come_in_the_order_of_the_items(workers):
+    squares = map_in_order(partial(pow, 2), range(100), workers)
+    assert list(squares) == [(number, 2**number) for number in range(100)]
+
+
+def test_one_worker_is_this_process():
+    assert {process for _, process in map_in_order(process_of, range(3), 1)} == {os.getpid()}
+
+
+@pytest.mark.processes
+def test_two_workers_are_this_process_and_another():
+    processes = [process for _, process in map_in_order(process_of, range(20), 2)]
+    assert len(set(processes)) == 2
+    assert os.getpid() in processes
+
+
+@pytest.mark.processes
+def test_only_a_bounded_number_of_items_is_read_ahead():
+    read = []
+
+    def items():
+        for number in range(1000):
+            read.append(number)
+            yield number
+
+    results = map_in_order(abs, items(), 2)
+    next(results)
+    assert len(read) <= TASKS_AHEAD + TASKS_PER_WORKER
+    results.close()
+
+
+@pytest.mark.parametrize("workers", [1, pytest.param(2, marks=pytest.mark.processes)])
+def test_an_exception_of_a_task_is_raised_where_its_result_is_due(workers):
+    quotients = map_in_order(partial(divmod, 1), [1, 0], workers)
+    assert next(quotients) == (1, (1, 0))
+    with pytest.raises(ZeroDivisionError):
+        next(quotients)

@@ -16,7 +16,7 @@ from mtcpo.data.file_formats.registry import write_row_file
 from mtcpo.data.records import Candidate, Segment, segment_to_json
 
 
-def test_line_aligned_text_gives_segments(folder):
+def test_line_aligned_text_is_read_as_segments(folder):
     write("s.de", "eins", "zwei")
     write("r.en", "one", "two")
     write("r2.en", "One.", "Two.")

@@ -17,7 +17,7 @@ from mtcpo.data.languages import check_language, english_name, macro_language, s
         ("und", "und"),
     ],
 )
-def test_every_spelling_of_a_language_gives_one_code(tag, normal):
+def test_every_spelling_of_a_language_has_the_same_code(tag, normal):
     assert check_language(tag) == normal
     assert check_language(normal) == normal
 

@@ -61,7 +61,7 @@ def test_wrong_translation_rows_are_refused(row, languages, message):
         translation_segments(row, *languages, "1", "f:1")
 
 
-def test_an_alma_row_gives_both_directions():
+def test_an_alma_row_is_read_in_both_directions():
     forth, back = translation_segments(alma_row(), None, None, "1", "f:1")
     assert (forth.id, forth.source, forth.references) == ("1:de-en", "Guten Tag.", ("Good day.",))
     assert {c.system: c.text for c in forth.candidates} == {"alma": "Day.", "gpt4": "Hello.", "reference": "Good day."}
@@ -195,7 +195,7 @@ def test_implicit_prompts_equal_those_of_trl(row):
         assert text == (theirs[key][0]["content"] if conversation else theirs[key])
 
 
-def test_implicit_prompts_end_at_words_where_trl_splits_them():
+def test_implicit_prompts_end_between_words_unlike_in_trl():
     row = {"chosen": "It is black.", "rejected": "It is blue."}
     triplet = preference_triplet(row, "1", "f:1")
     assert (triplet.prompt, triplet.chosen) == ("It is", " black.")

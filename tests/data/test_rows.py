@@ -110,7 +110,7 @@ def module(folder, monkeypatch):
     sys.modules.pop(name, None)
 
 
-def test_custom_code_gives_rows_or_records(module):
+def test_custom_code_yields_rows_or_records(module):
     segments = corpus(f"python:{module}:Letters", allow_code=True, skip=1, take=1)
     assert segments == [Segment(f"python:{module}:Letters:2", "de", "en", "b", ("B",))]
     assert [s.source for s in corpus(f"python:{module}:Letters", allow_code=True, options={"letters": "xy"})] == [
@@ -122,7 +122,7 @@ def test_custom_code_gives_rows_or_records(module):
     assert (triplet.prompt, triplet.chosen, triplet.src_lang) == ("Ja.", "Yes.", "de")
 
 
-def test_custom_code_runs_only_where_it_is_allowed(module):
+def test_custom_code_runs_only_if_it_is_allowed(module):
     for read in (corpus, lambda name: CorpusConfig(source=name)):
         with pytest.raises((UserError, ValueError), match="is custom Python code; pass --allow-code to run it"):
             read(f"python:{module}:Letters")

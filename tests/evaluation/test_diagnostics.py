@@ -31,7 +31,7 @@ def test_empty_copied_and_looping_outputs_are_counted():
 
 
 @pytest.mark.skipif(HAS_LINGUA, reason="lingua is installed")
-def test_without_lingua_evaluation_json_says_that_languages_were_not_checked():
+def test_without_lingua_evaluation_json_records_that_languages_were_not_checked():
     entry = evaluate_outputs(de_set(("a", "x")), {"s": ["x"]}, [load_metric("chrf", "de")]).entry
     assert entry.systems["s"].wrong_language is None
     assert entry.unchecked == {"wrong_language": "lingua is not installed: pip install 'mtcpo[langid]'"}

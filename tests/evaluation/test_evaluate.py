@@ -129,7 +129,7 @@ def test_equal_outputs_do_not_differ(garden, outputs):
     }  # fmt: skip
 
 
-def test_the_same_seed_gives_the_same_result(garden, outputs):
+def test_the_same_seed_yields_the_same_result(garden, outputs):
     assert evaluate(garden, outputs).entry == evaluate(garden, outputs).entry
     assert evaluate(garden, outputs, seed=1).entry != evaluate(garden, outputs).entry
 

@@ -1,6 +1,7 @@
 """Systems of every kind go through one function: outputs in memory, files of outputs, and models that translate."""
 
 from contextlib import nullcontext
+from dataclasses import replace
 
 import pytest
 from support.runs import german_outputs, german_test_set
@@ -25,7 +26,8 @@ CONFIG = EvaluateConfig(metrics=("chrf",), resamples=20)
 class Dictionary:
     """An engine that knows the translations of some sources. sources: those that it was asked for."""
 
-    name, label = "dictionary", "dictionary 1 (float32)"
+    name = system = "dictionary"
+    label = "dictionary 1 (float32)"
 
     def __init__(self, translations):
         self.translations = translations
@@ -70,7 +72,10 @@ def test_texts_files_and_models_give_one_evaluation(tmp_path, garden, outputs):
     }
     (evaluation,) = evaluate_systems([garden], systems, CONFIG, tmp_path, ["chrf"])
     given = {name: GivenOutputs([texts]) for name, texts in outputs.items()}
+    given["start"] = GivenOutputs([outputs["start"]], TranslateConfig())
     (expected,) = evaluate_systems([garden], given, CONFIG, None, ["chrf"])
+    assert evaluation.entry.systems["start"].decoding.search == "beam search with 4 beams"
+    assert evaluation.entry.systems["tuned"].decoding is None
     assert to_document([evaluation]).pairs == to_document([expected]).pairs
     # Only what was translated here, and beside other provenance if there is any.
     assert to_document([evaluation]).made == {"engines": {"start": Dictionary.label}}
@@ -104,4 +109,17 @@ def test_a_metric_that_cannot_be_loaded_stops_a_model_before_it_translates(tmp_p
     model, engine = as_model(garden, outputs["start"], tmp_path)
     with pytest.raises(UserError, match="missing"):
         evaluate_systems([garden], {"start": model}, EvaluateConfig(metrics=(f"comet:{tmp_path}/missing",)), tmp_path)
+    assert engine.sources == []
+
+
+def test_what_cannot_be_scored_is_refused_before_it_is_translated(tmp_path, garden, outputs):
+    model, engine = as_model(garden, outputs["start"], tmp_path)
+    segments = (*garden.segments[:-1], replace(garden.segments[-1], references=()))
+    with pytest.raises(UserError, match=r"no reference for segment \S+, and chrf needs one; give --reference"):
+        evaluate_systems([replace(garden, segments=segments)], {"start": model}, CONFIG)
+    with pytest.raises(UserError, match="unknown baseline 'strat' \\(did you mean 'start'\\?\\)"):
+        evaluate_systems([garden], {"start": model}, CONFIG.model_copy(update={"baseline": "strat"}))
+    submitted = replace(garden, submitted={"start": outputs["other"]})
+    with pytest.raises(UserError, match="two systems are named 'start'"):
+        evaluate_systems([submitted], {"start": model}, CONFIG)
     assert engine.sources == []

@@ -50,7 +50,7 @@ def test_a_row_agrees_with_the_metric_it_loads(name):
 
 
 @pytest.mark.parametrize("name", METRICS)
-def test_a_row_says_what_people_need_to_know(name):
+def test_every_row_has_title_help_and_paper(name):
     kind = METRICS[name]
     assert kind.title
     assert kind.paper

@@ -69,7 +69,7 @@ def segment(*texts, references=("abcd",)):
     return Segment("1", "de", "en", "Quelle", tuple(references), candidates=candidates)
 
 
-def test_a_function_scores_and_says_its_direction(own):
+def test_a_function_scores_and_declares_its_direction(own):
     metrics = [f"short={own}:shortness", f"errors={own}:errors", "chrf"]
     scorer = Scorer(metrics)
     [scored] = scorer.score([segment("abcdef", "abc")])
@@ -184,7 +184,7 @@ def test_a_dev_set_is_scored_by_a_users_metric_whose_direction_chooses_the_check
     assert (arguments.metric_for_best_model, arguments.greater_is_better) == ("errors", False)
 
 
-def test_a_suite_runs_no_code_and_says_where_a_users_metric_goes(own, corpus):
+def test_a_suite_runs_no_code_and_the_error_names_the_option_for_it(own, corpus):
     (corpus / "suite.toml").write_text(f'metrics = ["short={own}:shortness"]\ntest_sets = ["wmt22:de-en"]\n')
     command = ["evaluate", "--suite", "suite.toml", "--hyp", "a=a.en", "--allow-code"]
     with pytest.raises(UserError, match=r"is custom Python code, which a suite does not run; give it as --metric"):

@@ -77,6 +77,6 @@ def test_sizes_that_do_not_fit_are_refused(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-def test_the_config_file_says_untied_whatever_transformers_writes(model_folder):
+def test_the_config_file_is_untied_whatever_transformers_writes(model_folder):
     for kind in ("mt5", "llama"):
         assert json.loads((model_folder(kind) / "config.json").read_text())["tie_word_embeddings"] is False

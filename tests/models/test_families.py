@@ -64,7 +64,7 @@ def test_families_that_share_a_model_type_are_distinguished():
         assert not family.target_code or family.language_code
 
 
-def test_every_family_has_a_tiny_model_and_is_run_in_float16_only_where_it_can_be():
+def test_every_family_has_a_tiny_model_and_float16_only_if_supported():
     assert {tiny.family for tiny in TINY_MODELS.values()} == BY_NAME.keys()
     for tiny in TINY_MODELS.values():
         assert BY_NAME[tiny.family].float16 == tiny.float16
@@ -163,7 +163,7 @@ def test_every_code_of_a_tokenizer_is_found_by_its_bcp47_tag(name, count):
     assert not wrong
 
 
-def test_no_language_is_suggested_where_none_is_near():
+def test_no_language_is_suggested_if_none_is_similar():
     with pytest.raises(UserError) as caught:
         language_token(BY_NAME["nllb"], "nds", {"tam_Taml"})
     assert str(caught.value).endswith("(tried nds_Latn)")

@@ -136,7 +136,7 @@ def test_prompts(of, kind):
 
 
 @pytest.mark.parametrize("kind", TINY_MODELS)
-def test_generation_starts_where_training_does(of, kind, record_property):
+def test_generation_starts_with_the_tokens_of_training(of, kind, record_property):
     """The logits of the first token that `generate` may choose are those of the first label that is not forced."""
     loaded = of(kind)
     examples = examples_of(loaded)
@@ -236,7 +236,7 @@ def there_and_back(model_folder, tmp_path_factory):
 
 
 @pytest.mark.parametrize("kind", TINY_MODELS)
-def test_the_other_transformers_version_gives_the_same_log_probabilities(of, kind, there_and_back, record_property):
+def test_both_transformers_versions_agree_on_log_probabilities(of, kind, there_and_back, record_property):
     """Made and saved here, loaded and saved there, loaded here: the same tokens with the same probabilities."""
     folder = there_and_back / kind
     found, loaded = load_model(str(folder), "float32", device="cpu"), of(kind)

@@ -70,7 +70,7 @@ def test_the_tokenizer_of_another_model_is_refused(copy, model_folder):
         load_model(str(folder))
 
 
-def test_half_precision_is_refused_where_it_overflows(model_folder):
+def test_half_precision_is_refused_if_it_overflows(model_folder):
     with pytest.raises(UserError, match="float16 overflows to NaN in the mt5 family; use bfloat16"):
         load_model(str(model_folder("mt5")), "float16")
 

@@ -176,7 +176,7 @@ def test_settings_that_name_code_are_refused_before_loading(copy, change, messag
     assert not mark.exists()
 
 
-def test_a_model_of_its_own_class_loads_and_is_saved_where_code_is_allowed(copy, tmp_path):
+def test_a_model_of_its_own_class_loads_and_is_saved_if_code_is_allowed(copy, tmp_path):
     folder = copy("llama")
     mark = plant(folder, MODEL, "planted.py")
     classes = {"AutoConfig": "planted.OwnConfig", "AutoModelForCausalLM": "planted.OwnModel"}

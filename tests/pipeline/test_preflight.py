@@ -39,7 +39,25 @@ def python(tmp_path):
 
 
 def test_a_recipe_without_mistakes_passes(check):
-    check()
+    assert check() is None
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (
+            ["model.engine=vllm"],
+            r"engine vllm needs vllm: pip install 'mtcpo\[vllm\]', or choose the engine transformers",
+        ),
+        (
+            ["model.engine=transformers", "model.dtype=int8"],
+            "dtype int8 needs the engine ctranslate2, not transformers",
+        ),
+    ],
+)
+def test_an_engine_that_cannot_translate_is_refused_before_training(check, overrides, message):
+    with pytest.raises(UserError, match=message):
+        check(*overrides)
 
 
 @pytest.mark.processes
@@ -61,6 +79,12 @@ def test_a_source_without_a_reference_that_a_later_stage_needs_is_named(check, t
     write_recipe(tmp_path)
     with pytest.raises(UserError, match=r"segment prefs.en:1 of .*: no reference, and chrf needs one"):
         check("data.references=[]")
+
+
+def test_a_test_set_without_the_reference_that_its_metric_needs_is_named(check, tmp_path):
+    write_recipe(tmp_path)
+    with pytest.raises(UserError, match=r"no reference for segment .*, and chrf needs one"):
+        check('evaluate.sets=[{name="t",source="test.en",src_lang="en",tgt_lang="de"}]', "evaluate.metrics=['chrf']")
 
 
 def test_a_file_of_a_dev_set_that_is_missing_is_named(check):

@@ -10,6 +10,7 @@ from support.console import contents, lines_of, mistake, run, small_disk, write_
 from support.pipelines import RECIPE, STAGES, write_recipe
 
 from mtcpo.core.config import to_toml
+from mtcpo.core.progress import set_verbosity
 from mtcpo.data.file_formats.registry import read_row_file
 from mtcpo.data.rows import read_segments
 from mtcpo.data.triplets import read_triplets
@@ -56,6 +57,15 @@ def ran(outcome):
 
 def again(capsys, *options):
     return run(capsys, "run", "tiny.toml", "--output-dir", "out", *options)
+
+
+def test_quiet_prints_the_table_and_the_report(done, capsys):
+    loud, quiet = again(capsys), again(capsys, "--quiet")
+    assert (quiet.code, quiet.err) == (0, "")
+    _, _, results = loud.out.partition("] report: one page with scores, plots and translations - already done\n")
+    assert quiet.out == results
+    assert quiet.out.endswith("out/report.html\n")
+    set_verbosity()
 
 
 # --- one run --------------------------------------------------------------------------------------------------------
@@ -129,7 +139,7 @@ def test_each_stage_prints_its_figures(finished):
     assert "{" not in text, "no dictionary of a library's"
 
 
-def test_the_resolved_recipe_gives_the_same_plan(finished, tmp_path):
+def test_the_resolved_recipe_has_the_same_plan(finished, tmp_path):
     folder, _ = finished
     recipe, resolved = load_recipe(folder / "tiny.toml"), load_recipe(folder / "out/recipe.toml")
     assert resolved == recipe

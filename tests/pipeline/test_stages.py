@@ -255,7 +255,7 @@ def test_a_stage_with_half_of_its_outputs_is_to_do(tmp_path):
         check_may_run(changed, tmp_path, False)
 
 
-def test_a_damaged_stamp_says_what_to_do(tmp_path):
+def test_the_error_for_a_damaged_stamp_has_the_way_out(tmp_path):
     for text in ("", "[]", "{}", '{"stages": 3}'):
         (tmp_path / "stamp.json").write_text(text)
         with pytest.raises(

@@ -306,7 +306,7 @@ def test_two_candidates_of_one_system_are_refused(tmp_path):
         build_preferences([twice], CHRF, tmp_path / "p.jsonl")
 
 
-def test_a_truncated_candidates_file_gives_its_complete_lines(tmp_path):
+def test_the_complete_lines_of_a_truncated_candidates_file_are_read(tmp_path):
     whole = tmp_path / "candidates.jsonl"
     write_row_file(whole, map(segment_to_json, make()))
     data = whole.read_bytes()

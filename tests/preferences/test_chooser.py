@@ -64,7 +64,7 @@ def test_wrong_settings_name_the_choices():
         (chrf(("The cat.", 90), ("A cat.", 86), source=" "), {}, "empty_source"),
     ],
 )
-def test_a_segment_without_a_pair_says_why(made, settings, reason):
+def test_a_segment_without_a_pair_has_a_reason(made, settings, reason):
     choice = choose_pair(made, SelectionConfig(metrics=("chrf",), **settings))
     assert (choice.triplets, choice.dropped) == ((), {reason: 1})
 

@@ -64,7 +64,7 @@ def test_mean_over_one_scale_is_allowed(metrics):
     assert load_section(SelectionConfig, {"metrics": metrics}, "prefs").combine == "mean"
 
 
-def test_zscore_set_gives_a_source_without_differences_small_margins():
+def test_margins_by_zscore_set_are_small_if_candidates_hardly_differ():
     # By source, half a point on an easy source counts as much as forty on a hard one.
     easy = Segment(
         "1", "de", "en", "x", candidates=(Candidate("a", "A", {"m": 90.5}), Candidate("b", "B", {"m": 90.0}))

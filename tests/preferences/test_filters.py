@@ -91,7 +91,7 @@ def test_a_language_that_lingua_does_not_know_is_named():
         kept_and_removed("x", ["a text that is long enough to be judged"], "ceb", check_language=True)
 
 
-def test_without_lingua_the_message_says_what_to_install(monkeypatch):
+def test_without_lingua_the_message_has_the_install_command(monkeypatch):
     monkeypatch.setitem(sys.modules, "lingua", None)
     monkeypatch.setattr(sys, "meta_path", [finder for finder in sys.meta_path if not hasattr(finder, "lingua")])
     with pytest.raises(UserError, match=r"pip install 'mtcpo\[langid\]'"):

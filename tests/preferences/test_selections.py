@@ -63,7 +63,7 @@ def test_with_a_reference_every_pair_chooses_it():
     assert best_vs_rest(pool(*values, reference=0)) == all_pairs(pool(*values, reference=0)) == [(0, 1), (0, 2)]
 
 
-def test_a_row_says_whether_its_selection_needs_log_probabilities():
+def test_selections_that_need_log_probabilities_are_marked():
     assert needs_logprobs("confidence")
     assert not needs_logprobs("best-worst")
     assert not needs_logprobs("python:mine:best")

@@ -93,7 +93,7 @@ def test_a_pair_outside_the_pool_is_refused_in_one_line(pairs, message):
         assert "segment 7: " in str(raised.value)
 
 
-def test_where_references_are_always_chosen_a_selection_must_choose_it():
+def test_a_selection_must_choose_the_reference_if_it_is_always_chosen():
     made = Segment("7", "de", "en", "x", ("r",), candidates=(
         Candidate("reference", "r", {"m": 9.0}), Candidate("a", "A", {"m": 8.0}), Candidate("b", "B", {"m": 1.0}),
     ))  # fmt: skip

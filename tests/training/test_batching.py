@@ -104,7 +104,7 @@ def test_a_seed_fixes_the_batches_and_each_epoch_has_another_order(seed):
     assert list(first) == order
 
 
-def test_the_seed_decides_the_order_where_batches_are_alike():
+def test_the_seed_decides_the_order_of_equal_batches():
     lengths = [(1, n) for n in range(40)]
     orders = [list(LengthBatchSampler(lengths, BatchLimits(examples=4), seed)) for seed in range(4)]
     assert len({tuple(map(tuple, order)) for order in orders}) > 1

@@ -99,7 +99,7 @@ def test_micro_batches_share_the_normalizers_of_the_step(load, tmp_path):
         torch.testing.assert_close(other, parameters[0], atol=1e-6, rtol=1e-5)
 
 
-def test_means_are_logged_as_rewards_where_the_function_says_so(module):
+def test_means_are_logged_as_rewards_if_the_function_uses_them(module):
     assert find_loss("python:my_losses:of_means").length_normalized
     assert not find_loss("python:my_losses:logistic").length_normalized
 
@@ -166,7 +166,7 @@ PAIRS = PairLogps(*torch.tensor([[-3.0, -4.0], [-5.0, -4.0], [2.0, 3.0], [3.0, 2
         (lambda logps, config: logps.reward, r"loss mine: your code raised AttributeError at .*test_custom_losses.py:"),
     ],
 )
-def test_a_function_that_gives_no_loss(function, message):
+def test_a_function_that_returns_no_loss_is_refused(function, message):
     with pytest.raises(UserError, match=message):
         custom_loss(function, "mine").function(PAIRS, TrainConfig())
 

@@ -101,7 +101,7 @@ def test_training_frees_the_model(model_folder, tmp_path, monkeypatch):
     assert gone
 
 
-def test_the_same_seed_gives_the_same_model(model_folder, tmp_path):
+def test_the_same_seed_trains_the_same_model(model_folder, tmp_path):
     settings = train_config(dropout=0.1, args={"seed": 5})
     for name in ("a", "b"):
         train(str(model_folder("mt5")), preference_texts(8), settings, tmp_path / name)
@@ -196,7 +196,7 @@ def test_a_resumed_run_replaces_half_a_line_and_what_its_checkpoint_does_not_kno
     assert path.read_text(encoding="utf-8") == '{"step": 2, "loss": 1.5}\n{"step": 4, "grad_norm": null}\n'
 
 
-def test_a_run_stopped_before_its_first_checkpoint_says_so(tmp_path):
+def test_a_run_stopped_before_its_first_checkpoint_has_saved_no_step(tmp_path):
     assert saved_at(tmp_path, 1668) == "none of 1,668 steps saved yet"
     (tmp_path / "checkpoints/checkpoint-679").mkdir(parents=True)
     (tmp_path / "checkpoints/checkpoint-679/trainer_state.json").touch()
@@ -465,7 +465,7 @@ def test_evaluation_data_is_evaluated_every_epoch_by_default(tmp_path):
     )
 
 
-def test_float16_training_is_refused_where_it_overflows_or_does_not_exist(model_folder, load, tmp_path):
+def test_float16_training_is_refused_if_it_overflows_or_is_not_supported(model_folder, load, tmp_path):
     arguments = training_setup(TrainConfig(), tmp_path).args
     arguments.fp16 = True
     with pytest.raises(UserError, match=r"train\.args\.fp16: float16 overflows to NaN in the mt5 family"):

@@ -44,7 +44,7 @@ def test_a_damaged_archive_is_not_taken_for_a_truncated_one(tmp_path, suffix):
 
 
 @pytest.mark.parametrize("suffix", [".gz", ".zst"])
-def test_complete_lines_of_a_truncated_archive_are_read_where_drops_are_counted(tmp_path, suffix):
+def test_complete_lines_of_a_truncated_archive_are_read_if_drops_are_counted(tmp_path, suffix):
     path = tmp_path / f"rows.jsonl{suffix}"
     rows = [{"n": n, "h": hashlib.sha256(str(n).encode()).hexdigest()} for n in range(3000)]
     write_row_file(path, rows)

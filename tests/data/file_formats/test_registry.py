@@ -16,7 +16,7 @@ from mtcpo.data.rows import read_rows
 NAMES = ["rows.jsonl", "rows.jsonl.gz", "rows.jsonl.zst", "rows.parquet"]
 
 
-def test_plain_text_is_refused_where_rows_are_needed(folder):
+def test_plain_text_is_refused_if_rows_are_needed(folder):
     write("a.txt", "x")
     with pytest.raises(UserError, match=r"a\.txt: not a file of rows; its name must end in \.jsonl"):
         read_rows("a.txt")

@@ -173,7 +173,7 @@ def test_a_missing_test_set_lists_those_in_the_folder(wmt):
     assert "\n" not in message
 
 
-def test_a_source_without_reference_says_what_to_place(wmt):
+def test_the_error_for_a_source_without_reference_names_the_missing_file(wmt):
     for path in (wmt / "references").iterdir():
         path.unlink()
     with pytest.raises(UserError, match=r"no reference beside it; place references/generaltest2022\.de-en\.ref\.A\.en"):
@@ -334,7 +334,7 @@ def test_a_truncated_release_is_refused(tmp_path):
         load_test_set("multi30k/2016:en-de", tmp_path)
 
 
-def test_the_error_says_where_a_release_is_published():
+def test_the_error_names_the_site_of_a_release():
     with pytest.raises(UserError, match=r"get it from the flores200_dataset archive and pass --test-set-dir DIR with "
                        r"DIR/devtest/deu_Latn\.devtest and DIR/devtest/eng_Latn\.devtest"):  # fmt: skip
         load_test_set("flores200:de-en")
@@ -461,7 +461,7 @@ def test_references_and_submitted_systems_of_wmt_xml(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("name", ["_outdir", "_rawdir", "_get_tarball_filename"])
-def test_a_sacrebleu_that_lacks_a_private_name_gives_a_clear_error(cached, monkeypatch, name):
+def test_a_sacrebleu_without_a_private_name_is_a_clear_error(cached, monkeypatch, name):
     class Without:
         """The data set, as a version of sacreBLEU that renamed one of its private names would have it."""
 
@@ -489,7 +489,7 @@ def test_an_unknown_test_set_suggests_the_nearest_name():
         load_test_set("wmt222:de-en")
 
 
-def test_without_cache_and_network_the_error_says_what_to_place_where(cached):
+def test_without_cache_and_network_the_error_names_the_file_and_its_folder(cached):
     for path in (cached / "raw").iterdir():
         path.unlink()
     with pytest.raises(UserError) as error:

@@ -63,7 +63,7 @@ def test_scores_equal_comets_own_predict(comet_models, kind):
     ("kind", "needs"),
     [("regression", True), ("referenceless", False), ("unified-qe", False), ("unified-ref", True), ("xcomet", True)],
 )
-def test_a_model_says_whether_it_needs_references(comet_models, kind, needs):
+def test_whether_a_model_needs_references_is_read_from_its_files(comet_models, kind, needs):
     metric = load_metric(f"cometkiwi:{comet_models[kind]}", "en")
     assert metric.needs_references is needs
     assert metric.name == "cometkiwi"
@@ -249,7 +249,7 @@ def test_a_directory_without_a_checkpoint_is_refused(tmp_path):
         find_checkpoint(str(tmp_path / "x.ckpt"))
 
 
-def test_a_hub_name_without_network_says_how_to_get_the_model(monkeypatch, tmp_path):
+def test_a_hub_name_without_network_is_an_error_with_the_download_command(monkeypatch, tmp_path):
     from huggingface_hub import constants
 
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
@@ -261,7 +261,7 @@ def test_a_hub_name_without_network_says_how_to_get_the_model(monkeypatch, tmp_p
 
 
 @pytest.mark.skipif(importlib.util.find_spec("comet") is not None, reason="needs an environment without unbabel-comet")
-def test_without_comet_the_message_says_how_to_install_it():
+def test_without_comet_the_message_has_the_install_command():
     with pytest.raises(
         UserError, match=r"COMET is not installed; install it with: pip install 'mtcpo\[comet\]'.* --comet-python"
     ):

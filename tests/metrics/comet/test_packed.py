@@ -71,7 +71,7 @@ BROKEN = {
 
 
 @pytest.mark.parametrize("operations", BROKEN.values(), ids=BROKEN.keys())
-def test_layers_stay_plain_where_torch_lacks_the_operations_or_they_differ(encoder, operations, monkeypatch):
+def test_layers_stay_plain_if_torch_lacks_the_operations_or_they_differ(encoder, operations, monkeypatch):
     untouched = copy.deepcopy(encoder)
     monkeypatch.setattr(torch.ops, "mkldnn", SimpleNamespace(**operations))
     pack(encoder)

@@ -39,7 +39,7 @@ def scores_of(metric, count=30):
 @pytest.mark.processes
 @pytest.mark.comet
 @needs_other
-def test_another_environment_gives_the_same_scores(comet_models):
+def test_another_environment_computes_the_same_scores(comet_models):
     here = load_metric(f"comet:{comet_models['xcomet']}", "en")
     there = load_metric(f"comet:{comet_models['xcomet']}", "en", CometConfig(python=OTHER))
     np.testing.assert_allclose(

@@ -294,7 +294,7 @@ def test_decoder_only_target_follows_the_prompt(load):
     assert whole[-1] == loaded.tokenizer.eos_token_id
 
 
-def test_prompt_tokens_stay_where_they_would_merge_with_the_target(load):
+def test_prompt_tokens_are_kept_if_they_would_merge_with_the_target(load):
     loaded = load("gpt2")
     whole = loaded.tokenizer("The bear")["input_ids"]
     (example,) = loaded.layout.encode([TextExample("", "en", "de", ("ar",), prompt="The be\n")])
@@ -307,7 +307,7 @@ def test_prompt_tokens_stay_where_they_would_merge_with_the_target(load):
     assert loaded.tokenizer.decode(source + target) == "The bear"
 
 
-def test_chat_template_where_the_model_has_one(load):
+def test_the_chat_template_is_used_if_the_model_has_one(load):
     loaded = load("gpt2")
     (example,) = loaded.layout.encode([TextExample("The old mill.", "en", "de", ("Die alte Mühle.",))])
     assert loaded.tokenizer.decode(example.source) == (
