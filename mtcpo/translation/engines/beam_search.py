@@ -23,7 +23,7 @@ IMPOSSIBLE = -1.0e9
 
 
 def drops_sources(model: Any) -> bool:
-    """Whether `beam_search` is for this model: an encoder-decoder whose logits processors know no rows of the encoder."""
+    """Whether `beam_search` is for this model: an encoder-decoder, and no logits processor has rows of its sources."""
     config = model.generation_config
     penalties = (config.encoder_repetition_penalty or 1.0, config.encoder_no_repeat_ngram_size or 0)
     return bool(model.config.is_encoder_decoder) and penalties == (1.0, 0)
@@ -76,7 +76,10 @@ class _Decoder:
 
     @classmethod
     def of(cls, model: nn.Module, model_kwargs: dict[str, Any]) -> _Decoder:
-        cache = {name: model_kwargs[name] for name in ("past_key_values", "cache") if name in model_kwargs}
+        cache: dict[str, Any] = {}
+        # transformers 5 renames it.
+        for name in model_kwargs.keys() & {"past_key_values", "cache"}:
+            cache[name] = model_kwargs[name]
         return cls(model, cache, model_kwargs["encoder_outputs"].last_hidden_state, model_kwargs["attention_mask"])
 
     def logits(self, last_tokens: Tensor) -> Tensor:
@@ -145,7 +148,7 @@ class _Beams:
         scores, indices = torch.topk(totals.view(sources, -1), max(2, 1 + self.ends) * beams)
         parents, new_tokens = indices // vocabulary, indices % vocabulary
         extended = torch.cat([_gathered(self.tokens, parents), new_tokens[:, :, None]], dim=-1)
-        stops = stopping_criteria(extended.flatten(0, 1), None).view(sources, -1)  # type: ignore[arg-type]
+        stops = stopping_criteria(extended.flatten(0, 1), None).view(sources, -1)
         self._add_ended(extended, scores, stops)
         scores = scores + stops * IMPOSSIBLE
         running = torch.topk(scores, beams)[1]
@@ -192,4 +195,5 @@ def _gathered(tokens: Tensor, beams: Tensor) -> Tensor:
 
 
 def _padded(tokens: Tensor, width: int, padding: int) -> Tensor:
-    return nn.functional.pad(tokens, (0, width - tokens.shape[-1]), value=padding)
+    padded: Tensor = nn.functional.pad(tokens, (0, width - tokens.shape[-1]), value=padding)
+    return padded

@@ -64,7 +64,7 @@ def test_outputs_are_those_of_transformers(load, kind, num_beams):
     nats = {"t5": 0.15, "mbart-50": 2.5}.get(kind, 0.8)
     theirs, ours = both(loaded, nats=nats, num_beams=num_beams, num_return_sequences=2)
     assert ours == theirs
-    assert len(set(map(tuple, theirs))) >= 6, "the model says the same whatever the source"
+    assert len(set(map(tuple, theirs))) > 3, "the model says the same whatever the source"
 
 
 @pytest.mark.parametrize(
