@@ -128,9 +128,9 @@ def translate(
 
 def _format_counts(figures: Mapping[str, int]) -> str:
     """Return what happened besides translating, such as "; too long: 2"; "" if nothing did."""
-    told = {"segments", "candidates", "resumed_at"}
-    others = ((name, number) for name, number in figures.items() if name not in told)
-    return "".join(f"; {name.replace('_', ' ')}: {number}" for name, number in others)
+    from mtcpo.translation.decoding import incidents
+
+    return "".join(f"; {name.replace('_', ' ')}: {number}" for name, number in incidents(figures).items())
 
 
 def _chosen_by(config: TranslateConfig) -> str:

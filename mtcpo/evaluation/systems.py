@@ -10,9 +10,10 @@ import logging
 import shutil
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from functools import partial
 from hashlib import sha256
@@ -21,7 +22,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from mtcpo.core.errors import UserError, counted
-from mtcpo.core.files import read_lines, sha256_of
+from mtcpo.core.files import read_json, read_lines, sha256_of, write_json
 from mtcpo.core.progress import detail, under_way
 from mtcpo.core.provenance import provenance
 from mtcpo.data.records import Segment
@@ -37,6 +38,7 @@ from mtcpo.metrics.registry import is_lexical, load_metric, metric_name
 from mtcpo.metrics.score_cache import CACHE_FILE, CachedMetric, ScoreCache
 from mtcpo.models.config import ModelOptions
 from mtcpo.translation.config import TranslateConfig
+from mtcpo.translation.decoding import incidents
 from mtcpo.translation.engines.base import Engine, Job
 from mtcpo.translation.engines.registry import open_engine
 from mtcpo.translation.mbr import load_utility, open_mbr
@@ -99,21 +101,23 @@ class TranslationModel:
 
     open: job -> context manager of an engine. decoding: explicit settings, which override a suite's. folder: keeps the
     translations until `forget_translations`, so that an interrupted call resumes. translated_with: label of the engine
-    of the last call of `outputs`.
+    of the last call of `outputs`. counts: as of `Decoder`, in that call.
     """
 
     open: Callable[[Job], AbstractContextManager[Engine]]
     decoding: TranslateConfig
     folder: Path | None = None
     translated_with: str = ""
+    counts: Counter[str] = field(default_factory=Counter)
 
     def outputs(self, test_sets: Sequence[TestSet]) -> Outputs:
         """Translate the test sets."""
         outputs = []
+        self.counts.clear()
         with self.open(translation_job(test_sets, self.decoding)) as engine:
             for test_set in test_sets:
                 decoding = decoding_of(test_set, self.decoding)
-                outputs.append(_translate(engine, test_set.segments, decoding, self.folder))
+                outputs.append(_translate(engine, test_set.segments, decoding, self.folder, self.counts))
             self.translated_with = engine.label
         return outputs
 
@@ -165,13 +169,14 @@ def evaluate_systems(
     for name, model in models.items():
         outputs[name] = model.outputs(test_sets)
     engines = {name: model.translated_with for name, model in models.items()}
+    counts = {name: incidents(model.counts) for name, model in models.items()}
     evaluations = []
     for index, test_set in enumerate(test_sets):
         # In the given order: without a configured baseline, the first system is the baseline.
         outputs_on_set = {name: outputs[name][index] for name in systems}
         decodings = describe_decodings(test_set, systems)
         evaluation = evaluate_outputs(test_set, outputs_on_set, metrics[index], config, selection_metrics, decodings)
-        evaluations.append(replace(evaluation, engines=engines))
+        evaluations.append(replace(evaluation, engines=engines, decoding_counts=counts))
     return evaluations
 
 
@@ -297,20 +302,23 @@ def _open_score_cache(config: EvaluateConfig, folder: Path | None) -> ScoreCache
 
 
 def _translate(
-    engine: Engine, segments: Sequence[Segment], decoding: TranslateConfig, folder: Path | None
+    engine: Engine, segments: Sequence[Segment], decoding: TranslateConfig, folder: Path | None, counts: Counter[str]
 ) -> list[str]:
     if folder is None:
-        return translate_texts(engine, segments, decoding)
+        return translate_texts(engine, segments, decoding, counts)
     # Without candidates: the model does not see them, so they must not change the hash below.
     bare = [replace(segment, candidates=()) for segment in segments]
     # The file name is a hash of everything that the translations depend on, so an existing file can be reused.
     fingerprint = [engine.name, decoding.model_dump_json(), *(repr(segment) for segment in bare)]
     digest = sha256("\n".join(fingerprint).encode()).hexdigest()
     path = folder / KEPT_TRANSLATIONS / f"{digest[:16]}.jsonl"
-    if path.exists():
+    figures = path.with_suffix(".json")
+    # Written last: with it, the translations are complete.
+    if figures.exists():
         under_way().skip(len(bare))
     else:
-        translate_to_file(engine, bare, decoding, path)
+        write_json(figures, translate_to_file(engine, bare, decoding, path, overwrite=True))
+    counts.update(read_json(figures))
     return [segment.candidates[0].text for segment in read_segments(path)]
 
 

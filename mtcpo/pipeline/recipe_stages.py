@@ -6,6 +6,7 @@ Each function below returns one stage: its inputs and settings, its outputs, and
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import chain
 from pathlib import Path
@@ -207,15 +208,16 @@ def _decode(folder: RunDirectory, system: str, model: str) -> Stage:
     def run(overwrite: bool) -> dict[str, Any]:
         from mtcpo.evaluation.results import write_translations
         from mtcpo.evaluation.systems import translation_job
+        from mtcpo.translation.decoding import incidents
         from mtcpo.translation.translate import translate_texts
 
         test_sets = folder.test_sets()
-        job = translation_job(test_sets, decoding)
+        job, counts = translation_job(test_sets, decoding), Counter[str]()
         with open_engine(model, system, settings.dtype, folder.model_options, job) as engine:
             for test_set, path in zip(test_sets, outputs, strict=True):
-                texts = translate_texts(engine, test_set.segments, decoding_of(test_set, decoding))
+                texts = translate_texts(engine, test_set.segments, decoding_of(test_set, decoding), counts)
                 write_translations(path, texts)
-            return {"engine": engine.label, "seed": decoding.seed}
+            return {"engine": engine.label, **incidents(counts), "seed": decoding.seed}
 
     summary = f"translate the test sets with {_short_name(model)}"
     inputs = [*folder.model_files(model), *folder.test_files(), *utility_code(decoding)]

@@ -519,7 +519,7 @@ def test_evaluate_resumes_after_translating(here, capsys, monkeypatch):
         patch.setattr(assessment, "evaluate_outputs", stop)
         assert mistake(capsys, *model, "--output-dir", "m") == "stopped here"
     kept = list((here / "m/.translations").iterdir())
-    assert [path.suffix for path in kept] == [".jsonl"]
+    assert sorted(path.suffix for path in kept) == [".json", ".jsonl"]
     # With other settings they are others.
     with monkeypatch.context() as patch:
         patch.setattr(GenerateEngine, "_texts", stop)

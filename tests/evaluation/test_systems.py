@@ -96,6 +96,20 @@ def test_a_repeated_call_translates_nothing_again_until_the_translations_are_for
     assert len(engine.sources) == 20
 
 
+def test_sources_that_were_too_long_are_told_also_after_an_interruption(tmp_path, garden, outputs):
+    model, engine = as_model(garden, outputs["start"], tmp_path)
+    engine.too_long = lambda segments, config: [n < 2 for n in range(len(segments))]
+    for _ in range(2):
+        (evaluation,) = evaluate_systems([garden], {"start": model}, CONFIG, tmp_path)
+        assert to_document([evaluation]).made["decoding_counts"] == {"start": {"too_long_for_model": 2}}
+        assert evaluation.entry.systems["start"].empty == 2
+    assert len(engine.sources) == 8
+    forget_translations(tmp_path)
+    alone, _ = as_model(garden, outputs["start"], None)
+    (evaluation,) = evaluate_systems([garden], {"start": alone}, CONFIG)
+    assert "decoding_counts" not in to_document([evaluation]).made
+
+
 def test_a_file_of_another_length_is_refused_before_metrics_are_loaded(tmp_path, garden, outputs):
     config = EvaluateConfig(metrics=(f"comet:{tmp_path}/missing",))
     with pytest.raises(UserError, match="missing"):
