@@ -180,7 +180,8 @@ class _Beams:
             length = self.config.max_length
         best = self.scores[:, 0] / (length - self.start) ** penalty
         worst = self.ended_scores.amin(dim=1)
-        return ~self.has_ended.all(dim=1) | (best > worst)
+        is_open: Tensor = ~self.has_ended.all(dim=1) | (best > worst)
+        return is_open
 
     def keep(self, sources: Tensor) -> None:
         """Drop all sources but those in a mask (B,)."""
