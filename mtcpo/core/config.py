@@ -162,6 +162,8 @@ def parse_override(text: str) -> tuple[list[str], Any]:
 def _from_command_line(value: Any) -> Any:
     if isinstance(value, str):
         return CommandLineText(value)
+    if isinstance(value, dict):
+        return {key: _from_command_line(item) for key, item in value.items()}
     return [_from_command_line(item) for item in value] if isinstance(value, list) else value
 
 

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from mtcpo.core.config import Config
 from mtcpo.core.errors import counted
 from mtcpo.core.files import complete_folder
+from mtcpo.core.progress import Progress
 from mtcpo.core.user_code import is_user_code, user_code_file
 from mtcpo.data.corpora import Drops, read_corpus
 from mtcpo.data.file_formats.registry import read_row_file, write_row_file
@@ -100,7 +101,7 @@ def _create(folder: RunDirectory) -> Stage:
         drops = Drops()
         # The vocabulary is trained on both sides of the corpus.
         sides = ((segment.source, *segment.references) for segment in read_corpus(sft.data, drops))
-        with complete_folder(folder.path / NEW_MODEL) as new:
+        with complete_folder(folder.path / NEW_MODEL) as new, Progress("creating the model", unit=""):
             create_model(create, chain.from_iterable(sides), new)
         return {"seed": create.seed, "dropped": dict(drops)}
 

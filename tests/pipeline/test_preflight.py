@@ -83,8 +83,9 @@ def test_a_source_without_a_reference_that_a_later_stage_needs_is_named(check, t
 
 def test_a_test_set_without_the_reference_that_its_metric_needs_is_named(check, tmp_path):
     write_recipe(tmp_path)
+    source = f'name="t",source="{tmp_path}/test.en",src_lang="en",tgt_lang="de"'
     with pytest.raises(UserError, match=r"no reference for segment .*, and chrf needs one"):
-        check('evaluate.sets=[{name="t",source="test.en",src_lang="en",tgt_lang="de"}]', "evaluate.metrics=['chrf']")
+        check(f"evaluate.sets=[{{{source}}}]", "evaluate.metrics=['chrf']")
 
 
 def test_a_file_of_a_dev_set_that_is_missing_is_named(check):

@@ -126,6 +126,9 @@ def test_the_stamp_has_versions_seeds_hashes_and_times(finished):
     seeds = {name: record["figures"]["seed"] for name, record in stamp["stages"].items() if "seed" in record["figures"]}
     assert seeds == {"create": 0, "sft": 0, "translate": 0, "train": 0, "control": 0, "decode base": 0,
                      "decode tuned": 0, "decode control": 0, "evaluate": 12345}  # fmt: skip
+    engines = {name for name, record in stamp["stages"].items() if "engine" in record["figures"]}
+    assert engines == {"translate", "decode base", "decode tuned", "decode control"}
+    assert stamp["stages"]["translate"]["figures"]["engine"].startswith("transformers ")
     for name in ("create", "sft", "translate"):
         assert stamp["stages"][name]["figures"]["dropped"] == {"empty_source": 1}
 

@@ -50,7 +50,7 @@ def convert(loaded: LoadedModel, folder: Path, precision: str) -> None:
         UserError: CTranslate2 cannot represent the model.
     """
     try:
-        _ModuleConverter(loaded).convert(str(folder), quantization=precision, force=True)
+        _ModuleConverter(loaded, precision).convert(str(folder), quantization=precision, force=True)
     except (NotImplementedError, ValueError, KeyError, AttributeError) as error:
         raise UserError(
             f"{loaded.name}: CTranslate2 cannot convert it ({first_line(error)}); use --engine transformers"
@@ -60,13 +60,15 @@ def convert(loaded: LoadedModel, folder: Path, precision: str) -> None:
 class _ModuleConverter(Converter):
     """Converts a model in memory."""
 
-    def __init__(self, loaded: LoadedModel) -> None:
-        self._loaded = loaded
+    def __init__(self, loaded: LoadedModel, precision: str) -> None:
+        self._loaded, self._precision = loaded, precision
 
     @torch.no_grad()
     def _load(self) -> Any:
         loaded = self._loaded
         model = own_view(loaded.model)
+        if self._precision == "int8":
+            _copy_tensors(model)
         loader = loader_for(model.config)
         if isinstance(loader, loaders.MarianMTLoader):
             # Without Marian's own step, which removes the row of the padding token from three tables.
@@ -99,6 +101,17 @@ def own_view(model: Any) -> Any:
     # The name of GPT-NeoX's lm_head before transformers 5, by which its loader knows it.
     view._modules.setdefault("embed_out", base.get_output_embeddings())
     return view
+
+
+def _copy_tensors(view: Any) -> None:
+    """Give a view tensors of its own: CTranslate2 scales weights in place before it rounds them to int8."""
+    for module in view.modules():
+        # Not in the dict itself, which is the original's too.
+        copies = dict(module._parameters)
+        for name, parameter in module._parameters.items():
+            if parameter is not None:
+                copies[name] = nn.Parameter(parameter.detach().clone(), requires_grad=False)
+        module._parameters = copies
 
 
 def _copy_modules(module: Any) -> Any:
