@@ -21,9 +21,9 @@ from mtcpo.models.layouts.encode_once import encode_once
 from mtcpo.models.loading import LoadedModel
 from mtcpo.models.names import model_fingerprint
 from mtcpo.models.prompts import TextExample
+from mtcpo.translation.batches import halving, make_batches
 from mtcpo.translation.config import TranslateConfig
 from mtcpo.translation.engines.base import candidate_names, exceed_positions
-from mtcpo.translation.engines.batches import halving, make_batches
 from mtcpo.translation.engines.beam_search import beam_search, drops_sources
 from mtcpo.translation.engines.logits import CUTOFFS, DiversityPenalty, Draw, uniform_numbers
 

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from support.translation import quick_search
 
 from mtcpo.data.records import Segment
-from mtcpo.translation.engines import batches
-from mtcpo.translation.engines.batches import halving, make_batches, rows_of
+from mtcpo.translation import batches
+from mtcpo.translation.batches import halving, make_batches, rows_of
 
 
 @given(
