@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 
 from mtcpo.core.errors import UserError
+from mtcpo.core.processes import this_process
 from mtcpo.data.records import Candidate, Segment
 from mtcpo.metrics.comet.config import CometConfig
 from mtcpo.metrics.mbr import MbrMetric
@@ -89,7 +90,11 @@ def load_utility(config: TranslateConfig, language: str) -> MbrMetric:
     # An object from a notebook is loaded already, and another one may have the same spec.
     load = _load_utility.__wrapped__ if isinstance(config.mbr, MetricObject) else _load_utility
     aggregate = config.num_candidates > EXACT_CANDIDATES
-    return load(config.mbr, language if is_lexical(config.mbr) else "und", config.comet, aggregate)
+    comet = config.comet
+    if this_process().count > 1 and comet.processes is None:
+        # Each process that translates scores for itself; otherwise each would start one for every GPU.
+        comet = comet.model_copy(update={"processes": 1})
+    return load(config.mbr, language if is_lexical(config.mbr) else "und", comet, aggregate)
 
 
 # Without the score cache: samples are hardly ever scored twice, and their pairs are many.
