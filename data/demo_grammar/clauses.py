@@ -17,7 +17,7 @@ BE = Verb("be", "was", "been", "sein", "", "", "gewesen", "sein", "goal", "state
 
 @dataclass(frozen=True, slots=True)
 class Clause:
-    """A clause without its order of words.
+    """A clause, before its words are put in order.
 
     `goal` stands last: a direction, or what follows be. `adverb` is one of often, always and the like; `focus` is NOT,
     NEVER or ALREADY. German says not + indefinite article as kein.

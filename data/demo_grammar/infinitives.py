@@ -1,4 +1,4 @@
-"""Infinitives with zu, the passive, and pronouns that refer back."""
+"""Infinitives with zu, the passive, and pronouns for nouns mentioned before."""
 
 from dataclasses import replace
 

@@ -1,4 +1,4 @@
-"""Noun phrases, pronouns and names: one object, spoken in either language in any case."""
+"""Noun phrases, pronouns and names: one object, written in either language and any case."""
 
 from dataclasses import dataclass, replace
 from typing import Protocol

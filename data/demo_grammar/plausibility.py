@@ -47,7 +47,7 @@ EXCESSIVE = words(
 )
 UNGRADED = words("rot blau grün schwarz weiß gelb braun grau kaputt deutsch englisch französisch leer voll rund")
 CLOTHES = ("tragen", "an|ziehen", "aus|ziehen")
-# Adjectives that say what the verb has yet to bring about, or what it makes impossible.
+# Adjectives for the result of the verb, or for what it makes impossible.
 IMPLAUSIBLE = {
     "kochen": ("kalt", "heiß", "warm", "lecker"),
     "backen": ("kalt", "warm", "frisch"),

@@ -61,7 +61,7 @@ def description(s: Sampler) -> Text:
 
 
 def comparison(s: Sampler) -> Text:
-    """Older than and as old as; both nouns must be able to be so."""
+    """Older than and as old as; both nouns must be able to have the adjective."""
     noun = s.free_noun(noun for noun in s.lexicon.nouns if not noun.tags & {"family"} and not noun.is_mass)
     adjective = s.predicate_for(noun, graded=True)
     if adjective.de in UNGRADED:

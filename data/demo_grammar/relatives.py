@@ -45,7 +45,7 @@ def relative_object(s: Sampler) -> Text:
 
 
 def about(s: Sampler, head: NounPhrase, relative: Text) -> Text:
-    """Something is said about the noun with the relative clause: an adjective, or who it is."""
+    """Say something about the noun with the relative clause: an adjective, or who it is."""
     full = replace(head, suffix=Text(f" {relative.en}", f", {relative.de},"))
     if head.noun.tags & {"adult"} and s.chance(0.4) and not head.plural and head.noun.gender == "m":
         kin = s.kin_phrase(s.free_noun([noun for noun in s.tagged("family") if noun.gender == "m"]))

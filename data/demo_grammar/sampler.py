@@ -54,7 +54,7 @@ TENSES = {
 
 
 class NoChoiceError(Exception):
-    """No word fits here; the sentence is given up and another one tried."""
+    """No word fits here: the sentence is discarded, and another one is tried."""
 
 
 def held_out_pairs(lexicon: Lexicon, rng: random.Random, share: float) -> frozenset[WordPair]:
@@ -173,7 +173,7 @@ class Sampler:
         return self._is_wanted(verb.de, noun)
 
     def is_like(self, noun: Noun, other: Noun) -> bool:
-        """Things that one would compare: of the same broad kind."""
+        """Whether the two can be compared: they are of the same broad kind."""
         return noun != other and any(noun.tags & kind and other.tags & kind for kind in COMPARABLE)
 
     def tagged(self, *spec: str) -> tuple[Noun, ...]:
@@ -185,7 +185,7 @@ class Sampler:
     # Phrases
 
     def with_adjective(self, phrase: NounPhrase, probability: float) -> NounPhrase:
-        """The phrase with a fitting adjective, if the lot and the held-out set allow one."""
+        """The phrase with a fitting adjective, if chance and the held-out set allow one."""
         if self.chance(probability):
             try:
                 return replace(phrase, adjective=self.adjective_for(phrase.noun))

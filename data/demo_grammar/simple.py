@@ -181,7 +181,7 @@ def position(s: Sampler) -> Text:
 
 
 def contrast(s: Sampler) -> Text:
-    """Two clauses with und or aber, which leave the order of words as it is."""
+    """Two clauses with und or aber, which leave the word order as it is."""
     first, second = s.someone(), s.someone()
     if first.english() == second.english():
         raise NoChoiceError

@@ -235,7 +235,7 @@ def whether_clause(s: Sampler) -> Text:
 
 
 def verb_of_motion(s: Sampler, de: str) -> Verb:
-    """Come or stay, which stand in no table."""
+    """Come or stay, which are in none of the tables."""
     en = {"kommen": "come", "bleiben": "stay"}[de]
     s.words.add(de)
     return Verb(en, "", "", de, "", "", "", "sein", "", "act", "", (), (), ())

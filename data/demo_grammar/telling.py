@@ -1,4 +1,4 @@
-"""How a clause becomes a sentence, and when things happen: what all templates share."""
+"""From clauses to sentences, and expressions of time: what all templates share."""
 
 from dataclasses import replace
 
@@ -70,7 +70,7 @@ def known_subject(clause: Clause) -> Clause:
 
 
 def past_time(s: Sampler, verb: Verb) -> Text:
-    """Daily things lie a few days back, houses are built in years."""
+    """Daily things happened a few days ago; building a house takes years."""
     return s.text("day ago" if verb.frame == "clock" else "recent" if verb.habit else "past")
 
 
@@ -87,7 +87,7 @@ def time_for(s: Sampler, kind: str, verb: Verb) -> Text:
 
 
 def pronoun_for(subject: Phrase) -> Phrase:
-    """How a subject is called when it is named again."""
+    """The pronoun for a subject that is mentioned again."""
     if isinstance(subject, Name):
         return phrases.HE if subject.possessive == "his" else phrases.SHE
     return subject

@@ -1,6 +1,6 @@
 """Beam search against MBR with chrF on the three test sets of Multi30k, English to German: scores, significance, time.
 
-    OMP_NUM_THREADS=2 python eval/bench/mbr_multi30k.py --model MODEL --output eval/results/mbr-multi30k.json
+    OMP_NUM_THREADS=2 python eval/bench/mbr_multi30k.py --model MODEL --output eval/results/bench/mbr-multi30k.json
 
 MODEL, the SFT baseline of recipes/multi30k-en-de.toml, translates by beam search with 4 beams, and by minimum Bayes
 risk with chrF over 16 epsilon samples (epsilon 0.02). The test sets are those of Multi30k in MTCPO_TEST_DATA. --epsilon

@@ -8,6 +8,7 @@ import click
 
 from mtcpo.cli.configuration import format_drops, load_preference_set, writing_rows
 from mtcpo.cli.options import CommonOptions, LanguageOptions, output_option, with_options
+from mtcpo.core.errors import counted
 
 
 @click.command(short_help="Write triplets in another trainer's format.")
@@ -25,6 +26,7 @@ def export(
     prefs: str, target: str, output: Path, prompt: str, languages: LanguageOptions, common: CommonOptions
 ) -> None:
     """Write the triplets of PREFS in the format of another trainer: TRL's prompt, chosen, rejected."""
+    from mtcpo.core.progress import Progress
     from mtcpo.data.corpora import Drops
     from mtcpo.data.file_formats.registry import write_row_file
     from mtcpo.data.triplets import open_triplets, triplets_to_trl
@@ -36,5 +38,6 @@ def export(
     drops = Drops()
     with writing_rows(output, common.overwrite, inputs=[prefs]):
         preferences = load_preference_set(prefs, languages, common.overrides, common.allow_code)
-        count = write_row_file(output, rows_of(open_triplets(preferences, drops), prompt))
-    click.echo(f"{output}: {count} rows{format_drops(drops)}")
+        triplets = Progress("exporting", unit="triplets").over(open_triplets(preferences, drops))
+        count = write_row_file(output, rows_of(triplets, prompt))
+    click.echo(f"{output}: {counted(count, 'row')}{format_drops(drops)}")

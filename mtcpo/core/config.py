@@ -84,6 +84,12 @@ def load_section(
         raise UserError(f"{where}: {_explain(cls, error)}") from None
 
 
+def first_problem(error: ValidationError) -> str:
+    """Return "field: message" of the first problem: a file of another version has many at once."""
+    first = error.errors()[0]
+    return f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
+
+
 def _explain(cls: type[Config], error: ValidationError) -> str:
     first = error.errors()[0]
     location = list(first["loc"])
@@ -156,6 +162,8 @@ def parse_override(text: str) -> tuple[list[str], Any]:
 def _from_command_line(value: Any) -> Any:
     if isinstance(value, str):
         return CommandLineText(value)
+    if isinstance(value, dict):
+        return {key: _from_command_line(item) for key, item in value.items()}
     return [_from_command_line(item) for item in value] if isinstance(value, list) else value
 
 

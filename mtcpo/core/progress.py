@@ -87,13 +87,14 @@ def detail(text: str) -> None:
 
 
 def quiet_libraries() -> None:
-    """Silence the loading bars and advisory warnings of transformers, accelerate, torch and peft, unless --verbose."""
-    if _state.verbosity is Verbosity.VERBOSE:
-        return
+    """Silence loading bars and advisory warnings of transformers, accelerate, torch and peft; not with --verbose."""
     import warnings
 
     from transformers.utils import logging as transformers_logging
 
+    if _state.verbosity is Verbosity.VERBOSE:
+        transformers_logging.set_verbosity_info()
+        return
     transformers_logging.set_verbosity_error()
     transformers_logging.disable_progress_bar()
     logging.getLogger("accelerate").setLevel(logging.ERROR)

@@ -10,6 +10,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from mtcpo.core.config import first_problem
 from mtcpo.core.errors import UserError
 from mtcpo.core.files import read_json, write_json
 from mtcpo.data.records import Triplet, triplet_to_json
@@ -147,9 +148,6 @@ def read_pair_report(path: Path) -> PairReport:
     try:
         return PairReport.model_validate(row)
     except ValidationError as error:
-        first = error.errors()[0]
-        # Only the first problem: a report of another version lacks many fields at once.
-        field = ".".join(map(str, first["loc"]))
         raise UserError(
-            f"{path}: {field}: {first['msg']}; it is not a report of this version of mtcpo: build the pairs again"
+            f"{path}: {first_problem(error)}; it is not a report of this version of mtcpo: build the pairs again"
         ) from None

@@ -230,7 +230,7 @@ def _errors(row: Mapping[str, Any], where: str) -> dict[str, tuple[ErrorSpan, ..
 
 
 def triplet_from_json(row: Mapping[str, Any], where: str) -> Triplet:
-    """Return the triplet of a JSON object in mtcpo's layout; other layouts are read by `formats`."""
+    """Return the triplet of a JSON object in mtcpo's layout; other layouts are read by `row_layouts`."""
     return Triplet(
         id=text_field(row, "id", where),
         src_lang=text_field(row, "src_lang", where),

@@ -75,5 +75,5 @@ def column_text(row: Mapping[str, Any], name: str, key: str, where: str) -> str:
     if isinstance(value, str):
         return value
     if name in row:
-        raise UserError(f"{where}: no column {name!r}, or it does not hold text; set {key}")
+        raise UserError(f"{where}: column {name!r} is {type(value).__name__}, not text; name another one with {key}")
     raise UserError(f"{where}: no column {name!r}{nearest(name, row)}; the row has {', '.join(sorted(row))}; set {key}")

@@ -6,7 +6,7 @@ systems; scores of neural metrics (COMET) are reused if all runs have them with 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -14,7 +14,7 @@ from mtcpo.core.errors import UserError, counted
 from mtcpo.data.records import Segment
 from mtcpo.data.rows import read_segments
 from mtcpo.evaluation.config import EvaluateConfig
-from mtcpo.evaluation.document import MetricDescription, SetEntry, read_document
+from mtcpo.evaluation.document import Decoding, MetricDescription, SetEntry, read_document
 from mtcpo.evaluation.evaluate import evaluate_outputs
 from mtcpo.evaluation.results import EVALUATION_FILE, Evaluation, translations_dir
 from mtcpo.evaluation.testsets.testset import TestSet
@@ -97,7 +97,7 @@ def compare_runs(
 
     Raises:
         UserError: fewer than two runs, a run without evaluation, no common test set, different texts under the same
-            name, or no common metric.
+            name, two systems that would have the same name, or no common metric.
     """
     if len(folders) < 2:
         raise UserError("--compare needs two run directories or more: mtcpo evaluate --compare RUN1 RUN2")
@@ -166,7 +166,7 @@ def _compare_on(
         selection_metrics.update(run.entries[key].selection_metrics)
     outputs = _outputs(runs, segments_by_run)
     metrics = _metrics(key, runs, segments_by_run, config, report_left_out)
-    return evaluate_outputs(test_set, outputs, metrics, config, selection_metrics)
+    return evaluate_outputs(test_set, outputs, metrics, config, selection_metrics, _decodings(key, runs, outputs))
 
 
 def _outputs(runs: Sequence[EvaluatedRun], segments_by_run: Sequence[Sequence[Segment]]) -> dict[str, list[str]]:
@@ -180,9 +180,25 @@ def _outputs(runs: Sequence[EvaluatedRun], segments_by_run: Sequence[Sequence[Se
     not_shared: dict[str, list[str]] = {}
     for run, outputs in zip(runs, outputs_by_run, strict=True):
         for system, texts in outputs.items():
-            if system not in shared:
-                not_shared[f"{run.name}-{system}"] = texts
+            name = f"{run.name}-{system}"
+            if system in shared:
+                continue
+            # Run a-b with system c, and run a with system b-c.
+            if name in not_shared or name in shared:
+                raise UserError(f"{run.folder}: two systems would be named {name!r}; rename a run directory")
+            not_shared[name] = texts
     return shared | not_shared
+
+
+def _decodings(key: SetKey, runs: Sequence[EvaluatedRun], outputs: Collection[str]) -> dict[str, Decoding]:
+    """Return how the systems were decoded, as far as their runs know it. outputs: names as of `_outputs`."""
+    decodings: dict[str, Decoding] = {}
+    for run in runs:
+        for system, scores in run.entries[key].systems.items():
+            name = system if system in outputs else f"{run.name}-{system}"
+            if scores.decoding is not None:
+                decodings.setdefault(name, scores.decoding)
+    return decodings
 
 
 def _texts_by_system(segments: Sequence[Segment]) -> dict[str, list[str]]:

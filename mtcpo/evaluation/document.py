@@ -18,6 +18,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from mtcpo.core.config import first_problem
 from mtcpo.core.errors import UserError
 from mtcpo.core.files import read_json, write_json
 from mtcpo.metrics.per_reference import label_or_default
@@ -63,7 +64,8 @@ class MetricScore(Record):
     """A system's corpus score by one metric.
 
     ci: half the width of its 95 % confidence interval. cluster: from 1, the best systems. errors_per_segment:
-    severity -> mean number of errors per translation, if the metric finds error spans.
+    severity -> mean number of errors per translation, if the metric finds error spans. used_for_selection: the metric
+    selected the training pairs; used_for_decoding: it chose the system's outputs (minimum Bayes risk).
     """
 
     score: float
@@ -71,6 +73,7 @@ class MetricScore(Record):
     signature: str
     cluster: int | None = None
     used_for_selection: bool = Field(False, alias="chose_pairs")
+    used_for_decoding: bool = Field(False, alias="chose_outputs")
     errors_per_segment: dict[str, float] | None = None
 
 
@@ -105,11 +108,24 @@ class Versus(Record):
         return max(self.p_value, self.p_randomization)
 
 
+class Decoding(Record):
+    """How mtcpo decoded a system's outputs.
+
+    search: in words. candidates: of each source. mbr: the metric that chose among them by minimum Bayes risk;
+    mbr_signature: of its scores, which also says whether references were aggregated.
+    """
+
+    search: str
+    candidates: int = 1
+    mbr: str | None = None
+    mbr_signature: str | None = None
+
+
 class SystemScores(Record):
     """A system on a test set: diagnostics of its outputs, scores by metric, and comparisons by baseline.
 
     length_ratio: characters of the outputs / characters of the references; None without references. A diagnostic of
-    None was not checked.
+    None was not checked. decoding: None if mtcpo did not translate, or the document is older.
     """
 
     length_ratio: float | None
@@ -119,6 +135,7 @@ class SystemScores(Record):
     wrong_language: int | None = None
     metrics: dict[str, MetricScore]
     versus: dict[str, dict[str, Versus]]
+    decoding: Decoding | None = None
 
     def diagnostic(self, name: str) -> int | None:
         """Return the count of one of DIAGNOSTICS; None: not checked."""
@@ -195,6 +212,11 @@ class SetEntry(Record):
         """The metrics that were used to select the training pairs."""
         return tuple(name for name in self.metrics if self.metrics[name].used_for_selection)
 
+    def is_chooser(self, metric: str) -> bool:
+        """Whether a metric selected the training pairs, or chose the outputs of a system."""
+        scores = (system.metrics[metric] for system in self.systems.values())
+        return self.metrics[metric].used_for_selection or any(score.used_for_decoding for score in scores)
+
     @property
     def diagnostics(self) -> tuple[str, ...]:
         """Those of DIAGNOSTICS that were checked for any system."""
@@ -267,11 +289,8 @@ class EvaluationDocument(Record):
         try:
             return cls.model_validate(value)
         except ValidationError as error:
-            # Messages have one line, so only pydantic's first error is shown.
-            first = error.errors()[0]
-            field = ".".join(map(str, first["loc"]))
             raise UserError(
-                f"{where}: not an evaluation.json of mtcpo ({field}: {first['msg']}); evaluate again"
+                f"{where}: not an evaluation.json of mtcpo ({first_problem(error)}); evaluate again"
             ) from None
 
     def to_json(self) -> dict[str, Any]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import repeat
 from typing import Any
@@ -15,7 +15,15 @@ from mtcpo.data.names import check_name
 from mtcpo.data.records import SEVERITIES, Candidate, Segment
 from mtcpo.evaluation.config import EvaluateConfig
 from mtcpo.evaluation.diagnostics import diagnose
-from mtcpo.evaluation.document import MetricDescription, MetricScore, SetEntry, Significance, SystemScores, Versus
+from mtcpo.evaluation.document import (
+    Decoding,
+    MetricDescription,
+    MetricScore,
+    SetEntry,
+    Significance,
+    SystemScores,
+    Versus,
+)
 from mtcpo.evaluation.ranking import Resampled, compare_with_baseline, resample, score_by_length, score_systems
 from mtcpo.evaluation.results import Evaluation
 from mtcpo.evaluation.significance import Array
@@ -31,6 +39,7 @@ def evaluate_outputs(
     metrics: Sequence[Metric],
     config: EvaluateConfig | None = None,
     selection_metrics: Collection[str] = (),
+    decodings: Mapping[str, Decoding] | None = None,
 ) -> Evaluation:
     """Score the systems' outputs and test each system against the baseline.
 
@@ -41,14 +50,16 @@ def evaluate_outputs(
         config: Baseline, resamples and seed.
         selection_metrics: Names of the metrics that selected the training pairs. They are marked in the results,
             because training optimizes them.
+        decodings: System -> how its outputs were decoded, if that is known.
 
     Raises:
         UserError: no metric, no system, duplicate names, an output with the wrong number of lines, a missing reference,
             an unknown baseline.
     """
     config = config or EvaluateConfig()
-    outputs = _with_submitted(outputs, test_set)
-    baseline = _check(test_set, outputs, metrics, config.baseline)
+    baseline = check_systems(test_set, outputs.keys(), metrics, config.baseline)
+    outputs = {**outputs, **test_set.submitted}
+    _check_lengths(test_set, outputs)
     if config.each_reference:
         metrics = with_each_reference(metrics, test_set.reference_names)
     statistics = compute_statistics(metrics, outputs, test_set.segments)
@@ -66,7 +77,7 @@ def evaluate_outputs(
         significance=_describe_tests(config, len(outputs)),
         unchecked=_unchecked(test_set),
         metrics={name: result.description for name, result in results.items()},
-        systems=_by_system(test_set, outputs, baseline, results),
+        systems=_by_system(test_set, outputs, baseline, results, decodings or {}),
         by_length=score_by_length(test_set.segments, metrics, statistics, list(outputs)),
     )
     return Evaluation(test_set, entry, segments)
@@ -107,48 +118,59 @@ def _by_system(
     outputs: Mapping[str, Sequence[str]],
     baseline: str,
     results: Mapping[str, MetricResults],
+    decodings: Mapping[str, Decoding],
 ) -> dict[str, SystemScores]:
     """Regroup results by metric into results by system, as in evaluation.json."""
     systems: dict[str, SystemScores] = {}
     for place, (system, texts) in enumerate(outputs.items()):
         scores, comparisons = {}, {}
+        decoding = decodings.get(system)
         for name, result in results.items():
-            scores[name] = result.scores[place]
+            chose = decoding is not None and decoding.mbr == name
+            scores[name] = result.scores[place].model_copy(update={"used_for_decoding": True} if chose else {})
             if system != baseline:
                 comparisons[name] = result.comparisons[system]
         # The baseline is not compared with itself: its `versus` is empty.
         versus = {baseline: comparisons} if comparisons else {}
-        systems[system] = SystemScores(**diagnose(test_set, texts), metrics=scores, versus=versus)
+        # Set only if known: evaluation.json has the field only then.
+        known = {} if decoding is None else {"decoding": decoding}
+        systems[system] = SystemScores(**diagnose(test_set, texts), metrics=scores, versus=versus, **known)
     return systems
 
 
-def _with_submitted(outputs: Mapping[str, Sequence[str]], test_set: TestSet) -> dict[str, Sequence[str]]:
-    for system in outputs:
-        if system in test_set.submitted:
-            where = f"yours and one submitted for {test_set.name}"
-            raise UserError(f"two systems are named {system!r}: {where}; rename yours")
-    return {**outputs, **test_set.submitted}
+def check_systems(test_set: TestSet, systems: Collection[str], metrics: Sequence[Metric], baseline: str | None) -> str:
+    """Refuse systems that cannot be scored, whatever their outputs are; return the baseline's name.
 
+    systems: names, without those submitted for the test set.
 
-def _check(
-    test_set: TestSet, outputs: Mapping[str, Sequence[str]], metrics: Sequence[Metric], baseline: str | None
-) -> str:
-    """Refuse invalid input; return the baseline's name."""
+    Raises:
+        UserError: as `evaluate_outputs`, but for the number of lines.
+    """
     where = f"{test_set.name} {test_set.pair}"
     _check_metrics(where, metrics)
-    if not outputs:
+    for system in systems:
+        if system in test_set.submitted:
+            both = f"yours and one submitted for {test_set.name}"
+            raise UserError(f"two systems are named {system!r}: {both}; rename yours")
+    names = [*systems, *test_set.submitted]
+    if not names:
         raise UserError(f"{where}: no system to evaluate; give its outputs with --hyp NAME=FILE, or a --model")
-    for system, texts in outputs.items():
+    for system in names:
         check_name("system", system)
+    check_references(test_set, metrics)
+    if baseline is not None and baseline not in names:
+        raise choose("baseline", baseline, names)
+    return baseline if baseline is not None else names[0]
+
+
+def _check_lengths(test_set: TestSet, outputs: Mapping[str, Sequence[str]]) -> None:
+    where = f"{test_set.name} {test_set.pair}"
+    for system, texts in outputs.items():
         if len(texts) != len(test_set.segments):
             raise UserError(
                 f"system {system!r}: {counted(len(texts), 'translation')}, but {where} ({test_set.origin}) has "
                 f"{counted(len(test_set.segments), 'segment')}; each segment needs one translation"
             )
-    _check_references(where, metrics, test_set.segments)
-    if baseline is not None and baseline not in outputs:
-        raise choose("baseline", baseline, outputs)
-    return baseline if baseline is not None else next(iter(outputs))
 
 
 def _check_metrics(where: str, metrics: Sequence[Metric]) -> None:
@@ -159,13 +181,18 @@ def _check_metrics(where: str, metrics: Sequence[Metric]) -> None:
             raise UserError(f"metric {name!r} is named twice; name it once")
 
 
-def _check_references(where: str, metrics: Sequence[Metric], segments: Sequence[Segment]) -> None:
-    without_reference = next((segment.id for segment in segments if not segment.references), None)
+def check_references(test_set: TestSet, metrics: Iterable[Metric]) -> None:
+    """Refuse a test set without a reference that a metric needs.
+
+    Raises:
+        UserError: the message names the first segment without one, and the metric.
+    """
+    without_reference = next((segment.id for segment in test_set.segments if not segment.references), None)
     for metric in metrics:
         if metric.needs_references and without_reference is not None:
             raise UserError(
-                f"{where}: no reference for segment {without_reference}, and {metric.name} needs one; "
-                "give --reference, or choose --metric cometkiwi"
+                f"{test_set.name} {test_set.pair}: no reference for segment {without_reference}, and {metric.name} "
+                "needs one; give --reference, or choose --metric cometkiwi"
             )
 
 

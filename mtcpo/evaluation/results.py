@@ -34,18 +34,21 @@ class Evaluation:
 
     entry: its entry of evaluation.json. segments: with the systems as candidates, and their segment scores. engines:
     system -> what translated it, such as "ctranslate2 4.8.5 (float32)"; without systems whose outputs were given.
+    decoding_counts: system -> what happened in decoding, on all test sets (`incidents`).
     """
 
     test_set: TestSet
     entry: SetEntry
     segments: tuple[Segment, ...]
     engines: Mapping[str, str] = field(default_factory=dict)
+    decoding_counts: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
 
 
 def to_document(evaluations: Sequence[Evaluation], made: Mapping[str, Any] | None = None) -> EvaluationDocument:
     """Return the document for several test sets. A language pair that occurs twice or more is keyed "SUITE:PAIR".
 
-    made: provenance (command, versions, inputs), if no run's stamp has it. The engines that translated are added.
+    made: provenance (command, versions, inputs), if no run's stamp has it. The engines that translated, and what
+    happened in decoding, are added.
 
     Raises:
         UserError: two evaluations are of the same test set.
@@ -60,7 +63,10 @@ def to_document(evaluations: Sequence[Evaluation], made: Mapping[str, Any] | Non
             raise UserError(f"two test sets are named {name} {pair}; rename one")
         entries[key] = evaluation.entry
     engines = dict(ChainMap(*(dict(evaluation.engines) for evaluation in evaluations)))
+    by_system = ChainMap(*(dict(evaluation.decoding_counts) for evaluation in evaluations))
+    counts = {name: dict(of_system) for name, of_system in by_system.items() if of_system}
     provenance = dict(made or {}) | ({"engines": engines} if engines else {})
+    provenance |= {"decoding_counts": counts} if counts else {}
     if not provenance:  # a field that is set is written, even if it is None
         return EvaluationDocument(pairs=entries)
     return EvaluationDocument(pairs=entries, made=provenance)

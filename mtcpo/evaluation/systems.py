@@ -10,34 +10,38 @@ import logging
 import shutil
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from functools import partial
 from hashlib import sha256
-from itertools import chain
+from itertools import chain, product
 from pathlib import Path
 from typing import Any, Protocol
 
 from mtcpo.core.errors import UserError, counted
-from mtcpo.core.files import read_lines, sha256_of
+from mtcpo.core.files import read_json, read_lines, sha256_of, write_json
 from mtcpo.core.progress import detail, under_way
 from mtcpo.core.provenance import provenance
 from mtcpo.data.records import Segment
 from mtcpo.data.rows import read_segments
 from mtcpo.evaluation.config import DEFAULT_METRICS, EvaluateConfig
-from mtcpo.evaluation.evaluate import evaluate_outputs
+from mtcpo.evaluation.document import Decoding
+from mtcpo.evaluation.evaluate import check_systems, evaluate_outputs
 from mtcpo.evaluation.results import Evaluation
 from mtcpo.evaluation.testsets.suites import decoding_of, load_test_sets
 from mtcpo.evaluation.testsets.testset import TestSet
 from mtcpo.metrics.base import Metric
-from mtcpo.metrics.registry import is_lexical, load_metric
+from mtcpo.metrics.registry import is_lexical, load_metric, metric_name
 from mtcpo.metrics.score_cache import CACHE_FILE, CachedMetric, ScoreCache
 from mtcpo.models.config import ModelOptions
 from mtcpo.translation.config import TranslateConfig
+from mtcpo.translation.decoding import incidents
 from mtcpo.translation.engines.base import Engine, Job
 from mtcpo.translation.engines.registry import open_engine
+from mtcpo.translation.mbr import load_utility, open_mbr
 from mtcpo.translation.translate import translate_texts, translate_to_file
 
 LOG = logging.getLogger(__name__)
@@ -55,6 +59,10 @@ Outputs = list[list[str]]
 class System(Protocol):
     """Anything that provides translations of test sets."""
 
+    @property
+    def decoding(self) -> TranslateConfig | None:
+        """The settings with which mtcpo translated or will translate, overriding a suite's; None: unknown."""
+
     def outputs(self, test_sets: Sequence[TestSet]) -> Outputs:
         """Return the system's translations of each test set."""
 
@@ -64,6 +72,7 @@ class GivenOutputs:
     """A system whose translations of each test set are in memory."""
 
     texts: Outputs
+    decoding: TranslateConfig | None = None
 
     def outputs(self, test_sets: Sequence[TestSet]) -> Outputs:
         """Return the texts."""
@@ -75,6 +84,7 @@ class OutputFiles:
     """A system whose translations are in files, one per line. paths: one file for each test set."""
 
     paths: Sequence[Path]
+    decoding: TranslateConfig | None = None
 
     def outputs(self, test_sets: Sequence[TestSet]) -> Outputs:
         """Read the files.
@@ -91,21 +101,23 @@ class TranslationModel:
 
     open: job -> context manager of an engine. decoding: explicit settings, which override a suite's. folder: keeps the
     translations until `forget_translations`, so that an interrupted call resumes. translated_with: label of the engine
-    of the last call of `outputs`.
+    of the last call of `outputs`. counts: as of `Decoder`, in that call.
     """
 
     open: Callable[[Job], AbstractContextManager[Engine]]
     decoding: TranslateConfig
     folder: Path | None = None
     translated_with: str = ""
+    counts: Counter[str] = field(default_factory=Counter)
 
     def outputs(self, test_sets: Sequence[TestSet]) -> Outputs:
         """Translate the test sets."""
         outputs = []
+        self.counts.clear()
         with self.open(translation_job(test_sets, self.decoding)) as engine:
             for test_set in test_sets:
                 decoding = decoding_of(test_set, self.decoding)
-                outputs.append(_translate(engine, test_set.segments, decoding, self.folder))
+                outputs.append(_translate(engine, test_set.segments, decoding, self.folder, self.counts))
             self.translated_with = engine.label
         return outputs
 
@@ -145,21 +157,41 @@ def evaluate_systems(
         else:
             outputs[name] = system.outputs(test_sets)
     metrics = load_metrics_for(test_sets, config, folder)
+    for test_set, metrics_of_set in zip(test_sets, metrics, strict=True):
+        check_systems(test_set, systems.keys(), metrics_of_set, config.baseline)
     if models:
         # A checkpoint that cannot be loaded should stop the call before hours of translation, not after them.
         # Without models to run, it is loaded at the first score, or never if the cache has all scores.
         for metric in chain.from_iterable(metrics):
             metric.open()
+        for model, test_set in product(models.values(), test_sets):
+            open_mbr(decoding_of(test_set, model.decoding), [test_set.tgt_lang])
     for name, model in models.items():
         outputs[name] = model.outputs(test_sets)
     engines = {name: model.translated_with for name, model in models.items()}
+    counts = {name: incidents(model.counts) for name, model in models.items()}
     evaluations = []
     for index, test_set in enumerate(test_sets):
         # In the given order: without a configured baseline, the first system is the baseline.
         outputs_on_set = {name: outputs[name][index] for name in systems}
-        evaluation = evaluate_outputs(test_set, outputs_on_set, metrics[index], config, selection_metrics)
-        evaluations.append(replace(evaluation, engines=engines))
+        decodings = describe_decodings(test_set, systems)
+        evaluation = evaluate_outputs(test_set, outputs_on_set, metrics[index], config, selection_metrics, decodings)
+        evaluations.append(replace(evaluation, engines=engines, decoding_counts=counts))
     return evaluations
+
+
+def describe_decodings(test_set: TestSet, systems: Mapping[str, System]) -> dict[str, Decoding]:
+    """Return, for each system that mtcpo translated, how its outputs on a test set were decoded."""
+    decodings = {}
+    for name, system in systems.items():
+        if system.decoding is not None:
+            config = decoding_of(test_set, system.decoding)
+            described = {"search": config.describe_search(), "candidates": config.num_candidates}
+            if config.mbr is not None:
+                utility = load_utility(config, test_set.tgt_lang)
+                described |= {"mbr": metric_name(config.mbr), "mbr_signature": utility.signature(1, sentence=True)}
+            decodings[name] = Decoding.model_validate(described)
+    return decodings
 
 
 def evaluate_files(config: EvaluateConfig, files: Mapping[str, Path], folder: Path | None = None) -> list[Evaluation]:
@@ -270,20 +302,23 @@ def _open_score_cache(config: EvaluateConfig, folder: Path | None) -> ScoreCache
 
 
 def _translate(
-    engine: Engine, segments: Sequence[Segment], decoding: TranslateConfig, folder: Path | None
+    engine: Engine, segments: Sequence[Segment], decoding: TranslateConfig, folder: Path | None, counts: Counter[str]
 ) -> list[str]:
     if folder is None:
-        return translate_texts(engine, segments, decoding)
+        return translate_texts(engine, segments, decoding, counts)
     # Without candidates: the model does not see them, so they must not change the hash below.
     bare = [replace(segment, candidates=()) for segment in segments]
     # The file name is a hash of everything that the translations depend on, so an existing file can be reused.
     fingerprint = [engine.name, decoding.model_dump_json(), *(repr(segment) for segment in bare)]
     digest = sha256("\n".join(fingerprint).encode()).hexdigest()
     path = folder / KEPT_TRANSLATIONS / f"{digest[:16]}.jsonl"
-    if path.exists():
+    figures = path.with_suffix(".json")
+    # Written last: with it, the translations are complete.
+    if figures.exists():
         under_way().skip(len(bare))
     else:
-        translate_to_file(engine, bare, decoding, path)
+        write_json(figures, translate_to_file(engine, bare, decoding, path, overwrite=True))
+    counts.update(read_json(figures))
     return [segment.candidates[0].text for segment in read_segments(path)]
 
 

@@ -7,11 +7,15 @@ from collections.abc import Collection
 from mtcpo.core.errors import UserError
 from mtcpo.data.config import CorpusConfig
 from mtcpo.data.corpora import read_corpus
+from mtcpo.evaluation.evaluate import check_references
 from mtcpo.evaluation.systems import metrics_of
-from mtcpo.metrics.registry import candidate_kind, is_computed, load_candidate_metric
+from mtcpo.evaluation.testsets.suites import decoding_of
+from mtcpo.metrics.base import Metric
+from mtcpo.metrics.registry import candidate_kind, is_computed, load_candidate_metric, load_metric
 from mtcpo.pipeline.recipe import Recipe
 from mtcpo.pipeline.run_directory import RunDirectory, control_settings
 from mtcpo.translation.engines.registry import check_engine
+from mtcpo.translation.mbr import check_mbr
 
 
 def check_before_run(folder: RunDirectory, waiting: Collection[str]) -> None:
@@ -27,6 +31,7 @@ def check_before_run(folder: RunDirectory, waiting: Collection[str]) -> None:
     _check_sources(folder.recipe, waiting)
     _check_selection_metrics(folder.recipe, waiting)
     _check_evaluation(folder, waiting)
+    _check_mbr(folder, waiting)
 
 
 def _check_engine(recipe: Recipe, waiting: Collection[str]) -> None:
@@ -91,14 +96,25 @@ def _check_selection_metrics(recipe: Recipe, waiting: Collection[str]) -> None:
 
 
 def _check_evaluation(folder: RunDirectory, waiting: Collection[str]) -> None:
-    """Load the test sets, and each of their metrics once."""
+    """Load the test sets, and each of their metrics once; look for the references that these need."""
     if not any(name == "evaluate" or name.startswith("decode") for name in waiting):
         return
     config = folder.recipe.evaluate
-    metrics = set()
+    loaded: dict[tuple[str, str], Metric] = {}
     for test_set in folder.test_sets():
         for spec in metrics_of(config, test_set):
             # Only lexical metrics depend on the language; a COMET model takes seconds to load.
-            metrics.add((spec, test_set.tgt_lang if candidate_kind(spec).is_lexical else "und"))
-    for spec, tgt_lang in sorted(metrics):
-        load_candidate_metric(spec, tgt_lang, config.comet)
+            key = spec, test_set.tgt_lang if candidate_kind(spec).is_lexical else "und"
+            if key not in loaded:
+                loaded[key] = load_metric(*key, config.comet)
+            check_references(test_set, [loaded[key]])
+
+
+def _check_mbr(folder: RunDirectory, waiting: Collection[str]) -> None:
+    """Load the metrics by which translations are to be chosen."""
+    recipe = folder.recipe
+    if recipe.translate is not None and "translate" in waiting:
+        check_mbr(recipe.translate, recipe.data.tgt_lang or "und")
+    if any(name.startswith("decode") for name in waiting):
+        for test_set in folder.test_sets():
+            check_mbr(decoding_of(test_set, recipe.evaluate.decoding), test_set.tgt_lang)

@@ -6,6 +6,7 @@ Each function below returns one stage: its inputs and settings, its outputs, and
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import chain
 from pathlib import Path
@@ -14,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from mtcpo.core.config import Config
 from mtcpo.core.errors import counted
 from mtcpo.core.files import complete_folder
+from mtcpo.core.progress import Progress
 from mtcpo.core.user_code import is_user_code, user_code_file
 from mtcpo.data.corpora import Drops, read_corpus
 from mtcpo.data.file_formats.registry import read_row_file, write_row_file
@@ -30,6 +32,7 @@ from mtcpo.pipeline.run_directory import (
     corpus_files,
     evaluation_files,
     loss_files,
+    utility_code,
 )
 from mtcpo.pipeline.stamp import Stage
 from mtcpo.preferences.build import PROCESS_SETTINGS
@@ -98,7 +101,7 @@ def _create(folder: RunDirectory) -> Stage:
         drops = Drops()
         # The vocabulary is trained on both sides of the corpus.
         sides = ((segment.source, *segment.references) for segment in read_corpus(sft.data, drops))
-        with complete_folder(folder.path / NEW_MODEL) as new:
+        with complete_folder(folder.path / NEW_MODEL) as new, Progress("creating the model", unit=""):
             create_model(create, chain.from_iterable(sides), new)
         return {"seed": create.seed, "dropped": dict(drops)}
 
@@ -131,12 +134,12 @@ def _candidates(folder: RunDirectory, translate: TranslateConfig) -> Stage:
         job, segments = look_ahead(read_corpus(data, drops), translate, data.take)
         with open_engine(folder.base, BASE, model.dtype, folder.model_options, job) as engine:
             figures = translate_to_file(engine, segments, translate, output, overwrite)
-            figures |= {"engine": engine.label}
-        return figures | {"dropped": dict(drops), "seed": translate.seed}
+            label = engine.label
+        return figures | {"dropped": dict(drops), "engine": label, "seed": translate.seed}
 
-    candidates = counted(translate.num_candidates, "candidate")
+    candidates = counted(translate.outputs, "candidate")
     summary = f"{candidates} per source from {_short_name(folder.base)}, {translate.summary()}"
-    inputs = [*folder.model_files(folder.base), *corpus_files(data)]
+    inputs = [*folder.model_files(folder.base), *corpus_files(data), *utility_code(translate)]
     loading = _prompt(folder) | _loading(folder)
     return _stage(folder, "translate", summary, [translate, data, loading], inputs, [output], run)
 
@@ -206,18 +209,19 @@ def _decode(folder: RunDirectory, system: str, model: str) -> Stage:
     def run(overwrite: bool) -> dict[str, Any]:
         from mtcpo.evaluation.results import write_translations
         from mtcpo.evaluation.systems import translation_job
+        from mtcpo.translation.decoding import incidents
         from mtcpo.translation.translate import translate_texts
 
         test_sets = folder.test_sets()
-        job = translation_job(test_sets, decoding)
+        job, counts = translation_job(test_sets, decoding), Counter[str]()
         with open_engine(model, system, settings.dtype, folder.model_options, job) as engine:
             for test_set, path in zip(test_sets, outputs, strict=True):
-                texts = translate_texts(engine, test_set.segments, decoding_of(test_set, decoding))
+                texts = translate_texts(engine, test_set.segments, decoding_of(test_set, decoding), counts)
                 write_translations(path, texts)
-            return {"engine": engine.label, "seed": decoding.seed}
+            return {"engine": engine.label, **incidents(counts), "seed": decoding.seed}
 
     summary = f"translate the test sets with {_short_name(model)}"
-    inputs = [*folder.model_files(model), *folder.test_files()]
+    inputs = [*folder.model_files(model), *folder.test_files(), *utility_code(decoding)]
     loading = _prompt(folder) | _loading(folder)
     return _stage(
         folder,
@@ -239,7 +243,7 @@ def _evaluate(folder: RunDirectory) -> Stage:
         from mtcpo.evaluation.systems import OutputFiles, evaluate_systems
 
         selection_metrics = [metric_name(spec) for spec in folder.recipe.prefs.metrics]
-        systems = {system: OutputFiles(paths) for system, paths in files.items()}
+        systems = {system: OutputFiles(paths, evaluate.decoding) for system, paths in files.items()}
         evaluations = evaluate_systems(folder.test_sets(), systems, evaluate, folder.path, selection_metrics)
         # Whether this stage may replace its outputs was decided before.
         write_evaluation(folder.path, evaluations, overwrite=True)

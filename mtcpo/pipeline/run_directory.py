@@ -17,6 +17,7 @@ from mtcpo.models.families import load_family
 from mtcpo.pipeline.recipe import BASE, CONTROL, TUNED, Recipe
 from mtcpo.training.config import TrainConfig
 from mtcpo.training.losses import LOSS_PARAMETERS
+from mtcpo.translation.config import TranslateConfig
 
 MODEL_FOLDERS = {BASE: "base", TUNED: "model", CONTROL: "control"}
 """System -> folder of its model in the run directory."""
@@ -114,4 +115,11 @@ def loss_files(config: TrainConfig) -> list[str]:
 def evaluation_files(config: TrainConfig) -> list[str]:
     """Return the files on which a training stage is evaluated."""
     pairs = [] if config.eval is None else corpus_files(config.eval.corpus)
-    return pairs + ([] if config.dev is None else corpus_files(config.dev) + code_files(config.dev.metrics))
+    if config.dev is None:
+        return pairs
+    return [*pairs, *corpus_files(config.dev), *code_files(config.dev.metrics), *utility_code(config.dev.decoding)]
+
+
+def utility_code(config: TranslateConfig) -> list[str]:
+    """Return the file of the utility of MBR, if it is custom code."""
+    return [] if config.mbr is None else code_files([config.mbr])

@@ -59,8 +59,8 @@ class SelectionConfig(FilterConfig):
     def _check_together(self) -> Self:
         names = [metric_name(spec) for spec in self.metrics]
         check_scales(self.metrics, self.combine)
-        for key, given in (("weights", self.weights), ("lower_is_better", self.lower_is_better)):
-            for name in given:
+        for key, named in (("weights", self.weights), ("lower_is_better", self.lower_is_better)):
+            for name in named:
                 if name not in names:
                     raise ValueError(f"{key}: {choose('metric', name, names)}")
         for spec in self.metrics:

@@ -10,7 +10,14 @@ from pathlib import Path
 from mtcpo.core.errors import counted
 from mtcpo.core.files import write_text
 from mtcpo.evaluation.document import ALPHA, EvaluationDocument, SetEntry
-from mtcpo.report.wording import describe_tests, format_score, listed_systems, metric_title, selection_metric_note
+from mtcpo.report.wording import (
+    decoding_notes,
+    describe_tests,
+    format_score,
+    listed_systems,
+    metric_title,
+    selection_metric_note,
+)
 
 LATEX = {
     "\\": r"\textbackslash{}", "{": r"\{", "}": r"\}", "$": r"\$", "&": r"\&", "#": r"\#", "_": r"\_", "%": r"\%",
@@ -108,7 +115,8 @@ def _notes(entry: SetEntry, better: str, worse: str, escape: Callable[[str], str
             f"{better} significantly better, {worse} significantly worse than {baseline} (p < {ALPHA}, {tests})."
         )
     if entry.selection_metrics:
-        notes.append(selection_metric_note(entry))
+        notes.append(escape(selection_metric_note(entry)))
+    notes += map(escape, decoding_notes(entry))
     return notes
 
 

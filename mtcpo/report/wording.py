@@ -20,12 +20,12 @@ def metric_title(name: str) -> str:
 def metric_heading(entry: SetEntry, name: str, mark: bool = True) -> str:
     """Return a metric's title, with its direction if lower is better.
 
-    mark: mark metrics that were used to select the training pairs; a note then explains the mark.
+    mark: mark metrics that selected the training pairs or chose outputs; a note then explains the mark.
     """
     heading = metric_title(name)
     if not entry.metrics[name].higher_is_better:
         heading += " (lower is better)"
-    if mark and entry.metrics[name].used_for_selection:
+    if mark and entry.is_chooser(name):
         heading += " ◆"
     return heading
 
@@ -163,6 +163,26 @@ def _count_in_words(entry: SetEntry, metric: str) -> str:
     )
 
 
+def decoding_notes(entry: SetEntry) -> list[str]:
+    """Return a note for each way in which systems were decoded by minimum Bayes risk."""
+    systems: dict[tuple[str, int, str, bool], list[str]] = {}
+    for name, scores in entry.systems.items():
+        decoding = scores.decoding
+        if decoding is not None and decoding.mbr is not None:
+            aggregated = "references:aggregated" in (decoding.mbr_signature or "")
+            key = decoding.mbr, decoding.candidates, decoding.search, aggregated
+            systems.setdefault(key, []).append(name)
+    notes = []
+    for (metric, candidates, search, aggregated), names in systems.items():
+        title, were = metric_title(metric), "were" if len(names) > 1 else "was"
+        how = f"{candidates} candidates ({search}{'; references aggregated' if aggregated else ''})"
+        note = f"{join_words(names)} {were} decoded by minimum Bayes risk with {title} over {how}"
+        # The utility need not be among the metrics of the evaluation.
+        weaker = f", so a gain on {title} is weaker evidence." if metric in entry.metrics else "."
+        notes.append(note + weaker)
+    return notes
+
+
 def selection_metric_note(entry: SetEntry) -> str:
     """Return a note on the metrics that selected the training pairs, or "" if there are none."""
     titles = list(map(metric_title, entry.selection_metrics))
@@ -221,6 +241,7 @@ def table_notes(entry: SetEntry) -> list[str]:
         notes.append(too_few)
     if entry.selection_metrics:
         notes.append(f"◆ {selection_metric_note(entry)}")
+    notes += [f"◆ {note}" for note in decoding_notes(entry)]
     return notes + unchecked_notes(entry.unchecked)
 
 

@@ -64,7 +64,9 @@ class TranslateConfig(SearchConfig):
     no pair; MBR, for which repeated samples count as often as they were drawn, never draws again."""
     max_new_tokens: int = Field(default=256, ge=1)
     batch_size: int = Field(default=32, ge=1)
-    """Sources per batch; with n candidates, a batch has n times as many rows."""
+    """Sources per batch, at most; with n candidates or beams, a batch has n times as many rows."""
+    batch_tokens: int = Field(default=16384, ge=1)
+    """Tokens of a batch's sources, at most: padding included, times candidates or beams."""
     logprobs: bool = False
     """Add the model's log-probability to every candidate, including those in the input, as computed in training: nats,
     summed over tokens. `select = "confidence"` needs it."""
@@ -121,6 +123,13 @@ class TranslateConfig(SearchConfig):
         if not self.mix:
             return [self]
         return [self.model_copy(update=search.model_dump() | {"mix": ()}) for search in self.mix]
+
+    def describe_search(self) -> str:
+        """Return the search in words, for reports: "beam search with 4 beams", "epsilon sampling"."""
+        if self.mix:
+            return self.summary()
+        kinds = {"beam": f"beam search with {self.num_beams} beams", "diverse": "diverse beam search"}
+        return kinds.get(self.sampling, f"{self.sampling} sampling")
 
     def summary(self) -> str:
         """Return the kinds of searches in a few words: "beam", or "4 beam + 4 epsilon"."""

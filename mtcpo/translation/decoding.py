@@ -6,7 +6,7 @@ An engine only searches or samples. What needs several of its calls, or looks at
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from mtcpo.data.records import Candidate, Segment
@@ -24,6 +24,12 @@ def searches_of(config: TranslateConfig) -> list[TranslateConfig]:
     for attempt in range(1, config.retry + 1):
         searches += widened(config, attempt).searches()
     return searches
+
+
+def incidents(counts: Mapping[str, int]) -> dict[str, int]:
+    """Return what readers of the results should know of counts: too long sources, retries and the like, if any."""
+    usual = ("segments", "candidates", "resumed_at")
+    return {name: number for name, number in counts.items() if number and name not in usual}
 
 
 @dataclass(frozen=True, slots=True)

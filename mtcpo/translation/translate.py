@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import itertools
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sized
 from dataclasses import replace
 from pathlib import Path
@@ -43,11 +44,17 @@ def _split(segments: Iterable[Segment]) -> Iterator[list[Segment]]:
         yield window
 
 
-def translate_texts(engine: Engine, segments: Iterable[Segment], config: TranslateConfig) -> list[str]:
-    """Return one translation of each segment: its first new candidate (not one from the input)."""
+def translate_texts(
+    engine: Engine, segments: Iterable[Segment], config: TranslateConfig, counts: Counter[str] | None = None
+) -> list[str]:
+    """Return one translation of each segment: its first new candidate (not one from the input).
+
+    counts: those of `Decoder` are added to it.
+    """
+    decoder = Decoder(engine, config, Counter() if counts is None else counts)
     without_candidates = (replace(segment, candidates=()) for segment in segments)
     texts = []
-    for window in translate_segments(Decoder(engine, config), without_candidates):
+    for window in translate_segments(decoder, without_candidates):
         texts += [segment.candidates[0].text for segment in window]
     return texts
 

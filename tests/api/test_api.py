@@ -418,6 +418,19 @@ def test_evaluate_and_the_command_give_the_same_scores(model_folder, folder):
     assert "<pre>" in scores._repr_html_()
 
 
+def test_evaluate_takes_an_engine_and_says_which_translated(model_folder):
+    rows = Dataset.from_dict({"source": [en for en, _ in PAIRS[:12]], "reference": [de for _, de in PAIRS[:12]]})
+    settings = {"data": LANGUAGES, "decoding": {"max_new_tokens": 8, "num_beams": 1}, "resamples": 50}
+    name = model_folder("mt5").name
+    found = {}
+    for engine in ("transformers", "ctranslate2"):
+        found[engine] = evaluate(model_folder("mt5"), rows, ["chrf"], engine=engine, dtype="float32", **settings)
+        assert re.fullmatch(rf"{engine} [\d.]+ \(float32\)", found[engine]["made"]["engines"][name])
+    assert found["ctranslate2"]["pairs"] == found["transformers"]["pairs"]
+    with pytest.raises(UserError, match=r"unknown engine 'ctranslate'.*did you mean 'ctranslate2'"):
+        evaluate(model_folder("mt5"), rows, ["chrf"], engine="ctranslate", **settings)
+
+
 def test_systems_may_be_models_in_any_form_or_texts(model_folder):
     source = model_folder("mt5")
     model, tokenizer = AutoModelForSeq2SeqLM.from_pretrained(source), AutoTokenizer.from_pretrained(source)

@@ -238,6 +238,8 @@ MISTAKES = [
     (f"{TRANSLATE} --set nummbeams=3 --output c2.jsonl", "unknown key 'nummbeams' (did you mean 'num_beams'?)"),
     (f"{TRANSLATE} --set translate.top_p=3 --output c2.jsonl",
      "top_p: Input should be less than or equal to 1 (got 3)"),
+    (f"{TRANSLATE} --shard 3/2 --output c2.jsonl",
+     "--shard 3/2: give the number of the shard and how many there are, from 1/4 to 4/4"),
     (f"{TRANSLATE} --system a/b --output c2.jsonl", "system name 'a/b': write it without path separators"),
     (f"{TRANSLATE} --prompt x --output c2.jsonl",
      "prompt 'x': the model would not see the source; write {{source}} where it belongs"),
@@ -427,6 +429,23 @@ def test_translate_counts_drops_and_ids_of_files_differ(here, capsys):
     assert {c.system for s in segments for c in s.candidates} == {"mt5dir"} or len(segments[0].candidates) == 1
 
 
+def test_shards_are_merged_to_the_file_of_one_command(here, capsys):
+    assert run(capsys, *TRANSLATE.split(), "--output", "whole.jsonl").code == 0
+    for shard, counts in (("1/2", "6 sources"), ("2/2", "0 sources")):
+        outcome = run(capsys, *TRANSLATE.split(), "--shard", shard, "--output", f"{shard[0]}.jsonl")
+        assert (outcome.code, outcome.out) == (0, f"{shard[0]}.jsonl: {counts}, 1 candidate each\n")
+    outcome = run(capsys, *words("merge 2.jsonl 1.jsonl --output merged.jsonl"))
+    assert (outcome.code, outcome.out) == (0, "merged.jsonl: 6 sources, 6 candidates\n")
+    assert (here / "merged.jsonl").read_bytes() == (here / "whole.jsonl").read_bytes()
+    assert "merged.jsonl exists; pass --overwrite" in mistake(
+        capsys, *words("merge 2.jsonl 1.jsonl --output merged.jsonl")
+    )
+    line = mistake(capsys, *words("merge 1.jsonl --output m.jsonl"))
+    assert line == "shard 2 of 2 is missing; give all of them"
+    line = mistake(capsys, *words("merge whole.jsonl 1.jsonl --output m.jsonl"))
+    assert line.startswith("whole.jsonl.shard.json: no such file; it belongs to the shard whole.jsonl")
+
+
 def test_train_on_pairs_and_on_references(scored, capsys):
     outcome = run(capsys, *TRAIN.split(), "--prefs", "p.jsonl", "--output-dir", "t", "--eval-prefs", "p.jsonl")
     assert outcome.code == 0, outcome.err
@@ -464,7 +483,32 @@ def test_evaluate_files_and_a_model(here, capsys):
     assert (outcome.code, outcome.err) == (0, "")
     assert len((here / "m/translations/s/en-de").glob("*.txt").__next__().read_text().splitlines()) == 6
     made = json.loads((here / "m/evaluation.json").read_text(encoding="utf-8"))["made"]
-    assert outcome.engines[0].startswith(f"translating with {made['engines']['mt5dir']}: ")
+    # The system has the name of the folder that the link `mt5dir` leads to.
+    (engine,) = made["engines"].values()
+    assert outcome.engines[0].startswith(f"translating with {engine}: ")
+
+
+def test_mbr_in_translate_and_evaluate(here, capsys):
+    short = ["--mbr", "chrf", "--num-candidates", "3"]
+    command = words("translate s.en --model mt5dir --src-lang en --tgt-lang de --system tiny --output mbr.jsonl")
+    outcome = run(capsys, *command, *short, "--set", "max_new_tokens=3")
+    assert outcome.code == 0
+    assert outcome.out == "mbr.jsonl: 6 sources, 1 candidate each, by MBR with chrf over 3 candidates\n"
+    found = [json.loads(line) for line in (here / "mbr.jsonl").read_text(encoding="utf-8").splitlines()]
+    assert [[candidate["system"] for candidate in row["candidates"]] for row in found] == [["tiny"]] * 6
+
+    model = [*EVALUATE.split(), "--model", "mt5dir", "--set", "decoding.max_new_tokens=3", "--set", "resamples=50"]
+    outcome = run(capsys, *model, *short, "--metric", "bleu", "--output-dir", "mbr")
+    assert " was decoded by minimum Bayes risk with chrF over 3 candidates (epsilon sampling)" in outcome.out
+    [system] = json.loads((here / "mbr/evaluation.json").read_text())["pairs"]["en-de"]["systems"].values()
+    signature = system["decoding"].pop("mbr_signature")
+    assert signature.startswith("mbr:chrf|nrefs:1|")
+    assert system["decoding"] == {"search": "epsilon sampling", "candidates": 3, "mbr": "chrf"}
+    assert system["metrics"]["chrf"]["chose_outputs"] is True
+    assert "chose_outputs" not in system["metrics"]["bleu"]
+    assert "minimum Bayes risk with chrF" in (here / "mbr/report.html").read_text(encoding="utf-8")
+    assert "did you mean 'chrf'" in mistake(capsys, *model, "--mbr", "crhf", "--output-dir", "x")
+    assert "no --model" in mistake(capsys, *EVALUATE.split(), *HYPS.split(), "--mbr", "chrf", "--output-dir", "x")
 
 
 def test_a_refused_command_leaves_no_folder_behind(here, capsys):
@@ -496,7 +540,7 @@ def test_evaluate_resumes_after_translating(here, capsys, monkeypatch):
         patch.setattr(assessment, "evaluate_outputs", stop)
         assert mistake(capsys, *model, "--output-dir", "m") == "stopped here"
     kept = list((here / "m/.translations").iterdir())
-    assert [path.suffix for path in kept] == [".jsonl"]
+    assert sorted(path.suffix for path in kept) == [".json", ".jsonl"]
     # With other settings they are others.
     with monkeypatch.context() as patch:
         patch.setattr(GenerateEngine, "_texts", stop)

@@ -27,6 +27,12 @@ class Recipe(Config):
     stages: tuple[Optimizer, ...] = ()
 
 
+class Files(Config):
+    name: str
+    corpora: dict[str, PathOrName] = Field(default_factory=dict)
+    files: tuple[PathOrName, ...] = ()
+
+
 def test_an_unknown_key_is_refused_with_the_nearest():
     with pytest.raises(
         UserError, match=r"r\.toml: unknown key 'nane' \(did you mean 'name'\?\); its keys are data, name"
@@ -57,6 +63,16 @@ def test_relative_paths_start_at_the_recipe_and_names_stay(tmp_path):
     assert load("./missing.de") == str(tmp_path / "missing.de")
     assert load("wmt/wmt16") == "wmt/wmt16"
     assert load("google/mt5-small") == "google/mt5-small"
+
+
+def test_paths_in_tables_and_lists_of_an_override_start_at_the_working_directory(tmp_path, monkeypatch):
+    (tmp_path / "recipes").mkdir()
+    (tmp_path / "a.txt").touch()
+    monkeypatch.chdir(tmp_path)
+    data = apply_overrides({"name": "x"}, ['corpora={first = "a.txt"}', 'files=["a.txt"]'])
+    section = load_section(Files, data, "r.toml", base=tmp_path / "recipes")
+    assert section.corpora == {"first": str(tmp_path / "a.txt")}
+    assert section.files == (str(tmp_path / "a.txt"),)
 
 
 def test_paths_from_the_command_line_start_at_the_working_directory(tmp_path, monkeypatch):

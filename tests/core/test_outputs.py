@@ -25,7 +25,8 @@ def test_processes_of_one_launch_share_the_lock_of_the_first(tmp_path, monkeypat
     with FileLock(tmp_path / ".model.lock"):
         monkeypatch.setenv("RANK", "1")
         with writing(tmp_path / "model", overwrite=False, folder=True):
-            pass
+            (tmp_path / "model").mkdir()
+    assert (tmp_path / "model").is_dir()
 
 
 def test_an_existing_output_needs_overwrite(tmp_path):

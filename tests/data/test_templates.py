@@ -6,6 +6,7 @@ from support.corpora import corpus, write_compressed
 from mtcpo.core.errors import UserError
 from mtcpo.data.file_formats.registry import write_row_file
 from mtcpo.data.records import Candidate
+from mtcpo.data.templates import column_text
 
 
 def test_templates_join_columns(folder):
@@ -60,3 +61,8 @@ def test_templates_that_cannot_be_filled_are_refused(folder, template, message):
     write_row_file(folder / "c.jsonl", [{"title": "A", "body": "b", "none": None}])
     with pytest.raises(UserError, match=message):
         corpus("c.jsonl", source_template=template)
+
+
+def test_a_column_that_holds_no_text_is_named_with_what_it_holds():
+    with pytest.raises(UserError, match=r"^f:1: column 'a' is int, not text; name another one with source_column$"):
+        column_text({"a": 1}, "a", "source_column", "f:1")

@@ -39,7 +39,7 @@ def python(tmp_path):
 
 
 def test_a_recipe_without_mistakes_passes(check):
-    check()
+    assert check() is None
 
 
 @pytest.mark.parametrize(
@@ -79,6 +79,13 @@ def test_a_source_without_a_reference_that_a_later_stage_needs_is_named(check, t
     write_recipe(tmp_path)
     with pytest.raises(UserError, match=r"segment prefs.en:1 of .*: no reference, and chrf needs one"):
         check("data.references=[]")
+
+
+def test_a_test_set_without_the_reference_that_its_metric_needs_is_named(check, tmp_path):
+    write_recipe(tmp_path)
+    source = f'name="t",source="{tmp_path}/test.en",src_lang="en",tgt_lang="de"'
+    with pytest.raises(UserError, match=r"no reference for segment .*, and chrf needs one"):
+        check(f"evaluate.sets=[{{{source}}}]", "evaluate.metrics=['chrf']")
 
 
 def test_a_file_of_a_dev_set_that_is_missing_is_named(check):

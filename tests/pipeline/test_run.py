@@ -126,6 +126,9 @@ def test_the_stamp_has_versions_seeds_hashes_and_times(finished):
     seeds = {name: record["figures"]["seed"] for name, record in stamp["stages"].items() if "seed" in record["figures"]}
     assert seeds == {"create": 0, "sft": 0, "translate": 0, "train": 0, "control": 0, "decode base": 0,
                      "decode tuned": 0, "decode control": 0, "evaluate": 12345}  # fmt: skip
+    engines = {name for name, record in stamp["stages"].items() if "engine" in record["figures"]}
+    assert engines == {"translate", "decode base", "decode tuned", "decode control"}
+    assert stamp["stages"]["translate"]["figures"]["engine"].startswith("transformers ")
     for name in ("create", "sft", "translate"):
         assert stamp["stages"][name]["figures"]["dropped"] == {"empty_source": 1}
 
@@ -253,6 +256,21 @@ def test_a_changed_input_is_named_and_only_later_stages_run(done, capsys, finish
     assert f"({test_set} has changed)" in line
     redone = ran(again(capsys, "--overwrite"))
     assert set(redone) == {"decode base", "decode tuned", "decode control", "evaluate", "report"}
+
+
+def test_systems_decoded_by_mbr_are_marked_in_evaluation_and_report(done, capsys):
+    settings = ["--set", "evaluate.decoding.mbr=chrf", "--set", "evaluate.decoding.num_candidates=3"]
+    redone = ran(again(capsys, "--overwrite", *settings))
+    assert set(redone) == {"decode base", "decode tuned", "decode control", "evaluate", "report"}
+    document = json.loads((done / "out/evaluation.json").read_text(encoding="utf-8"))
+    (entry,) = document["pairs"].values()
+    for system in entry["systems"].values():
+        assert (system["decoding"]["mbr"], system["decoding"]["candidates"]) == ("chrf", 3)
+        assert {name for name, score in system["metrics"].items() if score.get("chose_outputs")} == {"chrf"}
+    assert "decoded by minimum Bayes risk with chrF over 3" in (done / "out/report.html").read_text(encoding="utf-8")
+    away = ["--set", "evaluate.decoding.mbr=comet:./away"]
+    assert "away: no such directory" in mistake(capsys, "run", "tiny.toml", "--output-dir", "new", *away)
+    assert not list((done / "new").glob("*/*"))
 
 
 # --- what must be refused before the work ----------------------------------------------------------------------------

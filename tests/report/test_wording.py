@@ -10,9 +10,11 @@ from mtcpo.evaluation.document import EvaluationDocument, SetEntry, Versus
 from mtcpo.evaluation.results import to_document
 from mtcpo.report.terminal_table import print_table
 from mtcpo.report.wording import (
+    decoding_notes,
     format_delta,
     format_p,
     format_score,
+    metric_heading,
     metric_title,
     selection_metric_note,
     summarize,
@@ -153,6 +155,38 @@ def test_a_mixed_result_in_words():
     assert selection_metric_note(entry) == (
         "COMET was used to select the training pairs, so a gain on it is weaker evidence."
     )
+
+
+def with_decoding(entry: SetEntry, **decodings: dict) -> SetEntry:
+    """The entry with systems decoded as these fields of evaluation.json say."""
+    changed = entry.model_dump(by_alias=True, exclude_unset=True)
+    for system, decoding in decodings.items():
+        changed["systems"][system]["decoding"] = decoding
+        metric = decoding.get("mbr")
+        if metric in changed["metrics"]:
+            changed["systems"][system]["metrics"][metric]["chose_outputs"] = True
+    return SetEntry.model_validate(changed)
+
+
+def test_a_metric_that_chose_outputs_is_marked_and_explained():
+    entry = entry_of("tuned", tuned=[(2.1, 0.0001), (-1.2, 0.003), (0.01, 0.02)])
+    beam = {"search": "beam search with 4 beams", "candidates": 1}
+    assert decoding_notes(with_decoding(entry, start=beam)) == []
+    mbr = {"search": "epsilon sampling", "candidates": 16, "mbr": "bleu", "mbr_signature": "mbr:bleu|..."}
+    changed = with_decoding(entry, start=beam, tuned=mbr)
+    assert decoding_notes(changed) == [
+        "tuned was decoded by minimum Bayes risk with BLEU over 16 candidates (epsilon sampling), so a gain on BLEU is "
+        "weaker evidence."
+    ]
+    assert [metric_heading(changed, name) for name in changed.metrics] == [
+        "BLEU ◆", "TER (lower is better)", "COMET ◆",
+    ]  # fmt: skip
+    many = mbr | {"mbr": "chrf", "candidates": 100, "mbr_signature": "mbr:chrf|...|references:aggregated"}
+    # chrF is not among the metrics of this evaluation, so that no gain on it is shown.
+    assert decoding_notes(with_decoding(entry, start=many, tuned=many)) == [
+        "start and tuned were decoded by minimum Bayes risk with chrF over 100 candidates (epsilon sampling; "
+        "references aggregated)."
+    ]
 
 
 def test_a_clear_result_in_words():

@@ -19,6 +19,7 @@ from mtcpo.pipeline.recipe_stages import make_stages
 from mtcpo.training.arguments import training_setup
 from mtcpo.training.callbacks import evaluation_lines
 from mtcpo.training.config import DevConfig, EvalConfig, TrainConfig
+from mtcpo.training.dev_set import load_dev_set
 from mtcpo.training.train import train
 from mtcpo.translation.config import TranslateConfig
 from mtcpo.translation.engines.transformers import GenerateEngine
@@ -260,12 +261,31 @@ def test_a_best_metric_that_no_evaluation_computes_is_refused(dev, values, messa
         ({"tgt_lang": None}, "a dev set needs src_lang and tgt_lang"),
         ({"metrics": ("chrff",)}, r"unknown metric 'chrff' \(did you mean 'chrf'\?\)"),
         ({"metrics": ("comet:a", "comet:b")}, "a metric is named twice"),
+        ({"engine": "vllm"}, "vllm cannot run a model in training; choose transformers or ctranslate2"),
         ({"decoding": {"num_candidates": 2}}, "scored with one translation of each source"),
     ],
 )
 def test_wrong_settings_of_a_dev_set_are_refused(dev, values, message):
     with pytest.raises(ValueError, match=message):
         DevConfig(**(dev.model_dump() | values))
+
+
+def test_a_named_engine_translates_the_model_in_training_from_memory(load, dev):
+    from accelerate import Accelerator
+
+    loaded = load("mt5")
+    with torch.no_grad():  # a new model's outputs hardly depend on their source
+        loaded.model.get_output_embeddings().weight.mul_(30.0)
+    by_default, _ = load_dev_set(dev)
+    by_ctranslate2, _ = load_dev_set(dev.model_copy(update={"engine": "ctranslate2"}))
+    expected = by_default.evaluate(loaded, Accelerator())
+    assert by_ctranslate2.evaluate(loaded, Accelerator()) == expected
+    # Of the weights as they are now, not of a conversion that was kept.
+    with torch.no_grad():
+        loaded.model.get_output_embeddings().weight.mul_(-1.0)
+    changed = by_default.evaluate(loaded, Accelerator())
+    assert changed != expected
+    assert by_ctranslate2.evaluate(loaded, Accelerator()) == changed
 
 
 def test_dev_sets_that_cannot_be_scored_are_refused(model_folder, files, dev, tmp_path):
@@ -284,6 +304,24 @@ def test_dev_sets_that_cannot_be_scored_are_refused(model_folder, files, dev, tm
 
 
 # --- in a recipe ----------------------------------------------------------------------------------------------------
+
+
+def test_a_utility_that_cannot_be_loaded_stops_a_training_before_it_begins(dev, tmp_path):
+    decoding = TranslateConfig(mbr=f"comet:{tmp_path / 'away'}", num_candidates=2)
+    with pytest.raises(UserError, match="away: no such directory"):
+        load_dev_set(dev.model_copy(update={"decoding": decoding}))
+
+
+def test_a_dev_set_is_decoded_by_mbr(load, dev):
+    from accelerate import Accelerator
+
+    decoding = TranslateConfig(mbr="chrf", num_candidates=3, max_new_tokens=8)
+    loaded = load("mt5")
+    dev_set, _ = load_dev_set(dev.model_copy(update={"decoding": decoding}))
+    scores, samples = dev_set.evaluate(loaded, Accelerator())
+    expected = translate_texts(GenerateEngine(loaded, "dev"), dev_set.segments, decoding)
+    assert scores == dev_set.score(expected)
+    assert [sample["translation"] for sample in samples] == [expected[0], expected[5]]
 
 
 def test_a_stage_runs_again_when_its_dev_set_changes(files, tmp_path):

@@ -25,7 +25,10 @@ def test_a_source_longer_than_the_model_takes_gets_one_empty_candidate(engine, k
     assert len(decoded[2].candidates) == 2
     assert decoder.counts["too_long_for_model"] == 1
     alone = Decoder(tiny, quick_search(num_candidates=2, logprobs=True)).decode([short[0], short[1]])
-    assert [segment.candidates for segment in decoded[::3]] == [segment.candidates for segment in alone]
+    for beside, by_itself in zip(decoded[::3], alone, strict=True):
+        for candidate, expected in zip(beside.candidates, by_itself.candidates, strict=True):
+            assert candidate.text == expected.text
+            assert candidate.logprob == pytest.approx(expected.logprob, abs=1e-3)
     # A decoder-only model has the translation, of up to 12 tokens, after the prompt.
     (example,) = layout.encode([TextExample(fits.source, "en", "de")])
     assert layout.max_positions - 1 <= len(example.source) + (12 if kind == "llama" else 0) <= layout.max_positions

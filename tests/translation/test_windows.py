@@ -127,7 +127,7 @@ def in_threads(engine, segments, output, ranks, count=2, **options):
 
 
 class CopyingEngine:
-    """An engine whose translations are copies, so that threads can use it at the same time."""
+    """An engine whose translations are numbered copies, so that threads can use it at the same time."""
 
     name = system = "copying"
 
@@ -137,7 +137,8 @@ class CopyingEngine:
     def translate(self, segments, config, draw=0):
         from mtcpo.data.records import Candidate
 
-        return [[Candidate("copy", segment.source)] * config.num_candidates for segment in segments]
+        numbers = range(config.num_candidates)
+        return [[Candidate("copy", f"{number} {segment.source}") for number in numbers] for segment in segments]
 
 
 class DyingEngine(CopyingEngine):

@@ -69,6 +69,8 @@ class _ModuleConverter(Converter):
     def _load(self) -> Any:
         loaded = self._loaded
         model = own_view(loaded.model)
+        if self._precision == "int8":
+            _copy_tensors(model)
         loader = loader_for(model.config)
         if isinstance(loader, loaders.MarianMTLoader):
             # Without Marian's own step, which removes the row of the padding token from three tables.
@@ -109,6 +111,17 @@ def own_view(model: Any) -> Any:
     # The name of GPT-NeoX's lm_head before transformers 5, by which its loader knows it.
     view._modules.setdefault("embed_out", base.get_output_embeddings())
     return view
+
+
+def _copy_tensors(view: Any) -> None:
+    """Give a view tensors of its own: CTranslate2 scales weights in place before it rounds them to int8."""
+    for module in view.modules():
+        # Not in the dict itself, which is the original's too.
+        copies = dict(module._parameters)
+        for name, parameter in module._parameters.items():
+            if parameter is not None:
+                copies[name] = nn.Parameter(parameter.detach().clone(), requires_grad=False)
+        module._parameters = copies
 
 
 def _copy_modules(module: Any) -> Any:

@@ -94,6 +94,11 @@ ENGINES = {
         _later("vllm", "why_not"), _later("vllm", "why_not_search"), packages=("vllm",),
         install="pip install 'mtcpo[vllm]'",
     ),
+    "ctranslate2": EngineKind(
+        "CTranslate2", "most encoder-decoders and many decoder-only models, several times as fast",
+        _later("ctranslate2", "load"), _later("ctranslate2", "why_not"), _later("ctranslate2", "why_not_search"),
+        packages=("ctranslate2",), install="pip install 'mtcpo[ct2]'", automatic=True,
+    ),
     "transformers": EngineKind(
         "transformers", "`generate` of transformers: every model that mtcpo trains", _load_transformers
     ),
