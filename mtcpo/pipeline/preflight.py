@@ -15,7 +15,7 @@ from mtcpo.metrics.registry import candidate_kind, is_computed, load_candidate_m
 from mtcpo.pipeline.recipe import Recipe
 from mtcpo.pipeline.run_directory import RunDirectory, control_settings
 from mtcpo.translation.engines.registry import check_engine
-from mtcpo.translation.mbr import open_mbr
+from mtcpo.translation.mbr import check_mbr
 
 
 def check_before_run(folder: RunDirectory, waiting: Collection[str]) -> None:
@@ -119,7 +119,7 @@ def _check_mbr(folder: RunDirectory, waiting: Collection[str]) -> None:
     """Load the metrics by which translations are to be chosen."""
     recipe = folder.recipe
     if recipe.translate is not None and "translate" in waiting:
-        open_mbr(recipe.translate, [recipe.data.tgt_lang or "und"])
+        check_mbr(recipe.translate, recipe.data.tgt_lang or "und")
     if any(name.startswith("decode") for name in waiting):
         for test_set in folder.test_sets():
-            open_mbr(decoding_of(test_set, recipe.evaluate.decoding), [test_set.tgt_lang])
+            check_mbr(decoding_of(test_set, recipe.evaluate.decoding), test_set.tgt_lang)

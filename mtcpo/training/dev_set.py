@@ -20,7 +20,7 @@ from mtcpo.training.config import DevConfig, TrainConfig
 from mtcpo.translation.config import TranslateConfig
 from mtcpo.translation.engines.base import Job
 from mtcpo.translation.engines.registry import check_engine, load_engine
-from mtcpo.translation.mbr import open_mbr
+from mtcpo.translation.mbr import check_mbr
 from mtcpo.translation.translate import translate_texts
 
 
@@ -123,5 +123,5 @@ def load_dev_set(config: DevConfig) -> tuple[DevSet, Drops]:
             )
     assert config.tgt_lang is not None  # the section checks it
     metrics = [load_metric(spec, config.tgt_lang, config.comet) for spec in config.metrics]
-    open_mbr(config.decoding, [config.tgt_lang])
+    check_mbr(config.decoding, config.tgt_lang)
     return DevSet(segments, tuple(metrics), config.decoding, config.samples, config.engine), drops
