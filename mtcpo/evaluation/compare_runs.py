@@ -97,7 +97,7 @@ def compare_runs(
 
     Raises:
         UserError: fewer than two runs, a run without evaluation, no common test set, different texts under the same
-            name, or no common metric.
+            name, two systems that would have the same name, or no common metric.
     """
     if len(folders) < 2:
         raise UserError("--compare needs two run directories or more: mtcpo evaluate --compare RUN1 RUN2")
@@ -180,8 +180,13 @@ def _outputs(runs: Sequence[EvaluatedRun], segments_by_run: Sequence[Sequence[Se
     not_shared: dict[str, list[str]] = {}
     for run, outputs in zip(runs, outputs_by_run, strict=True):
         for system, texts in outputs.items():
-            if system not in shared:
-                not_shared[f"{run.name}-{system}"] = texts
+            name = f"{run.name}-{system}"
+            if system in shared:
+                continue
+            # Run a-b with system c, and run a with system b-c.
+            if name in not_shared or name in shared:
+                raise UserError(f"{run.folder}: two systems would be named {name!r}; rename a run directory")
+            not_shared[name] = texts
     return shared | not_shared
 
 

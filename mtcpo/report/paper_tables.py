@@ -115,7 +115,7 @@ def _notes(entry: SetEntry, better: str, worse: str, escape: Callable[[str], str
             f"{better} significantly better, {worse} significantly worse than {baseline} (p < {ALPHA}, {tests})."
         )
     if entry.selection_metrics:
-        notes.append(selection_metric_note(entry))
+        notes.append(escape(selection_metric_note(entry)))
     notes += map(escape, decoding_notes(entry))
     return notes
 

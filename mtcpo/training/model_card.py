@@ -114,7 +114,7 @@ def _evaluated_on(report: Mapping[str, Any]) -> list[str]:
     if "dev" in report:
         sentences.append(f"On {counted(report['dev']['segments'], 'segment')} of the dev set.")
     if "eval_examples" in report:
-        sentences.append(f"On {report['eval_examples']} pairs that training did not see.")
+        sentences.append(f"On {counted(report['eval_examples'], 'pair')} that training did not see.")
     if "best" in report:
         best = report["best"]
         sentences.append(f"The checkpoint of step {best['step']}, the best by `{best['metric']}`.")

@@ -140,3 +140,12 @@ def test_scores_of_different_neural_models_are_not_compared(runs):
     write_json(path, document)
     with pytest.raises(UserError, match=r"comet: .* have different signatures \(another model; by length\)"):
         compare_runs([runs / "alpha", runs / "beta"], EvaluateConfig(), print)
+
+
+def test_two_systems_that_would_have_one_name_are_refused(tmp_path, garden, outputs):
+    config = EvaluateConfig(resamples=20)
+    for name, system, texts in (("a", "b-c", "one"), ("a-b", "c", "two")):
+        evaluation = evaluate_outputs(garden, {system: outputs[texts]}, [load_metric("bleu", "de")], config)
+        write_evaluation(tmp_path / name, [evaluation])
+    with pytest.raises(UserError, match=r"a-b: two systems would be named 'a-b-c'; rename a run directory$"):
+        compare_runs([tmp_path / "a", tmp_path / "a-b"], config, pytest.fail)
