@@ -173,8 +173,8 @@ class EngineOptions:
 
 
 @dataclass(frozen=True, slots=True)
-class NeuralMetricOptions:
-    """Where COMET models run, and where their scores are cached."""
+class CometOptions:
+    """How COMET models are run."""
 
     comet_python: str | None = setting(
         "--comet-python",
@@ -188,6 +188,12 @@ class NeuralMetricOptions:
         type=click.Choice(["auto", "fp32", "bf16", "fp16"]),
         help="Precision of COMET's encoder; default: fp32 on a CPU, bf16 on a GPU.",
     )
+
+
+@dataclass(frozen=True, slots=True)
+class NeuralMetricOptions(CometOptions):
+    """How COMET models are run, and where their scores are cached."""
+
     score_cache: str | None = setting(
         "--score-cache", metavar="FILE", help="Cache of neural scores; default: scores.sqlite3 beside the output."
     )

@@ -13,6 +13,7 @@ from mtcpo.cli import catalogues
 from mtcpo.cli.configuration import format_drops, load_corpus, load_options, system_name, writing_rows
 from mtcpo.cli.options import (
     MBR_HELP,
+    CometOptions,
     CommonOptions,
     EngineOptions,
     LanguageOptions,
@@ -60,7 +61,7 @@ class SearchOptions:
 )
 @click.argument("sources", nargs=-1, required=True, metavar="SOURCE...")
 @click.option("--model", required=True, help="A short name listed below, a hub name or a directory.")
-@with_options(languages=LanguageOptions, search=SearchOptions)
+@with_options(languages=LanguageOptions, search=SearchOptions, comet=CometOptions)
 @click.option(
     "--reference", "references", multiple=True, help="Reference translation to copy into the output; repeatable."
 )
@@ -75,6 +76,7 @@ def translate(
     model: str,
     languages: LanguageOptions,
     search: SearchOptions,
+    comet: CometOptions,
     references: tuple[str, ...],
     system: str | None,
     shard: str | None,
@@ -104,7 +106,7 @@ def translate(
     if part.process.rank > 0 and is_written_by_others(output):
         return  # nothing was left for this process, and the others are already done
     overrides, data_overrides = common.split()
-    config = load_options(TranslateConfig, "translate", settings_of(search), overrides, common.allow_code)
+    config = load_options(TranslateConfig, "translate", settings_of(search, comet), overrides, common.allow_code)
     names = _check_sources(sources, references)
     system, options = system_name(model, system), loading.checked(common.allow_code, running.engine)
     drops = Drops()

@@ -15,7 +15,7 @@ from mtcpo.metrics.registry import candidate_kind, is_computed, load_candidate_m
 from mtcpo.pipeline.recipe import Recipe
 from mtcpo.pipeline.run_directory import RunDirectory, control_settings
 from mtcpo.translation.engines.registry import check_engine
-from mtcpo.translation.mbr import open_mbr
+from mtcpo.translation.mbr import check_mbr
 
 
 def check_before_run(folder: RunDirectory, waiting: Collection[str]) -> None:
@@ -35,9 +35,14 @@ def check_before_run(folder: RunDirectory, waiting: Collection[str]) -> None:
 
 
 def _check_engine(recipe: Recipe, waiting: Collection[str]) -> None:
-    """Refuse an engine that is not installed, before the stage that needs it."""
-    if any(name == "translate" or name.startswith("decode") for name in waiting):
-        check_engine(recipe.model.engine, recipe.model.dtype)
+    """Refuse an engine that is not installed or cannot search as configured, before the stage that needs it."""
+    decodings = []
+    if recipe.translate is not None and "translate" in waiting:
+        decodings.append(recipe.translate)
+    if any(name.startswith("decode") for name in waiting):
+        decodings.append(recipe.evaluate.decoding)
+    if decodings:
+        check_engine(recipe.model.engine, recipe.model.dtype, decodings)
 
 
 def _check_training(folder: RunDirectory, waiting: Collection[str]) -> None:
@@ -114,7 +119,7 @@ def _check_mbr(folder: RunDirectory, waiting: Collection[str]) -> None:
     """Load the metrics by which translations are to be chosen."""
     recipe = folder.recipe
     if recipe.translate is not None and "translate" in waiting:
-        open_mbr(recipe.translate, [recipe.data.tgt_lang or "und"])
+        check_mbr(recipe.translate, recipe.data.tgt_lang or "und")
     if any(name.startswith("decode") for name in waiting):
         for test_set in folder.test_sets():
-            open_mbr(decoding_of(test_set, recipe.evaluate.decoding), [test_set.tgt_lang])
+            check_mbr(decoding_of(test_set, recipe.evaluate.decoding), test_set.tgt_lang)

@@ -134,8 +134,8 @@ def _candidates(folder: RunDirectory, translate: TranslateConfig) -> Stage:
         job, segments = look_ahead(read_corpus(data, drops), translate, data.take)
         with open_engine(folder.base, BASE, model.dtype, folder.model_options, job) as engine:
             figures = translate_to_file(engine, segments, translate, output, overwrite)
-            figures |= {"engine": engine.label}
-        return figures | {"dropped": dict(drops), "seed": translate.seed}
+            label = engine.label
+        return figures | {"dropped": dict(drops), "engine": label, "seed": translate.seed}
 
     candidates = counted(translate.outputs, "candidate")
     summary = f"{candidates} per source from {_short_name(folder.base)}, {translate.summary()}"

@@ -20,7 +20,7 @@ from mtcpo.training.config import DevConfig, TrainConfig
 from mtcpo.translation.config import TranslateConfig
 from mtcpo.translation.engines.base import Job
 from mtcpo.translation.engines.registry import check_engine, load_engine
-from mtcpo.translation.mbr import open_mbr
+from mtcpo.translation.mbr import check_mbr
 from mtcpo.translation.translate import translate_texts
 
 
@@ -110,7 +110,7 @@ def load_dev_set(config: DevConfig) -> tuple[DevSet, Drops]:
         UserError: a file is missing or empty, a segment has no reference, a metric cannot be loaded, or the engine is
             not installed.
     """
-    check_engine(config.engine)
+    check_engine(config.engine, decodings=[config.decoding])
     drops = Drops()
     segments = tuple(read_corpus(config, drops))
     if not segments:
@@ -123,5 +123,5 @@ def load_dev_set(config: DevConfig) -> tuple[DevSet, Drops]:
             )
     assert config.tgt_lang is not None  # the section checks it
     metrics = [load_metric(spec, config.tgt_lang, config.comet) for spec in config.metrics]
-    open_mbr(config.decoding, [config.tgt_lang])
+    check_mbr(config.decoding, config.tgt_lang)
     return DevSet(segments, tuple(metrics), config.decoding, config.samples, config.engine), drops

@@ -64,7 +64,9 @@ class TranslateConfig(SearchConfig):
     no pair; MBR, for which repeated samples count as often as they were drawn, never draws again."""
     max_new_tokens: int = Field(default=256, ge=1)
     batch_size: int = Field(default=32, ge=1)
-    """Sources per batch; with n candidates, a batch has n times as many rows."""
+    """Sources per batch, at most; with n candidates or beams, a batch has n times as many rows."""
+    batch_tokens: int = Field(default=16384, ge=1)
+    """Tokens of a batch's sources, at most: padding included, times candidates or beams."""
     logprobs: bool = False
     """Add the model's log-probability to every candidate, including those in the input, as computed in training: nats,
     summed over tokens. `select = "confidence"` needs it."""

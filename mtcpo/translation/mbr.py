@@ -10,8 +10,10 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
+from typing import Any
 
 from mtcpo.core.errors import UserError
+from mtcpo.core.processes import this_process
 from mtcpo.data.records import Candidate, Segment
 from mtcpo.metrics.comet.config import CometConfig
 from mtcpo.metrics.mbr import MbrMetric
@@ -68,7 +70,7 @@ def open_mbr(config: TranslateConfig, languages: Sequence[str]) -> MbrChooser | 
     """
     if config.mbr is None:
         return None
-    metrics = {language: load_utility(config, language) for language in dict.fromkeys(languages)}
+    metrics = {language: _open_utility(*_arguments(config, language)) for language in dict.fromkeys(languages)}
     return MbrChooser(metrics, max(1, PAIRS_AT_ONCE // config.num_candidates**2))
 
 
@@ -83,18 +85,43 @@ def _is_aggregated(config: TranslateConfig) -> bool:
     return config.num_candidates > EXACT_CANDIDATES and load_utility(config, "und").aggregate
 
 
+def check_mbr(config: TranslateConfig, language: str) -> None:
+    """Load the metric of `config.mbr`, if there is one, without its model; errors as `open_mbr`."""
+    if config.mbr is not None:
+        load_utility(config, language)
+
+
 def load_utility(config: TranslateConfig, language: str) -> MbrMetric:
-    """Return the metric that chooses, its model loaded; errors as `open_mbr`."""
+    """Return the metric that chooses, without its model, which is loaded when it is needed; errors as `open_mbr`."""
+    return _load_utility(*_arguments(config, language))
+
+
+Arguments = tuple[str, str, CometConfig, bool, int]
+"""Spec, language, how COMET is run, whether to aggregate, and the identity of a metric that is a Python object."""
+
+
+def _arguments(config: TranslateConfig, language: str) -> Arguments:
     assert config.mbr is not None
-    # An object from a notebook is loaded already, and another one may have the same spec.
-    load = _load_utility.__wrapped__ if isinstance(config.mbr, MetricObject) else _load_utility
+    comet = config.comet
+    if this_process().count > 1 and comet.processes is None:
+        # Each process that translates scores for itself; otherwise each would start one for every GPU.
+        comet = comet.model_copy(update={"processes": 1})
     aggregate = config.num_candidates > EXACT_CANDIDATES
-    return load(config.mbr, language if is_lexical(config.mbr) else "und", config.comet, aggregate)
+    # In a notebook, another function may have the same spec.
+    identity = id(config.mbr.metric) if isinstance(config.mbr, MetricObject) else 0
+    return config.mbr, language if is_lexical(config.mbr) else "und", comet, aggregate, identity
 
 
 # Without the score cache: samples are hardly ever scored twice, and their pairs are many.
 @lru_cache(maxsize=16)
-def _load_utility(spec: str, language: str, comet: CometConfig, aggregate: bool) -> MbrMetric:
+def _load_utility(spec: str, language: str, comet: CometConfig, aggregate: bool, identity: int) -> MbrMetric:
     utility = load_metric(spec, language, comet)
-    utility.open()
     return MbrMetric(utility, aggregate=aggregate and utility.can_aggregate)
+
+
+# Apart from loading: what only reports a signature needs no model.
+@lru_cache(maxsize=16)
+def _open_utility(*arguments: Any) -> MbrMetric:
+    metric = _load_utility(*arguments)
+    metric.open()
+    return metric

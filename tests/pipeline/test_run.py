@@ -258,6 +258,21 @@ def test_a_changed_input_is_named_and_only_later_stages_run(done, capsys, finish
     assert set(redone) == {"decode base", "decode tuned", "decode control", "evaluate", "report"}
 
 
+def test_systems_decoded_by_mbr_are_marked_in_evaluation_and_report(done, capsys):
+    settings = ["--set", "evaluate.decoding.mbr=chrf", "--set", "evaluate.decoding.num_candidates=3"]
+    redone = ran(again(capsys, "--overwrite", *settings))
+    assert set(redone) == {"decode base", "decode tuned", "decode control", "evaluate", "report"}
+    document = json.loads((done / "out/evaluation.json").read_text(encoding="utf-8"))
+    (entry,) = document["pairs"].values()
+    for system in entry["systems"].values():
+        assert (system["decoding"]["mbr"], system["decoding"]["candidates"]) == ("chrf", 3)
+        assert {name for name, score in system["metrics"].items() if score.get("chose_outputs")} == {"chrf"}
+    assert "decoded by minimum Bayes risk with chrF over 3" in (done / "out/report.html").read_text(encoding="utf-8")
+    away = ["--set", "evaluate.decoding.mbr=comet:./away"]
+    assert "away: no such directory" in mistake(capsys, "run", "tiny.toml", "--output-dir", "new", *away)
+    assert not list((done / "new").glob("*/*"))
+
+
 # --- what must be refused before the work ----------------------------------------------------------------------------
 
 

@@ -306,6 +306,24 @@ def test_dev_sets_that_cannot_be_scored_are_refused(model_folder, files, dev, tm
 # --- in a recipe ----------------------------------------------------------------------------------------------------
 
 
+def test_a_utility_that_cannot_be_loaded_stops_a_training_before_it_begins(dev, tmp_path):
+    decoding = TranslateConfig(mbr=f"comet:{tmp_path / 'away'}", num_candidates=2)
+    with pytest.raises(UserError, match="away: no such directory"):
+        load_dev_set(dev.model_copy(update={"decoding": decoding}))
+
+
+def test_a_dev_set_is_decoded_by_mbr(load, dev):
+    from accelerate import Accelerator
+
+    decoding = TranslateConfig(mbr="chrf", num_candidates=3, max_new_tokens=8)
+    loaded = load("mt5")
+    dev_set, _ = load_dev_set(dev.model_copy(update={"decoding": decoding}))
+    scores, samples = dev_set.evaluate(loaded, Accelerator())
+    expected = translate_texts(GenerateEngine(loaded, "dev"), dev_set.segments, decoding)
+    assert scores == dev_set.score(expected)
+    assert [sample["translation"] for sample in samples] == [expected[0], expected[5]]
+
+
 def test_a_stage_runs_again_when_its_dev_set_changes(files, tmp_path):
     """Relative paths start at the recipe; the files are inputs of the training, and of the control beside it."""
     (files / "r.toml").write_text(

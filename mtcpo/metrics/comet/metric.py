@@ -16,6 +16,7 @@ import numpy as np
 
 from mtcpo.core.errors import UserError
 from mtcpo.core.files import sha256_of
+from mtcpo.core.processes import this_process
 from mtcpo.core.progress import Progress
 from mtcpo.data.records import Segment
 from mtcpo.metrics.base import Array, NeuralMetric, ScoreWithSpans, scores_only
@@ -202,10 +203,15 @@ def load_comet(name: str, location: str, config: CometConfig | None = None) -> C
         version=scores_in.comet,
         needs_references=with_references,
         uses_references=with_references,
-        runner=workers or InProcess(job, "cuda" if scores_in.gpus else "cpu"),
+        runner=workers or InProcess(job, _device(scores_in)),
         finds_error_spans=finds_error_spans(identifier, hyper_parameters),
         processes=processes,
     )
+
+
+def _device(scores_in: Environment) -> str:
+    """Return where this process scores: on a GPU if there is one, under a launcher on that of this process."""
+    return f"cuda:{this_process().local_rank % scores_in.gpus}" if scores_in.gpus else "cpu"
 
 
 def _precision(setting: str, scores_in: Environment) -> str:

@@ -6,6 +6,7 @@ import itertools
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -20,8 +21,10 @@ from mtcpo.models.layouts.encode_once import encode_once
 from mtcpo.models.loading import LoadedModel
 from mtcpo.models.names import model_fingerprint
 from mtcpo.models.prompts import TextExample
+from mtcpo.translation.batches import halving, make_batches
 from mtcpo.translation.config import TranslateConfig
 from mtcpo.translation.engines.base import candidate_names, exceed_positions
+from mtcpo.translation.engines.beam_search import beam_search, drops_sources
 from mtcpo.translation.engines.logits import CUTOFFS, DiversityPenalty, Draw, uniform_numbers
 
 
@@ -59,13 +62,20 @@ class GenerateEngine:
         order = sorted(range(len(segments)), key=lambda i: (segments[i].tgt_lang, -len(examples[i].source)))
         candidates: list[list[Candidate]] = [[] for _ in segments]
         with self._evaluating():
-            for rows in make_batches(order, segments, config.batch_size):
-                batch = layout.generation_batch([examples[i] for i in rows])
-                outputs = self._generate(batch, [segments[i] for i in rows], config, draw)
-                for i, source_candidates in zip(rows, outputs, strict=True):
-                    candidates[i] = source_candidates
-                self.on_batch(len(rows))
+            for indices in make_batches(order, segments, [len(each.source) for each in examples], config):
+                for rows, outputs in halving(indices, partial(self._translate_batch, segments, examples, config, draw)):
+                    for i, source_candidates in zip(rows, outputs, strict=True):
+                        candidates[i] = source_candidates
+                    self.on_batch(len(rows))
         return candidates
+
+    def _translate_batch(
+        self, segments: Sequence[Segment], examples: Sequence[Example], config: TranslateConfig, draw: int,
+        rows: Sequence[int],
+    ) -> list[list[Candidate]]:  # fmt: skip
+        """Return the candidates of the segments with these indices."""
+        batch = self.loaded.layout.generation_batch([examples[i] for i in rows])
+        return self._generate(batch, [segments[i] for i in rows], config, draw)
 
     def too_long(self, segments: Sequence[Segment], config: TranslateConfig) -> list[bool]:
         """Return for each source whether it is longer than the model takes."""
@@ -77,15 +87,18 @@ class GenerateEngine:
         examples = self.loaded.layout.encode(list(map(_as_targets, segments)))
         sums: list[list[float]] = [[] for _ in segments]
         with self._evaluating():
-            for rows in self._batches_of_targets(examples, batch_size):
-                batch = self.loaded.layout.collate([examples[i] for i in rows])
-                batch = send_to_device(batch, self.loaded.device)
-                scored = self.loaded.layout.score(self.loaded.model, self.loaded.head, batch)
-                target_logps = scored.token_logps.sum(-1)
-                # Targets are ordered by candidate: the first of every source, then the second of every source.
-                for column, i in enumerate(rows):
-                    sums[i] = target_logps[column :: len(rows)].tolist()
+            for indices in self._batches_of_targets(examples, batch_size):
+                for rows, target_logps in halving(indices, partial(self._score_batch, examples)):
+                    # Targets are ordered by candidate: the first of every source, then the second of every source.
+                    for column, i in enumerate(rows):
+                        sums[i] = target_logps[column :: len(rows)].tolist()
         return sums
+
+    def _score_batch(self, examples: Sequence[Example], rows: Sequence[int]) -> Tensor:
+        """Return the log-probabilities of the targets of the examples with these indices."""
+        batch = send_to_device(self.loaded.layout.collate([examples[i] for i in rows]), self.loaded.device)
+        token_logps: Tensor = self.loaded.layout.score(self.loaded.model, self.loaded.head, batch).token_logps
+        return token_logps.sum(-1)
 
     def _batches_of_targets(self, examples: Sequence[Example], batch_size: int) -> Iterator[list[int]]:
         """Yield indices of examples with the same number of targets, of similar lengths."""
@@ -119,6 +132,8 @@ class GenerateEngine:
         settings["max_length"] = None
         if config.sampling == "beam":
             settings |= {"num_beams": config.num_beams, "length_penalty": config.length_penalty}
+            if config.num_beams > 1 and drops_sources(self.loaded.model):
+                settings["custom_generate"] = beam_search
             texts = self._texts(inputs, settings | {"num_return_sequences": config.num_candidates})[0]
         elif config.sampling == "diverse":
             texts = self._diverse(inputs, settings, config)
@@ -184,14 +199,3 @@ def _as_targets(segment: Segment) -> TextExample:
     """Return a segment with the texts of its candidates as targets."""
     texts = tuple(candidate.text for candidate in segment.candidates)
     return TextExample(segment.source, segment.src_lang, segment.tgt_lang, texts, id=segment.id)
-
-
-def make_batches(order: Sequence[int], segments: Sequence[Segment], size: int) -> list[list[int]]:
-    """Split `order` into batches of at most `size` segments with the same target language."""
-    batches: list[list[int]] = []
-    for i in order:
-        last = batches[-1] if batches else []
-        if not last or len(last) == size or segments[last[0]].tgt_lang != segments[i].tgt_lang:
-            batches.append([])
-        batches[-1].append(i)
-    return batches

@@ -51,13 +51,20 @@ def opened_with(model, job, dtype="auto", engine="auto"):
         return opened
 
 
+def said(capsys):
+    """Return the line that names the engine; transformers 5 draws bars beside it."""
+    lines = capsys.readouterr().err.splitlines()
+    (line,) = [line for line in lines if line.startswith("translating with ")]
+    return line
+
+
 # --- auto -------------------------------------------------------------------------------------------------------------
 
 
 def test_auto_takes_the_first_engine_that_can_and_says_what_its_proof_found(model_folder, job, with_engines, capsys):
     with_engines(fast=EngineKind("Fast", "", Fast))
     opened = opened_with(model_folder("mt5"), job)
-    assert capsys.readouterr().err == f"translating with {Fast.label}: {Fast.proof}\n"
+    assert said(capsys) == f"translating with {Fast.label}: {Fast.proof}"
     # In float32, whatever transformers would take on this machine; with as many sources as the proof needs.
     assert opened.request.dtype == "float32"
     assert [segment.id for segment in opened.request.sample] == [str(n) for n in range(32)]
@@ -78,7 +85,7 @@ def test_auto_takes_the_first_engine_that_can_and_says_what_its_proof_found(mode
 def test_auto_falls_back_to_transformers_and_says_why(kind, reason, model_folder, job, with_engines, capsys):
     with_engines(f=kind)
     assert opened_with(model_folder("mt5"), job).label.startswith("transformers ")
-    (line,) = capsys.readouterr().err.splitlines()
+    line = said(capsys)
     assert line.startswith("translating with transformers ")
     assert line.endswith(f" (float32): {reason}")
 
@@ -89,7 +96,7 @@ def test_auto_names_every_engine_that_it_did_not_take(model_folder, job, with_en
         two=EngineKind("Two", "", Fast, lambda model, options: "two cannot"),
     )
     opened_with(model_folder("mt5"), job)
-    assert capsys.readouterr().err.endswith(": one cannot; two cannot\n")
+    assert said(capsys).endswith(": one cannot; two cannot")
 
 
 def test_every_search_of_a_job_must_be_possible(model_folder, job, with_engines):
@@ -113,7 +120,7 @@ def test_auto_does_not_look_for_another_engine_where_it_would_not_pay_or_not_be_
 ):
     with_engines(fast=EngineKind("Fast", "", pytest.fail))
     assert opened_with(model_folder("mt5"), replace(job, **change), dtype).label.startswith("transformers ")
-    assert reason in capsys.readouterr().err
+    assert reason in said(capsys)
 
 
 def test_auto_runs_a_model_in_memory_by_transformers(engine, job, with_engines, capsys):
@@ -122,7 +129,7 @@ def test_auto_runs_a_model_in_memory_by_transformers(engine, job, with_engines, 
     with open_engine(tiny.loaded, "base", job=job) as opened:
         assert opened.loaded is tiny.loaded
         assert opened.name == load_engine(tiny.loaded, "base").name
-    assert "the model is in memory" in capsys.readouterr().err
+    assert "the model is in memory" in said(capsys)
 
 
 def test_looking_ahead_loses_no_segment(monkeypatch):

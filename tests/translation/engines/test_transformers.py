@@ -6,9 +6,6 @@ from dataclasses import replace
 
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import settings as hypothesis_settings
-from hypothesis import strategies as st
 from support.models import PAIRS
 from support.translation import english_segments, quick_search
 
@@ -17,7 +14,7 @@ from mtcpo.data.rows import read_segments
 from mtcpo.models.prompts import TextExample
 from mtcpo.translation.engines.base import candidate_names
 from mtcpo.translation.engines.logits import DiversityPenalty, Draw, uniform_numbers
-from mtcpo.translation.engines.transformers import GenerateEngine, make_batches
+from mtcpo.translation.engines.transformers import GenerateEngine
 from mtcpo.translation.translate import translate_to_file
 
 
@@ -309,17 +306,6 @@ def test_target_languages_are_kept_apart(engine):
     mixed = [Segment(str(n), "en", ("de", "fr")[n % 2], s.source) for n, s in enumerate(english_segments(6))]
     together = texts_of(tiny.translate(mixed, quick_search()))
     assert together == [texts_of(tiny.translate([segment], quick_search()))[0] for segment in mixed]
-
-
-@given(st.lists(st.sampled_from(["de", "fr", "zh"]), max_size=20), st.integers(1, 6))
-@hypothesis_settings(max_examples=50)
-def test_a_batch_has_one_target_language(languages, size):
-    sources = [Segment(str(n), "en", language, "x") for n, language in enumerate(languages)]
-    order = sorted(range(len(sources)), key=lambda n: languages[n])
-    batches = make_batches(order, sources, size)
-    assert [n for batch in batches for n in batch] == order
-    assert all(1 <= len(batch) <= size and len({languages[n] for n in batch}) == 1 for batch in batches)
-    assert len(batches) == sum(math.ceil(languages.count(language) / size) for language in set(languages))
 
 
 def test_dropout_is_off_while_translating_and_restored(engine):
