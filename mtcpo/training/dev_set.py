@@ -110,7 +110,7 @@ def load_dev_set(config: DevConfig) -> tuple[DevSet, Drops]:
         UserError: a file is missing or empty, a segment has no reference, a metric cannot be loaded, or the engine is
             not installed.
     """
-    check_engine(config.engine)
+    check_engine(config.engine, decodings=[config.decoding])
     drops = Drops()
     segments = tuple(read_corpus(config, drops))
     if not segments:

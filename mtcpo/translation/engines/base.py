@@ -30,7 +30,7 @@ def candidate_seed(seed: int, segment_id: str, number: int, draw: int) -> int:
 
 
 class EngineRefused(UserError):  # noqa: N818
-    """The engine's outputs for this model differ from those of transformers; the message has examples."""
+    """The engine cannot run this model, or not with transformers' outputs; the message says why, with examples."""
 
 
 class Engine(Protocol):

@@ -16,11 +16,13 @@ import numpy as np
 import torch
 from ctranslate2.converters import Converter
 from ctranslate2.converters import transformers as loaders
+from ctranslate2.specs.model_spec import visit_spec
 from torch import Tensor, nn
 
-from mtcpo.core.errors import UserError, first_line
+from mtcpo.core.errors import first_line
 from mtcpo.models.compat import classic_rope
 from mtcpo.models.loading import LoadedModel
+from mtcpo.translation.engines.base import EngineRefused
 
 CONVERSION = 1
 """Version of the conversion below; a change makes all models in the cache be converted again."""
@@ -47,12 +49,12 @@ def convert(loaded: LoadedModel, folder: Path, precision: str) -> None:
         precision: of the weights: float32, bfloat16, float16 or int8.
 
     Raises:
-        UserError: CTranslate2 cannot represent the model.
+        EngineRefused: CTranslate2 cannot represent the model.
     """
     try:
         _ModuleConverter(loaded, precision).convert(str(folder), quantization=precision, force=True)
     except (NotImplementedError, ValueError, KeyError, AttributeError) as error:
-        raise UserError(
+        raise EngineRefused(
             f"{loaded.name}: CTranslate2 cannot convert it ({first_line(error)}); use --engine transformers"
         ) from error
 
@@ -80,7 +82,15 @@ class _ModuleConverter(Converter):
         _set_output(spec.decoder, loaded)
         _set_query_scale(spec.decoder, model.config)
         _register_ids(spec, loaded)
+        if self._precision == "int8":
+            # CTranslate2 scales weights in place before it rounds them.
+            visit_spec(spec, _copy_tensor)
         return spec
+
+
+def _copy_tensor(spec: Any, name: str, value: Any) -> None:
+    if isinstance(value, Tensor):
+        setattr(spec, name.rpartition("/")[2], value.detach().clone())
 
 
 def own_view(model: Any) -> Any:
@@ -154,6 +164,7 @@ def _set_query_scale(decoder: Any, config: Any) -> None:
             layer.self_attention.queries_scale = np.dtype("float32").type(scalar**-0.5)
 
 
+@torch.no_grad()
 def _state_scale(loaded: LoadedModel) -> float:
     """Return by what the model multiplies the decoder's output before the head, measured on two tokens.
 

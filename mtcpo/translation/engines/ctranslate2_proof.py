@@ -176,7 +176,8 @@ def fits(loaded: LoadedModel, segments: Sequence[Segment]) -> bool:
     if layout.max_positions is None:
         return True
     examples = layout.encode(list(map(as_targets, segments)))
-    return all(layout.longest(example) <= layout.max_positions for example in examples)
+    # CTranslate2 reads the end token, too, to score one more.
+    return all(layout.longest(example) < layout.max_positions for example in examples)
 
 
 def _refusal(label: str, loaded: LoadedModel, found: Sequence[Ids], expected: Sequence[Ids]) -> str:

@@ -288,12 +288,17 @@ def _start(
 
 @dataclass(frozen=True, slots=True)
 class _Hypothesis:
-    """A finished hypothesis. total: log-probability. score: total / length ** length_penalty, as in transformers."""
+    """A finished hypothesis.
+
+    total: log-probability. score: total / length ** length_penalty, as in transformers. is_cut: whether it reached the
+    limit without an end.
+    """
 
     tokens: Ids
     length: int
     total: float
     score: float
+    is_cut: bool
 
 
 def _hypotheses(runner: Runner, result: Any, config: TranslateConfig) -> list[_Hypothesis]:
@@ -301,9 +306,11 @@ def _hypotheses(runner: Runner, result: Any, config: TranslateConfig) -> list[_H
     found = []
     for tokens, score in zip(runner.tokens(result), result.scores, strict=True):
         total = score * len(tokens) ** config.length_penalty
-        if runner.rules.forced_end is not None and (not tokens or tokens[-1] not in runner.rules.ends):
+        is_cut = tokens[-1] not in runner.rules.ends
+        if is_cut and runner.rules.forced_end is not None:
             tokens = (*tokens, runner.rules.forced_end)
-        found.append(_Hypothesis(tokens, len(tokens), total, total / len(tokens) ** config.length_penalty))
+        score = total / len(tokens) ** config.length_penalty
+        found.append(_Hypothesis(tokens, len(tokens), total, score, is_cut))
     return sorted(found, key=lambda each: (each.length, -each.total))
 
 
@@ -311,15 +318,20 @@ def _finished_by_transformers(hypotheses: Sequence[_Hypothesis], config: Transla
     """Return those hypotheses that transformers would have finished, in the same order.
 
     It stops after a step at which the best unfinished hypothesis, by its total and its length at that step, is not
-    better than the worst of the best num_beams finished ones. The total of a hypothesis that was finished later stands
-    for that of the best unfinished one, which is not known and may be better.
+    better than the worst of the best num_beams finished ones. So a hypothesis that was finished later, and would have
+    been better at each step in between, shows that transformers went on to its end. What its total was at those steps
+    is not known: for a translation that ended, its total stands for it, because a trained model is sure of the last
+    tokens; one that was cut is taken to have had its present mean all the time.
     """
     finished: list[_Hypothesis] = []
+    later: list[_Hypothesis] = []
     for hypothesis in hypotheses:
+        later.append(hypothesis)
         if len(finished) >= config.num_beams:
             worst = sorted((each.score for each in finished), reverse=True)[config.num_beams - 1]
-            steps = range(finished[-1].length, hypothesis.length)
+            steps = [hypothesis.length] if hypothesis.is_cut else range(finished[-1].length, hypothesis.length)
             if not all(hypothesis.total / step**config.length_penalty > worst for step in steps):
-                break
-        finished.append(hypothesis)
+                continue
+        finished += later
+        later.clear()
     return finished

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from itertools import chain
@@ -59,9 +59,12 @@ class EngineKind:
         """Return why the engine cannot do a job with a model, or None; nothing is loaded to find out."""
         if missing := self.missing():
             return f"{', '.join(missing)} is not installed ({self.install})"
-        searches = chain.from_iterable(map(searches_of, job.decodings))
-        objections = chain([self.why_not(request.model, request.options)], map(self.why_not_search, searches))
-        return next(filter(None, objections), None)
+        return self.why_not(request.model, request.options) or self.why_no_search(job.decodings)
+
+    def why_no_search(self, decodings: Sequence[TranslateConfig]) -> str | None:
+        """Return why one of the searches of decoders is impossible, or None."""
+        searches = chain.from_iterable(map(searches_of, decodings))
+        return next(filter(None, map(self.why_not_search, searches)), None)
 
 
 # --- the engines ------------------------------------------------------------------------------------------------------
@@ -119,19 +122,24 @@ def engine_kind(name: str) -> EngineKind:
     return kind
 
 
-def check_engine(name: str, dtype: TranslationDType = "auto") -> EngineKind | None:
+def check_engine(
+    name: str, dtype: TranslationDType = "auto", decodings: Sequence[TranslateConfig] = ()
+) -> EngineKind | None:
     """Return the row of an engine, None for "auto"; to be called before long work begins.
 
     Raises:
-        UserError: as `engine_kind`, or the engine does not have the precision.
+        UserError: as `engine_kind`, or the engine does not have the precision or a search of `decodings`.
     """
     if dtype == "int8" and name not in ("auto", "ctranslate2"):
         raise UserError(
             f"dtype int8 needs the engine ctranslate2, not {name}; choose that engine, or float32, bfloat16 or float16"
         )
-    if dtype == "int8":
-        return engine_kind("ctranslate2")
-    return None if name == "auto" else engine_kind(name)
+    if name == "auto" and dtype != "int8":
+        return None
+    kind = engine_kind("ctranslate2" if dtype == "int8" else name)
+    if reason := kind.why_no_search(decodings):
+        raise UserError(f"{reason}; choose another engine, such as transformers")
+    return kind
 
 
 # --- the choice -------------------------------------------------------------------------------------------------------
