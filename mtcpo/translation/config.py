@@ -60,7 +60,7 @@ class TranslateConfig(SearchConfig):
     mix: tuple[SearchConfig, ...] = ()
     """Several searches, whose candidates are put together. A key that is not given in an entry is that of the table
     around it; only `num_candidates` is not, which is then the sum."""
-    redraw: int = Field(default=2, ge=0)
+    redraw: int = Field(default=1, ge=0)
     """How many times samples that repeat another candidate of their source are drawn again. Two equal candidates make
     no pair; MBR, for which repeated samples count as often as they were drawn, never draws again."""
     max_new_tokens: int = Field(default=256, ge=1)
