@@ -62,8 +62,8 @@ class ExampleTrainer(ShardableTrainer):
             **kwargs: optimizers and other arguments of Seq2SeqTrainer.
 
         Raises:
-            UserError: sharding that accelerate would ignore or that is not supported, an engine of the dev set that needs
-                the whole model in each process, or an unknown loss.
+            UserError: sharding that accelerate would ignore or that is not supported, with it a dev set's engine that
+                needs the whole model, or an unknown loss.
         """
         self.config, self.dev = config, dev
         self.loss = loss or find_loss(config.loss)
