@@ -7,6 +7,7 @@ from typing import Any, Literal, Self
 from pydantic import Field, model_validator
 
 from mtcpo.core.config import Config, as_value_error
+from mtcpo.core.errors import UserError
 from mtcpo.metrics.comet.config import CometConfig
 from mtcpo.metrics.config import MetricSpec
 from mtcpo.metrics.registry import metric_kind
@@ -136,6 +137,19 @@ class TranslateConfig(SearchConfig):
         if not self.mix:
             return self.sampling
         return " + ".join(f"{search.num_candidates} {search.sampling}" for search in self.mix)
+
+
+def require_one_output(config: TranslateConfig, scored: str) -> None:
+    """Refuse settings that leave several candidates of a source where one is scored. scored: what is, for the message.
+
+    Raises:
+        UserError: several candidates, and no `mbr` to choose one of them.
+    """
+    if config.outputs != 1:
+        raise UserError(
+            f"decoding.num_candidates: {scored} is scored with one translation of each source; leave it at 1, or "
+            "choose one of several by decoding.mbr"
+        )
 
 
 def with_comet_for_mbr(values: Any) -> Any:
