@@ -44,14 +44,16 @@ LAYERS, HIDDEN = 4, 256
 def sample(model: str, count: int, work: Path) -> list[Segment]:
     """Return sources with their samples, drawn in `work` unless they are there."""
     from mtcpo.translation.decoding import Decoder
+    from mtcpo.translation.engines.base import Job
     from mtcpo.translation.engines.registry import load_engine
 
     path = work / "samples.json"
     if not path.exists():
         lines = (data_folder("multi30k") / "test_2016_flickr.en").read_text(encoding="utf-8").splitlines()[:count]
         segments = [Segment(str(number), "en", "de", line) for number, line in enumerate(lines)]
-        search = TranslateConfig(sampling="epsilon", num_candidates=SAMPLES, max_new_tokens=64)
-        sampled = Decoder(load_engine(model, "model"), search).decode(segments)
+        search = TranslateConfig(sampling="epsilon", num_candidates=SAMPLES, max_new_tokens=64, redraw=0)
+        engine = load_engine(model, "model", job=Job([search], segments, len(segments)))
+        sampled = Decoder(engine, search).decode(segments)
         path.write_text(json.dumps([[s.source, [c.text for c in s.candidates]] for s in sampled]), encoding="utf-8")
     rows = json.loads(path.read_text(encoding="utf-8"))
     return [

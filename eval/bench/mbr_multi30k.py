@@ -6,7 +6,7 @@ MODEL, the SFT baseline of recipes/multi30k-en-de.toml, translates by beam searc
 risk with chrF over 16 epsilon samples (epsilon 0.02). The test sets are those of Multi30k in MTCPO_TEST_DATA. --epsilon
 and --temperature add systems. Times are those of translating, choosing included, with the model loaded. chrF chose the
 outputs of MBR, so that a gain on chrF alone proves little; BLEU and TER are related to it, but did not choose. Only
-figures are written.
+figures are written. The engine is that of `auto`: CTranslate2 if it is installed, and proven for the model.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import json
 import os
 import time
 from dataclasses import replace
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +32,7 @@ from mtcpo.evaluation.systems import load_metrics_for
 from mtcpo.evaluation.testsets.suites import load_test_sets
 from mtcpo.evaluation.testsets.testset import TestSet, TestSetConfig
 from mtcpo.translation.config import TranslateConfig
-from mtcpo.translation.engines.base import Engine
+from mtcpo.translation.engines.base import Engine, Job
 from mtcpo.translation.translate import translate_texts
 
 SETS = ("test_2016_flickr", "test_2017_mscoco", "test_2017_flickr")
@@ -85,13 +86,15 @@ def main() -> None:
     from mtcpo.translation.engines.registry import load_engine
 
     config = EvaluateConfig(metrics=METRICS)
-    engine = load_engine(arguments.model, "model")
+    test_sets = [replace(each, segments=each.segments[: arguments.take]) for each in read_sets()]
+    segments = list(chain.from_iterable(test_set.segments for test_set in test_sets))
+    job = Job(list(searches(arguments).values()), segments, len(segments))
+    engine = load_engine(arguments.model, "model", job=job)
     made = provenance(gpus=False)
     made["machine"] |= {"processor": processor(), "threads": os.environ.get("OMP_NUM_THREADS", "all")}
-    outcome: dict[str, Any] = {"engine": engine.label, "decoding": {}, "sets": {}}
+    outcome: dict[str, Any] = {"engine": engine.label, "proof": engine.proof, "decoding": {}, "sets": {}}
     for name, search in searches(arguments).items():
         outcome["decoding"][name] = search.model_dump(mode="json", exclude_unset=True)
-    test_sets = [replace(each, segments=each.segments[: arguments.take]) for each in read_sets()]
     for test_set, metrics in zip(test_sets, load_metrics_for(test_sets, config), strict=True):
         outputs, seconds = {}, {}
         for name, search in searches(arguments).items():

@@ -26,10 +26,11 @@ def run_and_leave(group: click.Group, arguments: Sequence[str] | None) -> NoRetu
         _run(group, arguments)
     except (_Interrupted, KeyboardInterrupt) as interrupt:
         interrupted, standing = True, standing_of(interrupt)
-    except Exception:
+    except Exception as error:
         # Another package may have turned the interrupt into its own exception.
         if not is_interrupted():
             raise
+        standing = standing_of(error)
     ignore_interrupts()
     # Outside the handlers above, whose traceback holds the interrupted frames: only now can they be freed.
     if interrupted or is_interrupted():

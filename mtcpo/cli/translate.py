@@ -43,7 +43,7 @@ class SearchOptions:
     sampling: str | None = setting(
         "--sampling",
         type=click.Choice(["beam", "diverse", "nucleus", "top-k", "epsilon"]),
-        help="Beam search, diverse beam search, or sampling; default: beam.",
+        help="Beam search, diverse beam search, or sampling; default: beam, with --mbr epsilon.",
     )
     mbr: str | None = setting("--mbr", metavar="METRIC", help=MBR_HELP)
     logprobs: bool | None = setting(

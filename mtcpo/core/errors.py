@@ -41,17 +41,18 @@ def choose(kind: str, name: str, choices: Iterable[str]) -> UserError:
 
 @contextmanager
 def standing(describe: Callable[[], str]) -> Iterator[None]:
-    """Add to an interrupt of the block where the work stands, such as "saved at step 679 of 1,668", for the last line.
+    """Note on an exception of the block where the work stands ("saved at step 679 of 1,668"), for an interrupt's line.
 
     Blocks may be nested: a stage of a run, and the training in it.
     """
     try:
         yield
-    except KeyboardInterrupt as interrupt:
-        interrupt.add_note(describe())
+    # Not KeyboardInterrupt alone: another package may have turned it into its own exception.
+    except BaseException as error:
+        error.add_note(describe())
         raise
 
 
-def standing_of(interrupt: BaseException) -> str:
+def standing_of(error: BaseException) -> str:
     """Return where the work stood at an interrupt, outermost first; "" if nothing is known."""
-    return ", ".join(filter(None, reversed(getattr(interrupt, "__notes__", []))))
+    return ", ".join(filter(None, reversed(getattr(error, "__notes__", []))))

@@ -93,7 +93,10 @@ def quiet_libraries() -> None:
     from transformers.utils import logging as transformers_logging
 
     if _state.verbosity is Verbosity.VERBOSE:
+        from huggingface_hub import constants
+
         transformers_logging.set_verbosity_info()
+        detail(f"models and tokenizers from the hub: {constants.HF_HUB_CACHE}")
         return
     transformers_logging.set_verbosity_error()
     transformers_logging.disable_progress_bar()

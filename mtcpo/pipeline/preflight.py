@@ -35,9 +35,14 @@ def check_before_run(folder: RunDirectory, waiting: Collection[str]) -> None:
 
 
 def _check_engine(recipe: Recipe, waiting: Collection[str]) -> None:
-    """Refuse an engine that is not installed, before the stage that needs it."""
-    if any(name == "translate" or name.startswith("decode") for name in waiting):
-        check_engine(recipe.model.engine, recipe.model.dtype)
+    """Refuse an engine that is not installed or cannot search as configured, before the stage that needs it."""
+    decodings = []
+    if recipe.translate is not None and "translate" in waiting:
+        decodings.append(recipe.translate)
+    if any(name.startswith("decode") for name in waiting):
+        decodings.append(recipe.evaluate.decoding)
+    if decodings:
+        check_engine(recipe.model.engine, recipe.model.dtype, decodings)
 
 
 def _check_training(folder: RunDirectory, waiting: Collection[str]) -> None:

@@ -115,10 +115,10 @@ def run_stages(stages: Sequence[Stage], folder: Path, overwrite: bool, say: Call
             continue
         if state == "changed" and not (overwrite or stage.follows):
             raise _refusal(stage, folder)
-        say(_head(number, stages))
-        detail(f"      settings: {json.dumps(stage.settings, ensure_ascii=False)}")
-        # If a stage is to do but its outputs exist, they are from an attempt that was allowed to replace them.
         with standing(partial("stage {} of {} ({})".format, number, len(stages), stage.name)):
+            say(_head(number, stages))
+            detail(f"      settings: {json.dumps(stage.settings, ensure_ascii=False)}")
+            # If a stage is to do but its outputs exist, they are from an attempt that was allowed to replace them.
             _run(stage, folder, overwrite or not stage.missing_outputs(), say)
 
 

@@ -13,7 +13,7 @@ from mtcpo.metrics.config import MetricSpec
 from mtcpo.metrics.registry import metric_kind, metric_name
 from mtcpo.models.config import DType, EngineName, LoraConfig, Quantization
 from mtcpo.training.losses import LossConfig
-from mtcpo.translation.config import TranslateConfig, with_comet_for_mbr
+from mtcpo.translation.config import TranslateConfig, require_one_output, with_comet_for_mbr
 
 
 class DevConfig(CorpusConfig):
@@ -42,12 +42,8 @@ class DevConfig(CorpusConfig):
             raise ValueError("a dev set needs src_lang and tgt_lang")
         if self.engine == "vllm":
             raise ValueError("engine: vllm cannot run a model in training; choose transformers or ctranslate2")
-        if self.decoding.outputs != 1:
-            raise ValueError(
-                "decoding.num_candidates: a dev set is scored with one translation of each source; leave it at 1, or "
-                "choose one of several by decoding.mbr"
-            )
         with as_value_error():
+            require_one_output(self.decoding, "a dev set")
             names = [metric_name(spec) for spec in self.metrics if metric_kind(spec)]
         if len(set(names)) < len(names):
             raise ValueError("metrics: a metric is named twice; name it once")

@@ -59,6 +59,18 @@ class DevSet:
             raise outcome[0]
         return outcome[0], self._samples(texts)
 
+    def check_engine(self, weights_are_sharded: bool) -> None:
+        """Refuse an engine that converts the model, where no process has the whole model.
+
+        Raises:
+            UserError: the weights are sharded, and the engine is not transformers.
+        """
+        if weights_are_sharded and self.engine not in ("auto", "transformers"):
+            raise UserError(
+                f"train.dev.engine: {self.engine} converts the whole model, and each process has only a shard of its "
+                "weights; leave the engine out"
+            )
+
     def _translate(self, loaded: LoadedModel, accelerator: Any) -> list[str]:
         """Return the translation of every segment; each of n processes translates every n-th segment."""
         count, processes = len(self.segments), accelerator.num_processes
@@ -110,7 +122,7 @@ def load_dev_set(config: DevConfig) -> tuple[DevSet, Drops]:
         UserError: a file is missing or empty, a segment has no reference, a metric cannot be loaded, or the engine is
             not installed.
     """
-    check_engine(config.engine)
+    check_engine(config.engine, decodings=[config.decoding])
     drops = Drops()
     segments = tuple(read_corpus(config, drops))
     if not segments:

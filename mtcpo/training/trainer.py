@@ -27,7 +27,7 @@ from mtcpo.training.config import TrainConfig, with_trial_values
 from mtcpo.training.dev_set import DevSet
 from mtcpo.training.losses import LossConfig, LossFunction, LossSpec, chosen_nll, find_loss, pair_logps
 from mtcpo.training.meters import Meters, batch_sums, count_items, divergence
-from mtcpo.training.sharding import ShardableTrainer
+from mtcpo.training.sharding import ShardableTrainer, is_sharded
 
 PAIRS, CHOSEN_TOKENS, TOKENS = range(3)
 """Indices into the counts (3,) of a batch or an optimizer step."""
@@ -62,7 +62,8 @@ class ExampleTrainer(ShardableTrainer):
             **kwargs: optimizers and other arguments of Seq2SeqTrainer.
 
         Raises:
-            UserError: sharding that accelerate would ignore or that is not supported, or an unknown loss.
+            UserError: sharding that accelerate would ignore or that is not supported, with it a dev set's engine that
+                needs the whole model, or an unknown loss.
         """
         self.config, self.dev = config, dev
         self.loss = loss or find_loss(config.loss)
@@ -81,6 +82,8 @@ class ExampleTrainer(ShardableTrainer):
             callbacks=[FinishedRun(), *callbacks],
             **kwargs,
         )
+        if dev is not None:
+            dev.check_engine(is_sharded(self.accelerator))
         self.meters = Meters(self.accelerator)
         if self._load is not None:
             self.model_init = self._reload

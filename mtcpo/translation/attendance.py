@@ -67,6 +67,7 @@ def others_have_left(folder: Path, process: Process, is_missing: Callable[[int],
     """
     with ExitStack() as stack:
         for rank in range(process.count):
+            # A process that has not begun to read its sources would find no windows: it must not come in any more.
             if rank != process.rank:
                 _wait_for(stack, folder, rank, process.count, is_missing)
         yield

@@ -7,6 +7,7 @@ from typing import Any, Literal, Self
 from pydantic import Field, model_validator
 
 from mtcpo.core.config import Config, as_value_error
+from mtcpo.core.errors import UserError
 from mtcpo.metrics.comet.config import CometConfig
 from mtcpo.metrics.config import MetricSpec
 from mtcpo.metrics.registry import metric_kind
@@ -59,7 +60,7 @@ class TranslateConfig(SearchConfig):
     mix: tuple[SearchConfig, ...] = ()
     """Several searches, whose candidates are put together. A key that is not given in an entry is that of the table
     around it; only `num_candidates` is not, which is then the sum."""
-    redraw: int = Field(default=2, ge=0)
+    redraw: int = Field(default=1, ge=0)
     """How many times samples that repeat another candidate of their source are drawn again. Two equal candidates make
     no pair; MBR, for which repeated samples count as often as they were drawn, never draws again."""
     max_new_tokens: int = Field(default=256, ge=1)
@@ -136,6 +137,19 @@ class TranslateConfig(SearchConfig):
         if not self.mix:
             return self.sampling
         return " + ".join(f"{search.num_candidates} {search.sampling}" for search in self.mix)
+
+
+def require_one_output(config: TranslateConfig, scored: str) -> None:
+    """Refuse settings that leave several candidates of a source where one is scored. scored: what is, for the message.
+
+    Raises:
+        UserError: several candidates, and no `mbr` to choose one of them.
+    """
+    if config.outputs != 1:
+        raise UserError(
+            f"decoding.num_candidates: {scored} is scored with one translation of each source; leave it at 1, or "
+            "choose one of several by decoding.mbr"
+        )
 
 
 def with_comet_for_mbr(values: Any) -> Any:

@@ -5,9 +5,11 @@ An engine only searches or samples. What needs several of its calls, or looks at
 
 from __future__ import annotations
 
+import itertools
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from operator import not_
 
 from mtcpo.data.records import Candidate, Segment
 from mtcpo.translation.config import TranslateConfig
@@ -46,7 +48,8 @@ class Decoder:
         A source that is longer than the model takes gets one empty candidate, and is counted.
         """
         too_long = self.engine.too_long(segments, self.config)
-        fitting = [segment for segment, is_long in zip(segments, too_long, strict=True) if not is_long]
+        # Everything after this, log-probabilities included, sees only sources that fit.
+        fitting = list(itertools.compress(segments, map(not_, too_long)))
         decoded = iter(self._decode_fitting(fitting) if fitting else [])
         self.counts["too_long_for_model"] += len(segments) - len(fitting)
         empty = (Candidate(self.engine.system, ""),)

@@ -7,6 +7,7 @@ beam search too, whose first group would come out the same). What comes out repl
 
 from __future__ import annotations
 
+import itertools
 import math
 import statistics
 from collections import Counter
@@ -55,7 +56,7 @@ def retry_degenerate(
     translations to a language that the language identifier does not know, or all if it is not installed.
     """
     checker = DegeneracyChecker(segments, made)
-    kept = [list(candidates) for candidates in made]
+    kept = list(map(list, made))
     degenerate = checker.reasons(_texts(kept))
     counts["language_unchecked"] += checker.unchecked
     counts["degenerate"] += len(degenerate)
@@ -81,16 +82,16 @@ def _retry(
     indices = sorted({index for index, _ in degenerate})
     again = [segments[index] for index in indices]
     made = translate_by_all(engine, again, widened(config, attempt), RETRY_DRAW + attempt) if again else []
-    by_index = dict(zip(indices, made, strict=True))
-    new_texts = {(i, n): candidate.text for i, new in by_index.items() for n, candidate in enumerate(new)}
-    unfit = checker.reasons(new_texts)
-    mended = set()
-    for index, number in sorted(degenerate):
-        if (index, number) not in unfit:
-            text = new_texts[index, number]
-            # The name stays: it says which candidate of the source this is.
-            kept[index][number] = replace(kept[index][number], text=text)
-            mended.add((index, number))
+    new_texts = {}
+    # Only candidates that are to be replaced: identifying the language of the others would be wasted.
+    for index, candidates in zip(indices, made, strict=True):
+        for number, candidate in enumerate(candidates):
+            if (index, number) in degenerate:
+                new_texts[index, number] = candidate.text
+    mended = degenerate - checker.reasons(new_texts).keys()
+    for index, number in mended:
+        # The name stays: it says which candidate of the source this is.
+        kept[index][number] = replace(kept[index][number], text=new_texts[index, number])
     return mended
 
 
@@ -142,6 +143,7 @@ class DegeneracyChecker:
         reasons = {}
         by_language: dict[str, list[Slot]] = {}
         for slot, text in texts.items():
+            # First what is cheap: language identification takes longer than all the rest.
             reason = self._reason(slot[0], text)
             if reason:
                 reasons[slot] = reason
@@ -150,8 +152,8 @@ class DegeneracyChecker:
         # In one call for each language, because the identifier works in parallel.
         for tgt_lang, slots in by_language.items():
             if not why_unchecked(tgt_lang):
-                wrong = are_wrong([texts[slot] for slot in slots], tgt_lang)
-                reasons |= {slot: "wrong_language" for slot, is_wrong in zip(slots, wrong, strict=True) if is_wrong}
+                wrong = are_wrong(list(map(texts.__getitem__, slots)), tgt_lang)
+                reasons |= dict.fromkeys(itertools.compress(slots, wrong), "wrong_language")
         return reasons
 
     def _reason(self, index: int, text: str) -> str:
@@ -182,6 +184,7 @@ class DegeneracyChecker:
 def _center_and_limit(log_ratios: Sequence[float]) -> tuple[float, float]:
     """Return the median of logarithms of length ratios, and how far from it an outlier begins."""
     center = statistics.median(log_ratios)
+    # Medians, not means: degenerate translations, which are to be found, must not decide what is usual.
     if len(log_ratios) < MIN_LENGTHS:
         return center, math.inf
     distances = (abs(log_ratio - center) for log_ratio in log_ratios)

@@ -20,7 +20,7 @@ from mtcpo.core.files import read_json, write_json
 from mtcpo.data.file_formats.registry import write_row_file
 from mtcpo.data.records import Segment, segment_to_json
 from mtcpo.data.rows import read_segments
-from mtcpo.translation.windows import IDENTITY
+from mtcpo.translation.windows import identity_of
 
 
 def parse_shard(text: str) -> tuple[int, int]:
@@ -92,8 +92,8 @@ class SourceHash:
         """Yield the segments, adding their sources."""
         for segment in segments:
             self.count += 1
-            identity = [getattr(segment, name) for name in IDENTITY]
-            self._hash.update(json.dumps(identity).encode())
+            # As JSON, which keeps the values apart, whatever they contain.
+            self._hash.update(json.dumps(identity_of(segment)).encode())
             yield segment
 
     def hexdigest(self) -> str:
@@ -108,20 +108,20 @@ def merge_shards(shards: Sequence[Path], output: Path) -> Counter[str]:
         UserError: a shard is missing, given twice, or has other sources or settings than the first; a file does not
             hold what its record says.
     """
-    records = {path: ShardRecord.read(path) for path in shards}
-    by_number = _by_number(records)
+    records = list(map(ShardRecord.read, shards))
+    in_order = _by_number(shards, records)
     counts: Counter[str] = Counter()
-    for record in records.values():
+    for record in records:
         counts.update(record.counts)
-    write_row_file(output, _in_input_order(by_number, records[shards[0]]))
+    write_row_file(output, _in_input_order(in_order, records[0]))
     return counts
 
 
-def _by_number(records: Mapping[Path, ShardRecord]) -> list[Path]:
+def _by_number(paths: Sequence[Path], records: Sequence[ShardRecord]) -> list[Path]:
     """Return the files in the order of their numbers, after checking that they belong together."""
-    first_path, first = next(iter(records.items()))
+    first_path, first = paths[0], records[0]
     by_number: dict[int, Path] = {}
-    for path, record in records.items():
+    for path, record in zip(paths, records, strict=True):
         if record.origin != first.origin:
             raise UserError(
                 f"{path}: a shard of other sources, settings or model than {first_path}; translate it again with those"
@@ -129,10 +129,11 @@ def _by_number(records: Mapping[Path, ShardRecord]) -> list[Path]:
         if record.shard in by_number:
             raise UserError(f"{path}: shard {record.shard}/{record.shards}, as {by_number[record.shard]}; give one")
         by_number[record.shard] = path
-    missing = [str(number) for number in range(1, first.shards + 1) if number not in by_number]
+    missing = sorted(set(range(1, first.shards + 1)) - by_number.keys())
     if missing:
-        raise UserError(f"shard {', '.join(missing)} of {first.shards} is missing; give all of them")
-    return [by_number[number] for number in sorted(by_number)]
+        numbers = ", ".join(map(str, missing))
+        raise UserError(f"shard {numbers} of {first.shards} is missing; give all of them")
+    return list(map(by_number.__getitem__, sorted(by_number)))
 
 
 def _in_input_order(paths: Sequence[Path], record: ShardRecord) -> Iterator[dict[str, Any]]:
@@ -141,6 +142,7 @@ def _in_input_order(paths: Sequence[Path], record: ShardRecord) -> Iterator[dict
     readers = list(map(read_segments, paths))
     sources = SourceHash()
     yield from map(segment_to_json, sources.passing(_in_turn(readers, record.window)))
+    # Only now is every source known. The output is not there yet: it gets its name when all rows are written.
     if (sources.count, sources.hexdigest()) != (record.sources, record.sources_sha256):
         raise UserError(
             f"{', '.join(map(str, paths))}: not the sources that were translated ({sources.count} instead of "

@@ -15,6 +15,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -26,8 +27,13 @@ from mtcpo.data.file_formats.registry import write_row_file
 from mtcpo.data.records import Segment, segment_to_json
 from mtcpo.translation.attendance import attending, others_have_left
 
-IDENTITY = ("id", "src_lang", "tgt_lang", "source")
-"""Fields by which a resumed run recognizes its sources."""
+IDENTITY = itemgetter("id", "src_lang", "tgt_lang", "source")
+"""The fields of a row by which a resumed run recognizes its sources."""
+
+
+def identity_of(segment: Segment) -> tuple[str, str, str, str]:
+    """Return the fields of IDENTITY of a segment."""
+    return segment.id, segment.src_lang, segment.tgt_lang, segment.source
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +90,7 @@ class Windows:
             UserError: the folder has other settings, and may not be overwritten; the first process did not come.
         """
         process = self.part.process
+        # Only the first may start a folder: two that discard an old one would remove each other's windows.
         if process.rank == 0:
             self._start(settings, overwrite)
             return nullcontext(True)
@@ -124,14 +131,16 @@ class Windows:
 
     def write(self, number: int, segments: Sequence[Segment], counts: Mapping[str, int]) -> None:
         """Write a window, completely or not at all. counts: as of `Decoder`, for this window."""
+        # In the same file, so that a window and its counts appear together.
         header = {"window": number, "segments": len(segments), "counts": dict(counts)}
         write_row_file(self.file(number), itertools.chain([header], map(segment_to_json, segments)))
 
     def check(self, number: int, segments: Sequence[Segment]) -> None:
         """Raise UserError if a finished window has other sources than these."""
         header, rows = self._read(number)
+        # Sources before their number, so that the message names the first line that differs.
         for (where, row), segment in zip(rows, segments, strict=False):
-            if any(row[name] != getattr(segment, name) for name in IDENTITY):
+            if IDENTITY(row) != identity_of(segment):
                 raise self._other_sources(where)
         if header["segments"] != len(segments):
             raise self._other_sources(str(self.file(number)))
@@ -146,8 +155,7 @@ class Windows:
         """Wait until all windows below `count` are there; keep the other processes out during the block."""
 
         def is_missing(rank: int) -> bool:
-            done = self.numbers()
-            missing = (number for number in self._numbers_below(count) if number not in done)
+            missing = set(self._numbers_below(count)) - self.numbers()
             return rank in map(self.part.rank_of, missing)
 
         return others_have_left(self.folder, self.part.process, is_missing)
@@ -170,9 +178,9 @@ class Windows:
         Raises:
             UserError: there are more windows: the unfinished run had more sources.
         """
-        surplus = sorted(number for number in self.numbers() if number >= count)
+        surplus = self.numbers() - set(self._numbers_below(count))
         if surplus:
-            raise self._other_sources(str(self.file(surplus[0])))
+            raise self._other_sources(str(self.file(min(surplus))))
         write_row_file(self.output, self._rows(count))
 
     def _rows(self, count: int) -> Iterator[dict[str, Any]]:

@@ -50,6 +50,10 @@ def test_a_recipe_without_mistakes_passes(check):
             r"engine vllm needs vllm: pip install 'mtcpo\[vllm\]', or choose the engine transformers",
         ),
         (
+            ["model.engine=ctranslate2", "translate.sampling=diverse"],
+            "CTranslate2 has no diverse beam search; choose another engine",
+        ),
+        (
             ["model.engine=transformers", "model.dtype=int8"],
             "dtype int8 needs the engine ctranslate2, not transformers",
         ),

@@ -288,6 +288,14 @@ def test_a_named_engine_translates_the_model_in_training_from_memory(load, dev):
     assert by_ctranslate2.evaluate(loaded, Accelerator()) == changed
 
 
+def test_an_engine_that_converts_the_model_is_refused_for_sharded_weights(dev):
+    named, _ = load_dev_set(dev.model_copy(update={"engine": "ctranslate2"}))
+    named.check_engine(weights_are_sharded=False)
+    load_dev_set(dev)[0].check_engine(weights_are_sharded=True)
+    with pytest.raises(UserError, match=r"ctranslate2 converts the whole model, .* leave the engine out"):
+        named.check_engine(weights_are_sharded=True)
+
+
 def test_dev_sets_that_cannot_be_scored_are_refused(model_folder, files, dev, tmp_path):
     blank, gone = tmp_path / "blank.en", str(tmp_path / "gone.en")
     blank.write_text("\n\n", encoding="utf-8")

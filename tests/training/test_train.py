@@ -20,7 +20,7 @@ from mtcpo.models.head.targets import IGNORE
 from mtcpo.models.loading import load_model
 from mtcpo.models.prompts import TextExample
 from mtcpo.training.arguments import DEFAULT_ARGS, RESERVED_ARGS, check_precision, dtype_of, training_setup
-from mtcpo.training.callbacks import LogFile
+from mtcpo.training.callbacks import LogFile, TrainingProgress
 from mtcpo.training.config import TrainConfig
 from mtcpo.training.examples import encode_within_limits, pair_texts, reference_texts
 from mtcpo.training.losses import pair_logps
@@ -157,6 +157,19 @@ def test_interrupted_training_resumes_to_the_same_weights(model_folder, kind, tm
     assert [(row["step"], row.keys()) for row in rows[0]] == [(row["step"], row.keys()) for row in rows[1]]
     losses = [[row["loss"] for row in log if "loss" in row] for log in rows]
     assert len(losses[0]) == len(losses[1]) == 6
+
+
+def test_progress_of_a_resumed_training_estimates_by_the_steps_done_now():
+    state = TrainerState(is_world_process_zero=True, max_steps=700, global_step=600)
+    progress = TrainingProgress("training (sigmoid)")
+    progress.on_train_begin(None, state, None)
+    for _ in range(20):
+        progress.on_step_end(None, state, None)
+    progress.on_log(None, state, None, logs={"loss": 0.52341, "rewards/accuracies": 0.75, "epoch": 1.0})
+    assert progress.training.line(60) == (
+        "training (sigmoid): 620 of 700 steps, 0.333 steps/s, 4 min left, loss 0.523, accuracy 0.75"
+    )
+    progress.on_train_end(None, state, None)
 
 
 class Reader(TrainerCallback):

@@ -77,6 +77,8 @@ def test_shards_that_do_not_belong_together_are_refused(shards, tiny, tmp_path):
     shutil.copy(record_path(first), record_path(tmp_path / "again.jsonl"))
     with pytest.raises(UserError, match=r"again\.jsonl: shard 1/3, as .*a\.jsonl; give one"):
         merge_shards([first, tmp_path / "again.jsonl", second, third], merged)
+    with pytest.raises(UserError, match=r"a\.jsonl: shard 1/3, as .*a\.jsonl; give one"):
+        merge_shards([first, first, second, third], merged)
     for name, segments, config in (
         ("settings.jsonl", english_segments(17), SAMPLES.model_copy(update={"seed": 1})),
         ("sources.jsonl", english_segments(17)[::-1], SAMPLES),

@@ -34,7 +34,7 @@ from mtcpo.evaluation.testsets.sacrebleu import known_sets
 from mtcpo.evaluation.testsets.testset import TestSet, TestSetConfig, parse_spec
 from mtcpo.metrics.config import MetricSpec
 from mtcpo.metrics.registry import code_path, metric_kind
-from mtcpo.translation.config import TranslateConfig
+from mtcpo.translation.config import TranslateConfig, require_one_output
 
 
 def _resolve_suite(value: Any, info: ValidationInfo) -> Any:
@@ -134,11 +134,21 @@ def _name_of_config(config: TestSetConfig) -> tuple[str, str]:
 
 
 def decoding_of(test_set: TestSet, given: TranslateConfig) -> TranslateConfig:
-    """Return the decoding settings for a test set: its suite's, overridden by those that were set explicitly."""
-    if test_set.decoding is None:
+    """Return the decoding settings for a test set: its suite's, overridden by those that were set explicitly.
+
+    Raises:
+        UserError: they are invalid together, or leave several candidates of a source.
+    """
+    decoding = _overridden(test_set.decoding, given)
+    require_one_output(decoding, "a test set")
+    return decoding
+
+
+def _overridden(of_suite: TranslateConfig | None, given: TranslateConfig) -> TranslateConfig:
+    if of_suite is None:
         return given
     # Without unset fields, so that a default on one side does not override a setting on the other.
-    suite, explicit = (config.model_dump(exclude_unset=True) for config in (test_set.decoding, given))
+    suite, explicit = (config.model_dump(exclude_unset=True) for config in (of_suite, given))
     # Custom code as the utility of `mbr` was allowed when the settings were read.
     return load_section(TranslateConfig, suite | explicit, "decoding", allow_code=True)
 

@@ -1,8 +1,8 @@
-"""Beam search of encoder-decoder models that drops a source from the batch as soon as it is finished.
+"""Beam search and greedy search of encoder-decoder models that drop from the batch what is finished.
 
-The search is that of transformers' `generate`, step by step: the same scores, length penalty and criterion to stop
-(with `early_stopping`). `generate` prepares it, down to the logits processors, and calls it as `custom_generate`. But
-`generate` computes every source until the last of its batch is finished, which for captions is half of the work.
+The searches are those of transformers' `generate`, step by step: the same scores, length penalty and criterion to stop
+(with `early_stopping`). `generate` prepares them, down to the logits processors, and calls them as `custom_generate`.
+But `generate` computes every row until the last of its batch is finished, which for captions is half of the work.
 
 Dimensions: B sources that are not finished, K beams, R = B * K rows (the beams of a source are adjacent), T tokens so
 far, start token included, V vocabulary.
@@ -18,12 +18,14 @@ from torch import Tensor, nn
 from transformers import GenerationConfig, LogitsProcessorList, StoppingCriteriaList
 from transformers.modeling_outputs import BaseModelOutput
 
+from mtcpo.translation.engines.logits import RowProcessor
+
 IMPOSSIBLE = -1.0e9
 """The score of what cannot be chosen, as in transformers."""
 
 
 def drops_sources(model: Any) -> bool:
-    """Whether `beam_search` is for this model: an encoder-decoder, and no logits processor has rows of its sources."""
+    """Whether these searches suit a model: an encoder-decoder, and no logits processor has rows of its sources."""
     config = model.generation_config
     penalties = (config.encoder_repetition_penalty or 1.0, config.encoder_no_repeat_ngram_size or 0)
     return bool(model.config.is_encoder_decoder) and penalties == (1.0, 0)
@@ -62,6 +64,36 @@ def beam_search(
     ordered = [finished[source] for source in range(len(finished))]
     width = max(each.shape[-1] for each in ordered)
     return torch.cat([_padded(each, width, beams.padding) for each in ordered])
+
+
+def greedy_search(
+    model: nn.Module,
+    input_ids: Tensor,
+    logits_processor: LogitsProcessorList,
+    stopping_criteria: StoppingCriteriaList,
+    generation_config: GenerationConfig,
+    **model_kwargs: Any,
+) -> Tensor:
+    """Return the translations (all rows, longest), padded on the right; arguments as of `beam_search`."""
+    decoder = _Decoder.of(model, model_kwargs)
+    tokens, numbers = input_ids, torch.arange(len(input_ids), device=input_ids.device)
+    finished: dict[int, Tensor] = {}
+    while len(numbers):
+        scores = logits_processor(tokens, decoder.logits(tokens[:, -1:]).float())
+        tokens = torch.cat([tokens, scores.argmax(dim=-1, keepdim=True)], dim=1)
+        is_finished = stopping_criteria(tokens, scores)
+        for row in is_finished.nonzero().flatten().tolist():
+            finished[int(numbers[row])] = tokens[row, None]
+        if is_finished.any():
+            kept = (~is_finished).nonzero().flatten()
+            tokens, numbers = tokens[kept], numbers[kept]
+            decoder.keep(kept, beams_only=False)
+            for processor in logits_processor:
+                if isinstance(processor, RowProcessor):
+                    processor.keep(kept)
+    width = max(row.shape[-1] for row in finished.values())
+    rows = [_padded(finished[number], width, generation_config.pad_token_id) for number in range(len(finished))]
+    return torch.cat(rows)
 
 
 @dataclass(slots=True)

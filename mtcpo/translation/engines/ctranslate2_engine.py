@@ -13,6 +13,7 @@ import ctranslate2
 import torch
 
 from mtcpo.core.errors import UserError
+from mtcpo.core.progress import Progress
 from mtcpo.data.records import Candidate, Segment
 from mtcpo.models.config import TranslationDType
 from mtcpo.models.loading import LoadedModel, load_model, load_outline
@@ -183,7 +184,8 @@ class CTranslate2Engine:
             if pair not in self._converted.proofs:
                 by_pair.setdefault(pair, []).append(segment)
         for pair, sources in by_pair.items():
-            proof = prove(self, self._reference.get(), sources[:SAMPLE])
+            with Progress(f"comparing CTranslate2 with transformers, {pair}", unit=""):
+                proof = prove(self, self._reference.get(), sources[:SAMPLE])
             self._converted.add_proof(pair, proof)
 
 

@@ -21,6 +21,7 @@ from filelock import FileLock
 from mtcpo.core.cache import explained_if_full, forget_old, user_cache
 from mtcpo.core.files import complete_folder, write_json
 from mtcpo.core.hub import hub_file
+from mtcpo.core.progress import Progress, detail
 from mtcpo.models.adapters import adapters_base
 from mtcpo.models.loading import LoadedModel
 from mtcpo.models.names import resolve_model_name
@@ -67,7 +68,8 @@ def _sizes(folder: Path) -> dict[str, int]:
 
 def write_converted(loaded: LoadedModel, folder: Path, precision: str) -> Converted:
     """Convert a model into a folder, and write its record."""
-    convert(loaded, folder, precision)
+    with Progress(f"converting {Path(loaded.name).name} for CTranslate2", unit=""):
+        convert(loaded, folder, precision)
     converted = Converted(folder, Rules.of(loaded))
     converted.write()
     return converted
@@ -92,6 +94,7 @@ def cached(name: str, precision: str, load: Callable[[], LoadedModel]) -> Conver
             converted = _read(folder)
             assert converted is not None
         os.utime(folder / RECORD)  # the time of last use, for `forget_old`
+        detail(f"converted model: {folder}")
         return converted
 
 

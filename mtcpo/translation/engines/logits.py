@@ -33,7 +33,15 @@ def uniform_numbers(ids: Sequence[str], config: TranslateConfig, draw: int) -> T
     return torch.from_numpy(np.stack(rows))
 
 
-class Draw(LogitsProcessor):
+class RowProcessor(LogitsProcessor):
+    """A logits processor with something of its own for each row of the batch."""
+
+    def keep(self, rows: Tensor) -> None:
+        """Drop all rows but those with these indices."""
+        raise NotImplementedError
+
+
+class Draw(RowProcessor):
     """Sample one token per row by inverting the cumulative distribution, and make all others impossible.
 
     `generate` samples with torch.multinomial, which draws a random number for every token of the vocabulary: on a CPU,
@@ -49,6 +57,10 @@ class Draw(LogitsProcessor):
         """
         self.uniforms, self.start = uniforms, start
 
+    def keep(self, rows: Tensor) -> None:
+        """Drop the random numbers of other rows."""
+        self.uniforms = self.uniforms[rows]
+
     def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
         """Return scores (rows, V): 0 for the sampled token and -inf for all others."""
         cumulative = torch.softmax(scores.float(), dim=-1).cumsum(dim=-1)
@@ -60,7 +72,7 @@ class Draw(LogitsProcessor):
         return torch.full_like(scores, -torch.inf).scatter_(1, sampled, 0.0)
 
 
-class DiversityPenalty(LogitsProcessor):
+class DiversityPenalty(RowProcessor):
     """Diverse beam search with groups of one beam (arXiv 1610.02424): a token costs more for each group that chose it.
 
     A group depends on earlier groups only through their tokens at the same step, so running one group after the other
@@ -77,6 +89,10 @@ class DiversityPenalty(LogitsProcessor):
             ends: ids of the end tokens.
         """
         self.earlier, self.penalty, self.start, self.ends = earlier, penalty, start, ends
+
+    def keep(self, rows: Tensor) -> None:
+        """Drop the tokens that earlier groups chose for other rows."""
+        self.earlier = [group[rows] for group in self.earlier]
 
     def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
         """Lower the scores (rows, V) of tokens that earlier groups chose at this step."""

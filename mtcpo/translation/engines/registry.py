@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
-from collections.abc import Callable, Iterable, Iterator
+import itertools
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from itertools import chain
+from operator import attrgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -53,15 +54,19 @@ class EngineKind:
 
     def missing(self) -> list[str]:
         """Return the packages that are not installed."""
-        return [package for package in self.packages if importlib.util.find_spec(package) is None]
+        # Looked for, not imported: that takes seconds, and may start a GPU.
+        return list(itertools.filterfalse(importlib.util.find_spec, self.packages))
 
     def objection(self, request: LoadRequest, job: Job) -> str | None:
         """Return why the engine cannot do a job with a model, or None; nothing is loaded to find out."""
         if missing := self.missing():
             return f"{', '.join(missing)} is not installed ({self.install})"
-        searches = chain.from_iterable(map(searches_of, job.decodings))
-        objections = chain([self.why_not(request.model, request.options)], map(self.why_not_search, searches))
-        return next(filter(None, objections), None)
+        return self.why_not(request.model, request.options) or self.why_no_search(job.decodings)
+
+    def why_no_search(self, decodings: Sequence[TranslateConfig]) -> str | None:
+        """Return why one of the searches of decoders is impossible, or None."""
+        searches = itertools.chain.from_iterable(map(searches_of, decodings))
+        return next(filter(None, map(self.why_not_search, searches)), None)
 
 
 # --- the engines ------------------------------------------------------------------------------------------------------
@@ -119,19 +124,25 @@ def engine_kind(name: str) -> EngineKind:
     return kind
 
 
-def check_engine(name: str, dtype: TranslationDType = "auto") -> EngineKind | None:
+def check_engine(
+    name: str, dtype: TranslationDType = "auto", decodings: Sequence[TranslateConfig] = ()
+) -> EngineKind | None:
     """Return the row of an engine, None for "auto"; to be called before long work begins.
 
     Raises:
-        UserError: as `engine_kind`, or the engine does not have the precision.
+        UserError: as `engine_kind`, or the engine does not have the precision or a search of `decodings`.
     """
+    # Before what is missing: nobody should install an engine that is then refused.
     if dtype == "int8" and name not in ("auto", "ctranslate2"):
         raise UserError(
             f"dtype int8 needs the engine ctranslate2, not {name}; choose that engine, or float32, bfloat16 or float16"
         )
-    if dtype == "int8":
-        return engine_kind("ctranslate2")
-    return None if name == "auto" else engine_kind(name)
+    if name == "auto" and dtype != "int8":
+        return None
+    kind = engine_kind("ctranslate2" if dtype == "int8" else name)
+    if reason := kind.why_no_search(decodings):
+        raise UserError(f"{reason}; choose another engine, such as transformers")
+    return kind
 
 
 # --- the choice -------------------------------------------------------------------------------------------------------
@@ -192,13 +203,15 @@ def _choose(request: LoadRequest, job: Job) -> tuple[Engine, str]:
     # Never a reduced precision, even on a GPU, where transformers takes bfloat16.
     exact = replace(request, dtype="float32")
     objections = []
-    for kind in [kind for kind in ENGINES.values() if kind.automatic]:
+    for kind in filter(attrgetter("automatic"), ENGINES.values()):
+        # First what can be known without loading the model.
         objection = kind.objection(exact, job)
         try:
             if objection is None:
                 engine = kind.loader(exact)
                 return engine, engine.proof
         except EngineRefused as error:
+            # Other errors are the user's, such as a model that does not exist: transformers would raise them too.
             objection = str(error)
         objections.append(objection)
     return ENGINES["transformers"].loader(request), "; ".join(objections)
@@ -207,6 +220,7 @@ def _choose(request: LoadRequest, job: Job) -> tuple[Engine, str]:
 def _why_transformers(request: LoadRequest, job: Job) -> str:
     """Return why `auto` need not look for a faster engine, or ""."""
     if not isinstance(request.model, str):
+        # In training it changes from one evaluation to the next, and would be converted each time.
         return "the model is in memory"
     if len(job.first) < WORTHWHILE:
         return f"for fewer than {WORTHWHILE} sources, converting the model takes longer than it saves"

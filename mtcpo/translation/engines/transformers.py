@@ -24,7 +24,7 @@ from mtcpo.models.prompts import TextExample
 from mtcpo.translation.batches import halving, make_batches
 from mtcpo.translation.config import TranslateConfig
 from mtcpo.translation.engines.base import candidate_names, exceed_positions
-from mtcpo.translation.engines.beam_search import beam_search, drops_sources
+from mtcpo.translation.engines.beam_search import beam_search, drops_sources, greedy_search
 from mtcpo.translation.engines.logits import CUTOFFS, DiversityPenalty, Draw, uniform_numbers
 
 
@@ -130,10 +130,11 @@ class GenerateEngine:
         settings["max_new_tokens"] = config.max_new_tokens
         # The checkpoint may set max_length; with two limits, transformers warns at every batch.
         settings["max_length"] = None
+        if drops_sources(self.loaded.model):
+            has_beams = config.sampling == "beam" and config.num_beams > 1
+            settings["custom_generate"] = beam_search if has_beams else greedy_search
         if config.sampling == "beam":
             settings |= {"num_beams": config.num_beams, "length_penalty": config.length_penalty}
-            if config.num_beams > 1 and drops_sources(self.loaded.model):
-                settings["custom_generate"] = beam_search
             texts = self._texts(inputs, settings | {"num_return_sequences": config.num_candidates})[0]
         elif config.sampling == "diverse":
             texts = self._diverse(inputs, settings, config)

@@ -158,6 +158,7 @@ def load(request: LoadRequest) -> Engine:
         path = merged.name
     # In the layout too, which says what is too long.
     loaded.layout.max_positions = longest = min(loaded.layout.max_positions or LONGEST, LONGEST)
+    # It takes the GPU's memory only now, after everything that may be refused.
     llm = vllm.LLM(
         model=path, dtype=dtype, trust_remote_code=request.options.allow_code, max_model_len=longest,
         # Prompts and outputs are token ids; the model's own defaults for sampling must not apply.

@@ -585,6 +585,17 @@ def test_explicit_decoding_settings_override_those_of_the_suite():
     assert (explicit.num_beams, explicit.batch_size, explicit.length_penalty) == (2, 8, 0.6)
 
 
+def test_several_candidates_need_mbr_to_be_scored():
+    (test_set,) = load_suite("demo")
+    with pytest.raises(UserError, match="num_candidates: a test set is scored with one translation of each source"):
+        decoding_of(test_set, TranslateConfig(num_candidates=4))
+    mix = TranslateConfig(mix=[{"sampling": "beam"}, {"sampling": "epsilon", "num_candidates": 3}])
+    with pytest.raises(UserError, match="choose one of several by decoding"):
+        decoding_of(replace(test_set, decoding=mix), TranslateConfig())
+    chosen = decoding_of(replace(test_set, decoding=mix), TranslateConfig(mbr="chrf", num_candidates=4))
+    assert (chosen.num_candidates, len(chosen.mix), chosen.outputs) == (4, 2, 1)
+
+
 def test_two_references_with_the_same_name_are_refused(tmp_path):
     write(tmp_path, **{"t.de": GERMAN, "t.en": ENGLISH, "u.en": OTHER})
     named = local(tmp_path, references=("t.en", "u.en"), reference_names=["A", "B"])

@@ -2,11 +2,12 @@
 
 import pytest
 import torch
-from support.translation import english_segments
+from support.translation import english_segments, quick_search
 from transformers import LogitsProcessor, LogitsProcessorList
 
 from mtcpo.models.prompts import TextExample
-from mtcpo.translation.engines.beam_search import beam_search, drops_sources
+from mtcpo.translation.engines.beam_search import beam_search, drops_sources, greedy_search
+from mtcpo.translation.engines.transformers import GenerateEngine
 
 FAMILIES = ["mt5", "t5", "nllb", "m2m100", "mbart-cc25", "mbart-50", "marian", "madlad"]
 
@@ -23,16 +24,16 @@ class LikelierEnds(LogitsProcessor):
         return scores
 
 
-def both(loaded, count=6, nats=0.8, **settings):
+def both(loaded, count=6, nats=0.8, search=beam_search, **settings):
     """The token ids of `generate` by its own search and by ours, without the padding."""
     examples = loaded.layout.encode([TextExample(s.source, "en", "de") for s in english_segments(count)])
     batch = loaded.layout.generation_batch(examples)
     settings = loaded.layout.generation_settings("de") | {"max_length": None, "max_new_tokens": 14} | settings
     found = []
     likelier_ends = LogitsProcessorList([LikelierEnds(loaded.tokenizer.eos_token_id, nats)])
-    for search in ({}, {"custom_generate": beam_search}):
+    for changed in ({}, {"custom_generate": search}):
         with torch.inference_mode():
-            sequences = loaded.model.eval().generate(**batch, **settings, **search, logits_processor=likelier_ends)
+            sequences = loaded.model.eval().generate(**batch, **settings, **changed, logits_processor=likelier_ends)
         found.append([without_padding(row, loaded, settings) for row in sequences.tolist()])
     return found
 
@@ -65,6 +66,30 @@ def test_outputs_are_those_of_transformers(load, kind, num_beams):
     theirs, ours = both(loaded, nats=nats, num_beams=num_beams, num_return_sequences=2)
     assert ours == theirs
     assert len(set(map(tuple, theirs))) > 3, "the model says the same whatever the source"
+
+
+@pytest.mark.parametrize("kind", FAMILIES)
+def test_greedy_outputs_are_those_of_transformers(load, kind):
+    nats = {"t5": 0.15, "mbart-50": 2.5}.get(kind, 0.8)
+    theirs, ours = both(scattered(load, kind), nats=nats, search=greedy_search, num_beams=1, do_sample=False)
+    assert ours == theirs
+    assert len(set(map(tuple, theirs))) > 2, "the model says the same whatever the source"
+
+
+def test_greedy_search_drops_finished_rows_and_what_processors_keep_for_them(load):
+    """Random numbers stay with their rows: all rows together give what each gives alone."""
+    loaded, sources = scattered(load, "mt5"), english_segments(6)
+    engine = GenerateEngine(loaded, "tiny")
+    rows = []
+    loaded.model.get_decoder().register_forward_pre_hook(
+        lambda _, args, kwargs: rows.append(len(kwargs["input_ids"])), with_kwargs=True
+    )
+    config = quick_search(sampling="top-k", num_candidates=4, max_new_tokens=40, temperature=3.0)
+    together = engine.translate(sources, config)
+    assert rows[0] == 24
+    assert rows == sorted(rows, reverse=True)
+    assert rows[-1] < 24
+    assert [engine.translate([segment], config)[0] for segment in sources] == together
 
 
 @pytest.mark.parametrize(
