@@ -17,7 +17,7 @@ REMEDIES = {
     "datasets": "pip install datasets",
     "sacrebleu": "pip install sacrebleu",
     "peft": "pip install 'mtcpo[lora]', for adapters",
-    "ctranslate2": "pip install 'mtcpo[ct2]', which translates several times as fast as transformers",
+    "ctranslate2": "pip install 'mtcpo[ct2]', which translates faster than transformers",
     "vllm": "pip install 'mtcpo[vllm]', which translates with decoder-only models on GPUs",
     "bitsandbytes": "pip install 'mtcpo[qlora]', for adapters on quantized weights",
     "lingua": "pip install 'mtcpo[langid]', which finds off-target outputs",

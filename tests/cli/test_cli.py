@@ -423,7 +423,7 @@ def test_translate_counts_drops_and_ids_of_files_differ(here, capsys):
     assert outcome.out == "c.jsonl: 10 sources, 1 candidate each; dropped: 2 empty_source\n"
     (line,) = outcome.engines
     assert line.startswith("translating with transformers ")
-    assert line.endswith(": for fewer than 256 sources, converting the model takes longer than it saves\n")
+    assert line.endswith(": for fewer than 512 sources, converting the model hardly pays\n")
     segments = list(read_segments(here / "c.jsonl"))
     assert [s.id for s in segments] == [f"s.en:{n}" for n in range(1, 7)] + [f"gaps.en:{n}" for n in (1, 2, 4, 5)]
     assert {c.system for s in segments for c in s.candidates} == {"mt5dir"} or len(segments[0].candidates) == 1

@@ -60,7 +60,8 @@ class Engine(Protocol):
         """Return S lists of K candidates, best first if the search ranks them.
 
         Segments may have several language pairs. Random numbers depend on `config.seed`, the segment's id, the number
-        of the candidate and `draw`, so that neither batches nor other segments change a segment's candidates.
+        of the candidate and `draw`, so that neither batches nor other segments change a segment's candidates; an engine
+        whose random numbers cannot be assigned so gives equal samples for equal calls, and says so in its docstring.
 
         draw: 0, or higher to sample again with other random numbers.
         """

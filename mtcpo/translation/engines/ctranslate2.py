@@ -15,9 +15,9 @@ from __future__ import annotations
 
 from mtcpo.core.errors import UserError
 from mtcpo.translation.engines.base import Engine, LoadRequest
-from mtcpo.translation.engines.ctranslate2_limits import why_not, why_not_search
+from mtcpo.translation.engines.ctranslate2_limits import why_not, why_not_search, why_slow
 
-__all__ = ["load", "why_not", "why_not_search"]
+__all__ = ["load", "why_not", "why_not_search", "why_slow"]
 
 
 def load(request: LoadRequest) -> Engine:

@@ -61,3 +61,11 @@ def why_not_search(config: TranslateConfig) -> str | None:
         # Its probabilities are those before the temperature, and a bound on those is another set of tokens.
         return "epsilon sampling by CTranslate2 needs temperature 1"
     return None
+
+
+def why_slow(config: TranslateConfig) -> str | None:
+    """Return why transformers is the faster engine for a search, None if it is not."""
+    if config.sampling == "epsilon":
+        # Each rejected token costs another pass over the prefix before it, with dozens of rounds for long samples.
+        return "CTranslate2 draws epsilon samples by rejection, which takes longer than sampling with transformers"
+    return None

@@ -28,9 +28,9 @@ from mtcpo.translation.engines.base import UNKNOWN_JOB, Engine, EngineRefused, J
 if TYPE_CHECKING:
     from mtcpo.models.loading import LoadedModel
 
-WORTHWHILE = 256
+WORTHWHILE = 512
 """Sources of a job from which `auto` looks for a faster engine: for fewer, converting a model and comparing its outputs
-take longer than transformers takes to translate them."""
+saves little, or costs time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,9 +38,9 @@ class EngineKind:
     """A row of ENGINES.
 
     title, help: for people; help is one line on what it is good for. why_not: why the engine cannot run a model, or
-    None. why_not_search: why it cannot search or sample as configured, or None. packages: modules that must be
-    installed. install: the command that installs them. automatic: whether `auto` may take it, which calls for a proof
-    before its first use.
+    None. why_not_search: why it cannot search or sample as configured, or None. why_slow: why `auto` should leave it to
+    another engine, or None. packages: modules that must be installed. install: the command that installs them.
+    automatic: whether `auto` may take it, which calls for a proof before its first use.
     """
 
     title: str
@@ -48,6 +48,7 @@ class EngineKind:
     loader: Callable[[LoadRequest], Engine]
     why_not: Callable[[str | LoadedModel, ModelOptions], str | None] = lambda model, options: None
     why_not_search: Callable[[TranslateConfig], str | None] = lambda config: None
+    why_slow: Callable[[TranslateConfig], str | None] = lambda config: None
     packages: tuple[str, ...] = ()
     install: str = ""
     automatic: bool = False
@@ -65,8 +66,19 @@ class EngineKind:
 
     def why_no_search(self, decodings: Sequence[TranslateConfig]) -> str | None:
         """Return why one of the searches of decoders is impossible, or None."""
-        searches = itertools.chain.from_iterable(map(searches_of, decodings))
-        return next(filter(None, map(self.why_not_search, searches)), None)
+        return _first_reason(self.why_not_search, decodings)
+
+    def objection_of_auto(self, request: LoadRequest, job: Job) -> str | None:
+        """Return why `auto` does not take the engine for a job, or None."""
+        return self.objection(request, job) or _first_reason(self.why_slow, job.decodings)
+
+
+def _first_reason(
+    reason_against: Callable[[TranslateConfig], str | None], decodings: Sequence[TranslateConfig]
+) -> str | None:
+    """Return the first reason against one of the searches of decoders, or None."""
+    searches = itertools.chain.from_iterable(map(searches_of, decodings))
+    return next(filter(None, map(reason_against, searches)), None)
 
 
 # --- the engines ------------------------------------------------------------------------------------------------------
@@ -100,9 +112,10 @@ ENGINES = {
         install="pip install 'mtcpo[vllm]'",
     ),
     "ctranslate2": EngineKind(
-        "CTranslate2", "most encoder-decoders and many decoder-only models, several times as fast",
+        "CTranslate2", "most encoder-decoders and many decoder-only models, faster",
         _later("ctranslate2", "load"), _later("ctranslate2", "why_not"), _later("ctranslate2", "why_not_search"),
-        packages=("ctranslate2",), install="pip install 'mtcpo[ct2]'", automatic=True,
+        _later("ctranslate2", "why_slow"), packages=("ctranslate2",), install="pip install 'mtcpo[ct2]'",
+        automatic=True,
     ),
     "transformers": EngineKind(
         "transformers", "`generate` of transformers: every model that mtcpo trains", _load_transformers
@@ -205,7 +218,7 @@ def _choose(request: LoadRequest, job: Job) -> tuple[Engine, str]:
     objections = []
     for kind in filter(attrgetter("automatic"), ENGINES.values()):
         # First what can be known without loading the model.
-        objection = kind.objection(exact, job)
+        objection = kind.objection_of_auto(exact, job)
         try:
             if objection is None:
                 engine = kind.loader(exact)
@@ -223,7 +236,7 @@ def _why_transformers(request: LoadRequest, job: Job) -> str:
         # In training it changes from one evaluation to the next, and would be converted each time.
         return "the model is in memory"
     if len(job.first) < WORTHWHILE:
-        return f"for fewer than {WORTHWHILE} sources, converting the model takes longer than it saves"
+        return f"for fewer than {WORTHWHILE} sources, converting the model hardly pays"
     if request.dtype not in ("auto", "float32"):
         return f"other engines are only proven in float32, not in {request.dtype}"
     return ""

@@ -80,6 +80,7 @@ def test_auto_takes_the_first_engine_that_can_and_says_what_its_proof_found(mode
         ),
         (EngineKind("F", "", Fast, lambda model, options: "F does not know mT5"), "F does not know mT5"),
         (EngineKind("F", "", Fast, why_not_search=lambda config: "F cannot sample"), "F cannot sample"),
+        (EngineKind("F", "", Fast, why_slow=lambda config: "F samples slowly"), "F samples slowly"),
     ],
 )
 def test_auto_falls_back_to_transformers_and_says_why(kind, reason, model_folder, job, with_engines, capsys):
@@ -99,6 +100,18 @@ def test_auto_names_every_engine_that_it_did_not_take(model_folder, job, with_en
     assert said(capsys).endswith(": one cannot; two cannot")
 
 
+def test_an_engine_that_is_named_may_be_slow(model_folder, job, with_engines):
+    with_engines(f=EngineKind("F", "", Fast, why_slow=lambda config: "F samples slowly"))
+    assert opened_with(model_folder("mt5"), job, engine="f").label == Fast.label
+
+
+def test_auto_leaves_epsilon_sampling_to_transformers():
+    ctranslate2 = ENGINES["ctranslate2"]
+    assert ctranslate2.why_not_search(quick_search(sampling="epsilon")) is None
+    assert "by rejection" in ctranslate2.why_slow(quick_search(sampling="epsilon"))
+    assert ctranslate2.why_slow(quick_search(sampling="nucleus")) is None
+
+
 def test_every_search_of_a_job_must_be_possible(model_folder, job, with_engines):
     greedy_only = EngineKind("F", "", Fast, why_not_search=lambda config: None if config.num_beams == 1 else "no beams")
     with_engines(f=greedy_only)
@@ -111,7 +124,7 @@ def test_every_search_of_a_job_must_be_possible(model_folder, job, with_engines)
 @pytest.mark.parametrize(
     ("change", "dtype", "reason"),
     [
-        ({"first": english_segments(39)}, "auto", "for fewer than 40 sources, converting the model takes longer"),
+        ({"first": english_segments(39)}, "auto", "for fewer than 40 sources, converting the model hardly pays"),
         ({}, "bfloat16", "other engines are only proven in float32, not in bfloat16"),
     ],
 )
