@@ -38,6 +38,7 @@ def export(
     drops = Drops()
     with writing_rows(output, common.overwrite, inputs=[prefs]):
         preferences = load_preference_set(prefs, languages, common.overrides, common.allow_code)
+        # Counted while it passes: how many there are is known only at the end.
         triplets = Progress("exporting", unit="triplets").over(open_triplets(preferences, drops))
         count = write_row_file(output, rows_of(triplets, prompt))
     click.echo(f"{output}: {counted(count, 'row')}{format_drops(drops)}")

@@ -25,6 +25,7 @@ def run(recipe: str, output_dir: Path | None, dry_run: bool, common: CommonOptio
     from mtcpo.pipeline.stages import plan
     from mtcpo.report.terminal_table import print_table
 
+    # Before the recipe is read: with plain srun, every process would complain about it.
     require_torch_launcher()
     path = find_recipe(recipe)
     loaded = load_recipe(path, common.overrides, common.allow_code)

@@ -9,7 +9,7 @@ spans/<suite>/<pair>/<system>.jsonl             the error spans that a metric fi
 from __future__ import annotations
 
 import re
-from collections import ChainMap, Counter
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -62,14 +62,28 @@ def to_document(evaluations: Sequence[Evaluation], made: Mapping[str, Any] | Non
         if key in entries:
             raise UserError(f"two test sets are named {name} {pair}; rename one")
         entries[key] = evaluation.entry
-    engines = dict(ChainMap(*(dict(evaluation.engines) for evaluation in evaluations)))
-    by_system = ChainMap(*(dict(evaluation.decoding_counts) for evaluation in evaluations))
-    counts = {name: dict(of_system) for name, of_system in by_system.items() if of_system}
-    provenance = dict(made or {}) | ({"engines": engines} if engines else {})
-    provenance |= {"decoding_counts": counts} if counts else {}
+    provenance = dict(made or {}) | _provenance_of_decoding(evaluations)
     if not provenance:  # a field that is set is written, even if it is None
         return EvaluationDocument(pairs=entries)
     return EvaluationDocument(pairs=entries, made=provenance)
+
+
+def _provenance_of_decoding(evaluations: Sequence[Evaluation]) -> dict[str, Any]:
+    """Return engines and counts of incidents by system, without what is empty."""
+    engines: dict[str, str] = {}
+    counts: dict[str, dict[str, int]] = {}
+    for evaluation in evaluations:
+        # The same on all test sets: a model translates them one after the other, and counts over all.
+        engines |= evaluation.engines
+        for system, of_system in evaluation.decoding_counts.items():
+            if of_system:
+                counts[system] = dict(of_system)
+    provenance: dict[str, Any] = {}
+    if engines:
+        provenance["engines"] = engines
+    if counts:
+        provenance["decoding_counts"] = counts
+    return provenance
 
 
 def write_evaluation(
@@ -103,10 +117,14 @@ def _write_texts(output_dir: Path, evaluation: Evaluation) -> None:
     write_row_file(translations / "segments.jsonl", map(segment_to_json, evaluation.segments))
     for index, system in enumerate(evaluation.entry.systems):
         file_name = check_name("system", system)
-        outputs = [segment.candidates[index] for segment in evaluation.segments]
-        write_translations(translations / f"{file_name}.txt", [output.text for output in outputs])
+        texts, has_spans = [], False
+        for segment in evaluation.segments:
+            output = segment.candidates[index]
+            texts.append(output.text)
+            has_spans = has_spans or bool(output.errors)
+        write_translations(translations / f"{file_name}.txt", texts)
         spans_file = spans / f"{file_name}.jsonl"
-        if any(output.errors for output in outputs):
+        if has_spans:
             write_row_file(spans_file, _span_rows(evaluation.segments, index))
         else:
             # A file from an earlier evaluation would describe other translations.

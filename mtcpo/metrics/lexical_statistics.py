@@ -9,6 +9,7 @@ Dimensions: C candidates and R references of a segment, K statistics, U distinct
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -114,8 +115,8 @@ def _chrf_counts(metric: Any, texts: Sequence[str], references: Sequence[str]) -
 
 def bleu_statistics(metric: Any, texts: Sequence[str], references: Sequence[str]) -> Array:
     """Return lengths, matches and totals, against all references together. Shape (C, 2 + 2 * orders)."""
-    tokens = [split_words(metric, text) for text in (*texts, *references)]
-    reference_lengths = [len(words) for words in tokens[len(texts) :]]
+    tokens = list(map(partial(split_words, metric), (*texts, *references)))
+    reference_lengths = list(map(len, tokens[len(texts) :]))
     statistics = np.empty((len(texts), 2 + 2 * BLEU_ORDER))
     for row, words in zip(statistics, tokens[: len(texts)], strict=True):
         row[:2] = len(words), closest_length(metric, len(words), reference_lengths)
@@ -129,7 +130,7 @@ def bleu_statistics(metric: Any, texts: Sequence[str], references: Sequence[str]
 
 def bleu_pairs(metric: Any, texts: Sequence[str], references: Sequence[str]) -> Array:
     """Return lengths, matches and totals, against each reference alone. Shape (C, R, 2 + 2 * orders)."""
-    tokens = [split_words(metric, text) for text in (*texts, *references)]
+    tokens = list(map(partial(split_words, metric), (*texts, *references)))
     lengths = np.array(list(map(len, tokens)))
     statistics = np.empty((len(texts), len(references), 2 + 2 * BLEU_ORDER))
     statistics[..., 0], statistics[..., 1] = lengths[: len(texts), None], lengths[len(texts) :]

@@ -50,7 +50,7 @@ class MbrMetric(CandidateMetric):
 
     def _against_each(self, segments: Sequence[Segment], counts: Sequence[Counter[str]]) -> list[dict[str, float]]:
         """Return text -> mean utility, for each segment. counts: text of a pseudo-reference -> how often it occurs."""
-        distinct = [_against(segment, count) for segment, count in zip(segments, counts, strict=True)]
+        distinct = list(map(_against, segments, counts))
         means: list[dict[str, float]] = []
         for segment, count, pairs in zip(distinct, counts, self.utility.score_pairs(distinct), strict=True):
             weights = list(count.values())
@@ -60,7 +60,8 @@ class MbrMetric(CandidateMetric):
 
     def _against_aggregate(self, segments: Sequence[Segment], counts: Sequence[Counter[str]]) -> list[dict[str, float]]:
         """Return text -> utility against the mean of all pseudo-references, for each segment."""
-        repeated = [_against(segment, count.elements()) for segment, count in zip(segments, counts, strict=True)]
+        # With repetitions: a text that was drawn twice counts twice in the mean.
+        repeated = list(map(_against, segments, map(Counter.elements, counts)))
         utilities: list[dict[str, float]] = []
         for segment, scores in zip(repeated, self.utility.score_against_aggregate(repeated), strict=True):
             texts = [candidate.text for candidate in segment.candidates]

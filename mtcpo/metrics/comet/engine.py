@@ -200,11 +200,11 @@ class Estimator(Engine):
     ) -> tuple[Tensor, list[int]]:
         """Return the mean embedding of each distinct list of references (L, D), and each row's list by number."""
         lists = {references: number for number, references in enumerate(dict.fromkeys(row[2:] for row in rows))}
-        owners = [number for references, number in lists.items() for _ in references]
+        counts = torch.tensor(list(map(len, lists)), device=self._device)
         texts = torch.tensor([numbers[text] for text in chain.from_iterable(lists)], device=self._device)
         sums = torch.zeros(len(lists), embeddings.shape[1], device=self._device)
-        sums.index_add_(0, torch.tensor(owners, device=self._device), embeddings[texts])
-        counts = torch.tensor(list(map(len, lists)), device=self._device)
+        # The texts lie list by list: as many as a list has, then those of the next.
+        sums.index_add_(0, torch.repeat_interleave(counts), embeddings[texts])
         return sums / counts[:, None], [lists[row[2:]] for row in rows]
 
     def _estimate(self, embeddings: Sequence[Tensor]) -> Tensor:

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import operator
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -60,8 +61,9 @@ class Rules:
         settings = {} if loaded.model.config.is_encoder_decoder else loaded.layout.generation_settings("")
         ends = settings.get("eos_token_id", config.eos_token_id)
         start = config.decoder_start_token_id if loaded.model.config.is_encoder_decoder else None
-        suppressed = [tuple(sequence) for sequence in config.bad_words_ids or ()]
-        suppressed += [(token,) for token in config.suppress_tokens or ()]
+        suppressed = list(map(tuple, config.bad_words_ids or ()))
+        # A single token is a sequence of one.
+        suppressed += zip(config.suppress_tokens or (), strict=True)
         first, forced_end = config.forced_bos_token_id, config.forced_eos_token_id
         forced_end = _as_tuple(forced_end)[0] if forced_end is not None else None
         return cls(_as_tuple(ends), start, first, tuple(suppressed), config.early_stopping is True, forced_end)
@@ -157,13 +159,16 @@ class Runner:
         options |= {"end_token": list(self.rules.ends), "return_end_token": True, "asynchronous": True}
         if self.rules.suppressed:
             options["suppress_sequences"] = [_words(sequence) for sequence in self.rules.suppressed]
-        sources = [_words(each.source) for each in inputs]
-        prefixes = [_words(each.prefix) for each in inputs]
+        sources, prefixes = [], []
+        for each in inputs:
+            sources.append(_words(each.source))
+            prefixes.append(_words(each.prefix))
         if self.is_encoder_decoder:
             return list(self._model.translate_batch(
                 sources, prefixes, max_decoding_length=limit, min_decoding_length=0, max_input_length=0, **options
             ))  # fmt: skip
-        prompts = [source + prefix for source, prefix in zip(sources, prefixes, strict=True)]
+        # A decoder-only model has one row: what an encoder would read, then the beginning of the translation.
+        prompts = list(map(operator.add, sources, prefixes))
         options |= {"max_length": limit, "min_length": 0, "include_prompt_in_result": False}
         return list(self._model.generate_batch(prompts, **options))
 
@@ -194,8 +199,10 @@ class Runner:
             prefixes: what translations into each target's language begin with; only the start token is used.
             batch_size: examples of a batch.
         """
-        sources = [_words(example.source) for example in examples]
-        targets = [_words(example.targets[0]) for example in examples]
+        sources, targets = [], []
+        for example in examples:
+            sources.append(_words(example.source))
+            targets.append(_words(example.targets[0]))
         options = {"max_batch_size": batch_size, "max_input_length": 0}
         if self.is_encoder_decoder:
             inputs = [_words(prefix[:1]) + target for prefix, target in zip(prefixes, targets, strict=True)]
@@ -203,7 +210,8 @@ class Runner:
             # CTranslate2 appends an end token; the target has one already.
             parts = [slice(0, len(target)) for target in targets]
         else:
-            inputs = [source + target for source, target in zip(sources, targets, strict=True)]
+            # One row again; its last positions are the target's.
+            inputs = list(map(operator.add, sources, targets))
             results = self._model.score_batch(inputs, **options)
             parts = [slice(-len(target), None) for target in targets]
         return [sum(result.log_probs[part]) for result, part in zip(results, parts, strict=True)]
@@ -229,14 +237,15 @@ def batches(inputs: Sequence[Input], rows: int, copies: int) -> list[list[int]]:
     """
     order = sorted(range(len(inputs)), key=lambda i: -len(inputs[i].source))
     budget = rows * TOKENS_PER_SOURCE
-    found: list[list[int]] = []
+    split: list[list[int]] = []
     width = 0
     for i in order:
-        if not found or (len(found[-1]) + 1) * width > budget:
-            found.append([])
+        if not split or (len(split[-1]) + 1) * width > budget:
+            split.append([])
+            # The first source of a batch is its longest: all others are padded to its length.
             width = max(1, len(inputs[i].source)) * copies
-        found[-1].append(i)
-    return found
+        split[-1].append(i)
+    return split
 
 
 # --- beam search ------------------------------------------------------------------------------------------------------
