@@ -28,6 +28,7 @@ ROOT = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(ROOT), str(ROOT / "tests"), str(Path(__file__).parent)]
 PIECES, WIDTH, LAYERS, MARIAN_TOKENS = 58_101, 512, 6, 32
 SAMPLES = 8
+ROWS = ("beam", "epsilon", "marian")
 
 
 def summary(runs: Sequence[dict[str, float]]) -> dict[str, dict[str, float]]:
@@ -191,13 +192,20 @@ def measure(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
         text = (data_folder("multi30k") / f"val.{language}").read_text(encoding="utf-8")
         lines[language] = text.split("\n")[: options.sources]
     segments = sources_of(lines["en"], "en", "de")
-    rows = {"beam": beam_search(options.model, segments, options.repeats, 256)}
-    print(json.dumps(rows["beam"], indent=1), flush=True)
-    rows["epsilon"] = epsilon_samples(options.model, segments, lines["de"], options.repeats, 256)
-    print(json.dumps(rows["epsilon"], indent=1), flush=True)
-    marian = make_marian(folder, lines["en"], lines["de"])
-    rows["marian"] = beam_search(marian, segments[: options.marian_sources], options.repeats, MARIAN_TOKENS)
-    print(json.dumps(rows["marian"], indent=1), flush=True)
+
+    def marian() -> dict[str, Any]:
+        model = make_marian(folder, lines["en"], lines["de"])
+        return beam_search(model, segments[: options.marian_sources], options.repeats, MARIAN_TOKENS)
+
+    measurements: dict[str, Callable[[], dict[str, Any]]] = {
+        "beam": lambda: beam_search(options.model, segments, options.repeats, 256),
+        "epsilon": lambda: epsilon_samples(options.model, segments, lines["de"], options.repeats, 256),
+        "marian": marian,
+    }
+    rows = {}
+    for name in options.rows:
+        rows[name] = measurements[name]()
+        print(json.dumps(rows[name], indent=1), flush=True)
     return rows
 
 
@@ -209,6 +217,7 @@ def main() -> None:
     parser.add_argument("--sources", type=int, default=1000, help="Sources; default: %(default)s.")
     parser.add_argument("--marian-sources", type=int, default=100, help="Of the Marian model; default: %(default)s.")
     parser.add_argument("--repeats", type=int, default=3, help="Runs of each side; default: %(default)s.")
+    parser.add_argument("--rows", nargs="+", choices=ROWS, default=list(ROWS), help="What to measure; default: all.")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as cache, tempfile.TemporaryDirectory() as folder:
         os.environ["HF_DATASETS_CACHE"] = cache  # each measurement converts anew
