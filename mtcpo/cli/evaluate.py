@@ -221,6 +221,7 @@ def _check(runs: Sequence[Path], systems: SystemOptions, test_sets: TestSetOptio
     has_model, has_outputs = systems.model is not None, bool(systems.hyps or config.submitted)
     if (has_model and systems.hyps) or not (has_model or has_outputs):
         raise UserError("give either --model, or outputs to score: --hyp NAME=FILE")
+    # Outputs of files are scored as they are; silently ignoring the option would pass for MBR.
     if not has_model and config.decoding.mbr is not None:
         raise UserError("--mbr chooses among a model's candidates, and there is no --model that makes any")
     if not has_model and systems.baseline_model is not None:

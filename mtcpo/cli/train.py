@@ -102,6 +102,7 @@ class HeldOutOptions:
         """
         if self.dev_source is None and (self.dev_references or self.dev_metrics or self.dev_engine):
             raise UserError("--dev-reference, --dev-metric and --dev-engine need --dev-source")
+        # Only for what was given: a language alone would make a section without data.
         settings: dict[str, str | None] = {}
         for section, source in (("eval", self.eval_prefs), ("dev", self.dev_source)):
             if source is not None:

@@ -122,6 +122,7 @@ def translate(
         job, segments = look_ahead(segments, config, _count(corpora))
         with open_engine(model, system, running.dtype, options, job) as engine:
             figures = translate_to_file(engine, segments, config, output, common.overwrite, part)
+    # The first process has joined the output, and speaks for all.
     if part.process.rank > 0:
         return
     counts = f"{counted(figures['segments'], 'source')}, {counted(config.outputs, 'candidate')} each"
@@ -146,6 +147,7 @@ def _check_sources(sources: Sequence[str], references: Sequence[str]) -> list[st
     """Return the names of the files, which must differ, because segments get their ids from them."""
     if references and len(sources) > 1:
         raise UserError("--reference needs a single SOURCE; translate several files one by one")
+    # Without folders: ids should not depend on where the files are.
     names = [Path(source).name for source in sources]
     if len(set(names)) < len(names):
         raise UserError(f"two sources are named {max(names, key=names.count)}; their segments would have the same ids")
@@ -167,6 +169,7 @@ def _count(corpora: Sequence[CorpusConfig]) -> int | None:
     from mtcpo.data.corpora import Drops
 
     files = chain.from_iterable((corpus.source, *corpus.references) for corpus in corpora)
+    # A pipe would be used up, and a data set by name may be downloaded.
     if not all(Path(str(file)).is_file() for file in files):
         return None
     return sum(1 for _ in _read(corpora, Drops()))

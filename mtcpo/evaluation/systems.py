@@ -157,6 +157,7 @@ def evaluate_systems(
         else:
             outputs[name] = system.outputs(test_sets)
     metrics = load_metrics_for(test_sets, config, folder)
+    # Missing references and an unknown baseline need no translations to be found.
     for test_set, metrics_of_set in zip(test_sets, metrics, strict=True):
         check_systems(test_set, systems.keys(), metrics_of_set, config.baseline)
     if models:
@@ -164,6 +165,7 @@ def evaluate_systems(
         # Without models to run, it is loaded at the first score, or never if the cache has all scores.
         for metric in chain.from_iterable(metrics):
             metric.open()
+        # The same for the metric that chooses among candidates; it stays loaded.
         for model, test_set in product(models.values(), test_sets):
             open_mbr(decoding_of(test_set, model.decoding), [test_set.tgt_lang])
     for name, model in models.items():

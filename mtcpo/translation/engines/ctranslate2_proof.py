@@ -92,6 +92,7 @@ def prove(tested: Searches, loaded: LoadedModel, segments: Sequence[Segment]) ->
     beam_search = greedy.model_copy(update={"num_beams": NUM_BEAMS})
     expected, found = _generate(loaded, segments, greedy), _first(tested.search(segments, greedy))
     equal = _count_equal(found, expected)
+    # Greedy search decides: beam search depends on near ties and on when each program stops.
     if equal < LEAST_EQUAL.get(tested.precision, LEAST_EQUAL_ROUNDED) * len(segments):
         raise EngineRefused(_refusal(tested.label, loaded, found, expected))
     beam = _count_equal(_first(tested.search(segments, beam_search)), _generate(loaded, segments, beam_search))
@@ -130,6 +131,7 @@ def _generate(loaded: LoadedModel, segments: Sequence[Segment], config: Translat
     batch = layout.generation_batch(layout.encode(list(map(as_source, segments))))
     settings = layout.generation_settings(segments[0].tgt_lang) | {"do_sample": False, "max_length": None}
     settings |= {"num_beams": config.num_beams, "max_new_tokens": config.max_new_tokens, "length_penalty": 1.0}
+    # A model in training is compared without dropout, and left as it was.
     was_training = model.training
     model.eval()
     try:

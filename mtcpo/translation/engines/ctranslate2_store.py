@@ -51,6 +51,7 @@ class Converted:
     def add_proof(self, pair: str, proof: Proof) -> None:
         """Keep a proof for later commands, if it rests on enough sources."""
         self.proofs[pair] = proof
+        # A proof on three sources serves a job of three, but says little about the next one.
         if proof.sources >= SAMPLE:
             self.write()
 
@@ -106,6 +107,7 @@ def _read(folder: Path) -> Converted | None:
         record = json.loads((folder / RECORD).read_text(encoding="utf-8"))
         rules = Rules.from_json(record["rules"])
         proofs = {pair: Proof(**proof) for pair, proof in record["proofs"].items()}
+        # Sizes, not hashes: a model of several gigabytes should not be read twice at every start.
         if record["sizes"] == _sizes(folder):
             return Converted(folder, rules, proofs)
         reason = "its files have other sizes"
