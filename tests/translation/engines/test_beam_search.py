@@ -9,6 +9,8 @@ from mtcpo.models.prompts import TextExample
 from mtcpo.translation.engines.beam_search import beam_search, drops_sources, greedy_search
 from mtcpo.translation.engines.transformers import GenerateEngine
 
+pytestmark = pytest.mark.slow
+
 FAMILIES = ["mt5", "t5", "nllb", "m2m100", "mbart-cc25", "mbart-50", "marian", "madlad"]
 
 

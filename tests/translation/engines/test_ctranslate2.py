@@ -126,6 +126,7 @@ def test_a_bias_of_the_logits_is_converted(load):
 # --- the user's model -------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", ["float32", "int8"])
 @pytest.mark.parametrize("kind", ["mt5", "marian", "llama", "gemma", "nllb"])
 def test_conversion_changes_nothing_in_the_model(load, kind, dtype, tmp_path):
@@ -152,6 +153,7 @@ def adapted(loaded: LoadedModel) -> LoadedModel:
     return loaded.with_model(model)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["mt5", "llama"])
 def test_adapters_in_training_are_merged_into_a_copy(sharp, kind):
     loaded = sharp(kind)
@@ -177,6 +179,7 @@ def test_a_model_in_training_mode_stays_there(sharp):
 # --- searches ---------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("length_penalty", [0.0, 0.5, 2.0])
 @pytest.mark.parametrize("kind", ["mt5", "gpt2"])
 def test_n_best_lists_and_length_penalties_are_those_of_transformers(sharp, kind, length_penalty):

@@ -12,6 +12,8 @@ from mtcpo.models.prompts import TextExample
 from mtcpo.translation.engines.ctranslate2_sampling import sample
 from mtcpo.translation.engines.ctranslate2_search import batches
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def sharp(load):

@@ -16,6 +16,8 @@ from mtcpo.translation.engines import ctranslate2_engine, ctranslate2_store
 from mtcpo.translation.engines.base import EngineRefused
 from mtcpo.translation.engines.ctranslate2_store import RECORD, write_converted
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def cache(tmp_path, monkeypatch):
