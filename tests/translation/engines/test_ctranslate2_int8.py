@@ -6,6 +6,7 @@ import torch
 from mtcpo.translation.engines.ctranslate2_conversion import convert
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["mt5", "marian", "llama"])
 def test_converting_leaves_the_weights_of_the_model_as_they_are(kind, load, tmp_path):
     loaded = load(kind)

@@ -25,6 +25,7 @@ def texts_of(found):
 # --- searches ---------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["mt5", "llama", "nllb", "mbart-cc25", "gpt2"])
 @pytest.mark.parametrize("sampling", ["beam", "diverse"])
 def test_outputs_are_in_input_order_whatever_the_batches(engine, kind, sampling):
@@ -125,6 +126,7 @@ def test_the_smallest_random_number_samples_no_impossible_token():
     assert drawn.argmax().item() == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["mt5", "llama"])
 @pytest.mark.parametrize(
     ("sampling", "bound"),

@@ -138,6 +138,7 @@ def test_sources_longer_than_the_length_that_vllm_reserves_are_too_long(open_lla
     assert engine.too_long([short, replace(long, source="house " * 80)], quick_search()) == [False, True]
 
 
+@pytest.mark.slow
 def test_adapters_are_merged_into_a_model_directory_that_lives_as_long_as_the_engine(
     open_llama, stand_in, model_folder, tmp_path
 ):
