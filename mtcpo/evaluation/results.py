@@ -75,9 +75,9 @@ def _provenance_of_decoding(evaluations: Sequence[Evaluation]) -> dict[str, Any]
     for evaluation in evaluations:
         # The same on all test sets: a model translates them one after the other, and counts over all.
         engines |= evaluation.engines
-        for system, of_system in evaluation.decoding_counts.items():
-            if of_system:
-                counts[system] = dict(of_system)
+        for system, incidents in evaluation.decoding_counts.items():
+            if incidents:
+                counts[system] = dict(incidents)
     provenance: dict[str, Any] = {}
     if engines:
         provenance["engines"] = engines

@@ -19,14 +19,14 @@ def translate_by_all(
     draw: as in `Engine.translate`.
     """
     searches = config.searches()
-    found = []
+    made = []
     for number, search in enumerate(searches):
-        found.append(engine.translate(segments, search, draw_of(config, number, draw)))
+        made.append(engine.translate(segments, search, draw_of(config, number, draw)))
     if len(searches) == 1:
-        return found[0]
+        return made[0]
     renamed = []
-    for of_segment in zip(*found, strict=True):
-        renamed.append(_renamed(engine.system, of_segment, searches))
+    for by_search in zip(*made, strict=True):
+        renamed.append(_renamed(engine.system, by_search, searches))
     return renamed
 
 
@@ -35,8 +35,10 @@ def draw_of(config: TranslateConfig, number: int, draw: int) -> int:
     return draw * len(config.searches()) + number
 
 
-def _renamed(system: str, found: Sequence[Sequence[Candidate]], searches: Sequence[TranslateConfig]) -> list[Candidate]:
-    """Return the candidates of one segment, numbered by kind across searches. found: of each search."""
+def _renamed(
+    system: str, by_search: Sequence[Sequence[Candidate]], searches: Sequence[TranslateConfig]
+) -> list[Candidate]:
+    """Return the candidates of one segment, numbered by kind across searches. by_search: of each search."""
     totals: Counter[str] = Counter()
     for search in searches:
         totals[NAMES.get(search.sampling, "sample")] += search.num_candidates
@@ -45,7 +47,7 @@ def _renamed(system: str, found: Sequence[Sequence[Candidate]], searches: Sequen
         kind = NAMES.get(search.sampling, "sample")
         names[kind] = iter(numbered_names(system, search.sampling, totals[kind]))
     renamed = []
-    for search, candidates in zip(searches, found, strict=True):
+    for search, candidates in zip(searches, by_search, strict=True):
         kind = NAMES.get(search.sampling, "sample")
         renamed += [replace(candidate, system=next(names[kind])) for candidate in candidates]
     return renamed

@@ -24,7 +24,7 @@ def redraw_duplicates(
     searches = config.searches()
     ranges = _sampled_ranges(searches)
     sampled = frozenset(itertools.chain.from_iterable(ranges))
-    candidates = [list(of_segment) for of_segment in made]
+    candidates = [list(segment_candidates) for segment_candidates in made]
     counts: Counter[str] = Counter()
     for draw in range(1, config.redraw + 1):
         for number, positions in enumerate(ranges):
@@ -35,8 +35,8 @@ def redraw_duplicates(
                 counts["drawn_again"] += count * len(rows)
                 for row, samples in zip(rows, drawn, strict=True):
                     _replace(candidates[row], _duplicates(candidates[row], positions, sampled), samples)
-    for of_segment in candidates:
-        counts.update("still_duplicate" for _ in _duplicates(of_segment, sampled, sampled))
+    for segment_candidates in candidates:
+        counts.update("still_duplicate" for _ in _duplicates(segment_candidates, sampled, sampled))
     return candidates, counts
 
 
@@ -55,8 +55,8 @@ def _rows_by_duplicates(
 ) -> dict[int, list[int]]:
     """Return number of duplicates at `positions` -> indices of the segments that have as many."""
     rows: dict[int, list[int]] = {}
-    for row, of_segment in enumerate(candidates):
-        count = len(_duplicates(of_segment, positions, sampled))
+    for row, segment_candidates in enumerate(candidates):
+        count = len(_duplicates(segment_candidates, positions, sampled))
         if count:
             rows.setdefault(count, []).append(row)
     return rows

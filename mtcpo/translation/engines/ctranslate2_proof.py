@@ -43,7 +43,7 @@ NUM_BEAMS = 4
 
 @dataclass(frozen=True, slots=True)
 class Proof:
-    """What was found. greedy, beam: numbers of equal outputs. logprob_error: largest difference, in nats per token."""
+    """Of a comparison: numbers of equal outputs, greedy and beam; the largest difference, in nats per token."""
 
     sources: int
     greedy: int
@@ -90,11 +90,11 @@ def prove(tested: Searches, loaded: LoadedModel, segments: Sequence[Segment]) ->
     segments = [replace(segment, candidates=()) for segment in segments[:SAMPLE]]
     greedy = TranslateConfig(num_beams=1, max_new_tokens=_new_tokens(loaded, segments))
     beam_search = greedy.model_copy(update={"num_beams": NUM_BEAMS})
-    expected, found = _generate(loaded, segments, greedy), _first(tested.search(segments, greedy))
-    equal = _count_equal(found, expected)
+    expected, actual = _generate(loaded, segments, greedy), _first(tested.search(segments, greedy))
+    equal = _count_equal(actual, expected)
     # Greedy search decides: beam search depends on near ties and on when each program stops.
     if equal < LEAST_EQUAL.get(tested.precision, LEAST_EQUAL_ROUNDED) * len(segments):
-        raise EngineRefused(_refusal(tested.label, loaded, found, expected))
+        raise EngineRefused(_refusal(tested.label, loaded, actual, expected))
     beam = _count_equal(_first(tested.search(segments, beam_search)), _generate(loaded, segments, beam_search))
     return Proof(len(segments), equal, beam, _logprob_error(tested, loaded, segments, expected))
 
@@ -120,8 +120,8 @@ def _first(outputs: Sequence[Sequence[Ids]]) -> list[Ids]:
     return [hypotheses[0] for hypotheses in outputs]
 
 
-def _count_equal(found: Sequence[Ids], expected: Sequence[Ids]) -> int:
-    return sum(map(operator.eq, found, expected))
+def _count_equal(actual: Sequence[Ids], expected: Sequence[Ids]) -> int:
+    return sum(map(operator.eq, actual, expected))
 
 
 @torch.inference_mode()
@@ -164,9 +164,9 @@ def _logprob_error(tested: Searches, loaded: LoadedModel, segments: Sequence[Seg
         if fits(loaded, [with_output]):
             with_outputs.append(with_output)
     expected = GenerateEngine(loaded, "proof").logprobs(with_outputs, SAMPLE)
-    found = tested.own_logprobs(with_outputs, SAMPLE)
+    actual = tested.own_logprobs(with_outputs, SAMPLE)
     errors = []
-    for ours, theirs, tokens in zip(found, expected, outputs, strict=False):
+    for ours, theirs, tokens in zip(actual, expected, outputs, strict=False):
         errors.append(abs(ours[0] - theirs[0]) / max(1, len(tokens)))
     # NaN, which `max` may hide, is no agreement.
     return max(errors) if errors and all(map(math.isfinite, errors)) else math.inf
@@ -182,13 +182,13 @@ def fits(loaded: LoadedModel, segments: Sequence[Segment]) -> bool:
     return all(layout.longest(example) < layout.max_positions for example in examples)
 
 
-def _refusal(label: str, loaded: LoadedModel, found: Sequence[Ids], expected: Sequence[Ids]) -> str:
-    differing = [pair for pair in zip(found, expected, strict=True) if pair[0] != pair[1]]
+def _refusal(label: str, loaded: LoadedModel, actual: Sequence[Ids], expected: Sequence[Ids]) -> str:
+    differing = [pair for pair in zip(actual, expected, strict=True) if pair[0] != pair[1]]
     examples = []
     for pair in differing[:EXAMPLES]:
         ours, theirs = (loaded.tokenizer.decode(list(tokens)).strip() for tokens in pair)
         examples.append(f"{ours[:EXAMPLE_LENGTH]!r} instead of {theirs[:EXAMPLE_LENGTH]!r}")
     return (
-        f"{loaded.name}: {label} gives only {len(found) - len(differing)} of {len(found)} greedy outputs of "
+        f"{loaded.name}: {label} gives only {len(actual) - len(differing)} of {len(actual)} greedy outputs of "
         f"transformers: {'; '.join(examples)}. Use --engine transformers"
     )

@@ -260,7 +260,7 @@ def beam_search(
     unfinished one may become better than the worst of them. CTranslate2 only knows a number of hypotheses to finish.
     So it finishes more than needed, and `_finished_by_transformers` leaves out what came too late.
     """
-    found: list[list[Ids]] = [[] for _ in inputs]
+    outputs: list[list[Ids]] = [[] for _ in inputs]
     left = list(range(len(inputs)))
     is_exact = config.num_beams == 1 or runner.rules.stops_early
     for patience in (1,) if is_exact else PATIENCES:
@@ -269,7 +269,7 @@ def beam_search(
             for i, result in zip(rows, results, strict=True):
                 hypotheses = _hypotheses(runner, result.result(), config)
                 chosen = hypotheses if is_exact else _finished_by_transformers(hypotheses, config)
-                found[i] = [each.tokens for each in sorted(chosen, key=lambda each: -each.score)]
+                outputs[i] = [each.tokens for each in sorted(chosen, key=lambda each: -each.score)]
                 # The last one counts: what came after it might count, too.
                 if not is_exact and chosen[-1] is hypotheses[-1] and chosen[-1].length < config.max_new_tokens:
                     undecided.append(i)
@@ -278,7 +278,7 @@ def beam_search(
         left = undecided
         if not left:
             break
-    return found
+    return outputs
 
 
 def _start(
@@ -299,28 +299,28 @@ def _start(
 class _Hypothesis:
     """A finished hypothesis.
 
-    total: log-probability. score: total / length ** length_penalty, as in transformers. is_cut: whether it reached the
-    limit without an end.
+    total: log-probability. score: total / length ** length_penalty, as in transformers. is_truncated: whether it
+    reached the limit without an end.
     """
 
     tokens: Ids
     length: int
     total: float
     score: float
-    is_cut: bool
+    is_truncated: bool
 
 
 def _hypotheses(runner: Runner, result: Any, config: TranslateConfig) -> list[_Hypothesis]:
     """Return the hypotheses of a result in the order in which they were finished, the better first."""
-    found = []
+    hypotheses = []
     for tokens, score in zip(runner.tokens(result), result.scores, strict=True):
         total = score * len(tokens) ** config.length_penalty
-        is_cut = tokens[-1] not in runner.rules.ends
-        if is_cut and runner.rules.forced_end is not None:
+        is_truncated = tokens[-1] not in runner.rules.ends
+        if is_truncated and runner.rules.forced_end is not None:
             tokens = (*tokens, runner.rules.forced_end)
         score = total / len(tokens) ** config.length_penalty
-        found.append(_Hypothesis(tokens, len(tokens), total, score, is_cut))
-    return sorted(found, key=lambda each: (each.length, -each.total))
+        hypotheses.append(_Hypothesis(tokens, len(tokens), total, score, is_truncated))
+    return sorted(hypotheses, key=lambda each: (each.length, -each.total))
 
 
 def _finished_by_transformers(hypotheses: Sequence[_Hypothesis], config: TranslateConfig) -> list[_Hypothesis]:
@@ -330,7 +330,7 @@ def _finished_by_transformers(hypotheses: Sequence[_Hypothesis], config: Transla
     better than the worst of the best num_beams finished ones. So a hypothesis that was finished later, and would have
     been better at each step in between, shows that transformers went on to its end. What its total was at those steps
     is not known: for a translation that ended, its total stands for it, because a trained model is sure of the last
-    tokens; one that was cut is taken to have had its present mean all the time.
+    tokens; one that was truncated is taken to have had its present mean all the time.
     """
     finished: list[_Hypothesis] = []
     later: list[_Hypothesis] = []
@@ -338,7 +338,7 @@ def _finished_by_transformers(hypotheses: Sequence[_Hypothesis], config: Transla
         later.append(hypothesis)
         if len(finished) >= config.num_beams:
             worst = sorted((each.score for each in finished), reverse=True)[config.num_beams - 1]
-            steps = [hypothesis.length] if hypothesis.is_cut else range(finished[-1].length, hypothesis.length)
+            steps = [hypothesis.length] if hypothesis.is_truncated else range(finished[-1].length, hypothesis.length)
             if not all(hypothesis.total / step**config.length_penalty > worst for step in steps):
                 continue
         finished += later

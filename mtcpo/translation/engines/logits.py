@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -33,12 +34,12 @@ def uniform_numbers(ids: Sequence[str], config: TranslateConfig, draw: int) -> T
     return torch.from_numpy(np.stack(rows))
 
 
-class RowProcessor(LogitsProcessor):
+class RowProcessor(LogitsProcessor, ABC):
     """A logits processor with something of its own for each row of the batch."""
 
+    @abstractmethod
     def keep(self, rows: Tensor) -> None:
         """Drop all rows but those with these indices."""
-        raise NotImplementedError
 
 
 class Draw(RowProcessor):
