@@ -4,9 +4,10 @@
 
 Sources are the first 1,000 of Multi30k's validation set, English to German (multi30k in MTCPO_TEST_DATA). MODEL is an
 mT5 fine-tuned on Multi30k. A Marian model of the published shape (6 + 6 layers, 512 wide, 58,101 pieces) with random
-weights is measured too. The loop takes batches of 32 in input order; both sides have the same cores. Runs alternate, so
-that both see the same machine; wall-clock and processor seconds are given as median, least and most. Conversion and
-proof are once for a model, so their time is given apart.
+weights is measured too. The loop takes batches of 32 in input order. torch and CTranslate2 choose their numbers of
+threads, unless OMP_NUM_THREADS does: processor time is what compares them. Runs alternate, so that both see the same
+machine; wall-clock and processor seconds are given as median, least and most. Conversion and proof are once for a
+model, so their time is given apart.
 
 Compared are texts for beam search and, for sampling, chrF of the best of eight samples, chosen by sentence chrF. For
 the Marian model, whose outputs never end, 32 new tokens are generated.
